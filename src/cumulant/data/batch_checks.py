@@ -14,7 +14,7 @@ from cumulant.core.units import share
 from cumulant.data.batch_rows import Sizes
 from cumulant.data.batches import Batch
 from cumulant.data.rules import is_row_rule
-from cumulant.data.severity import failing, severity_of
+from cumulant.data.severity import failing, of_batch, severity_of
 from cumulant.data.snapshot import BatchCheck
 from cumulant.data.spec import Severity, SourceSpec
 from cumulant.statistics.exact import binomial_at_least, overdispersion
@@ -102,11 +102,6 @@ def _nulls(batch: Batch, spec: SourceSpec) -> list[_Share]:
             nulls, limit = batch.counts.nulls[column], share(rule.nulls)
             result.append(_Share(batch, named, column, severity, nulls, batch.counts.passed, limit, what, key))
     return result
-
-
-def of_batch(spec: SourceSpec, severity: Severity) -> Severity:
-    """A rule that only warns of the source does so of a batch too."""
-    return "warn" if spec.batch.severity == "warn" else severity
 
 
 def _check(item: _Share) -> BatchCheck:

@@ -14,30 +14,24 @@ from cumulant.data.snapshot import BatchCheck
 
 
 def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchCheck, ...]:
-    """A warning where the newest event of all new rows is older than `table.fresh` allows.
+    """A warning where the newest event of all new rows is older than `table.fresh` allows, or all are after now.
 
     It never refuses them: rows of the past may be delivered late, or again.
     """
     time, declared = shop.spec.time, shop.spec.table.fresh
     if time is None or declared is None:
         return ()
-    rows, newest = 0, None
-    for file in new:
-        frame = new_rows(file, shop)
-        if time.column not in frame.collect_schema() or not file.accepted.rows.rows:
-            continue
-        at = pl.col(time.column).to_physical()
-        count, latest = frame.select(pl.len(), at.filter(at <= to_micros(now)).max().alias("latest")).collect().row(0)
-        rows += count
-        newest = latest if newest is None else max(newest, latest or newest)
-    if newest is None:
+    rows, newest = _newest(new, time.column, shop, now)
+    if not rows:
         return ()
-    age, limit = now - from_micros(int(newest)), duration(declared)
-    if age <= limit:
-        return ()
-    shown = show_duration(timedelta(seconds=round(age.total_seconds())))
     name = new[0].url if len(new) == 1 else f"the {len(new):,} new files together"
-    text = f"{name}: the newest {time.column} of the new rows is {shown} old, more than the {declared} of `fresh`"
+    if newest is None:
+        text = f"{name}: each {time.column} of the new rows is after now, so that their age is not known"
+    elif now - newest > duration(declared):
+        shown = show_duration(timedelta(seconds=round((now - newest).total_seconds())))
+        text = f"{name}: the newest {time.column} of the new rows is {shown} old, more than the {declared} of `fresh`"
+    else:
+        return ()
     return (
         BatchCheck(
             batch=name,
@@ -50,3 +44,18 @@ def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchC
             text=text,
         ),
     )
+
+
+def _newest(new: Sequence[NewFile], column: str, shop: Workshop, now: datetime) -> tuple[int, datetime | None]:
+    """How many new rows have a time, and the newest that is not after `now`."""
+    rows, newest = 0, None
+    for file in new:
+        frame = new_rows(file, shop)
+        if column not in frame.collect_schema() or not file.accepted.rows.rows:
+            continue
+        at = pl.col(column).to_physical()
+        count, latest = frame.select(at.count(), at.filter(at <= to_micros(now)).max().alias("latest")).collect().row(0)
+        rows += count
+        if latest is not None:
+            newest = latest if newest is None else max(newest, latest)
+    return rows, None if newest is None else from_micros(int(newest))

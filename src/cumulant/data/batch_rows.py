@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cumulant.core.errors import UsageError
 from cumulant.data.batches import Batch
+from cumulant.data.severity import of_batch, severity_of
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.data.spec import SourceSpec
 from cumulant.statistics.exact import poisson_at_least, poisson_at_most
@@ -50,9 +51,9 @@ def broken_rows(delivered: Sequence[Batch], spec: SourceSpec, earlier: Sizes) ->
         rows, sizes = batch.counts.checked, [size.rows for size in earlier.get(batch.kind, ())]
         low, high = (_limit(declared, sizes) for declared in (spec.batch.min_rows, spec.batch.max_rows))
         if low is not None and rows < low.rows and (low.share is None or poisson_at_most(rows, low.rows) < level):
-            result.append(_check(batch, "batch:min_rows", low, f"{rows:,} rows, fewer than {low.text}", spec))
+            result.append(_check(batch, "min_rows", low, f"{rows:,} rows, fewer than {low.text}", spec))
         if high is not None and rows > high.rows and (high.share is None or poisson_at_least(rows, high.rows) < level):
-            result.append(_check(batch, "batch:max_rows", high, f"{rows:,} rows, more than {high.text}", spec))
+            result.append(_check(batch, "max_rows", high, f"{rows:,} rows, more than {high.text}", spec))
     return tuple(result)
 
 
@@ -84,13 +85,13 @@ def _percent(text: str) -> float:
     return value
 
 
-def _check(batch: Batch, rule: str, limit: _Limit, text: str, spec: SourceSpec) -> BatchCheck:
+def _check(batch: Batch, name: str, limit: _Limit, text: str, spec: SourceSpec) -> BatchCheck:
     rows = batch.counts.checked
     return BatchCheck(
         batch=batch.name,
-        rule=rule,
+        rule=f"batch:{name}",
         column=None,
-        severity=spec.batch.severity,
+        severity=of_batch(spec, severity_of(spec, f"table:{name}", None)),
         failed=0,
         rows=rows,
         limit=limit.rows,

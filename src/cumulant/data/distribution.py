@@ -16,11 +16,10 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.units import share
-from cumulant.data.batch_checks import of_batch
 from cumulant.data.batches import Batch, NewFile, new_rows
 from cumulant.data.distribution_distance import BLOCK, VALUE, Reference, distance_of, with_blocks
 from cumulant.data.parts import Workshop
-from cumulant.data.severity import severity_of
+from cumulant.data.severity import of_batch, severity_of
 from cumulant.data.snapshot import BatchCheck, Snapshot
 from cumulant.data.spec import Range, RuleSpec
 from cumulant.statistics.exact import binomial_at_least, binomial_at_most
@@ -66,7 +65,7 @@ def broken_distributions(
             continue
         _refuse_other_types(field, rule, shop.source)
         values = _values(field, new, batches, shop)
-        reference = None if rule.drift is None else Reference.of(field, previous, shop, least=rule.drift)
+        reference = Reference.of(field, previous, shop, least=rule.drift) if rule.drift is not None else None
         spread = _spread(field, previous)
         for name, rows in values:
             tested += [(field, test) for test in _tests(name, rows, field, rule, spread)]

@@ -91,6 +91,19 @@ def _covers(pattern: str, url: str) -> bool:
     return any(fnmatchcase(url, glob) for glob in (pattern, pattern.replace("**/", "")))  # `**` may be no folder
 
 
+def copy_warnings(files: Sequence[Input], parts: Sequence[PartFacts]) -> list[str]:
+    """A warning that names files with the content of another: one delivered twice, or a feed that stands still."""
+    first: dict[str, str] = {}
+    copies = []
+    for file, part in zip(files, parts, strict=True):
+        if part.rows_in and first.setdefault(file.content, file.url) != file.url:
+            copies.append(f"{file.url} (of {first[file.content]})")
+    if not copies:
+        return []
+    count = "1 file is a copy" if len(copies) == 1 else f"{len(copies):,} files are copies"
+    return [f"{count} of another: {listed(copies)}; delete it if it was delivered twice"]
+
+
 def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[str]:
     """Columns of numbers that some files write with leading zeros, and others without or with another width."""
     columns = {field.name for part in parts for field in part.fields if field.padded is not None}

@@ -23,7 +23,7 @@ from cumulant.data.breach import SourceBreachError
 from cumulant.data.casts import UTC_MICROS, conform
 from cumulant.data.contract import contract_of, merged
 from cumulant.data.distribution import broken_distributions
-from cumulant.data.file_checks import GoneFiles, gone_files, padding_warnings, skipped_warnings
+from cumulant.data.file_checks import GoneFiles, copy_warnings, gone_files, padding_warnings, skipped_warnings
 from cumulant.data.inputs import Input, of_files, of_frame
 from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
 from cumulant.data.late import refuse_late
@@ -234,9 +234,13 @@ class _Bill:
         return self.previous.files if same and self.previous else ()
 
     def _fresh(self) -> list[tuple[Input, PartFacts, PartFacts]]:
-        before = {file.content for file in self._known}
-        found = zip(self.inputs, self.parts, self.kept, strict=True)
-        return [(item, read, kept) for item, read, kept in found if item.content not in before]
+        contents = {file.content for file in self._known}
+        files = {(file.url, file.content) for file in self._known}  # all empty files have one content
+        return [
+            (item, read, kept)
+            for item, read, kept in zip(self.inputs, self.parts, self.kept, strict=True)
+            if item.content not in contents or (not read.rows_in and (item.url, item.content) not in files)
+        ]
 
 
 def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts) -> Snapshot:
@@ -314,6 +318,7 @@ def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> float | None
 
 def _warnings(bill: _Bill) -> tuple[str, ...]:
     gone = [] if bill.gone is None else [bill.gone.text]
+    gone += copy_warnings(bill.inputs, bill.parts)
     return (*bill.warnings, *gone, *padding_warnings([item.url for item in bill.inputs], bill.parts))
 
 

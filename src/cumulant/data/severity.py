@@ -27,6 +27,11 @@ def severity_of(spec: SourceSpec, rule: str, column: str | None) -> Severity:
     return by_name.get(rule, "fail")
 
 
+def of_batch(spec: SourceSpec, severity: Severity) -> Severity:
+    """A rule that only warns of the source does so of a batch too."""
+    return "warn" if spec.batch.severity == "warn" else severity
+
+
 def failing(refused: Mapping[str, int], columns: Mapping[str, str | None], spec: SourceSpec) -> int:
     """How many refused rows, by the rule that refused each, may refuse the snapshot by exceeding the limit.
 

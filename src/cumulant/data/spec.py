@@ -162,8 +162,8 @@ class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     quarantine: Annotated[Severity, Meta(description="More rows refused than `quarantine` allows.")] = "fail"
     columns: Annotated[Severity, Meta(description="Rules of columns that set no `severity` of their own.")] = "fail"
     where: Annotated[Severity, Meta(description="Rows refused by `table.where`.")] = "fail"
-    min_rows: Annotated[Severity, Meta(description="Fewer accepted rows than `table.min_rows`.")] = "fail"
-    max_rows: Annotated[Severity, Meta(description="More accepted rows than `table.max_rows`.")] = "fail"
+    min_rows: Annotated[Severity, Meta(description="Fewer rows than `table.min_rows` or `batch.min_rows`.")] = "fail"
+    max_rows: Annotated[Severity, Meta(description="More rows than `table.max_rows` or `batch.max_rows`.")] = "fail"
     fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` asks.")] = "fail"
 
 

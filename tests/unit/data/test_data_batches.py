@@ -337,3 +337,49 @@ def test_of_many_broken_batches_the_first_are_named_and_the_others_counted(place
     warned = place.ingest(**source(batch={"severity": "warn"}))
     assert len(warned.batch_checks) == 15
     assert warnings_of(warned)[-1] == "and 5 more"
+
+
+def test_new_rows_that_all_lie_in_the_future_are_warned_of(place):
+    spec = source(event_time="at", table={"fresh": "30d"})
+    place.write("in/0.parquet", rows(0, 100, day=8))
+    first = place.ingest(**spec)
+    place.write("in/1.parquet", rows(1000, 100, day=8000))
+    [warning] = warnings_of(place.ingest(**spec, previous=first))
+    assert warning == "in/1.parquet: each at of the new rows is after now, so that their age is not known"
+
+
+def test_each_empty_file_is_new_though_all_hold_the_same(place):
+    spec = {"path": "in", "batch": {"min_rows": 50, "severity": "warn"}}
+    for number in range(3):
+        place.write(f"in/{number}.csv", "id,km\n" + "".join(f"{1000 * number + place},5\n" for place in range(100)))
+    last = place.ingest(**spec)
+    for name in ("3", "4", "1"):
+        place.write(f"in/{name}.csv", "id,km\n")
+        last = place.ingest(**spec, previous=last)
+        assert [check.text for check in last.batch_checks] == [
+            f"in/{name}.csv: 0 rows, fewer than the 50 that `batch` allows"
+        ]
+    assert place.ingest(**spec, previous=last).batches == last.batches, "it is new once"
+
+
+@pytest.mark.parametrize("key", ["id", None])
+def test_a_file_that_is_a_copy_of_another_is_named(place, key):
+    spec = {"path": "in", "key": key} if key else {"path": "in"}
+    place.write("in/0.parquet", rows(0, 10_000))
+    place.write("in/1.parquet", rows(10_000, 50))
+    first = place.ingest(**spec)
+    assert warnings_of(first) == ()
+    place.write("in/2.parquet", rows(10_000, 50))
+    place.write("in/3.parquet", rows(20_000, 50))
+    [warning] = warnings_of(place.ingest(**spec, previous=first))
+    assert warning.startswith("1 file is a copy of another: in/2.parquet (of in/1.parquet)")
+    (place.root / "in/1.parquet").unlink()
+    assert not any("copy" in text for text in warnings_of(place.ingest(**spec, previous=first))), "it was moved"
+
+
+def test_one_word_of_severity_is_for_the_rows_of_a_batch_too(place):
+    place.write("in/0.parquet", rows(0, 49))
+    for severity in ("warn", {"min_rows": "warn"}):
+        [warning] = warnings_of(place.ingest(**source(batch={"min_rows": 50}, severity=severity)))
+        assert warning == "in/0.parquet: 49 rows, fewer than the 50 that `batch` allows"
+    assert place.refused(**source(batch={"min_rows": 50}, severity={"max_rows": "warn"})).breaches == (warning,)
