@@ -65,7 +65,7 @@ def broken_distributions(
             continue
         _refuse_other_types(field, rule, shop.source)
         values = _values(field, new, batches, shop)
-        reference = Reference.of(field, previous, shop, least=rule.drift) if rule.drift is not None else None
+        reference = Reference.of(field, previous, shop, least=rule.drift) if values and rule.drift is not None else None
         spread = _spread(field, previous)
         for name, rows in values:
             tested += [(field, test) for test in _tests(name, rows, field, rule, spread)]

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
+from cumulant.core.refs import TableRef
 from cumulant.data import warnings_of
+from cumulant.drivers.local.tables import FileTables
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -49,6 +51,29 @@ def history(place):
         return (place.refused if refused else place.ingest)(**spec)
 
     return evaluated
+
+
+class CountingTables(FileTables):
+    """The local tables, and how often one is opened."""
+
+    scans = 0
+
+    def scan(self, ref: TableRef | str) -> pl.LazyFrame:
+        self.scans += 1
+        return super().scan(ref)
+
+
+def test_earlier_rows_are_read_only_where_there_are_new_ones(place):
+    place.tables = CountingTables(f"file://{place.root.parent / 'tables'}")
+    for day in range(5):
+        place.write(f"in/{day}.parquet", days(day, 1))
+    first = place.ingest(**source({}))
+    counts = []
+    for rules in ({}, {"amount": {"drift": 0.1}}):
+        before = place.tables.scans
+        place.ingest(**source(rules), previous=first)
+        counts.append(place.tables.scans - before)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(
