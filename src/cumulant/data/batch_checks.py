@@ -7,6 +7,7 @@ bursts: where the shares of earlier batches vary more than those of independent 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,19 +79,24 @@ def _design(item: _Share, earlier: Sizes) -> float:
 
 def _refused(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:
     """All refused rows; where some of them only warn, those that do not as well."""
-    counts, limit = batch.counts, share(spec.quarantine)
-    worst = sorted(counts.refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
-    key = f"`quarantine` allows; by {', '.join(f'{rule} ({rows:,})' for rule, rows in worst)}"
-    total, failed = counts.refused.total(), failing(counts.refused, columns, spec)
-    counted: list[tuple[Severity, int]] = [("fail", failed)] if failed else []
-    if total > failed:
-        counted.append(("warn", total))
-    return [
-        _Share(
-            batch, "quarantine", None, of_batch(spec, severity), rows, counts.checked, limit, "rows are refused", key
-        )
-        for severity, rows in counted
-    ]
+    refused, failed = batch.counts.refused, failing(batch.counts.refused, columns, spec)
+    result = [_quarantined(batch, spec, "fail", failed)] if failed else []
+    return result if failed == refused else [*result, _quarantined(batch, spec, "warn", refused)]
+
+
+def _quarantined(batch: Batch, spec: SourceSpec, severity: Severity, refused: Counter[str]) -> _Share:
+    worst = sorted(refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
+    return _Share(
+        batch,
+        rule="quarantine",
+        column=None,
+        severity=of_batch(spec, severity),
+        count=refused.total(),
+        rows=batch.counts.checked,
+        limit=share(spec.quarantine),
+        what="rows are refused",
+        key=f"`quarantine` allows; by {', '.join(f'{rule} ({rows:,})' for rule, rows in worst)}",
+    )
 
 
 def _nulls(batch: Batch, spec: SourceSpec) -> list[_Share]:

@@ -154,10 +154,9 @@ def _periods(new: Sequence[NewFile], columns: Sequence[str], shop: Workshop) -> 
     for file in new:
         before = _by_period(file.earlier, columns, shop) if file.earlier is not None else {}
         for period, counts in _by_period(file.accepted, columns, shop).items():
-            earlier = before.get(period, Counts())
-            if counts != earlier:  # else nothing of this period is new
-                fresh = counts - earlier if file.grown else counts
-                result[period] = result.get(period, Counts()) + fresh
+            added = counts - before.get(period, Counts())
+            if added != Counts():  # else nothing of this period is new
+                result[period] = result.get(period, Counts()) + (added if file.grown else counts)
     return [Batch(f"{shop.spec.batch.period} {name}", "period", result[name]) for name in sorted(result)]
 
 

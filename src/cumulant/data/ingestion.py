@@ -263,7 +263,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
     broken += broken_rows(delivered, bill.spec, bill.earlier_batches)
     broken += stale(new, shop, bill.now) if bill.previous is not None else ()
     broken += broken_distributions(new, batches, bill.fields, shop, bill.previous)
-    failed = failing(by_rule, columns, bill.spec)
+    failed = failing(by_rule, columns, bill.spec).total()
     verdict = verdicts(bill.spec, checks, changed, broken, checked=rows_in - dropped, refused=refused, failing=failed)
     stopped = tuple(text for severity, text in verdict if severity == "fail")
     same = bill.previous is not None and bill.previous.id == identity and not stopped

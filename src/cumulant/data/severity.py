@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from cumulant.data.spec import Severity, SourceSpec
@@ -32,12 +33,12 @@ def of_batch(spec: SourceSpec, severity: Severity) -> Severity:
     return "warn" if spec.batch.severity == "warn" else severity
 
 
-def failing(refused: Mapping[str, int], columns: Mapping[str, str | None], spec: SourceSpec) -> int:
-    """How many refused rows, by the rule that refused each, may refuse the snapshot by exceeding the limit.
+def failing(refused: Counter[str], columns: Mapping[str, str | None], spec: SourceSpec) -> Counter[str]:
+    """Of the refused rows, by the rule that refused each, those that may refuse the snapshot by exceeding the limit.
 
     `columns`: the column of each rule.
     """
-    return sum(rows for rule, rows in refused.items() if _may_fail(rule, columns.get(rule), spec))
+    return Counter({rule: rows for rule, rows in refused.items() if _may_fail(rule, columns.get(rule), spec)})
 
 
 def _may_fail(rule: str, column: str | None, spec: SourceSpec) -> bool:

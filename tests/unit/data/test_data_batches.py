@@ -160,6 +160,17 @@ def test_a_period_that_was_evaluated_is_not_evaluated_again(place):
     assert [check.batch for check in result.batch_checks] == ["day 2024-01-21"], "it has new rows"
 
 
+def test_a_period_that_only_lost_rows_is_not_evaluated_again(place):
+    """A file of the last thirty days, whose first day was accepted with a warning."""
+    whole = pl.concat([rows(1000 * day, 200, bad=100 if day == 0 else 0, day=day) for day in range(31)])
+    spec = source(path="trips.parquet", event_time="at", quarantine="2%")
+    place.write("trips.parquet", whole[:6000])
+    first = place.ingest(**spec, batch={"period": "day", "severity": "warn"})
+    assert [check.batch for check in first.batch_checks] == ["day 2024-01-01"]
+    place.write("trips.parquet", whole[50:])
+    assert place.ingest(**spec, batch={"period": "day"}, previous=first).batch_checks == ()
+
+
 def test_refused_times_count_in_the_period_that_they_can_be_read_as(place):
     lines = [f"{n},5,2024-01-{1 + n // 500:02}T00:00:00Z" for n in range(10_000)]
     lines += [f"{n},-1,2024-02-01T00:00:00Z" for n in range(10_000, 10_050)]
@@ -199,6 +210,11 @@ def test_a_column_that_only_warns_does_not_count_towards_the_limit(place):
     place.write("in/1.csv", "\n".join(["id,km,city", *(f"{n},-1,A" for n in range(1000, 1050))]))
     result = place.ingest(path="in", rules=rules, previous=first)
     assert [(check.batch, check.severity) for check in result.batch_checks] == [("in/1.csv", "warn")]
+    lines = [f"{n},{-1 if n % 10 < 6 else 5},{'x' if n % 10 > 6 else 'A'}" for n in range(1000, 1100)]
+    place.write("in/1.csv", "\n".join(["id,km,city", *lines]))
+    [check] = place.refused(path="in", rules=rules, previous=first).batch_checks
+    assert "30 of 100 rows are refused" in check.text
+    assert check.text.endswith("; by city:in (30)"), "rules that warn do not count"
 
 
 @pytest.mark.parametrize(
