@@ -178,7 +178,9 @@ def _shares(name: str, values: pl.Series, field: Field, rule: RuleSpec) -> Itera
 
 
 def _distance(name: str, rows: pl.DataFrame, field: Field, limit: float, reference: Reference) -> _Tested:
-    distance = distance_of(reference, rows, level=_INTERVAL)
+    distance = distance_of(reference, rows, level=_INTERVAL, least=LEVEL)
+    if distance is None:
+        return _Tested(name, f"{field.name}:drift", 1.0, rows.height, limit, "")
     text = (
         f"{field.name} is {distance.value:.3f} (at least {distance.low:.3f}) from the rows accepted before, more than "
         f"the {limit:g} that `drift` allows"

@@ -77,14 +77,18 @@ class Reference:
         return np.column_stack([result, nulls]).astype(np.float64)
 
 
-def distance_of(reference: Reference, rows: pl.DataFrame, *, level: float) -> Distance:
-    """How far `rows` (`value`, `block`) are from the reference, with an interval at `level`."""
+def distance_of(reference: Reference, rows: pl.DataFrame, *, level: float, least: float) -> Distance | None:
+    """How far `rows` (`value`, `block`) are from the reference, with an interval at `level`; None where a difference
+    by chance is not less likely than `least`.
+    """
     earlier, current = reference.counts, reference.cells(rows)
     pooled = (earlier.sum(axis=0) + current.sum(axis=0))[:-1]
     smaller = min(float(earlier.sum()), float(current.sum()))
     group = drift.groups(pooled, smaller, ordered=reference.grid is not None)
     left, right = (np.column_stack([gathered(counts[:, :-1], group), counts[:, -1]]) for counts in (earlier, current))
     evidence = drift.two_samples(left, right)
+    if evidence.p >= least:
+        return None  # the interval takes most of the time
     result = drift.effect(left, right, design=evidence.design, level=level)
     return Distance(result.value, result.low, evidence.p)
 
