@@ -63,7 +63,7 @@ def _limit(declared: int | str | None, sizes: Sequence[int]) -> _Limit | None:
         return None
     if isinstance(declared, int):
         return _Limit(declared, f"the {declared:,} that `batch` allows")
-    share = _percent(declared)
+    share = share_of_rows(declared)
     if len(sizes) < FEWEST:
         return None
     median = statistics.median(sizes)
@@ -71,8 +71,8 @@ def _limit(declared: int | str | None, sizes: Sequence[int]) -> _Limit | None:
     return _Limit(share * median, text, share)
 
 
-def _percent(text: str) -> float:
-    """`250%` as 2.5."""
+def share_of_rows(text: str) -> float:
+    """`250%` as 2.5. Raises UsageError for other text."""
     try:
         value = float(text.removesuffix("%")) / 100
     except ValueError:

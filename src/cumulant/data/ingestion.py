@@ -14,7 +14,7 @@ from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration, micros, share
+from cumulant.core.units import duration, micros
 from cumulant.data.batch_checks import broken_shares
 from cumulant.data.batch_freshness import stale
 from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
@@ -27,6 +27,7 @@ from cumulant.data.file_checks import GoneFiles, copy_warnings, gone_files, padd
 from cumulant.data.inputs import Input, of_files, of_frame
 from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
 from cumulant.data.late import refuse_late
+from cumulant.data.limits import refuse_unusable
 from cumulant.data.listing import list_files
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.prepare import load
@@ -79,12 +80,13 @@ def ingest(
             the policy refuses. Its `snapshot` is complete, so that the rows can be inspected.
         DataError: a source that cannot be read as declared.
         DefinitionError: a rule or `prepare` that cannot be used.
+        UsageError: a limit that cannot be evaluated.
         UserCodeError: `prepare` raised.
     """
     root = root.absolute()
     contract = contract_of(spec, source=name, root=root)
     spec = spec if contract is None else merged(spec, contract)
-    share(spec.quarantine)
+    refuse_unusable(spec)
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     shop = Workshop(name, spec, tables, prepare, rule_compiler)
     declaration = _declaration(spec, prepare.digest if prepare else None)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.core.errors import DataError
+from cumulant.core.errors import DataError, UsageError
 from cumulant.core.refs import TableRef
 from cumulant.data import warnings_of
 from cumulant.drivers.local.tables import FileTables
@@ -51,6 +51,26 @@ def history(place):
         return (place.refused if refused else place.ingest)(**spec)
 
     return evaluated
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"rules": {"amount": {"quantiles": {"p50": {"max": 2}}}}}, '`quantiles` of amount: "p50" is not a share'),
+        ({"rules": {"amount": {"quantiles": {"50": {"max": 2}}}}}, '"50" is not a share'),
+        ({"rules": {"kind": {"shares": {"card": {"min": "lots"}}}}}, '`shares` of kind: "lots" is not a share'),
+        ({"rules": {"amount": {"nulls": "some"}}}, '"some" is not a share'),
+        ({"rules": {"amount": {"mean": {"min": 5, "max": 3}}}}, "`mean` of amount has a min above its max"),
+        ({"rules": {"amount": {"quantiles": {"50%": {"min": 5, "max": 3}}}}}, "`quantiles` of amount has a min above"),
+        ({"rules": {"kind": {"shares": {"card": {"min": "60%", "max": 0.5}}}}}, "`shares` of kind has a min above"),
+        ({"batch": {"min_rows": "half"}}, '"half" is no limit on the rows of a batch'),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused_though_no_row_is_new(place, spec, text):
+    place.write("in/0.parquet", days(0, 1))
+    first = place.ingest(**source({}))
+    with pytest.raises(UsageError, match=text):
+        place.ingest(**(source({}) | spec), previous=first)
 
 
 class CountingTables(FileTables):
