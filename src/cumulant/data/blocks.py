@@ -68,7 +68,7 @@ def opened(raw: IO[bytes]) -> IO[bytes]:
     raw.seek(0)
     if begin.startswith(_GZIP):
         return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
-    if begin.startswith(_BZIP2):
+    if begin.startswith(_BZIP2) and begin[-1:].isdigit():  # a header of text may begin with BZh too
         return bz2.BZ2File(raw)
     if begin != _ZSTD:
         return raw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import date, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,6 +20,7 @@ Partition = tuple[tuple[str, str | None], ...]
 _NULL = ("__HIVE_DEFAULT_PARTITION__", "")
 _WILD = re.compile(r"[*?\[]")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"-?[0-9]*\.[0-9]+|-?[0-9]+\.[0-9]*")
 
 
@@ -76,15 +78,34 @@ def _column(value: str | None, *, as_text: bool) -> pl.Expr:
 
 def _refuse_conflict(column: pl.Series, value: str | None, url: str) -> None:
     """Writers may repeat the folder's value in the file; another value contradicts it."""
-    expected = pl.Series([value], dtype=pl.String)
-    try:
-        as_text = column.cast(pl.String, strict=False).eq_missing(value).all()
-        same = as_text or column.eq_missing(expected.cast(column.dtype, strict=False)[0]).all()
-    except pl.exceptions.PolarsError:  # no such cast
-        same = False
-    if not same:
+    if not _agrees(column, value):
         raise DataError(
             f'{url}: column "{column.name}" has other values than the name of its folder, {column.name}={value}',
             subject=column.name,
             hint="write the file without the column, rename the folder, or name the folder itself in `path`",
         )
+
+
+def _agrees(column: pl.Series, value: str | None) -> bool:
+    """Whether each value is the folder's, however it is written, or a time on the folder's day."""
+    if isinstance(column.dtype, pl.Datetime) and value is not None:
+        local = column.dt.replace_time_zone(None)
+        return bool((local.dt.date() if _DAY.fullmatch(value) else local).eq_missing(_moment(value)).all())
+    if isinstance(column.dtype, pl.Boolean) and value is not None:
+        return bool(column.cast(pl.String).eq_missing(value.lower()).all())
+    expected = pl.Series([value], dtype=pl.String)
+    try:
+        as_text = column.cast(pl.String, strict=False).eq_missing(value).all()
+        return bool(as_text or column.eq_missing(expected.cast(column.dtype, strict=False)[0]).all())
+    except pl.exceptions.PolarsError:  # no such cast
+        return False
+
+
+def _moment(value: str) -> date | None:
+    """A day or a time in ISO 8601, as its clock shows it; None where it is neither."""
+    try:
+        if _DAY.fullmatch(value):
+            return date.fromisoformat(value)
+        return datetime.fromisoformat(value).replace(tzinfo=None)
+    except ValueError:
+        return None

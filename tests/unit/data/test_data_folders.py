@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import polars as pl
 import pytest
 
@@ -73,6 +75,28 @@ def test_a_partition_that_contradicts_its_file_is_named(place):
     assert place.rows(place.ingest(path="trips"), "n", "x") == [(1, 1), (2, 1)]
     place.write(path, pl.DataFrame({"n": [1, 2], "x": [1, 2]}))
     with pytest.raises(DataError, match=r'trips/x=1/a.parquet: column "x" has other values .* x=1'):
+        place.ingest(path="trips")
+
+
+@pytest.mark.parametrize(
+    ("folder", "value", "other"),
+    [
+        ("2024-01-01", datetime(2024, 1, 1, 5, 30), datetime(2024, 1, 2)),
+        ("2024-01-01 05%3A30%3A00", datetime(2024, 1, 1, 5, 30), datetime(2024, 1, 1, 6)),
+        ("2024-01-01", datetime(2024, 1, 1, 5, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)),
+        ("2024-01-01", date(2024, 1, 1), date(2024, 1, 2)),
+        ("2024-13-01", None, datetime(2024, 1, 2)),
+        ("True", True, False),
+        ("01", 1, 2),
+    ],
+)
+def test_a_file_may_write_the_value_of_its_folder_otherwise(place, folder, value, other):
+    path = f"trips/x={folder}/a.parquet"
+    if value is not None:
+        place.write(path, pl.DataFrame({"x": [value]}))
+        assert place.ingest(path="trips").rows_passed == 1
+    place.write(path, pl.DataFrame({"x": [other]}))
+    with pytest.raises(DataError, match="other values than the name of its folder"):
         place.ingest(path="trips")
 
 

@@ -151,6 +151,11 @@ def test_broken_files_are_named_with_what_to_do(place, name, data, told):
     assert place.tables.keys("data/trips/quarantine") == []
 
 
+def test_a_header_that_begins_as_bzip2_is_text(place):
+    place.write("trips.csv", "BZhours,x\n1,2\n")
+    assert place.rows(place.ingest()) == [(1, 2)]
+
+
 def test_a_text_that_expands_beyond_any_table_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_SMALL", 1 << 20)
     path = tmp_path / "a.csv.gz"
