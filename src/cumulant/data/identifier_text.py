@@ -68,20 +68,32 @@ def _columns_at(begins: NDArray[np.int64], content: bytes, frame: pl.DataFrame, 
 def quoted_columns(content: bytes, frame: pl.DataFrame, separator: str) -> frozenset[str]:
     """The columns whose digits are all in quotes, in a CSV text with numbers without quotes in other columns.
 
-    The first 64 KiB are looked at. Of a text with quotes around all values nothing is known: empty.
+    The first 64 KiB are looked at. Of a text with quotes around all values nothing is known: empty. Fractions are
+    numbers, unless two texts are one number, as 1.1 and 1.10 of versions.
     """
     if b'"' not in content:
         return frozenset()
     records = _raw_records(content[:_HEAD].decode("utf-8-sig", errors="replace"), separator)
     records = records[1 : None if len(content) <= _HEAD else -1]
-    columns = zip(*(record for record in records if len(record) == frame.width), strict=True)
+    whole = [record for record in records if len(record) == frame.width]
+    columns = dict(zip(frame.columns, zip(*whole, strict=True), strict=False))
     digits = {
         name: {field.startswith('"') for field in fields if any(sign.isdigit() for sign in field)}
-        for name, fields in zip(frame.columns, columns, strict=False)
+        for name, fields in columns.items()
     }
     if not any(False in quoted and frame.schema[name].is_numeric() for name, quoted in digits.items()):
         return frozenset()
-    return frozenset(name for name, quoted in digits.items() if quoted == {True})
+    names = [name for name, quoted in digits.items() if quoted == {True}]
+    return frozenset(name for name in names if not _are_fractions(columns[name]))
+
+
+def _are_fractions(fields: Sequence[str]) -> bool:
+    """Whether quoted texts are numbers with decimals, each number written in one way."""
+    texts = {text for field in fields if (text := field.strip('"').strip())}
+    try:
+        return any("." in text for text in texts) and len({float(text) for text in texts}) == len(texts)
+    except ValueError:
+        return False
 
 
 def _raw_records(text: str, separator: str) -> list[list[str]]:

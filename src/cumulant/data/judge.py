@@ -149,7 +149,14 @@ def _most_failed(check: CheckResult) -> tuple[int, str]:
 def told(change: SchemaChange) -> str:
     """A schema change in words, and what it means for what is made of the column."""
     used = f"; it is used by {change.used_by}" if change.used_by else ""
-    return _change(change) + (used or ("; nothing uses it" if change.unused else ""))
+    return _change(change) + (used or ("; nothing uses it" if change.unused else "")) + _as_before(change)
+
+
+def _as_before(change: SchemaChange) -> str:
+    """How numbers stay numbers where a text, leading zeros or quotes made them text."""
+    if change.kind != "narrowed" or change.before not in ("int", "float") or change.to != "str":
+        return ""
+    return f"; to read numbers as before: rules: {{{change.column}: {{type: {change.before}}}}}"
 
 
 def _change(change: SchemaChange) -> str:

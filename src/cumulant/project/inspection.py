@@ -75,6 +75,8 @@ def inspect_table(
 
     node = _named(raw, target, time, key)
     column = node.name if isinstance(node, Column) else None
+    # Too many values for classes are amounts, whatever the quotes around them.
+    quoted = [name for name in quoted if name != column or raw[name].n_unique() <= _MOST_CLASSES]
     proposal = infer(raw, path=path, time=time, key=key, target=column, quoted=quoted, rules=False)
     spec = proposal.spec
     if known is not None:

@@ -121,7 +121,7 @@ def _checked(task: Task, series: pl.Series, distinct: pl.Series, name: str) -> T
         raise DataError(
             f"the target {name} has {len(distinct)} different values, too many for classes (at most {MOST_CLASSES})",
             subject=name,
-            hint="group rare values, or make it a number",
+            hint=f"group rare values, or make it a number, for a column by rules: {{{name}: {{type: float}}}}",
         )
     return task
 

@@ -112,6 +112,12 @@ def test_quoted_digits_are_text_where_numbers_are_not_quoted(place):
     assert place.rows(found) == [("75001", 1.0, "a"), ("10115", 2.5, "b")]
 
 
+def test_quoted_fractions_are_numbers_where_no_two_are_one(place):
+    place.write("trips.csv", 'n,price,version\n1,"12.50","1.1"\n2,,"1.10"\n3,"7","2.0"\n')
+    found = place.ingest()
+    assert place.rows(found) == [(1, 12.5, "1.1"), (2, None, "1.10"), (3, 7.0, "2.0")]
+
+
 def test_quotes_around_all_values_say_nothing(place):
     place.write("trips.csv", '"zip","n"\n"75001","1"\n"10115","2"\n')
     assert place.rows(place.ingest()) == [(75001, 1), (10115, 2)]
@@ -150,3 +156,13 @@ def test_quoted_digits_with_a_missing_mark_are_not_proposed_as_numbers(place):
     path = place.write("trips.csv", f"account,n\n{rows}NA,1\n")
     table = read_table(path, "trips.csv", SourceSpec())
     assert infer(table.rows, quoted=table.quoted).spec.rules["account"].type == "str"
+
+
+def test_a_column_that_becomes_text_is_named_with_the_rule_that_keeps_numbers(place):
+    place.write("trips.csv", "month,n\n1,1\n2,2\n")
+    before = place.ingest()
+    place.write("trips.csv", "month,n\n01,1\n02,2\n")
+    stopped = place.refused(previous=before)
+    assert "read numbers as before: rules: {month: {type: int}}" in stopped.breaches[0]
+    kept = place.ingest(previous=before, rules={"month": {"type": "int"}})
+    assert place.rows(kept, "month") == [(1,), (2,)]

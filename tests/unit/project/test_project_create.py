@@ -387,3 +387,10 @@ def test_a_target_made_of_a_personal_looking_column_makes_a_project_that_trains(
     found = inspect_table(table, path="x.csv", target="address_count > 99", time=None, key=())
     assert found.spec.personal == []
     assert any("not kept as personal" in note and "address_count" in note for note in found.notes)
+
+
+def test_a_target_of_amounts_in_quotes_is_a_number(tmp_path):
+    amounts = "".join(f'{n},{n % 7},"{1000 + n}"\n' for n in range(150))
+    (tmp_path / "sales.csv").write_text("n,area,price\n" + amounts)
+    created = create_from(tmp_path / "sales.csv", "price", name="sales", directory=tmp_path)
+    assert load(created.path).spec.data["rows"].rules["price"].type == "int"
