@@ -93,14 +93,26 @@ def test_a_column_that_is_absent_is_missing_in_each_row(tmp_path, folder):
     found = scored(folder, frame([GOOD] * 40).drop("carrier", "seats"), tmp_path / "out.parquet")
     assert sorted(found.warnings) == [
         "40 of 40 rows: carrier is missing, which it was in no row of training",
-        "40 of 40 rows: seats breaks the data contract: it must not be null",
+        "40 of 40 rows: seats breaks the data contract: it must not be null, blank or infinite",
     ]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\u3000", "\x1f"])
+def test_a_blank_text_is_missing_wherever_it_is_among_the_others_in_order(tmp_path, blank, capfd):
+    folder = servable(tmp_path / "model", rules={"tail": FieldRule(required=True)})
+    rows = [GOOD | {"tail": text} for text in ("\x01", "N1", blank, "\U0001f600", blank)]
+    found = scored(folder, frame(rows), tmp_path / "out.parquet")
+    assert found.warnings == ("2 of 5 rows: tail breaks the data contract: it must not be null, blank or infinite",)
+    assert "Deprecation" not in capfd.readouterr().err, "Polars writes its warnings to the terminal by itself"
+    model = open_model(folder)
+    assert [bool(model.from_rows([row]).warnings) for row in rows] == [row["tail"] == blank for row in rows]
+    model.close()
 
 
 @pytest.mark.parametrize(("row", "change", "says"), [
     (73, {"distance": -5.0}, 'field "distance" must be at least 0, got -5.0 (rule distance:min)'),
     (2, {"tail": "secret"}, r'field "tail" must match ^N\d+ (rule tail:pattern)'),
-    (99, {"seats": None}, 'field "seats" must not be null (rule seats:nulls)'),
+    (99, {"seats": None}, 'field "seats" must not be null, blank or infinite (rule seats:nulls)'),
 ])  # fmt: skip
 def test_where_the_server_refuses_the_file_is_refused_at_its_first_row(tmp_path, folder, row, change, says):
     rows = [GOOD] * 120

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from cumulant.core.servable import FieldRule, Servable
 
+#: text that `str.strip` leaves nothing of
+_BLANK = r"^[\s\x1c-\x1f]*$"
+
 
 class ColumnChecks:
     """Tests each distinct value of a column once. With `refuse` a broken rule of the contract refuses the file."""
@@ -29,8 +32,6 @@ class ColumnChecks:
         Raises:
             RequestError: such a row is refused; names the first one of these, its field and the rule.
         """
-        import polars as pl
-
         broken = self._broken(fields)
         if broken and self.refuse:
             raise self._refusal(fields, broken, first)
@@ -40,7 +41,7 @@ class ColumnChecks:
         for name in self._servable.closed:
             column = features[name]
             unseen = self._rules.unseen_values(name, column.unique().to_list())
-            rows = column.is_in(pl.Series(unseen, dtype=column.dtype))
+            rows = _among(column, unseen)
             counts[name, UNSEEN] = int((rows & ~broken[name, "in"] if (name, "in") in broken else rows).sum())
         return +counts
 
@@ -63,7 +64,7 @@ class ColumnChecks:
                 if rule := test(value):
                     bad.setdefault(rule, []).append(value)
             for rule, values in bad.items():
-                found[name, rule] = fields[name].is_in(pl.Series(values, dtype=fields[name].dtype), nulls_equal=True)
+                found[name, rule] = _among(fields[name], values)
         return found
 
     def _refusal(self, fields: pl.DataFrame, broken: Mapping[Fault, pl.Series], first: int) -> RequestError:
@@ -77,10 +78,22 @@ class ColumnChecks:
         )
 
 
+def _among(column: pl.Series, values: list[Any]) -> pl.Series:
+    """Which of the column's values are among these, as a mask."""
+    import polars as pl
+
+    return column.is_in(pl.Series(values, dtype=column.dtype).implode(), nulls_equal=True)
+
+
 def _distinct(column: pl.Series, rule: FieldRule, test: Test) -> list[Any]:
-    """The values to test. Bounds that hold for the smallest and the largest value hold for all."""
+    """The values to test. Bounds that hold for the smallest and the largest value hold for all; a blank text may be
+    anywhere between them.
+    """
+    import polars as pl
+
     if rule.members is None and rule.pattern is None:
         ends = [column.min(), column.max(), *([None] if column.null_count() else [])]
-        if not any(map(test, ends)):
+        blank = rule.required and column.dtype == pl.String and column.str.contains(_BLANK).any()
+        if not blank and not any(map(test, ends)):
             return []
     return column.unique(maintain_order=True).to_list()
