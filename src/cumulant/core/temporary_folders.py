@@ -15,7 +15,7 @@ if sys.platform != "win32":
 
 # Seconds. A folder is made a moment before it is locked; without locks, age alone tells an abandoned one.
 _TIME_TO_LOCK = 60.0
-_ABANDONED_AFTER = 86_400.0
+DAY = 86_400.0
 
 
 @contextmanager
@@ -32,19 +32,23 @@ def in_use(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_abandoned(folders: Iterable[Path]) -> None:
-    """Remove those of the folders that no process has in use, such as a killed one's."""
+def remove_abandoned(folders: Iterable[Path], *, after: float = _TIME_TO_LOCK) -> None:
+    """Remove those of the folders that no process has in use, such as a killed one's.
+
+    `after`: seconds since something was put into the folder itself. No lock of another machine is seen in a folder that
+    several mount, so what may be there wants a day.
+    """
     for folder in folders:
-        if _is_abandoned(folder):
+        if _is_abandoned(folder, after):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_abandoned(folder: Path) -> bool:
+def _is_abandoned(folder: Path, after: float) -> bool:
     try:
         age = time.time() - folder.stat().st_mtime
         if sys.platform == "win32":
-            return age > _ABANDONED_AFTER
-        if age < _TIME_TO_LOCK:
+            return age > DAY
+        if age < after:
             return False
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -18,7 +18,7 @@ import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.ids import digest
-from cumulant.core.temporary_folders import in_use, remove_abandoned
+from cumulant.core.temporary_folders import DAY, in_use, remove_abandoned
 from cumulant.drivers.objectstore.bucket import Bucket
 
 _RECORD = "_published.json"
@@ -59,7 +59,8 @@ class Publisher:
         with ExitStack() as stack:
             try:
                 self._cache.mkdir(parents=True, exist_ok=True)
-                remove_abandoned(self._cache.glob(f"{_STAGING}*"))
+                # The cache is below the user's home, which several machines may mount.
+                remove_abandoned(self._cache.glob(f"{_STAGING}*"), after=DAY)
                 folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._cache))
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.enter_context(in_use(folder))
