@@ -214,6 +214,8 @@ def _some_rows(
     found = open_log(folder, since=since, until=until, of=of, skew=skew)
     if found.columns:
         return found
+    if misdated := sum(found.misdated.values()):
+        raise none_is_past(folder, of, misdated=misdated)
     if of is None or not found.others:
         raise DataError(
             f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
@@ -222,6 +224,18 @@ def _some_rows(
         f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {found.others:,} of other versions",
         subject=f"{of[0]}/{of[1]}", hint="name rows to compare them with by --reference FILE",
     )  # fmt: skip
+
+
+def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> DataError:
+    """That a log has rows, all of which are left out for their time: as in `Table`."""
+    by = "" if of is None else f"of {of[0]}/{of[1]} "
+    when = "this look" if coming else "they were answered by more than serving.clock_skew"
+    or_else = ", if it is wrong; they count when their time has come" if coming else ", or raise serving.clock_skew"
+    return DataError(
+        f"all {misdated + coming:,} predictions {by}in the log {folder} are dated after {when}",
+        subject=str(folder),
+        hint=f"correct the clock of the callers{or_else}",
+    )
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

@@ -37,8 +37,8 @@ def fill(folder, wrong, of=range(DAYS)):
             write(folder, FIRST + timedelta(days=day), rows(day, wrong), number=2)
 
 
-def looked(root, *, keep, **asked):
-    asked = Asked(predictions=root / "log", reference=reference(root), now=NOW, **asked)
+def looked(root, *, keep, now=NOW, **asked):
+    asked = Asked(predictions=root / "log", reference=reference(root), now=now, **asked)
     return monitor(asked, DriftSpec(), keep=root / "kept" if keep else None)
 
 
@@ -87,7 +87,12 @@ def test_the_fault_is_active_while_the_newest_day_has_some(tmp_path):
     assert (found.active, found.now) == (True, 2)
 
 
-def test_a_log_of_such_rows_alone_names_the_setting(tmp_path):
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_log_of_such_rows_alone_says_why_none_is_compared(tmp_path, keep):
     write(tmp_path / "log", FIRST, rows(0, [timedelta(days=2)] * 30))
-    with pytest.raises(DataError, match=r"all 30 predictions in .* by more than serving\.clock_skew"):
-        looked(tmp_path, keep=True, skew=HOUR)
+    write(tmp_path / "log", FIRST, rows(0, [timedelta(days=30)] * 30), number=2)
+    with pytest.raises(DataError, match=r"all 60 predictions in .* by more than serving\.clock_skew"):
+        looked(tmp_path, keep=keep, skew=HOUR)
+    with pytest.raises(DataError, match=r"all 60 predictions in .* are dated after this look") as caught:
+        looked(tmp_path, keep=keep, now=at(1))
+    assert caught.value.hint == "correct the clock of the callers, if it is wrong; they count when their time has come"

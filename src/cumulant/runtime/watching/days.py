@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -28,7 +28,7 @@ from cumulant.core.units import from_micros, micros, to_micros
 from cumulant.monitoring import drift
 from cumulant.monitoring.drift import Block, Profile
 from cumulant.monitoring.drift.blocks import MOST
-from cumulant.monitoring.tables import ANSWER, MOMENT, Table, open_log, open_table, readable
+from cumulant.monitoring.tables import ANSWER, MOMENT, Table, none_is_past, open_log, open_table, readable
 from cumulant.runtime.watching.result_cache import ResultCache, remove_oldest
 from cumulant.runtime.watching.traffic import Traffic, traffic_of
 from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
@@ -127,16 +127,13 @@ class LogWindows:
         if not any(one.profile is not None for one in found.values()):
             # Says what there is instead.
             open_table(self.folder, since=self.since, until=self.until, of=self.of)
-            raise self._no_rows(sum(one.misdated for one in found.values()))
+            raise self._no_rows(found.values())
         return found
 
-    def _no_rows(self, misdated: int) -> DataError:
-        if misdated:
-            return DataError(
-                f"all {misdated:,} predictions {_by(self.of)}in {self.name} are dated after they were answered by more"
-                " than serving.clock_skew",
-                subject=str(self.folder), hint="correct the clock of the callers, or raise serving.clock_skew",
-            )  # fmt: skip
+    def _no_rows(self, days: Collection[_Day]) -> DataError:
+        misdated, coming = sum(one.misdated for one in days), sum(one.coming for one in days)
+        if self.before is None and misdated + coming:
+            return none_is_past(self.folder, self.of, misdated=misdated, coming=coming)
         return DataError(
             f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",
             subject=str(self.folder), hint="give a later moment: a look is at the version that serves now",

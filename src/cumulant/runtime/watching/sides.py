@@ -17,7 +17,7 @@ from cumulant.monitoring import drift
 from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.spec import DriftSpec
-from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, open_table
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, none_is_past, open_table
 from cumulant.runtime.watching.days import LogWindows, content_of, spoken
 from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
@@ -48,7 +48,7 @@ def open_sides(
         )
         return now, reference, None
     table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of, skew=asked.skew)
-    table = _past(table, asked.now).timed(asked.time)
+    table = _past(table, asked, of).timed(asked.time)
     before, _ = _before(asked, served, frozenset(table.columns))
     said = None
     if asked.labels is not None:
@@ -65,13 +65,16 @@ def open_sides(
     return rows, _windows(before, size, length, served), said
 
 
-def _past(table: Table, now: datetime | None) -> Table:
-    """A log without the rows whose time is to come."""
+def _past(table: Table, asked: Asked, of: tuple[str, str] | None) -> Table:
+    """A log without the rows whose time is to come. Raises DataError where no other is left."""
     if not table.is_log:
         return table
-    held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (now or datetime.now(UTC))))
+    held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (asked.now or datetime.now(UTC))))
     past = replace(table, rows=held)
-    return replace(past, coming=table.count() - past.count())
+    coming = table.count() - past.count()
+    if coming and coming == table.count():
+        raise none_is_past(asked.predictions, of, misdated=sum(table.misdated.values()), coming=coming)
+    return replace(past, coming=coming)
 
 
 def faults_of(said: Labels) -> dict[str, int]:
