@@ -310,8 +310,8 @@ def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> float | None
     if event is None or bill.spec.table.fresh is None or event.column not in profile:
         return None
     newest, now = profile[event.column].max, pl.lit(bill.now, UTC_MICROS)
-    if newest is None or newest <= bill.now.timestamp() * 1_000_000:
-        return newest
+    if newest is not None and newest <= bill.now.timestamp() * 1_000_000:
+        return newest  # of a personal column none is recorded
     fields = [field for field in bill.fields if field.name == event.column]
     times = pl.concat([conform(shop.tables.scan(part.rows), fields) for part in bill.kept])
     past = times.filter(pl.col(event.column) <= now).max().cast(pl.Int64).collect().item()

@@ -399,3 +399,10 @@ def test_one_word_of_severity_is_for_the_rows_of_a_batch_too(place):
         [warning] = warnings_of(place.ingest(**source(batch={"min_rows": 50}, severity=severity)))
         assert warning == "in/0.parquet: 49 rows, fewer than the 50 that `batch` allows"
     assert place.refused(**source(batch={"min_rows": 50}, severity={"max_rows": "warn"})).breaches == (warning,)
+
+
+def test_the_age_of_personal_times_is_known(place):
+    spec = source(event_time="at", personal=["at"])
+    place.write("in/0.parquet", rows(0, 100, day=8))
+    assert place.ingest(**spec, table={"fresh": "3d"}).breaches == ()
+    assert "the newest at up to now is at most 12h old" in place.refused(**spec, table={"fresh": "12h"}).breaches[0]
