@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.data.listing import find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
-    from cumulant.data.partitions import partition_of, with_partition
+    from cumulant.data.partitions import partition_of, with_folders, with_partition
     from cumulant.data.prepare import prepare_digest
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
@@ -57,7 +57,7 @@ _HOMES = {
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
-    "partitions": ("partition_of", "with_partition"),
+    "partitions": ("partition_of", "with_folders", "with_partition"),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
     "row_rules": ("request_rules", "unchecked_rules"),
@@ -130,6 +130,7 @@ __all__ = [
     "told",
     "unchecked_rules",
     "warnings_of",
+    "with_folders",
     "with_partition",
 ]
 

@@ -35,9 +35,22 @@ def partition_of(url: str, spec: SourceSpec, *, root: Path) -> Partition:
     place = url.removeprefix("file://")
     if not place.startswith(f"{base}/"):
         return ()
-    pairs = (folder.partition("=") for folder in place.removeprefix(f"{base}/").split("/")[:-1])
+    return _pairs(place.removeprefix(f"{base}/"))
+
+
+def _pairs(place: str) -> Partition:
+    pairs = (folder.partition("=") for folder in place.split("/")[:-1])
     values = {unquote(name): unquote(value) for name, sign, value in pairs if name and sign}
     return tuple((name, None if value in _NULL else value) for name, value in values.items())
+
+
+def with_folders(table: Table, spec: SourceSpec, *, url: str) -> Table:
+    """`table` with what all folders of the file say of columns that it lacks, also those that the path itself names.
+
+    For rows to predict: one folder of a source that was trained on as a whole has the values that it had there.
+    """
+    lacking = tuple(pair for pair in _pairs(url.removeprefix("file://")) if pair[0] not in table.rows.columns)
+    return with_partition(table, lacking, spec, texts=(), url=url)
 
 
 def with_partition(table: Table, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Table:

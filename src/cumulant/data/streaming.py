@@ -15,7 +15,7 @@ from cumulant.data.csv_text import DialectError, Table
 from cumulant.data.listing import file_kind
 from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
-from cumulant.data.partitions import Partition, with_partition
+from cumulant.data.partitions import Partition, with_folders, with_partition
 from cumulant.data.sources import readable, text_table, whole_parquet
 from cumulant.data.spec import SourceSpec
 
@@ -74,7 +74,7 @@ class Stream:
     def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with the columns of the file's folders."""
         table = with_partition(Table(rows), self._partition, self._spec, texts=(), url=self._url)
-        return table.rows
+        return with_folders(table, self._spec, url=self._url).rows
 
     def _first_rows(self) -> pl.DataFrame:
         """The rows of the first block, after which the separator and encoding are known."""

@@ -35,21 +35,21 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
 def read_table(file: Path | str, *, like: SourceSpec | None = None, progress: Progress = silent) -> pl.DataFrame:
     """The rows of a file, folder or glob, one file after another; separators and encodings are found out.
 
-    `like` says how such files are read otherwise: missing marks, types.
+    `like` says how such files are read otherwise: missing marks, types; they then have the values of all their folders.
 
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
-    return _read(file, like or data.SourceSpec(), refuse=data.refuse_malformed, warn=progress)[0]
+    return _read(file, like, refuse=data.refuse_malformed, warn=progress)[0]
 
 
 def _read(
-    file: Path | str, like: SourceSpec, *, refuse: Callable[[data.Table, str], None], warn: Callable[[str], None]
+    file: Path | str, like: SourceSpec | None, *, refuse: Callable[[data.Table, str], None], warn: Callable[[str], None]
 ) -> tuple[pl.DataFrame, SourceSpec]:
     """The rows, and how they are read; `refuse` gets each file that is read and its name, `warn` what is skipped."""
     import polars as pl
 
-    spec, files = msgspec.structs.replace(like, path=_spec(file).path), _files()
+    spec, files = msgspec.structs.replace(like or data.SourceSpec(), path=_spec(file).path), _files()
     frames = []
     listing = data.list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
     for warning in data.skipped_warnings(listing, Path.cwd()):
@@ -58,6 +58,8 @@ def _read(
         partition = data.partition_of(one.url, spec, root=Path.cwd())
         table, spec = data.read_any(files.fetch(one), one.url, spec)
         table = data.with_partition(table, partition, spec, texts=(), url=one.url)
+        if like is not None:
+            table = data.with_folders(table, spec, url=one.url)
         refuse(table, one.url)
         frames.append(table.rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec
@@ -81,7 +83,7 @@ def propose(
         if table.malformed is not None:
             broken.append(f"warning: {url}: {data.describe_malformed(table)}, which go to quarantine")
 
-    frame, read = _read(file, data.SourceSpec(), refuse=note, warn=broken.append)
+    frame, read = _read(file, None, refuse=note, warn=broken.append)
     found = data.infer(frame, path=str(file), quoted=quoted)
     spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
     contract = None

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import warnings_of
+from cumulant.data import SourceSpec, Stream, warnings_of
 from cumulant.runtime.tables import propose, read_table
 
 
@@ -76,6 +76,19 @@ def test_a_partition_that_contradicts_its_file_is_named(place):
     place.write(path, pl.DataFrame({"n": [1, 2], "x": [1, 2]}))
     with pytest.raises(DataError, match=r'trips/x=1/a.parquet: column "x" has other values .* x=1'):
         place.ingest(path="trips")
+
+
+def test_one_folder_of_rows_to_predict_has_the_columns_of_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "trips/x=01/y=2/a.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("n,y\n1,5\n")
+    expected = [{"n": 1, "y": 5, "x": "01"}]
+    for place in (path, path.parent):
+        assert read_table(place, like=SourceSpec()).to_dicts() == expected
+    assert read_table(path).to_dicts() == [{"n": 1, "y": 5}]
+    stream = Stream(path, f"file://{path}", SourceSpec(), rows=10)
+    assert [row for piece in stream.pieces() for row in piece.rows.to_dicts()] == expected
 
 
 @pytest.mark.parametrize(
