@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
 from cumulant.monitoring import drift
 from cumulant.outcomes import kind_of
 from cumulant.serving import log
@@ -111,6 +111,7 @@ def open_table(
 
     Raises:
         DataError: nothing is there, the format is unknown, or it cannot be read.
+        ContractBreachError: all rows of the log are misdated.
         StorageError: a file of the log is damaged.
     """
     if path.is_dir() and any(path.glob("date=*")):
@@ -226,16 +227,18 @@ def _some_rows(
     )  # fmt: skip
 
 
-def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> DataError:
-    """That a log has rows, all of which are left out for their time: as in `Table`."""
-    by = "" if of is None else f"of {of[0]}/{of[1]} "
-    when = "this look" if coming else "they were answered by more than serving.clock_skew"
-    or_else = ", if it is wrong; they count when their time has come" if coming else ", or raise serving.clock_skew"
+def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> CumulantError:
+    """That all rows of a log are left out for their time, as in `Table`: a breach, or that they are still to come."""
+    rows = f"all {misdated + coming:,} predictions {'' if of is None else f'of {of[0]}/{of[1]} '}in the log {folder}"
+    if misdated:
+        return ContractBreachError(
+            f"{rows} are dated after they were answered, {misdated:,} by more than serving.clock_skew",
+            subject=str(folder), hint="correct the clock of the callers, or raise serving.clock_skew",
+        )  # fmt: skip
     return DataError(
-        f"all {misdated + coming:,} predictions {by}in the log {folder} are dated after {when}",
-        subject=str(folder),
-        hint=f"correct the clock of the callers{or_else}",
-    )
+        f"{rows} are dated after this look", subject=str(folder),
+        hint="correct the clock of the callers, if it is wrong; they count when their time has come",
+    )  # fmt: skip
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

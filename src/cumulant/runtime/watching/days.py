@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant.core.errors import DataError
+from cumulant.core.errors import CumulantError, DataError
 from cumulant.core.ids import digest
 from cumulant.core.units import from_micros, micros, to_micros
 from cumulant.monitoring import drift
@@ -112,6 +112,7 @@ class LogWindows:
 
         Raises:
             DataError: none has, or they fall into too many windows.
+            ContractBreachError: none has, as all rows are misdated.
             StorageError: a file of the log is damaged.
         """
         files: dict[date, list[list[object]]] = {}
@@ -130,9 +131,9 @@ class LogWindows:
             raise self._no_rows(found.values())
         return found
 
-    def _no_rows(self, days: Collection[_Day]) -> DataError:
+    def _no_rows(self, days: Collection[_Day]) -> CumulantError:
         misdated, coming = sum(one.misdated for one in days), sum(one.coming for one in days)
-        if self.before is None and misdated + coming:
+        if misdated or (coming and self.before is None):
             return none_is_past(self.folder, self.of, misdated=misdated, coming=coming)
         return DataError(
             f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",

@@ -81,6 +81,7 @@ def watch_round(
 
     Raises:
         DataError: no row is of before `at`.
+        ContractBreachError: all rows are dated after they were answered by more than `serving.clock_skew`.
         UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
         StorageError: the log or a label cannot be read.
         LeaseHeldError: another process looks at the same time.

@@ -66,7 +66,7 @@ def open_sides(
 
 
 def _past(table: Table, asked: Asked, of: tuple[str, str] | None) -> Table:
-    """A log without the rows whose time is to come. Raises DataError where no other is left."""
+    """A log without the rows whose time is to come. Raises CumulantError where no other is left."""
     if not table.is_log:
         return table
     held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (asked.now or datetime.now(UTC))))
