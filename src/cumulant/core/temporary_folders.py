@@ -35,8 +35,8 @@ def in_use(folder: Path) -> Iterator[None]:
 def remove_abandoned(folders: Iterable[Path], *, after: float = _TIME_TO_LOCK) -> None:
     """Remove those of the folders that no process has in use, such as a killed one's.
 
-    `after`: seconds since something was put into the folder itself. No lock of another machine is seen in a folder that
-    several mount, so what may be there wants a day.
+    `after`: seconds since something was put into the folder itself; a day where several machines may mount its parent,
+    as the locks of another machine are not visible.
     """
     for folder in folders:
         if _is_abandoned(folder, after):
