@@ -4,7 +4,8 @@ Run: `python bench/data/batches.py [--runs 2000]`. Drives the shipped tests of s
 Prints a line a world: the share of runs that are refused, with the exact 95% interval (Clopper and Pearson).
 
 shares: 20 files a run, `quarantine: 1%`. `bursts`: the refused rows of a file come in runs of 10, so that rows are not
-independent; the tests know that from batches accepted before. mean: a batch whose true mean is the limit, with and without the deviation of earlier rows.
+independent; the tests learn that from batches accepted before, or from the others of the run. mean: a batch whose true
+mean is the limit, with and without the deviation of earlier rows.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from cumulant.data.batch_rows import Sizes
 from cumulant.data.batches import Batch
 from cumulant.data.rules import is_row_rule
 from cumulant.data.severity import failing, of_batch, severity_of
-from cumulant.data.snapshot import BatchCheck
+from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.data.spec import Severity, SourceSpec
 from cumulant.statistics.exact import binomial_at_least, overdispersion
 
@@ -52,11 +52,8 @@ def broken_shares(
     """
     shares = [item for batch in batches for item in (*_refused(batch, spec, columns), *_nulls(batch, spec))]
     level = LEVEL / max(len(shares), 1)
-    design = {item.rule: _design(item, earlier) for item in shares}
     broken = [
-        item
-        for item in shares
-        if binomial_at_least(item.count / design[item.rule], item.rows / design[item.rule], item.limit) < level
+        item for item in shares if _chance(item, 1.0) < level and _chance(item, _design(item, earlier, shares)) < level
     ]
     fails = {(item.batch.name, item.rule) for item in broken if item.severity == "fail"}
     return tuple(
@@ -64,17 +61,34 @@ def broken_shares(
     )
 
 
-def _design(item: _Share, earlier: Sizes) -> float:
-    """How much more than independent rows the share varied between earlier batches, of any kind."""
-    designs = [1.0]
-    for sizes in earlier.values():
-        if len(sizes) >= _FEWEST:
-            if item.column is None:
-                designs.append(overdispersion([size.refused for size in sizes], [size.rows for size in sizes]))
-            else:
-                nulls = [size.nulls.get(item.column, 0) for size in sizes]
-                designs.append(overdispersion(nulls, [size.rows - size.refused for size in sizes]))
-    return min(max(designs), _MOST)
+def _chance(item: _Share, design: float) -> float:
+    return binomial_at_least(item.count / design, item.rows / design, item.limit)
+
+
+def _design(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:
+    """How much more than independent rows the share varied between earlier batches, of any kind.
+
+    Where there are none, as in the first snapshot, between the other batches of the run.
+    """
+    series = [_counted(item, sizes) for sizes in earlier.values() if len(sizes) >= _FEWEST] or _others(item, shares)
+    designs = (overdispersion(*zip(*counts, strict=True)) for counts in series if len(counts) >= _FEWEST)
+    return min(max(designs, default=1.0), _MOST)
+
+
+def _counted(item: _Share, sizes: Sequence[BatchSize]) -> list[tuple[int, int]]:
+    """Of each batch the rows that the share counts, and those it is taken of."""
+    if item.column is None:
+        return [(size.refused, size.rows) for size in sizes]
+    return [(size.nulls.get(item.column, 0), size.rows - size.refused) for size in sizes]
+
+
+def _others(item: _Share, shares: Sequence[_Share]) -> list[list[tuple[int, int]]]:
+    """As `_counted`, of the other batches of the run, by kind."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for other in shares:
+        if other.batch is not item.batch and (other.rule, other.severity) == (item.rule, item.severity):
+            found.setdefault(other.batch.kind, []).append((other.count, other.rows))
+    return list(found.values())
 
 
 def _refused(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:

@@ -319,6 +319,15 @@ def test_bad_rows_that_come_in_bursts_weaken_the_test_and_no_broken_batch_passes
     assert place.refused(**source(quarantine="5%"), previous=warned).batch_checks[0].batch == "in/10.parquet"
 
 
+def test_in_a_first_snapshot_files_are_compared_with_each_other(place):
+    """Each third file has bursts beyond the limit. One that is wholly refused is found all the same."""
+    for number in range(12):
+        place.write(f"in/{number:02}.parquet", rows(500 * number, 500, bad=20 if number % 3 == 0 else 0))
+    assert place.ingest(**source(quarantine="2%")).batch_checks == ()
+    place.write("in/12.parquet", rows(6_000, 100, bad=100))
+    assert [check.batch for check in place.refused(**source(quarantine="2%")).batch_checks] == ["in/12.parquet"]
+
+
 def test_a_file_whose_types_changed_is_read_as_a_whole(place):
     place.write("trips.parquet", rows(0, 100, code=["a7"] * 100))
     first = place.ingest(**source(path="trips.parquet", on_schema_change="accept"))
