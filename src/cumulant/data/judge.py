@@ -226,7 +226,8 @@ def _hint_for_batch(snapshot: Snapshot) -> str:
     look = f"look at the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
     return (
         f"{look}fix the new rows and validate again; if they are right as they are, accept them with a warning by "
-        "`batch: {severity: warn}`, validate, and remove it: rows that were accepted are evaluated again only when the declaration changes"
+        "`batch: {severity: warn}`, validate, and remove it: rows that were accepted are evaluated again only when the "
+        "declaration changes"
     )
 
 
