@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.data.events import facts_of
     from cumulant.data.file_checks import skipped_warnings
     from cumulant.data.given import as_fields, not_prepared, reading
-    from cumulant.data.ingestion import READING, ingest
+    from cumulant.data.ingestion import ingest
     from cumulant.data.judge import told, warnings_of
     from cumulant.data.listing import find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cumulant.data.row_rules import request_rules, unchecked_rules
     from cumulant.data.shift import moved, shifts
     from cumulant.data.snapshot import (
+        READING,
         CheckResult,
         SchemaChange,
         Shift,
@@ -51,7 +52,7 @@ _HOMES = {
     "file_checks": ("skipped_warnings",),
     "proposal": ("Proposal", "infer"),
     "given": ("as_fields", "not_prepared", "reading"),
-    "ingestion": ("READING", "ingest"),
+    "ingestion": ("ingest",),
     "judge": ("told", "warnings_of"),
     "listing": ("find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),
@@ -62,7 +63,7 @@ _HOMES = {
     "retention": ("expired", "removable"),
     "row_rules": ("request_rules", "unchecked_rules"),
     "shift": ("moved", "shifts"),
-    "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
+    "snapshot": ("READING", "CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
     "sources": ("describe_malformed", "read", "read_any", "refuse_malformed"),
     "user_frames": ("to_polars",),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),

@@ -70,10 +70,10 @@ def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str],
     as_text = {*declared, *texts}
     content, frame, malformed = _rectangular(content, url, engine, as_text)
     quoted = quoted_columns(content, frame, separator)
-    digits = padded_columns(content, frame, separator, lambda names: engine.read(content, names).select(names))
+    digits = padded_columns(content, frame, separator, lambda names: engine.read_texts(content, names))
     digits |= {name for name in quoted if frame.schema[name] != pl.String()}
     if digits:
-        frame = engine.read(content, as_text | digits)
+        frame = frame.with_columns(engine.read_texts(content, sorted(digits)))
     return Table(frame, malformed, quoted)
 
 
@@ -86,8 +86,7 @@ class _Engine(NamedTuple):
 
     def read(self, content: bytes, texts: Collection[str], *, ragged: bool = False) -> pl.DataFrame:
         """The rows with the columns `texts` as text; with `ragged`, fields beyond the header's are left out."""
-        # The engine leaves doubled quotes in a header as they are; what it calls a column is set right afterwards.
-        names = {name: name.replace('"', '""') for name in self.header}
+        names = self._names()
         frame = pl.read_csv(
             io.BytesIO(content),
             separator=self.separator,
@@ -97,6 +96,22 @@ class _Engine(NamedTuple):
             truncate_ragged_lines=ragged,
         )
         return frame.rename({raw: name for name, raw in names.items() if raw != name}, strict=False)
+
+    def read_texts(self, content: bytes, columns: Sequence[str]) -> pl.DataFrame:
+        """These columns alone, as text."""
+        names = self._names()
+        frame = pl.read_csv(
+            io.BytesIO(content),
+            separator=self.separator,
+            columns=[names[name] for name in columns],
+            infer_schema=False,
+            null_values=list(self.missing) or None,
+        )
+        return frame.rename({names[name]: name for name in columns}).select(columns)
+
+    def _names(self) -> dict[str, str]:
+        """Each column to what the engine calls it, which leaves doubled quotes in a header as they are."""
+        return {name: name.replace('"', '""') for name in self.header}
 
 
 def _utf8(content: bytes, url: str, spec: SourceSpec) -> bytes:

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 #: a number with a leading zero; 0 and 0.5 have none
@@ -42,6 +42,8 @@ def padded_columns(
 
 def _padded_fields(content: bytes, separator: str) -> NDArray[np.int64]:
     """Where fields begin that have a leading zero, and perhaps a sign."""
+    import numpy as np
+
     data = np.frombuffer(content, np.uint8)
     if data.size < 3:
         return np.empty(0, np.int64)
@@ -53,6 +55,8 @@ def _padded_fields(content: bytes, separator: str) -> NDArray[np.int64]:
 
 def _columns_at(begins: NDArray[np.int64], content: bytes, frame: pl.DataFrame, separator: str) -> set[str]:
     """The columns whose fields begin there, or hold what looks like a begin in quotes."""
+    import numpy as np
+
     data, between = np.frombuffer(content, np.uint8), frame.width - 1
     separators, quotes = (np.flatnonzero(data == ord(sign)) for sign in (separator, '"'))
     if quotes.size:

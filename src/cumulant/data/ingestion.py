@@ -37,13 +37,11 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
-from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
+from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile
 from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 
-#: how files are read; another number reads them all again
-READING = 2
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_IDENTITY = (
     "path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files",

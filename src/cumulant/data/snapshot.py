@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from cumulant.ports.tables import TableStore
 
+#: how files are read; another number reads them all again
+READING = 2
 ROW = "__row"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
 
