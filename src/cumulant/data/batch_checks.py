@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cumulant.core.units import share
-from cumulant.data.batch_rows import Sizes
+from cumulant.data.batch_rows import FEWEST, Sizes
 from cumulant.data.batches import Batch
+from cumulant.data.judge import most_refused
 from cumulant.data.rules import is_row_rule
 from cumulant.data.severity import failing, of_batch, severity_of
 from cumulant.data.snapshot import BatchCheck, BatchSize
@@ -22,10 +23,9 @@ from cumulant.statistics.exact import binomial_at_least, overdispersion
 
 #: the chance that a run refuses any of its batches, though each limit is kept by whatever makes the rows
 LEVEL = 0.001
-_WORST = 3
-#: batches from which their variation is learned, and the most that it may weaken the test: a batch that broke whole,
-#: and was accepted with a warning, would else let all later ones pass
-_FEWEST, _MOST = 3, 10.0
+#: the most that the variation of batches may weaken the test: a batch that broke whole, and was accepted with a
+#: warning, would else let all later ones pass
+_MOST = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _design(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:
 
     Where there are none, as in the first snapshot, between the other batches of the run.
     """
-    series = [_counted(item, sizes) for sizes in earlier.values() if len(sizes) >= _FEWEST] or _others(item, shares)
-    designs = (overdispersion(*zip(*counts, strict=True)) for counts in series if len(counts) >= _FEWEST)
+    series = [_counted(item, sizes) for sizes in earlier.values() if len(sizes) >= FEWEST] or _others(item, shares)
+    designs = (overdispersion(*zip(*counts, strict=True)) for counts in series if len(counts) >= FEWEST)
     return min(max(designs, default=1.0), _MOST)
 
 
@@ -99,7 +99,6 @@ def _refused(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) 
 
 
 def _quarantined(batch: Batch, spec: SourceSpec, severity: Severity, refused: Counter[str]) -> _Share:
-    worst = sorted(refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
     return _Share(
         batch,
         rule="quarantine",
@@ -109,7 +108,7 @@ def _quarantined(batch: Batch, spec: SourceSpec, severity: Severity, refused: Co
         rows=batch.counts.checked,
         limit=share(spec.quarantine),
         what="rows are refused",
-        key=f"`quarantine` allows; by {', '.join(f'{rule} ({rows:,})' for rule, rows in worst)}",
+        key=f"`quarantine` allows; by {most_refused(refused)}",
     )
 
 

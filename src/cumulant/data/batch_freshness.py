@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from cumulant.core.units import duration, from_micros, show_duration, to_micros
-from cumulant.data.batches import NewFile, new_rows
+from cumulant.core.plan import Field
+from cumulant.core.units import duration, from_micros, show_duration
+from cumulant.data.batches import NewFile, new_rows, together
+from cumulant.data.casts import UTC_MICROS, conform
 from cumulant.data.parts import Workshop
 from cumulant.data.snapshot import BatchCheck
 
@@ -19,12 +21,12 @@ def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchC
     It never refuses them: rows of the past may be delivered late, or again.
     """
     time, declared = shop.spec.time, shop.spec.table.fresh
-    if time is None or declared is None:
+    if time is None or declared is None or not new:
         return ()
-    rows, newest = _newest(new, time.column, shop, now)
+    rows, newest = past_events([new_rows(file, shop) for file in new], time.column, now)
     if not rows:
         return ()
-    name = new[0].url if len(new) == 1 else f"the {len(new):,} new files together"
+    name = new[0].url if len(new) == 1 else together(len(new))
     if newest is None:
         text = f"{name}: each {time.column} of the new rows is after now, so that their age is not known"
     elif now - newest > duration(declared):
@@ -46,16 +48,10 @@ def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchC
     )
 
 
-def _newest(new: Sequence[NewFile], column: str, shop: Workshop, now: datetime) -> tuple[int, datetime | None]:
-    """How many new rows have a time, and the newest that is not after `now`."""
-    rows, newest = 0, None
-    for file in new:
-        frame = new_rows(file, shop)
-        if column not in frame.collect_schema() or not file.accepted.rows.rows:
-            continue
-        at = pl.col(column).to_physical()
-        count, latest = frame.select(at.count(), at.filter(at <= to_micros(now)).max().alias("latest")).collect().row(0)
-        rows += count
-        if latest is not None:
-            newest = latest if newest is None else max(newest, latest)
-    return rows, None if newest is None else from_micros(int(newest))
+def past_events(frames: Sequence[pl.LazyFrame], column: str, now: datetime) -> tuple[int, datetime | None]:
+    """How many rows have a time, and the newest that is not after `now`."""
+    at = pl.col(column)
+    times = pl.concat([conform(rows, [Field(column, "time")]) for rows in frames])
+    past = at.filter(at <= pl.lit(now, UTC_MICROS)).max().cast(pl.Int64)
+    count, newest = times.select(at.count(), past.alias("newest")).collect().row(0)
+    return count, None if newest is None else from_micros(newest)

@@ -13,7 +13,7 @@ from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.data.spec import SourceSpec
 from cumulant.statistics.exact import poisson_at_least, poisson_at_most
 
-#: fewest earlier batches whose median says how large a batch is, and how many of the latest are counted
+#: fewest batches from which anything of others is learned, and how many of the latest are kept
 FEWEST, LATEST = 3, 30
 _LEVEL = 0.001
 

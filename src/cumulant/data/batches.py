@@ -66,15 +66,21 @@ class NewFile:
     earlier: PartFacts | None = None
     grown: bool = False
 
+    @property
+    def name(self) -> str:
+        """Its new rows as messages show them."""
+        return f"the rows added to {self.url}" if self.grown else self.url
+
+
+def together(files: int) -> str:
+    """So many new files as messages show them."""
+    return f"the {files:,} new files together"
+
 
 def deliveries(new: Sequence[NewFile], shop: Workshop) -> tuple[Batch, ...]:
     """The new rows of each new or changed file."""
     columns = _limited(shop)
-    counted = [(file, _rows_of(file, columns, shop)) for file in new]
-    return tuple(
-        Batch(f"the rows added to {file.url}", "added", counts) if file.grown else Batch(file.url, "file", counts)
-        for file, counts in counted
-    )
+    return tuple(Batch(file.name, "added" if file.grown else "file", _rows_of(file, columns, shop)) for file in new)
 
 
 def gathered(new: Sequence[NewFile], delivered: Sequence[Batch], shop: Workshop, *, checked: int) -> tuple[Batch, ...]:
@@ -85,7 +91,7 @@ def gathered(new: Sequence[NewFile], delivered: Sequence[Batch], shop: Workshop,
     result = [batch for batch in delivered if batch.counts.checked]
     if len(result) > 1:
         total = sum((batch.counts for batch in result), Counts())
-        result.append(Batch(f"the {len(result):,} new files together", "files", total))
+        result.append(Batch(together(len(result)), "files", total))
     result = [batch for batch in result if batch.counts.checked < checked]
     if shop.spec.batch.period is not None and shop.spec.time is not None:
         result += _periods(new, _limited(shop), shop)

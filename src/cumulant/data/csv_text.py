@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
@@ -70,10 +71,9 @@ def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str],
     as_text = {*declared, *texts}
     content, frame, malformed = _rectangular(content, url, engine, as_text)
     quoted = quoted_columns(content, frame, separator)
-    digits = padded_columns(content, frame, separator, lambda names: engine.read_texts(content, names))
-    digits |= {name for name in quoted if frame.schema[name] != pl.String()}
-    if digits:
-        frame = frame.with_columns(engine.read_texts(content, sorted(digits)))
+    frame = frame.with_columns(padded_columns(content, frame, separator, partial(engine.read_texts, content)))
+    if numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
+        frame = frame.with_columns(engine.read_texts(content, numbers))
     return Table(frame, malformed, quoted)
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.units import share
-from cumulant.data.batches import Batch, NewFile, new_rows
+from cumulant.data.batches import Batch, NewFile, new_rows, together
 from cumulant.data.distribution_distance import BLOCK, VALUE, Reference, distance_of, with_blocks
 from cumulant.data.parts import Workshop
 from cumulant.data.severity import of_batch, severity_of
@@ -93,12 +93,12 @@ def _values(
     for file in new:
         frame = with_blocks(new_rows(file, shop), field, shop)
         if frame.height:
-            frames.append((f"the rows added to {file.url}" if file.grown else file.url, frame))
+            frames.append((file.name, frame))
     if not frames:
         return []
     pooled = pl.concat(frame for _, frame in frames)
     if len(frames) > 1:
-        frames.append((f"the {len(frames):,} new files together", pooled))
+        frames.append((together(len(frames)), pooled))
     names = {batch.name for batch in batches if batch.kind == "period"}
     if names:
         for (label,), rows in pooled.group_by(BLOCK, maintain_order=True):

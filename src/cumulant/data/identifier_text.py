@@ -25,19 +25,19 @@ _SIGNS, _BOUNDS = (ord("+"), ord("-")), (ord("\n"), ord("\r"), ord('"'))
 
 def padded_columns(
     content: bytes, frame: pl.DataFrame, separator: str, texts_of: Callable[[Sequence[str]], pl.DataFrame]
-) -> set[str]:
-    """The columns of numbers of a CSV text with a leading zero. `texts_of` reads columns of it as text.
+) -> pl.DataFrame:
+    """The columns of numbers of a CSV text with a leading zero, as text, which `texts_of` reads.
 
     Where each record of `content` has as many fields as `frame` has columns, only columns that may have one are read.
     """
     numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
     if not numbers or not separator.isascii():
-        return set()
+        return pl.DataFrame()
     begins = _padded_fields(content, separator)
     possible = _columns_at(begins, content, frame, separator) if begins.size else set()
     numbers = [name for name in numbers if name in possible]
-    padded = texts_of(numbers).select(pl.col(pl.String).str.contains(PADDED).any()) if numbers else pl.DataFrame()
-    return {name for name in padded.columns if padded.item(0, name)}
+    texts = texts_of(numbers) if numbers else pl.DataFrame()
+    return texts.select(text for text in texts if text.str.contains(PADDED).any())
 
 
 def _padded_fields(content: bytes, separator: str) -> NDArray[np.int64]:

@@ -8,19 +8,17 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration, micros
+from cumulant.core.units import duration, from_micros, micros
 from cumulant.data.batch_checks import broken_shares
-from cumulant.data.batch_freshness import stale
+from cumulant.data.batch_freshness import past_events, stale
 from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
 from cumulant.data.batches import NewFile, deliveries, gathered, is_grown
 from cumulant.data.breach import SourceBreachError
-from cumulant.data.casts import UTC_MICROS, conform
 from cumulant.data.contract import contract_of, merged
 from cumulant.data.distribution import broken_distributions
 from cumulant.data.file_checks import GoneFiles, copy_warnings, gone_files, padding_warnings, skipped_warnings
@@ -299,21 +297,18 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
     )
 
 
-def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> float | None:
-    """The newest event up to now, in microseconds since 1970, where `fresh` is declared.
+def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> datetime | None:
+    """The newest event up to now, where `fresh` is declared.
 
     Rows after now are left out: a wrong year would make a source fresh that gets no rows any more.
     """
     event = bill.spec.time
     if event is None or bill.spec.table.fresh is None or event.column not in profile:
         return None
-    newest, now = profile[event.column].max, pl.lit(bill.now, UTC_MICROS)
+    newest = profile[event.column].max
     if newest is not None and newest <= bill.now.timestamp() * 1_000_000:
-        return newest  # of a personal column none is recorded
-    fields = [field for field in bill.fields if field.name == event.column]
-    times = pl.concat([conform(shop.tables.scan(part.rows), fields) for part in bill.kept])
-    past = times.filter(pl.col(event.column) <= now).max().cast(pl.Int64).collect().item()
-    return None if past is None else float(past)
+        return from_micros(int(newest))  # of a personal column none is recorded
+    return past_events([shop.tables.scan(part.rows) for part in bill.kept], event.column, bill.now)[1]
 
 
 def _warnings(bill: _Bill) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cumulant.core.units import duration, from_micros, share, show_duration
+from cumulant.core.units import duration, share, show_duration
 from cumulant.data.profile import Profile
 from cumulant.data.severity import severity_of
 from cumulant.data.snapshot import BatchCheck, CheckResult, SchemaChange, Snapshot
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 MISSING_FILES = "table:missing_files"
 #: of an example's value
 _SHOWN = 40
-#: of many breaches, those that are named
-_SAID = 10
+#: of many breaches, those that are named, and of the rules that refuse rows
+_SAID, _WORST = 10, 3
 
 
 def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResult, ...]:
@@ -44,11 +44,11 @@ def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResul
 
 
 def table_checks(
-    spec: SourceSpec, profile: Profile, now: datetime, *, newest: float | None = None
+    spec: SourceSpec, profile: Profile, now: datetime, *, newest: datetime | None = None
 ) -> tuple[CheckResult, ...]:
     """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
 
-    `newest` is the last event that is not after `now`, in microseconds since 1970; None where there is none.
+    `newest` is the last event that is not after `now`; None where there is none.
     """
     from cumulant.data.rules import is_row_rule
 
@@ -88,11 +88,11 @@ def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
     return found
 
 
-def _freshness(column: str, spec: SourceSpec, limit: timedelta, newest: float | None, now: datetime) -> CheckResult:
+def _freshness(column: str, spec: SourceSpec, limit: timedelta, newest: datetime | None, now: datetime) -> CheckResult:
     if newest is None:
         text = f"a {column} is in the past, so that its age is known"
         return _whole("table:fresh", spec, text, passed=False, failed=0)
-    age = now - from_micros(int(newest))
+    age = now - newest
     shown = show_duration(timedelta(seconds=round(age.total_seconds())))
     text = f"the newest {column} up to now is at most {show_duration(limit)} old (it is {shown} old)"
     return _whole("table:fresh", spec, text, passed=age <= limit, failed=0)
@@ -128,8 +128,7 @@ def verdicts(
     found: list[tuple[Severity, str]] = []
     limit = share(spec.quarantine)
     if checked and refused / checked > limit:
-        worst = sorted((check for check in checks if check.kind == "row" and check.failed), key=_most_failed)
-        most = ", ".join(f"{check.rule} ({check.failed:,})" for check in worst[:3])
+        most = most_refused({check.rule: check.failed for check in checks if check.kind == "row" and check.failed})
         text = (
             f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than the {limit:.4g} that "
             f"`quarantine` allows; by {most}"
@@ -142,8 +141,10 @@ def verdicts(
     return tuple(found)
 
 
-def _most_failed(check: CheckResult) -> tuple[int, str]:
-    return -check.failed, check.rule
+def most_refused(refused: Mapping[str, int]) -> str:
+    """The rules that refuse most rows, with their numbers."""
+    worst = sorted(refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
+    return ", ".join(f"{rule} ({rows:,})" for rule, rows in worst)
 
 
 def told(change: SchemaChange) -> str:

@@ -6,7 +6,7 @@ facts are written last: where they stand, the part is whole.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -118,7 +118,7 @@ class Workshop:
         check_columns(self.spec, rows.columns, source=self.source, url=url)
         sorted_out = _sort_out(rows, self)
         guesses = {*rows.columns} if guessed else table.partitions
-        fields = _fields(sorted_out, rows, self.spec, guesses)
+        fields = _fields(sorted_out, self.spec, guesses)
         refused = [sorted_out.refused, *([] if malformed is None else [_malformed(malformed)])]
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
@@ -183,11 +183,16 @@ class _SortedOut:
     passed: pl.DataFrame
     refused: pl.DataFrame
     checks: tuple[PartCheck, ...]
+    #: digits of the longest text with leading zeros, of columns that are read as numbers
+    padded: Mapping[str, int | None]
 
 
 def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`."""
-    plan = [_without_idle(cast, rows) for cast in casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)]
+    plan = casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)
+    widths = {cast.name: padded_width(rows[cast.name].str.strip_chars()) for cast in plan if cast.merging is not None}
+    # The look for numbers that merge is costly, and idle where no text has leading zeros.
+    plan = [replace(cast, merging=None) if widths.get(cast.name) is None else cast for cast in plan]
     reading = reading_checks(plan)
     checks = compile_rules(shop.spec, plan, source=shop.source, rule_compiler=shop.rule_compiler)
     names = [cast.name for cast in plan]
@@ -212,14 +217,7 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
         found.append(PartCheck(rule=label, column=column, text=text, failed=repeats))
     passed = typed.filter(rule.is_null()) if rule.null_count() != rule.len() else typed
     refused = _refused(rows, typed, rule, marked, reading)
-    return _SortedOut(plan, passed, refused, tuple(found))
-
-
-def _without_idle(cast: Cast, rows: pl.DataFrame) -> Cast:
-    """Without the costly look for numbers that merge, where no text has leading zeros."""
-    if cast.merging is None or padded_width(rows[cast.name].str.strip_chars()) is not None:
-        return cast
-    return replace(cast, merging=None)
+    return _SortedOut(plan, passed, refused, tuple(found), widths)
 
 
 def _computed(frame: pl.LazyFrame, shop: Workshop) -> pl.DataFrame:
@@ -311,7 +309,7 @@ def _refused(
     )
 
 
-def _fields(found: _SortedOut, rows: pl.DataFrame, spec: SourceSpec, guesses: Collection[str]) -> tuple[PartField, ...]:
+def _fields(found: _SortedOut, spec: SourceSpec, guesses: Collection[str]) -> tuple[PartField, ...]:
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
     declared |= {when for when in spec.known_time if not is_delay(when)}
@@ -323,7 +321,7 @@ def _fields(found: _SortedOut, rows: pl.DataFrame, spec: SourceSpec, guesses: Co
             zone=cast.zone,
             empty=cast.name not in declared and (cast.empty or found.passed[cast.name].null_count() == height),
             guessed=cast.name in guesses and cast.name not in declared,
-            padded=None if cast.merging is None else padded_width(rows[cast.name].str.strip_chars()),
+            padded=found.padded.get(cast.name),
         )
         for cast in found.casts
     )

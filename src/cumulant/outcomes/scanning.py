@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
@@ -18,6 +19,7 @@ from cumulant.serving import log
 _AT_ONCE = 16 << 20
 #: the column that names the file of a row
 _FILE = "file"
+Item = TypeVar("Item")
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 #: of the files of a call
 _Scan = Callable[[list[Path]], pl.LazyFrame]
@@ -66,7 +68,7 @@ def files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path
         StorageError: a file cannot be read.
     """
     found: set[Path] = set()
-    for some in _by_size(files):
+    for some in _read_at_once((path, path.stat().st_size) for path in files):
         try:
             rows = _logged(some, _FILE).filter(wanted).select(pl.col(_FILE).unique()).collect()
         except FileNotFoundError:
@@ -75,20 +77,6 @@ def files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path
             raise _damaged(folder, some, _logged, error) from error
         found.update(map(Path, rows[_FILE].to_list()))
     return found
-
-
-def _by_size(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Files that are read at once. Raises FileNotFoundError."""
-    some: list[Path] = []
-    size = 0
-    for path in files:
-        some.append(path)
-        size += path.stat().st_size
-        if size >= _AT_ONCE:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
 
 
 def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
@@ -100,18 +88,25 @@ def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
 
 def _groups(folder: Path, since: date | None, until: date | None) -> Iterator[list[date]]:
     """Days whose files are read at once."""
-    days: list[date] = []
+    return _read_at_once(
+        (day, _size(path))
+        for day, path in log.days(folder)
+        if (since is None or day >= since) and (until is None or day <= until)
+    )
+
+
+def _read_at_once(sized: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
+    """Things of so many bytes, in groups that are read at once."""
+    some: list[Item] = []
     size = 0
-    for day, path in log.days(folder):
-        if (since is not None and day < since) or (until is not None and day > until):
-            continue
-        days.append(day)
-        size += _size(path)
+    for item, taken in sized:
+        some.append(item)
+        size += taken
         if size >= _AT_ONCE:
-            yield days
-            days, size = [], 0
-    if days:
-        yield days
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _size(folder: Path) -> int:

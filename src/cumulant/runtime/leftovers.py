@@ -14,6 +14,7 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan
+from cumulant.core.temporary_folders import DAY
 from cumulant.review import Desk
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.models import FETCHED, copy_name
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 _DRAFT = re.compile(r"\..+\.\d+(-\d+)?")
 #: folders of the state whose content has names of its makers, and whose stores remove their own drafts
 _OF_STORES = frozenset({"mlartifacts", "mlruns", "objects", "tables", FETCHED, SERVING})
-_DRAFT_SECONDS = 86_400.0
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +102,7 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
 
 def abandoned_drafts(state: Path) -> Iterator[Removed]:
     """Files that a killed process was about to rename into place: no process writes one for a day."""
-    oldest = time.time() - _DRAFT_SECONDS
+    oldest = time.time() - DAY
     for folder, inner, names in os.walk(state):
         if Path(folder) == state:
             inner[:] = (name for name in inner if name not in _OF_STORES)
