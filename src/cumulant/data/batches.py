@@ -120,7 +120,7 @@ def period_of(spec: SourceSpec, *, default: Period) -> pl.Expr | None:
 def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], shop: Workshop) -> bool:
     """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
     rows = earlier.rows.rows
-    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not _as_wide(read, earlier):
+    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
         return False
     return all(
         conform(shop.tables.scan(read.rows), [column]).head(rows).collect()
@@ -129,7 +129,7 @@ def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], shop:
     )  # fmt: skip
 
 
-def _as_wide(read: PartFacts, earlier: PartFacts) -> bool:
+def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:
     """Whether the types of `read` hold the values of `earlier`."""
     types = {column.name: column.dtype for column in read.fields if not column.empty}
     before = [

@@ -14,6 +14,7 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, micros
+from cumulant.data.arrivals import Arrival, arrivals
 from cumulant.data.batch_checks import broken_shares
 from cumulant.data.batch_freshness import past_events, stale
 from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
@@ -24,7 +25,7 @@ from cumulant.data.distribution import broken_distributions
 from cumulant.data.file_checks import GoneFiles, copy_warnings, gone_files, padding_warnings, skipped_warnings
 from cumulant.data.inputs import Input, of_files, of_frame
 from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
-from cumulant.data.late import refuse_late
+from cumulant.data.late import refuse_dangling, refuse_repeats
 from cumulant.data.limits import refuse_unusable
 from cumulant.data.listing import list_files
 from cumulant.data.parts import PartFacts, Workshop
@@ -37,6 +38,7 @@ from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile
 from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
+from cumulant.data.versions import Versions, refuse_undecidable, versions_of
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 
@@ -96,14 +98,19 @@ def ingest(
     parts = _read_again_as_text(parts, inputs, fields, shop, progress)
     fields = fields_of(parts, spec, previous)
     _refuse_unknown(spec, fields, name)
+    refuse_undecidable(spec, fields, name)
     progress(f"{name}: checking across files", 0.95)
-    kept = refuse_late(parts, fields, shop, others or {})
+    kept = refuse_dangling(parts, fields, shop, others or {})
+    arrived = arrivals(inputs, kept, fields, shop, previous=previous, now=now)
+    kept, arrived = refuse_repeats(kept, arrived, fields, shop)
+    versions = versions_of(kept, arrived, fields, shop)
     unchecked = () if contract is None else contract.notes
     warnings = [] if listing is None else skipped_warnings(listing, root)
     gone = None if listing is None or previous is None else gone_files(previous, inputs, parts, spec, root)
     bill = _Bill(
-        name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now, unchecked, warnings, gone
-    )
+        name, spec, declaration, inputs, parts, kept, arrived, versions, fields, previous, others or {}, now,
+        unchecked, warnings, gone,
+    )  # fmt: skip
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
@@ -189,6 +196,8 @@ class _Bill:
     inputs: Sequence[Input]
     parts: Sequence[PartFacts]
     kept: Sequence[PartFacts]
+    arrived: Sequence[Arrival]
+    versions: Versions
     fields: tuple[Field, ...]
     previous: Snapshot | None
     others: Mapping[str, Snapshot]
@@ -202,7 +211,18 @@ class _Bill:
         named = {rule.references.partition(".")[0] for rule in self.spec.rules.values() if rule.references}
         references = {source: self.others[source].id for source in named}
         types = [(field.name, field.dtype) for field in self.fields]
-        return digest([READING, self.name, [item.content for item in self.inputs], self.declaration, references, types])
+        made = [READING, self.name, [item.content for item in self.inputs], self.declaration, references, types]
+        return digest([*made, *self._decided_by_arrival])
+
+    @property
+    def _decided_by_arrival(self) -> list[str]:
+        """What tells apart snapshots of equal files that arrived in another order; nothing where they agree."""
+        if self.versions.table is not None:
+            return [self.versions.digest]
+        moments = [one.moment for one in self.arrived]
+        if moments == sorted(moments) and all(one.rows is None for one in self.arrived):
+            return []
+        return [part.digest for part in self.kept]
 
     @property
     def fresh(self) -> list[tuple[str, PartFacts]]:
@@ -245,10 +265,11 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
     profile = merge([part.profile for part in bill.kept], bill.fields)
     refused, dropped = sum(part.rows_refused for part in bill.kept), sum(part.rows_dropped for part in bill.kept)
     rows_in = sum(part.rows_in for part in bill.kept)
-    identity = bill.identity
+    identity, versions = bill.identity, bill.versions
+    rows = profile.rows - versions.superseded - versions.repeated - versions.deletions
     quarantine, by_rule = quarantined(bill.inputs, bill.kept, shop, identity)
     checks = row_checks(bill.kept, bill.spec) + table_checks(
-        bill.spec, profile, bill.now, newest=_newest_event(bill, shop, profile)
+        bill.spec, profile, bill.now, rows=rows, newest=_newest_event(bill, shop, profile)
     )
     checks += () if bill.gone is None else (bill.gone.check(bill.spec),)
     changed, moved = _against_previous(bill, used, measure)
@@ -274,12 +295,16 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         key=bill.spec.keys,
         event_time=bill.spec.time.column if bill.spec.time else None,
         known=known_at(bill.spec),
-        files=_files(bill),
+        files=_files(bill, shop),
         rows_in=rows_in,
         rows_passed=profile.rows,
         rows_quarantined=refused,
         rows_dropped=dropped,
         quarantine=quarantine,
+        versions=versions.table,
+        rows_superseded=versions.superseded,
+        rows_repeated=versions.repeated,
+        rows_deletions=versions.deletions,
         checks=checks,
         batches=with_sizes(bill.earlier_batches, delivered),
         batch_checks=bill.previous.batch_checks if same and bill.previous else broken,
@@ -331,7 +356,7 @@ def _against_previous(
     return found, measure(previous.profile, new)
 
 
-def _files(bill: _Bill) -> tuple[SourceFile, ...]:
+def _files(bill: _Bill, shop: Workshop) -> tuple[SourceFile, ...]:
     return tuple(
         SourceFile(
             url=item.url,
@@ -341,8 +366,10 @@ def _files(bill: _Bill) -> tuple[SourceFile, ...]:
             stamp=item.stamp,
             parts=tuple(dict.fromkeys((made.digest, kept.digest))),
             partition=item.partition,
+            arrived=arrival.accepted,
+            arrivals=arrival.stored(kept, shop),
         )
-        for item, made, kept in zip(bill.inputs, bill.parts, bill.kept, strict=True)
+        for item, made, kept, arrival in zip(bill.inputs, bill.parts, bill.kept, bill.arrived, strict=True)
     )
 
 

@@ -44,11 +44,11 @@ def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResul
 
 
 def table_checks(
-    spec: SourceSpec, profile: Profile, now: datetime, *, newest: datetime | None = None
+    spec: SourceSpec, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
 ) -> tuple[CheckResult, ...]:
     """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
 
-    `newest` is the last event that is not after `now`; None where there is none.
+    `rows` of them are in force; `newest` is the last event that is not after `now`, None where there is none.
     """
     from cumulant.data.rules import is_row_rule
 
@@ -56,7 +56,7 @@ def table_checks(
     for column, rule in spec.rules.items():
         if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:
             found.append(_null_share(column, spec, share(rule.nulls), profile))
-    found += _row_count(spec, profile.rows)
+    found += _row_count(spec, rows)
     if spec.table.fresh is not None and spec.time is not None:
         found.append(_freshness(spec.time.column, spec, duration(spec.table.fresh), newest, now))
     return tuple(found)

@@ -15,6 +15,7 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
+from cumulant.data.arrivals import Arrival
 from cumulant.data.casts import conform
 from cumulant.data.parts import (
     POSITION,
@@ -24,14 +25,13 @@ from cumulant.data.parts import (
     Workshop,
     csv_size,
     plain_fields,
-    repeats_of,
     unique_sets,
 )
 from cumulant.data.profile import profile
+from cumulant.data.repeats import later_repeats
 from cumulant.data.snapshot import Snapshot, scan
 from cumulant.data.sources import frame_digest
 
-_PART = "__part"
 _NONE = pl.Series(POSITION, [], dtype=pl.Int64)
 
 
@@ -45,41 +45,31 @@ class _Refusal:
     rows: pl.Series
 
 
-def refuse_late(
+def refuse_dangling(
     parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]
 ) -> list[PartFacts]:
-    """The parts without rows that fail against another source or repeat an earlier part's key.
+    """The parts without rows whose values another source lacks.
 
     Raises:
         DefinitionError: a reference to a source or column that does not exist.
     """
-    names = [field.name for field in fields]
-    kept = [_drop(part, _dangling(part, fields, shop, others), shop) for part in parts]
-    if len(kept) == 1:
-        return kept
-    for label, text, columns in unique_sets(shop.spec, names):
-        repeats = _repeats(kept, fields, columns, shop)
+    return [_drop(part, _dangling(part, fields, shop, others), shop) for part in parts]
+
+
+def refuse_repeats(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+) -> tuple[list[PartFacts], list[Arrival]]:
+    """The parts without rows whose key or unique value a row of another part had first."""
+    kept, moments = list(parts), list(arrived)
+    if len(kept) == 1 and shop.spec.on_repeat != "latest":
+        return kept, moments
+    for label, text, columns in unique_sets(shop.spec, [field.name for field in fields]):
+        repeats = later_repeats(kept, moments, fields, columns, shop)
         column = columns[0] if len(columns) == 1 else None
-        kept = [
-            _drop(part, [_Refusal(label, text, column, repeats.get(index, _NONE))], shop)
-            for index, part in enumerate(kept)
-        ]
-    return kept
-
-
-def _repeats(
-    parts: Sequence[PartFacts], fields: Sequence[Field], columns: tuple[str, ...], shop: Workshop
-) -> dict[int, pl.Series]:
-    """Part to the positions of its rows whose values came in an earlier part."""
-    wanted = [field for field in fields if field.name in columns]
-    frames = [
-        conform(shop.tables.scan(part.rows), wanted)
-        .with_row_index(POSITION)
-        .with_columns(pl.lit(index, pl.Int32).alias(_PART))
-        for index, part in enumerate(parts)
-    ]
-    found = pl.concat(frames, how="vertical").filter(repeats_of(columns)).select(_PART, POSITION).collect()
-    return {int(str(part)): group[POSITION].cast(pl.Int64) for (part,), group in found.group_by(_PART)}
+        gone = [repeats.get(index, _NONE) for index in range(len(kept))]
+        kept = [_drop(part, [_Refusal(label, text, column, rows)], shop) for part, rows in zip(kept, gone, strict=True)]
+        moments = [moment.without(rows) for moment, rows in zip(moments, gone, strict=True)]
+    return kept, moments
 
 
 def _dangling(

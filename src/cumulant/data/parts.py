@@ -30,6 +30,7 @@ from cumulant.data.rules import (
     reading_checks,
     reading_marks,
 )
+from cumulant.data.severity import KEY_REPEAT
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.ports.tables import TableStore
 
@@ -211,8 +212,9 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
         PartCheck(rule=check.rule, column=check.column, text=check.text, failed=count)
         for check, count in zip(every, failed, strict=True)
     ]
-    for label, text, columns in unique_sets(shop.spec, names):
-        rule, repeats = _mark_repeats(typed, rule, label, columns)
+    # Which row of several keys has a unique value first, one part cannot say.
+    for label, text, columns in unique_sets(shop.spec, names) if shop.spec.on_repeat != "latest" else ():
+        rule, repeats = _mark_repeats(typed, rule, label, columns, shop.spec)
         column = columns[0] if len(columns) == 1 else None
         found.append(PartCheck(rule=label, column=column, text=text, failed=repeats))
     passed = typed.filter(rule.is_null()) if rule.null_count() != rule.len() else typed
@@ -267,27 +269,37 @@ def _refuse_local_times(plan: Sequence[Cast], marked: pl.DataFrame, checks: Sequ
 
 
 def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Column sets whose values may come once: the key, then each unique column, as (rule, text, columns)."""
+    """Column sets whose values may come once: the key, then each unique column, as (rule, text, columns).
+
+    Where the latest row of a key counts, keys may repeat, and unique values in rows of one key.
+    """
     once = "comes once" if len(spec.keys) == 1 else "come once together"
-    sets = [("key:repeat", f"{', '.join(spec.keys)} {once}", spec.keys)] if spec.keys else []
+    of_key = spec.keys and spec.on_repeat != "latest"
+    sets = [(KEY_REPEAT, f"{', '.join(spec.keys)} {once}", spec.keys)] if of_key else []
     for column, rule in spec.rules.items():
         if rule.unique and column in names and spec.keys != (column,):
             sets.append((f"{column}:unique", f"{column} comes once", (column,)))
     return sets
 
 
-def repeats_of(columns: Sequence[str]) -> pl.Expr:
+def repeats_of(columns: Sequence[str], spec: SourceSpec) -> pl.Expr:
     """Marks rows whose values came before; of equal rows the first is kept. Nulls repeat nothing."""
     value = pl.col(columns[0]) if len(columns) == 1 else pl.struct(columns)
     complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)
+    if spec.on_repeat == "latest":
+        key = pl.struct(spec.keys)
+        return complete & (key != key.first().over(columns))
     return complete & ~value.is_first_distinct()
 
 
-def _mark_repeats(typed: pl.DataFrame, rule: pl.Series, label: str, columns: tuple[str, ...]) -> tuple[pl.Series, int]:
-    alive = rule.is_null()
-    index = pl.int_range(pl.len()).alias("index")
-    repeats = typed.lazy().select(*columns, index).filter(alive).filter(repeats_of(columns)).select("index")
-    positions = repeats.collect().to_series()
+def _mark_repeats(
+    typed: pl.DataFrame, rule: pl.Series, label: str, columns: tuple[str, ...], spec: SourceSpec
+) -> tuple[pl.Series, int]:
+    index, known = pl.int_range(pl.len()).alias("index"), spec.known_times
+    rows = typed.lazy().select(*dict.fromkeys([*columns, *known]), index).filter(rule.is_null())
+    if known:
+        rows = rows.sort(pl.max_horizontal(known), "index", nulls_last=True)
+    positions = rows.filter(repeats_of(columns, spec)).select("index").collect().to_series()
     if not positions.len():
         return rule, 0
     return rule.scatter(positions, label), positions.len()

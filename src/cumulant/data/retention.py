@@ -40,4 +40,5 @@ def removable(source: str, kept: Sequence[Snapshot], tables: TableStore) -> list
 
 
 def _tables_of(snapshot: Snapshot) -> list[TableRef]:
-    return [*snapshot.parts, *([snapshot.quarantine] if snapshot.quarantine else [])]
+    others = [snapshot.quarantine, snapshot.versions, *(file.arrivals for file in snapshot.files)]
+    return [*snapshot.parts, *(ref for ref in others if ref is not None)]

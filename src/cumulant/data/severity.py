@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from cumulant.data.spec import Severity, SourceSpec
 
+#: the rule that a row breaks whose key an accepted row has
+KEY_REPEAT = "key:repeat"
 _WHERE = "where:"
 
 
@@ -42,6 +44,8 @@ def failing(refused: Counter[str], columns: Mapping[str, str | None], spec: Sour
 
 
 def _may_fail(rule: str, column: str | None, spec: SourceSpec) -> bool:
+    if rule == KEY_REPEAT and spec.on_repeat == "first":
+        return False
     own = None if column is None else _own(spec, column)
     if own is not None:
         return own == "fail"

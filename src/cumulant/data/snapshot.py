@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: how files are read; another number reads them all again
 READING = 2
 ROW = "__row"
+#: the moments, in microseconds, from and until which a row is in force; null where it is from the start, or still is
+FROM, UNTIL = "__from", "__until"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
 
 
@@ -28,7 +30,8 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the source. `stamp` tells whether it must be read again.
 
     `parts` name what was made of it: as read, and (where rows fell to rules across files) as accepted. `partition` are
-    the columns and values that the names of its folders hold.
+    the columns and values that the names of its folders hold. `arrived` is the run that accepted the first of its
+    rows, `arrivals` that of each row where they differ.
     """
 
     url: str
@@ -38,6 +41,8 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     stamp: str
     parts: tuple[str, ...]
     partition: tuple[tuple[str, str | None], ...] = ()
+    arrived: datetime | None = None
+    arrivals: TableRef | None = None
 
     @property
     def content(self) -> str:
@@ -139,6 +144,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     rows_quarantined: int
     rows_dropped: int
     quarantine: TableRef | None
+    #: of the passed rows, with `on_repeat: latest`: when each is in force, where it is not always; and how many are not
+    #: now: corrected or deleted ones, those that are a row once more, and deletions themselves
+    versions: TableRef | None = None
+    rows_superseded: int = 0
+    rows_repeated: int = 0
+    rows_deletions: int = 0
     checks: tuple[CheckResult, ...]
     #: what the rows that were read for the first time break, by file and period
     batch_checks: tuple[BatchCheck, ...] = ()
@@ -163,6 +174,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     breaches: tuple[str, ...] = ()
 
     @property
+    def rows_current(self) -> int:
+        """The passed rows that are in force now."""
+        return self.rows_passed - self.rows_superseded - self.rows_repeated - self.rows_deletions
+
+    @property
     def refused_share(self) -> float:
         """Share of the checked rows that are in quarantine."""
         checked = self.rows_passed + self.rows_quarantined
@@ -185,7 +201,29 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
 
     With `as_of`, what became known later is hidden: rows whose event time is after it are left out, and
     values whose known time is after it, or missing, are null. Positions stay those of the whole snapshot.
+    Of a row that was corrected or deleted, what is in force at `as_of` (at the end, without it) counts.
     """
+    frame = _every_row(snapshot, tables)
+    if snapshot.versions is not None:
+        from cumulant.data.versions import in_force
+
+        frame = in_force(frame, tables.scan(snapshot.versions), as_of)
+    return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
+
+
+def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame:
+    """As `scan`; where rows were corrected or deleted, with every version of them that was known by `as_of`, and the
+    moments `__from` and `__until` (Int64 microseconds) between which each was in force.
+    """
+    if snapshot.versions is None:
+        return scan(snapshot, tables, as_of=as_of)
+    from cumulant.data.versions import with_dates
+
+    frame = with_dates(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
+    return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
+
+
+def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
     import polars as pl
 
     from cumulant.data.casts import POLARS, conform
@@ -196,8 +234,7 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
     else:
         frame = pl.LazyFrame(schema={field.name: POLARS[field.dtype] for field in snapshot.fields})
     frame = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
-    frame = frame.select(*(field.name for field in snapshot.fields), ROW)
-    return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
+    return frame.select(*(field.name for field in snapshot.fields), ROW)
 
 
 def _hidden_after(frame: pl.LazyFrame, snapshot: Snapshot, as_of: datetime) -> pl.LazyFrame:

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
+from cumulant.data.repeat_spec import DeletedRows, OnRepeat
 
 Answer = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
@@ -219,8 +220,22 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         ),
     ] = None
     key: Annotated[
-        str | list[str], Meta(description="The column or columns that identify a row; repeats go to quarantine.")
+        str | list[str],
+        Meta(description="The column or columns that identify a row; `on_repeat` says what becomes of repeats."),
     ] = []
+    on_repeat: Annotated[
+        OnRepeat,
+        Meta(
+            description="What becomes of a row whose key an accepted row has. `quarantine`: it is refused and counts "
+            "towards the limit. `first`: it is refused and does not count. `latest`: it is a correction, in force from "
+            "the moment at which it became known: the latest time of the columns that `known_time` names, else the run "
+            "that read it first. Until then the earlier row is."
+        ),
+    ] = "quarantine"
+    deleted: Annotated[
+        DeletedRows | None,
+        Meta(description="Rows that delete the row of their key, such as `{column: op, values: [D]}`."),
+    ] = None
     event_time: Annotated[
         str | EventTime | None, Meta(description="The column with the time of the row's event, and its zone.")
     ] = None
@@ -280,6 +295,10 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """
         values: dict[str, Any] = msgspec.to_builtins(self)
         del values["memory"]  # it changes nothing of what is read
+        if self.on_repeat == "quarantine":
+            del values["on_repeat"]
+        if self.deleted is None:
+            del values["deleted"]
         if self.missing_files == _MISSING_FILES:
             del values["missing_files"]
         if self.batch == BatchPolicy():
@@ -305,6 +324,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def keys(self) -> tuple[str, ...]:
         return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+    @property
+    def known_times(self) -> tuple[str, ...]:
+        """The columns that tell when others become known."""
+        return tuple(when for when in self.known_time if not is_delay(when))
 
     @property
     def time(self) -> EventTime | None:
@@ -364,10 +388,6 @@ def _without_defaults(value: msgspec.Struct) -> dict[str, object]:
             }
         found[field.encode_name] = own
     return found
-
-
-def _plain(value: object) -> object:
-    return _without_defaults(value) if isinstance(value, msgspec.Struct) else value
 
 
 def _made(field: msgspec.structs.FieldInfo) -> object:

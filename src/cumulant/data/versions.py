@@ -1,0 +1,169 @@
+"""Versions of rows, where the latest row of a key counts: from when to when each of them is in force.
+
+The rows of a key are ordered by known time (none is before all), then arrival, then place. A row that equals the one
+before it is that row again. Every other one is in force from the moment at which it became known until the next one
+is: its known time, or its arrival where no known time is declared or the one before it has the same. The first one is
+in force from the start. One that arrived together with the one before it, and has no later known time, replaces it as
+if that had never been. A deletion is in force like a row, and hides its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.plan import Field
+from cumulant.core.refs import TableRef
+from cumulant.core.units import to_micros
+from cumulant.data.arrivals import ARRIVED, Arrival
+from cumulant.data.parts import POSITION, PartFacts, Workshop
+from cumulant.data.repeats import KNOWN, PART, located
+from cumulant.data.snapshot import FROM, ROW, UNTIL
+from cumulant.data.sources import frame_digest
+from cumulant.data.spec import SourceSpec
+
+HIDDEN = "__hidden"
+_START = -(2**62)
+_EQUAL, _MARK = "__equal", "__mark"
+
+
+class Versions(NamedTuple):
+    """Rows that are not in force all the time, as a table, and how many rows each reason takes out of it now."""
+
+    table: TableRef | None = None
+    digest: str = ""
+    superseded: int = 0
+    repeated: int = 0
+    deletions: int = 0
+
+
+def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -> None:
+    """Raise DataError where corrections or deletions are declared without what tells them."""
+    if spec.on_repeat == "latest" and not spec.keys:
+        raise DataError(
+            f"source {source}: `on_repeat: latest` needs a key",
+            subject=source,
+            hint="declare `key`, the columns that identify a row, or leave on_repeat out",
+        )
+    if spec.deleted is None:
+        return
+    if spec.on_repeat != "latest":
+        raise DataError(
+            f"source {source}: `deleted` needs `on_repeat: latest`",
+            subject=source,
+            hint="set on_repeat: latest: a deletion is the latest row of its key",
+        )
+    columns = [field.name for field in fields]
+    if spec.deleted.column not in columns:
+        raise DataError(
+            f'source {source} has no column "{spec.deleted.column}", which stands under deleted',
+            subject=spec.deleted.column,
+            hint=did_you_mean(spec.deleted.column, columns) or f"columns: {', '.join(columns[:20])}",
+        )
+
+
+def versions_of(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+) -> Versions:
+    """When each row of the parts is in force, for those that are not always."""
+    if shop.spec.on_repeat != "latest":
+        return Versions()
+    rows = _in_order(parts, arrived, fields, shop)
+    rows = _dated(rows, fields, shop.spec.keys)
+    found = rows.filter(HIDDEN | pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null())
+    if not found.height:
+        return Versions()
+    name = frame_digest(found.select(ROW, FROM, UNTIL, HIDDEN))
+    table = shop.tables.write(shop.key(name, "versions"), found.select(ROW, FROM, UNTIL, HIDDEN))
+    repeated, deletions = int(found[_EQUAL].sum()), int((found[_MARK] & ~found[_EQUAL]).sum())
+    gone = found.filter(HIDDEN | pl.col(UNTIL).is_not_null()).height
+    return Versions(table, name, gone - repeated - deletions, repeated, deletions)
+
+
+def _in_order(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+) -> pl.DataFrame:
+    """The rows of keys that repeat or are deleted, by key in the order in which they became known."""
+    spec, starts = shop.spec, [0]
+    for part in parts:
+        starts.append(starts[-1] + part.rows.rows)
+    mark = pl.lit(value=False)
+    if spec.deleted is not None:
+        mark = pl.col(spec.deleted.column).is_in(_typed(spec, fields, shop.source).implode()).fill_null(value=False)
+    frames = [
+        frame.with_columns((pl.col(POSITION) + start).alias(ROW), mark.alias(_MARK))
+        for frame, start in zip(located(parts, arrived, fields, shop), starts, strict=False)
+    ]
+    rows, keys = pl.concat(frames), list(spec.keys)
+    several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
+    several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
+    found = rows.join(several, on=keys, how="semi").collect()
+    return found.sort(*keys, KNOWN, ARRIVED, PART, POSITION, nulls_last=False)
+
+
+def _typed(spec: SourceSpec, fields: Sequence[Field], source: str) -> pl.Series:
+    """The values that mean a deletion, as the column's type."""
+    from cumulant.data.casts import POLARS
+
+    assert spec.deleted is not None
+    dtype = next(field.dtype for field in fields if field.name == spec.deleted.column)
+    try:
+        return pl.Series(spec.deleted.values, strict=False).cast(POLARS[dtype])
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f'source {source}: "{spec.deleted.column}" is {dtype}, and {spec.deleted.values} under `deleted` are not',
+            subject=spec.deleted.column,
+            hint="write values of the column's type",
+        ) from error
+
+
+def _dated(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
+    """Ordered rows with the moments from and until which each is in force."""
+    first = pl.struct(keys).is_first_distinct()
+    same = pl.all_horizontal(pl.col(field.name).eq_missing(pl.col(field.name).shift(1)) for field in fields)
+    rows = rows.with_columns((same & ~first).fill_null(value=False).alias(_EQUAL))
+    others = rows.filter(~pl.col(_EQUAL)).with_columns(first.alias("__first"))
+    before = pl.col(KNOWN).shift(1)
+    by_known = pl.col(KNOWN).is_not_null() & (before.is_null() | (pl.col(KNOWN) > before))
+    later = pl.when(pl.col(ARRIVED) != pl.col(ARRIVED).shift(1)).then(ARRIVED)  # else with the row before
+    moment = pl.when("__first").then(pl.lit(_START)).when(by_known).then(KNOWN).otherwise(later)
+    others = others.with_columns(moment.cast(pl.Int64).alias(FROM))
+    others = others.with_columns(pl.col(FROM).forward_fill())
+    # A row that became known later than one that follows it was never in force.
+    others = others.with_columns(pl.col(FROM).reverse().cum_min().reverse().over(keys))
+    others = others.with_columns(pl.col(FROM).shift(-1).over(keys).alias(UNTIL))
+    never = (pl.col(UNTIL) <= pl.col(FROM)).fill_null(value=False)
+    others = others.with_columns(
+        (never | pl.col(_MARK)).alias(HIDDEN),
+        pl.when(pl.col(FROM) != _START).then(FROM).alias(FROM),
+    )
+    dates = others.select(ROW, FROM, UNTIL, HIDDEN)
+    rows = rows.join(dates, on=ROW, how="left", maintain_order="left")
+    return rows.with_columns(pl.col(HIDDEN).fill_null(value=True)).sort(ROW)
+
+
+def in_force(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
+    """The rows that are in force at a moment; None: at the end."""
+    gone = pl.col(HIDDEN)
+    if as_of is None:
+        gone |= pl.col(UNTIL).is_not_null()
+    else:
+        limit = to_micros(as_of)
+        gone |= (pl.col(FROM) > limit).fill_null(value=False) | (pl.col(UNTIL) <= limit).fill_null(value=False)
+    return frame.join(dates.filter(gone).select(ROW), on=ROW, how="anti", maintain_order="left")
+
+
+def with_dates(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
+    """All rows that were in force at some time up to a moment, with these times as columns."""
+    gone, until = pl.col(HIDDEN), pl.col(UNTIL)
+    if as_of is not None:
+        limit = to_micros(as_of)
+        gone |= (pl.col(FROM) > limit).fill_null(value=False)
+        until = pl.when(until <= limit).then(until)
+    stays = frame.join(dates.filter(gone).select(ROW), on=ROW, how="anti", maintain_order="left")
+    dates = dates.select(ROW, FROM, until.alias(UNTIL))
+    return stays.join(dates, on=ROW, how="left", maintain_order="left")
