@@ -237,6 +237,10 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "rows_passed": snapshot.rows_passed,
         "rows_quarantined": snapshot.rows_quarantined,
         "rows_dropped": snapshot.rows_dropped,
+        "rows_current": snapshot.rows_current,
+        "rows_superseded": snapshot.rows_superseded,
+        "rows_repeated": snapshot.rows_repeated,
+        "rows_deletions": snapshot.rows_deletions,
         "bytes": snapshot.bytes,
         "csv_bytes": snapshot.csv_bytes,
         "accepted": snapshot.accepted,
@@ -263,6 +267,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         console,
         [
             ("rows in", rows_line(snapshot)),
+            *([] if snapshot.versions is None else [("in force", versions_line(snapshot))]),
             ("files", f"{len(snapshot.files):,}, {0 if reused else len(snapshot.processed):,} of them new or changed"),
             ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
         ],
@@ -286,6 +291,17 @@ def rows_line(snapshot: Snapshot) -> str:
     """Where every row went, on one line."""
     parts = [f"{snapshot.rows_in:,}  =  {snapshot.rows_passed:,} passed + {snapshot.rows_quarantined:,} quarantined"]
     return parts[0] + (f" + {snapshot.rows_dropped:,} dropped by prepare" if snapshot.rows_dropped else "")
+
+
+def versions_line(snapshot: Snapshot) -> str:
+    """How many of the passed rows count now, and what the others are."""
+    others = {
+        "corrected or deleted": snapshot.rows_superseded,
+        "repeated unchanged": snapshot.rows_repeated,
+        "deletions": snapshot.rows_deletions,
+    }
+    rest = "".join(f" - {rows:,} {name}" for name, rows in others.items() if rows)
+    return f"{snapshot.rows_current:,}  =  {snapshot.rows_passed:,} passed{rest}"
 
 
 def _stored(stored: int, csv: int) -> str:

@@ -16,9 +16,10 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.features import known
-from cumulant.features.frames import ROW, inside, inside_as, known_times, read
+from cumulant.features.frames import FROM, ROW, UNTIL, inside, inside_as, known_times, read
 from cumulant.features.groups import groups_of
 from cumulant.features.posted import Inside, Record, SourceLog, Told, log_table, row_key
+from cumulant.features.versions import has_versions, is_in_force
 from cumulant.ports.online import Cells, OnlineStore
 
 WAIT = timedelta(days=90)
@@ -37,8 +38,11 @@ def settle(
     for name in sorted({group.source for group in groups_of(plan)}):
         source = plan.sources[name]
         if source.key:
-            frame = _hidden_after(_read(source, frames[name]), source, as_of)
-            table = log_table(scope, name)
+            every, table = _read(source, frames[name]), log_table(scope, name)
+            frame = _hidden_after(every, source, as_of)
+            if has_versions(every):
+                frame = frame.filter(is_in_force(None if as_of is None else to_micros(as_of)))
+                _correct(store, table, source, every, frame)
             newest = _newest(frame, source, as_of)
             _open(store, table, source, frame, newest)
             _close(store, table, source, frame, newest)
@@ -97,15 +101,37 @@ def _open(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, n
 
 
 def _tell(log: SourceLog, source: Source, rows: pl.DataFrame) -> None:
-    told = []
-    columns = [name for name in rows.columns if name != ROW]
-    for row in inside(rows.select(columns)):
-        values = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
-        told.append(Told(_key(source, values), values, {}))
+    told = [Told(_key(source, values), values, {}) for values in _rows(rows, source)]
     log.load(one.key for one in told)
     for one, position in zip(told, rows[ROW].to_list(), strict=True):
         log.tell(one, position)
     log.save()
+
+
+def _correct(store: OnlineStore, table: str, source: Source, every: pl.DataFrame, frame: pl.DataFrame) -> None:
+    """Posted rows that `frame` corrects take its values, and those that it no longer has leave the log."""
+    key = list(source.key)
+    changed = every.filter(pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null()).select(key).unique()
+    stays = {_key(source, values): values for values in _rows(frame.join(changed, on=key, how="semi"), source)}
+    for keys in changed.iter_slices(_STEP):
+        store.update(lambda cells, keys=keys: _corrected(SourceLog(cells, table), source, keys, stays))  # type: ignore[misc]
+
+
+def _corrected(log: SourceLog, source: Source, keys: pl.DataFrame, stays: Mapping[bytes, Inside]) -> None:
+    names = [row_key(values) for values in inside(keys.select(source.key))]
+    log.load(names)
+    for name in names:
+        if name in stays:
+            log.correct(name, stays[name])
+    log.forget([name for name in names if name not in stays], log.first)
+    log.save()
+
+
+def _rows(frame: pl.DataFrame, source: Source) -> Iterator[Inside]:
+    """The values of each row that are not null."""
+    names = [field.name for field in source.fields]
+    for row in inside(frame.select(names)):
+        yield {name: value for name, value in zip(names, row, strict=True) if value is not None}
 
 
 def _close(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None) -> None:

@@ -17,6 +17,8 @@ from cumulant.features.polars import TYPES, canonical, kind_of
 
 #: the position of a row in its snapshot
 ROW = "__row"
+#: the moments, in microseconds, from and until which a row is in force; null where it is from the start, or still is
+FROM, UNTIL = "__from", "__until"
 _DENSE = 1 << 20
 
 
@@ -27,7 +29,7 @@ def kinds(fields: Sequence[Field]) -> dict[str, Kind]:
 def read(
     source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
 ) -> pl.DataFrame:
-    """The fields of a source, in the order of its rows, and `__row`.
+    """The fields of a source, in the order of its rows, and `__row`; of rows with versions `__from` and `__until` too.
 
     Where `optional`, a column that is absent is all null.
 
@@ -47,7 +49,8 @@ def read(
             raise DataError(f'{source} has no column "{field.name}"', subject=source, hint=hint)
     if ROW not in schema:
         lazy = lazy.with_row_index(ROW)
-    return lazy.select(*selected, pl.col(ROW).cast(pl.Int64)).collect()
+    dates = [pl.col(name).cast(pl.Int64) for name in (FROM, UNTIL) if name in schema]
+    return lazy.select(*selected, pl.col(ROW).cast(pl.Int64), *dates).collect()
 
 
 def _field(source: str, field: Field, dtype: pl.DataType) -> pl.Expr:

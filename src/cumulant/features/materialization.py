@@ -32,6 +32,7 @@ from cumulant.features.state import (
     row_identity,
     typecode,
 )
+from cumulant.features.versions import has_versions, is_in_force, latest_changes
 from cumulant.features.windows import evaluated
 from cumulant.ports.online import OnlineStore
 
@@ -174,6 +175,8 @@ class _Filling:
             enters &= known
         if self._as_of is not None:
             enters &= numbers(times) <= self._as_of
+        if has_versions(frame):
+            enters &= frame.select(is_in_force(self._as_of)).to_series().to_numpy()
         kept = np.flatnonzero(enters)
         timeline = Timeline(keys[kept], numbers(times)[kept], kept)
         seen = np.flatnonzero(self._seen(group, timeline))
@@ -185,8 +188,11 @@ class _Filling:
         starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
         packed = _Packed(group, source, frame, order, moments)
         entities = inside(frame.select(group.by)[order[starts]])
+        changes = latest_changes(frame, keys, self._as_of)
         for lo, hi, values in zip(starts, [*starts[1:], len(codes)], entities, strict=True):
-            yield entity_key(group.number, values), encode(packed.events(int(lo), int(hi)))  # type: ignore[arg-type]
+            since = changes.get(int(keys[order[lo]]))
+            key = entity_key(group.number, values)  # type: ignore[arg-type]
+            yield key, encode(packed.events(int(lo), int(hi), since))
 
     def _seen(self, group: Group, timeline: Timeline) -> Flags:
         """Sorted events that some prediction from `since` on can see."""
@@ -212,11 +218,11 @@ class _Packed:
         self._identities = _identities(frame.select(source.key)[order]) if source.key else None
         self._positions = numbers(frame[ROW].gather(order)).tobytes() if group.ordered else None
 
-    def events(self, lo: int, hi: int) -> Events:
+    def events(self, lo: int, hi: int, since: int | None) -> Events:
         identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
         positions = None if self._positions is None else self._positions[lo * 8 : hi * 8]
         slots = [column.cut(lo, hi) for column in self._columns]
-        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions)
+        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions, since)
 
 
 class _Column:

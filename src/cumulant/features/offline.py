@@ -21,6 +21,7 @@ from cumulant.features.dtypes import Kind
 from cumulant.features.frames import ROW, kinds, read
 from cumulant.features.groups import Group, groups_of
 from cumulant.features.polars import TYPES, expression
+from cumulant.features.versions import as_predicted
 from cumulant.features.windows import GroupWindows
 
 #: each group holds its own sorted copies, so that more threads cost memory
@@ -37,7 +38,8 @@ def compute(
 
     Args:
         plan: what to compute.
-        frames: the rows of each source of the plan, in source order.
+        frames: the rows of each source of the plan, in source order; with versions of them (`versions`) each row is
+            seen as it was in force at each moment of prediction.
         rows: raw rows with the plan's request fields; those that are nullable may be absent.
 
     Returns:
@@ -48,7 +50,10 @@ def compute(
     """
     history = _read_sources(plan, frames, with_entity=rows is None or _looks_back_at(plan, plan.entity))
     entity = plan.sources[plan.entity]
-    queries = history[plan.entity] if rows is None else read(plan.entity, plan.request, rows, optional=True)
+    if rows is None:
+        queries = as_predicted(history[plan.entity], entity, plan.predict_at)
+    else:
+        queries = read(plan.entity, plan.request, rows, optional=True)
     columns: dict[str, pl.Series] = {}
 
     def measured(group: Group) -> dict[str, pl.Series]:

@@ -106,6 +106,13 @@ class SourceLog:
         self._changed[key] = b""
         return True
 
+    def correct(self, key: bytes, values: Inside) -> None:
+        """Let values take the place of what was told of a row that was loaded; where nothing was, nothing happens."""
+        record = self._records[key]
+        if record is not None:
+            record.values = record.values | values
+            self._changed[key] = b""
+
     def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, Record]], int]:
         """The rows told of in up to `limit` entries from `mark` on, each once; and where to go on."""
         mark = max(mark, self._header.first)

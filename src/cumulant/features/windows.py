@@ -15,6 +15,7 @@ from cumulant.features.frames import entry_times, key_codes, kinds, numbers, val
 from cumulant.features.groups import Group, reach_us
 from cumulant.features.kernel.timeline import Ints, Timeline, grouped_order
 from cumulant.features.polars import TYPES, expression
+from cumulant.features.versions import Epochs, has_versions
 
 
 class GroupWindows:
@@ -33,9 +34,14 @@ class GroupWindows:
         same = past is queries
         event_codes, *rest = key_codes([past] if same else [past, queries], by)
         moments, known_moment = self._moments()
-        self._timeline = self._events(event_codes)
         query_codes = event_codes if same else rest[0]
         found = query_codes >= 0 if known_moment is None else (query_codes >= 0) & known_moment
+        if has_versions(past):
+            top = max(int(event_codes.max(initial=0)), int(query_codes.max(initial=0)))
+            self._timeline, epochs = self._versions(event_codes, top)
+            query_codes = np.where(found, epochs.of(np.maximum(query_codes, 0), moments), -1)
+        else:
+            self._timeline = self._events(event_codes)
         query_codes = np.where(found, query_codes, int(query_codes.max(initial=0)) + 1)
         self._query_order = grouped_order(query_codes, moments)
         self._codes, self._times = query_codes[self._query_order], moments[self._query_order]
@@ -71,6 +77,16 @@ class GroupWindows:
             return Timeline(event_codes, numbers(times))
         kept = np.flatnonzero(has_key if enters is None else has_key & enters)
         return Timeline(event_codes[kept], numbers(times)[kept], kept)
+
+    def _versions(self, event_codes: Ints, top: int) -> tuple[Timeline, Epochs]:
+        """Events that ever enter, by key and epoch; keys are numbered up to `top`."""
+        times = entry_times(self._past, self._source, self._group.entry)
+        enters, has_key = valid(times), event_codes >= 0
+        kept = np.flatnonzero(has_key if enters is None else has_key & enters)
+        moments = numbers(times)[kept]
+        epochs = Epochs(self._past[kept], event_codes[kept], top)
+        events, codes = epochs.spread(moments, self._group)
+        return Timeline(codes, moments[events], kept[events]), epochs
 
     def _own_entries(self) -> Ints:
         """When each query itself enters, sorted as the queries; never where it does not or is in the history."""

@@ -96,8 +96,10 @@ def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[s
 def scans(
     project: Project, snapshots: Mapping[str, Snapshot], names: Mapping[str, str], *, as_of: datetime | None
 ) -> dict[str, pl.LazyFrame]:
-    """The named snapshots as lazy frames, with what became known after `as_of` hidden."""
-    return {name: data.scan(snapshots[name], project.tables(), as_of=as_of) for name in names}
+    """The named snapshots as lazy frames for features, with what became known after `as_of` hidden: of corrected and
+    deleted rows every version.
+    """
+    return {name: data.scan_versions(snapshots[name], project.tables(), as_of=as_of) for name in names}
 
 
 def _table(result: Mapping[str, object]) -> TableRef:

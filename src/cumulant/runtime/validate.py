@@ -164,13 +164,14 @@ def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
 
 
 def _stands(context: Context, result: dict[str, object]) -> bool:
-    """Whether the snapshot's parts are still stored: a user may have removed them."""
+    """Whether the snapshot's rows are still stored: a user may have removed them."""
     row = context.project.journal().get(SNAPSHOT, str(result["snapshot"]))
     if row is None:
         return False
     snapshot = msgspec.convert(row.value, data.Snapshot)
     tables = context.project.tables()
-    return all(tables.find(part.key) is not None for part in snapshot.parts)
+    stored = [*snapshot.parts, *([] if snapshot.versions is None else [snapshot.versions])]
+    return all(tables.find(table.key) is not None for table in stored)
 
 
 def load_snapshot(project: Project, identity: str) -> Snapshot:

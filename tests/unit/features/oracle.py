@@ -39,8 +39,9 @@ def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: bool
         if moment is None or None in key:
             found[spec.name] = None
             continue
-        past = sources[measure.source]
-        if apart and measure.source == plan.entity and not _held(plan, measure, row, past) and _brings(plan, measure):
+        every = sources[measure.source]
+        past = [one for one in every if in_force(one, moment)]
+        if apart and measure.source == plan.entity and not _held(plan, measure, row, every) and _brings(plan, measure):
             past = [*past, row]
         known = [
             (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None
@@ -50,6 +51,12 @@ def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: bool
         )
         found[spec.name] = _lookup(measure, same, moment) if spec.lookup else _window(plan, measure, same, moment)
     return found
+
+
+def in_force(row: Row, moment: datetime) -> bool:
+    """Whether a version of a row counts at a moment; rows without versions always do."""
+    begin, end, at = row.get("__from"), row.get("__until"), micros(moment - EPOCH)
+    return (begin is None or begin <= at) and (end is None or at < end)
 
 
 def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]) -> bool:

@@ -145,7 +145,8 @@ def _history(context: Context, plan: FeaturePlan, as_of: datetime | None) -> _Hi
 
 def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
     wanted = {field.name for field in plan.sources[name].fields}
-    return scan.select(one for one in scan.collect_schema().names() if one in wanted or one == "__row").collect()
+    wanted |= {"__row", "__from", "__until"}
+    return scan.select(one for one in scan.collect_schema().names() if one in wanted).collect()
 
 
 def _rows(
