@@ -6,7 +6,8 @@ to other engines; every compiler is held to the same cases (`testing.expressions
 - A null operand gives null, except in `is_null`, `fill_null`, `coalesce`, `when` (a null condition counts
   as false) and Kleene `and`/`or` (false and null is false, true or null is true).
 - Numbers are float64 or int64; `/` is always float. A result that is not finite (division by zero, log of
-  a negative number) is null, so that NaN never travels. `//` and `%` round towards minus infinity.
+  a negative number) is null, so that NaN never travels; so is a whole result that does not fit 64 bits. `//` and `%`
+  round towards minus infinity.
 - Times are UTC microseconds; a calendar part needs a zone, which defaults to UTC. Weekday is 1 (Monday) to 7.
 - `cast` to int truncates towards zero; text that is no number becomes null.
 """

@@ -19,6 +19,7 @@ from cumulant.features.kernel.ranges import Distinct, extremes, latest
 from cumulant.features.kernel.spread import deviations
 from cumulant.features.kernel.sums import Floats, PrefixSums, int_prefix
 from cumulant.features.kernel.timeline import Ints
+from cumulant.features.kernel.whole import WholeSums
 
 Flags = npt.NDArray[np.bool_]
 Numbers = Ints | Floats
@@ -71,8 +72,8 @@ class Values:
         return PrefixSums(floats(self.series)[self._order], own)
 
     @cached_property
-    def _int_sums(self) -> Ints:
-        return int_prefix(numbers(self.series)[self._order])
+    def _whole_sums(self) -> WholeSums:
+        return WholeSums(numbers(self.series)[self._order], None if self.own is None else numbers(self.own))
 
     @cached_property
     def _present(self) -> Numbers:
@@ -111,22 +112,21 @@ class Values:
         return counted if own is None else counted + own, None
 
     def total(self, ranges: Ranges) -> tuple[Numbers, Flags]:
+        """A sum of whole numbers that fits no int64 is null."""
         found = self.count(ranges)[0] > 0
         own = self.joins(ranges)
         if self.is_float:
             return self._sums.between(ranges.lo, ranges.hi, with_extra=own), found
-        summed = self._int_sums[ranges.hi] - self._int_sums[ranges.lo]
-        if own is not None and self.own is not None:
-            summed = summed + np.where(own, numbers(self.own), 0)
-        return summed, found
+        summed, fits = self._whole_sums.between(ranges.lo, ranges.hi, with_extra=own)
+        return summed, found if fits is None else found & fits
 
     def mean(self, ranges: Ranges) -> tuple[Floats, None]:
         """Over nothing, 0 / 0 is NaN and so null."""
-        count = self.count(ranges)[0]
+        count, own = self.count(ranges)[0], self.joins(ranges)
         with np.errstate(invalid="ignore"):
             if self.is_float:
-                return self._sums.means(ranges.lo, ranges.hi, count, with_extra=self.joins(ranges)), None
-            return self.total(ranges)[0] / count, None
+                return self._sums.means(ranges.lo, ranges.hi, count, with_extra=own), None
+            return self._whole_sums.floats(ranges.lo, ranges.hi, with_extra=own) / count, None
 
     def deviation(self, ranges: Ranges) -> tuple[Floats, None]:
         present, own = self.present_ranges(ranges), self.joins(ranges)

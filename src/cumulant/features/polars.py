@@ -158,6 +158,18 @@ def _numeric(function: Callable[..., pl.Expr]) -> Compiled:
     return compiled
 
 
+def _checked(function: Callable[..., pl.Expr]) -> Compiled:
+    """As `_numeric`; a whole result that does not fit 64 bits is null."""
+
+    def compiled(args: list[pl.Expr], kinds: list[Kind], options: Options, kind: Kind) -> pl.Expr:
+        if kind == "float":
+            return _numeric(function)(args, kinds, options, kind)
+        wide = (arg.cast(pl.Int128) for arg in args)
+        return function(*wide).cast(pl.Int64, strict=False)
+
+    return compiled
+
+
 def _whole(function: Callable[[pl.Expr], pl.Expr]) -> Compiled:
     """Rounding of floats; whole numbers stay as they are."""
 
@@ -273,11 +285,12 @@ def _concat(args: list[pl.Expr], kinds: list[Kind], options: Options, _kind: Kin
 
 def _seconds(args: list[pl.Expr], kinds: list[Kind], _options: Options, _kind: Kind) -> pl.Expr:
     later, earlier = (_as(arg, k, "time").cast(pl.Int64) for arg, k in zip(args, kinds, strict=True))
-    return _quotient((later - earlier).cast(pl.Float64), pl.lit(1e6))
+    return _quotient((later.cast(pl.Int128) - earlier.cast(pl.Int128)).cast(pl.Float64), pl.lit(1e6))
 
 
 def _shift(args: list[pl.Expr], kinds: list[Kind], options: Options, _kind: Kind) -> pl.Expr:
-    return (_as(args[0], kinds[0], "time").cast(pl.Int64) + cast("int", options["micros"])).cast(TIME)
+    wide = _as(args[0], kinds[0], "time").cast(pl.Int64).cast(pl.Int128)
+    return (wide + pl.lit(options["micros"], dtype=pl.Int128)).cast(pl.Int64, strict=False).cast(TIME)
 
 
 def _cast(args: list[pl.Expr], kinds: list[Kind], options: Options, _kind: Kind) -> pl.Expr:
@@ -305,19 +318,19 @@ def _number_of(text: pl.Expr, to: Kind) -> pl.Expr:
 
 
 _OPERATORS: dict[str, Compiled] = {
-    "add": _numeric(lambda a, b: a + b),
-    "sub": _numeric(lambda a, b: a - b),
-    "mul": _numeric(lambda a, b: a * b),
+    "add": _checked(lambda a, b: a + b),
+    "sub": _checked(lambda a, b: a - b),
+    "mul": _checked(lambda a, b: a * b),
     "div": _numeric(_quotient),
     "floordiv": lambda args, kinds, options, kind: (
         _numeric(lambda a, b: _quotient(a, b).floor())(args, kinds, options, kind)
         if kind == "float"
-        else _numeric(_floordiv)(args, kinds, options, kind)
+        else _checked(_floordiv)(args, kinds, options, kind)
     ),
     "mod": _mod,
     "pow": _numeric(lambda a, b: a.pow(b)),
-    "neg": _numeric(lambda a: -a),
-    "abs": _numeric(lambda a: a.abs()),
+    "neg": _checked(lambda a: a * -1),  # a 128-bit number has no negation of its own
+    "abs": _checked(lambda a: a.abs()),
     "sqrt": _numeric(lambda a: a.sqrt()),
     "log": _numeric(lambda a: a.log()),
     "log1p": _numeric(lambda a: a.log1p()),

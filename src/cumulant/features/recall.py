@@ -17,7 +17,8 @@ import numpy as np
 from cumulant.core.plan import Aggregation, DType
 from cumulant.features.kernel.ranges import Numbers
 from cumulant.features.kernel.sums import PrefixSums
-from cumulant.features.scalars import finite, wrap
+from cumulant.features.kernel.whole import exact_sum
+from cumulant.features.scalars import finite, whole
 from cumulant.features.state import Events, Slot, typecode
 
 _LONG = 512
@@ -71,11 +72,11 @@ class Recalled:
         return lo + int(found[-1]) if len(found) else -1
 
     def _whole(self, lo: int, hi: int) -> int:
-        """The sum of whole numbers, in 64 bits."""
+        """The sum of whole numbers, of any size."""
         if hi - lo <= _LONG or self._numbers is None:
             return sum(self.present(lo, hi))
         found = self._numbers[lo:hi]
-        return int((found if self.valid is None else found[self.valid[lo:hi]]).sum())
+        return exact_sum((found if self.valid is None else found[self.valid[lo:hi]]).astype(np.int64, copy=False))
 
     @cached_property
     def _sums(self) -> PrefixSums:
@@ -84,9 +85,9 @@ class Recalled:
         return PrefixSums(known.astype(np.float64, copy=False))
 
     def total(self, lo: int, hi: int, own: float | None) -> float:
-        """The sum with `own`, correctly rounded or nearly so."""
+        """The sum with `own`: exact of whole numbers, else correctly rounded or nearly so."""
         if not self.is_float:
-            return wrap(self._whole(lo, hi) + int(own or 0))
+            return self._whole(lo, hi) + int(own or 0)
         extra = [] if own is None else [own]
         if hi - lo > _LONG:
             past = float(self._sums.between(np.array([lo]), np.array([hi]))[0])
@@ -129,7 +130,7 @@ def _mean(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
         return None
     total = value.total(lo, hi, own)
     if math.isfinite(total):
-        return total / count
+        return float(total) / count
     return finite(math.fsum(number / 2.0**64 for number in _with(value, lo, hi, own)) / count * 2.0**64)
 
 
@@ -137,7 +138,7 @@ def _sum(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
     if not value.count(lo, hi) and own is None:
         return None
     total = value.total(lo, hi, own)
-    return finite(total) if value.is_float else total
+    return finite(total) if value.is_float else whole(int(total))
 
 
 def _count(value: Recalled, lo: int, hi: int, own: Any) -> int:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.features.dtypes import Kind, Options, leaf_kind, result, unify
-from cumulant.features.scalars import BLANKS, DAY, finite, float_of, int_of, truncated, wrap, zone_time
+from cumulant.features.scalars import BLANKS, DAY, finite, float_of, int_of, truncated, whole, zone_time
 
 #: A value inside: None, bool, int, float or str. Its type is settled when the tree is compiled.
 Value = Any
@@ -140,7 +140,7 @@ def _mod(a: float, b: float) -> float | None:
 
 
 def _int_floordiv(a: int, b: int) -> int | None:
-    return wrap(a // b) if b else None
+    return whole(a // b) if b else None
 
 
 def _int_mod(a: int, b: int) -> int | None:
@@ -296,12 +296,12 @@ def _calendar(function: Callable[[datetime], int]) -> Compiled:
 
 def _seconds(args: list[Evaluate], kinds: list[Kind], _options: Options, _kind: Kind) -> Evaluate:
     a, b = (_convert(arg, k, "time") for arg, k in zip(args, kinds, strict=True))
-    return _apply2(lambda later, earlier: float(wrap(later - earlier)) / 1e6, a, b)
+    return _apply2(lambda later, earlier: float(later - earlier) / 1e6, a, b)
 
 
 def _shift(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind) -> Evaluate:
     by = cast("int", options["micros"])
-    return _apply1(lambda value: wrap(value + by), _convert(args[0], kinds[0], "time"))
+    return _apply1(lambda value: whole(value + by), _convert(args[0], kinds[0], "time"))
 
 
 def _cast(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind) -> Evaluate:
@@ -317,15 +317,15 @@ def _cast(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind
 
 
 _OPERATORS: dict[str, Compiled] = {
-    "add": _numeric(lambda a, b: finite(a + b), lambda a, b: wrap(a + b)),
-    "sub": _numeric(lambda a, b: finite(a - b), lambda a, b: wrap(a - b)),
-    "mul": _numeric(lambda a, b: finite(a * b), lambda a, b: wrap(a * b)),
+    "add": _numeric(lambda a, b: finite(a + b), lambda a, b: whole(a + b)),
+    "sub": _numeric(lambda a, b: finite(a - b), lambda a, b: whole(a - b)),
+    "mul": _numeric(lambda a, b: finite(a * b), lambda a, b: whole(a * b)),
     "div": _numeric(_guarded(lambda a, b: a / b)),
     "floordiv": _numeric(_floordiv, _int_floordiv),
     "mod": _numeric(_mod, _int_mod),
     "pow": _numeric(_guarded(math.pow)),
-    "neg": _numeric(lambda a: -a, lambda a: wrap(-a)),
-    "abs": _numeric(abs, lambda a: wrap(abs(a))),
+    "neg": _numeric(lambda a: -a, lambda a: whole(-a)),
+    "abs": _numeric(abs, lambda a: whole(abs(a))),
     "sqrt": _numeric(_guarded(math.sqrt)),
     "log": _numeric(_guarded(math.log)),
     "log1p": _numeric(_guarded(math.log1p)),

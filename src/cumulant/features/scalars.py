@@ -21,9 +21,9 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def wrap(value: int) -> int:
-    """`value` in 64 bits, as the columns hold it."""
-    return value if -(2**63) <= value < 2**63 else (value + 2**63) % 2**64 - 2**63
+def whole(value: int) -> int | None:
+    """`value`, None where it does not fit 64 bits."""
+    return value if -(2**63) <= value < 2**63 else None
 
 
 def zone_time(micros: int, zone: ZoneInfo) -> datetime | None:
@@ -38,16 +38,14 @@ def zone_time(micros: int, zone: ZoneInfo) -> datetime | None:
 
 def truncated(value: float) -> int | None:
     """Towards zero; None outside 64 bits."""
-    whole = math.trunc(value)
-    return whole if -(2**63) <= whole < 2**63 else None
+    return whole(math.trunc(value))
 
 
 def int_of(text: str) -> int | None:
     """The whole number that a text is, or that its number is cut to; None for any other text."""
     stripped = text.strip(BLANKS)
     if _INT_TEXT.fullmatch(stripped):
-        whole = int(stripped) if len(stripped) < 64 else 2**63
-        return whole if -(2**63) <= whole < 2**63 else None
+        return whole(int(stripped)) if len(stripped) < 64 else None
     number = float_of(text)
     return None if number is None else truncated(number)
 

@@ -125,6 +125,8 @@ def aggregate(agg: str, values: list[Any]) -> Any:
     if agg in {"min", "max"}:
         found = min(values) if agg == "min" else max(values)
         return int(found) if isinstance(found, bool) else found
+    if agg == "sum" and all(isinstance(v, int) for v in values):
+        return sum(values) if -(2**63) <= sum(values) < 2**63 else None
     exact = [Fraction(v) for v in values]
     total = sum(exact, Fraction(0))
     if agg == "sum":

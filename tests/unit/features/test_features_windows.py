@@ -85,7 +85,7 @@ rows_of = st.fixed_dictionaries({
     "shop": st.sampled_from([1, 2, -3, None]),
     "at": moments,
     "amount": amounts,
-    "items": st.one_of(st.none(), st.integers(-3, 3)),
+    "items": st.one_of(st.none(), st.integers(-3, 3), st.sampled_from([2**62, 2**63 - 1, -(2**63), 17 * 10**17])),
     "label": st.sampled_from([True, False, None]),
     "word": st.sampled_from(["x", "y", "", None]),
     "done": moments,
