@@ -19,6 +19,7 @@ from cumulant.core.units import share
 from cumulant.data.batches import Batch, NewFile, new_rows, together
 from cumulant.data.distribution_distance import BLOCK, VALUE, Reference, distance_of, with_blocks
 from cumulant.data.parts import Workshop
+from cumulant.data.profile import power_of_two
 from cumulant.data.severity import of_batch, severity_of
 from cumulant.data.snapshot import BatchCheck, Snapshot
 from cumulant.data.spec import Range, RuleSpec
@@ -145,15 +146,22 @@ def mean_outside(values: Floats, limit: float, *, above: bool, spread: float) ->
     count = len(values)
     if count < (FEWEST if spread > 0 else FEWEST_ALONE):
         return 1.0
+    unit = _power_of(values)
+    values, limit, spread = values / unit, limit / unit, spread / unit
     gap = float(values.mean()) - limit if above else limit - float(values.mean())
     error = max(float(values.std(ddof=1)), spread) / math.sqrt(count)
     return float(stdtr(count - 1, -gap / error)) if error > 0 else float(gap <= 0)
 
 
+def _power_of(values: Floats) -> float:
+    return power_of_two(float(np.abs(values).max(initial=0.0)))
+
+
 def _mean(name: str, values: pl.Series, field: Field, bounds: Range, spread: float) -> Iterator[_Tested]:
     numbers = values.cast(pl.Float64).to_numpy()
     numbers = numbers[np.isfinite(numbers)]
-    shown = "" if field.personal or not len(numbers) else f" ({numbers.mean():.6g} over {len(numbers):,} values)"
+    mean = (numbers / (unit := _power_of(numbers))).mean() * unit if len(numbers) else 0.0
+    shown = "" if field.personal or not len(numbers) else f" ({mean:.6g} over {len(numbers):,} values)"
     for limit, word in ((bounds.min, "below"), (bounds.max, "above")):
         if limit is not None:
             p = mean_outside(numbers, limit, above=word == "above", spread=spread)

@@ -101,6 +101,10 @@ def _column(frame: pl.DataFrame, field: Field, row: dict[str, object]) -> Column
     nulls, distinct = int(str(row[f"nulls:{name}"])), int(str(row[f"distinct:{name}"]))
     points = row.get(f"quantiles:{name}")
     quantiles = tuple(float(value) for value in points if value is not None) if isinstance(points, list) else ()
+    low, high = _finite(row.get(f"min:{name}")), _finite(row.get(f"max:{name}"))
+    mean, std = _finite(row.get(f"mean:{name}")), _finite(row.get(f"std:{name}"))
+    if low is not None and high is not None and (mean is None or std is None):
+        mean, std = _moments_of_huge(frame[name], max(-low, high))
     return ColumnProfile(
         name=name,
         dtype=field.dtype,
@@ -108,13 +112,25 @@ def _column(frame: pl.DataFrame, field: Field, row: dict[str, object]) -> Column
         nulls=nulls,
         distinct=max(distinct - (nulls > 0), 0),
         personal=field.personal,
-        min=_finite(row.get(f"min:{name}")),
-        max=_finite(row.get(f"max:{name}")),
-        mean=_finite(row.get(f"mean:{name}")),
-        std=_finite(row.get(f"std:{name}")),
+        min=low,
+        max=high,
+        mean=mean,
+        std=std,
         quantiles=quantiles,
         top=_top(frame, field, distinct),
     )
+
+
+def _moments_of_huge(values: pl.Series, largest: float) -> tuple[float, float]:
+    """Mean and deviation of finite values whose sum or squares are beyond the range of floats."""
+    unit = power_of_two(largest)
+    scaled = values.filter(values.is_finite()).to_numpy() / unit
+    return float(scaled.mean()) * unit, float(scaled.std()) * unit
+
+
+def power_of_two(largest: float) -> float:
+    """By which values of this magnitude are near 1, so that their squares are finite; division by it loses nothing."""
+    return float(2.0 ** min(max(math.frexp(largest)[1], -1000), 1000))
 
 
 def _top(frame: pl.DataFrame, field: Field, distinct: int) -> tuple[TopValue, ...]:
@@ -170,16 +186,19 @@ def _merged(parts: Sequence[Profile], field: Field) -> ColumnProfile:
 
 def _moments(columns: Sequence[ColumnProfile]) -> tuple[float | None, float | None]:
     """Mean and deviation of the union (Chan, Golub and LeVeque's pairwise update)."""
+    filled = [
+        (column.rows - column.nulls, column.mean, column.std)
+        for column in columns
+        if column.mean is not None and column.std is not None and column.rows > column.nulls
+    ]
+    unit = power_of_two(max((max(abs(mean), std) for _, mean, std in filled), default=0.0))
     count, mean, squares = 0, 0.0, 0.0
-    for column in columns:
-        size = column.rows - column.nulls
-        if column.mean is None or column.std is None or size == 0:
-            continue
-        gap, total = column.mean - mean, count + size
-        squares += column.std**2 * size + gap**2 * count * size / total
+    for size, own_mean, own_std in filled:
+        gap, total = own_mean / unit - mean, count + size
+        squares += (own_std / unit) ** 2 * size + gap**2 * count * size / total
         mean += gap * size / total
         count = total
-    return (mean, math.sqrt(squares / count)) if count else (None, None)
+    return (mean * unit, math.sqrt(squares / count) * unit) if count else (None, None)
 
 
 def _pooled(columns: Sequence[ColumnProfile]) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you
 from cumulant.core.plan import DType
 from cumulant.core.units import moment, share
 from cumulant.data.casts import POLARS, Cast
+from cumulant.data.conditions import failing
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 
 _PRESENT, _ZONELESS, _MERGING = "__present:", "__zoneless:", "__merging:"
@@ -45,7 +46,8 @@ def compile_rules(
     for column, rule in spec.rules.items():
         if column in types:
             checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
-    return checks + [_condition(text, rule_compiler or _sql) for text in spec.table.where]
+    whole = {column for column, dtype in types.items() if dtype == "int"}
+    return checks + [_condition(text, rule_compiler, whole) for text in spec.table.where]
 
 
 def reading_marks(casts: list[Cast]) -> list[pl.Expr]:
@@ -177,20 +179,16 @@ def _pattern(pattern: str, column: str) -> str:
     return pattern
 
 
-def _sql(text: str) -> pl.Expr:
-    return pl.sql_expr(text)
-
-
-def _condition(text: str, compiler: RuleCompiler) -> RowCheck:
+def _condition(text: str, compiler: RuleCompiler | None, whole: set[str]) -> RowCheck:
     try:
-        holds = compiler(text)
+        breaks = failing(text, whole) if compiler is None else ~compiler(text)
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(
             f"the condition `{text}` cannot be understood",
             subject=text,
             hint="write a comparison of columns, such as arr_time >= dep_time",
         ) from error
-    return RowCheck(f"where:{text}", None, text, ~holds)
+    return RowCheck(f"where:{text}", None, text, breaks)
 
 
 def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, source: str, url: str) -> None:

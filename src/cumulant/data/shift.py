@@ -101,8 +101,8 @@ def _below(points: Sequence[float], edge: float) -> float:
         return 0.0
     if place > cells:
         return 1.0
-    low, high = points[place - 1], points[place]
-    return (place - 1 + (edge - low) / (high - low)) / cells
+    low, high = points[place - 1] / 2, points[place] / 2  # halves, whose difference is finite
+    return (place - 1 + (edge / 2 - low) / (high - low)) / cells
 
 
 def _steps(cumulative: Sequence[float]) -> list[float]:

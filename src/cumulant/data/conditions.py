@@ -1,0 +1,128 @@
+"""Conditions of `table.where`: SQL in which division by zero has no result and whole numbers do not wrap.
+
+Polars gives infinity for `1 / 0`, which every lower limit accepts, and computes whole numbers modulo 2**64. Here a row
+is refused where its condition is false, and where it is unknown only because of a division by zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+
+import polars as pl
+
+_TOKEN = re.compile(
+    r"\s+|--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`"
+    r"|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|\w+"
+    r"|<=>|->>|!~\*|!~~\*|~~\*|::|//|<=|>=|<>|!=|==|\|\||->|<<|>>|&&|!~~|~~|!~|~\*|\^@|@>|<@|.",
+    re.DOTALL,
+)
+_DIVISIONS, _DIVIDING_FUNCTIONS = frozenset({"/", "//", "%"}), frozenset({"DIV", "MOD"})
+_ARITHMETIC = frozenset({"+", "-", "*"})
+Tokens = Sequence[str]
+
+
+def failing(text: str, whole: Collection[str] = ()) -> pl.Expr:
+    """The rows that break the condition. `whole` names the columns of whole numbers.
+
+    Raises:
+        PolarsError: it is no expression of SQL.
+    """
+    plain = pl.sql_expr(text)  # what is wrong with it is reported of the text as written
+    tokens = _widened([token for token in _TOKEN.findall(text) if not _is_blank(token)], whole)
+    guarded = _guarded(tokens, "NULLIF({0}, 0)".format)
+    if guarded == tokens:
+        return ~(pl.sql_expr(" ".join(tokens)) if any("INT128" in token for token in tokens) else plain)
+    holds = pl.sql_expr(" ".join(guarded))
+    defined = _guarded(tokens, "(CASE WHEN ({0}) = 0 THEN 1 ELSE ({0}) END)".format)
+    return ~holds | (holds.is_null() & pl.sql_expr(" ".join(defined)).is_not_null())
+
+
+def _is_blank(token: str) -> bool:
+    return token.isspace() or token.startswith(("--", "/*"))
+
+
+def _widened(tokens: Tokens, whole: Collection[str]) -> list[str]:
+    """Columns of whole numbers beside + - * as 128-bit numbers; not where they count intervals of time."""
+    if any(token.upper() == "INTERVAL" for token in tokens):
+        return list(tokens)
+    result = []
+    for before, token, after in zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False):
+        is_column = _name(token) in whole and before != "." and after not in {"(", ".", "::"}
+        computed = is_column and (before in _ARITHMETIC or after in _ARITHMETIC)
+        result.append(f"CAST({token} AS INT128)" if computed else token)
+    return result
+
+
+def _name(token: str) -> str:
+    return token[1:-1] if token[:1] in {'"', "`"} else token
+
+
+def _guarded(tokens: Tokens, guard: Callable[[str], str]) -> list[str]:
+    """The tokens with `guard` around each divisor, also inside of divisors."""
+    result: list[str] = []
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        result.append(token)
+        at += 1
+        if token in _DIVISIONS:
+            end = _operand_end(tokens, at)
+            result.append(guard(" ".join(_guarded(tokens[at:end], guard))))
+            at = end
+        elif token.upper() in _DIVIDING_FUNCTIONS and at < len(tokens) and tokens[at] == "(":
+            end, comma = _closed(tokens, at), _comma(tokens, at)
+            if comma is None:
+                continue
+            divisor = guard(" ".join(_guarded(tokens[comma + 1 : end - 1], guard)))
+            result += ["(", *_guarded(tokens[at + 1 : comma], guard), ",", divisor, ")"]
+            at = end
+    return result
+
+
+def _operand_end(tokens: Tokens, at: int) -> int:
+    """Where the operand that begins at `at` ends: signs, a value, its casts."""
+    while at < len(tokens) and tokens[at] in {"+", "-"}:
+        at += 1
+    if at < len(tokens) and tokens[at].upper() == "CASE":
+        at = _case_end(tokens, at)
+    elif at < len(tokens) and tokens[at] == "(":
+        at = _closed(tokens, at)
+    else:
+        at += 1
+        while at + 1 < len(tokens) and tokens[at] == ".":
+            at += 2
+        at = _closed(tokens, at) if tokens[at : at + 1] == ["("] else at
+    while tokens[at : at + 1] == ["::"]:
+        at += 2
+        at = _closed(tokens, at) if tokens[at : at + 1] == ["("] else at
+    return min(at, len(tokens))
+
+
+def _closed(tokens: Tokens, at: int) -> int:
+    """The place after the parenthesis that closes the one at `at`."""
+    depth = 0
+    for place in range(at, len(tokens)):
+        depth += (tokens[place] == "(") - (tokens[place] == ")")
+        if depth == 0:
+            return place + 1
+    return len(tokens)
+
+
+def _case_end(tokens: Tokens, at: int) -> int:
+    depth = 0
+    for place in range(at, len(tokens)):
+        depth += (tokens[place].upper() == "CASE") - (tokens[place].upper() == "END")
+        if depth == 0:
+            return place + 1
+    return len(tokens)
+
+
+def _comma(tokens: Tokens, at: int) -> int | None:
+    """The comma between the two arguments of the call whose parenthesis opens at `at`."""
+    depth, commas = 0, []
+    for place in range(at, _closed(tokens, at)):
+        depth += (tokens[place] == "(") - (tokens[place] == ")")
+        if depth == 1 and tokens[place] == ",":
+            commas.append(place)
+    return commas[0] if len(commas) == 1 else None

@@ -1,0 +1,91 @@
+"""Numbers near the ends of their types: profiles, rules of batches and conditions that compute."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.core.plan import Field
+from cumulant.data.distribution import mean_outside
+from cumulant.data.profile import merge, profile
+from cumulant.data.shift import shifts
+
+FIELDS = (Field("x", "float"),)
+
+
+@pytest.mark.parametrize(
+    "parts", [[[1e300, 1e300], [1.0]], [[1.0], [-1e300, 1e300]], [[1.5e308, -1.5e308], [1.5e308]], [[1e200, 2e200]]]
+)
+def test_moments_of_huge_values_are_those_of_all_rows(parts):
+    profiles = [profile(pl.DataFrame({"x": part}), FIELDS) for part in parts]
+    for found, values in ((merge(profiles, FIELDS), list(itertools.chain(*parts))), (profiles[0], parts[0])):
+        scaled = np.array(values) / 2.0**1000
+        assert found["x"].mean == pytest.approx(scaled.mean() * 2.0**1000, rel=1e-12, abs=1e290)
+        assert found["x"].std == pytest.approx(scaled.std() * 2.0**1000, rel=1e-12)
+    moved = shifts(profiles[0], merge(profiles, FIELDS))
+    assert all(math.isfinite(shift.distance) for shift in moved)
+
+
+@pytest.mark.parametrize("huge", [1e300, -1.7e308])
+def test_a_column_of_huge_values_is_ingested_part_by_part(place, huge):
+    rows = "".join(f"{i},2024-01-0{1 + i % 5}T00:00:00Z,{huge}\n" for i in range(40))
+    place.write("in/a.csv", "id,at,x\n" + rows)
+    place.write("in/b.csv", "id,at,x\n99,2024-01-02T00:00:00Z,1.5\n")
+    rules = {"x": {"mean": {"min": -1e308 * 1.7, "max": 1e308 * 1.7}, "drift": 0.9, "shares": {"1.5": {"max": "90%"}}}}
+    spec = {"path": "in", "key": "id", "event_time": {"column": "at"}, "rules": rules}
+    first = place.ingest(**spec)
+    place.write("in/c.csv", "id,at,x\n100,2024-01-03T00:00:00Z,-1.7e308\n")
+    found = place.ingest(**spec, previous=first)
+    assert found.rows_passed == 42
+    assert math.isfinite(found.profile["x"].mean)
+
+
+def test_the_mean_of_huge_values_is_judged_as_that_of_small_ones():
+    values = np.random.default_rng(0).normal(1, 0.1, 400)
+    for scale in (1.0, 2.0**1020):
+        for limit, above in ((0.9, True), (1.004, True), (1.1, False)):
+            small = mean_outside(values, limit, above=above, spread=0.2)
+            assert mean_outside(values * scale, limit * scale, above=above, spread=0.2 * scale) == small
+
+
+COMPUTED = "id,total,count\n1,10,2\n2,10,0\n3,,0\n4,-10,0\n5,0,0\n"
+
+
+@pytest.mark.parametrize(
+    ("condition", "passed"),
+    [
+        ("total / count > 1", [1, 3]),
+        ("total / count < 100", [1, 3]),
+        ("total // count > 1", [1, 3]),
+        ("DIV(total, count) > 1", [1, 3]),
+        ("MOD(total, count) < 100", [1, 3]),
+        ("total % (count) < 1e9", [1, 3]),
+        ("total / (count / 2) > -1e9", [1, 3]),
+        ("(total - 1) / abs(count::int) > 1 and id > 0", [1, 3]),
+        ("count = 0 or total / count > 1", [1, 2, 3, 4, 5]),
+        ("case when count > 0 then total / count > 1 else true end", [1, 2, 3, 4, 5]),
+        ("1 / 0 > 1", []),
+        ('1 / "count" > 0', [1]),
+        ("total / case when count = 0 then 0 else count end >= .5", [1, 3]),
+        ("count <> 0 and total / count >= -1 and id is not null", [1]),
+        ("coalesce(total / count, 0) >= 0", [1, 2, 3, 4, 5]),
+        ("'a/b' = 'a/b' /* 1 / 0 */", [1, 2, 3, 4, 5]),
+    ],
+)
+def test_a_row_whose_condition_has_no_result_is_refused(place, condition, passed):
+    place.write("trips.csv", COMPUTED)
+    found = place.ingest(table={"where": [condition]}, quarantine=1)
+    assert [row[0] for row in place.rows(found, "id")] == passed
+
+
+@pytest.mark.parametrize(
+    "condition", ["price * pieces > 0", "price + price > 0", "(0 - price) - price < 0", "abs(price) * pieces > 0"]
+)
+def test_whole_numbers_of_a_condition_do_not_wrap(place, condition):
+    place.write("trips.csv", f"id,price,pieces\n1,{2**62},4\n2,{2**62},-4\n3,{-(2**63)},1\n")
+    found = place.ingest(table={"where": [condition]}, quarantine=1)
+    assert 1 in [row[0] for row in place.rows(found, "id")]
