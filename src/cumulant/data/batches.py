@@ -18,6 +18,7 @@ from cumulant.data.casts import casts, conform
 from cumulant.data.parts import RULE, PartFacts, Workshop
 from cumulant.data.schema import WIDER
 from cumulant.data.spec import Period, SourceSpec
+from cumulant.data.zones import to_local
 
 Kind = Literal["file", "added", "files", "period"]
 #: how a period is written, which tells it from all others
@@ -114,7 +115,7 @@ def period_of(spec: SourceSpec, *, default: Period) -> pl.Expr | None:
     if spec.time is None:
         return None
     form = _FORMS[spec.batch.period or default]
-    return pl.col(spec.time.column).dt.convert_time_zone(spec.time.zone or "UTC").dt.strftime(form)
+    return to_local(pl.col(spec.time.column), spec.time.zone or "UTC").dt.strftime(form)
 
 
 def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], shop: Workshop) -> bool:

@@ -19,6 +19,7 @@ from cumulant.core.plan import DType, Field
 from cumulant.data import date_text, number_text
 from cumulant.data.identifier_text import merging
 from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
+from cumulant.data.zones import to_utc
 
 UTC_MICROS = pl.Datetime("us", "UTC")
 POLARS: dict[DType, pl.DataType] = {
@@ -278,8 +279,7 @@ def _of_epoch(value: pl.Expr) -> pl.Expr:
 
 def _placed(local: pl.Expr, zone: str | None) -> pl.Expr:
     """A local time as UTC. Of a repeated hour the first is meant; a skipped hour does not exist: null."""
-    placed = local.dt.replace_time_zone(zone or "UTC", ambiguous="earliest", non_existent="null")
-    return placed.dt.convert_time_zone("UTC")
+    return to_utc(local, zone or "UTC")
 
 
 def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:

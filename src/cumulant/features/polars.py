@@ -14,6 +14,7 @@ import polars as pl
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.core.plan import DType
+from cumulant.data.zones import to_local, to_utc
 from cumulant.features.dtypes import Kind, Options, leaf_kind, resolve, result, unify
 from cumulant.features.scalars import BLANKS
 
@@ -42,18 +43,17 @@ def kind_of(dtype: pl.DataType) -> DType:
 def canonical(column: pl.Expr, dtype: pl.DataType, kind: Kind, zone: str | None = None) -> pl.Expr:
     """A raw column of type `dtype` in its inside type: no NaN or infinity, times in UTC microseconds, plain text.
 
-    A naive time is read in `zone` (UTC without it): of a repeated hour the first is taken, a skipped one is null.
+    A naive time, or the midnight of a date, is read in `zone` (UTC without it): of a repeated hour the first is taken,
+    a skipped one is null.
     """
     wanted = TYPES[kind]
     if dtype == wanted and kind != "float":
         return column
     if kind == "float":
         return finite(column.cast(pl.Float64))
-    if kind == "time" and isinstance(dtype, pl.Datetime):
-        if dtype.time_zone is None:
-            column = column.cast(pl.Datetime("us")).dt.replace_time_zone(
-                zone or "UTC", ambiguous="earliest", non_existent="null"
-            )
+    if kind == "time" and isinstance(dtype, (pl.Datetime, pl.Date)):
+        if isinstance(dtype, pl.Date) or dtype.time_zone is None:
+            return to_utc(column, zone or "UTC")
         return column.dt.convert_time_zone("UTC").cast(TIME)
     return column.cast(wanted, strict=False)
 
@@ -210,7 +210,7 @@ def _calendar(function: Callable[[pl.Expr], pl.Expr]) -> Compiled:
     def compiled(args: list[pl.Expr], kinds: list[Kind], options: Options, _kind: Kind) -> pl.Expr:
         value = _as(args[0], kinds[0], "time") if kinds[0] == "null" else args[0]
         if kinds[0] == "time":
-            value = value.dt.convert_time_zone(cast("str", options.get("zone", "UTC")))
+            value = to_local(value, cast("str", options.get("zone", "UTC")))
         return function(value).cast(pl.Int64)
 
     return compiled

@@ -230,6 +230,7 @@ CASES: tuple[Case, ...] = tuple(
         (call("day_of_year", "t", zone="UTC"), 69),
         (call("week", Moment(1356998400000000), zone="UTC"), 1),
         (call("week", Moment(1609459200000000), zone="UTC"), 53),
+        (call("hour", Moment(5695956000000000), zone=_PARIS), 12),
         (call("hour", None, zone="UTC"), None),
         (call("weekday", "d", zone=_NEW_YORK), 7),
         (call("year", "d", zone="UTC"), 2013),

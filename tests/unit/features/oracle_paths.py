@@ -1,0 +1,96 @@
+"""Every way to a feature's value against the oracle: offline, apart, served, as of a moment, advanced, two versions."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import oracle
+import polars as pl
+from oracle_worlds import HALF, Row, World
+
+from cumulant.core.plan import FeaturePlan
+from cumulant.features import OnlineFeatures, compute, materialize
+from cumulant.features.advance import advance
+from cumulant.testing import MemoryOnline
+
+
+@dataclass
+class Comparison:
+    """How many values were compared on each path, and those that differ: (path, seed, feature, ours, right)."""
+
+    compared: Counter[str] = field(default_factory=Counter)
+    mismatches: list[tuple[str, int, str, Any, Any]] = field(default_factory=list)
+
+    def add(self, path: str, world: World, ours: Sequence[Row], right: Sequence[Row]) -> None:
+        assert len(ours) == len(right)
+        for mine, expected in zip(ours, right, strict=True):
+            self.compared[path] += len(expected)
+            self.mismatches += [
+                (path, world.seed, name, mine[name], value)
+                for name, value in expected.items()
+                if not oracle.same(mine[name], value)
+            ]
+
+
+def compare(world: World, found: Comparison) -> None:
+    plan = world.plans[0]
+    asked = list(range(len(world.rows["new"])))
+    right = oracle.features(plan, world.rows, [world.rows["new"][i] for i in asked])
+    found.add("offline", world, compute(plan, world.frames()).to_dicts(), oracle.features(plan, world.rows))
+    apart = compute(plan, world.frames(), rows=world.frame("new"))
+    found.add("offline, rows apart", world, apart.to_dicts(), right)
+    store = MemoryOnline()
+    materialize(plan, world.frames(), store, table="t")
+    found.add("served", world, _served(plan, store, world, asked)[0], right)
+    _as_of(world, found)
+    _advanced(world, found)
+
+
+def _served(plan: FeaturePlan, store: MemoryOnline, world: World, asked: list[int]) -> tuple[list[Row], list[int]]:
+    """The answers, and which rows were answered in full."""
+    vectors = OnlineFeatures(plan, store, "t").vectors([world.sent("new", i) for i in asked])
+    rows = [{name: values[at] for name, values in vectors.columns.items()} for at in range(len(asked))]
+    return rows, [at for at in range(len(asked)) if vectors.late[at] is None]
+
+
+def _as_of(world: World, found: Comparison) -> None:
+    plan, rng = world.plans[0], random.Random(world.seed)
+    offset = timedelta(microseconds=plan.predict_at.offset_us)
+    moments = [None if (at := row[plan.predict_at.column]) is None else at + offset for row in world.rows["new"]]
+    known = sorted(moment for moment in moments if moment is not None)
+    as_of, since = rng.choice(known), known[0] + rng.randint(0, 4) * HALF
+    asked = [i for i, moment in enumerate(moments) if moment is not None and since <= moment <= as_of]
+    store = MemoryOnline()
+    materialize(plan, world.frames(), store, table="t", as_of=as_of, since=min(since, as_of))
+    right = oracle.features(plan, world.rows, [world.rows["new"][i] for i in asked])
+    found.add("served, as of a moment", world, _served(plan, store, world, asked)[0], right)
+
+
+def _advanced(world: World, found: Comparison) -> None:
+    """A snapshot of some rows; all others posted whole or in pieces, repeated, and corrected, which changes nothing."""
+    rng, told, order = random.Random(world.seed), dict[str, list[Row]](), dict[str, list[int]]()
+    store = MemoryOnline()
+    for name in ("tx", "other"):
+        told[name], order[name], kept = _told(world, name, rng)
+        order[name] = [*kept, *order[name]]
+    frames = {name: world.frame(name, order[name][: _cut(world, name)]) for name in order}
+    tables = {"t": world.plans[0], "second": world.plans[1]}
+    for table, plan in tables.items():
+        materialize(plan, frames, store, table=table)
+    writers = [OnlineFeatures(plan, store, table).writer() for table, plan in tables.items()]
+    for name, pieces in told.items():
+        for start in range(0, len(pieces), 7):
+            advance([writer for writer in writers if writer is not None], name, pieces[start : start + 7])
+    rows = {name: [world.rows[name][i] for i in at] for name, at in order.items()}
+    asked = list(range(len(world.rows["new"])))
+    for path, (table, plan) in zip(("advanced", "advanced, second version"), tables.items(), strict=True):
+        vectors = OnlineFeatures(plan, store, table).vectors([world.sent("new", i) for i in asked])
+        full = [at for at in asked if vectors.late[at] is None]
+        ours = [{name: values[at] for name, values in vectors.columns.items()} for at in full]
+        right = oracle.features(plan, rows, [world.rows["new"][at] for at in full])
+        found.add(path, world, ours, right)
