@@ -75,13 +75,18 @@ class Cast:
     merging: pl.Expr | None = None
 
 
-def conform(frame: pl.LazyFrame, fields: Sequence[Field]) -> pl.LazyFrame:
-    """A stored part under the snapshot's types; columns that it lacks are null."""
+def conform(frame: pl.LazyFrame, fields: Sequence[Field], *, exact: bool = False) -> pl.LazyFrame:
+    """A stored part under the snapshot's types; columns that it lacks are null.
+
+    Decimals are stored with all their digits and are floats here, unless `exact`.
+    """
     have, columns = frame.collect_schema(), []
     for field in fields:
         wanted = POLARS[field.dtype]
         if field.name not in have:
             columns.append(pl.lit(None, wanted).alias(field.name))
+        elif exact and field.dtype == "float" and have[field.name].is_decimal():
+            continue
         elif have[field.name] != wanted:
             columns.append(pl.col(field.name).cast(wanted))
     # added first and chosen after, for a selection of constants alone would have one row

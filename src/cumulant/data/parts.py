@@ -207,7 +207,7 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     marks = [f"__mark{index}" for index in range(len(every))]
     failed = [int(marked[mark].sum()) for mark in marks]
     rule = marked.select(_first_rule(every, marks)).to_series()
-    typed = marked.select(names)
+    typed = _with_decimals(marked.select(names), rows, plan)
     found = [
         PartCheck(rule=check.rule, column=check.column, text=check.text, failed=count)
         for check, count in zip(every, failed, strict=True)
@@ -220,6 +220,12 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     passed = typed.filter(rule.is_null()) if rule.null_count() != rule.len() else typed
     refused = _refused(rows, typed, rule, marked, reading)
     return _SortedOut(plan, passed, refused, tuple(found), widths)
+
+
+def _with_decimals(typed: pl.DataFrame, rows: pl.DataFrame, plan: Sequence[Cast]) -> pl.DataFrame:
+    """Decimals as they came: rules and profiles go by floats, keys and what is stored by all digits."""
+    exact = [cast.name for cast in plan if cast.dtype == "float" and rows.schema[cast.name].is_decimal()]
+    return typed.with_columns(rows.select(exact).get_columns())
 
 
 def _computed(frame: pl.LazyFrame, shop: Workshop) -> pl.DataFrame:

@@ -64,9 +64,12 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def profile(frame: pl.DataFrame, fields: Sequence[Field]) -> Profile:
-    """The profile of a part in one pass over its columns."""
+    """The profile of a part in one pass over its columns; decimals count as floats."""
     import polars as pl
 
+    frame = frame.with_columns(
+        pl.col(name).cast(pl.Float64) for name in frame.columns if frame[name].dtype.is_decimal()
+    )
     basics = [pl.col(field.name).null_count().alias(f"nulls:{field.name}") for field in fields]
     basics += [pl.col(field.name).approx_n_unique().alias(f"distinct:{field.name}") for field in fields]
     for field in fields:

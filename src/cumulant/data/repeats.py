@@ -29,10 +29,10 @@ def later_repeats(
     wanted = {*columns, *shop.spec.known_times, *(shop.spec.keys if shop.spec.on_repeat == "latest" else ())}
     rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop)
     if shop.spec.known_times or any(one.rows is not None for one in arrived):
-        frame = pl.concat(rows).sort(ARRIVED, KNOWN, PART, POSITION, nulls_last=True)
+        frame = pl.concat(rows, how="vertical_relaxed").sort(ARRIVED, KNOWN, PART, POSITION, nulls_last=True)
     else:
         order = sorted(range(len(parts)), key=lambda index: arrived[index].moment)
-        frame = pl.concat(rows[index] for index in order)
+        frame = pl.concat((rows[index] for index in order), how="vertical_relaxed")
     found = frame.filter(repeats_of(columns, shop.spec)).select(PART, POSITION).collect()
     return {int(str(part)): group[POSITION] for (part,), group in found.group_by(PART)}
 
@@ -40,9 +40,12 @@ def later_repeats(
 def located(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
 ) -> list[pl.LazyFrame]:
-    """These fields of each part, with the part, the position in it, arrival, and known time."""
+    """These fields of each part, with the part, the position in it, arrival, and known time.
+
+    Decimals have all their digits, so that a column of them may be float in another part.
+    """
     return [
-        conform(shop.tables.scan(part.rows), fields)
+        conform(shop.tables.scan(part.rows), fields, exact=True)
         .with_row_index(POSITION)
         .with_columns(
             pl.col(POSITION).cast(pl.Int64), pl.lit(index, pl.Int32).alias(PART), arrival.column, known_time(shop.spec)

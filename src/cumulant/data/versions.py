@@ -93,12 +93,13 @@ def _in_order(
         starts.append(starts[-1] + part.rows.rows)
     mark = pl.lit(value=False)
     if spec.deleted is not None:
-        mark = pl.col(spec.deleted.column).is_in(_typed(spec, fields, shop.source).implode()).fill_null(value=False)
+        values = _typed(spec, fields, shop.source)
+        mark = pl.col(spec.deleted.column).cast(values.dtype).is_in(values.implode()).fill_null(value=False)
     frames = [
         frame.with_columns((pl.col(POSITION) + start).alias(ROW), mark.alias(_MARK))
         for frame, start in zip(located(parts, arrived, fields, shop), starts, strict=False)
     ]
-    rows, keys = pl.concat(frames), list(spec.keys)
+    rows, keys = pl.concat(frames, how="vertical_relaxed"), list(spec.keys)
     several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
     several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
     found = rows.join(several, on=keys, how="semi").collect()

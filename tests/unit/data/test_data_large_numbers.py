@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -89,3 +90,34 @@ def test_whole_numbers_of_a_condition_do_not_wrap(place, condition):
     place.write("trips.csv", f"id,price,pieces\n1,{2**62},4\n2,{2**62},-4\n3,{-(2**63)},1\n")
     found = place.ingest(table={"where": [condition]}, quarantine=1)
     assert 1 in [row[0] for row in place.rows(found, "id")]
+
+
+DIGITS = [Decimal(text) for text in ("1234567890123456789.01", "1234567890123456789.02", "0.10")]
+
+
+def decimals(values, scale=2):
+    rows = {"id": pl.Series(values, dtype=pl.Decimal(38, scale)), "n": range(len(values))}
+    return pl.DataFrame(rows)
+
+
+def test_decimals_are_stored_with_all_digits_and_keys_by_them_stay_apart(place):
+    assert float(DIGITS[0]) == float(DIGITS[1]), "as floats the keys are one"
+    place.write("in/a.parquet", decimals([*DIGITS, DIGITS[0]]))
+    place.write("in/b.parquet", decimals([DIGITS[1] + 1, DIGITS[2]], scale=4))
+    rules = {"id": {"min": 0, "nulls": 0}}
+    found = place.ingest(path="in", key="id", quarantine=1, rules=rules, table={"where": ["id / 2 > 0"]})
+    assert [place.tables.scan(part).collect()["id"].to_list() for part in found.parts] == [DIGITS, [DIGITS[1] + 1]]
+    assert place.quarantine(found).select("__rule", "id").rows() == [
+        ("key:repeat", DIGITS[0]),
+        ("key:repeat", DIGITS[2]),
+    ]
+    assert place.rows(found, "id") == [*((float(value),) for value in DIGITS), (float(DIGITS[1] + 1),)]
+    assert found.profile["id"].min == 0.1
+    assert found.profile["id"].max == float(DIGITS[1] + 1)
+
+
+def test_decimals_beside_floats_are_compared_as_floats(place):
+    place.write("in/a.parquet", decimals(DIGITS[2:]))
+    place.write("in/b.csv", "id,n\n0.10,1\n0.11,1\n")
+    found = place.ingest(path="in", key="id", quarantine=1)
+    assert place.rows(found, "id") == [(0.1,), (0.11,)]
