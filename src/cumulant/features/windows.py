@@ -94,7 +94,8 @@ class GroupWindows:
         joins = times.is_not_null().to_numpy()
         key = list(dict.fromkeys((*self._source.key, *self._group.by)))
         if self._source.key:
-            joins &= ~_among(self._queries.select(key), self._past.select(key))
+            entered = entry_times(self._past, self._source, self._group.entry).is_not_null()
+            joins &= ~_among(self._queries.select(key), self._past.select(key).filter(entered))
         never = np.iinfo(np.int64).max
         return np.where(joins, numbers(times), never)[self._query_order]
 

@@ -7,7 +7,7 @@ here, in plain Python over lists of dicts whose times are datetimes.
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -20,14 +20,20 @@ Row = dict[str, Any]
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
-def features(plan: FeaturePlan, sources: dict[str, list[Row]], rows: list[Row] | None = None) -> list[Row]:
-    """Windows and lookups of `plan` for each row of the entity source, or of `rows` beside it."""
-    apart = rows is not None
+def features(
+    plan: FeaturePlan,
+    sources: dict[str, list[Row]],
+    rows: list[Row] | None = None,
+    *,
+    as_of: datetime | None = None,
+) -> list[Row]:
+    """Windows and lookups of `plan` for each row of the entity source, or of `rows` beside what it held `as_of`."""
     asked = sources[plan.entity] if rows is None else rows
-    return [_row(plan, sources, row, apart) for row in asked]
+    until = as_of or datetime.max.replace(tzinfo=UTC)
+    return [_row(plan, sources, row, None if rows is None else until) for row in asked]
 
 
-def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: bool) -> Row:
+def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: datetime | None) -> Row:
     at = row[plan.predict_at.column]
     moment = None if at is None else at + timedelta(microseconds=plan.predict_at.offset_us)
     found = {}
@@ -41,7 +47,8 @@ def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: bool
             continue
         every = sources[measure.source]
         past = [one for one in every if in_force(one, moment)]
-        if apart and measure.source == plan.entity and not _held(plan, measure, row, every) and _brings(plan, measure):
+        itself = apart is not None and measure.source == plan.entity and _brings(plan, measure)
+        if itself and not _held(plan, measure, row, [p for p in every if _entered(plan, measure, p, apart)]):
             past = [*past, row]
         known = [
             (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None
@@ -63,6 +70,11 @@ def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]
     names = [*plan.sources[plan.entity].key, *measure.by]
     mine = [row.get(name) for name in names]
     return bool(plan.sources[plan.entity].key) and None not in mine and any([p[n] for n in names] == mine for p in past)
+
+
+def _entered(plan: FeaturePlan, measure: Window | Lookup, row: Row, as_of: datetime | None) -> bool:
+    when = _enters(plan, measure, row)
+    return when is not None and as_of is not None and when <= as_of
 
 
 def _columns(measure: Window | Lookup) -> set[str]:
@@ -133,7 +145,8 @@ def aggregate(agg: str, values: list[Any]) -> Any:
         return total
     if agg == "mean":
         return total / len(exact)
-    mean = total / len(exact)
+    exact = [Fraction(float(v)) for v in values]  # deviations are of float64 values
+    mean = sum(exact, Fraction(0)) / len(exact)
     return _root(sum((v - mean) ** 2 for v in exact) / (len(exact) - 1))
 
 

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import oracle
-import polars as pl
 from oracle_worlds import HALF, Row, World
 
 from cumulant.core.plan import FeaturePlan
@@ -40,22 +39,21 @@ class Comparison:
 def compare(world: World, found: Comparison) -> None:
     plan = world.plans[0]
     asked = list(range(len(world.rows["new"])))
-    right = oracle.features(plan, world.rows, [world.rows["new"][i] for i in asked])
+    new = [world.rows["new"][i] for i in asked]
     found.add("offline", world, compute(plan, world.frames()).to_dicts(), oracle.features(plan, world.rows))
     apart = compute(plan, world.frames(), rows=world.frame("new"))
-    found.add("offline, rows apart", world, apart.to_dicts(), right)
+    found.add("offline, rows apart", world, apart.to_dicts(), oracle.features(plan, world.rows, new))
+    frames, rows = world.snapshot()
     store = MemoryOnline()
-    materialize(plan, world.frames(), store, table="t")
-    found.add("served", world, _served(plan, store, world, asked)[0], right)
+    materialize(plan, frames, store, table="t")
+    found.add("served", world, _served(plan, store, world, asked), oracle.features(plan, rows, new))
     _as_of(world, found)
     _advanced(world, found)
 
 
-def _served(plan: FeaturePlan, store: MemoryOnline, world: World, asked: list[int]) -> tuple[list[Row], list[int]]:
-    """The answers, and which rows were answered in full."""
+def _served(plan: FeaturePlan, store: MemoryOnline, world: World, asked: list[int]) -> list[Row]:
     vectors = OnlineFeatures(plan, store, "t").vectors([world.sent("new", i) for i in asked])
-    rows = [{name: values[at] for name, values in vectors.columns.items()} for at in range(len(asked))]
-    return rows, [at for at in range(len(asked)) if vectors.late[at] is None]
+    return [{name: values[at] for name, values in vectors.columns.items()} for at in range(len(asked))]
 
 
 def _as_of(world: World, found: Comparison) -> None:
@@ -65,27 +63,32 @@ def _as_of(world: World, found: Comparison) -> None:
     known = sorted(moment for moment in moments if moment is not None)
     as_of, since = rng.choice(known), known[0] + rng.randint(0, 4) * HALF
     asked = [i for i, moment in enumerate(moments) if moment is not None and since <= moment <= as_of]
-    store = MemoryOnline()
-    materialize(plan, world.frames(), store, table="t", as_of=as_of, since=min(since, as_of))
-    right = oracle.features(plan, world.rows, [world.rows["new"][i] for i in asked])
-    found.add("served, as of a moment", world, _served(plan, store, world, asked)[0], right)
+    store, (frames, rows) = MemoryOnline(), world.snapshot()
+    materialize(plan, frames, store, table="t", as_of=as_of, since=min(since, as_of))
+    right = oracle.features(plan, rows, [world.rows["new"][i] for i in asked], as_of=as_of)
+    found.add("served, as of a moment", world, _served(plan, store, world, asked), right)
 
 
 def _advanced(world: World, found: Comparison) -> None:
     """A snapshot of some rows; all others posted whole or in pieces, repeated, and corrected, which changes nothing."""
     rng, told, order = random.Random(world.seed), dict[str, list[Row]](), dict[str, list[int]]()
     store = MemoryOnline()
+    frames = {}
     for name in ("tx", "other"):
-        told[name], order[name], kept = _told(world, name, rng)
-        order[name] = [*kept, *order[name]]
-    frames = {name: world.frame(name, order[name][: _cut(world, name)]) for name in order}
+        kept, posted = _parted(world, name, rng)
+        told[name] = _pieces(world, name, posted, rng)
+        order[name] = [*kept, *dict.fromkeys(piece["__at"] for piece in told[name])]
+        frames[name] = world.frame(name, kept)
     tables = {"t": world.plans[0], "second": world.plans[1]}
     for table, plan in tables.items():
         materialize(plan, frames, store, table=table)
     writers = [OnlineFeatures(plan, store, table).writer() for table, plan in tables.items()]
     for name, pieces in told.items():
         for start in range(0, len(pieces), 7):
-            advance([writer for writer in writers if writer is not None], name, pieces[start : start + 7])
+            batch = [
+                {key: value for key, value in piece.items() if key != "__at"} for piece in pieces[start : start + 7]
+            ]
+            advance([writer for writer in writers if writer is not None], name, batch)
     rows = {name: [world.rows[name][i] for i in at] for name, at in order.items()}
     asked = list(range(len(world.rows["new"])))
     for path, (table, plan) in zip(("advanced", "advanced, second version"), tables.items(), strict=True):
@@ -94,3 +97,27 @@ def _advanced(world: World, found: Comparison) -> None:
         ours = [{name: values[at] for name, values in vectors.columns.items()} for at in full]
         right = oracle.features(plan, rows, [world.rows["new"][at] for at in full])
         found.add(path, world, ours, right)
+
+
+def _parted(world: World, source: str, rng: random.Random) -> tuple[list[int], list[int]]:
+    """The rows of the snapshot, and those that are posted. A posted row is known by its key, so that it has one."""
+    rows = [at for at in world.accepted(source) if world.raw[source][at]["id"] is not None]
+    cut = rng.randint(0, len(rows) // 2)
+    return rows[:cut], rows[cut:]
+
+
+def _pieces(world: World, source: str, posted: list[int], rng: random.Random) -> list[Row]:
+    pieces: list[Row] = []
+    for at in posted:
+        row = world.sent(source, at)
+        first = set(rng.sample(sorted(row), rng.choice([0, 0, 3, 6])))
+        parts = [set(row) - first, first] if first else [set(row)]
+        pieces += [{"id": row["id"], "__at": at} | {name: row[name] for name in row if name in part} for part in parts]
+    pieces += rng.sample(pieces, len(pieces) // 5)
+    rng.shuffle(pieces)
+    corrected = []
+    for piece in rng.sample(pieces, len(pieces) // 5):
+        other = world.sent(source, rng.choice(posted))
+        told = {name for name, value in world.sent(source, piece["__at"]).items() if value is not None}
+        corrected.append({**piece, **{name: other[name] for name in ("done", "amount", "items") if name in told}})
+    return pieces + corrected

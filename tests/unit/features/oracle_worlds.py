@@ -40,7 +40,14 @@ AMOUNTS = [
     1e9, 1e9 + 1e-3, 1e9 - 1e-3, 1e9 + 2e-3,
 ]  # fmt: skip
 ITEMS = [0, 1, -3, 2**62, 2**63 - 1, -(2**63), 17 * 10**17, -(17 * 10**17), None]
-PRICES = [Decimal("0.1"), Decimal("-0.2"), Decimal("1234567890.1234567891"), Decimal("1e9"), Decimal("1000000000.0000000001"), None]
+PRICES = [
+    Decimal("0.1"),
+    Decimal("-0.2"),
+    Decimal("1234567890.1234567891"),
+    Decimal("1e9"),
+    Decimal("1000000000.0000000001"),
+    None,
+]
 WORDS = ["x", "", "É", "E\u0301", "𝔘", None]
 TIMES = ("at", "done", "asked")
 PLAIN: dict[str, Any] = {
@@ -95,6 +102,17 @@ class World:
     def frames(self) -> dict[str, pl.DataFrame]:
         return {name: self.frame(name) for name in ("tx", "other")}
 
+    def snapshot(self) -> tuple[dict[str, pl.DataFrame], dict[str, list[Row]]]:
+        """The frames of accepted rows, and the rows."""
+        places = {name: self.accepted(name) for name in ("tx", "other")}
+        frames = {name: self.frame(name, at) for name, at in places.items()}
+        return frames, {name: [self.rows[name][i] for i in at] for name, at in places.items()}
+
+    def accepted(self, source: str) -> list[int]:
+        """The rows that a snapshot would hold: of repeated keys the first."""
+        keys = [row["id"] for row in self.raw[source]]
+        return [at for at, key in enumerate(keys) if key is None or keys.index(key) == at]
+
     def sent(self, source: str, at: int) -> Row:
         """A row as a caller sends it: as JSON holds it."""
         raw, row = self.raw[source][at], self.rows[source][at]
@@ -120,7 +138,10 @@ def world(seed: int, rows: int = 24) -> World:
 
 def _plans(rng: random.Random, zone: str | None) -> tuple[FeaturePlan, FeaturePlan]:
     fields = tuple(Field(name, dtype, zone=zone if dtype == "time" else None) for name, dtype in DTYPES.items())
-    known = {"items": KnownAt(column="done"), "label": KnownAt(delay_us=to_micros(ERAS["epoch"] + rng.choice([0, 2]) * HALF))}
+    known = {
+        "items": KnownAt(column="done"),
+        "label": KnownAt(delay_us=to_micros(ERAS["epoch"] + rng.choice([0, 2]) * HALF)),
+    }
     sources = {name: Source(name, ("id",), "at", fields, known) for name in ("tx", "other")}
     column, offset = rng.choice([("at", 0), ("at", -2), ("at", 2), ("asked", 1)])
     at = PredictAt(column, offset * HALF // timedelta(microseconds=1))
