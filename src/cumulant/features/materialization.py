@@ -182,7 +182,7 @@ class _Filling:
         seen = np.flatnonzero(self._seen(group, timeline))
         if not len(seen):
             return
-        order, codes, moments = timeline.order[seen], timeline.codes[seen], timeline.times[seen]
+        order, codes, moments = timeline.order[seen], timeline.keys[seen], timeline.times[seen]
         self.events += len(order)
         self.newest = max(int(moments.max()), self.newest if self.newest is not None else int(moments.max()))
         starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
@@ -201,7 +201,7 @@ class _Filling:
         seen: Flags = timeline.times > self._since - group.span_us
         if group.unlimited:
             after = np.ones(len(timeline), dtype=np.bool_)
-            after[:-1] = (timeline.codes[1:] != timeline.codes[:-1]) | (timeline.times[1:] > self._since)
+            after[:-1] = (timeline.keys[1:] != timeline.keys[:-1]) | (timeline.times[1:] > self._since)
             seen |= after
         return seen
 

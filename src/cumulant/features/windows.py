@@ -44,10 +44,10 @@ class GroupWindows:
             self._timeline = self._events(event_codes)
         query_codes = np.where(found, query_codes, int(query_codes.max(initial=0)) + 1)
         self._query_order = grouped_order(query_codes, moments)
-        self._codes, self._times = query_codes[self._query_order], moments[self._query_order]
+        self._times = moments[self._query_order]
         self._found = found[self._query_order]
         self._all_found = bool(found.all())
-        self._keys = self._timeline.keys(self._codes)
+        self._keys = self._timeline.find(query_codes[self._query_order])
         self._hi = self._timeline.until(self._keys, self._times)
         self._own_times = self._own_entries() if apart else None
         self._values: dict[int, Values] = {}
@@ -101,10 +101,7 @@ class GroupWindows:
 
     def _range(self, span_us: int | None) -> Ranges:
         """The events of each query known in (t - span, t]; without a span, all up to t."""
-        if span_us is None:
-            lo = self._timeline.starts(self._keys)
-        else:
-            lo = self._timeline.until(self._keys, self._times - span_us)
+        lo = self._keys.starts if span_us is None else self._timeline.until(self._keys, self._times - span_us)
         own = None
         if self._own_times is not None:
             own = self._found & (self._own_times <= self._times)
@@ -118,7 +115,8 @@ class GroupWindows:
             if self._own_times is not None:
                 own = evaluated(node, self._queries, kinds(self._plan.request)).gather(self._query_order)
             series = evaluated(node, self._past, kinds(self._source.fields))
-            self._values[slot] = Values(series, timeline.order, own, event_keys=timeline.codes, query_keys=self._codes)
+            keys = self._keys.numbers
+            self._values[slot] = Values(series, timeline.order, own, event_keys=timeline.keys, query_keys=keys)
         return self._values[slot]
 
     def _result(self, name: str, measure: Window | Lookup, ranges: Ranges) -> pl.Series:

@@ -78,11 +78,44 @@ def test_ranges_of_a_timeline(scale: int) -> None:
     codes, times, query_codes, moments = random_group(1)
     times, moments = times * scale, moments * scale
     line = Timeline(codes * 1000, times)
-    keys = line.keys(query_codes * 1000)
-    hi, starts = line.until(keys, moments), line.starts(keys)
+    keys = line.find(query_codes * 1000)
+    hi = line.until(keys, moments)
     for q in range(len(moments)):
         same = [i for i in range(400) if codes[i] == query_codes[q] and times[i] <= moments[q]]
-        assert line.order[starts[q] : hi[q]].tolist() == sorted(same, key=lambda i: (times[i], i))
+        assert line.order[keys.starts[q] : hi[q]].tolist() == sorted(same, key=lambda i: (times[i], i))
+
+
+class Counted(np.ndarray):
+    """An array that counts how many of its values are picked."""
+
+    picked = 0
+
+    def __getitem__(self, at: object) -> object:
+        if isinstance(at, np.ndarray):
+            Counted.picked += len(at)
+        return np.asarray(self)[at]
+
+
+@pytest.mark.parametrize(("keys", "year"), [(100, 365), (20_000, 365), (20_000, 365 * 290), (20_000, 1)])
+def test_a_search_costs_the_same_for_any_number_of_keys_and_length_of_time(keys: int, year: int) -> None:
+    """20,000 keys over 290 years do not fit into one integer with their times; ten events a key take four steps."""
+    codes = np.arange(keys * 10, dtype=np.int64) % keys
+    times = np.random.default_rng(5).integers(0, year * 86_400_000_000, len(codes))
+    line = Timeline(codes, times)
+    found = line.find(line.keys)
+    line.times, Counted.picked = line.times.view(Counted), 0
+    hi = line.until(found, np.asarray(line.times))
+    assert Counted.picked == len(codes) * 4
+    assert (hi == np.arange(len(codes)) + 1).all()  # no two of a key's times are equal
+
+
+def test_keys_are_numbered_without_gaps_whatever_their_codes() -> None:
+    """Else a key and a value of it, joined into one number, would not fit 64 bits."""
+    line = Timeline(np.array([2**60, 7, 2**60, -3, 7]), np.array([5, 4, 3, 2, 1]))
+    assert line.keys.tolist() == [0, 1, 1, 2, 2]
+    assert line.find(np.array([-3, 0, 7, 2**60, 2**61])).numbers.tolist() == [0, -1, 1, 2, -1]
+    nothing = Timeline(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    assert nothing.until(nothing.find(np.array([1, 2])), np.array([3, 4])).tolist() == [0, 0]
 
 
 def test_order_is_by_key_then_time_then_position() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 _BITS = 62
+#: so many queries are looked up at once that what is needed for them stays in the processor's cache
+_CHUNK = 1 << 16
 
 
 def is_sorted(values: Ints) -> bool:
@@ -36,57 +40,66 @@ def grouped_order(codes: Ints, times: Ints) -> Ints:
     return packed if in_time is None else in_time[packed]
 
 
+class Keys(NamedTuple):
+    """The keys of queries: their numbers (-1 for one without events), and where their sorted events begin and end."""
+
+    numbers: Ints
+    starts: Ints
+    ends: Ints
+
+
 class Timeline:
     """Events of one group of windows, sorted by (key, time, position in the source).
 
-    `order` holds the position in the source of each sorted event. `codes` number the keys from 0; times are
-    microseconds, or any integers.
+    `order` holds the position in the source of each sorted event. `keys` numbers their keys from 0 without gaps; times
+    are microseconds, or any integers.
     """
 
     def __init__(self, codes: Ints, times: Ints, positions: Ints | None = None) -> None:
         order = grouped_order(codes, times)
         self.order: Ints = order if positions is None else positions[order]
-        self.codes: Ints = codes[order]
         self.times: Ints = times[order]
-        self._first = int(times.min()) if len(times) else 0
-        length = int(times.max()) - self._first if len(times) else 0
-        top = int(self.codes[-1]) if len(codes) else 0
-        #: where key and time do not fit one integer together, times are replaced by their ranks
-        self._ranks: Ints | None = None
-        if bits(length + 2) + bits(top + 1) > _BITS:
-            self._ranks = np.unique(self.times)
-            length = len(self._ranks)
-        self._length = length
-        self._shift = bits(length + 2)
-        self._top = top
-        offsets = self.times - self._first + 1 if self._ranks is None else self._ranked(self.times)
-        offsets |= self.codes << self._shift
-        self._packed: Ints = offsets
+        codes = codes[order]
+        begins = np.ones(len(codes), dtype=np.bool_)
+        np.not_equal(codes[1:], codes[:-1], out=begins[1:])
+        heads = np.flatnonzero(begins)
+        self.keys: Ints = np.cumsum(begins) - 1
+        self._codes = codes[heads]
+        self._bounds: Ints = np.append(heads, len(codes))
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def _ranked(self, moments: Ints) -> Ints:
-        assert self._ranks is not None
-        return np.searchsorted(self._ranks, moments, side="right")
+    def find(self, codes: Ints) -> Keys:
+        """The keys with these codes, which are quick to find where they are sorted."""
+        at = np.searchsorted(self._codes, codes)
+        absent = at == len(self._codes)
+        absent[~absent] = self._codes[at[~absent]] != codes[~absent]
+        starts = self._bounds[at]
+        ends = np.where(absent, starts, self._bounds[np.minimum(at + 1, len(self._codes))])
+        return Keys(np.where(absent, -1, at), starts, ends)
 
-    def keys(self, codes: Ints) -> Ints:
-        """Codes in the form that `until` and `starts` search for; one outside those of the timeline stands last."""
-        return np.minimum(codes, self._top + 1) << self._shift
+    def until(self, keys: Keys, moments: Ints) -> Ints:
+        """For each key and moment, how many sorted events stand before the first one of the key that is later.
 
-    def until(self, keys: Ints, moments: Ints) -> Ints:
-        """For each key and moment, how many sorted events stand before the first one that is later.
-
-        Quick where the queries are sorted by key and moment.
+        A bisection within the events of each key, so that neither the number of keys nor the length of time counts.
+        Quick where the queries are sorted by key.
         """
-        if self._ranks is None:
-            needles = np.clip(moments, self._first - 1, self._first + self._length)
-            needles -= self._first - 1
-        else:
-            needles = self._ranked(moments)
-        needles |= keys
-        return np.searchsorted(self._packed, needles, side="right")
+        result = np.empty(len(moments), dtype=np.int64)
+        for start in range(0, len(moments), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            result[part] = _bisected(self.times, keys.starts[part], keys.ends[part], moments[part])
+        return result
 
-    def starts(self, keys: Ints) -> Ints:
-        """For each key, where its events begin."""
-        return np.searchsorted(self._packed, keys, side="left")
+
+def _bisected(times: Ints, starts: Ints, ends: Ints, moments: Ints) -> Ints:
+    """For each range [start, end) of sorted times, the position after its last one that is not after the moment."""
+    at = starts.copy()
+    step = 1 << bits(int((ends - starts).max(initial=0))) - 1
+    while step and len(times):
+        further = at + step
+        inside = further <= ends
+        inside &= times[np.minimum(further, len(times)) - 1] <= moments
+        at += inside * step
+        step >>= 1
+    return at
