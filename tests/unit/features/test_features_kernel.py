@@ -22,18 +22,33 @@ MAGNITUDES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(hnp.arrays(np.float64, st.integers(1, 30), elements=MAGNITUDES), st.data())
-def test_sums_of_any_floats_are_right_to_the_last_digits(values: np.ndarray, data: st.DataObject) -> None:
+TIES = st.builds(
+    lambda sign, digits, exponent: sign * math.ldexp(digits, exponent),
+    st.sampled_from([1, -1]),
+    st.sampled_from([0, 1, 3, 2**52, 2**52 + 1, 2**53 - 1]),
+    st.sampled_from([-160, -107, -106, -54, -53, -52, 0, 1, 53, 54, 106, 900]),
+)
+
+
+def rounded(number: Fraction) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+@settings(max_examples=400, deadline=None)
+@given(hnp.arrays(np.float64, st.integers(1, 30), elements=MAGNITUDES | TIES), st.data())
+def test_sums_of_any_floats_are_correctly_rounded(values: np.ndarray, data: st.DataObject) -> None:
+    """So that a sum does not depend on the other values that its prefix sums were made with."""
     lo = data.draw(st.integers(0, len(values)))
     hi = data.draw(st.integers(lo, len(values)))
-    found = float(PrefixSums(values).between(np.array([lo]), np.array([hi]))[0])
-    right = sum((Fraction(float(v)) for v in values[lo:hi]), Fraction(0))
-    room = abs(right) * Fraction(1, 2**51)
-    if math.isinf(found):  # from half a step above the greatest float on, which it may miss by as much as any sum
-        assert abs(right) + room >= Fraction(2) ** 1024 * (1 - Fraction(1, 2**54))
-    else:
-        assert abs(Fraction(found) - right) <= room
+    right = rounded(sum((Fraction(float(v)) for v in values[lo:hi]), Fraction(0)))
+    assert float(PrefixSums(values).between(np.array([lo]), np.array([hi]))[0]) == right
+    others = np.concatenate((values, np.ones(data.draw(st.sampled_from([0, 1000, 70_000])))))
+    own = data.draw(MAGNITUDES)
+    extra = PrefixSums(others, np.array([own])).between(np.array([lo]), np.array([hi]), with_extra=np.array([True]))
+    assert float(extra[0]) == rounded(sum((Fraction(float(v)) for v in values[lo:hi]), Fraction(own)))
 
 
 def test_one_huge_value_does_not_spoil_what_follows() -> None:
@@ -65,6 +80,20 @@ def test_a_repeated_value_has_no_deviation_at_all() -> None:
     assert (
         deviations(values, np.zeros(21, dtype=np.int64), lo, hi, own=np.zeros(10), with_own=none).tolist() == [0.0] * 10
     )
+
+
+@pytest.mark.parametrize("other", [1.0, 1e-300, 1e160, 1e300])
+def test_a_deviation_does_not_depend_on_other_keys(other: float) -> None:
+    rng = np.random.default_rng(6)
+    for level in (1e-300, 1.0, 1e250):
+        values = rng.normal(3, 1, 40) * level
+        lo, hi = np.arange(30), np.arange(30) + 9
+        none, empty = np.zeros(30, dtype=bool), np.zeros(30)
+        alone = deviations(values, np.zeros(40, np.int64), lo, hi, own=empty, with_own=none)
+        both = np.concatenate((values, rng.normal(0, 1, 3000) * other))
+        starts = np.repeat([0, 40], [40, 3000])
+        assert deviations(both, starts, lo, hi, own=empty, with_own=none).tolist() == alone.tolist()
+        assert alone == pytest.approx([np.std(values[at : at + 9] / level, ddof=1) * level for at in range(30)])
 
 
 def random_group(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -16,6 +16,8 @@ from cumulant.features.kernel.timeline import Ints
 #: below this share of the sum of squares, the difference has lost more than six digits
 _LOST = 1e-6
 _CHUNK = 1 << 20
+#: a value that is so many times as far off as all of its key is not summed with their squares
+_FAR = 2.0**20
 Flags = npt.NDArray[np.bool_]
 
 
@@ -28,32 +30,41 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     if not len(values):
         return np.full(len(lo), np.nan)  # nothing but the queries' own values, one each
     count = hi - lo + with_own
-    unit = _unit(values, own)
-    values, own = values / unit, own / unit
-    centre = values[starts]  # the first value of each key: near enough, and never out of range
-    own_centre = centre[np.minimum(lo, len(values) - 1)]
-    off, own_off = values - centre, np.where(with_own, own - own_centre, 0.0)
-    scale = _unit(off, own_off)
-    off, own_off = off / scale, own_off / scale
+    keys = _numbered(starts)
+    at = np.minimum(lo, len(values) - 1)
+    centre, unit = values[starts], _exponents(values, starts, keys)
+    off = np.ldexp(values, -unit) - np.ldexp(centre, -unit)
+    scale = _exponents(off, starts, keys)
+    off = np.ldexp(off, -scale)
+    with np.errstate(over="ignore", invalid="ignore"):
+        own_off = np.ldexp(np.ldexp(own, -unit[at]) - np.ldexp(centre, -unit)[at], -scale[at])
+        far = with_own & ~(np.abs(own_off) < _FAR)
+    own_off = np.where(with_own & ~far, own_off, 0.0)
     totals = PrefixSums(off, own_off).between(lo, hi, with_extra=with_own)
     squares = PrefixSums(off * off, own_off * own_off).between(lo, hi, with_extra=with_own)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         rest = squares - totals * totals / count
-        result: Floats = np.sqrt(np.maximum(rest, 0.0) / (count - 1)) * scale
+        result: Floats = np.ldexp(np.sqrt(np.maximum(rest, 0.0) / (count - 1)), (scale + unit)[at])
     constant = _constant(values, lo, hi, own, with_own)
     result[constant] = 0.0
     result[count < 2] = np.nan
-    lost = np.flatnonzero((rest <= squares * _LOST) & ~constant & (count >= 2))
+    lost = np.flatnonzero(((rest <= squares * _LOST) | far) & ~constant & (count >= 2))
     if len(lost):
         result[lost] = _two_pass(values, lo[lost], hi[lost], own[lost], with_own[lost])
-    result *= unit
     return result
 
 
-def _unit(*arrays: Floats) -> float:
-    """A power of two that brings the largest magnitude near 1, so that squares neither overflow nor vanish."""
-    largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays)
-    return float(2.0 ** min(max(int(np.frexp(largest)[1]), -1000), 1000))
+def _numbered(starts: Ints) -> Ints:
+    """The number of each value's key, from where the values of its key begin."""
+    return np.cumsum(starts == np.arange(len(starts))) - 1
+
+
+def _exponents(values: Floats, starts: Ints, keys: Ints) -> Ints:
+    """For each value the power of two that brings the largest magnitude of its key near 1, so that squares neither
+    overflow nor vanish; no other key counts.
+    """
+    largest = np.maximum.reduceat(np.abs(values), np.unique(starts))
+    return np.frexp(largest)[1].astype(np.int64)[keys]
 
 
 def _constant(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: Flags) -> Flags:

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 _LIMIT = 62
 #: a limb must be exact as a float, so that a higher one of opposite sign cancels it exactly
 _DIGITS = 52
+#: whole numbers up to it are floats
+_EXACT = 1 << 53
 #: so many limbs are joined without a thought to overflow
 _FEW = 8
 _ENOUGH = 2.0**100
@@ -75,31 +77,66 @@ class PrefixSums:
         return limbs
 
     def _joined(self, limbs: list[Ints], *, lowered: int = 0) -> Floats:
-        """Limbs, the coarsest first, as one float each: carries are moved up, then they are added from the top.
-        The result is smaller by 2**lowered.
+        """Limbs, the coarsest first, as one float each, smaller by 2**lowered: the correctly rounded sum.
 
-        The value so far is exact while it is below 2**53 units and exact enough above, even where it is negative
-        and the rest nearly cancels it.
+        So it is the same whatever other values the prefix sums were made with. Carries are moved up, so that all limbs
+        but the top one are in [0, 2**step), then they are added from the top.
         """
         for at in range(len(limbs) - 1, 0, -1):
             carry = limbs[at] >> self._step
             limbs[at - 1] += carry
             limbs[at] -= carry << self._step
-        total = limbs[0].astype(np.float64)
-        exponent = np.full(len(total), self._exponent - self._step - lowered) if len(limbs) > _FEW else None
-        for limb in limbs[1:]:
-            finer = total * 2.0**self._step + limb
+        top = self._exponent - self._step - lowered
+        if int(np.abs(limbs[0]).max(initial=0)) > _EXACT:
+            carry = limbs[0] >> self._step
+            limbs[:1] = [carry, limbs[0] - (carry << self._step)]
+            top += self._step
+        total = _Rounded(limbs[0].astype(np.float64), self._step)
+        exponent = np.full(len(total.value), top) if len(limbs) > _FEW else None
+        for at, limb in enumerate(limbs[1:], 2):
             if exponent is None:
-                total = finer
+                total.add(limb, last=at == len(limbs))
                 continue
-            small = np.abs(total) < _ENOUGH  # above, what follows is beyond the digits of a float
+            small = np.abs(total.value) < _ENOUGH  # above, what follows is beyond the digits of a float
             exponent -= np.where(small, self._step, 0)
-            total = np.where(small, finer, total)
+            total.add(limb, last=at == len(limbs), where=small)
         with np.errstate(over="ignore"):  # a sum beyond the range of floats is infinite, which callers make null
             if exponent is not None:
-                scaled: Floats = np.ldexp(total, exponent)
+                scaled: Floats = np.ldexp(total.value, exponent)
                 return scaled
-            return _scaled(total, self._exponent - self._step * len(limbs) - lowered)
+            return _scaled(total.value, top - self._step * (len(limbs) - 1))
+
+
+class _Rounded:
+    """Whole numbers as floats, to which digits are added below until one does not fit; then all are rounded once.
+
+    A number that was rounded down from the middle between two floats takes the upper one if anything follows.
+    """
+
+    def __init__(self, value: Floats, step: int) -> None:
+        self.value = value
+        self._step = step
+        self._full = np.zeros(len(value), dtype=np.bool_)
+        self._middle = np.zeros(len(value))
+
+    def add(self, limb: Ints, *, last: bool, where: npt.NDArray[np.bool_] | None = None) -> None:
+        """`value * 2**step + limb`; not multiplied, and nothing but rounded, except `where`."""
+        digits = limb.astype(np.float64)
+        if self._middle.any():
+            self.value = np.where(limb > 0, self.value + self._middle, self.value)
+            self._middle[limb > 0] = 0.0
+        scale = 2.0**self._step if where is None else np.where(where, 2.0**self._step, 1.0)
+        above = self.value * scale
+        adds = ~self._full if where is None else where & ~self._full
+        total = np.where(adds, above + digits, above) if self._full.any() or where is not None else above + digits
+        self.value = total
+        if last:
+            return
+        self._middle *= scale
+        lost = np.where(adds, digits - (total - above), 0.0)  # exact, as `above` has more digits (Dekker's sum)
+        up = np.nextafter(total, np.inf) - total
+        self._middle = np.where((lost > 0) & (2 * lost == up), up, self._middle)
+        self._full |= lost != 0.0
 
 
 def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:
