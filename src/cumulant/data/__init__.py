@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from cumulant.data.given import as_fields, not_prepared, reading
     from cumulant.data.ingestion import ingest
     from cumulant.data.judge import told, warnings_of
+    from cumulant.data.listed_file import ListedFile, listed_files
     from cumulant.data.listing import find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
-    from cumulant.data.partitions import partition_of, with_folders, with_partition
+    from cumulant.data.partitions import with_folders
     from cumulant.data.prepare import prepare_digest
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
@@ -55,11 +56,12 @@ _HOMES = {
     "given": ("as_fields", "not_prepared", "reading"),
     "ingestion": ("ingest",),
     "judge": ("told", "warnings_of"),
+    "listed_file": ("ListedFile", "listed_files"),
     "listing": ("find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
-    "partitions": ("partition_of", "with_folders", "with_partition"),
+    "partitions": ("with_folders",),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
     "row_rules": ("request_rules", "unchecked_rules"),
@@ -90,6 +92,7 @@ __all__ = [
     "ColumnProfile",
     "Contract",
     "EventTime",
+    "ListedFile",
     "Piece",
     "Profile",
     "Proposal",
@@ -116,11 +119,11 @@ __all__ = [
     "infer",
     "ingest",
     "list_files",
+    "listed_files",
     "mask",
     "mask_frame",
     "moved",
     "not_prepared",
-    "partition_of",
     "personal_columns",
     "prepare_digest",
     "preview",
@@ -144,7 +147,6 @@ __all__ = [
     "unchecked_rules",
     "warnings_of",
     "with_folders",
-    "with_partition",
 ]
 
 

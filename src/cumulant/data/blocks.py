@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from cumulant.core.errors import DataError, missing_part
 
@@ -69,7 +70,7 @@ def opened(raw: IO[bytes]) -> IO[bytes]:
     if begin.startswith(_GZIP):
         return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
     if begin.startswith(_BZIP2) and begin[-1:].isdigit():  # a header of text may begin with BZh too
-        return bz2.BZ2File(raw)
+        return io.BufferedReader(_Bzip2(raw))
     if begin != _ZSTD:
         return raw
     try:
@@ -77,6 +78,33 @@ def opened(raw: IO[bytes]) -> IO[bytes]:
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "pyarrow", "serve") from None
     return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")  # type: ignore[no-any-return]
+
+
+class _Bzip2(io.RawIOBase):
+    """Streams of bzip2 behind each other, unpacked; `bz2.BZ2File` takes bytes after them for nothing."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._inner, self._rest = raw, bz2.BZ2Decompressor(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises OSError for bytes that are not bzip2, and EOFError where the last stream does not end."""
+        while True:
+            if self._inner.eof:
+                self._rest = self._inner.unused_data or self._raw.read(_SAMPLE)
+                if not self._rest:
+                    return 0
+                self._inner = bz2.BZ2Decompressor()
+            elif self._inner.needs_input and not self._rest:
+                self._rest = self._raw.read(_SAMPLE)
+                if not self._rest:
+                    raise EOFError
+            content, self._rest = self._inner.decompress(self._rest, len(buffer)), b""
+            if content:
+                buffer[: len(content)] = content
+                return len(content)
 
 
 def _header(begin: bytes) -> tuple[bytes, bytes]:

@@ -90,7 +90,7 @@ def ingest(
     declaration = _declaration(spec, prepare.digest if prepare else None)
     listing = None if frame is not None else list_files(spec, source=name, root=root, files=files)
     known = None if force else previous
-    inputs = [of_frame(frame, name)] if listing is None else of_files(listing.files, spec, root, files, known)
+    inputs = [of_frame(frame, name)] if listing is None else of_files(listing, spec, root, files, known)
     parts = _parts(inputs, shop, declaration, progress)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")

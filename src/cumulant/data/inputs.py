@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import file_digest
 from cumulant.data.csv_text import Table
-from cumulant.data.listing import shown
-from cumulant.data.partitions import Partition, partition_of, with_partition
+from cumulant.data.listed_file import ListedFile, listed_files
+from cumulant.data.listing import TYPED, Listing, file_kind
+from cumulant.data.partitions import Partition
 from cumulant.data.snapshot import Snapshot, content_digest
-from cumulant.data.sources import frame_digest, read_table
+from cumulant.data.sources import frame_digest
 from cumulant.data.spec import SourceSpec
 from cumulant.data.user_frames import to_polars
-from cumulant.ports.files import FileInfo, Files
+from cumulant.ports.files import Files
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,18 @@ def of_frame(frame: object, name: str) -> Input:
     return Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
 
 
-def of_files(
-    listed: Sequence[FileInfo], spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None
-) -> list[Input]:
+def of_files(listing: Listing, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[Input]:
     """The source's files. One whose stamp is as last time is not opened."""
     known = {(file.url, file.stamp): file for file in previous.files} if previous else {}
     inputs = []
-    for info in listed:
-        url, partition = shown(info.url, root), partition_of(info.url, spec, root=root)
-        seen = known.get((url, info.stamp))
-        sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
-        guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
-
-        def rows(
-            texts: Collection[str], info: FileInfo = info, url: str = url, partition: Partition = partition
-        ) -> Table:
-            table = read_table(files.fetch(info), url, spec, texts=texts)
-            return with_partition(table, partition, spec, texts=texts, url=url)
-
-        inputs.append(Input(url, sha256, info.bytes, info.stamp, guessed, rows, partition))
+    for file in listed_files(listing, spec, root=root, files=files):
+        seen = known.get((file.url, file.info.stamp))
+        sha256 = seen.sha256 if seen is not None else file_digest(file.fetch())
+        guessed = file_kind(file.url, spec) not in TYPED
+        rows = partial(_rows, file, spec)
+        inputs.append(Input(file.url, sha256, file.info.bytes, file.info.stamp, guessed, rows, file.partition))
     return inputs
+
+
+def _rows(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Table:
+    return file.read(spec, texts=texts)

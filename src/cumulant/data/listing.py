@@ -16,8 +16,12 @@ _COMPRESSIONS = (".gz", ".zst", ".bz2")
 SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".orc": "orc",
     **{f"{text}{packed}": kind for text, kind in _TEXTS.items() for packed in ("", *_COMPRESSIONS)},
 }
+FORMATS = "parquet, orc, csv or jsonl"
+#: formats whose files say the type of each column
+TYPED = ("parquet", "orc")
 _NAMED = 3
 
 
@@ -50,7 +54,7 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Li
         raise DataError(
             f"source {source}: {spec.path} holds no file in a known format, but {names_of(skipped, root)}",
             subject=source,
-            hint="write them as Parquet, CSV or JSON lines, or set format: parquet, csv or jsonl if they are",
+            hint=f"write them as Parquet, ORC, CSV or JSON lines, or set format: {FORMATS} if they are",
         )
     if not matches:
         raise DataError(
@@ -106,5 +110,5 @@ def _hidden(url: str) -> bool:
 
 
 def file_kind(url: str, spec: SourceSpec) -> str | None:
-    """`parquet`, `csv` or `jsonl`, as declared or as the file's name says; None where neither does."""
+    """The format, as declared or as the file's name says; None where neither does."""
     return SUFFIXES.get(suffix(url)) if spec.format == "auto" else spec.format

@@ -61,10 +61,10 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
     """
     import pyarrow.parquet as pq
 
-    most = size(limit) if limit is not None else int(_SHARE * machine_memory())
+    most = memory_limit(limit)
     refuse_encrypted(path, url)
     with path.open("rb") as stream:
-        _check(footer_bytes(stream) * _FOOTER, most, url)
+        refuse_above(footer_bytes(stream) * _FOOTER, most, url)
         described = list(chunks(stream, url))  # before the engine, which takes 700 bytes for a chunk of three bytes
     with utf8(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         values, encoded, doubtful = 0, Counter[int](), []
@@ -72,13 +72,18 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
             values += one.fixed + (one.stored if one.text else 0)
             encoded[one.group] += 0 if one.text else one.stored
             needed = values + max(encoded.values())
-            _check(needed, most, url)
+            refuse_above(needed, most, url)
             if one.text and needed + one.bound() > most:
                 doubtful.append(one)
         needed = values + max(encoded.values(), default=0)
         for one in doubtful:
             needed += _repeated(path, file, stream, one, most - needed)
-            _check(needed, most, url)
+            refuse_above(needed, most, url)
+
+
+def memory_limit(limit: str | None) -> int:
+    """The most bytes that one file may take when it is read: `limit` (such as `8GiB`), or half of the machine's."""
+    return size(limit) if limit is not None else int(_SHARE * machine_memory())
 
 
 def no_memory(url: str) -> DataError:
@@ -242,7 +247,8 @@ def _dictionary(array: Any) -> Any:
     return next((part for part in found if part is not None), None)
 
 
-def _check(needed: int, most: int, url: str) -> None:
+def refuse_above(needed: int, most: int, url: str) -> None:
+    """Raises DataError where a file needs more bytes than it may."""
     if needed > most:
         raise DataError(
             f"{url} takes more than {most / 2**30:,.3g} GiB when it is read: the largest that one file may take",

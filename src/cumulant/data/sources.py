@@ -17,17 +17,20 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError
+from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import opened
 from cumulant.data.csv_text import DialectError, Table, read_csv
-from cumulant.data.listing import file_kind, suffix
+from cumulant.data.listing import FORMATS, file_kind, suffix
+from cumulant.data.orc_file import read_orc
 from cumulant.data.parquet_footer import utf8
-from cumulant.data.parquet_memory import no_memory, refuse_large
+from cumulant.data.parquet_memory import refuse_large
 from cumulant.data.records import LINE
 from cumulant.data.spec import SourceSpec
 
 _COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
-#: a compressed text may be this many times as long as its file; below `_SMALL` bytes any number of times
-_EXPANSION, _SMALL = 200, 256 << 20
+#: a compressed text may be this many times as long as its file; below `_SMALL` bytes any number of times. A line counts
+#: as so many bytes more, which its row takes at least
+_EXPANSION, _SMALL, _LINE = 200, 256 << 20, 60
 _BLOCK = 4 << 20
 
 
@@ -73,10 +76,12 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         if path.stat().st_size == 0:
             raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         if kind == "parquet":
-            with whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
+            with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
                 refuse_large(path, url, spec.memory)
             with utf8(url):
                 table = Table(pl.read_parquet(path, glob=False))
+        elif kind == "orc":
+            table = Table(read_orc(path, url, spec.memory))
         elif kind == "csv":
             table = _csv_table(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
@@ -85,7 +90,7 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
             raise DataError(
                 f"{url}: cannot tell its format from its name",
                 subject=url,
-                hint="save it as CSV or Parquet, or set format: parquet, csv or jsonl in the source's declaration",
+                hint=f"save it as CSV or Parquet, or set format: {FORMATS} in the source's declaration",
             )
     if not table.rows.width:
         raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
@@ -144,19 +149,6 @@ def _broken_compression(url: str) -> DataError:
     return DataError(f"{url} is damaged or cut off ({kind})", subject=url, hint="copy or write it again")
 
 
-@contextmanager
-def whole_parquet(said: str, url: str) -> Iterator[None]:
-    """What pyarrow raises for bytes that it cannot read, as a DataError that says `said`."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except pa.ArrowMemoryError as error:
-        raise no_memory(url) from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(said, subject=url, hint="copy or write it again") from error
-
-
 def _damage(url: str, text: str) -> DataError:
     """What an engine's message means. Its own text is not repeated, for it may quote values."""
     if "utf-8" in text:
@@ -184,10 +176,11 @@ def _content(path: Path, url: str) -> bytes:
     with path.open("rb") as raw, opened(raw) as stream:
         if stream is raw:
             return raw.read()
-        limit, content = max(_SMALL, _EXPANSION * path.stat().st_size), bytearray()
+        limit, content, lines = max(_SMALL, _EXPANSION * path.stat().st_size), bytearray(), 0
         while block := stream.read(_BLOCK):
             content += block
-            if len(content) > limit:
+            lines += block.count(b"\n")
+            if len(content) + _LINE * lines > limit:
                 raise DataError(
                     f"{url} expands to more than {_EXPANSION} times its size",
                     subject=url,

@@ -13,7 +13,7 @@ Answer = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
 Severity = Literal["warn", "fail"]
 Period = Literal["hour", "day", "week", "month"]
-Format = Literal["auto", "parquet", "csv", "jsonl"]
+Format = Literal["auto", "parquet", "orc", "csv", "jsonl"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
 DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
@@ -280,8 +280,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     memory: Annotated[
         str | None,
         Meta(
-            description="The most memory that one Parquet file may take when it is read, such as `8GiB`. Default: half "
-            "of the machine's."
+            description="The most memory that one Parquet or ORC file may take when it is read, such as `8GiB`. "
+            "Default: half of the machine's."
         ),
     ] = None
     keep: Annotated[

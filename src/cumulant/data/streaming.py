@@ -10,13 +10,15 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
+from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks
 from cumulant.data.csv_text import DialectError, Table
 from cumulant.data.listing import file_kind
+from cumulant.data.orc_file import OrcFile, frame_of
 from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
 from cumulant.data.partitions import Partition, with_folders, with_partition
-from cumulant.data.sources import readable, text_table, whole_parquet
+from cumulant.data.sources import readable, text_table
 from cumulant.data.spec import SourceSpec
 
 _BUFFER = 1 << 20
@@ -51,10 +53,10 @@ class Stream:
         with readable(url):
             if path.stat().st_size == 0:
                 raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
-        self._parquet = _Parquet(path, url) if kind == "parquet" else None
+        self._engine = _engine(kind, path, url)
         self._csv = kind == "csv"
         self._partition = partition
-        head = self._parquet.empty() if self._parquet else self._first_rows()
+        head = self._engine.empty() if self._engine else self._first_rows()
         self._own = frozenset(head.columns)
         self.head = self._placed(head)
 
@@ -64,11 +66,11 @@ class Stream:
         Raises:
             DataError: the file is damaged; names the row group of a Parquet file.
         """
-        if self._parquet is None:
+        if self._engine is None:
             pieces = self._texts(done)
         else:
             own = None if columns is None else [name for name in columns if name in self._own]
-            pieces = self._parquet.pieces(self._rows, own, skip=sum(done))
+            pieces = self._engine.pieces(self._rows, own, skip=sum(done))
         return (piece._replace(rows=self._placed(piece.rows)) for piece in pieces)
 
     def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -127,7 +129,7 @@ class _Parquet:
         except ModuleNotFoundError as error:
             raise missing_part(error.name or "pyarrow", "serve") from None
         self._path, self._url = path, url
-        with utf8(url), whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
+        with utf8(url), arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
             refuse_encrypted(path, url)
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
             names = self._file.schema_arrow.names
@@ -135,7 +137,7 @@ class _Parquet:
             raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
 
     def empty(self) -> pl.DataFrame:
-        return _frame(self._file.schema_arrow.empty_table())
+        return frame_of(self._file.schema_arrow.empty_table())
 
     def pieces(self, rows: int, columns: Sequence[str] | None, *, skip: int) -> Iterator[Piece]:
         import pyarrow as pa
@@ -151,11 +153,11 @@ class _Parquet:
             count += batch.num_rows
             while count >= rows:
                 whole = pa.Table.from_batches(held)
-                yield Piece(_frame(whole.slice(0, rows)), first, (first + rows) / total)
+                yield Piece(frame_of(whole.slice(0, rows)), first, (first + rows) / total)
                 held = whole.slice(rows).to_batches()
                 count, first = count - rows, first + rows
         if count:
-            yield Piece(_frame(pa.Table.from_batches(held)), first, 1.0)
+            yield Piece(frame_of(pa.Table.from_batches(held)), first, 1.0)
 
     def _batches(self, rows: int, columns: Sequence[str] | None, skip: int) -> Iterator[Any]:
         meta, before = self._file.metadata, 0
@@ -172,7 +174,7 @@ class _Parquet:
 
     def _group(self, number: int, before: int, size: int, rows: int, columns: Sequence[str] | None) -> Iterator[Any]:
         said = f"{self._url}: row group {number} (rows {before + 1:,} to {before + size:,}) is damaged"
-        with whole_parquet(said, self._url):
+        with arrow_errors(said, self._url):
             found = self._file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
             seen = 0
             for batch in found:
@@ -182,7 +184,35 @@ class _Parquet:
             raise DataError(said, subject=self._url, hint="copy or write the file again")
 
 
-def _frame(table: Any) -> pl.DataFrame:
-    found = pl.from_arrow(table)
-    assert isinstance(found, pl.DataFrame)
-    return found
+def _engine(kind: str, path: Path, url: str) -> _Parquet | _Orc | None:
+    """What reads a file in a format of columns; None for text."""
+    if kind == "parquet":
+        return _Parquet(path, url)
+    return _Orc(path, url) if kind == "orc" else None
+
+
+class _Orc:
+    """Stripes of an ORC file, read some rows at a time."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._file = OrcFile(path, url)
+
+    def empty(self) -> pl.DataFrame:
+        return frame_of(self._file.schema.empty_table())
+
+    def pieces(self, rows: int, columns: Sequence[str] | None, *, skip: int) -> Iterator[Piece]:
+        """A piece ends with the batch in which it has `rows` rows, or as many bytes as a piece may take."""
+        import pyarrow as pa
+
+        held: list[Any] = []
+        count, first, total = 0, 0, max(1, self._file.rows)
+        for batch in self._file.batches(columns, rows=rows):
+            held.append(batch)
+            count += batch.num_rows
+            if count < rows and sum(one.nbytes for one in held) < MOST_BYTES:
+                continue
+            if first >= skip:
+                yield Piece(frame_of(pa.Table.from_batches(held)), first, (first + count) / total)
+            held, count, first = [], 0, first + count
+        if count and first >= skip:
+            yield Piece(frame_of(pa.Table.from_batches(held)), first, 1.0)

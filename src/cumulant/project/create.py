@@ -19,12 +19,12 @@ from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.elapsed import Elapsed
 from cumulant.project.inspection import Inspection, inspect_table
 from cumulant.project.layers import FILE, folder_name
-from cumulant.project.sources import RoutedFiles
 from cumulant.project.staging import new_folder, target_folder
+from cumulant.project.table_sample import read_sample
 from cumulant.project.templates import Created, write_schema
 
 if TYPE_CHECKING:
-    from cumulant.data import RuleSpec, SourceSpec, Table
+    from cumulant.data import RuleSpec, SourceSpec
 
 __all__ = ["Created", "create_from", "create_from_frame"]
 
@@ -59,12 +59,14 @@ def create_from(
     parent = Path(directory).absolute()
     root = target_folder(name, parent)
     path = _reference(str(file), root)
-    table, known, notes = _read(str(file), drivers)
-    raw = table.rows
-    found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key), known=known, quoted=table.quoted)
+    sample = read_sample(str(file), drivers or Drivers.installed())
+    raw = sample.rows
+    found = inspect_table(
+        raw, path=path, target=target, time=time, key=_columns(key), known=sample.spec, quoted=sample.quoted
+    )
     with new_folder(name, parent) as content:
         _write(content, found, target, name=folder_name(root))
-    return Created(root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *notes, *found.notes))
+    return Created(root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *sample.notes, *found.notes))
 
 
 def create_from_frame(
@@ -118,39 +120,6 @@ def _reference(file: str, root: Path) -> str:
     if path.is_absolute():
         return str(path)
     return Path(os.path.relpath(Path.cwd() / path, root)).as_posix()
-
-
-def _read(file: str, drivers: Drivers | None) -> tuple[Table, SourceSpec, list[str]]:
-    """The first files' rows, what had to be declared to read them, and notes on that."""
-    from cumulant.data import (
-        SourceSpec,
-        describe_malformed,
-        list_files,
-        partition_of,
-        read_any,
-        skipped_warnings,
-        with_partition,
-    )
-
-    known = drivers or Drivers.installed()
-    here = Path.cwd()
-    files = RoutedFiles(here, lambda url: known.client(url, "files"))
-    spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
-    listing = list_files(spec, source=Path(file).name or file, root=here, files=files)
-    found = listing.files
-    first = found[-1]
-    partition = partition_of(first.url, spec, root=here)
-    table, spec = read_any(files.fetch(first), first.url, spec)
-    table = with_partition(table, partition, spec, texts=(), url=first.url)
-    notes = [f"of {len(found)} files, the last one was looked at: {first.url}"] if len(found) > 1 else []
-    notes += [f"warning: {warning}" for warning in skipped_warnings(listing, here)]
-    if spec.separator != ",":
-        notes.append(f"fields are separated by {yaml_text(spec.separator)}")
-    if spec.encoding != "utf-8":
-        notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
-    if table.malformed is not None:
-        notes.append(f"warning: {describe_malformed(table)} and will go to quarantine")
-    return table, spec, notes
 
 
 def _write(folder: Path, found: Inspection, target: str, *, name: str) -> None:

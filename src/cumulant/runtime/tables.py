@@ -54,12 +54,10 @@ def _read(
     listing = data.list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
     for warning in data.skipped_warnings(listing, Path.cwd()):
         warn(f"warning: {warning}")
-    for one in listing.files:
-        partition = data.partition_of(one.url, spec, root=Path.cwd())
-        table, spec = data.read_any(files.fetch(one), one.url, spec)
-        table = data.with_partition(table, partition, spec, texts=(), url=one.url)
+    for one in data.listed_files(listing, spec, root=Path.cwd(), files=files):
+        table, spec = one.read_any(spec)
         if like is not None:
-            table = data.with_folders(table, spec, url=one.url)
+            table = data.with_folders(table, spec, url=one.info.url)
         refuse(table, one.url)
         frames.append(table.rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec

@@ -114,34 +114,34 @@ def test_a_file_may_write_the_value_of_its_folder_otherwise(place, folder, value
 
 
 def test_files_that_are_skipped_are_named(place):
-    for name in ("a.csv", "b.orc", "c.csv.xz", "d.xlsx", "e.avro", "_SUCCESS", ".c.crc", "_log/x.orc"):
+    for name in ("a.csv", "b.avro", "c.csv.xz", "d.xlsx", "e.avro", "_SUCCESS", ".c.crc", "_log/x.avro"):
         place.write(f"trips/{name}", "n\n1\n")
     found = place.ingest(path="trips")
     (warning,) = warnings_of(found)
     assert warning.startswith("4 files are not read, ")
-    assert warning.endswith("trips/b.orc, trips/c.csv.xz, trips/d.xlsx and 1 more")
+    assert warning.endswith("trips/b.avro, trips/c.csv.xz, trips/d.xlsx and 1 more")
     assert place.ingest(path="trips/a.csv").warnings == ()
 
 
 def test_a_folder_without_a_readable_file_is_refused_with_their_names(place):
-    for name in ("b.orc", "d.xlsx"):
+    for name in ("b.avro", "d.xlsx"):
         place.write(f"trips/{name}", "n\n1\n")
-    with pytest.raises(DataError, match=r"no file in a known format, but trips/b\.orc, trips/d\.xlsx") as caught:
+    with pytest.raises(DataError, match=r"no file in a known format, but trips/b\.avro, trips/d\.xlsx") as caught:
         place.ingest(path="trips")
     assert "Parquet" in caught.value.hint
 
 
 def test_files_of_rows_to_predict_that_are_skipped_are_named(tmp_path, monkeypatch):
-    for name in ("a=1/x.csv", "a=2/x.csv", "b.orc"):
+    for name in ("a=1/x.csv", "a=2/x.csv", "b.avro"):
         (tmp_path / "rows" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "rows" / name).write_text("n\n1\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
     found = read_table("rows", progress=lambda text, share=None: said.append(text))
     assert found.select("n", "a").rows() == [(1, 1), (1, 2)]
-    assert ["b.orc" in text for text in said] == [True]
+    assert ["b.avro" in text for text in said] == [True]
     proposed = propose("rows")
-    assert any("b.orc" in note for note in proposed.notes)
+    assert any("b.avro" in note for note in proposed.notes)
 
 
 def daily(place, *numbers, rows=10):

@@ -157,7 +157,7 @@ def test_a_header_that_begins_as_bzip2_is_text(place):
 
 
 def test_a_text_that_expands_beyond_any_table_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_SMALL", 1 << 20)
+    monkeypatch.setattr(sources, "_SMALL", 16 << 20)
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b"id,km\n" + b"1,2\n" * 250_000))
     assert read(path, "a.csv.gz", SourceSpec(path="a.csv.gz")).height == 250_000

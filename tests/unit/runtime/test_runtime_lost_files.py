@@ -38,6 +38,6 @@ def test_files_as_they_were_once_are_no_reason_to_lose_later_ones(tmp_path: Path
         again = validate(loaded, principal=who)
         assert any("b.csv" in warning for warning in warnings_of(again.snapshots["rows"]))
         assert again.snapshots["rows"].rows_in == 1
-        (tmp_path / "rows/c.orc").write_bytes(b"ORC")
+        (tmp_path / "rows/c.avro").write_bytes(b"ORC")
         skipped = validate(loaded, principal=who).snapshots["rows"]
-        assert any("c.orc" in warning for warning in warnings_of(skipped))
+        assert any("c.avro" in warning for warning in warnings_of(skipped))

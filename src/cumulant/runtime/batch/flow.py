@@ -23,7 +23,7 @@ from cumulant.runtime.batch.work import Prepared, answer
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import Piece, Stream
+    from cumulant.data import ListedFile, Piece, Stream
     from cumulant.ports.files import FileInfo
     from cumulant.serving.rules import Fault
 
@@ -60,13 +60,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Input(NamedTuple):
-    info: FileInfo
+    file: ListedFile
     path: Path
     #: share of all bytes before this file, and of this file
     before: float
     share: float
-    #: columns that the names of its folders hold
-    partition: tuple[tuple[str, str | None], ...] = ()
 
 
 class _Place(NamedTuple):
@@ -131,10 +129,9 @@ def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_In
     found = listing.files
     _refuse_inside(request, found)
     total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
-    for info in found:
-        partition = data.partition_of(info.url, spec, root=Path.cwd())
-        inputs.append(_Input(info, place.fetch(info), before / total, info.bytes / total, partition))
-        before += info.bytes
+    for file in data.listed_files(listing, spec, root=Path.cwd(), files=place):
+        inputs.append(_Input(file, file.fetch(), before / total, file.info.bytes / total))
+        before += file.info.bytes
     return inputs
 
 
@@ -151,7 +148,7 @@ def _begun(
     model: Model, request: BatchRequest, inputs: list[_Input], parts: Parts, progress: Progress
 ) -> tuple[Manifest, list[list[int]]]:
     """The manifest to go by, and the rows of the parts of each file that are done."""
-    infos = tuple(one.info for one in inputs)
+    infos = tuple(one.file.info for one in inputs)
     found = parts.manifest()
     if found is not None:
         changed = found.change(infos, model.identity, request.part_rows)
@@ -193,7 +190,7 @@ def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
 
 
 def _stream(model: Model, one: _Input, rows: int) -> Stream:
-    return data.Stream(one.path, one.info.url, model.reading, rows=rows, partition=one.partition)
+    return data.Stream(one.path, one.file.info.url, model.reading, rows=rows, partition=one.file.partition)
 
 
 class _Job(NamedTuple):

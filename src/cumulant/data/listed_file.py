@@ -1,0 +1,46 @@
+"""One file of a listing: where it is, what errors call it, and its rows with the columns that its folders name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from cumulant.data.csv_text import Table
+from cumulant.data.listing import Listing, shown
+from cumulant.data.partitions import Partition, partition_of, with_partition
+from cumulant.data.sources import read_any, read_table
+from cumulant.data.spec import SourceSpec
+from cumulant.ports.files import FileInfo, Files
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file of a source. `url` is relative to the root where the file lies below it."""
+
+    info: FileInfo
+    url: str
+    partition: Partition
+    files: Files
+
+    def fetch(self) -> Path:
+        """A local copy of the file. Raises DataError where it cannot be read, or changed since it was listed."""
+        return self.files.fetch(self.info)
+
+    def read(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
+        """Its rows as declared; CSV columns in `texts` are not taken for numbers. Raises DataError as `read_table`."""
+        table = read_table(self.fetch(), self.url, spec, texts=texts)
+        return with_partition(table, self.partition, spec, texts=texts, url=self.url)
+
+    def read_any(self, spec: SourceSpec) -> tuple[Table, SourceSpec]:
+        """Its rows, and `spec` with the separator and encoding of the file. Raises DataError as `read_any`."""
+        table, spec = read_any(self.fetch(), self.url, spec)
+        return with_partition(table, self.partition, spec, texts=(), url=self.url), spec
+
+
+def listed_files(listing: Listing, spec: SourceSpec, *, root: Path, files: Files) -> list[ListedFile]:
+    """The files of a listing that are read."""
+    return [
+        ListedFile(info, shown(info.url, root), partition_of(info.url, spec, root=root), files)
+        for info in listing.files
+    ]

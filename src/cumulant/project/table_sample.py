@@ -1,0 +1,94 @@
+"""The rows from which a new project is proposed: those of one file, or of some files of a folder or glob."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cumulant.project.drivers import Drivers
+from cumulant.project.sources import RoutedFiles
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data import ListedFile, SourceSpec, Table
+
+#: of a folder or glob at most so many files are read, and beside the last one at most so many bytes
+_MOST_FILES, _MOST_BYTES = 20, 256 << 20
+
+
+class TableSample(NamedTuple):
+    """The rows, what had to be declared to read them, columns whose quotes say that digits are text, and notes."""
+
+    rows: pl.DataFrame
+    spec: SourceSpec
+    quoted: frozenset[str]
+    notes: list[str]
+
+
+def read_sample(file: str, drivers: Drivers) -> TableSample:
+    """Rows of `file`, a path, folder, glob or URL.
+
+    Raises:
+        DataError: nothing is there, or a file cannot be read.
+    """
+    import polars as pl
+
+    from cumulant.data import SourceSpec, list_files, listed_files, skipped_warnings
+
+    here = Path.cwd()
+    files = RoutedFiles(here, lambda url: drivers.client(url, "files"))
+    spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
+    listing = list_files(spec, source=Path(file).name or file, root=here, files=files)
+    every = listed_files(listing, spec, root=here, files=files)
+    chosen = spread(every)
+    tables: list[Table] = []
+    for one in chosen:
+        table, spec = one.read_any(spec)
+        tables.append(table)
+    notes = [f"warning: {warning}" for warning in skipped_warnings(listing, here)]
+    try:
+        rows = pl.concat([table.rows for table in tables], how="diagonal_relaxed")
+    except pl.exceptions.PolarsError:  # no type holds the values of a column in all of them
+        notes.append("warning: the files differ in the types of their columns")
+        chosen, tables, rows = chosen[-1:], tables[-1:], tables[-1].rows
+    quoted = frozenset.union(*(table.quoted for table in tables))
+    return TableSample(rows, spec, quoted, [*_files_note(every, chosen), *notes, *_notes(tables, chosen, spec)])
+
+
+def spread(files: Sequence[ListedFile]) -> list[ListedFile]:
+    """The last file, and others evenly spaced among all, as many as the limits allow; in their order."""
+    count = min(len(files), _MOST_FILES)
+    places = {round(index * (len(files) - 1) / max(count - 1, 1)) for index in range(count)}
+    chosen, total = [len(files) - 1], 0
+    for place in sorted(places - {len(files) - 1}, reverse=True):
+        total += files[place].info.bytes
+        if total <= _MOST_BYTES:
+            chosen.append(place)
+    return [files[place] for place in sorted(chosen)]
+
+
+def _files_note(files: Sequence[ListedFile], chosen: Sequence[ListedFile]) -> list[str]:
+    if len(files) == 1:
+        return []
+    if len(chosen) == 1:
+        return [f"of {len(files):,} files the last one was read: {chosen[0].url}"]
+    count = "all" if len(chosen) == len(files) else f"{len(chosen)}"
+    return [f"of {len(files):,} files {count} were read, from {chosen[0].url} to {chosen[-1].url}"]
+
+
+def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
+    from cumulant.data import describe_malformed
+
+    notes = []
+    if spec.separator != ",":
+        notes.append(f"fields are separated by {json.dumps(spec.separator)}")
+    if spec.encoding != "utf-8":
+        notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
+    for table, file in zip(tables, chosen, strict=True):
+        if table.malformed is not None:
+            place = f"{file.url}: " if len(chosen) > 1 else ""
+            notes.append(f"warning: {place}{describe_malformed(table)} and will go to quarantine")
+    return notes
