@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.data.listed_file import ListedFile, listed_files
     from cumulant.data.listing import find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
+    from cumulant.data.nested_paths import columns_of, with_nested
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
     from cumulant.data.partitions import with_folders
     from cumulant.data.prepare import prepare_digest
@@ -59,6 +60,7 @@ _HOMES = {
     "listed_file": ("ListedFile", "listed_files"),
     "listing": ("find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),
+    "nested_paths": ("columns_of", "with_nested"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
     "partitions": ("with_folders",),
@@ -108,6 +110,7 @@ __all__ = [
     "Table",
     "TableRule",
     "as_fields",
+    "columns_of",
     "declared",
     "declared_uses",
     "describe_malformed",
@@ -147,6 +150,7 @@ __all__ = [
     "unchecked_rules",
     "warnings_of",
     "with_folders",
+    "with_nested",
 ]
 
 

@@ -159,7 +159,7 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
         raise DataError(
             f'source {source}: column "{name}" holds {dtype}, which is not a plain value',
             subject=name,
-            hint="take it apart or drop it in `prepare`",
+            hint=_apart(name, dtype),
         )
     empty = isinstance(dtype, pl.Null)
     target = declared or own
@@ -184,6 +184,14 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
     fails = _may_fail(dtype, target)
     merged = merging(_plain(value), expr) if isinstance(dtype, pl.String) and number else None
     return Cast(name, target, expr.alias(name), empty, present=present if fails else None, merging=merged)
+
+
+def _apart(name: str, dtype: pl.DataType) -> str:
+    """What to do with a column of structs or lists."""
+    if isinstance(dtype, pl.Struct) and dtype.fields:
+        field = dtype.fields[0].name
+        return f"declare its fields: columns: {{{name}_{field}: {name}.{field}}}; or take it apart in `prepare`"
+    return "no feature can read a list: take it apart in `prepare` (its length, one of its values), or drop it there"
 
 
 def natural(dtype: pl.DataType) -> DType | None:

@@ -39,12 +39,14 @@ class Table(NamedTuple):
     `malformed` are CSV rows with another number of fields than the header, as text, with `__row` and `__line`.
     `quoted` are CSV columns of numbers that stay text because their values are quoted where other columns' are not.
     `partitions` are columns that the names of the file's folders hold.
+    `refused` are rows without a plain value at a declared path, as text, with `__rule` and `__row`.
     """
 
     rows: pl.DataFrame
     malformed: pl.DataFrame | None = None
     quoted: frozenset[str] = frozenset()
     partitions: frozenset[str] = frozenset()
+    refused: pl.DataFrame | None = None
 
 
 def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str], *, separator: str) -> Table:

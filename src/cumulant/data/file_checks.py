@@ -125,6 +125,16 @@ def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[st
     return warnings
 
 
+def empty_path_warnings(spec: SourceSpec, parts: Sequence[PartFacts]) -> list[str]:
+    """Declared paths at which no row has a value: a name on them may be misspelt."""
+    filled = {column.name for part in parts for column in part.profile.columns if column.nulls < column.rows}
+    return [
+        f"{name} is null in every row: none has a value at {path}, the path under `columns`; look at its spelling"
+        for name, path in spec.columns.items()
+        if name not in filled
+    ]
+
+
 def _width(part: PartFacts, column: str) -> int | None:
     return next((field.padded for field in part.fields if field.name == column), None)
 

@@ -28,6 +28,7 @@ def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceS
         separator=declared.separator,
         encoding=declared.encoding,
         missing=declared.missing,
+        columns=declared.columns,
         rules={**texts, **formatted},
     )
 

@@ -22,7 +22,14 @@ from cumulant.data.batches import NewFile, deliveries, gathered, is_grown
 from cumulant.data.breach import SourceBreachError
 from cumulant.data.contract import contract_of, merged
 from cumulant.data.distribution import broken_distributions
-from cumulant.data.file_checks import GoneFiles, copy_warnings, gone_files, padding_warnings, skipped_warnings
+from cumulant.data.file_checks import (
+    GoneFiles,
+    copy_warnings,
+    empty_path_warnings,
+    gone_files,
+    padding_warnings,
+    skipped_warnings,
+)
 from cumulant.data.inputs import Input, of_files, of_frame
 from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
 from cumulant.data.late import refuse_dangling, refuse_repeats
@@ -90,7 +97,7 @@ def ingest(
     declaration = _declaration(spec, prepare.digest if prepare else None)
     listing = None if frame is not None else list_files(spec, source=name, root=root, files=files)
     known = None if force else previous
-    inputs = [of_frame(frame, name)] if listing is None else of_files(listing, spec, root, files, known)
+    inputs = [of_frame(frame, spec, name)] if listing is None else of_files(listing, spec, root, files, known)
     parts = _parts(inputs, shop, declaration, progress)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
@@ -339,6 +346,7 @@ def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> datetime | N
 def _warnings(bill: _Bill) -> tuple[str, ...]:
     gone = [] if bill.gone is None else [bill.gone.text]
     gone += copy_warnings(bill.inputs, bill.parts)
+    gone += empty_path_warnings(bill.spec, bill.parts)
     return (*bill.warnings, *gone, *padding_warnings([item.url for item in bill.inputs], bill.parts))
 
 

@@ -14,7 +14,7 @@ from cumulant.data.listed_file import ListedFile, listed_files
 from cumulant.data.listing import TYPED, Listing, file_kind
 from cumulant.data.partitions import Partition
 from cumulant.data.snapshot import Snapshot, content_digest
-from cumulant.data.sources import frame_digest
+from cumulant.data.sources import frame_digest, nested, with_absent
 from cumulant.data.spec import SourceSpec
 from cumulant.data.user_frames import to_polars
 from cumulant.ports.files import Files
@@ -37,13 +37,14 @@ class Input:
         return content_digest(self.sha256, self.partition)
 
 
-def of_frame(frame: object, name: str) -> Input:
+def of_frame(frame: object, spec: SourceSpec, name: str) -> Input:
     """A frame as the one input of source `name`. Raises DataError where it has no columns."""
     rows = to_polars(frame, source=name)
     if not rows.width:
         raise DataError(f"source {name}: the frame has no columns", subject=name, hint="give a frame with rows")
+    table = with_absent(nested(Table(rows), spec, "frame"), spec)
     sha256 = frame_digest(rows)
-    return Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
+    return Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: table)
 
 
 def of_files(listing: Listing, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[Input]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from cumulant.core.errors import UsageError
 from cumulant.core.units import share
 from cumulant.data.batch_rows import share_of_rows
+from cumulant.data.nested_paths import paths_of
 from cumulant.data.spec import Range, RuleSpec, ShareRange, SourceSpec
 
 
 def refuse_unusable(spec: SourceSpec) -> None:
     """Raise UsageError for text that is no share, and for a `min` above its `max`."""
+    paths_of(spec.columns)
     share(spec.quarantine)
     for limit in (spec.batch.min_rows, spec.batch.max_rows):
         if isinstance(limit, str):

@@ -9,7 +9,7 @@ from pathlib import Path
 from cumulant.data.csv_text import Table
 from cumulant.data.listing import Listing, shown
 from cumulant.data.partitions import Partition, partition_of, with_partition
-from cumulant.data.sources import read_any, read_table
+from cumulant.data.sources import read_any, read_table, with_absent
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import FileInfo, Files
 
@@ -28,9 +28,11 @@ class ListedFile:
         return self.files.fetch(self.info)
 
     def read(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
-        """Its rows as declared; CSV columns in `texts` are not taken for numbers. Raises DataError as `read_table`."""
+        """Its rows as declared, with nulls for declared paths that it does not have. CSV columns in `texts` are not
+        taken for numbers. Raises DataError as `read_table`.
+        """
         table = read_table(self.fetch(), self.url, spec, texts=texts)
-        return with_partition(table, self.partition, spec, texts=texts, url=self.url)
+        return with_absent(with_partition(table, self.partition, spec, texts=texts, url=self.url), spec)
 
     def read_any(self, spec: SourceSpec) -> tuple[Table, SourceSpec]:
         """Its rows, and `spec` with the separator and encoding of the file. Raises DataError as `read_any`."""

@@ -120,20 +120,22 @@ class Workshop:
         sorted_out = _sort_out(rows, self)
         guesses = {*rows.columns} if guessed else table.partitions
         fields = _fields(sorted_out, self.spec, guesses)
-        refused = [sorted_out.refused, *([] if malformed is None else [_malformed(malformed)])]
+        refused = {"refused": sorted_out.refused}
+        if malformed is not None:
+            refused["malformed"] = _malformed(malformed)
+        if table.refused is not None:
+            refused["paths"] = table.refused
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
             digest=digest,
-            rows_in=raw.height + (0 if malformed is None else malformed.height),
+            rows_in=raw.height + sum(frame.height for frame in (malformed, table.refused) if frame is not None),
             rows_dropped=raw.height - rows.height,
             rows=written,
             refused=tuple(
-                self.tables.write(self.key(digest, place), frame)
-                for place, frame in zip(("refused", "malformed"), refused, strict=False)
-                if frame.height
+                self.tables.write(self.key(digest, place), frame) for place, frame in refused.items() if frame.height
             ),
             fields=fields,
-            checks=(*sorted_out.checks, *([] if malformed is None else [_malformed_check(malformed)])),
+            checks=(*sorted_out.checks, *_shape_checks(table, self.spec)),
             profile=profile(sorted_out.passed, plain_fields(fields, self.spec)),
             csv_bytes=csv_size(sorted_out.passed),
         )
@@ -173,9 +175,18 @@ def _malformed(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
 
 
-def _malformed_check(rows: pl.DataFrame) -> PartCheck:
-    text = f"each row has the {rows.width - 2} fields of the header"
-    return PartCheck(rule=MALFORMED, column=None, text=text, failed=rows.height)
+def _shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
+    """What was refused before the rows were read: by their fields, and by declared paths."""
+    checks = []
+    if table.malformed is not None:
+        text = f"each row has the {table.malformed.width - 2} fields of the header"
+        checks.append(PartCheck(rule=MALFORMED, column=None, text=text, failed=table.malformed.height))
+    if table.refused is not None:
+        rules = table.refused[RULE].to_list()
+        for name, path in spec.columns.items():
+            text = f"{name} is a plain value or missing at {path}"
+            checks.append(PartCheck(rule=f"{name}:path", column=name, text=text, failed=rules.count(f"{name}:path")))
+    return checks
 
 
 @dataclass(frozen=True)

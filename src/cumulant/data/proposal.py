@@ -223,7 +223,7 @@ class _Look:
         plain = [name for name, dtype in self._raw.schema.items() if natural(dtype) is not None]
         for name in self._raw.columns:
             if name not in plain:
-                self._notes.append(f"{name} holds lists or structs: take it apart in `prepare`, or drop it")
+                self._notes.append(f"{name} holds lists or structs: take parts of it in `prepare`, or drop it there")
         types = {name: RuleSpec(**values) for name, values in self._rules.items()}
         spec = SourceSpec(missing=missing, event_time=event, rules=types)
         rows = self._raw.select(plain)

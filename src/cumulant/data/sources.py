@@ -20,11 +20,13 @@ from cumulant.core.errors import DataError
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import opened
 from cumulant.data.csv_text import DialectError, Table, read_csv
+from cumulant.data.json_lines import read_jsonl
 from cumulant.data.listing import FORMATS, file_kind, suffix
+from cumulant.data.nested_paths import RULE, with_nested
 from cumulant.data.orc_file import read_orc
 from cumulant.data.parquet_footer import utf8
 from cumulant.data.parquet_memory import refuse_large
-from cumulant.data.records import LINE
+from cumulant.data.records import LINE, POSITION
 from cumulant.data.spec import SourceSpec
 
 _COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
@@ -46,7 +48,15 @@ def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ())
 
 
 def refuse_malformed(table: Table, url: str) -> None:
-    """Raises DataError where a row has other fields than the header: nothing says which value is of which column."""
+    """Raises DataError where a row has other fields than the header: nothing says which value is of which column; or no
+    plain value at a declared path.
+    """
+    if table.refused is not None:
+        raise DataError(
+            f"{url}: {describe_refused(table)}",
+            subject=url,
+            hint="mend the rows, or leave the column out of `columns`",
+        )
     if table.malformed is None:
         return
     raise DataError(
@@ -63,6 +73,22 @@ def describe_malformed(table: Table) -> str:
     count, line = table.malformed.height, table.malformed.item(0, LINE)
     rows = "1 row has" if count == 1 else f"{count:,} rows have"
     return f"{rows} fewer or more fields than the header ({'' if count == 1 else 'the first is '}line {line:,})"
+
+
+def with_absent(table: Table, spec: SourceSpec) -> Table:
+    """`table` with a column of nulls for each declared path that it does not have."""
+    absent = [name for name in spec.columns if name not in table.rows.columns]
+    return table._replace(rows=table.rows.with_columns(pl.lit(None).alias(name) for name in absent))
+
+
+def describe_refused(table: Table) -> str:
+    """How many rows have no plain value at a declared path, and where the first stands."""
+    if table.refused is None:
+        return "every row has plain values at the declared paths"
+    count, first = table.refused.height, table.refused.row(0, named=True)
+    column = str(first[RULE]).rpartition(":")[0]
+    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    return f"{rows} no plain value at a path that `columns` declares ({column} in row {first[POSITION] + 1:,})"
 
 
 def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
@@ -85,7 +111,7 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         elif kind == "csv":
             table = _csv_table(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
-            table = Table(_read_jsonl(_content(path, url), url))
+            table = read_jsonl(_content(path, url), url, spec.columns)
         else:
             raise DataError(
                 f"{url}: cannot tell its format from its name",
@@ -94,7 +120,15 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
             )
     if not table.rows.width:
         raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
-    return table
+    return table if kind == "jsonl" else nested(table, spec, url)
+
+
+def nested(table: Table, spec: SourceSpec, url: str) -> Table:
+    """`table` with the declared columns in place of structs and JSON texts. Raises DataError as `with_nested`."""
+    if not spec.columns:
+        return table
+    rows, refused = with_nested(table.rows, spec.columns, url)
+    return table._replace(rows=rows, refused=refused)
 
 
 def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]:
@@ -116,8 +150,9 @@ def text_table(content: bytes, url: str, spec: SourceSpec) -> pl.DataFrame:
     """The rows of a CSV or JSON lines text, as `read` gives those of a file. Raises DataError as `read`."""
     with readable(url):
         if file_kind(url, spec) == "jsonl":
-            return _read_jsonl(content, url)
-        table = _csv_table(content, url, spec, ())
+            table = read_jsonl(content, url, spec.columns)
+        else:
+            table = nested(_csv_table(content, url, spec, ()), spec, url)
     refuse_malformed(table, url)
     return table.rows
 
@@ -164,6 +199,7 @@ def _damage(url: str, text: str) -> DataError:
         ("empty CSV", "holds no table", "write it again, or remove it"),
         ("could not parse", "has a quoted field that does not end, or fields of changing type", "mend the quotes"),
         ("Syntax", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
+        ("supertype", "holds values of different types in one field", "write each field with one type"),
         ("Tape", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
         ("cannot parse", "holds values of different types in one field", "write each field with one type"),
     ):
@@ -192,14 +228,6 @@ def _content(path: Path, url: str) -> bytes:
 def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:
     separator = "\t" if suffix(url).startswith(".tsv") else spec.separator
     return read_csv(content, url, spec, texts, separator=separator)
-
-
-def _read_jsonl(content: bytes, url: str) -> pl.DataFrame:
-    if content.lstrip()[:1] == b"[":
-        raise DataError(
-            f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
-        )
-    return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

@@ -212,6 +212,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     separator: Annotated[str, Meta(description="The separator of CSV fields.", min_length=1, max_length=1)] = ","
     encoding: Annotated[str, Meta(description="The text encoding of CSV files.")] = "utf-8"
     missing: Annotated[list[str], Meta(description="Texts of a CSV file that mean a missing value, such as `?`.")] = []
+    columns: Annotated[
+        dict[str, str],
+        Meta(
+            description="Columns that are taken from structs, JSON objects and JSON texts: name to path, such as "
+            "`{city: address.city}`. A row without a value there has null; one with a list or an object is refused."
+        ),
+    ] = {}
     prepare: Annotated[
         str | None,
         Meta(
@@ -303,6 +310,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             del values["missing_files"]
         if self.batch == BatchPolicy():
             del values["batch"]
+        if not self.columns:
+            del values["columns"]
         if self.severities == Severities():
             del values["severity"]
         for rule in values["rules"].values():

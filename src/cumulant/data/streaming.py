@@ -14,11 +14,12 @@ from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks
 from cumulant.data.csv_text import DialectError, Table
 from cumulant.data.listing import file_kind
+from cumulant.data.nested_paths import paths_of
 from cumulant.data.orc_file import OrcFile, frame_of
 from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
 from cumulant.data.partitions import Partition, with_folders, with_partition
-from cumulant.data.sources import readable, text_table
+from cumulant.data.sources import nested, readable, refuse_malformed, text_table
 from cumulant.data.spec import SourceSpec
 
 _BUFFER = 1 << 20
@@ -69,13 +70,23 @@ class Stream:
         if self._engine is None:
             pieces = self._texts(done)
         else:
-            own = None if columns is None else [name for name in columns if name in self._own]
+            own = None if columns is None else self._own_columns(columns)
             pieces = self._engine.pieces(self._rows, own, skip=sum(done))
         return (piece._replace(rows=self._placed(piece.rows)) for piece in pieces)
 
+    def _own_columns(self, columns: Sequence[str]) -> list[str]:
+        """The columns of the file from which these are taken."""
+        paths = paths_of(self._spec.columns)
+        taken = [paths[name][0] if name in paths else name for name in columns]
+        return [name for name in dict.fromkeys([*taken, *columns]) if name in self._own]
+
     def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows with the columns of the file's folders."""
-        table = with_partition(Table(rows), self._partition, self._spec, texts=(), url=self._url)
+        """The rows with the columns of declared paths and of the file's folders."""
+        table = Table(rows)
+        if self._engine is not None:  # those of a text have them
+            table = nested(table, self._spec, self._url)
+            refuse_malformed(table, self._url)
+        table = with_partition(table, self._partition, self._spec, texts=(), url=self._url)
         return with_folders(table, self._spec, url=self._url).rows
 
     def _first_rows(self) -> pl.DataFrame:

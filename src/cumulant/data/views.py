@@ -20,8 +20,8 @@ def personal_columns(snapshot: Snapshot) -> frozenset[str]:
 def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: int | None = None) -> pl.DataFrame:
     """The refused rows, at most `limit`: `__rule` that refused each, `__file` and `__row` (its position among the
     prepared rows of that file; for a rule across files, among its accepted rows; for a row with too few or too many
-    fields, among all rows of the file, and `__line` is the line in which it begins), then the columns as they came.
-    Where a source has personal columns, all values of such a row are hashed.
+    fields, and for `COLUMN:path`, among all rows of the file; `__line` is the line in which it begins), then the
+    columns as they came. Where a source has personal columns, all values of such a row are hashed.
     """
     import polars as pl
 

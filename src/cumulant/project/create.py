@@ -20,7 +20,7 @@ from cumulant.project.elapsed import Elapsed
 from cumulant.project.inspection import Inspection, inspect_table
 from cumulant.project.layers import FILE, folder_name
 from cumulant.project.staging import new_folder, target_folder
-from cumulant.project.table_sample import read_sample
+from cumulant.project.table_sample import fields_notes, read_sample
 from cumulant.project.templates import Created, write_schema
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def create_from_frame(
         DataError, UsageError, StorageError: see `create_from`; also for what is no table.
     """
     _engines()
-    from cumulant.data import to_polars
+    from cumulant.data import SourceSpec, columns_of, to_polars, with_nested
 
     parent = Path(directory).absolute()
     root = target_folder(name, parent)
@@ -93,12 +93,18 @@ def create_from_frame(
         frame, notes = plain_columns.mixed_as_text(frame)
     raw, left_out = plain_columns.storable(to_polars(frame, source="the frame"))
     path = f"data/{name}.parquet"
-    found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key))
+    columns, lists = columns_of(raw.schema)
+    rows, _ = with_nested(raw, columns, "the frame")
+    known = SourceSpec(columns=columns)
+    found = inspect_table(rows, path=path, target=target, time=time, key=_columns(key), known=known)
     with new_folder(name, parent) as content:
         (content / "data").mkdir()
         raw.write_parquet(content / path, compression="zstd")
         _write(content, found, target, name=folder_name(root))
-    return Created(root, (f"{raw.height:,} rows were written to {path}", *notes, *left_out, *found.notes))
+    return Created(
+        root,
+        (f"{raw.height:,} rows were written to {path}", *notes, *left_out, *fields_notes(columns, lists), *found.notes),
+    )
 
 
 def _engines() -> None:
@@ -148,6 +154,11 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
         lines.append(f"    encoding: {yaml_text(spec.encoding)}")
     if spec.missing:
         lines.append(f"    missing: {_flow(spec.missing)}")
+    if spec.columns:
+        lines += [
+            "    columns:",
+            *(f"      {yaml_text(name)}: {yaml_text(path)}" for name, path in spec.columns.items()),
+        ]
     if spec.prepare is not None:
         lines.append(f"    prepare: {yaml_text(spec.prepare)}")
     if spec.keys:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from cumulant.project.drivers import Drivers
 from cumulant.project.sources import RoutedFiles
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 #: of a folder or glob at most so many files are read, and beside the last one at most so many bytes
 _MOST_FILES, _MOST_BYTES = 20, 256 << 20
+#: a field is no column where this share of the rows has a list or an object there
+_MOST_REFUSED = 0.005
+_LISTED = 8
 
 
 class TableSample(NamedTuple):
@@ -36,7 +42,7 @@ def read_sample(file: str, drivers: Drivers) -> TableSample:
     """
     import polars as pl
 
-    from cumulant.data import SourceSpec, list_files, listed_files, skipped_warnings
+    from cumulant.data import SourceSpec, columns_of, list_files, listed_files, skipped_warnings
 
     here = Path.cwd()
     files = RoutedFiles(here, lambda url: drivers.client(url, "files"))
@@ -44,18 +50,62 @@ def read_sample(file: str, drivers: Drivers) -> TableSample:
     listing = list_files(spec, source=Path(file).name or file, root=here, files=files)
     every = listed_files(listing, spec, root=here, files=files)
     chosen = spread(every)
-    tables: list[Table] = []
-    for one in chosen:
-        table, spec = one.read_any(spec)
-        tables.append(table)
+    tables, spec = _tables(chosen, spec)
     notes = [f"warning: {warning}" for warning in skipped_warnings(listing, here)]
     try:
-        rows = pl.concat([table.rows for table in tables], how="diagonal_relaxed")
+        rows = _joined(tables)
     except pl.exceptions.PolarsError:  # no type holds the values of a column in all of them
         notes.append("warning: the files differ in the types of their columns")
         chosen, tables, rows = chosen[-1:], tables[-1:], tables[-1].rows
+    columns, left_out = columns_of(rows.schema)
+    if columns:
+        tables, spec, mixed = _with_fields(chosen, msgspec.structs.replace(spec, columns=columns))
+        rows = _joined(tables)
+        notes += fields_notes(spec.columns, left_out, mixed)
     quoted = frozenset.union(*(table.quoted for table in tables))
     return TableSample(rows, spec, quoted, [*_files_note(every, chosen), *notes, *_notes(tables, chosen, spec)])
+
+
+def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequence[str] = ()) -> list[str]:
+    """What became of the fields of structs: columns, or not."""
+    names = [f"{name} ({path})" for name, path in columns.items()]
+    notes = [f"fields of structs are columns: {_named(names)}"] if names else []
+    if lists:
+        notes.append(f"not used by the model: {_named(lists)}: lists, of which `prepare` can take parts as new columns")
+    if mixed:
+        notes.append(f"warning: not used by the model: {_named(mixed)}: rows have lists or objects there beside values")
+    return notes
+
+
+def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec]:
+    """The files as they are, and how the last one is read."""
+    tables = []
+    for file in files:
+        table, spec = file.read_any(spec)
+        tables.append(table)
+    return tables, spec
+
+
+def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec, list[str]]:
+    """The files with the fields of structs as columns, without those that would refuse too many rows: their paths."""
+    from cumulant.data.nested_paths import RULE
+
+    every = spec.columns
+    while True:
+        tables, spec = _tables(files, spec)
+        rows = sum(table.rows.height for table in tables)
+        refused = Counter(rule for table in tables if table.refused is not None for rule in table.refused[RULE])
+        mixed = {rule.rpartition(":")[0] for rule, count in refused.items() if count > _MOST_REFUSED * rows}
+        if not mixed:
+            return tables, spec, [path for name, path in every.items() if name not in spec.columns]
+        columns = {name: path for name, path in spec.columns.items() if name not in mixed}
+        spec = msgspec.structs.replace(spec, columns=columns)
+
+
+def _joined(tables: Sequence[Table]) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.concat([table.rows for table in tables], how="diagonal_relaxed")
 
 
 def spread(files: Sequence[ListedFile]) -> list[ListedFile]:
@@ -92,3 +142,8 @@ def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSp
             place = f"{file.url}: " if len(chosen) > 1 else ""
             notes.append(f"warning: {place}{describe_malformed(table)} and will go to quarantine")
     return notes
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

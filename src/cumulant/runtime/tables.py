@@ -82,8 +82,11 @@ def propose(
             broken.append(f"warning: {url}: {data.describe_malformed(table)}, which go to quarantine")
 
     frame, read = _read(file, None, refuse=note, warn=broken.append)
+    columns, _ = data.columns_of(frame.schema)
+    frame, _ = data.with_nested(frame, columns, str(file))
     found = data.infer(frame, path=str(file), quoted=quoted)
-    spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
+    reading = {"separator": read.separator, "encoding": read.encoding, "columns": columns}
+    spec = msgspec.structs.replace(found.spec, path=str(file), **reading)
     contract = None
     if out is not None:
         contract = str(out)

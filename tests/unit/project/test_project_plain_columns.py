@@ -12,6 +12,7 @@ import pytest
 import cumulant
 from cumulant.core.errors import DataError
 from cumulant.project import create_from, create_from_frame, load
+from cumulant.runtime.predict import predict
 
 ROWS = 120
 WIDE = 2**63
@@ -29,7 +30,7 @@ def table(**columns) -> pl.DataFrame:
 
 NESTED = {
     "tags": [["a", "b"]] * ROWS,
-    "place": [{"lat": 1.0, "name": "x"}] * ROWS,
+    "place": [{"lat": number % 7 / 2, "at": {"name": "xyz"[number % 3]}, "ids": [1]} for number in range(ROWS)],
 }
 
 
@@ -41,12 +42,45 @@ def trained(folder) -> set[str]:
         return set(plan.features.names)
 
 
-def test_lists_and_structs_are_left_out_and_the_project_trains(tmp_path):
-    table(**NESTED).write_parquet(tmp_path / "visits.parquet")
-    made = create_from(tmp_path / "visits.parquet", "bought", name="shop", directory=tmp_path)
-    assert any("tags (List), place (Struct)" in note for note in made.assumptions)
-    assert load(made.path).spec.data["rows"].prepare == "prepare.py:prepare"
-    assert trained(made.path) == {"pages", "channel"}
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "frame"])
+def test_fields_of_structs_are_columns_lists_are_left_out_and_the_project_trains(tmp_path, kind):
+    rows = table(**NESTED)
+    if kind == "frame":
+        made = create_from_frame(rows, "bought", name="shop", directory=tmp_path)
+    else:
+        file = tmp_path / f"visits.{kind}"
+        rows.write_parquet(file) if kind == "parquet" else rows.write_ndjson(file)
+        made = create_from(file, "bought", name="shop", directory=tmp_path)
+    assert "fields of structs are columns: place_lat (place.lat), place_at_name (place.at.name)" in made.assumptions
+    assert any("place.ids: lists" in note for note in made.assumptions)
+    assert any("tags (List)" in note for note in made.assumptions)
+    source = load(made.path).spec.data["rows"]
+    assert source.columns == {"place_lat": "place.lat", "place_at_name": "place.at.name"}
+    assert source.prepare == "prepare.py:prepare"
+    assert trained(made.path) == {"pages", "channel", "place_lat", "place_at_name"}
+
+
+def test_a_field_that_also_holds_objects_is_no_column(tmp_path):
+    rows = table(place=[{"lat": number / 3} for number in range(ROWS)]).to_dicts()
+    lines = [
+        row | {"place": row["place"] | {"name": "x" if number % 9 else {"de": "x"}}} for number, row in enumerate(rows)
+    ]
+    (tmp_path / "visits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = create_from(tmp_path / "visits.jsonl", "bought", name="shop", directory=tmp_path)
+    assert load(made.path).spec.data["rows"].columns == {"place_lat": "place.lat"}
+    assert any("place.name: rows have lists or objects" in note for note in made.assumptions)
+
+
+def test_rows_to_predict_are_read_by_the_declared_paths(tmp_path):
+    rows = table(place=[{"lat": number % 7 / 2} for number in range(ROWS)])
+    rows.write_ndjson(tmp_path / "visits.jsonl")
+    made = create_from(tmp_path / "visits.jsonl", "bought", name="shop", directory=tmp_path)
+    flat = rows.with_columns(pl.col("place").struct.field("lat").alias("place_lat")).drop("place")
+    with cumulant.open(made.path) as project:
+        project.train(trials=1, time="1s")
+        loaded = project.loaded
+        answers = predict(loaded, project.name, tmp_path / "visits.jsonl", principal=loaded.principal())
+        assert answers.equals(project.predict(flat))
 
 
 def test_numbers_beyond_64_bits_are_text(tmp_path):

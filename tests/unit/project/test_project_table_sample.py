@@ -61,5 +61,5 @@ def test_files_whose_columns_have_no_common_type(tmp_path, monkeypatch):
     pl.DataFrame({"a": [{"b": 1}]}).write_parquet(folder / "2.parquet")
     monkeypatch.chdir(tmp_path)
     sample = read_sample("orders", Drivers.installed())
-    assert sample.rows.schema["a"] == pl.Struct({"b": pl.Int64})
+    assert sample.rows.columns == ["a_b"]
     assert "of 2 files the last one was read: orders/2.parquet" in sample.notes

@@ -1,0 +1,61 @@
+"""JSON lines as a table, with the columns that are declared as paths into their objects."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.data.csv_text import Table
+from cumulant.data.nested_paths import leaves_of, paths_of, replaced
+
+
+def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
+    """The rows of a JSON lines text. `columns`: as `SourceSpec.columns`.
+
+    Raises:
+        DataError: it is one array, or a line is not JSON.
+        polars.PolarsError: a line is not JSON, or a field holds values that have no common type.
+    """
+    if content.lstrip()[:1] == b"[":
+        raise DataError(
+            f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
+        )
+    if not columns:
+        return Table(_frame(content))
+    paths = paths_of(columns)
+    # The engine makes text of values of several types, which is not always JSON, and stops at structs beside lists.
+    objects, rest = _split(content, url, {path[0] for path in paths.values()})
+    roots = {name for item in objects for name in item}
+    rows = _frame(rest) if rest.strip(b"{}\n") else pl.DataFrame()
+    leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
+    rows, refused = replaced(rows, roots, {}, leaves, url)
+    return Table(rows, refused=refused)
+
+
+def _frame(content: bytes) -> pl.DataFrame:
+    return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
+
+
+def _split(content: bytes, url: str, wanted: set[str]) -> tuple[list[dict[str, Any]], bytes]:
+    """The wanted columns of each line, of those that it has; and the lines without them."""
+    objects, rest = [], bytearray()
+    decoder, encoder = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Encoder()
+    for line in io.BytesIO(content):
+        if not line.strip():
+            continue
+        try:
+            item = decoder.decode(line)
+        except msgspec.MsgspecError as error:
+            raise DataError(
+                f"{url} has a line that is no JSON object: damaged or cut off",
+                subject=url,
+                hint="each line must be one JSON object",
+            ) from error
+        objects.append({name: item.pop(name) for name in wanted & item.keys()})
+        rest += encoder.encode(item) + b"\n"
+    return objects, bytes(rest)
