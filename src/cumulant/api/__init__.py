@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cumulant.api.errors import short_errors
+from cumulant.api.errors import RowWarning, short_errors
 
 if TYPE_CHECKING:
     from cumulant.api.project import Project
     from cumulant.api.registering import register
 
-__all__ = ["Project", "new", "open", "register"]
+__all__ = ["Project", "RowWarning", "new", "open", "register"]
 
 
 @short_errors

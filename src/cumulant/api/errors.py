@@ -1,4 +1,4 @@
-"""Errors as a notebook shows them: with their hint, and without the frames of this package."""
+"""Errors and warnings as a notebook shows them: errors with their hint, and without the frames of this package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from cumulant.core.user_code import without_internal_frames
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _C = TypeVar("_C", bound=type)
+
+
+class RowWarning(UserWarning):
+    """Rows were scored although they fail a check, such as a rule of the data contract."""
 
 
 def short_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:

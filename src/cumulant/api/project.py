@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api import views
-from cumulant.api.errors import short_methods
+from cumulant.api.errors import RowWarning, short_methods
 from cumulant.api.progress import following
 from cumulant.api.shown import Listing, Shown, block, facts
 from cumulant.core.errors import MissingPartError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from cumulant.project import Project as Loaded
     from cumulant.runtime.leftovers import Removed
     from cumulant.runtime.records import RunRecord
+
+#: `warnings.warn` counts the method, the wrapper of `short_methods`, then the user's line
+_CALLER = 3
 
 
 @short_methods
@@ -182,10 +186,12 @@ class Project:
     ) -> Any:
         """Answers for the rows of a table (Polars, pandas, PyArrow) or of a list of dicts, in their order.
 
-        Returns a pandas frame for a pandas frame, else a Polars frame.
+        Returns a pandas frame for a pandas frame, else a Polars frame. Each check that rows fail, such as a rule of
+        the data contract, raises a `RowWarning` that counts them; none with `url`, where the server answers.
         """
         from cumulant.runtime.predict import predict
 
+        failed: list[str] = []
         with following("predict") as progress:
             answers = predict(
                 self.loaded,
@@ -194,8 +200,11 @@ class Project:
                 principal=self.loaded.principal(),
                 url=url,
                 as_of=_moment(as_of),
+                warnings=failed,
                 progress=progress,
             )
+        for text in failed:
+            warnings.warn(text, RowWarning, stacklevel=_CALLER)
         return answers.to_pandas() if _is_pandas(rows) else answers
 
     def models(self, name: str | None = None) -> Listing[ModelVersion]:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import cumulant
+from cumulant.api import RowWarning
 from cumulant.api.shown import Listing, Shown, facts, table
 from cumulant.core.errors import DataError, NotFoundError, PortInUseError, ProjectFileError, RequestError
 
@@ -128,6 +129,19 @@ def test_answers_come_in_the_kind_of_table_that_was_asked_with(project: cumulant
     assert pandas["probability"].tolist() == pytest.approx(answers["probability"].to_list())
     listed = project.predict(rows.to_dicts())
     assert listed["probability"].to_list() == pytest.approx(answers["probability"].to_list())
+
+
+@pytest.mark.usefixtures("trained")
+def test_rows_that_break_a_rule_are_warned_of_where_they_are_predicted(
+    project: cumulant.Project, visits: pl.DataFrame
+) -> None:
+    rows = visits.head(5).with_columns(channel=pl.lit("pigeon"))
+    with pytest.warns(RowWarning, match=r"5 of 5 rows.*channel") as warned:
+        answers = project.predict(rows)
+    assert answers.height == 5
+    assert warned[0].filename == __file__
+    with pytest.warns(RowWarning, match="channel"):
+        project.predict(rows.to_pandas())
 
 
 @pytest.mark.usefixtures("trained")
