@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from cumulant.data.csv_text import Table
     from cumulant.data.events import facts_of
     from cumulant.data.file_checks import skipped_warnings
+    from cumulant.data.file_lists import with_files, without_files
     from cumulant.data.given import as_fields, not_prepared, reading
     from cumulant.data.ingestion import ingest
     from cumulant.data.judge import told, warnings_of
     from cumulant.data.listed_file import ListedFile, listed_files
-    from cumulant.data.listing import find, list_files, shown
+    from cumulant.data.listing import Listing, find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.nested_paths import columns_of, with_nested
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
@@ -53,12 +54,13 @@ _HOMES = {
     "csv_text": ("Table",),
     "events": ("facts_of",),
     "file_checks": ("skipped_warnings",),
+    "file_lists": ("with_files", "without_files"),
     "proposal": ("Proposal", "infer"),
     "given": ("as_fields", "not_prepared", "reading"),
     "ingestion": ("ingest",),
     "judge": ("told", "warnings_of"),
     "listed_file": ("ListedFile", "listed_files"),
-    "listing": ("find", "list_files", "shown"),
+    "listing": ("Listing", "find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),
     "nested_paths": ("columns_of", "with_nested"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
@@ -95,6 +97,7 @@ __all__ = [
     "Contract",
     "EventTime",
     "ListedFile",
+    "Listing",
     "Piece",
     "Profile",
     "Proposal",
@@ -149,8 +152,10 @@ __all__ = [
     "told",
     "unchecked_rules",
     "warnings_of",
+    "with_files",
     "with_folders",
     "with_nested",
+    "without_files",
 ]
 
 

@@ -19,7 +19,8 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.data.batches import is_as_wide, is_grown
 from cumulant.data.casts import conform
 from cumulant.data.inputs import Input
-from cumulant.data.parts import PartFacts, Workshop
+from cumulant.data.packs import OWNER, stored_part
+from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.snapshot import Snapshot, SourceFile
 from cumulant.data.sources import frame_digest
 
@@ -35,21 +36,14 @@ class Arrival:
     moment: int
     rows: pl.Series | None = None
 
-    @property
-    def column(self) -> pl.Expr:
-        return (pl.lit(self.moment, pl.Int64) if self.rows is None else pl.lit(self.rows)).alias(ARRIVED)
+    def of(self, rows: int) -> pl.Series:
+        """The moment of each of the part's rows."""
+        return pl.repeat(self.moment, rows, dtype=pl.Int64, eager=True) if self.rows is None else self.rows
 
     @property
     def accepted(self) -> datetime | None:
         """When the first of the rows was accepted; None where that is unknown."""
         return None if self.moment == EARLIEST else from_micros(self.moment)
-
-    def without(self, gone: pl.Series) -> Arrival:
-        """Of the part without the rows at these positions."""
-        if self.rows is None or not gone.len():
-            return self
-        stays = ~pl.int_range(self.rows.len(), dtype=pl.Int64, eager=True).is_in(gone.implode())
-        return replace(self, rows=self.rows.filter(stays))
 
     def stored(self, part: PartFacts, shop: Workshop) -> TableRef | None:
         """The moments of the single rows as a table; None where all are one."""
@@ -89,13 +83,32 @@ def arrivals(
     return found
 
 
+def in_order(arrived: Sequence[Arrival]) -> bool:
+    """Whether the rows arrived in the order of the parts."""
+    moments = [one.moment for one in arrived]
+    return moments == sorted(moments) and all(one.rows is None for one in arrived)
+
+
+def without(arrived: Sequence[Arrival], gone: pl.DataFrame) -> list[Arrival]:
+    """The arrivals of the parts without some rows, by the place of the part and the position in it."""
+    lost = {int(str(place)): rows[POSITION] for (place,), rows in gone.group_by(OWNER)}
+    result = []
+    for place, one in enumerate(arrived):
+        if one.rows is None or place not in lost:
+            result.append(one)
+            continue
+        stays = ~pl.int_range(one.rows.len(), dtype=pl.Int64, eager=True).is_in(lost[place].implode())
+        result.append(replace(one, rows=one.rows.filter(stays)))
+    return result
+
+
 def _moment(file: SourceFile) -> int:
     return EARLIEST if file.arrived is None else to_micros(file.arrived)
 
 
 def _by_row(file: SourceFile, part: PartFacts, fields: Sequence[Field], shop: Workshop, late: int) -> Arrival:
     """The arrival of each row by the accepted rows of the file; of one that is not among them, `late`."""
-    earlier, moment = shop.stored(file.parts[-1]), _moment(file)
+    earlier, moment = stored_part(file.parts[-1], shop), _moment(file)
     if earlier is None or not is_as_wide(part, earlier):
         return Arrival(late)
     if file.arrivals is None:
@@ -107,9 +120,9 @@ def _by_row(file: SourceFile, part: PartFacts, fields: Sequence[Field], shop: Wo
         moments = pl.concat([known, pl.repeat(late, added, dtype=pl.Int64, eager=True)])
     else:
         names = [field.name for field in fields]
-        before = conform(shop.tables.scan(earlier.rows), fields).with_columns(pl.lit(known).alias(ARRIVED))
+        before = conform(shop.rows(earlier), fields).with_columns(pl.lit(known).alias(ARRIVED))
         before = before.group_by(names).agg(pl.col(ARRIVED).min())
-        rows = conform(shop.tables.scan(part.rows), fields)
+        rows = conform(shop.rows(part), fields)
         joined = rows.join(before, on=names, how="left", nulls_equal=True, maintain_order="left")
         moments = joined.select(pl.col(ARRIVED).fill_null(late)).collect()[ARRIVED]
     return Arrival(moment) if bool((moments == moment).all()) else Arrival(moment, moments.alias(ARRIVED))

@@ -7,14 +7,15 @@ Several new files together are a batch as well: each may be too small to be sure
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.casts import casts, conform
+from cumulant.data.casts import casts, conform, stored_columns
+from cumulant.data.packs import OWNER, blocks_of, refused_rows
 from cumulant.data.parts import RULE, PartFacts, Workshop
 from cumulant.data.schema import WIDER
 from cumulant.data.spec import Period, SourceSpec
@@ -106,7 +107,7 @@ def _limited(shop: Workshop) -> list[str]:
 
 def new_rows(file: NewFile, shop: Workshop) -> pl.LazyFrame:
     """The accepted rows of a file that are new."""
-    rows = shop.tables.scan(file.accepted.rows)
+    rows = shop.rows(file.accepted)
     return rows.slice(file.earlier.rows.rows) if file.grown and file.earlier is not None else rows
 
 
@@ -124,8 +125,8 @@ def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], shop:
     if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
         return False
     return all(
-        conform(shop.tables.scan(read.rows), [column]).head(rows).collect()
-        .equals(conform(shop.tables.scan(earlier.rows), [column]).collect())
+        conform(shop.rows(read), [column]).head(rows).collect()
+        .equals(conform(shop.rows(earlier), [column]).collect())
         for column in fields
     )  # fmt: skip
 
@@ -147,7 +148,7 @@ def _rows_of(file: NewFile, columns: Iterable[str], shop: Workshop) -> Counts:
 
 
 def _of_part(part: PartFacts, columns: Iterable[str], shop: Workshop) -> Counts:
-    rows, refused = part.rows.rows, Counter[str]()
+    rows, refused = part.rows.rows, Counter(part.refused_rules or {})
     for ref in part.refused:
         rules = shop.tables.scan(ref).group_by(RULE).len().collect()
         refused.update(dict(rules.iter_rows()))
@@ -158,38 +159,49 @@ def _of_part(part: PartFacts, columns: Iterable[str], shop: Workshop) -> Counts:
 def _periods(new: Sequence[NewFile], columns: Sequence[str], shop: Workshop) -> list[Batch]:
     """New rows by period, of all files together; what has no readable time is in no period."""
     result: dict[str, Counts] = {}
-    for file in new:
-        before = _by_period(file.earlier, columns, shop) if file.earlier is not None else {}
-        for period, counts in _by_period(file.accepted, columns, shop).items():
+    accepted = _by_period([file.accepted for file in new], columns, shop)
+    for file, periods in zip(new, accepted, strict=True):
+        before = _by_period([file.earlier], columns, shop)[0] if file.earlier is not None else {}
+        for period, counts in periods.items():
             added = counts - before.get(period, Counts())
             if added != Counts():  # else nothing of this period is new
                 result[period] = result.get(period, Counts()) + (added if file.grown else counts)
     return [Batch(f"{shop.spec.batch.period} {name}", "period", result[name]) for name in sorted(result)]
 
 
-def _by_period(part: PartFacts, columns: Sequence[str], shop: Workshop) -> Mapping[str, Counts]:
-    """Of each period what `_of_part` counts of all rows."""
+def _by_period(parts: Sequence[PartFacts], columns: Sequence[str], shop: Workshop) -> list[dict[str, Counts]]:
+    """Of each part and period what `_of_part` counts of all rows."""
     assert shop.spec.time is not None
     column, period = shop.spec.time.column, period_of(shop.spec, default="day")
     assert period is not None
     label = period.alias("__period")
-    result: dict[str, Counts] = {}
-    rows = shop.tables.scan(part.rows)
-    schema = rows.collect_schema()
-    if part.rows.rows and column in schema:
-        nulls = [(pl.col(name).null_count() if name in schema else pl.len()).alias(f"nulls:{name}") for name in columns]
-        for row in rows.group_by(label).agg(pl.len().alias("rows"), *nulls).collect().iter_rows(named=True):
+    result: list[dict[str, Counts]] = [{} for _ in parts]
+    for block in blocks_of(parts):
+        rows = block.scan(shop)
+        schema = rows.collect_schema()
+        if not block.range.rows or column not in schema:
+            continue
+        stored = stored_columns(schema)
+        nulls = [_nulls(name, stored.get(name, [])) for name in columns]
+        counted = rows.with_columns(pl.lit(block.owners()).alias(OWNER)).group_by(OWNER, label)
+        for row in counted.agg(pl.len().alias("rows"), *nulls).collect().iter_rows(named=True):
             if row["__period"] is not None:
                 null_counts = Counter({name: int(row[f"nulls:{name}"]) for name in columns})
-                result[row["__period"]] = Counts(int(row["rows"]), nulls=null_counts)
-    for ref in part.refused:
-        refused = shop.tables.scan(ref).collect()
+                result[row[OWNER]][row["__period"]] = Counts(int(row["rows"]), nulls=null_counts)
+    for refused in refused_rows(parts, shop):
         if column not in refused.columns:
             continue
         # A refused row may hold its time as it came.
         read = casts({column: refused.schema[column]}, shop.spec, shop.source)[0].expr
-        counted = refused.select(read, RULE).group_by(label, RULE).len()
-        for period, rule, count in counted.iter_rows():
-            if period is not None:
-                result[period] = result.get(period, Counts()) + Counts(refused=Counter({rule: count}))
+        counts = refused.select(read, RULE, OWNER).group_by(OWNER, label, RULE).len()
+        for place, name, rule, count in counts.iter_rows():
+            if name is not None:
+                found = result[place]
+                found[name] = found.get(name, Counts()) + Counts(refused=Counter({rule: count}))
     return result
+
+
+def _nulls(name: str, stored: Sequence[str]) -> pl.Expr:
+    """How many rows have no value of a column, which is in the columns `stored`."""
+    missing = pl.all_horizontal(pl.col(own).is_null() for own in stored).sum() if stored else pl.len()
+    return missing.alias(f"nulls:{name}")

@@ -81,16 +81,32 @@ def conform(frame: pl.LazyFrame, fields: Sequence[Field], *, exact: bool = False
     Decimals are stored with all their digits and are floats here, unless `exact`.
     """
     have, columns = frame.collect_schema(), []
+    every = stored_columns(have)
     for field in fields:
         wanted = POLARS[field.dtype]
-        if field.name not in have:
+        stored = every.get(field.name, [])
+        if not stored:
             columns.append(pl.lit(None, wanted).alias(field.name))
-        elif exact and field.dtype == "float" and have[field.name].is_decimal():
-            continue
-        elif have[field.name] != wanted:
-            columns.append(pl.col(field.name).cast(wanted))
+        elif exact and field.dtype == "float" and all(have[name].is_decimal() for name in stored):
+            columns.append(pl.coalesce(stored).alias(field.name))
+        elif len(stored) > 1 or have[field.name] != wanted:
+            columns.append(pl.coalesce(pl.col(name).cast(wanted) for name in stored).alias(field.name))
     # added first and chosen after, for a selection of constants alone would have one row
     return frame.with_columns(columns).select(field.name for field in fields)
+
+
+def stored_columns(schema: Mapping[str, pl.DataType]) -> dict[str, list[str]]:
+    """The columns of a stored table that hold the values of each column: one for each type that it has in the rows."""
+    found: dict[str, list[str]] = {}
+    for name, dtype in schema.items():
+        found.setdefault(name.removeprefix(type_prefix(dtype)), []).append(name)
+    return found
+
+
+def type_prefix(dtype: pl.DataType) -> str:
+    """What stands before the name of a column in a stored table whose rows have it under several types."""
+    code = next((code for code, own in POLARS.items() if own == dtype), str(dtype).replace(" ", ""))
+    return f"__{code}__"
 
 
 def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> list[Cast]:
@@ -126,16 +142,23 @@ def numbers_meant(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
     So a few wrong values in a CSV column go to quarantine, where the whole column would be text else.
     """
     found = dict(spec.rules)
-    for name, rule in spec.rules.items():
-        limits = [limit for limit in (rule.min, rule.max) if limit is not None]
-        numeric = bool(limits) and all(isinstance(limit, int | float) for limit in limits)
-        if rule.type is not None or not numeric or not _is_text(rows.schema.get(name, pl.Null())):
-            continue
+    for name in texts_with_limits(rows.schema, spec):
         held = rows.lazy().select(_plain(pl.col(name))).filter(pl.col(name) != "")
         share = held.select(pl.col(name).cast(pl.Float64, strict=False).is_not_null().mean()).collect().item()
         if share is not None and share >= _MOSTLY:
-            found[name] = replace(rule, type="float")
+            found[name] = replace(spec.rules[name], type="float")
     return replace(spec, rules=found)
+
+
+def texts_with_limits(schema: Mapping[str, pl.DataType], spec: SourceSpec) -> list[str]:
+    """Columns of text whose limits are numbers, and that have no declared type."""
+    found = []
+    for name, rule in spec.rules.items():
+        limits = [limit for limit in (rule.min, rule.max) if limit is not None]
+        numeric = bool(limits) and all(isinstance(limit, int | float) for limit in limits)
+        if rule.type is None and numeric and _is_text(schema.get(name, pl.Null())):
+            found.append(name)
+    return found
 
 
 def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:

@@ -16,8 +16,9 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.units import share
-from cumulant.data.batches import Batch, NewFile, new_rows, together
+from cumulant.data.batches import Batch, NewFile, together
 from cumulant.data.distribution_distance import BLOCK, VALUE, Reference, distance_of, with_blocks
+from cumulant.data.packs import blocks_of
 from cumulant.data.parts import Workshop
 from cumulant.data.profile import power_of_two
 from cumulant.data.severity import of_batch, severity_of
@@ -90,11 +91,7 @@ def _values(
     field: Field, new: Sequence[NewFile], batches: Sequence[Batch], shop: Workshop
 ) -> list[tuple[str, pl.DataFrame]]:
     """Batch to its values of a column, with the day (or declared period) that each is of."""
-    frames = []
-    for file in new:
-        frame = with_blocks(new_rows(file, shop), field, shop)
-        if frame.height:
-            frames.append((file.name, frame))
+    frames = [(file.name, frame) for file, frame in _of_files(field, new, shop) if frame.height]
     if not frames:
         return []
     pooled = pl.concat(frame for _, frame in frames)
@@ -106,6 +103,16 @@ def _values(
             if (name := f"{shop.spec.batch.period} {label}") in names:
                 frames.append((name, rows))
     return frames
+
+
+def _of_files(field: Field, new: Sequence[NewFile], shop: Workshop) -> Iterator[tuple[NewFile, pl.DataFrame]]:
+    """The new values of each file; neighbours in one table are read together."""
+    for block in blocks_of([file.accepted for file in new]):
+        files = new[block.begin : block.begin + len(block.parts)]
+        values = with_blocks(block.scan(shop), field, shop)
+        for file, (first, rows) in zip(files, block.slices(), strict=True):
+            earlier = file.earlier.rows.rows if file.grown and file.earlier is not None else 0
+            yield file, values.slice(first + earlier, rows - earlier)
 
 
 def _spread(field: Field, previous: Snapshot | None) -> float:

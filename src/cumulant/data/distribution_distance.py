@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.data.batches import period_of
 from cumulant.data.casts import conform
+from cumulant.data.packs import blocks_of, stored_part
 from cumulant.data.parts import Workshop
-from cumulant.data.snapshot import Snapshot
+from cumulant.data.snapshot import RowRange, Snapshot
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.stationary import steady_from
@@ -93,11 +95,11 @@ def distance_of(reference: Reference, rows: pl.DataFrame, *, level: float, least
     return Distance(result.value, result.low, evidence.p)
 
 
-def with_blocks(rows: pl.LazyFrame, field: Field, shop: Workshop, *, name: str = "") -> pl.DataFrame:
-    """The values of a column (`value`), and the day or declared period of each (`block`); `name` without a time."""
+def with_blocks(rows: pl.LazyFrame, field: Field, shop: Workshop) -> pl.DataFrame:
+    """The values of a column (`value`), and the day or declared period of each (`block`); empty without a time."""
     period, time = period_of(shop.spec, default="day"), shop.spec.time
     fields = [field] if time is None or time.column == field.name else [field, Field(time.column, "time")]
-    label = pl.lit(name) if period is None else period
+    label = pl.lit("") if period is None else period
     return conform(rows, fields).select(pl.col(field.name).alias(VALUE), label.alias(BLOCK)).collect()
 
 
@@ -106,15 +108,25 @@ def _earlier(field: Field, previous: Snapshot, shop: Workshop) -> pl.DataFrame |
         return None
     frames: list[pl.DataFrame] = []
     left = _ROWS
-    for place, ref in reversed(list(enumerate(previous.parts))):
+    for rows, files in _ranges(previous, shop):
         if left <= 0 or len(frames) == _PARTS:
             break
-        if not ref.rows:
+        if not rows.rows:
             continue
-        rows = shop.tables.scan(ref).gather_every(max(ref.rows // left, 1))
-        frames.append(with_blocks(rows, field, shop, name=f"{place:09}"))
-        left -= frames[-1].height
+        step = max(rows.rows // left, 1)
+        frame = with_blocks(rows.scan(shop.tables).gather_every(step), field, shop)
+        if shop.spec.time is None:
+            frame = frame.with_columns(files.gather_every(step).alias(BLOCK))
+        frames.append(frame)
+        left -= frame.height
     return pl.concat(reversed(frames)) if frames else None
+
+
+def _ranges(previous: Snapshot, shop: Workshop) -> Iterator[tuple[RowRange, pl.Series]]:
+    """The accepted rows, the newest first, and of each row the place of its file as text."""
+    parts = [stored_part(file.parts[-1], shop) for file in previous.files]
+    for block in reversed(blocks_of([part for part in parts if part is not None])):
+        yield block.range, block.owners().cast(pl.String).str.zfill(9)
 
 
 def _numbers(rows: pl.DataFrame) -> Floats:

@@ -14,7 +14,7 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, micros
-from cumulant.data.arrivals import Arrival, arrivals
+from cumulant.data.arrivals import Arrival, arrivals, in_order
 from cumulant.data.batch_checks import broken_shares
 from cumulant.data.batch_freshness import past_events, stale
 from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
@@ -34,7 +34,9 @@ from cumulant.data.inputs import Input, of_files, of_frame
 from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
 from cumulant.data.late import refuse_dangling, refuse_repeats
 from cumulant.data.limits import refuse_unusable
-from cumulant.data.listing import list_files
+from cumulant.data.listing import Listing, list_files
+from cumulant.data.packs import blocks_of, profiles_of, stored_part
+from cumulant.data.part_store import compacted, parts_of, read_as_text
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
@@ -43,7 +45,7 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
-from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile
+from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, pack_name
 from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
 from cumulant.data.versions import Versions, refuse_undecidable, versions_of
 from cumulant.ports.files import Files
@@ -71,14 +73,15 @@ def ingest(
     measure: Shifts = shifts,
     progress: Progress = silent,
     force: bool = False,
+    listing: Listing | None = None,
 ) -> Snapshot:
     """The snapshot of source `name` as it is now. Only new or changed files are read; with `force` the content of each
     decides what is changed, not its size and time.
 
     `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
-    stands in for the files; `used` names the columns whose loss matters, a mapping also what uses each
-    (None: all matter). `rule_compiler` turns a condition of `table.where` into an expression; without it conditions
-    are SQL.
+    stands in for the files, and `listing` says which there are (None: they are listed); `used` names the columns whose
+    loss matters, a mapping also what uses each (None: all matter). `rule_compiler` turns a condition of `table.where`
+    into an expression; without it conditions are SQL.
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
@@ -95,14 +98,19 @@ def ingest(
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     shop = Workshop(name, spec, tables, prepare, rule_compiler)
     declaration = _declaration(spec, prepare.digest if prepare else None)
-    listing = None if frame is not None else list_files(spec, source=name, root=root, files=files)
+    if frame is not None:
+        listing = None
+    elif listing is None:
+        listing = list_files(spec, source=name, root=root, files=files)
     known = None if force else previous
     inputs = [of_frame(frame, spec, name)] if listing is None else of_files(listing, spec, root, files, known)
-    parts = _parts(inputs, shop, declaration, progress)
+    same = previous is not None and previous.declaration == declaration
+    parts = parts_of(inputs, previous.files if same and previous else (), shop, declaration, progress)
+    parts = compacted(parts, shop)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
     fields = fields_of(parts, spec, previous)
-    parts = _read_again_as_text(parts, inputs, fields, shop, progress)
+    parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], shop)
     fields = fields_of(parts, spec, previous)
     _refuse_unknown(spec, fields, name)
     refuse_undecidable(spec, fields, name)
@@ -138,38 +146,6 @@ def _declaration(spec: SourceSpec, prepare: str | None) -> str:
         if rule.gives_verdicts_only:
             del declared["rules"][column]
     return digest([READING, declared, spec.table.where, prepare])
-
-
-def _parts(inputs: Sequence[Input], shop: Workshop, declaration: str, progress: Progress) -> list[PartFacts]:
-    parts = []
-    for index, item in enumerate(inputs):
-        name = digest([item.content, declaration])
-        facts = shop.stored(name)
-        if facts is None:
-            progress(f"{shop.source}: reading {item.url}", 0.9 * index / len(inputs))
-            facts = _made(shop, name, item, ())
-        parts.append(facts)
-    return parts
-
-
-def _made(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
-    return shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed)
-
-
-def _read_again_as_text(
-    parts: Sequence[PartFacts], inputs: Sequence[Input], fields: Sequence[Field], shop: Workshop, progress: Progress
-) -> list[PartFacts]:
-    """Parts in which digits were taken for numbers, though the column holds text elsewhere, keep their text."""
-    found = []
-    for item, part in zip(inputs, parts, strict=True):
-        texts = text_columns(part, fields)
-        if texts:
-            name = digest([part.digest, "text", texts])
-            progress(f"{shop.source}: reading {item.url} again", 0.9)
-            found.append(shop.stored(name) or _made(shop, name, item, texts))
-        else:
-            found.append(part)
-    return found
 
 
 def _refuse_unknown(spec: SourceSpec, fields: Sequence[Field], name: str) -> None:
@@ -226,10 +202,7 @@ class _Bill:
         """What tells apart snapshots of equal files that arrived in another order; nothing where they agree."""
         if self.versions.table is not None:
             return [self.versions.digest]
-        moments = [one.moment for one in self.arrived]
-        if moments == sorted(moments) and all(one.rows is None for one in self.arrived):
-            return []
-        return [part.digest for part in self.kept]
+        return [] if in_order(self.arrived) else [part.digest for part in self.kept]
 
     @property
     def fresh(self) -> list[tuple[str, PartFacts]]:
@@ -242,7 +215,9 @@ class _Bill:
         result = []
         for item, read, kept in self._fresh():
             file = before.get(item.url)
-            stored = [] if file is None else [part for name in file.parts if (part := shop.stored(name)) is not None]
+            stored = (
+                [] if file is None else [part for name in file.parts if (part := stored_part(name, shop)) is not None]
+            )
             grown = bool(stored) and is_grown(read, stored[0], self.fields, shop)
             result.append(NewFile(item.url, read, kept, stored[-1] if stored else None, grown))
         return result
@@ -269,7 +244,8 @@ class _Bill:
 
 
 def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts) -> Snapshot:
-    profile = merge([part.profile for part in bill.kept], bill.fields)
+    profile = merge(profiles_of(bill.kept, shop), bill.fields)
+    ranges = tuple(block.range for block in blocks_of(bill.kept))
     refused, dropped = sum(part.rows_refused for part in bill.kept), sum(part.rows_dropped for part in bill.kept)
     rows_in = sum(part.rows_in for part in bill.kept)
     identity, versions = bill.identity, bill.versions
@@ -279,7 +255,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         bill.spec, profile, bill.now, rows=rows, newest=_newest_event(bill, shop, profile)
     )
     checks += () if bill.gone is None else (bill.gone.check(bill.spec),)
-    changed, moved = _against_previous(bill, used, measure)
+    changed, moved = _against_previous(bill, shop, used, measure)
     columns = {check.rule: check.column for check in checks}
     new = bill.new_files(shop)
     delivered = deliveries(new, shop)
@@ -293,16 +269,17 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
     verdict = verdicts(bill.spec, checks, changed, broken, checked=rows_in - dropped, refused=refused, failing=failed)
     stopped = tuple(text for severity, text in verdict if severity == "fail")
     same = bill.previous is not None and bill.previous.id == identity and not stopped
+    files = _files(bill, shop)
     return Snapshot(
         id=identity,
         source=bill.name,
         declaration=bill.declaration,
-        parts=tuple(part.rows for part in bill.kept),
+        parts=ranges,
         fields=bill.fields,
         key=bill.spec.keys,
         event_time=bill.spec.time.column if bill.spec.time else None,
         known=known_at(bill.spec),
-        files=_files(bill, shop),
+        files=files,
         rows_in=rows_in,
         rows_passed=profile.rows,
         rows_quarantined=refused,
@@ -320,10 +297,11 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         unchecked=bill.unchecked,
         warnings=_warnings(bill),
         profile=profile,
-        bytes=sum(part.rows.bytes for part in bill.kept),
+        bytes=sum(rows.bytes for rows in ranges),
         csv_bytes=sum(part.csv_bytes for part in bill.kept),
         accepted=bill.previous.accepted if same and bill.previous else bill.now,
         processed=tuple(url for url, _ in bill.fresh),
+        part_names=_part_names(bill, files),
         warned=tuple(text for severity, text in verdict if severity == "warn"),
         breaches=stopped,
     )
@@ -340,7 +318,7 @@ def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> datetime | N
     newest = profile[event.column].max
     if newest is not None and newest <= bill.now.timestamp() * 1_000_000:
         return from_micros(int(newest))  # of a personal column none is recorded
-    return past_events([shop.tables.scan(part.rows) for part in bill.kept], event.column, bill.now)[1]
+    return past_events([block.scan(shop) for block in blocks_of(bill.kept)], event.column, bill.now)[1]
 
 
 def _warnings(bill: _Bill) -> tuple[str, ...]:
@@ -351,7 +329,7 @@ def _warnings(bill: _Bill) -> tuple[str, ...]:
 
 
 def _against_previous(
-    bill: _Bill, used: Collection[str] | None, measure: Shifts
+    bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts
 ) -> tuple[tuple[SchemaChange, ...], tuple[Shift, ...]]:
     """What new files changed, in columns and in values. A change that the declaration itself made is told only."""
     previous, fresh = bill.previous, bill.fresh
@@ -360,7 +338,7 @@ def _against_previous(
     found = changes(previous, fresh, bill.spec, used)
     if previous.declaration != bill.declaration:
         found = tuple(msgspec.structs.replace(change, refused=False) for change in found)
-    new = merge([part.profile for _, part in fresh], bill.fields)
+    new = merge(profiles_of([part for _, part in fresh], shop), bill.fields)
     return found, measure(previous.profile, new)
 
 
@@ -379,6 +357,12 @@ def _files(bill: _Bill, shop: Workshop) -> tuple[SourceFile, ...]:
         )
         for item, made, kept, arrival in zip(bill.inputs, bill.parts, bill.kept, bill.arrived, strict=True)
     )
+
+
+def _part_names(bill: _Bill, files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """The folders that the snapshot's parts are in, and the moments at which their rows arrived."""
+    parts = {pack_name(part.digest) for part in (*bill.parts, *bill.kept)}
+    return tuple(sorted(parts | {file.arrivals.key.split("/")[-2] for file in files if file.arrivals is not None}))
 
 
 def known_at(spec: SourceSpec) -> dict[str, KnownAt]:

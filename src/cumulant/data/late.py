@@ -6,7 +6,7 @@ so that the next snapshot can start from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,8 +15,9 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data.arrivals import Arrival
-from cumulant.data.casts import conform
+from cumulant.data.arrivals import Arrival, without
+from cumulant.data.pack_changes import pack_without
+from cumulant.data.packs import OWNER, Block, blocks_of
 from cumulant.data.parts import (
     POSITION,
     RULE,
@@ -25,24 +26,22 @@ from cumulant.data.parts import (
     Workshop,
     csv_size,
     plain_fields,
-    unique_sets,
 )
 from cumulant.data.profile import profile
 from cumulant.data.repeats import later_repeats
 from cumulant.data.snapshot import Snapshot, scan
 from cumulant.data.sources import frame_digest
-
-_NONE = pl.Series(POSITION, [], dtype=pl.Int64)
+from cumulant.data.unique import unique_sets
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A rule and the positions (in the part as read) of the rows that fail it."""
+    """A rule and the rows that fail it: the place of each one's part, and its position there."""
 
     rule: str
     text: str
     column: str | None
-    rows: pl.Series
+    rows: pl.DataFrame
 
 
 def refuse_dangling(
@@ -53,7 +52,7 @@ def refuse_dangling(
     Raises:
         DefinitionError: a reference to a source or column that does not exist.
     """
-    return [_drop(part, _dangling(part, fields, shop, others), shop) for part in parts]
+    return _drop(parts, list(_dangling(parts, fields, shop, others)), shop)
 
 
 def refuse_repeats(
@@ -63,37 +62,32 @@ def refuse_repeats(
     kept, moments = list(parts), list(arrived)
     if len(kept) == 1 and shop.spec.on_repeat != "latest":
         return kept, moments
-    for label, text, columns in unique_sets(shop.spec, [field.name for field in fields]):
-        repeats = later_repeats(kept, moments, fields, columns, shop)
-        column = columns[0] if len(columns) == 1 else None
-        gone = [repeats.get(index, _NONE) for index in range(len(kept))]
-        kept = [_drop(part, [_Refusal(label, text, column, rows)], shop) for part, rows in zip(kept, gone, strict=True)]
-        moments = [moment.without(rows) for moment, rows in zip(moments, gone, strict=True)]
+    for unique in unique_sets(shop.spec, [field.name for field in fields]):
+        repeats = later_repeats(kept, moments, fields, unique.columns, shop)
+        kept = _drop(kept, [_Refusal(unique.rule, unique.text, unique.column, repeats)], shop)
+        moments = without(moments, repeats)
     return kept, moments
 
 
 def _dangling(
-    part: PartFacts, fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]
-) -> list[_Refusal]:
-    found = []
+    parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]
+) -> Iterator[_Refusal]:
     for column, rule in shop.spec.rules.items():
         wanted = [field for field in fields if field.name == column]
         if rule.references is None or not wanted:
             continue
         held = _held(rule.references, column, shop.source, others, shop)
-        values = conform(shop.tables.scan(part.rows), wanted).with_row_index(POSITION)
+        values = pl.concat((block.located(wanted, shop) for block in blocks_of(parts)), how="vertical")
         try:
             lost = values.filter(pl.col(column).is_not_null()).join(held, left_on=column, right_on="held", how="anti")
-            positions = lost.select(pl.col(POSITION).cast(pl.Int64)).collect().to_series()
+            rows = lost.select(OWNER, POSITION).sort(OWNER, POSITION).collect()
         except pl.exceptions.PolarsError as error:
             raise DefinitionError(
                 f'source {shop.source}: "{column}" and {rule.references} are of different types',
                 subject=column,
                 hint="declare the same `type` for both",
             ) from error
-        text = f"{column} is in {rule.references}"
-        found.append(_Refusal(f"{column}:references", text, column, positions))
-    return found
+        yield _Refusal(f"{column}:references", f"{column} is in {rule.references}", column, rows)
 
 
 def _held(target: str, column: str, source: str, others: Mapping[str, Snapshot], shop: Workshop) -> pl.LazyFrame:
@@ -117,21 +111,35 @@ def _held(target: str, column: str, source: str, others: Mapping[str, Snapshot],
     return scan(snapshot, shop.tables).select(pl.col(name).alias("held")).unique()
 
 
-def _drop(part: PartFacts, refusals: Sequence[_Refusal], shop: Workshop) -> PartFacts:
-    """`part` without the rows at the positions; the first refusal of a row counts as its rule."""
-    checks = list(part.checks)
+def _drop(parts: Sequence[PartFacts], refusals: Sequence[_Refusal], shop: Workshop) -> list[PartFacts]:
+    """The parts without the refused rows; the first refusal of a row counts as its rule."""
+    if not refusals:
+        return list(parts)
+    counted = list(parts)
     for refusal in refusals:
-        checks = _counted(checks, refusal)
-    part = msgspec.structs.replace(part, checks=tuple(checks))
-    frames = [pl.DataFrame({POSITION: found.rows, RULE: [found.rule] * found.rows.len()}) for found in refusals]
-    if not sum(frame.height for frame in frames):
-        return part
-    gone = pl.concat(frames).unique(POSITION, keep="first", maintain_order=True).sort(POSITION)
+        failed = dict(refusal.rows.group_by(OWNER).len().iter_rows())
+        counted = [_counted(part, refusal, failed.get(place, 0)) for place, part in enumerate(counted)]
+    gone = pl.concat(refusal.rows.with_columns(pl.lit(refusal.rule).alias(RULE)) for refusal in refusals)
+    gone = gone.unique([OWNER, POSITION], keep="first", maintain_order=True).sort(OWNER, POSITION)
+    result = []
+    for block in blocks_of(parts):
+        here = gone.filter(pl.col(OWNER).is_between(block.begin, block.begin + len(block.parts) - 1))
+        left = _without(block, here, shop) if here.height else block.parts
+        own = counted[block.begin : block.begin + len(block.parts)]
+        result += [msgspec.structs.replace(part, checks=one.checks) for part, one in zip(left, own, strict=True)]
+    return result
+
+
+def _without(block: Block, gone: pl.DataFrame, shop: Workshop) -> Sequence[PartFacts]:
+    """The parts of a block without some rows, found or made."""
+    if block.pack is not None:
+        return pack_without(block, gone.with_columns(pl.col(OWNER) - block.begin), shop).parts
+    part, gone = block.parts[0], gone.select(POSITION, RULE)
     name = digest([part.digest, frame_digest(gone)])
     stored = shop.stored(name)
     if stored is not None:
-        return msgspec.structs.replace(stored, checks=part.checks)
-    rows = shop.tables.scan(part.rows).with_row_index(POSITION).with_columns(pl.col(POSITION).cast(pl.Int64)).collect()
+        return [stored]
+    rows = shop.rows(part).with_row_index(POSITION).with_columns(pl.col(POSITION).cast(pl.Int64)).collect()
     passed = rows.join(gone, on=POSITION, how="anti", maintain_order="left").drop(POSITION)
     refused = gone.join(rows, on=POSITION, how="left", maintain_order="left")
     refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
@@ -144,15 +152,18 @@ def _drop(part: PartFacts, refusals: Sequence[_Refusal], shop: Workshop) -> Part
         csv_bytes=csv_size(passed),
     )
     shop.record(facts)
-    return facts
+    return [facts]
 
 
-def _counted(checks: list[PartCheck], refusal: _Refusal) -> list[PartCheck]:
-    """`checks` with the failures of a refusal added to those of the same rule."""
-    failed = refusal.rows.len()
+def _counted(part: PartFacts, refusal: _Refusal, failed: int) -> PartFacts:
+    """The part with the failures of a refusal added to those of the same rule."""
+    checks = part.checks
     if all(check.rule != refusal.rule for check in checks):
-        return [*checks, PartCheck(rule=refusal.rule, column=refusal.column, text=refusal.text, failed=failed)]
-    return [
-        msgspec.structs.replace(check, failed=check.failed + failed) if check.rule == refusal.rule else check
-        for check in checks
-    ]
+        checks = (*checks, PartCheck(rule=refusal.rule, column=refusal.column, text=refusal.text, failed=0))
+    return msgspec.structs.replace(
+        part,
+        checks=tuple(
+            msgspec.structs.replace(check, failed=check.failed + failed) if check.rule == refusal.rule else check
+            for check in checks
+        ),
+    )

@@ -7,7 +7,8 @@ facts are written last: where they stand, the part is whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
@@ -30,9 +31,12 @@ from cumulant.data.rules import (
     reading_checks,
     reading_marks,
 )
-from cumulant.data.severity import KEY_REPEAT
 from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.data.unique import UniqueSet, repeats_of, unique_sets
 from cumulant.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    from cumulant.data.packs import Pack, PackFacts
 
 RULE, POSITION = "__rule", "__row"
 #: the rule that a CSV row with another number of fields than the header breaks
@@ -61,7 +65,11 @@ class PartCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a snapshot must know of a part, so that reusing it reads no rows."""
+    """All that a snapshot must know of a part, so that reusing it reads no rows.
+
+    `first`: its rows begin there in a table that holds those of several files (a pack); None: the table is its own.
+    Then `refused_rules` counts its refused rows by rule, and `profile` holds counts and extremes only.
+    """
 
     digest: str
     rows_in: int
@@ -72,10 +80,12 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[PartCheck, ...]
     profile: Profile
     csv_bytes: int
+    first: int | None = None
+    refused_rules: dict[str, int] | None = None
 
     @property
     def rows_refused(self) -> int:
-        return sum(ref.rows for ref in self.refused)
+        return sum(ref.rows for ref in self.refused) + sum((self.refused_rules or {}).values())
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,8 @@ class Workshop:
     tables: TableStore
     prepare: Prepare | None = None
     rule_compiler: RuleCompiler | None = None
+    #: packs that were read or made
+    packs: dict[str, Pack] = field(default_factory=dict)
 
     def key(self, digest: str, what: str) -> str:
         return f"data/{self.source}/{digest}/{what}"
@@ -101,6 +113,11 @@ class Workshop:
         whole = all(self.tables.find(ref.key) is not None for ref in (facts.rows, *facts.refused))
         return facts if whole else None
 
+    def rows(self, part: PartFacts) -> pl.LazyFrame:
+        """The accepted rows of a part."""
+        rows = self.tables.scan(part.rows)
+        return rows if part.first is None else rows.slice(part.first, part.rows.rows)
+
     def make(self, digest: str, table: Table, *, url: str, guessed: bool) -> PartFacts:
         """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
 
@@ -112,46 +129,45 @@ class Workshop:
             UserCodeError: `prepare` raised.
             StorageError: the parts cannot be written.
         """
-        raw, malformed = table.rows, table.malformed
+        raw = table.rows
         if not raw.height:
             return self._empty(digest, raw)
         rows = self._prepared(raw)
         check_columns(self.spec, rows.columns, source=self.source, url=url)
-        sorted_out = _sort_out(rows, self)
+        sorted_out = sort_out(rows, self)
         guesses = {*rows.columns} if guessed else table.partitions
-        fields = _fields(sorted_out, self.spec, guesses)
-        refused = {"refused": sorted_out.refused}
-        if malformed is not None:
-            refused["malformed"] = _malformed(malformed)
-        if table.refused is not None:
-            refused["paths"] = table.refused
+        fields = part_fields(sorted_out, self.spec, guesses)
+        refused = {"refused": sorted_out.refused, **shape_refused(table)}
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
             digest=digest,
-            rows_in=raw.height + sum(frame.height for frame in (malformed, table.refused) if frame is not None),
+            rows_in=raw.height + sum(frame.height for frame in shape_refused(table).values()),
             rows_dropped=raw.height - rows.height,
             rows=written,
             refused=tuple(
                 self.tables.write(self.key(digest, place), frame) for place, frame in refused.items() if frame.height
             ),
             fields=fields,
-            checks=(*sorted_out.checks, *_shape_checks(table, self.spec)),
+            checks=(*sorted_out.checks, *shape_checks(table, self.spec)),
             profile=profile(sorted_out.passed, plain_fields(fields, self.spec)),
             csv_bytes=csv_size(sorted_out.passed),
         )
         self.record(facts)
         return facts
 
-    def record(self, facts: PartFacts) -> None:
+    def record(self, facts: PartFacts | PackFacts) -> None:
         text = msgspec.json.encode(facts).decode()
         self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
 
     def _prepared(self, raw: pl.DataFrame) -> pl.DataFrame:
-        if self.prepare is None:
-            return raw
-        rows = self.prepare(raw)
-        check_row_wise(self.prepare, raw, rows, name=self.prepare.name)
+        rows = self.prepared(raw)
+        if self.prepare is not None:
+            check_row_wise(self.prepare, raw, rows, name=self.prepare.name)
         return rows
+
+    def prepared(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """What `prepare` makes of rows; whether it treats them one by one is for the caller to check."""
+        return raw if self.prepare is None else self.prepare(raw)
 
     def _empty(self, digest: str, raw: pl.DataFrame) -> PartFacts:
         """A file with a header and no rows says nothing about columns and is not shown to `prepare`."""
@@ -170,13 +186,18 @@ class Workshop:
         return facts
 
 
-def _malformed(rows: pl.DataFrame) -> pl.DataFrame:
-    """Malformed rows as refused rows: nobody can say which of their values belongs to which column."""
-    return rows.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
+def shape_refused(table: Table) -> dict[str, pl.DataFrame]:
+    """The rows that were refused before they were read: by their fields, and by declared paths."""
+    found = {}
+    if table.malformed is not None:  # nobody can say which of their values belongs to which column
+        found["malformed"] = table.malformed.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
+    if table.refused is not None:
+        found["paths"] = table.refused
+    return found
 
 
-def _shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
-    """What was refused before the rows were read: by their fields, and by declared paths."""
+def shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
+    """The checks of `shape_refused`."""
     checks = []
     if table.malformed is not None:
         text = f"each row has the {table.malformed.width - 2} fields of the header"
@@ -190,17 +211,23 @@ def _shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
 
 
 @dataclass(frozen=True)
-class _SortedOut:
+class SortedOut:
     casts: list[Cast]
     passed: pl.DataFrame
     refused: pl.DataFrame
     checks: tuple[PartCheck, ...]
     #: digits of the longest text with leading zeros, of columns that are read as numbers
     padded: Mapping[str, int | None]
+    #: of each row the rule that refuses it, and whether it fails each of `checks` that is no repeat
+    rule: pl.Series
+    marks: pl.DataFrame
 
 
-def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
-    """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`."""
+def sort_out(rows: pl.DataFrame, shop: Workshop, owners: pl.Series | None = None) -> SortedOut:
+    """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`.
+
+    `owners`: the file of each row, where they are of several; values may come once in each.
+    """
     plan = casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)
     widths = {cast.name: padded_width(rows[cast.name].str.strip_chars()) for cast in plan if cast.merging is not None}
     # The look for numbers that merge is costly, and idle where no text has leading zeros.
@@ -213,7 +240,7 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     check_conditions(checks, typing.select(names).head(0).collect(), source=shop.source)
     # one pass over the part: types, then every rule on the typed columns
     marked = _computed(typing.with_columns(_marks(every)), shop)
-    _refuse_local_times(plan, marked, every, shop.source)
+    _refuse_local_times(plan, marked, every, shop.source, owners)
     _refuse_aggregates(marked, every, shop.source)
     marks = [f"__mark{index}" for index in range(len(every))]
     failed = [int(marked[mark].sum()) for mark in marks]
@@ -224,13 +251,12 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
         for check, count in zip(every, failed, strict=True)
     ]
     # Which row of several keys has a unique value first, one part cannot say.
-    for label, text, columns in unique_sets(shop.spec, names) if shop.spec.on_repeat != "latest" else ():
-        rule, repeats = _mark_repeats(typed, rule, label, columns, shop.spec)
-        column = columns[0] if len(columns) == 1 else None
-        found.append(PartCheck(rule=label, column=column, text=text, failed=repeats))
+    for unique in unique_sets(shop.spec, names) if shop.spec.on_repeat != "latest" else ():
+        rule, repeats = _mark_repeats(typed, rule, unique, shop.spec, owners)
+        found.append(PartCheck(rule=unique.rule, column=unique.column, text=unique.text, failed=repeats))
     passed = typed.filter(rule.is_null()) if rule.null_count() != rule.len() else typed
     refused = _refused(rows, typed, rule, marked, reading)
-    return _SortedOut(plan, passed, refused, tuple(found), widths)
+    return SortedOut(plan, passed, refused, tuple(found), widths, rule, marked.select(marks))
 
 
 def _with_decimals(typed: pl.DataFrame, rows: pl.DataFrame, plan: Sequence[Cast]) -> pl.DataFrame:
@@ -276,50 +302,32 @@ def _first_rule(checks: Sequence[RowCheck], marks: Sequence[str]) -> pl.Expr:
     return pl.coalesce(choices).alias(RULE)
 
 
-def _refuse_local_times(plan: Sequence[Cast], marked: pl.DataFrame, checks: Sequence[RowCheck], source: str) -> None:
-    """Stop where no time of a column has a zone; single ones without are refused as rows."""
+def _refuse_local_times(
+    plan: Sequence[Cast], marked: pl.DataFrame, checks: Sequence[RowCheck], source: str, owners: pl.Series | None
+) -> None:
+    """Stop where no time of a column, in one file, has a zone; single ones without are refused as rows."""
     for index, check in enumerate(checks):
         if check.rule.endswith(":zone") and check.column is not None:
-            local = int(marked[f"__mark{index}"].sum())
-            if local and local == marked.height - marked[check.column].null_count():
+            owner = pl.lit(0) if owners is None else owners
+            local, valid = pl.col(f"__mark{index}").sum(), pl.col(check.column).is_not_null().sum()
+            counts = marked.group_by(owner.alias("__owner")).agg(local.alias("local"), valid.alias("valid"))
+            if counts.filter((pl.col("local") > 0) & (pl.col("local") == pl.col("valid"))).height:
                 refuse_zoneless(next(cast for cast in plan if cast.name == check.column), source)
 
 
-def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Column sets whose values may come once: the key, then each unique column, as (rule, text, columns).
-
-    Where the latest row of a key counts, keys may repeat, and unique values in rows of one key.
-    """
-    once = "comes once" if len(spec.keys) == 1 else "come once together"
-    of_key = spec.keys and spec.on_repeat != "latest"
-    sets = [(KEY_REPEAT, f"{', '.join(spec.keys)} {once}", spec.keys)] if of_key else []
-    for column, rule in spec.rules.items():
-        if rule.unique and column in names and spec.keys != (column,):
-            sets.append((f"{column}:unique", f"{column} comes once", (column,)))
-    return sets
-
-
-def repeats_of(columns: Sequence[str], spec: SourceSpec) -> pl.Expr:
-    """Marks rows whose values came before; of equal rows the first is kept. Nulls repeat nothing."""
-    value = pl.col(columns[0]) if len(columns) == 1 else pl.struct(columns)
-    complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)
-    if spec.on_repeat == "latest":
-        key = pl.struct(spec.keys)
-        return complete & (key != key.first().over(columns))
-    return complete & ~value.is_first_distinct()
-
-
 def _mark_repeats(
-    typed: pl.DataFrame, rule: pl.Series, label: str, columns: tuple[str, ...], spec: SourceSpec
+    typed: pl.DataFrame, rule: pl.Series, unique: UniqueSet, spec: SourceSpec, owners: pl.Series | None
 ) -> tuple[pl.Series, int]:
     index, known = pl.int_range(pl.len()).alias("index"), spec.known_times
-    rows = typed.lazy().select(*dict.fromkeys([*columns, *known]), index).filter(rule.is_null())
+    owner = [] if owners is None else [owners.alias("__owner")]
+    rows = typed.lazy().select(*dict.fromkeys([*unique.columns, *known]), *owner, index).filter(rule.is_null())
     if known:
         rows = rows.sort(pl.max_horizontal(known), "index", nulls_last=True)
-    positions = rows.filter(repeats_of(columns, spec)).select("index").collect().to_series()
+    named = (*unique.columns, *(one.name for one in owner))
+    positions = rows.filter(repeats_of(named, spec)).select("index").collect().to_series()
     if not positions.len():
         return rule, 0
-    return rule.scatter(positions, label), positions.len()
+    return rule.scatter(positions, unique.rule), positions.len()
 
 
 def _refused(
@@ -338,11 +346,15 @@ def _refused(
     )
 
 
-def _fields(found: _SortedOut, spec: SourceSpec, guesses: Collection[str]) -> tuple[PartField, ...]:
+def declared_types(spec: SourceSpec) -> set[str]:
+    """Columns whose type is declared."""
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
-    declared |= {when for when in spec.known_time if not is_delay(when)}
-    height = found.passed.height
+    return declared | {when for when in spec.known_time if not is_delay(when)}
+
+
+def part_fields(found: SortedOut, spec: SourceSpec, guesses: Collection[str]) -> tuple[PartField, ...]:
+    declared, height = declared_types(spec), found.passed.height
     return tuple(
         PartField(
             name=cast.name,

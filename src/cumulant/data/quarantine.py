@@ -9,6 +9,7 @@ import polars as pl
 
 from cumulant.core.refs import TableRef
 from cumulant.data.inputs import Input
+from cumulant.data.packs import OWNER, refused_rows
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.snapshot import CheckResult, Snapshot
 
@@ -19,14 +20,12 @@ def quarantined(
     inputs: Sequence[Input], parts: Sequence[PartFacts], shop: Workshop, identity: str
 ) -> tuple[TableRef | None, Counter[str]]:
     """All refused rows as one table: `__rule`, `__file`, `__row`, then the columns as they came; and rows by rule."""
-    frames = [
-        shop.tables.scan(ref).collect().with_columns(pl.lit(item.url).alias(FILE))
-        for item, part in zip(inputs, parts, strict=True)
-        for ref in part.refused
-    ]
+    frames = refused_rows(parts, shop)
     if not frames:
         return None, Counter()
-    rows = pl.concat(_alike(frames), how="diagonal_relaxed")
+    urls = pl.Series([item.url for item in inputs])
+    rows = pl.concat(alike(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
+    rows = rows.with_columns(urls.gather(rows[OWNER]).alias(FILE)).drop(OWNER)
     rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
     return shop.tables.write(shop.key("quarantine", identity), rows), Counter(rows["__rule"].to_list())
 
@@ -40,7 +39,7 @@ def example_of(check: CheckResult, snapshot: Snapshot, shop: Workshop) -> object
     return values[0] if values.len() else None
 
 
-def _alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+def alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     """Frames whose columns can stand below each other: where types differ, and not all are numbers, as text."""
     types: dict[str, set[pl.DataType]] = {}
     for frame in frames:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.arrivals import ARRIVED, Arrival
-from cumulant.data.casts import conform
-from cumulant.data.parts import POSITION, PartFacts, Workshop, repeats_of
+from cumulant.data.arrivals import ARRIVED, Arrival, in_order
+from cumulant.data.packs import OWNER, blocks_of
+from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.spec import SourceSpec
+from cumulant.data.unique import repeats_of
 
-PART, KNOWN = "__part", "__known"
+KNOWN = "__known"
 
 
 def later_repeats(
@@ -24,34 +25,29 @@ def later_repeats(
     fields: Sequence[Field],
     columns: Sequence[str],
     shop: Workshop,
-) -> dict[int, pl.Series]:
-    """Part to the positions of its rows whose values of `columns` another row had first."""
+) -> pl.DataFrame:
+    """The rows (place of the part, position in it) whose values of `columns` another row had first."""
     wanted = {*columns, *shop.spec.known_times, *(shop.spec.keys if shop.spec.on_repeat == "latest" else ())}
     rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop)
-    if shop.spec.known_times or any(one.rows is not None for one in arrived):
-        frame = pl.concat(rows, how="vertical_relaxed").sort(ARRIVED, KNOWN, PART, POSITION, nulls_last=True)
-    else:
-        order = sorted(range(len(parts)), key=lambda index: arrived[index].moment)
-        frame = pl.concat((rows[index] for index in order), how="vertical_relaxed")
-    found = frame.filter(repeats_of(columns, shop.spec)).select(PART, POSITION).collect()
-    return {int(str(part)): group[POSITION] for (part,), group in found.group_by(PART)}
+    frame = pl.concat(rows, how="vertical_relaxed")
+    if shop.spec.known_times or not in_order(arrived):
+        frame = frame.sort(ARRIVED, KNOWN, OWNER, POSITION, nulls_last=True)
+    return frame.filter(repeats_of(columns, shop.spec)).select(OWNER, POSITION).collect()
 
 
 def located(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
 ) -> list[pl.LazyFrame]:
-    """These fields of each part, with the part, the position in it, arrival, and known time.
-
-    Decimals have all their digits, so that a column of them may be float in another part.
+    """These fields of all rows in their order, with the place of each one's part, the position in it, arrival, and
+    known time. Decimals have all their digits, so that a column of them may be float in another frame.
     """
-    return [
-        conform(shop.tables.scan(part.rows), fields, exact=True)
-        .with_row_index(POSITION)
-        .with_columns(
-            pl.col(POSITION).cast(pl.Int64), pl.lit(index, pl.Int32).alias(PART), arrival.column, known_time(shop.spec)
-        )
-        for index, (part, arrival) in enumerate(zip(parts, arrived, strict=True))
-    ]
+    frames = []
+    for block in blocks_of(parts):
+        own = arrived[block.begin : block.begin + len(block.parts)]
+        moments = pl.concat([one.of(part.rows.rows) for one, part in zip(own, block.parts, strict=True)])
+        frame = block.located(fields, shop, exact=True)
+        frames.append(frame.with_columns(pl.lit(moments).alias(ARRIVED), known_time(shop.spec)))
+    return frames
 
 
 def known_time(spec: SourceSpec) -> pl.Expr:

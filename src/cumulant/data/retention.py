@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.refs import TableRef
 from cumulant.core.units import duration
-from cumulant.data.snapshot import Snapshot
+from cumulant.data.snapshot import RowRange, Snapshot, pack_name
 
 if TYPE_CHECKING:
     from cumulant.ports.tables import TableStore
@@ -33,12 +33,18 @@ def removable(source: str, kept: Sequence[Snapshot], tables: TableStore) -> list
     """
     folder = f"data/{source}/"
     needed = {ref.key for snapshot in kept for ref in _tables_of(snapshot)}
-    parts = {f"{folder}{part}/" for snapshot in kept for file in snapshot.files for part in file.parts}
+    parts = {name for snapshot in kept for name in _part_names(snapshot)}
     return sorted(
-        key for key in tables.keys(folder) if key not in needed and not any(key.startswith(part) for part in parts)
+        key
+        for key in tables.keys(folder)
+        if key not in needed and key.removeprefix(folder).partition("/")[0] not in parts
     )
 
 
-def _tables_of(snapshot: Snapshot) -> list[TableRef]:
+def _part_names(snapshot: Snapshot) -> set[str]:
+    return {*snapshot.part_names} or {pack_name(part) for file in snapshot.files for part in file.parts}
+
+
+def _tables_of(snapshot: Snapshot) -> list[RowRange | TableRef]:
     others = [snapshot.quarantine, snapshot.versions, *(file.arrivals for file in snapshot.files)]
-    return [*snapshot.parts, *(ref for ref in others if ref is not None)]
+    return [*snapshot.parts, *snapshot.file_lists, *(ref for ref in others if ref is not None)]

@@ -23,7 +23,23 @@ READING = 2
 ROW = "__row"
 #: the moments, in microseconds, from and until which a row is in force; null where it is from the start, or still is
 FROM, UNTIL = "__from", "__until"
+#: stands between the name of a pack and the place of a file in it
+PACKED = "#"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
+
+
+class RowRange(msgspec.Struct, frozen=True):
+    """Rows of a stored table: all of them, or `rows` from `first` on, where it holds those of several files."""
+
+    key: str
+    rows: int
+    bytes: int
+    first: int | None = None
+
+    def scan(self, tables: TableStore) -> pl.LazyFrame:
+        """The rows in the order written."""
+        rows = tables.scan(self.key)
+        return rows if self.first is None else rows.slice(self.first, self.rows)
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +64,11 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     def content(self) -> str:
         """The digest of all that its rows are made of."""
         return content_digest(self.sha256, self.partition)
+
+
+def pack_name(part: str) -> str:
+    """The name under which a part is stored: of a file in a pack, the pack's."""
+    return part.partition(PACKED)[0]
 
 
 def content_digest(sha256: str, partition: tuple[tuple[str, str | None], ...]) -> str:
@@ -133,7 +154,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     source: str
     declaration: str
-    parts: tuple[TableRef, ...]
+    parts: tuple[RowRange, ...]
     fields: tuple[Field, ...]
     key: tuple[str, ...]
     event_time: str | None
@@ -170,6 +191,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     processed: tuple[str, ...] = ()
     #: rules with severity `warn` that the source as a whole breaks
     warned: tuple[str, ...] = ()
+    #: stored lists of its files, where its record does not hold them
+    file_lists: tuple[TableRef, ...] = ()
+    #: the names under which its parts are stored; empty in a record that is older
+    part_names: tuple[str, ...] = ()
     #: why it was not accepted; empty for an accepted snapshot
     breaches: tuple[str, ...] = ()
 
@@ -229,7 +254,7 @@ def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
     from cumulant.data.casts import POLARS, conform
 
     if snapshot.parts:
-        parts = [conform(tables.scan(ref), snapshot.fields) for ref in snapshot.parts]
+        parts = [conform(rows.scan(tables), snapshot.fields) for rows in snapshot.parts]
         frame = pl.concat(parts, how="vertical")
     else:
         frame = pl.LazyFrame(schema={field.name: POLARS[field.dtype] for field in snapshot.fields})

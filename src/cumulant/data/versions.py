@@ -21,7 +21,7 @@ from cumulant.core.refs import TableRef
 from cumulant.core.units import to_micros
 from cumulant.data.arrivals import ARRIVED, Arrival
 from cumulant.data.parts import POSITION, PartFacts, Workshop
-from cumulant.data.repeats import KNOWN, PART, located
+from cumulant.data.repeats import KNOWN, located
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.sources import frame_digest
 from cumulant.data.spec import SourceSpec
@@ -88,22 +88,19 @@ def _in_order(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
 ) -> pl.DataFrame:
     """The rows of keys that repeat or are deleted, by key in the order in which they became known."""
-    spec, starts = shop.spec, [0]
-    for part in parts:
-        starts.append(starts[-1] + part.rows.rows)
+    spec = shop.spec
     mark = pl.lit(value=False)
     if spec.deleted is not None:
         values = _typed(spec, fields, shop.source)
         mark = pl.col(spec.deleted.column).cast(values.dtype).is_in(values.implode()).fill_null(value=False)
-    frames = [
-        frame.with_columns((pl.col(POSITION) + start).alias(ROW), mark.alias(_MARK))
-        for frame, start in zip(located(parts, arrived, fields, shop), starts, strict=False)
-    ]
-    rows, keys = pl.concat(frames, how="vertical_relaxed"), list(spec.keys)
+    frames = [frame.with_columns(mark.alias(_MARK)) for frame in located(parts, arrived, fields, shop)]
+    rows = pl.concat(frames, how="vertical_relaxed").drop(POSITION).with_row_index(ROW)
+    rows = rows.with_columns(pl.col(ROW).cast(pl.Int64))
+    keys = list(spec.keys)
     several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
     several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
     found = rows.join(several, on=keys, how="semi").collect()
-    return found.sort(*keys, KNOWN, ARRIVED, PART, POSITION, nulls_last=False)
+    return found.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
 
 
 def _typed(spec: SourceSpec, fields: Sequence[Field], source: str) -> pl.Series:

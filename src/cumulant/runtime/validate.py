@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.data import Snapshot, SourceSpec
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
-    from cumulant.ports.journal import Transaction
+    from cumulant.ports.journal import Row, Transaction
     from cumulant.project import Project
 
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
@@ -84,7 +84,8 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         # Not in full: a rule's set of allowed values may be personal.
         "declaration": digest(spec.plain()),
         "prepare": data.prepare_digest(spec.prepare, project.root),
-        "files": [[data.shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files],
+        # Not in full: each run has a row of its own in the journal.
+        "files": digest([[data.shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
         "skipped": [data.shown(file.url, project.root) for file in listing.skipped],
         # Files as they were once are no news, but the loss of what came after is.
         "gone": _gone(project, name, listing.files),
@@ -95,9 +96,11 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     }
 
     made: list[Snapshot] = []
+    records: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
-        made.append(_ingest(context, name, others, force=force))
+        made.append(_ingest(context, name, others, listing, force=force))
+        records.append(data.without_files(made[-1], project.tables()))
         return {"snapshot": made[-1].id}
 
     outcome = context.step(
@@ -105,7 +108,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         inputs,
         ingest,
         verify=lambda result: _stands(context, result),
-        write=lambda transaction, _: _store(transaction, NEWEST, name, made[-1]),
+        write=lambda transaction, _: _store(transaction, NEWEST, made[-1], records[-1]),
     )
     snapshot = load_snapshot(project, str(outcome.result["snapshot"]))
     if outcome.reused:
@@ -118,7 +121,9 @@ def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
     return [] if previous is None else [file.url for file in previous.files if file.url not in present]
 
 
-def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> Snapshot:
+def _ingest(
+    context: Context, name: str, others: Mapping[str, Snapshot], listing: data.Listing, *, force: bool
+) -> Snapshot:
     project = context.project
     previous = newest(project, name)
     project.keep_salt()  # what is stored now may be looked at later on a read-only disk
@@ -136,19 +141,21 @@ def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], *, forc
             used=None if used is None else used.get(name, {}),
             progress=context.progress,
             force=force,
+            listing=listing,
         )
     except data.SourceBreachError as breach:
+        record = data.without_files(breach.snapshot, project.tables())
         with context.transaction() as transaction:
-            _store(transaction, REFUSED, name, breach.snapshot)
+            _store(transaction, REFUSED, breach.snapshot, record)
         raise
 
 
-def _store(transaction: Transaction, kind: str, name: str, snapshot: Snapshot) -> None:
-    """Remember a snapshot and tell of it; an accepted one stands under its id too, a refused one is no longer news."""
-    transaction.put(kind, name, msgspec.to_builtins(snapshot))
+def _store(transaction: Transaction, kind: str, snapshot: Snapshot, record: Snapshot) -> None:
+    """Record a snapshot and report it; an accepted one stands under its id too, and ends what was refused before."""
+    transaction.put(kind, snapshot.source, msgspec.to_builtins(record))
     if kind == NEWEST:
-        transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(snapshot))
-        transaction.delete(REFUSED, name)
+        transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(record))
+        transaction.delete(REFUSED, snapshot.source)
     for fact in data.facts_of(snapshot):
         transaction.emit(fact)
 
@@ -158,8 +165,9 @@ def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
     current = newest(context.project, name)
     if current is not None and current.id == snapshot.id and refused(context.project, name) is None:
         return
+    record = data.without_files(snapshot, context.project.tables())
     with context.transaction() as transaction:
-        transaction.put(NEWEST, name, msgspec.to_builtins(snapshot))
+        transaction.put(NEWEST, name, msgspec.to_builtins(record))
         transaction.delete(REFUSED, name)
 
 
@@ -170,8 +178,9 @@ def _stands(context: Context, result: dict[str, object]) -> bool:
         return False
     snapshot = msgspec.convert(row.value, data.Snapshot)
     tables = context.project.tables()
-    stored = [*snapshot.parts, *([] if snapshot.versions is None else [snapshot.versions])]
-    return all(tables.find(table.key) is not None for table in stored)
+    keys = [*(part.key for part in snapshot.parts), *(ref.key for ref in snapshot.file_lists)]
+    keys += [] if snapshot.versions is None else [snapshot.versions.key]
+    return all(tables.find(key) is not None for key in keys)
 
 
 def load_snapshot(project: Project, identity: str) -> Snapshot:
@@ -179,19 +188,23 @@ def load_snapshot(project: Project, identity: str) -> Snapshot:
     row = project.journal().get(SNAPSHOT, identity)
     if row is None:
         raise not_found("snapshot", identity, ())
-    return msgspec.convert(row.value, data.Snapshot)
+    return _read(project, row)
 
 
 def newest(project: Project, name: str) -> Snapshot | None:
     """The last accepted snapshot of a source."""
     row = project.journal().get(NEWEST, name)
-    return None if row is None else msgspec.convert(row.value, data.Snapshot)
+    return None if row is None else _read(project, row)
 
 
 def refused(project: Project, name: str) -> Snapshot | None:
     """The snapshot that was refused since the last accepted one."""
     row = project.journal().get(REFUSED, name)
-    return None if row is None else msgspec.convert(row.value, data.Snapshot)
+    return None if row is None else _read(project, row)
+
+
+def _read(project: Project, row: Row) -> Snapshot:
+    return data.with_files(msgspec.convert(row.value, data.Snapshot), project.tables())
 
 
 def references(spec: SourceSpec) -> set[str]:

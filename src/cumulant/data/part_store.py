@@ -1,0 +1,146 @@
+"""The parts of a source's files: found again where they are stored, read where they are new, packed if they are small.
+
+Each run may add a few files. Where enough small parts follow each other they become one pack, and packs larger ones, so
+that the parts of a source stay few and no row is written again more than a few times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress
+from cumulant.data.inputs import Input
+from cumulant.data.pack_changes import combined
+from cumulant.data.pack_making import FEWEST, SMALL, packed, windows
+from cumulant.data.packs import Block, blocks_of, stored_part
+from cumulant.data.parts import PartFacts, Workshop
+from cumulant.data.snapshot import SourceFile, pack_name
+
+#: so many neighbours of one size become a pack; a size is so many times as many files as the one before
+_FAN = 16
+_SIZES = (_FAN, _FAN**2, _FAN**3)
+#: the most bytes of a pack that becomes part of another, and of the pack that comes of it
+_PACKED_BYTES, _PACK_BYTES = 16 << 20, 64 << 20
+
+
+def parts_of(
+    inputs: Sequence[Input], known: Sequence[SourceFile], shop: Workshop, declaration: str, progress: Progress
+) -> list[PartFacts]:
+    """The parts of the files, in their order. `known`: the files of the last snapshot, under the same declaration.
+
+    Raises:
+        DataError, DefinitionError, UserCodeError, StorageError: as `Workshop.make`.
+    """
+    parts = _claimed(inputs, known, shop)
+    small = [place for place, item in enumerate(inputs) if place not in parts and item.bytes <= SMALL]
+    if len(small) >= FEWEST:
+        places = iter(small)
+        for window in windows([inputs[place] for place in small]):
+            progress(f"{shop.source}: reading {window[0].url} and others", 0.9 * len(parts) / len(inputs))
+            members = packed(window, declaration, (), shop).parts
+            parts |= dict(zip([next(places) for _ in window], members, strict=False))
+    for place, item in enumerate(inputs):
+        if place not in parts:
+            progress(f"{shop.source}: reading {item.url}", 0.9 * len(parts) / len(inputs))
+            name = digest([item.content, declaration])
+            parts[place] = shop.stored(name) or make(shop, name, item, ())
+    return [parts[place] for place in range(len(inputs))]
+
+
+def make(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
+    """A part of its own. Raises as `Workshop.make`."""
+    return shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed)
+
+
+def read_as_text(
+    parts: Sequence[PartFacts], inputs: Sequence[Input], texts: Sequence[tuple[str, ...]], shop: Workshop
+) -> list[PartFacts]:
+    """The parts with those read again whose digits were taken for numbers: `texts` names such columns of each.
+
+    Where one is of a pack, all its files are read again.
+    """
+    result = list(parts)
+    packs: dict[str, list[int]] = {}
+    for place, part in enumerate(parts):
+        if part.first is not None:
+            packs.setdefault(pack_name(part.digest), []).append(place)
+        elif texts[place]:
+            name = digest([part.digest, "text", texts[place]])
+            result[place] = shop.stored(name) or make(shop, name, inputs[place], texts[place])
+    for name, places in packs.items():
+        columns = sorted({column for place in places for column in texts[place]})
+        if columns:
+            files = [inputs[place] for place in places]
+            again = packed(files, digest([name, "text"]), columns, shop).parts
+            for number, (place, item) in enumerate(zip(places, files, strict=True)):
+                own = digest([item.content, name, "text", columns])
+                result[place] = (
+                    again[number] if number < len(again) else shop.stored(own) or make(shop, own, item, columns)
+                )
+    return result
+
+
+def _claimed(inputs: Sequence[Input], known: Sequence[SourceFile], shop: Workshop) -> dict[int, PartFacts]:
+    """The stored parts of files by place. A part of a pack is of one file, also where others have its content."""
+    places = {(item.url, item.content): place for place, item in enumerate(inputs)}
+    free: dict[str, list[int]] = {}
+    for place, item in enumerate(inputs):
+        free.setdefault(item.content, []).append(place)
+    result: dict[int, PartFacts] = {}
+
+    def claim(file: SourceFile, place: int) -> None:
+        part = stored_part(file.parts[0], shop)
+        free[file.content].remove(place)
+        if part is not None:
+            result[place] = part
+
+    for file in known:
+        if (file.url, file.content) in places:
+            claim(file, places[file.url, file.content])
+    for file in known:  # those that were moved
+        if (file.url, file.content) not in places and free.get(file.content):
+            claim(file, free[file.content][0])
+    return result
+
+
+def compacted(parts: Sequence[PartFacts], shop: Workshop) -> list[PartFacts]:
+    """The same parts, neighbours put together where they are many; no pack is left of which a file is missing."""
+    result: list[PartFacts] = []
+    for blocks in _merged(blocks_of(parts)):
+        result += blocks[0].parts if len(blocks) == 1 else combined(blocks, shop).parts
+    present: dict[str, int] = {}
+    for part in result:
+        if part.first is not None:
+            present[pack_name(part.digest)] = present.get(pack_name(part.digest), 0) + 1
+    whole = [
+        block.parts
+        if block.pack is None or present[block.pack] == len(shop.packs[block.pack].parts)
+        else combined([block], shop).parts
+        for block in blocks_of(result)
+    ]
+    return [part for block in whole for part in block]
+
+
+def _merged(blocks: Sequence[Block]) -> list[list[Block]]:
+    """The blocks in their order, those together that become one pack."""
+    for size in _SIZES:
+        run: list[Block] = []
+        result: list[list[Block]] = []
+        for block in blocks:
+            fits = len(block.parts) < size and block.range.bytes <= (SMALL if len(block.parts) == 1 else _PACKED_BYTES)
+            if run and not (fits and sum(one.range.bytes for one in run) + block.range.bytes <= _PACK_BYTES):
+                result += _together(run)
+                run = []
+            if fits:
+                run.append(block)
+            else:
+                result.append([block])
+        result += _together(run)
+        if len(result) < len(blocks):
+            return result
+    return [[block] for block in blocks]
+
+
+def _together(run: list[Block]) -> list[list[Block]]:
+    return [run] if len(run) >= _FAN else [[block] for block in run]
