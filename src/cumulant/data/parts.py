@@ -18,6 +18,7 @@ from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.data.casts import Cast, casts, numbers_meant, refuse_zoneless
 from cumulant.data.csv_text import Table
+from cumulant.data.deletions import without_deletions
 from cumulant.data.identifier_text import padded_width
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile, profile
@@ -32,7 +33,7 @@ from cumulant.data.rules import (
     reading_marks,
 )
 from cumulant.data.spec import SourceSpec, is_delay
-from cumulant.data.unique import UniqueSet, repeats_of, unique_sets
+from cumulant.data.unique import UniqueSet, first_times, repeats_of, unique_sets
 from cumulant.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def sort_out(rows: pl.DataFrame, shop: Workshop, owners: pl.Series | None = None
     plan = [replace(cast, merging=None) if widths.get(cast.name) is None else cast for cast in plan]
     reading = reading_checks(plan)
     checks = compile_rules(shop.spec, plan, source=shop.source, rule_compiler=shop.rule_compiler)
+    checks = without_deletions(checks, shop.spec, {cast.name: cast.dtype for cast in plan}, shop.source)
     names = [cast.name for cast in plan]
     every = [*reading, *checks]
     typing = rows.lazy().select([cast.expr for cast in plan] + reading_marks(plan))
@@ -318,7 +320,7 @@ def _refuse_local_times(
 def _mark_repeats(
     typed: pl.DataFrame, rule: pl.Series, unique: UniqueSet, spec: SourceSpec, owners: pl.Series | None
 ) -> tuple[pl.Series, int]:
-    index, known = pl.int_range(pl.len()).alias("index"), spec.known_times
+    index, known = pl.int_range(pl.len()).alias("index"), first_times(spec)
     owner = [] if owners is None else [owners.alias("__owner")]
     rows = typed.lazy().select(*dict.fromkeys([*unique.columns, *known]), *owner, index).filter(rule.is_null())
     if known:

@@ -1,4 +1,4 @@
-"""Which row of a repeated key or unique value was accepted first: by arrival, then known time, then place.
+"""Which row of a repeated key or unique value was accepted first: by arrival, then (`first`) known time, then place.
 
 A row that was accepted is never refused for one that arrives later, whatever their files are called.
 """
@@ -14,7 +14,7 @@ from cumulant.data.arrivals import ARRIVED, Arrival, in_order
 from cumulant.data.packs import OWNER, blocks_of
 from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.spec import SourceSpec
-from cumulant.data.unique import repeats_of
+from cumulant.data.unique import first_times, repeats_of
 
 KNOWN = "__known"
 
@@ -30,8 +30,9 @@ def later_repeats(
     wanted = {*columns, *shop.spec.known_times, *(shop.spec.keys if shop.spec.on_repeat == "latest" else ())}
     rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop)
     frame = pl.concat(rows, how="vertical_relaxed")
-    if shop.spec.known_times or not in_order(arrived):
-        frame = frame.sort(ARRIVED, KNOWN, OWNER, POSITION, nulls_last=True)
+    known = [KNOWN] if first_times(shop.spec) else []
+    if known or not in_order(arrived):
+        frame = frame.sort(ARRIVED, *known, OWNER, POSITION, nulls_last=True)
     return frame.filter(repeats_of(columns, shop.spec)).select(OWNER, POSITION).collect()
 
 

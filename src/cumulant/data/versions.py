@@ -20,6 +20,7 @@ from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.core.units import to_micros
 from cumulant.data.arrivals import ARRIVED, Arrival
+from cumulant.data.deletions import is_deletion
 from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.repeats import KNOWN, located
 from cumulant.data.snapshot import FROM, ROW, UNTIL
@@ -89,10 +90,7 @@ def _in_order(
 ) -> pl.DataFrame:
     """The rows of keys that repeat or are deleted, by key in the order in which they became known."""
     spec = shop.spec
-    mark = pl.lit(value=False)
-    if spec.deleted is not None:
-        values = _typed(spec, fields, shop.source)
-        mark = pl.col(spec.deleted.column).cast(values.dtype).is_in(values.implode()).fill_null(value=False)
+    mark = is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source)
     frames = [frame.with_columns(mark.alias(_MARK)) for frame in located(parts, arrived, fields, shop)]
     rows = pl.concat(frames, how="vertical_relaxed").drop(POSITION).with_row_index(ROW)
     rows = rows.with_columns(pl.col(ROW).cast(pl.Int64))
@@ -101,22 +99,6 @@ def _in_order(
     several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
     found = rows.join(several, on=keys, how="semi").collect()
     return found.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
-
-
-def _typed(spec: SourceSpec, fields: Sequence[Field], source: str) -> pl.Series:
-    """The values that mean a deletion, as the column's type."""
-    from cumulant.data.casts import POLARS
-
-    assert spec.deleted is not None
-    dtype = next(field.dtype for field in fields if field.name == spec.deleted.column)
-    try:
-        return pl.Series(spec.deleted.values, strict=False).cast(POLARS[dtype])
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f'source {source}: "{spec.deleted.column}" is {dtype}, and {spec.deleted.values} under `deleted` are not',
-            subject=spec.deleted.column,
-            hint="write values of the column's type",
-        ) from error
 
 
 def _dated(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:

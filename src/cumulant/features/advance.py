@@ -132,13 +132,15 @@ class StateWriter:
 
     def _made_room(self, entity: Entity, state: State, newest: int) -> bool:
         """Drop what is too old; False where nothing is left, so that there is nothing to write."""
-        floor = max((moment for moment in (state.since_us, entity.since) if moment is not None), default=None)
+        # A correction may have become known long after all events: they stay, though `since` is its moment.
+        own = None if entity.since is None else min(entity.since, entity.newest)
+        floor = max((moment for moment in (state.since_us, own) if moment is not None), default=None)
         if floor is not None:
             entity.trim(floor)
         second = entity.second_newest(self.now_us())
         since = None if second is None else min(newest, second) - LATE_US
         if since is not None and (floor is None or since > floor) and entity.trim(since):
-            entity.since = since
+            entity.since = since if entity.since is None else max(since, entity.since)
         return not entity.empty
 
 

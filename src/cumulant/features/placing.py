@@ -128,6 +128,11 @@ class Entity:
                 values.cut(gone)
         return gone
 
+    @property
+    def newest(self) -> int:
+        """When the newest event becomes known, where there is one."""
+        return self._times[-1]
+
     def second_newest(self, until: int) -> int | None:
         """When the second newest of the events known by `until` became known; None where there are fewer."""
         at = bisect_right(self._times, until) - 2

@@ -80,12 +80,13 @@ def test_only_quarantine_counts_repeats_towards_the_limit(place):
     assert "more than the 0.01 that `quarantine` allows" in kept.warned[0]
 
 
-def test_of_rows_that_arrive_together_the_one_known_first_stays(place):
+def test_first_keeps_the_one_known_first_of_rows_that_arrive_together(place):
     text = "id,km,seen\n1,1,2024-01-03T00:00:00Z\n1,2,2024-01-02T00:00:00Z\n1,3,\n"
     place.write("in/a.csv", text)
     place.write("in/b.csv", "id,km,seen\n1,4,2024-01-01T00:00:00Z\n")
-    found = arrive(place, None, 0, known_time={"seen": "km"})
+    found = arrive(place, None, 0, known_time={"seen": "km"}, on_repeat="first")
     assert place.rows(found, "km") == [(4,)]
+    assert place.rows(arrive(place, None, 0, known_time={"seen": "km"}), "km") == [(1,)]
 
 
 def test_a_correction_is_in_force_from_the_run_that_read_it(place):
@@ -128,6 +129,19 @@ def test_row_counts_are_of_rows_in_force(place):
     more = {"key": "id", "on_repeat": "latest"}
     assert "at least 2 rows (1 are)" in place.refused(table={"min_rows": 2}, **more).breaches[0]
     assert place.ingest(table={"max_rows": 1}, **more).rows_current == 1
+
+
+def test_a_deletion_needs_nothing_but_its_key(place):
+    more = {"on_repeat": "latest", "deleted": {"column": "op", "values": ["D"]}, "event_time": "at"}
+    more |= {"rules": {"km": {"nulls": 0, "min": 0}}, "table": {"where": ["km < 100"]}}
+    place.write("in/b.csv", "id,at,km,op\n1,2024-01-01T00:00:00Z,5,I\n2,2024-01-01T00:00:00Z,6,I\n")
+    before = arrive(place, None, 0, **more)
+    place.write("in/a.csv", "id,at,km,op\n1,,,D\n,,,D\n2,2024-01-01T00:00:00Z,,U\n3,,200,D\n")
+    found = arrive(place, before, 1, **more)
+    assert place.rows(found, "id", "km") == [(2, 6)]
+    assert place.quarantine(found)["__rule"].to_list() == ["id:nulls", "km:nulls"]
+    assert (found.rows_superseded, found.rows_deletions) == (1, 2)
+    assert values(scan(found, place.tables, as_of=day(0.5))) == [(1, 5), (2, 6)]
 
 
 @pytest.mark.parametrize(

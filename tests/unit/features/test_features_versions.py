@@ -131,6 +131,20 @@ def test_a_request_for_a_moment_before_a_correction_says_that_it_is_answered_fro
     assert served.columns["card_sum_amount_2d"] == [7.0, 7.0]
 
 
+def test_a_correction_long_after_the_events_makes_no_room() -> None:
+    """As where the files of a year are corrected afterwards, and the year is then replayed."""
+    later = 24.0 * 4000
+    rows = [row(1, 0, 5.0, None, later), row(1, 0, 7.0, later), row(2, 1, 1.0)]
+    store, plan = MemoryOnline(), PLANS[0]
+    materialize(plan, {"tx": versions(rows), "other": versions([])}, store, table="t")
+    for hour in (2, 3, 4):
+        posted = {"id": 50 + hour, "card": "a", "at": START + hour * HOUR, "amount": 10.0, "items": 1}
+        advance([StateWriter(plan, store, "t")], "tx", [posted])
+    served = OnlineFeatures(plan, store, "t").vectors([{"id": 9, "card": "a", "at": START + 5 * HOUR}])
+    assert served.columns["card_sum_amount_2d"] == [38.0]
+    assert served.late == [to_micros(START + later * HOUR)]
+
+
 @pytest.mark.parametrize(("end", "card", "expected"), [(4.0, "a", None), (None, "b", None), (None, "a", 7.0)])
 def test_what_was_posted_of_a_row_gives_way_to_its_correction_and_deletion(
     end: float | None, card: str, expected: float | None
