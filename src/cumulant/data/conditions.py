@@ -1,7 +1,8 @@
-"""Conditions of `table.where`: SQL in which division by zero has no result and whole numbers do not wrap.
+"""Conditions of `table.where`: SQL in which undefined computations have no result and whole numbers do not wrap.
 
-Polars gives infinity for `1 / 0`, which every lower limit accepts, and computes whole numbers modulo 2**64. Here a row
-is refused where its condition is false, and where it is unknown only because of a division by zero.
+Polars gives infinity for `1 / 0`, which every lower limit accepts, as it does NaN, and computes whole numbers modulo
+2**64. Here a row is refused where its condition is false, and where it is unknown only because of a division by zero
+or a function outside of its domain, such as the root of a negative number.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _DIVISIONS, _DIVIDING_FUNCTIONS = frozenset({"/", "//", "%"}), frozenset({"DIV", "MOD"})
+_PARTIAL_FUNCTIONS = frozenset({"SQRT", "LN", "LOG", "LOG1P", "LOG2", "LOG10", "ASIN", "ACOS"})
+_NOT_FINITE = "CAST('NaN' AS DOUBLE), CAST('inf' AS DOUBLE), CAST('-inf' AS DOUBLE)"
 _ARITHMETIC = frozenset({"+", "-", "*"})
 Tokens = Sequence[str]
+#: of a value and those values that it may not have
+Guard = Callable[[str, str], str]
 
 
 def failing(text: str, whole: Collection[str] = ()) -> pl.Expr:
@@ -30,11 +35,11 @@ def failing(text: str, whole: Collection[str] = ()) -> pl.Expr:
     """
     plain = pl.sql_expr(text)  # what is wrong with it is reported of the text as written
     tokens = _widened([token for token in _TOKEN.findall(text) if not _is_blank(token)], whole)
-    guarded = _guarded(tokens, "NULLIF({0}, 0)".format)
+    guarded = _guarded(tokens, "(CASE WHEN ({0}) IN ({1}) THEN NULL ELSE ({0}) END)".format)
     if guarded == tokens:
         return ~(pl.sql_expr(" ".join(tokens)) if any("INT128" in token for token in tokens) else plain)
     holds = pl.sql_expr(" ".join(guarded))
-    defined = _guarded(tokens, "(CASE WHEN ({0}) = 0 THEN 1 ELSE ({0}) END)".format)
+    defined = _guarded(tokens, "(CASE WHEN ({0}) IN ({1}) THEN 1 ELSE ({0}) END)".format)
     return ~holds | (holds.is_null() & pl.sql_expr(" ".join(defined)).is_not_null())
 
 
@@ -58,25 +63,26 @@ def _name(token: str) -> str:
     return token[1:-1] if token[:1] in {'"', "`"} else token
 
 
-def _guarded(tokens: Tokens, guard: Callable[[str], str]) -> list[str]:
-    """The tokens with `guard` around each divisor, also inside of divisors."""
+def _guarded(tokens: Tokens, guard: Guard) -> list[str]:
+    """The tokens with `guard` around divisors and functions that are not defined everywhere, also inside of others."""
     result: list[str] = []
     at = 0
     while at < len(tokens):
-        token = tokens[at]
-        result.append(token)
-        at += 1
+        token, name, calls = tokens[at], tokens[at].upper(), tokens[at + 1 : at + 2] == ["("]
+        comma = _comma(tokens, at + 1) if calls and name in _DIVIDING_FUNCTIONS else None
+        end = _closed(tokens, at + 1) if calls else at + 1
         if token in _DIVISIONS:
-            end = _operand_end(tokens, at)
-            result.append(guard(" ".join(_guarded(tokens[at:end], guard))))
-            at = end
-        elif token.upper() in _DIVIDING_FUNCTIONS and at < len(tokens) and tokens[at] == "(":
-            end, comma = _closed(tokens, at), _comma(tokens, at)
-            if comma is None:
-                continue
-            divisor = guard(" ".join(_guarded(tokens[comma + 1 : end - 1], guard)))
-            result += ["(", *_guarded(tokens[at + 1 : comma], guard), ",", divisor, ")"]
-            at = end
+            end = _operand_end(tokens, at + 1)
+            result += [token, guard(" ".join(_guarded(tokens[at + 1 : end], guard)), "0")]
+        elif comma is not None:
+            divisor = guard(" ".join(_guarded(tokens[comma + 1 : end - 1], guard)), "0")
+            result += [token, *_guarded(tokens[at + 1 : comma], guard), ",", divisor, ")"]
+        elif calls and name in _PARTIAL_FUNCTIONS:
+            result.append(guard(" ".join([token, *_guarded(tokens[at + 1 : end], guard)]), _NOT_FINITE))
+        else:
+            result.append(token)
+            end = at + 1
+        at = end
     return result
 
 
