@@ -8,9 +8,11 @@ or a function outside of its domain, such as the root of a negative number.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import polars as pl
+
+from cumulant.core.plan import DType
 
 _TOKEN = re.compile(
     r"\s+|--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`"
@@ -23,24 +25,38 @@ _PARTIAL_FUNCTIONS = frozenset({"SQRT", "LN", "LOG", "LOG1P", "LOG2", "LOG10", "
 _NOT_FINITE = "CAST('NaN' AS DOUBLE), CAST('inf' AS DOUBLE), CAST('-inf' AS DOUBLE)"
 _ARITHMETIC = frozenset({"+", "-", "*"})
 Tokens = Sequence[str]
-#: of a value and those values that it may not have
-Guard = Callable[[str, str], str]
+#: of the tokens of a value and those values that it may not have
+Guard = Callable[[Tokens, str], str]
 
 
-def failing(text: str, whole: Collection[str] = ()) -> pl.Expr:
-    """The rows that break the condition. `whole` names the columns of whole numbers.
+def failing(text: str, types: Mapping[str, DType]) -> pl.Expr:
+    """The rows that break the condition, over columns of these types.
 
     Raises:
         PolarsError: it is no expression of SQL.
     """
     plain = pl.sql_expr(text)  # what is wrong with it is reported of the text as written
+    whole = {name for name, dtype in types.items() if dtype == "int"}
+    temporal = {name for name, dtype in types.items() if dtype in ("time", "date")}
     tokens = _widened([token for token in _TOKEN.findall(text) if not _is_blank(token)], whole)
-    guarded = _guarded(tokens, "(CASE WHEN ({0}) IN ({1}) THEN NULL ELSE ({0}) END)".format)
+    guarded = _guarded(tokens, _guard("NULL", temporal))
     if guarded == tokens:
         return ~(pl.sql_expr(" ".join(tokens)) if any("INT128" in token for token in tokens) else plain)
     holds = pl.sql_expr(" ".join(guarded))
-    defined = _guarded(tokens, "(CASE WHEN ({0}) IN ({1}) THEN 1 ELSE ({0}) END)".format)
+    defined = _guarded(tokens, _guard("1", temporal))
     return ~holds | (holds.is_null() & pl.sql_expr(" ".join(defined)).is_not_null())
+
+
+def _guard(instead: str, temporal: Collection[str]) -> Guard:
+    """Puts `instead` in the place of values that a number may not have; spans of time are left as they are."""
+
+    def guard(tokens: Tokens, undefined: str) -> str:
+        value = " ".join(tokens)
+        if any(_name(token) in temporal for token in tokens):
+            return value
+        return f"(CASE WHEN ({value}) IN ({undefined}) THEN {instead} ELSE ({value}) END)"
+
+    return guard
 
 
 def _is_blank(token: str) -> bool:
@@ -73,12 +89,12 @@ def _guarded(tokens: Tokens, guard: Guard) -> list[str]:
         end = _closed(tokens, at + 1) if calls else at + 1
         if token in _DIVISIONS:
             end = _operand_end(tokens, at + 1)
-            result += [token, guard(" ".join(_guarded(tokens[at + 1 : end], guard)), "0")]
+            result += [token, guard(_guarded(tokens[at + 1 : end], guard), "0")]
         elif comma is not None:
-            divisor = guard(" ".join(_guarded(tokens[comma + 1 : end - 1], guard)), "0")
+            divisor = guard(_guarded(tokens[comma + 1 : end - 1], guard), "0")
             result += [token, *_guarded(tokens[at + 1 : comma], guard), ",", divisor, ")"]
         elif calls and name in _PARTIAL_FUNCTIONS:
-            result.append(guard(" ".join([token, *_guarded(tokens[at + 1 : end], guard)]), _NOT_FINITE))
+            result.append(guard([token, *_guarded(tokens[at + 1 : end], guard)], _NOT_FINITE))
         else:
             result.append(token)
             end = at + 1

@@ -46,8 +46,7 @@ def compile_rules(
     for column, rule in spec.rules.items():
         if column in types:
             checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
-    whole = {column for column, dtype in types.items() if dtype == "int"}
-    return checks + [_condition(text, rule_compiler, whole) for text in spec.table.where]
+    return checks + [_condition(text, rule_compiler, types) for text in spec.table.where]
 
 
 def reading_marks(casts: list[Cast]) -> list[pl.Expr]:
@@ -179,9 +178,9 @@ def _pattern(pattern: str, column: str) -> str:
     return pattern
 
 
-def _condition(text: str, compiler: RuleCompiler | None, whole: set[str]) -> RowCheck:
+def _condition(text: str, compiler: RuleCompiler | None, types: Mapping[str, DType]) -> RowCheck:
     try:
-        breaks = failing(text, whole) if compiler is None else ~compiler(text)
+        breaks = failing(text, types) if compiler is None else ~compiler(text)
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(
             f"the condition `{text}` cannot be understood",

@@ -86,6 +86,14 @@ def test_a_row_whose_condition_has_no_result_is_refused(place, condition, passed
     assert [row[0] for row in place.rows(found, "id")] == passed
 
 
+def test_spans_of_time_are_divided_as_before(place):
+    place.write("trips.csv", "a,b\n2024-01-01T00:00Z,2024-01-01T01:00Z\n2024-01-01T00:00Z,2024-01-01T02:00Z\n")
+    rules = {"a": {"type": "time"}, "b": {"type": "time"}}
+    condition = "(b - a) / 2 >= interval '1 hour' and (b - a) / (b - a) > 0"
+    found = place.ingest(table={"where": [condition]}, rules=rules, quarantine=1)
+    assert found.rows_passed == 1
+
+
 @pytest.mark.parametrize(
     "condition", ["price * pieces > 0", "price + price > 0", "(0 - price) - price < 0", "abs(price) * pieces > 0"]
 )
