@@ -94,6 +94,13 @@ def as_known(error: BaseException) -> CumulantError:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cumulant"):
         module = error.name.partition(".")[0]
         return missing_part(module, _EXTRAS.get(module, "local"))
+    if isinstance(error, MemoryError):
+        return UsageError(
+            "the machine has too little memory for this",
+            subject="resources.memory",
+            hint="set resources.memory lower, so that features are computed in smaller parts; train on fewer rows "
+            "(training.since); or use a larger machine",
+        )
     return UnexpectedError(
         f"{type(error).__name__}: {error}".rstrip(": "),
         hint="run it again with --debug for the traceback; if it stays, please report it",

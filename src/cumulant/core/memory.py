@@ -27,6 +27,11 @@ def machine_memory() -> int:
     return min(found)
 
 
+def resident_memory() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    return _addresses()[1] if sys.platform == "linux" else 0
+
+
 class _Limit:
     """The limit of this process, held from the first block that wants one to the end of the last, in any thread."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cumulant.features.offline import compute
     from cumulant.features.online import OnlineFeatures, Vectors
     from cumulant.features.parsing import parse, parse_predict_at
+    from cumulant.features.partitions import compute_within
     from cumulant.features.plan import compile_plan
     from cumulant.features.polars import evaluate, expression
     from cumulant.features.repair import StoredKey, forget_key, stored_key
@@ -35,6 +36,7 @@ _MODULES = {
     "Materialized": "materialization", "StateFilled": "events",
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
+    "compute_within": "partitions",
     "concat": "functions", "counts_itself": "known",
     "evaluate": "polars", "expression": "polars", "greatest": "functions", "is_late": "known",
     "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
@@ -47,7 +49,7 @@ __all__ = [
     "STATE_FORMAT", "Advanced", "Advancer", "Definition", "Definitions", "Expr", "FeaturesComputed",
     "KeyForgotten", "Materialized", "OnlineFeatures",
     "StateFilled", "StateWriter", "StoredKey", "Vectors", "coalesce", "col", "collect",
-    "compile_node", "compile_plan", "compute", "concat", "counts_itself",
+    "compile_node", "compile_plan", "compute", "compute_within", "concat", "counts_itself",
     "evaluate", "expression", "forget_key", "greatest", "is_late", "known_times", "least",
     "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "stored_key", "when",
 ]  # fmt: skip

@@ -29,6 +29,13 @@ def kinds(fields: Sequence[Field]) -> dict[str, Kind]:
 def read(
     source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
 ) -> pl.DataFrame:
+    """`reading`, in memory."""
+    return reading(source, fields, frame, optional).collect()
+
+
+def reading(
+    source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
+) -> pl.LazyFrame:
     """The fields of a source, in the order of its rows, and `__row`; of rows with versions `__from` and `__until` too.
 
     Where `optional`, a column that is absent is all null.
@@ -50,7 +57,7 @@ def read(
     if ROW not in schema:
         lazy = lazy.with_row_index(ROW)
     dates = [pl.col(name).cast(pl.Int64) for name in (FROM, UNTIL) if name in schema]
-    return lazy.select(*selected, pl.col(ROW).cast(pl.Int64), *dates).collect()
+    return lazy.select(*selected, pl.col(ROW).cast(pl.Int64), *dates)
 
 
 def _field(source: str, field: Field, dtype: pl.DataType) -> pl.Expr:

@@ -65,7 +65,7 @@ def compute(
         for found in pool.map(measured, groups_of(plan)):
             columns.update(found)
     fields = entity.fields if rows is None else plan.request
-    return _expressions(plan, kinds(fields), queries, columns)
+    return with_expressions(plan, kinds(fields), queries, columns)
 
 
 def _looks_back_at(plan: FeaturePlan, source: str) -> bool:
@@ -86,7 +86,7 @@ def _read_sources(
     return read_frames
 
 
-def _expressions(
+def with_expressions(
     plan: FeaturePlan, raw: Mapping[str, Kind], queries: pl.DataFrame, measured: Mapping[str, pl.Series]
 ) -> pl.DataFrame:
     """Columns and expressions beside the measured features, in stages of those that do not need each other."""

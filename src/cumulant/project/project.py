@@ -15,6 +15,8 @@ import msgspec
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
+from cumulant.core.memory import machine_memory
+from cumulant.core.units import size
 from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
 from cumulant.ports.files import Files
@@ -35,7 +37,7 @@ from cumulant.project.notifiers import Receiver, full_url, receivers, seen_url
 from cumulant.project.origins import Origin, ResolvedRow, origin_of, rows, shown
 from cumulant.project.private import make_private, open_to_others
 from cumulant.project.sources import RoutedFiles, files_base
-from cumulant.project.spec import DRIVERS, SECTIONS, EnvironmentSpec, ProjectSpec
+from cumulant.project.spec import DECIDING, DRIVERS, EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import masked, secrets_in
 from cumulant.project.vault import Vault
 
@@ -138,12 +140,18 @@ class Project:
             )
         return self.spec.training
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that computing features may take: `resources.memory`, else half of the machine's."""
+        memory = self.spec.resources.memory
+        return machine_memory() // 2 if memory is None else size(memory)
+
     # Identity -------------------------------------------------------------------------------------------------
 
     @cached_property
     def digest(self) -> str:
         """The identity of everything that the resolved file says, whatever the environment's drivers are."""
-        return self.identity(*SECTIONS)
+        return self.identity(*DECIDING)
 
     def settings(self, *sections: str) -> dict[str, Any]:
         """Resolved sections as builtins, with their defaults and without passwords: what a step's identity holds."""

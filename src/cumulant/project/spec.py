@@ -37,6 +37,18 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ] = "low"
 
 
+class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a command may take of the machine. Results are the same whatever is set."""
+
+    memory: Annotated[
+        str | None,
+        Meta(
+            description="The most memory that computing features takes, such as `8GiB`; tables that need more are "
+            "computed in partitions, set aside on disk. Default: half of the machine's."
+        ),
+    ] = None
+
+
 def _overrides(section: str) -> Meta:
     return Meta(description=f"Keys of `{section}` that differ in this environment.", extra={"overrides": section})
 
@@ -84,12 +96,15 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     serving: Annotated[dict[str, Any], _overrides("serving")] = {}
     release: Annotated[dict[str, Any], _overrides("release")] = {}
     monitoring: Annotated[dict[str, Any], _overrides("monitoring")] = {}
+    resources: Annotated[dict[str, Any], _overrides("resources")] = {}
 
 
 #: the keys of an environment that name drivers
 DRIVERS = ("tracking_uri", "journal", "store", "online", "secrets", "access", "compute", "traffic")
 #: the keys of an environment that override sections
-SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring")
+SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources")
+#: those of them that change what comes out
+DECIDING = tuple(section for section in SECTIONS if section != "resources")
 
 
 class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,6 +134,7 @@ class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     serving: Annotated[ServingSpec, Meta(description="How the model answers requests.")] = ServingSpec()
     release: Annotated[ReleaseSpec, Meta(description="How a candidate takes over from the champion.")] = ReleaseSpec()
     monitoring: Annotated[MonitoringSpec, Meta(description="How the served model is watched.")] = MonitoringSpec()
+    resources: Annotated[ResourcesSpec, Meta(description="What a command may take of the machine.")] = ResourcesSpec()
     environments: Annotated[
         dict[Name, EnvironmentSpec],
         Meta(description="Where the project runs, by name. `local` is built in and may be changed."),

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 
+#: the folder of the state where features that do not fit in memory are set aside
+SPILL = "spill"
+
+
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
     """The feature table: one row an entity row, in order, with `__row` and the plan's names as columns."""
 
@@ -56,8 +60,8 @@ def feature_set(
     tables = context.project.tables()
 
     def compute() -> dict[str, object]:
-        frame = features.compute(task.plan, scans(context.project, snapshots, used, as_of=as_of))
-        return {"table": msgspec.to_builtins(tables.write(f"features/{digest(inputs)}", frame))}
+        frames = scans(context.project, snapshots, used, as_of=as_of)
+        return {"table": msgspec.to_builtins(stored(context.project, f"features/{digest(inputs)}", task.plan, frames))}
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
         table = _table(found)
@@ -86,6 +90,12 @@ def feature_set(
         as_of=as_of,
         reused=outcome.reused,
     )
+
+
+def stored(project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame]) -> TableRef:
+    """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`."""
+    computed = features.compute_within(plan, frames, memory=project.memory, scratch=project.state / SPILL)
+    return project.tables().write(key, computed)
 
 
 def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:

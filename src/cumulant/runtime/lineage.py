@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import features, packaging, training
+from cumulant import packaging, training
 from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import file_digest
 from cumulant.core.progress import Progress, silent
@@ -19,7 +19,7 @@ from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.context import Context, open_run
-from cumulant.runtime.features import scans
+from cumulant.runtime.features import scans, stored
 from cumulant.runtime.final_fit import on_all_rows
 from cumulant.runtime.fitting import all_rows, learned, rows_of
 from cumulant.runtime.models import servable_folder
@@ -162,8 +162,8 @@ def _again(
 ) -> tuple[Path, Work]:
     project, plan = context.project, before.plan
     context.progress("features", 0.0)
-    frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
-    table = project.tables().write(f"reproductions/{context.run}", frame)
+    frames = scans(project, snapshots, record.snapshots, as_of=record.as_of)
+    table = stored(project, f"reproductions/{context.run}", plan, frames)
     try:
         work = recorded_work(project, record, plan, snapshots[plan.entity], table)
         split = rows_of(context, work)
@@ -216,8 +216,7 @@ def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> Work
     snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
     table = project.tables().find(record.table)
     if table is None:
-        frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
-        table = project.tables().write(record.table, frame)
+        table = stored(project, record.table, plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
     return recorded_work(project, record, plan, snapshots[plan.entity], table)
 
 

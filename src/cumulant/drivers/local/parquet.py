@@ -16,8 +16,8 @@ from cumulant.drivers.local.folders import storage_error
 from cumulant.drivers.local.manifest import Manifest, Part
 
 _ROW_GROUP = 131_072
-# Frames that come one by one are put together to files of about this many rows.
-_FILE_ROWS = 1_048_576
+# Frames that come one by one are put together to files of about this many rows, or bytes in memory.
+_FILE_ROWS, _FILE_BYTES = 1_048_576, 256 << 20
 _POSITION = "__position"
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
@@ -81,13 +81,13 @@ def _same_columns(key: str, first: pl.DataFrame, frame: pl.DataFrame) -> pl.Data
 def _gather(key: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """The frames, put together to some that are worth a file each. Holds one file's rows at a time."""
     held: list[pl.DataFrame] = []
-    rows, written = 0, False
+    rows, taken, written = 0, 0, False
     for pair in _with_first(frames):
         held.append(_same_columns(key, *pair))
-        rows += held[-1].height
-        if rows >= _FILE_ROWS:
+        rows, taken = rows + held[-1].height, taken + int(held[-1].estimated_size())
+        if rows >= _FILE_ROWS or taken >= _FILE_BYTES:
             yield pl.concat(held)
-            held, rows, written = [], 0, True
+            held, rows, taken, written = [], 0, 0, True
     if rows or not written:
         yield pl.concat(held)
 

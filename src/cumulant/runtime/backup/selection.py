@@ -19,6 +19,7 @@ import msgspec
 
 from cumulant import data
 from cumulant.core.errors import DataError
+from cumulant.runtime.features import SPILL
 from cumulant.runtime.labels import FOLDER as LABELS
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.review.verbs import FOLDER as REVIEW
@@ -33,7 +34,7 @@ _GATEWAY, _MONITORING = "gateway", "monitoring"
 #: of the state folder: read first
 _IN_FORCE = (f"{STACK}/book.json", f"{_GATEWAY}/routes.json", f"{_GATEWAY}/state.json")
 #: of processes, of searches that are made again, of other environments, or secret
-_NOT = frozenset({"environments", "secrets", "search", USES, STACK, _GATEWAY})
+_NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, _GATEWAY})
 #: copied under the lock of whoever moves files in them, and at the end, when requests before the start are logged
 GUARDED = (LABELS, REVIEW)
 #: content that bears any name
