@@ -29,6 +29,7 @@ def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceS
         encoding=declared.encoding,
         missing=declared.missing,
         columns=declared.columns,
+        sheet=declared.sheet,
         rules={**texts, **formatted},
     )
 

@@ -17,9 +17,11 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".orc": "orc",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
     **{f"{text}{packed}": kind for text, kind in _TEXTS.items() for packed in ("", *_COMPRESSIONS)},
 }
-FORMATS = "parquet, orc, csv or jsonl"
+FORMATS = "parquet, orc, csv, jsonl or excel"
 #: formats whose files say the type of each column
 TYPED = ("parquet", "orc")
 _NAMED = 3

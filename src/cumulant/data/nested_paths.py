@@ -95,7 +95,7 @@ def replaced(
     others = [rows[name] for name in rows.columns if name not in roots]
     fields = rows.with_columns(expr.alias(f"__{name}") for name, expr in typed.items())
     taken = [fields[f"__{name}"].alias(name) for name in typed]
-    rows = pl.DataFrame([*others, *taken, *(_series(name, values) for name, values in leaves.values.items())])
+    rows = pl.DataFrame([*others, *taken, *(series_of(name, values) for name, values in leaves.values.items())])
     if not leaves.refused:
         return rows, None
     if len(leaves.refused) == max(map(len, leaves.values.values())):
@@ -105,7 +105,7 @@ def replaced(
             hint="declare paths that end at plain values",
         )
     whole = rows.with_row_index(POSITION).filter(~pl.col(POSITION).is_in(list(leaves.refused))).drop(POSITION)
-    return whole, _refused(rows, leaves.refused)
+    return whole, refused_rows(rows, leaves.refused, "path")
 
 
 def leaves_of(objects: Iterable[Any], paths: Mapping[str, tuple[str, ...]]) -> Leaves:
@@ -182,7 +182,7 @@ def _no_value(name: str, path: tuple[str, ...], dtype: Any, url: str) -> DataErr
     return DataError(said, subject=name, hint=hint)
 
 
-def _series(name: str, values: list[Any]) -> pl.Series:
+def series_of(name: str, values: list[Any]) -> pl.Series:
     """Values of one type as they are, whole numbers beside fractions as fractions, and others as text."""
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
@@ -200,13 +200,13 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _refused(rows: pl.DataFrame, refused: Mapping[int, tuple[str, Any]]) -> pl.DataFrame:
-    """The refused rows as text, with the rule and what stands at the path."""
+def refused_rows(rows: pl.DataFrame, refused: Mapping[int, tuple[str, Any]], rule: str) -> pl.DataFrame:
+    """The refused rows as text, under the rule `COLUMN:rule` of the column given for each, with what stands there."""
     plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
     found = rows[list(refused)].select(pl.col(plain).cast(pl.String, strict=False))
     for name in {name for name, _ in refused.values()}:
         there = [_as_text(value) if column == name else None for column, value in refused.values()]
         column = found[name] if name in found.columns else pl.Series(name, [None] * len(there), pl.String())
         found = found.with_columns(pl.coalesce(pl.Series(name, there, pl.String()), column).alias(name))
-    rules = pl.Series(RULE, [f"{name}:path" for name, _ in refused.values()])
+    rules = pl.Series(RULE, [f"{name}:{rule}" for name, _ in refused.values()])
     return found.select(rules, pl.Series(POSITION, list(refused), pl.Int64()), pl.all())

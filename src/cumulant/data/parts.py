@@ -205,9 +205,11 @@ def shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
         checks.append(PartCheck(rule=MALFORMED, column=None, text=text, failed=table.malformed.height))
     if table.refused is not None:
         rules = table.refused[RULE].to_list()
-        for name, path in spec.columns.items():
-            text = f"{name} is a plain value or missing at {path}"
-            checks.append(PartCheck(rule=f"{name}:path", column=name, text=text, failed=rules.count(f"{name}:path")))
+        for rule in dict.fromkeys(rules):
+            name, _, kind = rule.rpartition(":")
+            path = f"{name} is a plain value or missing at {spec.columns.get(name)}"
+            text = path if kind == "path" else f"{name} holds no error, and no formula without a stored value"
+            checks.append(PartCheck(rule=rule, column=name, text=text, failed=rules.count(rule)))
     return checks
 
 

@@ -20,6 +20,7 @@ from cumulant.core.errors import DataError
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import opened
 from cumulant.data.csv_text import DialectError, Table, read_csv
+from cumulant.data.excel import read_excel
 from cumulant.data.json_lines import read_jsonl
 from cumulant.data.listing import FORMATS, file_kind, suffix
 from cumulant.data.nested_paths import RULE, with_nested
@@ -55,7 +56,7 @@ def refuse_malformed(table: Table, url: str) -> None:
         raise DataError(
             f"{url}: {describe_refused(table)}",
             subject=url,
-            hint="mend the rows, or leave the column out of `columns`",
+            hint="mend the rows; see the page on file formats for what each format can hold",
         )
     if table.malformed is None:
         return
@@ -82,13 +83,14 @@ def with_absent(table: Table, spec: SourceSpec) -> Table:
 
 
 def describe_refused(table: Table) -> str:
-    """How many rows have no plain value at a declared path, and where the first stands."""
+    """How many rows have what is no value of a column, and where the first stands."""
     if table.refused is None:
-        return "every row has plain values at the declared paths"
+        return "every row can be read"
     count, first = table.refused.height, table.refused.row(0, named=True)
     column = str(first[RULE]).rpartition(":")[0]
     rows = "1 row has" if count == 1 else f"{count:,} rows have"
-    return f"{rows} no plain value at a path that `columns` declares ({column} in row {first[POSITION] + 1:,})"
+    what = "an error or a formula without a value" if str(first[RULE]).endswith(":cell") else "a list or an object"
+    return f"{rows} {what} in place of a value ({column} in row {first[POSITION] + 1:,})"
 
 
 def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
@@ -108,6 +110,8 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
                 table = Table(pl.read_parquet(path, glob=False))
         elif kind == "orc":
             table = Table(read_orc(path, url, spec.memory))
+        elif kind == "excel":
+            table = read_excel(path, url, spec)
         elif kind == "csv":
             table = _csv_table(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
@@ -128,7 +132,8 @@ def nested(table: Table, spec: SourceSpec, url: str) -> Table:
     if not spec.columns:
         return table
     rows, refused = with_nested(table.rows, spec.columns, url)
-    return table._replace(rows=rows, refused=refused)
+    frames = [frame for frame in (table.refused, refused) if frame is not None]
+    return table._replace(rows=rows, refused=pl.concat(frames, how="diagonal_relaxed") if frames else None)
 
 
 def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]:

@@ -13,7 +13,7 @@ Answer = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
 Severity = Literal["warn", "fail"]
 Period = Literal["hour", "day", "week", "month"]
-Format = Literal["auto", "parquet", "orc", "csv", "jsonl"]
+Format = Literal["auto", "parquet", "orc", "csv", "jsonl", "excel"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
 DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
@@ -211,7 +211,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     format: Annotated[Format, Meta(description="The file format; `auto` goes by the file's name.")] = "auto"
     separator: Annotated[str, Meta(description="The separator of CSV fields.", min_length=1, max_length=1)] = ","
     encoding: Annotated[str, Meta(description="The text encoding of CSV files.")] = "utf-8"
-    missing: Annotated[list[str], Meta(description="Texts of a CSV file that mean a missing value, such as `?`.")] = []
+    sheet: Annotated[
+        str | None,
+        Meta(description="The sheet of an Excel workbook. Default: the only one that is visible."),
+    ] = None
+    missing: Annotated[
+        list[str], Meta(description="Texts of a CSV or Excel file that mean a missing value, such as `?`.")
+    ] = []
     columns: Annotated[
         dict[str, str],
         Meta(
@@ -310,8 +316,9 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             del values["missing_files"]
         if self.batch == BatchPolicy():
             del values["batch"]
-        if not self.columns:
-            del values["columns"]
+        for key in ("columns", "sheet"):
+            if not values[key]:
+                del values[key]
         if self.severities == Severities():
             del values["severity"]
         for rule in values["rules"].values():

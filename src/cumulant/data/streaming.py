@@ -13,6 +13,7 @@ from cumulant.core.errors import DataError, missing_part
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks
 from cumulant.data.csv_text import DialectError, Table
+from cumulant.data.excel import read_excel
 from cumulant.data.listing import file_kind
 from cumulant.data.nested_paths import paths_of
 from cumulant.data.orc_file import OrcFile, frame_of
@@ -54,7 +55,7 @@ class Stream:
         with readable(url):
             if path.stat().st_size == 0:
                 raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
-        self._engine = _engine(kind, path, url)
+        self._engine = _engine(kind, path, url, spec)
         self._csv = kind == "csv"
         self._partition = partition
         head = self._engine.empty() if self._engine else self._first_rows()
@@ -195,10 +196,12 @@ class _Parquet:
             raise DataError(said, subject=self._url, hint="copy or write the file again")
 
 
-def _engine(kind: str, path: Path, url: str) -> _Parquet | _Orc | None:
+def _engine(kind: str, path: Path, url: str, spec: SourceSpec) -> _Parquet | _Orc | _Sheet | None:
     """What reads a file in a format of columns; None for text."""
     if kind == "parquet":
         return _Parquet(path, url)
+    if kind == "excel":
+        return _Sheet(path, url, spec)
     return _Orc(path, url) if kind == "orc" else None
 
 
@@ -227,3 +230,21 @@ class _Orc:
             held, count, first = [], 0, first + count
         if count and first >= skip:
             yield Piece(frame_of(pa.Table.from_batches(held)), first, 1.0)
+
+
+class _Sheet:
+    """A sheet of a workbook, which is read whole: it has a million rows at most."""
+
+    def __init__(self, path: Path, url: str, spec: SourceSpec) -> None:
+        table = read_excel(path, url, spec)
+        refuse_malformed(table, url)
+        self._table = table.rows
+
+    def empty(self) -> pl.DataFrame:
+        return self._table.clear()
+
+    def pieces(self, rows: int, columns: Sequence[str] | None, *, skip: int) -> Iterator[Piece]:
+        table = self._table if columns is None else self._table.select(columns)
+        for first in range(skip, table.height, rows):
+            piece = table.slice(first, rows)
+            yield Piece(piece, first, (first + piece.height) / table.height)

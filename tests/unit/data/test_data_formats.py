@@ -56,6 +56,17 @@ def orc_bytes(frame: pl.DataFrame) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def excel(frame: pl.DataFrame) -> bytes:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("trips")
+    sheet.append(frame.columns)
+    for row in frame.with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None)).iter_rows():
+        sheet.append(row)
+    book.save(stream := io.BytesIO())
+    return stream.getvalue()
+
+
 def zstd(content: bytes) -> bytes:
     return pa.compress(content, codec="zstd", asbytes=True)
 
@@ -72,6 +83,7 @@ FORMATS: dict[str, Callable[[pl.DataFrame], bytes]] = {
     ".jsonl.zst": lambda frame: zstd(jsonl(frame)),
     ".parquet": parquet,
     ".orc": orc_bytes,
+    ".xlsx": excel,
 }
 each = pytest.mark.parametrize("suffix", FORMATS)
 
