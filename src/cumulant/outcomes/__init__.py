@@ -10,13 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cumulant.outcomes.cohorts import Cohort, Report, report
+    from cumulant.outcomes.cohorts import report
     from cumulant.outcomes.events import LabelsIngested, PredictionsImported, PredictionsLabelled
     from cumulant.outcomes.facts import Shown, shown
     from cumulant.outcomes.files import kind_of
+    from cumulant.outcomes.files_in_place import write_bytes
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
+    from cumulant.outcomes.label_counts import Cohort, Report
     from cumulant.outcomes.labelled_log import LabelledLog
     from cumulant.outcomes.labels import LabelSchema, number
     from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
     from cumulant.outcomes.place import INBOX, Ingested
     from cumulant.outcomes.prediction_refs import asked_names, asked_ref, key_ref, key_refs
     from cumulant.outcomes.scored import logged
-    from cumulant.outcomes.store import locked, write_bytes, writing_to
+    from cumulant.outcomes.store import locked, writing_to
+    from cumulant.outcomes.stored_counts import stored_report
 
 _HOMES = {
     "Advanced": "joining",
-    "Cohort": "cohorts",
+    "Cohort": "label_counts",
     "Defaults": "importing",
     "Graded": "pairs",
     "INBOX": "place",
@@ -43,7 +46,7 @@ _HOMES = {
     "Pair": "pairs",
     "PredictionsImported": "events",
     "PredictionsLabelled": "events",
-    "Report": "cohorts",
+    "Report": "label_counts",
     "Shown": "facts",
     "Taken": "ingest",
     "class_probabilities": "losses",
@@ -62,8 +65,9 @@ _HOMES = {
     "decision": "losses",
     "report": "cohorts",
     "shown": "facts",
+    "stored_report": "stored_counts",
     "waiting": "ingest",
-    "write_bytes": "store",
+    "write_bytes": "files_in_place",
     "writing_to": "store",
 }
 
@@ -103,6 +107,7 @@ __all__ = [
     "read_outputs",
     "report",
     "shown",
+    "stored_report",
     "waiting",
     "write_bytes",
     "writing_to",

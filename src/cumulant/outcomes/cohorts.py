@@ -1,57 +1,16 @@
-"""How much of the predictions is labelled, by cohort, and what was said that cannot be used."""
+"""Counts how much of the predictions is labelled, by day, and what was said that cannot be used."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Literal
 
-import msgspec
 import polars as pl
 
+from cumulant.outcomes.label_counts import Cohort, LabelCounts, Period, Report, report_of
 from cumulant.outcomes.labelled_log import LabelledLog
-from cumulant.outcomes.matching import usable
+from cumulant.outcomes.matching import by_key, usable
 
-Period = Literal["day", "week"]
 _COHORT = ["from", "model", "version", "arm"]
-
-
-class Cohort(msgspec.Struct, frozen=True, kw_only=True):
-    """Predictions of one day or week (UTC), model, version and arm; mirrored ones are not among them.
-
-    Of `labelled`, `early` have a label that says it was known before the prediction was made.
-    """
-
-    start: date
-    model: str
-    version: str
-    arm: str
-    predictions: int
-    labelled: int
-    corrected: int
-    contradicted: int
-    early: int
-
-    @property
-    def share(self) -> float:
-        return self.labelled / self.predictions
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`rows` were said. Of these `duplicates` say what another one says, `waiting` are known in the future only, and
-    `problems` cannot be used. `unmatched` name a prediction that is not in the log.
-    """
-
-    rows: int
-    duplicates: int
-    waiting: int
-    unmatched: int
-    problems: dict[str, int]
-    predictions: int
-    labelled: int
-    corrected: int
-    contradicted: int
-    early: int
-    cohorts: tuple[Cohort, ...]
 
 
 def report(
@@ -64,6 +23,15 @@ def report(
     Raises:
         StorageError: a file cannot be read.
     """
+    return report_of(count(outcomes, now)[0], by=by, since=since, until=until)
+
+
+def count(outcomes: LabelledLog, now: datetime) -> tuple[LabelCounts, bool]:
+    """What is known by `now`, and whether a label names its prediction by its key.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
     said = outcomes.said()
     good = said.filter(pl.col("problem") == "")
     due = usable(good, now)
@@ -71,22 +39,19 @@ def report(
     used: list[pl.Series] = []
     for joined, refs in outcomes.counted(due):
         used.append(refs)
-        counted.append(_counted(joined, by, since, until))
-    cohorts = _cohorts(counted)
+        counted.append(_counted(joined))
     problems = said.filter(pl.col("problem") != "").group_by("problem").len().sort("problem")
-    return Report(
+    counts = LabelCounts(
         rows=said.height,
         duplicates=_duplicates(good),
         waiting=good.height - due.height,
         unmatched=due["ref"].n_unique() - _distinct(used),
         problems=dict(problems.iter_rows()),
-        predictions=sum(one.predictions for one in cohorts),
-        labelled=sum(one.labelled for one in cohorts),
-        corrected=sum(one.corrected for one in cohorts),
-        contradicted=sum(one.contradicted for one in cohorts),
-        early=sum(one.early for one in cohorts),
-        cohorts=cohorts,
+        days=_cohorts(counted),
+        known_since=due["known_time"].max(),  # type: ignore[arg-type]  # a column of moments
+        known_until=good.filter(pl.col("known_time") > now)["known_time"].min(),  # type: ignore[arg-type]
     )
+    return counts, by_key(due)
 
 
 def _duplicates(good: pl.DataFrame) -> int:
@@ -99,15 +64,9 @@ def _distinct(used: list[pl.Series]) -> int:
     return pl.concat(used).n_unique() if len(used) > 1 else sum(map(len, used))
 
 
-def _counted(joined: pl.DataFrame, by: Period, since: date | None, until: date | None) -> pl.DataFrame:
-    day = pl.col("time").dt.date()
-    wanted = ~pl.col("shadow")
-    if since is not None:
-        wanted &= day >= since
-    if until is not None:
-        wanted &= day <= until
-    start = pl.col("time").dt.truncate("1d" if by == "day" else "1w").dt.date().alias("from")
-    return joined.filter(wanted).group_by(start, *_COHORT[1:]).agg(
+def _counted(joined: pl.DataFrame) -> pl.DataFrame:
+    start = pl.col("time").dt.date().alias("from")
+    return joined.filter(~pl.col("shadow")).group_by(start, *_COHORT[1:]).agg(
         pl.len().alias("predictions"),
         pl.col("label").is_not_null().sum().alias("labelled"),
         (pl.col("label").is_not_null() & (pl.col("label_known_time") < pl.col("time"))).sum().alias("early"),

@@ -21,7 +21,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.ids import digest
-from cumulant.outcomes import place, store
+from cumulant.outcomes import files_in_place, place
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.scored import HEAD, asked, named, unpacked
 from cumulant.serving import log
@@ -112,7 +112,7 @@ class JoinCache:
     # --- what is stored
 
     def _index(self) -> _Index:
-        content = store.read_checked(self.folder / _INDEX)
+        content = files_in_place.read_checked(self.folder / _INDEX)
         if content is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.msgpack.decode(content, type=_Index)
@@ -122,7 +122,7 @@ class JoinCache:
         """Write the index, and delete the rows that it does not name."""
         named = {f"{entry.content}{_SUFFIX}" for entry in index.files.values()}
         with contextlib.suppress(OSError):
-            store.write_checked(self.folder / _INDEX, msgspec.msgpack.encode(index))
+            files_in_place.write_checked(self.folder / _INDEX, msgspec.msgpack.encode(index))
             for path in self.folder.glob(f"*{_SUFFIX}"):
                 if path.name not in named:
                     path.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ class JoinCache:
         content = buffer.getvalue()
         name = _hash(content)
         with contextlib.suppress(OSError):
-            store.write_bytes(self.folder / f"{name}{_SUFFIX}", content)
+            files_in_place.write_bytes(self.folder / f"{name}{_SUFFIX}", content)
         return name
 
     def _read(self, entry: _Entry) -> pl.DataFrame | None:

@@ -13,7 +13,8 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes.store import read_table, write_bytes, write_table, writing_to
+from cumulant.outcomes.files_in_place import write_bytes
+from cumulant.outcomes.store import read_table, write_table, writing_to
 
 _FILE, _HALVES = "progress.json", "halves.parquet"
 #: a mirrored row whose other half has not come for so long will not get one

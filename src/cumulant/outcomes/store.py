@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.core.errors import LeaseHeldError, StorageError
+from cumulant.outcomes.files_in_place import placed, write_bytes
 from cumulant.outcomes.place import LABELS, WRITING, Ingested
 from cumulant.serving.log import sync
 
@@ -50,8 +50,6 @@ FACTS = pa.schema(
     ]
 )
 _PATIENCE, _PAUSE = 60.0, 0.05
-#: bytes of a hash
-_HASH = 32
 
 
 @contextlib.contextmanager
@@ -99,46 +97,9 @@ def _take(handle: int, folder: Path, until: float) -> None:
             return
 
 
-@contextlib.contextmanager
-def _placed(path: Path) -> Iterator[Path]:
-    """A draft that stands at `path` after the block, whole and durable, or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        sync(draft)
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Put a file in place whole. Raises OSError."""
-    with _placed(path) as draft:
-        draft.write_bytes(content)
-
-
-def write_checked(path: Path, content: bytes) -> None:
-    """Put a file in place whole, with a hash of its content for `read_checked`. Raises OSError."""
-    write_bytes(path, hashlib.sha256(content).digest() + content)
-
-
-def read_checked(path: Path) -> bytes | None:
-    """What `write_checked` wrote; None where it is not there or damaged."""
-    try:
-        held = path.read_bytes()
-    except OSError:
-        return None
-    content = held[_HASH:]
-    return content if held[:_HASH] == hashlib.sha256(content).digest() else None
-
-
 def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
     """Put a Parquet file in place whole. Raises OSError."""
-    with _placed(path) as draft:
+    with placed(path) as draft:
         pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd", compression_level=1)
 
 

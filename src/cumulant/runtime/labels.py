@@ -225,8 +225,15 @@ def report_labels(
     check(project.access(), principal, "labels.show", project.name)
     if by not in ("day", "week"):
         raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
-    period: outcomes.cohorts.Period = "day" if by == "day" else "week"
-    return outcomes.report(_labelled_log(project), datetime.now(UTC), by=period, since=since, until=until)
+    return outcomes.stored_report(
+        folder_of(project),
+        project.state / PREDICTIONS,
+        datetime.now(UTC),
+        key=lambda: schema_of(project).key,
+        by="day" if by == "day" else "week",
+        since=since,
+        until=until,
+    )
 
 
 def list_labels(

@@ -12,7 +12,7 @@ from outcomes_support import SALT, SCHEMA
 
 from cumulant.core.events import Actor, Fact
 from cumulant.outcomes import ingest_inbox
-from cumulant.outcomes.store import write_bytes
+from cumulant.outcomes.files_in_place import write_bytes
 from cumulant.project import load
 from cumulant.serving.log import Entry
 from cumulant.serving.log.hiding import Hiding

@@ -1,8 +1,10 @@
-"""Results of monitoring that are stored between two looks, in a folder named by all that they depend on.
+"""Results that are stored between two looks or reports, in a folder named by all that they depend on.
 
     STATE/monitoring/profiles/KEY       of a reference and of the days of the log
     STATE/monitoring/estimators/KEY     what test rows teach of the loss without labels
     STATE/monitoring/rows/KEY           of the log with its labels (`outcomes.join_cache`)
+    STATE/review/figures/KEY            of a report on the review queue
+    STATE/release/plans/KEY             plans of releases
 
 Every file has a digest of its content: one that is damaged or was cut off is made again.
 """
@@ -18,10 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from cumulant.core.ids import digest
-from cumulant.outcomes.store import read_checked, write_checked
+from cumulant.outcomes.files_in_place import read_checked, write_checked
 
 Result = TypeVar("Result")
 #: keys whose results stay; a version that served before may serve again
@@ -73,11 +74,15 @@ def remove_oldest(root: Path, used: str) -> None:
 
 
 def _from_array(value: object) -> object:
+    import numpy as np  # results without arrays are read without it, in half the time
+
     if isinstance(value, np.ndarray) and value.dtype == np.float64:
         return [list(value.shape), value.tobytes()]
     raise NotImplementedError(f"{type(value).__name__} cannot be stored")
 
 
 def _to_array(_kind: object, value: Any) -> object:
+    import numpy as np
+
     shape, content = value
     return np.frombuffer(content, dtype=np.float64).reshape(shape)

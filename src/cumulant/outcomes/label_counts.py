@@ -1,0 +1,105 @@
+"""How much of the predictions is labelled, as numbers: made of counts by day, which are stored. Needs no Polars."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+Period = Literal["day", "week"]
+_COUNTS = ("predictions", "labelled", "corrected", "contradicted", "early")
+
+
+class Cohort(msgspec.Struct, frozen=True, kw_only=True):
+    """Predictions of one day or week (UTC), model, version and arm; mirrored ones are not among them.
+
+    Of `labelled`, `early` have a label that says it was known before the prediction was made.
+    """
+
+    start: date
+    model: str
+    version: str
+    arm: str
+    predictions: int
+    labelled: int
+    corrected: int
+    contradicted: int
+    early: int
+
+    @property
+    def share(self) -> float:
+        return self.labelled / self.predictions
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`rows` were said. Of these `duplicates` say what another one says, `waiting` are known in the future only, and
+    `problems` cannot be used. `unmatched` name a prediction that is not in the log.
+    """
+
+    rows: int
+    duplicates: int
+    waiting: int
+    unmatched: int
+    problems: dict[str, int]
+    predictions: int
+    labelled: int
+    corrected: int
+    contradicted: int
+    early: int
+    cohorts: tuple[Cohort, ...]
+
+
+class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What reports are made of; `days` are the cohorts of all days.
+
+    It holds for moments from `known_since` on and before `known_until`: no label becomes known between the two.
+    """
+
+    rows: int
+    duplicates: int
+    waiting: int
+    unmatched: int
+    problems: dict[str, int]
+    days: tuple[Cohort, ...]
+    known_since: datetime | None
+    known_until: datetime | None
+
+    def holds(self, at: datetime) -> bool:
+        since, until = self.known_since, self.known_until
+        return (since is None or since <= at) and (until is None or at < until)
+
+
+def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: date | None) -> Report:
+    """The report whose cohorts are of the predictions of the days `since` to `until`."""
+    days = [
+        one
+        for one in counts.days
+        if (since is None or one.start >= since) and (until is None or one.start <= until)
+    ]  # fmt: skip
+    cohorts = tuple(days) if by == "day" else tuple(_weeks(days))
+    return Report(
+        rows=counts.rows,
+        duplicates=counts.duplicates,
+        waiting=counts.waiting,
+        unmatched=counts.unmatched,
+        problems=counts.problems,
+        predictions=sum(one.predictions for one in cohorts),
+        labelled=sum(one.labelled for one in cohorts),
+        corrected=sum(one.corrected for one in cohorts),
+        contradicted=sum(one.contradicted for one in cohorts),
+        early=sum(one.early for one in cohorts),
+        cohorts=cohorts,
+    )
+
+
+def _weeks(days: list[Cohort]) -> Iterator[Cohort]:
+    """Cohorts of weeks, which begin on Monday, in the order of cohorts of days."""
+    of_week: dict[tuple[date, str, str, str], list[Cohort]] = defaultdict(list)
+    for one in days:
+        of_week[one.start - timedelta(days=one.start.weekday()), one.model, one.version, one.arm].append(one)
+    for (start, model, version, arm), those in sorted(of_week.items(), key=lambda item: item[0]):
+        counts = {name: sum(getattr(one, name) for one in those) for name in _COUNTS}
+        yield Cohort(start=start, model=model, version=version, arm=arm, **counts)
