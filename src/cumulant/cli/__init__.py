@@ -12,6 +12,9 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command in `sys.argv` and end the process with its exit code (see `cumulant.cli.errors`)."""
+    from cumulant.cli.collection import collect_rarely
+
+    collect_rarely()
     from cumulant.cli.app import run
     from cumulant.cli.encoding import write_lookalikes
 

@@ -1,0 +1,25 @@
+"""How often garbage is collected in the process of a command."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_threshold()[0], file=sys.stderr))
+from cumulant.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("line", "rare"), [("runs list", True), ("data validate", False)])
+def test_garbage_is_collected_rarely_where_a_command_only_reads(line: str, rare: bool, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", PROGRAM, *line.split()]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert "no cumulant.yaml" in done.stderr
+    assert (int(done.stderr.split()[-1]) > gc.get_threshold()[0]) is rare
