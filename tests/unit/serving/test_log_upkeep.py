@@ -11,7 +11,7 @@ from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
-from cumulant.serving.log import batches, find, gaps, place, recent, retention, scan
+from cumulant.serving.log import batches, find, gaps, numbered, place, recent, retention, scan
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
 from cumulant.serving.log.upkeep import upkeep
@@ -279,6 +279,29 @@ def test_gaps_in_front_between_and_at_the_end(log):
     log(5, 6, worker="unknown")
     found = [(gap.worker, gap.first, gap.last, gap.count) for gap in gaps(log.folder)]
     assert found == [("nothing", 1, 2, 2), ("w", 1, 2, 2), ("w", 5, 6, 2), ("w", 10, 12, 3)]
+
+
+def test_numbers_that_are_out_of_order_or_twice_in_a_file_are_no_gap(log):
+    place.write_life(log.folder, place.Life(worker="w", started=1, last=6))
+    log(4, 6)
+    (part,) = log.folder.rglob("*.parquet")
+    table = pq.read_table(part)
+    pq.write_table(table.take([2, 0, 1, 0]), part)
+    log(1, 2)
+    assert [(gap.first, gap.last) for gap in gaps(log.folder)] == [(3, 3)]
+
+
+def test_rows_by_number_are_those_of_the_workers_that_are_asked_for(log):
+    log(1, 3)
+    log(2, 9, worker="v")
+    day = place.days(log.folder)[0][0]
+
+    def found(numbers, *workers):
+        return [(row["worker"], row["sequence"]) for row in numbered(log.folder, day, numbers, workers)]
+
+    assert found([2, 9], "w") == [("w", 2)]
+    assert sorted(found([3, 9], "v", "w")) == [("v", 3), ("v", 9), ("w", 3)]
+    assert found([10], "v", "w") == found([2], "u") == []
 
 
 def test_a_file_in_the_making_is_no_file_and_goes_when_nobody_makes_it(log):

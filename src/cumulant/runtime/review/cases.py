@@ -199,7 +199,8 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
 
 def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
     """What was answered, by place in the log."""
-    rows = log.numbered(project.state / PREDICTIONS, day, [case.sequence for case in cases])
+    numbers, workers = [case.sequence for case in cases], {case.worker for case in cases}
+    rows = log.numbered(project.state / PREDICTIONS, day, numbers, workers)
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,12 @@ class CaseReader:
         place = (case.worker, case.sequence, case.row)
         if place not in self._rows:
             day = case.time.date()
-            numbers = {one.sequence for one in self._waiting if one.time.date() == day} | {case.sequence}
-            self._rows |= self._read(day, sorted(numbers))
+            self._rows |= self._read(day, [case, *(one for one in self._waiting if one.time.date() == day)])
         return self._rows.get(place)
 
-    def _read(self, day: date, numbers: list[int]) -> dict[_Place, dict[str, Any]]:
-        rows = log.numbered(self._project.state / PREDICTIONS, day, numbers)
+    def _read(self, day: date, cases: Sequence[Case]) -> dict[_Place, dict[str, Any]]:
+        numbers = sorted({one.sequence for one in cases})
+        rows = log.numbered(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:

@@ -5,7 +5,8 @@ What a person asks of the log goes without pyarrow's functions over columns: imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import groupby, islice
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 #: reads a file's rows, or some of their columns, batch by batch
 Rows = Callable[..., Iterator[pa.Table]]
 _BATCH = 65_536
@@ -151,22 +153,38 @@ def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
     return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
 
 
-def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str, Any]]:
-    """Worker, sequence, row, request and outputs of the rows of a day that have one of these numbers, of all workers.
+def numbered(folder: Path, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
+    """Worker, sequence, row, request and outputs of the rows of a day that have one of these numbers, of these workers.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    rows = _whole(folder, day, partial(_numbered, wanted=np.array(sequences, dtype=np.int64)))
+    wanted = np.array(sequences, dtype=np.int64)
+    rows = _whole(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
     return [row for of_file in rows for row in of_file]
 
 
-def _numbered(path: Path, *, wanted: Integers) -> list[dict[str, Any]]:
-    places = np.flatnonzero(np.isin(_integers(_read(path, ["sequence"])["sequence"]), wanted))
+def _numbered(path: Path, *, wanted: Integers, workers: frozenset[str]) -> list[dict[str, Any]]:
+    if not _may_hold(path, "sequence", wanted):
+        return []
+    table = _read(path, ["worker", "sequence"], repeated=["worker"])
+    chosen = np.isin(_integers(table["sequence"]), wanted) & _is_one_of(table["worker"], workers)
+    places = np.flatnonzero(chosen)
     if not len(places):
         return []
     table = _read(path, ["worker", "sequence", "row", "request", "outputs"])
     return [row for place_ in places for row in table.slice(int(place_), 1).to_pylist()]
+
+
+def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
+    """Whether each value of a column that was read as `repeated` is one of these texts."""
+    found: Flags = np.concatenate(
+        [
+            np.array([one in texts for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
+            for chunk in column.chunks
+        ]
+    )
+    return found
 
 
 def request_times(folder: Path, model: str, *, since: datetime) -> Integers:
@@ -189,11 +207,7 @@ def _request_times(path: Path, *, model: str, earliest: int) -> Integers:
         return times[wanted]
     wanted &= np.concatenate([np.from_dlpack(chunk) for chunk in table["row"].chunks]) == 0
     wanted &= ~np.array(table["shadow"].to_pylist(), dtype=bool)
-    of_model = [
-        np.array([one == model for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
-        for chunk in table["model"].chunks
-    ]
-    found: Integers = times[wanted & np.concatenate(of_model)]
+    found: Integers = times[wanted & _is_one_of(table["model"], (model,))]
     return found
 
 
@@ -261,7 +275,7 @@ def gaps(folder: Path) -> list[Gap]:
     lives = {life.worker: life for life in place.lives(folder)}
     found: list[Gap] = []
     for worker in sorted({*seen, *lives}):
-        numbers = np.unique(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
+        numbers = _distinct(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
         life = lives.get(worker)
         before = life.forgotten if life is not None else int(numbers[0]) - 1
         found += _holes(worker, numbers, before, ended.get(worker))
@@ -301,7 +315,16 @@ def _numbers(path: Path) -> dict[str, Integers]:
         for place_, worker in enumerate(workers):
             if len(found := numbers[places == place_]):
                 seen.setdefault(str(worker), []).append(found)
-    return {worker: np.unique(np.concatenate(numbers)) for worker, numbers in seen.items()}
+    return {worker: _distinct(np.concatenate(numbers)) for worker, numbers in seen.items()}
+
+
+def _distinct(numbers: Integers) -> Integers:
+    """As `np.unique`, which makes a table of hashes of numbers that are in order almost always."""
+    if not (numbers[1:] >= numbers[:-1]).all():
+        numbers = np.sort(numbers)
+    first = np.ones(len(numbers), dtype=bool)
+    first[1:] = numbers[1:] != numbers[:-1]
+    return numbers[first]
 
 
 def _integers(column: pa.ChunkedArray) -> Integers:
@@ -337,11 +360,28 @@ def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Re
 
 def _read(path: Path, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
     """Some columns of a file, else all of today's; those `repeated` as each value once and its places."""
+    # For a few columns of many small files, read-ahead buffers and threads cost as much as the reading.
+    with _damage(path), pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as found:
+        table = found.read(columns=columns or SCHEMA.names, use_threads=columns is None)
+        return with_all_columns(table) if columns is None else table
+
+
+def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
+    """Whether a column may have one of these numbers, by the ranges in the file's footer."""
+    with _damage(path):
+        file = pq.read_metadata(path)
+    place_ = file.schema.names.index(column)
+    ranges = [file.row_group(number).column(place_).statistics for number in range(file.num_row_groups)]
+    return any(
+        one is None or not one.has_min_max or bool(((one.min <= wanted) & (wanted <= one.max)).any()) for one in ranges
+    )
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What the reading of a file raises, with the file's name."""
     try:
-        # For a few columns of many small files, read-ahead buffers and threads cost as much as the reading.
-        with pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as found:
-            table = found.read(columns=columns or SCHEMA.names, use_threads=columns is None)
-            return with_all_columns(table) if columns is None else table
+        yield
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
