@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.review.labels import SOURCE, Reviewed, ingest, reviewed, shown
     from cumulant.review.moves import Reviewer, wants_second
     from cumulant.review.reasons import Reference
-    from cumulant.review.report import Figures, figures
+    from cumulant.review.report import Figures, error_figures, error_inputs, figures
     from cumulant.review.spec import ReviewSpec
 
 _HOMES = {
@@ -46,6 +46,8 @@ _HOMES = {
     "after": "budget",
     "allowance": "budget",
     "case_id": "cases",
+    "error_figures": "report",
+    "error_inputs": "report",
     "figures": "report",
     "ingest": "labels",
     "luck": "choosing",
@@ -81,6 +83,8 @@ __all__ = [
     "after",
     "allowance",
     "case_id",
+    "error_figures",
+    "error_inputs",
     "figures",
     "ingest",
     "luck",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,11 +58,14 @@ def figures(
     *,
     leased: int = 0,
     used: int = 0,
+    error: Callable[[Sequence[Case], Mapping[str, bool]], dict[str, Any] | None] | None = None,
 ) -> Figures:
-    """`wrong`: by case, whether the model's decision was another than the reviewers'."""
+    """`wrong`: by case, whether the model's decision was another than the reviewers'. `error` is `error_figures`, or
+    what stores its results.
+    """
     done = [one for one in closed if one.status == "done"]
     every = [*opened, *closed]
-    agreement, error = agreed(every), corrected(every, wrong)
+    agreement = agreed(every)
     judged = [one for one in done if one.id in wrong]
     return Figures(
         model=model,
@@ -79,7 +82,7 @@ def figures(
         used_for_training=used,
         reasons=_by_reason(every, wrong),
         agreement=None if agreement is None else _plain(agreement),
-        error=None if error is None else _plain(error),
+        error=(error or error_figures)(every, wrong),
         counted=sum(wrong[one.id] for one in judged) / len(judged) if judged else None,
         answered=_answered(every),
     )
@@ -109,6 +112,17 @@ def corrected(cases: Sequence[Case], wrong: Mapping[str, bool]) -> statistics.We
 
     chances = np.array([one.chance * (told[one.draw] / drawn[one.draw] if _drawn(one) else 1.0) for one in judged])
     return statistics.hajek(np.array([float(wrong[one.id]) for one in judged]), chances)
+
+
+def error_figures(cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
+    """`corrected` as plain values, whose infinite ends are None."""
+    found = corrected(cases, wrong)
+    return None if found is None else _plain(found)
+
+
+def error_inputs(cases: Sequence[Case], wrong: Mapping[str, bool]) -> list[object]:
+    """All that `error_figures` depends on."""
+    return [[one.draw, _drawn(one), one.chance, wrong.get(one.id)] for one in cases]
 
 
 def _by_reason(cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, ReasonFigures]:

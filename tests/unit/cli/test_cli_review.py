@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -97,6 +98,23 @@ def test_a_queue_is_filled_answered_and_reported(review, cumulant, queue):
     told = review("report").document
     assert (told["queued"], told["done"], told["labelled"], told["waiting"]) == (6, 1, 1, 5)
     assert "model wrong on" in review("report", json=False).out
+
+
+def test_a_report_of_stored_figures_equals_one_that_makes_them_again(review, queue):
+    review("fill")
+    first, *others = (one["id"] for one in review("list").document)
+    reports = []
+    for cases in ([first], others):
+        assert {review("decide", case, "1").code for case in cases} == {0}
+        reports.append(review("report").document)
+        assert review("report").document == reports[-1]  # of the same cases: stored
+        shutil.rmtree(queue / ".cumulant/review/figures")
+        assert review("report").document == reports[-1]  # made again
+    assert [one["done"] for one in reports] == [1, 6]
+    assert reports[1]["error"] is not None
+    for path in (queue / ".cumulant/predictions").rglob("*.parquet"):
+        path.unlink()
+    assert review("report").document["error"] is None  # the log has lost what was answered
 
 
 def test_what_is_wrong_is_said_and_ends_with_a_code(review, cumulant, project, monkeypatch):

@@ -15,6 +15,7 @@ from cumulant.core.servable import Servable
 from cumulant.review import Case, ReviewSpec
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.review.reader import CaseReader
+from cumulant.runtime.review.stored_figures import wrong_of
 from cumulant.serving import log
 
 if TYPE_CHECKING:
@@ -184,6 +185,10 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
     reader = CaseReader(project)
     numbers = {one: _is_number(reader, one) for one in {(case.model, case.version) for case in labelled}}
     done = [case for case in labelled if not numbers[case.model, case.version]]
+    return wrong_of(project, done, lambda: _read_wrong(project, done))
+
+
+def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     # A day of the log is read once, however many cases it has.
     for day in sorted({case.time.date() for case in done}):

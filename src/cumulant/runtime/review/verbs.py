@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.labels import folder_of, joined, schema_of
 from cumulant.runtime.review.cases import CaseView, classes_of, spec_of, view, wrong_cases
 from cumulant.runtime.review.reader import CaseReader
+from cumulant.runtime.review.stored_figures import error_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -233,6 +235,7 @@ def report(project: Project, *, principal: Principal) -> Figures:
         wrong_cases(project, closed),
         leased=sum(one.lease is not None and one.lease.until > now for one in opened),
         used=used_for_training(project),
+        error=partial(error_of, project),
     )
 
 

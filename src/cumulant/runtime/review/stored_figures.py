@@ -1,0 +1,43 @@
+"""Figures of a report on the review queue that are stored: they hold while cases and the log of their days stay as they
+are, and a report that finds them imports no scipy and reads no log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cumulant import review
+from cumulant.core.ids import digest
+from cumulant.core.version import __version__
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.runtime.watching.result_cache import ResultCache
+from cumulant.serving.log import place
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+    from cumulant.review import Case
+
+
+def _stored(project: Project, *inputs: object) -> ResultCache:
+    return ResultCache(project.state / "review" / "figures", digest([__version__, *inputs]))
+
+
+def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[str, bool]]) -> dict[str, bool]:
+    """What `make` reads in the log of these cases with a label: whether the model was wrong."""
+    days = sorted({case.time.date() for case in cases})
+    asked = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
+    try:
+        files = [file.path for day in days for file in place.files(project.state / PREDICTIONS, day, day)]
+        known = [
+            [path.parent.name, path.name, stat.st_size, stat.st_mtime_ns] for path in files if (stat := path.stat())
+        ]
+    except FileNotFoundError:  # merged since it was listed
+        return make()
+    return _stored(project, asked, known).get("wrong", dict[str, bool], make)
+
+
+def error_of(project: Project, cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
+    """As `review.error_figures`."""
+    cache = _stored(project, review.error_inputs(cases, wrong))
+    return cache.get("error", dict[str, Any], lambda: review.error_figures(cases, wrong) or {}) or None
