@@ -47,13 +47,17 @@ READS = {
 #: command lines over a log, labels and waiting cases, where CASE is one of them, by what they must not import
 LOGGED = {
     **dict.fromkeys(("labels list", "labels show r3", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
+    # labels that were counted before are not counted again
+    "labels report --json": TABLES | {"numpy"},
     **dict.fromkeys(
-        ("predictions list", "predictions show r3", "predictions gaps", "review show CASE"),
-        TABLES - {"pyarrow"} | {"pyarrow.compute"},
+        ("predictions list", "predictions show r3", "review show CASE"), TABLES - {"pyarrow"} | {"pyarrow.compute"}
     ),
-    "review report": TABLES - {"pyarrow", "scipy"} | {"pyarrow.compute"},
+    "predictions gaps": TABLES - {"pyarrow"} | {"pyarrow.compute", "numpy.ma"},
     # decides, makes a label of it and joins it with the log
     "review decide CASE 1": ENGINES | {"scipy"},
+    "review report": TABLES - {"pyarrow", "scipy"} | {"pyarrow.compute"},
+    # figures of the same cases are not made again
+    "review report --json": TABLES | {"numpy"},
 }
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
