@@ -26,6 +26,8 @@ LEVEL = 0.001
 #: the most that the variation of batches may weaken the test: a batch that broke whole, and was accepted with a
 #: warning, would else let all later ones pass
 _MOST = 10.0
+#: batches of a run from which the variation is learned where none were accepted before
+_COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,11 @@ def broken_shares(
     """
     shares = [item for batch in batches for item in (*_refused(batch, spec, columns), *_nulls(batch, spec))]
     level = LEVEL / max(len(shares), 1)
+    compared = _compared(shares)
     broken = [
-        item for item in shares if _chance(item, 1.0) < level and _chance(item, _design(item, earlier, shares)) < level
+        item
+        for item in shares
+        if _chance(item, 1.0) < level and _chance(item, _design(item, earlier, compared)) < level
     ]
     fails = {(item.batch.name, item.rule) for item in broken if item.severity == "fail"}
     return tuple(
@@ -63,6 +68,14 @@ def broken_shares(
 
 def _chance(item: _Share, design: float) -> float:
     return binomial_at_least(item.count / design, item.rows / design, item.limit)
+
+
+def _compared(shares: Sequence[_Share]) -> list[_Share]:
+    """Of many shares of one rule and kind of batch some, evenly spaced: to compare each with all takes their square."""
+    groups: dict[tuple[str, Severity, str], list[_Share]] = {}
+    for item in shares:
+        groups.setdefault((item.rule, item.severity, item.batch.kind), []).append(item)
+    return [item for group in groups.values() for item in group[:: -(-len(group) // _COMPARED)]]
 
 
 def _design(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:

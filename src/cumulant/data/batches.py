@@ -183,8 +183,9 @@ def _by_period(parts: Sequence[PartFacts], columns: Sequence[str], shop: Worksho
             continue
         stored = stored_columns(schema)
         nulls = [_nulls(name, stored.get(name, [])) for name in columns]
-        counted = rows.with_columns(pl.lit(block.owners()).alias(OWNER)).group_by(OWNER, label)
-        for row in counted.agg(pl.len().alias("rows"), *nulls).collect().iter_rows(named=True):
+        read = dict.fromkeys([column, *(own for name in columns for own in stored.get(name, []))])
+        counted = rows.select(*read).collect().with_columns(block.owners()).group_by(OWNER, label)
+        for row in counted.agg(pl.len().alias("rows"), *nulls).iter_rows(named=True):
             if row["__period"] is not None:
                 null_counts = Counter({name: int(row[f"nulls:{name}"]) for name in columns})
                 result[row[OWNER]][row["__period"]] = Counts(int(row["rows"]), nulls=null_counts)
@@ -192,8 +193,8 @@ def _by_period(parts: Sequence[PartFacts], columns: Sequence[str], shop: Worksho
         if column not in refused.columns:
             continue
         # A refused row may hold its time as it came.
-        read = casts({column: refused.schema[column]}, shop.spec, shop.source)[0].expr
-        counts = refused.select(read, RULE, OWNER).group_by(OWNER, label, RULE).len()
+        time = casts({column: refused.schema[column]}, shop.spec, shop.source)[0].expr
+        counts = refused.select(time, RULE, OWNER).group_by(OWNER, label, RULE).len()
         for place, name, rule, count in counts.iter_rows():
             if name is not None:
                 found = result[place]

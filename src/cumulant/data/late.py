@@ -77,7 +77,7 @@ def _dangling(
         if rule.references is None or not wanted:
             continue
         held = _held(rule.references, column, shop.source, others, shop)
-        values = pl.concat((block.located(wanted, shop) for block in blocks_of(parts)), how="vertical")
+        values = pl.concat([block.located(wanted, shop) for block in blocks_of(parts)], how="vertical").lazy()
         try:
             lost = values.filter(pl.col(column).is_not_null()).join(held, left_on=column, right_on="held", how="anti")
             rows = lost.select(OWNER, POSITION).sort(OWNER, POSITION).collect()

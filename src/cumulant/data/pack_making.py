@@ -30,6 +30,7 @@ from cumulant.data.parts import (
     csv_size,
     declared_types,
     part_fields,
+    plain_fields,
     shape_checks,
     shape_refused,
     sort_out,
@@ -38,6 +39,7 @@ from cumulant.data.profile import Profile, profile
 from cumulant.data.rowwise import check_row_wise
 from cumulant.data.rules import check_columns
 from cumulant.data.schema import fields_of
+from cumulant.data.spec import SourceSpec
 
 #: a file of at most so many bytes is packed with others; a run that reads fewer such files packs none
 SMALL, FEWEST = 1 << 20, 16
@@ -175,37 +177,26 @@ def _add_one_by_one(content: PackContent, places: Sequence[int], group: Sequence
 def _files(
     content: PackContent, group: Sequence[_Read], sorted_out: SortedOut, owners: pl.Series, shop: Workshop
 ) -> Iterator[PackedFile]:
-    guesses = {*group[0].rows.columns} if group[0].item.guessed else group[0].table.partitions
-    empty = {cast.name for cast in sorted_out.casts if cast.empty}
-    fields = tuple(msgspec.structs.replace(one, empty=False) for one in part_fields(sorted_out, shop.spec, guesses))
-    checks = [msgspec.structs.replace(check, failed=0) for check in sorted_out.checks]
-    by_shape = [{check.rule: check for check in shape_checks(read.table, shop.spec)} for read in group]
-    shapes = {rule: check for found in by_shape for rule, check in found.items()}
-    checks += [msgspec.structs.replace(check, failed=0) for check in shapes.values()]
-    number = content.group(fields, tuple(checks))
+    """What the pack knows of each file of a group."""
+    fields, checks = _shared(group, sorted_out, shop)
+    number = content.group(fields, checks)
+    refused = _refused_rules(group, sorted_out, owners, shop.spec)
     failed = _failed(sorted_out, owners, len(group))
-    refused: list[dict[str, int]] = [{} for _ in group]
-    by_rule = (
-        pl.DataFrame([owners, sorted_out.rule.alias(RULE)]).drop_nulls().group_by(OWNER, RULE, maintain_order=True)
-    )
-    for owner, rule, count in by_rule.len().iter_rows():
-        refused[owner][rule] = count
     kept = owners.filter(sorted_out.rule.is_null())
     rows = np.bincount(kept.to_numpy(), minlength=len(group))
-    values = values_of(sorted_out.passed, kept, fields, len(group))
-    declared = declared_types(shop.spec)
+    values = values_of(sorted_out.passed, kept, plain_fields(fields, shop.spec), len(group))
+    declared, empty = declared_types(shop.spec), {cast.name for cast in sorted_out.casts if cast.empty}
     for place, read in enumerate(group):
-        unread = {check.rule: check.failed for check in by_shape[place].values() if check.failed}
-        raw = read.table.rows.height
-        refused[place] |= unread
-        nulls = tuple(int(counts[place]) for counts in values.nulls)
+        raw, counts = read.table.rows.height, [int(failures[place]) for failures in failed]
+        unread = [refused[place].get(check.rule, 0) for check in checks[len(counts) :]]
+        nulls = tuple(int(missing[place]) for missing in values.nulls)
         yield PackedFile(
             group=number,
-            rows_in=raw + sum(unread.values()),
+            rows_in=raw + sum(unread),
             rows_dropped=raw - read.rows.height,
             rows=int(rows[place]),
             refused=refused[place],
-            failed=(*(int(counts[place]) for counts in failed), *(unread.get(rule, 0) for rule in shapes)),
+            failed=(*counts, *unread),
             empty=tuple(
                 index
                 for index, field in enumerate(fields)
@@ -215,6 +206,31 @@ def _files(
             low=tuple(extremes.get(place, (None, None))[0] for extremes in values.extremes),
             high=tuple(extremes.get(place, (None, None))[1] for extremes in values.extremes),
         )
+
+
+def _shared(
+    group: Sequence[_Read], sorted_out: SortedOut, shop: Workshop
+) -> tuple[tuple[PartField, ...], tuple[PartCheck, ...]]:
+    """The fields and checks of all files of a group; last those of rows that were refused before they were read."""
+    guesses = {*group[0].rows.columns} if group[0].item.guessed else group[0].table.partitions
+    fields = part_fields(sorted_out, shop.spec, guesses)
+    shapes = {check.rule: check for read in group for check in shape_checks(read.table, shop.spec)}
+    checks = [*sorted_out.checks, *shapes.values()]
+    return (
+        tuple(msgspec.structs.replace(one, empty=False) for one in fields),
+        tuple(msgspec.structs.replace(check, failed=0) for check in checks),
+    )
+
+
+def _refused_rules(
+    group: Sequence[_Read], sorted_out: SortedOut, owners: pl.Series, spec: SourceSpec
+) -> list[dict[str, int]]:
+    """Of each file its refused rows by rule."""
+    result = [{check.rule: check.failed for check in shape_checks(read.table, spec) if check.failed} for read in group]
+    rules = pl.DataFrame([owners, sorted_out.rule.alias(RULE)]).drop_nulls()
+    for owner, rule, count in rules.group_by(OWNER, RULE, maintain_order=True).len().iter_rows():
+        result[owner][rule] = count
+    return result
 
 
 def _failed(sorted_out: SortedOut, owners: pl.Series, count: int) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
@@ -233,13 +249,14 @@ class Values(NamedTuple):
     extremes: list[dict[int, tuple[int, int]]]
 
 
-def values_of(passed: pl.DataFrame, owners: pl.Series, fields: Sequence[PartField | Field], count: int) -> Values:
+def values_of(passed: pl.DataFrame, owners: pl.Series, fields: Sequence[Field], count: int) -> Values:
+    """What is known of the values of each file; of a personal column no extremes."""
     owner = owners.to_numpy()
     nulls = [np.bincount(owner[passed[field.name].is_null().to_numpy()], minlength=count) for field in fields]
     extremes: list[dict[int, tuple[int, int]]] = []
     for column in fields:
         found = {}
-        if column.dtype == "int":
+        if column.dtype == "int" and not column.personal:
             value = pl.col(column.name)
             numbers = pl.DataFrame([owners, passed[column.name]]).drop_nulls()
             bounds = numbers.group_by(OWNER).agg(value.min().alias("low"), value.max().alias("high"))

@@ -173,7 +173,7 @@ class Block:
         """The accepted rows."""
         return self.range.scan(shop.tables)
 
-    def located(self, fields: Sequence[Field], shop: Workshop, *, exact: bool = False) -> pl.LazyFrame:
+    def located(self, fields: Sequence[Field], shop: Workshop, *, exact: bool = False) -> pl.DataFrame:
         """These columns of the accepted rows, with the place of each row's part (`__part`) and its position there.
 
         Decimals have all their digits where `exact`.
@@ -181,8 +181,8 @@ class Block:
         starts = pl.Series([start for start, _ in self.slices()], dtype=pl.Int64)
         owners = self.owners()
         positions = pl.int_range(owners.len(), eager=True) - starts.gather(owners - self.begin)
-        frame = conform(self.scan(shop), fields, exact=exact)
-        return frame.with_columns(pl.lit(owners).alias(OWNER), pl.lit(positions).alias(POSITION))
+        frame = conform(self.scan(shop), fields, exact=exact).collect()
+        return frame.with_columns(owners, positions.alias(POSITION))
 
     def slices(self) -> list[tuple[int, int]]:
         """Of each part where its rows begin among the block's, and how many there are."""

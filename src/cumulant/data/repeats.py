@@ -28,27 +28,26 @@ def later_repeats(
 ) -> pl.DataFrame:
     """The rows (place of the part, position in it) whose values of `columns` another row had first."""
     wanted = {*columns, *shop.spec.known_times, *(shop.spec.keys if shop.spec.on_repeat == "latest" else ())}
-    rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop)
-    frame = pl.concat(rows, how="vertical_relaxed")
+    frame = located(parts, arrived, [field for field in fields if field.name in wanted], shop)
     known = [KNOWN] if first_times(shop.spec) else []
     if known or not in_order(arrived):
         frame = frame.sort(ARRIVED, *known, OWNER, POSITION, nulls_last=True)
-    return frame.filter(repeats_of(columns, shop.spec)).select(OWNER, POSITION).collect()
+    return frame.filter(repeats_of(columns, shop.spec)).select(OWNER, POSITION)
 
 
 def located(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
-) -> list[pl.LazyFrame]:
+) -> pl.DataFrame:
     """These fields of all rows in their order, with the place of each one's part, the position in it, arrival, and
-    known time. Decimals have all their digits, so that a column of them may be float in another frame.
+    known time. Decimals have all their digits.
     """
     frames = []
     for block in blocks_of(parts):
         own = arrived[block.begin : block.begin + len(block.parts)]
         moments = pl.concat([one.of(part.rows.rows) for one, part in zip(own, block.parts, strict=True)])
         frame = block.located(fields, shop, exact=True)
-        frames.append(frame.with_columns(pl.lit(moments).alias(ARRIVED), known_time(shop.spec)))
-    return frames
+        frames.append(frame.with_columns(moments.alias(ARRIVED), known_time(shop.spec)))
+    return pl.concat(frames, how="vertical_relaxed")
 
 
 def known_time(spec: SourceSpec) -> pl.Expr:

@@ -20,8 +20,10 @@ from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.core.units import to_micros
 from cumulant.data.arrivals import ARRIVED, Arrival
+from cumulant.data.casts import conform
 from cumulant.data.deletions import is_deletion
-from cumulant.data.parts import POSITION, PartFacts, Workshop
+from cumulant.data.packs import blocks_of
+from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.repeats import KNOWN, located
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.sources import frame_digest
@@ -29,7 +31,7 @@ from cumulant.data.spec import SourceSpec
 
 HIDDEN = "__hidden"
 _START = -(2**62)
-_EQUAL, _MARK = "__equal", "__mark"
+_EQUAL, _MARK, _NUMBER = "__equal", "__mark", "__number"
 
 
 class Versions(NamedTuple):
@@ -89,15 +91,17 @@ def _in_order(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
 ) -> pl.DataFrame:
     """The rows of keys that repeat or are deleted, by key in the order in which they became known."""
-    spec = shop.spec
-    mark = is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source)
-    frames = [frame.with_columns(mark.alias(_MARK)) for frame in located(parts, arrived, fields, shop)]
-    rows = pl.concat(frames, how="vertical_relaxed").drop(POSITION).with_row_index(ROW)
-    rows = rows.with_columns(pl.col(ROW).cast(pl.Int64))
-    keys = list(spec.keys)
+    spec, keys = shop.spec, list(shop.spec.keys)
+    wanted = {*keys, *spec.known_times, *([] if spec.deleted is None else [spec.deleted.column])}
+    rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop).with_row_index(_NUMBER)
+    rows = rows.with_columns(is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source).alias(_MARK))
     several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
     several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
-    found = rows.join(several, on=keys, how="semi").collect()
+    dates = rows.join(several, on=keys, how="semi").select(_NUMBER, KNOWN, ARRIVED, _MARK)
+    whole = [conform(block.scan(shop), fields, exact=True) for block in blocks_of(parts)]
+    every = pl.concat(whole, how="vertical_relaxed").with_row_index(_NUMBER)
+    found = every.join(dates.lazy(), on=_NUMBER).collect()
+    found = found.with_columns(pl.col(_NUMBER).cast(pl.Int64)).rename({_NUMBER: ROW})
     return found.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
 
 

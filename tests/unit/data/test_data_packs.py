@@ -201,3 +201,56 @@ def test_facts_of_a_pack_are_small(place):
     text = place.tables.scan(key).collect().item(0, "json")
     assert len(msgspec.json.decode(text, type=PackFacts).files) == 200
     assert len(text) < 200 * 120
+
+
+def test_no_value_of_a_personal_column_enters_the_facts_of_a_pack(place):
+    for n in range(40):
+        place.write(f"in/{n:02}.parquet", small(n, 5, badge=[70_000_000 + n] * 5))
+    first = place.ingest(path="in", key="id", personal=["badge"], table={"where": ["id <> 3"]}, quarantine="10%")
+    place.write("in/40.parquet", small(39, 5, badge=[1] * 5))  # repeats keys of another file
+    second = place.ingest(
+        path="in",
+        key="id",
+        personal=["badge"],
+        table={"where": ["id <> 3"]},
+        quarantine="10%",
+        previous=first,
+        batch={"severity": "warn"},
+    )
+    assert second.rows_quarantined == 6
+    facts = [
+        place.tables.scan(key).collect().item(0, "json")
+        for key in sorted(place.tables.keys())
+        if key.endswith("/facts")
+    ]
+    assert len(facts) >= 2
+    assert not any("70000" in text for text in facts)
+
+
+def test_a_reference_is_checked_over_all_files_of_a_pack(place):
+    place.write("cities.csv", "city\nA\n")
+    cities = place.ingest("cities", path="cities.csv")
+    for n in range(40):
+        place.write(f"in/{n:02}.parquet", small(n, 5, city=["A", None, "B" if n % 10 == 0 else "A", None, "A"]))
+    found = place.ingest(
+        path="in", key="id", rules={"city": {"references": "cities.city"}}, others={"cities": cities}, quarantine="10%"
+    )
+    refused = place.quarantine(found).select("__rule", "__file", "__row", "id").rows()
+    assert refused == [("city:references", f"in/{n:02}.parquet", 2, 5 * n + 2) for n in range(0, 40, 10)]
+    assert (found.rows_passed, found.profile["city"].nulls) == (196, 80)
+
+
+def test_the_verdict_on_many_broken_files_takes_no_square_of_them(place):
+    from cumulant.data import batch_checks
+
+    counted = []
+    original = batch_checks.overdispersion
+    batch_checks.overdispersion = lambda *counts: counted.append(len(counts[0])) or original(*counts)
+    try:
+        for n in range(1000):
+            place.write(f"in/{n:03}.csv", "id,km\n" + "".join(f"{20 * n + row},-1\n" for row in range(20)))
+        found = place.refused(path="in", rules={"km": {"min": 0}})
+    finally:
+        batch_checks.overdispersion = original
+    assert len(found.batch_checks) > 100
+    assert max(counted) <= 200
