@@ -42,11 +42,12 @@ if TYPE_CHECKING:
         source_of,
     )
     from cumulant.data.sources import describe_malformed, read, read_any, refuse_malformed
-    from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
+    from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule
     from cumulant.data.streaming import Piece, Stream
     from cumulant.data.usage import declared_uses, referred_uses
     from cumulant.data.user_frames import to_polars
     from cumulant.data.views import personal_columns, preview, quarantined
+    from cumulant.data.written_spec import declared
 
 _HOMES = {
     "breach": ("SourceBreachError",),
@@ -83,7 +84,8 @@ _HOMES = {
     ),
     "sources": ("describe_malformed", "read", "read_any", "refuse_malformed"),
     "user_frames": ("to_polars",),
-    "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
+    "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule"),
+    "written_spec": ("declared",),
     "streaming": ("Piece", "Stream"),
     "usage": ("declared_uses", "referred_uses"),
     "views": ("personal_columns", "preview", "quarantined"),

@@ -308,19 +308,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """
         values: dict[str, Any] = msgspec.to_builtins(self)
         del values["memory"]  # it changes nothing of what is read
-        if self.on_repeat == "quarantine":
-            del values["on_repeat"]
-        if self.deleted is None:
-            del values["deleted"]
-        if self.missing_files == _MISSING_FILES:
-            del values["missing_files"]
-        if self.batch == BatchPolicy():
-            del values["batch"]
-        for key in ("columns", "sheet"):
-            if not values[key]:
-                del values[key]
-        if self.severities == Severities():
-            del values["severity"]
+        unset = {
+            "on_repeat": self.on_repeat == "quarantine", "deleted": self.deleted is None, "columns": not self.columns,
+            "sheet": not self.sheet, "missing_files": self.missing_files == _MISSING_FILES,
+            "batch": self.batch == BatchPolicy(), "severity": self.severities == Severities(),
+        }  # fmt: skip
+        for key in (key for key, left_out in unset.items() if left_out):
+            del values[key]
         for rule in values["rules"].values():
             for key in ("number_format", "date_format", *VERDICT_KEYS):
                 if not rule[key] and rule[key] != 0:
@@ -382,32 +376,6 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                     )
                 found[column] = when
         return found
-
-
-def declared(spec: SourceSpec) -> dict[str, object]:
-    """`spec` as it would be written in a project file: without whatever is a default."""
-    return _without_defaults(spec)
-
-
-def _without_defaults(value: msgspec.Struct) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for field in msgspec.structs.fields(value):
-        own = getattr(value, field.name)
-        default = field.default if field.default is not msgspec.NODEFAULT else _made(field)
-        if own == default:
-            continue
-        if isinstance(own, msgspec.Struct):
-            own = _without_defaults(own)
-        elif isinstance(own, dict):
-            own = {
-                key: _without_defaults(item) if isinstance(item, msgspec.Struct) else item for key, item in own.items()
-            }
-        found[field.encode_name] = own
-    return found
-
-
-def _made(field: msgspec.structs.FieldInfo) -> object:
-    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT
 
 
 def is_delay(text: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.data import EventTime, SourceSpec, infer, read
-from cumulant.data.spec import declared
+from cumulant.data.written_spec import declared
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
