@@ -18,7 +18,6 @@ from cumulant.data.records import POSITION
 
 RULE = "__rule"
 _LOW, _HIGH = -(2**63), 2**63 - 1
-_Kinds = set[type]
 
 
 class Leaves(NamedTuple):

@@ -35,10 +35,10 @@ def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: i
     rows = tables.scan(snapshot.quarantine)
     found = (rows if limit is None else rows.head(limit)).collect()
     personal = personal_columns(snapshot)
-    broken = found[RULE] == MALFORMED
+    broken = (found[RULE] == MALFORMED) | found[RULE].str.ends_with(":path")
     if not personal or not broken.any():
         return mask_frame(found, personal, salt)
-    # a value of such a row may stand under any column
+    # a value of such a row may stand under any column, and the whole of an object under the column of one field
     values = [name for name in found.columns if not name.startswith("__")]
     masked = [mask_frame(found.filter(~broken), personal, salt), mask_frame(found.filter(broken), values, salt)]
     return pl.concat(masked, how="vertical_relaxed")

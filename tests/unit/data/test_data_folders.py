@@ -114,19 +114,19 @@ def test_a_file_may_write_the_value_of_its_folder_otherwise(place, folder, value
 
 
 def test_files_that_are_skipped_are_named(place):
-    for name in ("a.csv", "b.avro", "c.csv.xz", "d.xlsx", "e.avro", "_SUCCESS", ".c.crc", "_log/x.avro"):
+    for name in ("a.csv", "b.avro", "c.csv.xz", "d.xls", "e.avro", "_SUCCESS", ".c.crc", "_log/x.avro"):
         place.write(f"trips/{name}", "n\n1\n")
     found = place.ingest(path="trips")
     (warning,) = warnings_of(found)
     assert warning.startswith("4 files are not read, ")
-    assert warning.endswith("trips/b.avro, trips/c.csv.xz, trips/d.xlsx and 1 more")
+    assert warning.endswith("trips/b.avro, trips/c.csv.xz, trips/d.xls and 1 more")
     assert place.ingest(path="trips/a.csv").warnings == ()
 
 
 def test_a_folder_without_a_readable_file_is_refused_with_their_names(place):
-    for name in ("b.avro", "d.xlsx"):
+    for name in ("b.avro", "d.xls"):
         place.write(f"trips/{name}", "n\n1\n")
-    with pytest.raises(DataError, match=r"no file in a known format, but trips/b\.avro, trips/d\.xlsx") as caught:
+    with pytest.raises(DataError, match=r"no file in a known format, but trips/b\.avro, trips/d\.xls") as caught:
         place.ingest(path="trips")
     assert "Parquet" in caught.value.hint
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import SourceBreachError, SourceSpec, Stream, read, warnings_of
+from cumulant.data import SourceBreachError, SourceSpec, Stream, quarantined, read, warnings_of
 from cumulant.data.json_lines import read_jsonl
 from cumulant.data.nested_paths import with_nested
 
@@ -198,3 +198,13 @@ def test_equal_names_of_column_and_root(tmp_path):
     assert rows.rows() == [("{}",)]
     assert refused is None
     assert read_jsonl(lines({"address": {"city": "{}"}}), "rows", {"address": "address.city"}).rows.rows() == [("{}",)]
+
+
+def test_what_stands_in_place_of_an_object_is_hashed_where_a_source_has_personal_columns(place):
+    place.write("rows.jsonl", lines({"a": {"mail": "x@y.de", "n": 1}}, {"a": "x@y.de"}))
+    columns = {"n": "a.n", "mail": "a.mail"}
+    found = place.ingest(path="rows.jsonl", columns=columns, personal=["mail"], quarantine="90%")
+    assert "x@y.de" not in str(quarantined(found, place.tables, b"salt").rows())
+    with pytest.raises(SourceBreachError) as caught:
+        place.ingest(path="rows.jsonl", columns=columns, personal=["mail"])
+    assert "x@y.de" not in f"{caught.value} {caught.value.hint}"
