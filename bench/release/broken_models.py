@@ -299,6 +299,7 @@ def told(task: str, kind: str, runs: list[Run]) -> dict[str, object]:
         "task": task, "kind": kind, "runs": len(runs), "promoted": promoted, "share": round(promoted / len(runs), 4),
         "low": round(low, 4), "high": round(high, 4), "ends": dict(Counter(one.end for one in runs)),
         "minutes": round(times[len(times) // 2] / 60) if times else None,
+        "by_180_minutes": sum(one <= 180 * 60 for one in times),
         "reasons": Counter(one.reason[:60] for one in runs).most_common(3),
     }  # fmt: skip
 
