@@ -24,7 +24,7 @@ from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.snapshot import Snapshot, SourceFile
 from cumulant.data.sources import frame_digest
 
-ARRIVED = "__arrived"
+ARRIVED, _COUNT = "__arrived", "__count"
 #: before every run: of files that were accepted when no moment was recorded
 EARLIEST = -(2**62)
 
@@ -64,7 +64,7 @@ def arrivals(
     now: datetime,
 ) -> list[Arrival]:
     """The arrival of each part; what `previous` does not hold arrives `now`."""
-    if previous is None or not shop.spec.keys:
+    if previous is None or not (shop.spec.keys or any(rule.unique for rule in shop.spec.rules.values())):
         return [Arrival(to_micros(now)) for _ in parts]
     by_content = {file.content: file for file in reversed(previous.files)}
     by_url = {file.url: file for file in previous.files}
@@ -120,9 +120,9 @@ def _by_row(file: SourceFile, part: PartFacts, fields: Sequence[Field], shop: Wo
         moments = pl.concat([known, pl.repeat(late, added, dtype=pl.Int64, eager=True)])
     else:
         names = [field.name for field in fields]
-        before = conform(shop.rows(earlier), fields).with_columns(pl.lit(known).alias(ARRIVED))
-        before = before.group_by(names).agg(pl.col(ARRIVED).min())
-        rows = conform(shop.rows(part), fields)
-        joined = rows.join(before, on=names, how="left", nulls_equal=True, maintain_order="left")
+        count = pl.int_range(pl.len()).over(names).alias(_COUNT)  # of equal rows each has its own moment
+        before = conform(shop.rows(earlier), fields).with_columns(pl.lit(known).alias(ARRIVED), count)
+        rows = conform(shop.rows(part), fields).with_columns(count)
+        joined = rows.join(before, on=[*names, _COUNT], how="left", nulls_equal=True, maintain_order="left")
         moments = joined.select(pl.col(ARRIVED).fill_null(late)).collect()[ARRIVED]
     return Arrival(moment) if bool((moments == moment).all()) else Arrival(moment, moments.alias(ARRIVED))

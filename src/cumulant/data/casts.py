@@ -75,24 +75,37 @@ class Cast:
     merging: pl.Expr | None = None
 
 
-def conform(frame: pl.LazyFrame, fields: Sequence[Field], *, exact: bool = False) -> pl.LazyFrame:
+def conform(
+    frame: pl.LazyFrame, fields: Sequence[Field], exact: Mapping[str, pl.DataType] | None = None
+) -> pl.LazyFrame:
     """A stored part under the snapshot's types; columns that it lacks are null.
 
-    Decimals are stored with all their digits and are floats here, unless `exact`.
+    Decimals are stored with all their digits and are floats here, but for columns that `exact` has a type for.
     """
     have, columns = frame.collect_schema(), []
     every = stored_columns(have)
     for field in fields:
-        wanted = POLARS[field.dtype]
+        wanted = (exact or {}).get(field.name, POLARS[field.dtype])
         stored = every.get(field.name, [])
         if not stored:
             columns.append(pl.lit(None, wanted).alias(field.name))
-        elif exact and field.dtype == "float" and all(have[name].is_decimal() for name in stored):
-            columns.append(pl.coalesce(stored).alias(field.name))
+        elif exact is not None and field.name in exact:
+            columns.append(pl.coalesce(_exact(name, have[name], wanted) for name in stored).alias(field.name))
         elif len(stored) > 1 or have[field.name] != wanted:
             columns.append(pl.coalesce(pl.col(name).cast(wanted) for name in stored).alias(field.name))
     # added first and chosen after, for a selection of constants alone would have one row
     return frame.with_columns(columns).select(field.name for field in fields)
+
+
+def _exact(name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """A stored column of numbers as it is, or as text that equal ones share; a column of text there is all nulls."""
+    if dtype == wanted:
+        return pl.col(name)
+    if not dtype.is_numeric():
+        return pl.lit(None, wanted)
+    text = pl.col(name).cast(pl.String)
+    fraction = text.str.contains(".", literal=True)
+    return pl.when(fraction).then(text.str.strip_chars_end("0").str.strip_chars_end(".")).otherwise(text)
 
 
 def stored_columns(schema: Mapping[str, pl.DataType]) -> dict[str, list[str]]:

@@ -117,13 +117,13 @@ def ingest(
     progress(f"{name}: checking across files", 0.95)
     kept = refuse_dangling(parts, fields, shop, others or {})
     arrived = arrivals(inputs, kept, fields, shop, previous=previous, now=now)
-    kept, arrived = refuse_repeats(kept, arrived, fields, shop)
+    kept, arrived, repeats = refuse_repeats(kept, arrived, fields, shop)
     versions = versions_of(kept, arrived, fields, shop)
     unchecked = () if contract is None else contract.notes
     warnings = [] if listing is None else skipped_warnings(listing, root)
     gone = None if listing is None or previous is None else gone_files(previous, inputs, parts, spec, root)
     bill = _Bill(
-        name, spec, declaration, inputs, parts, kept, arrived, versions, fields, previous, others or {}, now,
+        name, spec, declaration, inputs, parts, kept, arrived, repeats, versions, fields, previous, others or {}, now,
         unchecked, warnings, gone,
     )  # fmt: skip
     snapshot = _assembled(bill, shop, used, measure)
@@ -180,6 +180,7 @@ class _Bill:
     parts: Sequence[PartFacts]
     kept: Sequence[PartFacts]
     arrived: Sequence[Arrival]
+    repeats: Sequence[str]
     versions: Versions
     fields: tuple[Field, ...]
     previous: Snapshot | None
@@ -200,9 +201,8 @@ class _Bill:
     @property
     def _decided_by_arrival(self) -> list[str]:
         """What tells apart snapshots of equal files that arrived in another order; nothing where they agree."""
-        if self.versions.table is not None:
-            return [self.versions.digest]
-        return [] if in_order(self.arrived) else [part.digest for part in self.kept]
+        repeats = [] if in_order(self.arrived) else list(self.repeats)
+        return repeats if self.versions.table is None else [*repeats, self.versions.digest]
 
     @property
     def fresh(self) -> list[tuple[str, PartFacts]]:

@@ -57,16 +57,17 @@ def refuse_dangling(
 
 def refuse_repeats(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
-) -> tuple[list[PartFacts], list[Arrival]]:
-    """The parts without rows whose key or unique value a row of another part had first."""
-    kept, moments = list(parts), list(arrived)
+) -> tuple[list[PartFacts], list[Arrival], list[str]]:
+    """The parts without rows whose key or unique value a row of another part had first, and digests of those rows."""
+    kept, moments, digests = list(parts), list(arrived), []
     if len(kept) == 1 and shop.spec.on_repeat != "latest":
-        return kept, moments
+        return kept, moments, []
     for unique in unique_sets(shop.spec, [field.name for field in fields]):
         repeats = later_repeats(kept, moments, fields, unique.columns, shop)
         kept = _drop(kept, [_Refusal(unique.rule, unique.text, unique.column, repeats)], shop)
         moments = without(moments, repeats)
-    return kept, moments
+        digests.append(frame_digest(repeats))
+    return kept, moments, digests
 
 
 def _dangling(

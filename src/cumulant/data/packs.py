@@ -18,7 +18,7 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.casts import conform, type_prefix
+from cumulant.data.casts import conform, stored_columns, type_prefix
 from cumulant.data.parts import POSITION, PartCheck, PartFacts, PartField, Workshop
 from cumulant.data.profile import ColumnProfile, Profile, profile
 from cumulant.data.snapshot import PACKED, RowRange, pack_name
@@ -173,15 +173,17 @@ class Block:
         """The accepted rows."""
         return self.range.scan(shop.tables)
 
-    def located(self, fields: Sequence[Field], shop: Workshop, *, exact: bool = False) -> pl.DataFrame:
+    def located(
+        self, fields: Sequence[Field], shop: Workshop, exact: Mapping[str, pl.DataType] | None = None
+    ) -> pl.DataFrame:
         """These columns of the accepted rows, with the place of each row's part (`__part`) and its position there.
 
-        Decimals have all their digits where `exact`.
+        `exact`: as `conform`.
         """
         starts = pl.Series([start for start, _ in self.slices()], dtype=pl.Int64)
         owners = self.owners()
         positions = pl.int_range(owners.len(), eager=True) - starts.gather(owners - self.begin)
-        frame = conform(self.scan(shop), fields, exact=exact).collect()
+        frame = conform(self.scan(shop), fields, exact).collect()
         return frame.with_columns(owners, positions.alias(POSITION))
 
     def slices(self) -> list[tuple[int, int]]:
@@ -194,6 +196,20 @@ def blocks_of(parts: Sequence[PartFacts]) -> list[Block]:
     """The parts as blocks, in their order; a part with a table of its own is one by itself."""
     cuts = [0, *(index for index, pair in enumerate(pairwise(parts), 1) if not _follows(*pair)), len(parts)]
     return [Block(begin, parts[begin:end]) for begin, end in pairwise(cuts) if end > begin]
+
+
+def exact_types(blocks: Sequence[Block], fields: Sequence[Field], shop: Workshop) -> dict[str, pl.DataType]:
+    """Columns that hold decimals, and no floats, and the type that keeps all their digits: text where several do."""
+    schemas = [block.scan(shop).collect_schema() for block in blocks]
+    columns = [(schema, stored_columns(schema)) for schema in schemas]
+    result: dict[str, pl.DataType] = {}
+    for field in fields:
+        found = {schema[name] for schema, stored in columns for name in stored.get(field.name, ())}
+        types = [dtype for dtype in found if dtype.is_numeric() or dtype == pl.Boolean]
+        decimals = [dtype for dtype in types if dtype.is_decimal()]
+        if field.dtype == "float" and decimals and all(dtype.is_decimal() or dtype.is_integer() for dtype in types):
+            result[field.name] = types[0] if len(types) == 1 else pl.String()
+    return result
 
 
 def _follows(before: PartFacts, after: PartFacts) -> bool:

@@ -42,7 +42,7 @@ def example_of(check: CheckResult, snapshot: Snapshot, shop: Workshop) -> object
 
 
 def alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Frames whose columns can stand below each other: where types differ, and not all are numbers, as text."""
+    """Frames whose columns can stand below each other: where no type holds the values of all, as text."""
     types: dict[str, set[pl.DataType]] = {}
     for frame in frames:
         for name, dtype in frame.schema.items():
@@ -50,6 +50,18 @@ def alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     mixed = [
         name
         for name, found in types.items()
-        if len(found) > 1 and not all(dtype.is_numeric() for dtype in found) and pl.Binary() not in found
+        if len(found) > 1
+        and pl.Binary() not in found
+        and not _hold_one_type([frame[name] for frame in frames if name in frame.columns])
     ]
     return [frame.with_columns(pl.col(name).cast(pl.String) for name in mixed if name in frame) for frame in frames]
+
+
+def _hold_one_type(columns: Sequence[pl.Series]) -> bool:
+    """Whether one type of numbers holds the values of all."""
+    types = [column.dtype for column in columns]
+    scales = [dtype.scale for dtype in types if isinstance(dtype, pl.Decimal)]
+    if not scales or not all(dtype.is_decimal() or dtype.is_integer() for dtype in types):
+        return all(dtype.is_numeric() for dtype in types)
+    widest = pl.Decimal(38, max(scales))
+    return all(column.cast(widest, strict=False).null_count() == column.null_count() for column in columns)

@@ -11,7 +11,7 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.data.arrivals import ARRIVED, Arrival, in_order
-from cumulant.data.packs import OWNER, blocks_of
+from cumulant.data.packs import OWNER, blocks_of, exact_types
 from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.spec import SourceSpec
 from cumulant.data.unique import first_times, repeats_of
@@ -41,13 +41,14 @@ def located(
     """These fields of all rows in their order, with the place of each one's part, the position in it, arrival, and
     known time. Decimals have all their digits.
     """
-    frames = []
-    for block in blocks_of(parts):
+    frames, blocks = [], blocks_of(parts)
+    exact = exact_types(blocks, fields, shop)
+    for block in blocks:
         own = arrived[block.begin : block.begin + len(block.parts)]
         moments = pl.concat([one.of(part.rows.rows) for one, part in zip(own, block.parts, strict=True)])
-        frame = block.located(fields, shop, exact=True)
+        frame = block.located(fields, shop, exact)
         frames.append(frame.with_columns(moments.alias(ARRIVED), known_time(shop.spec)))
-    return pl.concat(frames, how="vertical_relaxed")
+    return pl.concat(frames, how="vertical")
 
 
 def known_time(spec: SourceSpec) -> pl.Expr:

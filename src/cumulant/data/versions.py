@@ -22,7 +22,7 @@ from cumulant.core.units import to_micros
 from cumulant.data.arrivals import ARRIVED, Arrival
 from cumulant.data.casts import conform
 from cumulant.data.deletions import is_deletion
-from cumulant.data.packs import blocks_of
+from cumulant.data.packs import blocks_of, exact_types
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.repeats import KNOWN, located
 from cumulant.data.snapshot import FROM, ROW, UNTIL
@@ -98,8 +98,10 @@ def _in_order(
     several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
     several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
     dates = rows.join(several, on=keys, how="semi").select(_NUMBER, KNOWN, ARRIVED, _MARK)
-    whole = [conform(block.scan(shop), fields, exact=True) for block in blocks_of(parts)]
-    every = pl.concat(whole, how="vertical_relaxed").with_row_index(_NUMBER)
+    blocks = blocks_of(parts)
+    exact = exact_types(blocks, fields, shop)
+    whole = [conform(block.scan(shop), fields, exact) for block in blocks]
+    every = pl.concat(whole, how="vertical").with_row_index(_NUMBER)
     found = every.join(dates.lazy(), on=_NUMBER).collect()
     found = found.with_columns(pl.col(_NUMBER).cast(pl.Int64)).rename({_NUMBER: ROW})
     return found.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
