@@ -25,8 +25,8 @@ def has_versions(frame: pl.DataFrame) -> bool:
     return FROM in frame.columns
 
 
-def is_in_force(as_of: int | None) -> pl.Expr:
-    """Whether a row is in force at a moment in microseconds; None: at the end."""
+def is_in_force(as_of: int | pl.Expr | None) -> pl.Expr:
+    """Whether a row is in force at a moment in microseconds, or at that of its column; None: at the end."""
     if as_of is None:
         return pl.col(UNTIL).is_null()
     begun = (pl.col(FROM) <= as_of).fill_null(value=True)

@@ -11,11 +11,11 @@ from cumulant.core.expr import Column, Node
 from cumulant.core.plan import FeaturePlan, Lookup, Window
 from cumulant.features.aggregations import AGGREGATIONS, Flags, Numbers, Ranges, Values
 from cumulant.features.dtypes import Kind, resolve
-from cumulant.features.frames import entry_times, key_codes, kinds, numbers, valid
+from cumulant.features.frames import FROM, UNTIL, entry_times, key_codes, kinds, numbers, valid
 from cumulant.features.groups import Group, reach_us
 from cumulant.features.kernel.timeline import Ints, Timeline, grouped_order
 from cumulant.features.polars import TYPES, expression
-from cumulant.features.versions import Epochs, has_versions
+from cumulant.features.versions import Epochs, has_versions, is_in_force
 
 
 class GroupWindows:
@@ -95,7 +95,7 @@ class GroupWindows:
         key = list(dict.fromkeys((*self._source.key, *self._group.by)))
         if self._source.key:
             entered = entry_times(self._past, self._source, self._group.entry).is_not_null()
-            joins &= ~_among(self._queries.select(key), self._past.select(key).filter(entered))
+            joins &= ~_among(self._queries.select(key), self._past.filter(entered), self._moments()[0])
         never = np.iinfo(np.int64).max
         return np.where(joins, numbers(times), never)[self._query_order]
 
@@ -162,9 +162,15 @@ class GroupWindows:
         return pl.DataFrame({"value": series, "found": flags}).select(pl.when("found").then("value"))["value"]
 
 
-def _among(rows: pl.DataFrame, history: pl.DataFrame) -> Flags:
-    """Which rows the history holds; one with a null is never among them."""
-    marked = rows.with_row_index("__at").join(history.unique(), on=history.columns, how="semi")
+def _among(rows: pl.DataFrame, history: pl.DataFrame, moments: Ints) -> Flags:
+    """Which rows the history holds, in a version in force at the row's moment; one with a null is never there."""
+    rows = rows.with_row_index("__at")
+    if has_versions(history):
+        versions = history.select(*rows.columns[1:], FROM, UNTIL)
+        marked = rows.with_columns(pl.Series("__moment", moments)).join(versions, on=rows.columns[1:])
+        marked = marked.filter(is_in_force(pl.col("__moment")))
+    else:
+        marked = rows.join(history.select(rows.columns[1:]).unique(), on=rows.columns[1:], how="semi")
     result = np.zeros(rows.height, dtype=np.bool_)
     result[marked["__at"].to_numpy()] = True
     return result

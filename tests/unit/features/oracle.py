@@ -45,10 +45,9 @@ def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: date
         if moment is None or None in key:
             found[spec.name] = None
             continue
-        every = sources[measure.source]
-        past = [one for one in every if in_force(one, moment)]
+        past = [one for one in sources[measure.source] if in_force(one, moment)]
         itself = apart is not None and measure.source == plan.entity and _brings(plan, measure)
-        if itself and not _held(plan, measure, row, [p for p in every if _entered(plan, measure, p, apart)]):
+        if itself and not _held(plan, measure, row, [p for p in past if _entered(plan, measure, p, apart)]):
             past = [*past, row]
         known = [
             (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None

@@ -23,6 +23,8 @@ from cumulant.testing import MemoryOnline
 Row = dict[str, Any]
 DATES = {"__from": pl.Int64, "__until": pl.Int64}
 few = settings(quick, max_examples=20)
+#: rows given apart, also of keys that the history has or had
+requests = st.builds(lambda number, row: {"id": number, **row}, st.integers(0, 8), rows_of)
 
 
 @st.composite
@@ -84,16 +86,15 @@ def test_each_prediction_sees_the_versions_in_force_at_its_moment(tx: Any, other
 
 
 @few
-@given(corrected(), corrected(), st.lists(rows_of, max_size=4), plans)
-def test_rows_given_apart_see_them_too(tx: Any, other: Any, new: Any, chosen: int) -> None:
+@given(corrected(), corrected(), st.lists(requests, max_size=4), plans)
+def test_rows_given_apart_see_them_too(tx: Any, other: Any, asked: Any, chosen: int) -> None:
     plan = PLANS[chosen]
-    asked = [{"id": 100 + number, **row} for number, row in enumerate(new)]
     found = compute(plan, {"tx": versions(tx), "other": versions(other)}, rows=frame(asked))
     assert_same(found.to_dicts(), oracle.features(plan, {"tx": tx, "other": other}, asked))
 
 
 @few
-@given(corrected(), corrected(), st.lists(rows_of, max_size=4), st.integers(0, 24), plans)
+@given(corrected(), corrected(), st.lists(requests, max_size=4), st.integers(0, 24), plans)
 def test_a_store_filled_as_of_a_moment_answers_as_offline_then(
     tx: Any, other: Any, new: Any, half_hours: int, chosen: int
 ) -> None:
@@ -101,7 +102,7 @@ def test_a_store_filled_as_of_a_moment_answers_as_offline_then(
     as_of = START + half_hours * HOUR / 2
     assert plan.predict_at is not None
     at = as_of - timedelta(microseconds=plan.predict_at.offset_us)
-    asked = [{"id": 100 + number, **row, plan.predict_at.column: at} for number, row in enumerate(new)]
+    asked = [{**row, plan.predict_at.column: at} for row in new]
     frames, store = {"tx": versions(tx), "other": versions(other)}, MemoryOnline()
     right = oracle.features(plan, {"tx": tx, "other": other}, asked)
     assert_same(compute(plan, frames, rows=frame(asked)).to_dicts(), right)
@@ -158,6 +159,19 @@ def test_what_was_posted_of_a_row_gives_way_to_its_correction_and_deletion(
     served = OnlineFeatures(plan, store, "new").vectors([{"id": 9, "card": "a", "at": START + 5 * HOUR}])
     assert served.columns["card_sum_amount_2d"] == [expected]
     assert served.columns["card_sum_items_2d"] == [None if expected is None else 3]
+
+
+@pytest.mark.parametrize("rows", [
+    [row(1, 0, 5.0, None, 2)],  # deleted
+    [row(1, 0, 5.0, None, 2), row(1, 0, 7.0, 2, card="b")],  # of another key since
+    [row(1, 0, 7.0, 5)],  # not yet in force
+])  # fmt: skip
+def test_a_row_whose_versions_are_not_in_force_counts_itself_offline_as_online(rows: list[Row]) -> None:
+    plan, frames, store = PLANS[0], {"tx": versions(rows), "other": versions([])}, MemoryOnline()
+    asked = [dict.fromkeys(SCHEMA) | {"id": 1, "card": "a", "at": START + 3 * HOUR, "amount": 11.0}]
+    assert compute(plan, frames, rows=frame(asked))["card_sum_amount_2d"].to_list() == [11.0]
+    materialize(plan, frames, store, table="t", as_of=START + 3 * HOUR)
+    assert OnlineFeatures(plan, store, "t").vectors(asked).columns["card_sum_amount_2d"] == [11.0]
 
 
 def test_corrections_that_would_not_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
