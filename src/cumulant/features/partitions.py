@@ -79,6 +79,9 @@ def compute_partitioned(
     scratch: Path,
 ) -> Iterator[pl.DataFrame]:
     """`compute`, block by block."""
+    if not sizes[plan.entity].rows:
+        yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
+        return
     with spill_in(scratch) as spill:
         blocks = math.ceil(sizes[plan.entity].rows / layout.rows)
         for name, source in plan.sources.items():
@@ -177,13 +180,10 @@ class _GroupPartitions:
 
     def _scatter(self, frame: pl.DataFrame, side: int, parts: list[_Partition], *, divisor: int) -> None:
         """Write the rows of each partition to a file of their own. A row without a key goes by its position."""
-        by = [pl.col(name) + 0.0 if frame[name].dtype == pl.Float64 else pl.col(name) for name in self._group.by]
         keyless = pl.any_horizontal(pl.col(name).is_null() for name in self._group.by)
-        hashed = pl.when(keyless).then(pl.col(ROW).cast(pl.UInt64)).otherwise(pl.struct(by).hash())
-        part = (hashed // divisor % len(parts)).alias(_PARTITION)
-        for (number,), rows in (
-            frame.with_columns(part).partition_by(_PARTITION, as_dict=True, include_key=False).items()
-        ):
+        hashed = pl.when(keyless).then(pl.col(ROW).cast(pl.UInt64)).otherwise(pl.struct(self._group.by).hash())
+        frame = frame.with_columns((hashed // divisor % len(parts)).alias(_PARTITION))
+        for (number,), rows in frame.partition_by(_PARTITION, as_dict=True, include_key=False).items():
             self._files += 1
             name = f"part-{self._group.number}-{self._files}"
             self._spill.write(name, rows)

@@ -109,6 +109,13 @@ def test_rows_that_a_reader_left_out_stay_out(tmp_path: Path) -> None:
     assert bits(found) == bits(compute(PLAN, frames))
 
 
+def test_no_row_has_the_columns_of_the_whole(tmp_path: Path) -> None:
+    frames = {"tx": rows(0, 1), "other": rows(700, 2)}
+    (found,) = parts(PLAN, frames, Layout(400, 600_000, 1e9), tmp_path)
+    assert found.height == 0
+    assert found.schema == compute(PLAN, frames).schema
+
+
 def test_memory_decides_between_the_whole_and_parts(tmp_path: Path) -> None:
     frames = {"tx": pl.concat([rows(3000, 1)] * 6).with_columns(id=pl.int_range(pl.len())), "other": rows(10, 2)}
     lazy = {name: frame.lazy() for name, frame in frames.items()}
