@@ -15,8 +15,6 @@ import msgspec
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
-from cumulant.core.memory import machine_memory
-from cumulant.core.units import size
 from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
 from cumulant.ports.files import Files
@@ -139,12 +137,6 @@ class Project:
                 hint="add `training:` with a `target:`, for example `target: arr_delay > 15`",
             )
         return self.spec.training
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory that computing features may take: `resources.memory`, else half of the machine's."""
-        memory = self.spec.resources.memory
-        return machine_memory() // 2 if memory is None else size(memory)
 
     # Identity -------------------------------------------------------------------------------------------------
 

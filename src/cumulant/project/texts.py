@@ -91,6 +91,7 @@ FORMS: dict[tuple[str, str], str] = {
     ("ServingSpec", "cache_budget"): "duration",
     ("ServingSpec", "labels_size"): "size",
     ("LogSpec", "keep"): "duration",
+    ("ResourcesSpec", "memory"): "size",
 }
 
 

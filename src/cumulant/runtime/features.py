@@ -10,9 +10,11 @@ import msgspec
 
 from cumulant import data, features
 from cumulant.core.ids import digest
+from cumulant.core.memory import machine_memory
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
+from cumulant.core.units import size
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.task import Task, resolve_task
 from cumulant.runtime.validate import snapshots_of
@@ -94,7 +96,9 @@ def feature_set(
 
 def stored(project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame]) -> TableRef:
     """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`."""
-    computed = features.compute_within(plan, frames, memory=project.memory, scratch=project.state / SPILL)
+    limit = project.spec.resources.memory
+    memory = machine_memory() // 2 if limit is None else size(limit)
+    computed = features.compute_within(plan, frames, memory=memory, scratch=project.state / SPILL)
     return project.tables().write(key, computed)
 
 

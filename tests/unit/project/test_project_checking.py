@@ -109,6 +109,8 @@ def test_the_message_can_be_read_on_a_terminal(tmp_path):
         ("version: 1\nevaluation: {test: 3}\n", 2, "neither a duration nor a share"),
         ("version: 1\nserving: {log: {keep: forever}}\n", 2, '"forever" is not a duration'),
         ("version: 1\nserving: {body_limit: 8 megs}\n", 2, "is not a size"),
+        ("version: 1\nresources: {memory: 8 gigs}\n", 2, "is not a size"),
+        ("version: 1\nenvironments: {small: {resources: {memory: 8}}}\n", 2, "must be text (size)"),
         ("version: 1\nserving: {hosts: [a.example, 'https://b.example']}\n", 2, '"https://b.example" is no host'),
         ("version: 1\nrelease: {approval: some}\n", 2, 'release.approval may not be "some"; allowed: none, a mapping'),
         ("version: 1\nrelease: {approval: {before: canary}}\n", 2, '"by" is missing in release.approval'),
