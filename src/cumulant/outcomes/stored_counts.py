@@ -16,7 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.version import __version__
 from cumulant.outcomes import place
-from cumulant.outcomes.files_in_place import read_checked, write_checked
+from cumulant.outcomes.files_in_place import file_version, read_checked, write_checked
 from cumulant.outcomes.label_counts import LabelCounts, Period, Report, report_of
 from cumulant.serving.log import place as log
 
@@ -72,14 +72,11 @@ def _inputs(folder: Path, predictions: Path) -> str | None:
     labels = [path for batch in place.batches(folder) for path in place.parts(folder, batch)]
     if not labels:
         return None
-    found = []
-    for path in (*labels, *(file.path for file in log.files(predictions))):
-        try:
-            known = path.stat()
-        except FileNotFoundError:
-            return None
-        found.append([path.parent.name, path.name, known.st_size, known.st_mtime_ns])
-    return digest([__version__, *found])
+    try:
+        files = [file_version(path) for path in (*labels, *(file.path for file in log.files(predictions)))]
+    except FileNotFoundError:
+        return None
+    return digest([__version__, *files])
 
 
 def _read(folder: Path, inputs: str, key: Key) -> LabelCounts | None:

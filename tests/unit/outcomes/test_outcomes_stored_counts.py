@@ -1,5 +1,7 @@
 """A report whose counts are stored says what one says that counts again, and no longer than that is so."""
 
+import os
+import shutil
 from datetime import date, timedelta
 
 import pytest
@@ -7,6 +9,7 @@ from outcomes_support import KEY, NOW, micros, opened, put, tell
 
 from cumulant.outcomes import cohorts, report, stored_report
 from cumulant.outcomes.stored_counts import FILE
+from cumulant.serving.log import place
 
 KNOWN = (NOW - timedelta(hours=1)).isoformat()
 LATER = NOW + timedelta(days=2)
@@ -79,6 +82,18 @@ def test_counts_are_made_once_and_again_when_something_changed(tmp_path, counted
     held = tmp_path / "outcomes" / FILE
     held.write_bytes(held.read_bytes()[:-1] + b"?")
     assert stored(tmp_path) == report(opened(tmp_path), NOW)
+
+
+def test_counts_are_made_again_where_a_file_was_replaced_by_one_of_the_same_size_and_time(tmp_path, counted):
+    log_of_days(tmp_path)
+    stored(tmp_path)
+    (path, *_) = [file.path for file in place.files(tmp_path / "log")]
+    before = path.stat()
+    shutil.copy2(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    stored(tmp_path)
+    assert len(counted) == 2
 
 
 def test_counts_hold_until_the_next_label_is_known_and_not_before_the_last(tmp_path, counted):

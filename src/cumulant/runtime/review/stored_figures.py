@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cumulant import review
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
+from cumulant.outcomes.files_in_place import file_version
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.serving.log import place
@@ -28,13 +29,10 @@ def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[st
     days = sorted({case.time.date() for case in cases})
     asked = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
     try:
-        files = [file.path for day in days for file in place.files(project.state / PREDICTIONS, day, day)]
-        known = [
-            [path.parent.name, path.name, stat.st_size, stat.st_mtime_ns] for path in files if (stat := path.stat())
-        ]
+        files = [file_version(file.path) for day in days for file in place.files(project.state / PREDICTIONS, day, day)]
     except FileNotFoundError:  # merged since it was listed
         return make()
-    return _stored(project, asked, known).get("wrong", dict[str, bool], make)
+    return _stored(project, asked, files).get("wrong", dict[str, bool], make)
 
 
 def error_of(project: Project, cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
