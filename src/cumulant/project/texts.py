@@ -77,6 +77,7 @@ FORMS: dict[tuple[str, str], str] = {
     ("SourceSpec", "quarantine"): "share",
     ("SourceSpec", "keep"): "duration",
     ("SourceSpec", "memory"): "size",
+    ("ResourcesSpec", "memory"): "size",
     ("RuleSpec", "nulls"): "share",
     ("TableRule", "fresh"): "duration",
     ("TrainingSpec", "since"): "moment",

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from cumulant.cli.errors import as_known
+from cumulant.core.errors import ProjectFileError
 from cumulant.features import partitions
 from cumulant.ports.access import Principal
 from cumulant.project import load
@@ -59,6 +60,12 @@ def test_features_beyond_the_memory_are_the_same_table(tmp_path: Path, monkeypat
         assert not (made.state / SPILL).exists() or not list((made.state / SPILL).iterdir())
     assert tables[0][0] == tables[1][0]  # what may be taken of the machine names no table
     assert tables[0][1].equals(tables[1][1])
+
+
+def test_a_memory_that_is_no_size_is_refused_with_the_line(tmp_path: Path) -> None:
+    folder = project(tmp_path / "lots", "resources: {memory: lots}")
+    with pytest.raises(ProjectFileError, match=r'resources\.memory: "lots" is not a size'):
+        load(folder)
 
 
 def test_too_little_memory_is_an_error_that_says_what_to_set() -> None:
