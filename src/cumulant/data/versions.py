@@ -1,6 +1,6 @@
 """Versions of rows, where the latest row of a key counts: from when to when each of them is in force.
 
-The rows of a key are ordered by known time (none is before all), then arrival, then place. A row that equals the one
+The rows of a key are ordered by known time (none is before all; of a deletion, its arrival), then arrival, then place. A row that equals the one
 before it is that row again. Every other one is in force from the moment at which it became known until the next one
 is: its known time, or its arrival where no known time is declared or the one before it has the same. The first one is
 in force from the start. One that arrived together with the one before it, and has no later known time, replaces it as
@@ -95,6 +95,9 @@ def _in_order(
     wanted = {*keys, *spec.known_times, *([] if spec.deleted is None else [spec.deleted.column])}
     rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop).with_row_index(_NUMBER)
     rows = rows.with_columns(is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source).alias(_MARK))
+    if spec.known_times:  # a deletion without one is no row that is known before all others
+        known = pl.when(pl.col(_MARK)).then(pl.coalesce(KNOWN, ARRIVED)).otherwise(KNOWN)
+        rows = rows.with_columns(known.alias(KNOWN))
     several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
     several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
     dates = rows.join(several, on=keys, how="semi").select(_NUMBER, KNOWN, ARRIVED, _MARK)

@@ -144,6 +144,19 @@ def test_a_deletion_needs_nothing_but_its_key(place):
     assert values(scan(found, place.tables, as_of=day(0.5))) == [(1, 5), (2, 6)]
 
 
+def test_a_deletion_without_its_known_time_counts_from_the_run_that_read_it(place):
+    more = {"on_repeat": "latest", "deleted": {"column": "op", "values": ["D"]}}
+    more |= {"event_time": "at", "known_time": {"changed": ["km"]}}
+    place.write("in/b.csv", "id,at,changed,km,op\n1,2024-01-01T00:00:00Z,2024-01-01T00:00:00Z,5,I\n")
+    before = arrive(place, None, 0, **more)
+    place.write("in/a.csv", "id,at,changed,km,op\n1,,,,D\n")
+    deleted = arrive(place, before, 1, **more)
+    assert deleted.rows_current == 0
+    assert values(scan(deleted, place.tables, as_of=day(0.5))) == [(1, 5)]
+    place.write("in/c.csv", "id,at,changed,km,op\n1,2024-01-01T00:00:00Z,2024-01-12T00:00:00Z,7,I\n")
+    assert place.rows(arrive(place, deleted, 2, **more), "id", "km") == [(1, 7)]
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
@@ -184,12 +197,13 @@ def lines(world: random.Random, known: bool) -> list[Line]:
 
 
 class Told(NamedTuple):
-    """A row, when it arrived, and its place."""
+    """A row, when it arrived, its place, and its known time: of a deletion that has none, its arrival."""
 
     arrived: int
     file: str
     at: int
     line: Line
+    seen: int | None
 
 
 def in_order(told: list[Told]) -> dict[int, list[tuple[float, Line]]]:
@@ -199,7 +213,7 @@ def in_order(told: list[Told]) -> dict[int, list[tuple[float, Line]]]:
     for one in told:
         by_key[one.line.key].append(one)
     for key, rows in by_key.items():
-        rows.sort(key=lambda one: (-99 if one.line.seen is None else one.line.seen, one.arrived, one.file, one.at))
+        rows.sort(key=lambda one: (-99 if one.seen is None else one.seen, one.arrived, one.file, one.at))
         versions: list[tuple[float, Told]] = []
         for one in rows:
             if not versions:
@@ -208,9 +222,8 @@ def in_order(told: list[Told]) -> dict[int, list[tuple[float, Line]]]:
             moment, before = versions[-1]
             if one.line == before.line:
                 continue
-            seen = one.line.seen
-            if seen is not None and (before.line.seen is None or seen > before.line.seen):
-                moment = seen
+            if one.seen is not None and (before.seen is None or one.seen > before.seen):
+                moment = one.seen
             elif one.arrived != before.arrived:
                 moment = one.arrived
             versions.append((moment, one))
@@ -242,7 +255,9 @@ def test_every_moment_shows_what_was_known_then(place, seed, known):
             file = f"in/{name}{number}.csv"
             rows = lines(world, known)
             place.write(file, "\n".join(["id,km,seen,op,at", *(row.text() for row in rows)]) + "\n")
-            told += [Told(number, file, at, row) for at, row in enumerate(rows)]
+            for at, row in enumerate(rows):
+                seen = number if known and row.op == "D" and row.seen is None else row.seen
+                told.append(Told(number, file, at, row, seen))
         found = arrive(
             place,
             found,
