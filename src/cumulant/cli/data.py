@@ -10,7 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,11 +104,16 @@ def show(
 @command(
     app,
     action="data.quarantine",
-    examples=["cumulant data quarantine payments", "cumulant data quarantine payments --out refused.csv"],
+    examples=[
+        "cumulant data quarantine payments",
+        "cumulant data quarantine payments --file 2026-03-12.csv",
+        "cumulant data quarantine payments --out refused.csv",
+    ],
 )
 def quarantine(
     call: Invocation,
     source: Name = "",
+    file: Annotated[str, typer.Option(metavar="FILE", help="Rows of one file only: its path, or the end of it.")] = "",
     rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
@@ -123,7 +128,10 @@ def quarantine(
     with call.project() as project:
         source = source or only_source(project)
         snapshot = refused(project, source) or accepted(project, source)
-        frame = data.quarantined(snapshot, project.tables(), project.salt(), limit=None if out else rows)
+        limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)
+        frame = data.quarantined(snapshot, project.tables(), project.salt(), limit=limit, files=files)
+    count = frame.height if file else snapshot.rows_quarantined
+    frame = frame if out else frame.head(rows)
     if out is not None:
         from cumulant.cli.frames import write_frame
 
@@ -131,14 +139,16 @@ def quarantine(
 
     def text(console: Console) -> None:
         from cumulant.cli.frames import show_frame
+        from cumulant.runtime.report_page.terminal import clean
 
-        console.print(f"{snapshot.rows_quarantined:,} rows of {source} in quarantine, of {snapshot.rows_in:,}")
+        place = f"from {clean(file)}" if file else f"of {snapshot.rows_in:,}"
+        console.print(f"quarantine of {source}: {count:,} {'row' if count == 1 else 'rows'} {place}", soft_wrap=True)
         if out is not None:
             console.print(f"written to {out}")
         else:
             show_frame(console, frame)
 
-    figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": snapshot.rows_quarantined}
+    figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": count}
     call.answer(figures | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)
 
 
@@ -194,6 +204,16 @@ def clean(
         console.print(said if found else "nothing to remove")
 
     call.answer({"removed": yes, "items": found}, text)
+
+
+def files_named(file: str, snapshot: Snapshot) -> list[str]:
+    """The files of a snapshot whose path is, or ends with, `file`. Raises NotFoundError where there is none."""
+    urls = [item.url for item in snapshot.files]
+    matching = [url for url in urls if f"/{url}".endswith(f"/{file.removeprefix('./')}")]
+    if not matching:
+        hint = did_you_mean(file, urls) or "write the end of its path, as the column __file shows it"
+        raise NotFoundError(f'snapshot {snapshot.id[:12]} has no file "{file}"', subject=file, hint=hint)
+    return matching
 
 
 def only_source(project: Project) -> str:

@@ -1,10 +1,10 @@
 """Versions of rows, where the latest row of a key counts: from when to when each of them is in force.
 
-The rows of a key are ordered by known time (none is before all; of a deletion, its arrival), then arrival, then place. A row that equals the one
-before it is that row again. Every other one is in force from the moment at which it became known until the next one
-is: its known time, or its arrival where no known time is declared or the one before it has the same. The first one is
-in force from the start. One that arrived together with the one before it, and has no later known time, replaces it as
-if that had never been. A deletion is in force like a row, and hides its key.
+The rows of a key are ordered by known time (none is before all; of a deletion, its arrival), then arrival, then place.
+A row that equals the one before it is that row again. Every other one is in force from the moment at which it became
+known until the next one is: its known time, or its arrival where no known time is declared or the one before it has the
+same. The first one is in force from the start. One that arrived together with the one before it, and has no later known
+time, replaces it as if that had never been. A deletion is in force like a row, and hides its key.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from cumulant.data.masking import mask_frame
@@ -17,11 +18,19 @@ def personal_columns(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(field.name for field in snapshot.fields if field.personal)
 
 
-def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: int | None = None) -> pl.DataFrame:
-    """The refused rows, at most `limit`: `__rule` that refused each, `__file` and `__row` (its position among the
-    prepared rows of that file; for a rule across files, among its accepted rows; for a row with too few or too many
-    fields, and for `COLUMN:path`, among all rows of the file; `__line` is the line in which it begins), then the
-    columns as they came. Where a source has personal columns, all values of such a row are hashed.
+def quarantined(
+    snapshot: Snapshot,
+    tables: TableStore,
+    salt: bytes,
+    *,
+    limit: int | None = None,
+    files: Collection[str] | None = None,
+) -> pl.DataFrame:
+    """The refused rows, of these files or of all, at most `limit`.
+
+    `__rule` refused each, from `__file` and `__row` (its position among the prepared rows of that file; for a rule
+    across files, among its accepted rows; for a row with too few or too many fields, and for `COLUMN:path`, among all
+    rows of the file; `__line` is the line in which it begins). The columns follow as they came. Where a source has personal columns, all values of such a row are hashed.
     """
     import polars as pl
 
@@ -33,6 +42,8 @@ def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: i
             schema={"__rule": pl.String, "__file": pl.String, ROW: pl.Int64} | dict.fromkeys(names, pl.String)
         )
     rows = tables.scan(snapshot.quarantine)
+    if files is not None:
+        rows = rows.filter(pl.col("__file").is_in(list(files)))
     found = (rows if limit is None else rows.head(limit)).collect()
     personal = personal_columns(snapshot)
     broken = (found[RULE] == MALFORMED) | found[RULE].str.ends_with(":path")

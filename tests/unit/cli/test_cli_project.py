@@ -106,6 +106,29 @@ def test_a_breached_contract_ends_with_1_and_its_rows_can_be_seen(project: Path,
     assert len(out.read_text().splitlines()) == seen.document["rows_quarantined"] + 1
 
 
+def test_quarantine_can_be_shown_by_file(project: Path, cumulant: Any, tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        (folder / "day.csv").write_text(f"visit,pages,bought\n{name},-1,yes\n{name}2,3,no\n")
+    text = (
+        f"version: 1\nmodel: {{name: m}}\ndata: {{rows: {{path: {tmp_path}/in, quarantine: 1, "
+        "rules: {pages: {min: 0}}}}\ntraining: {target: bought}\n"
+    )
+    (project / "cumulant.yaml").write_text(text)
+    assert cumulant("data", "validate", "--project", str(project)).code == 0
+    shown = cumulant("data", "quarantine", "--file", "north/day.csv", "--json", "--project", str(project)).document
+    assert [row["visit"] for row in shown["rows"]] == ["north"]
+    assert shown["rows_quarantined"] == 1
+    assert (
+        "1 row from north/day.csv"
+        in cumulant("data", "quarantine", "--file", "north/day.csv", "--project", str(project)).out
+    )
+    absent = cumulant("data", "quarantine", "--file", "nort/day.csv", "--project", str(project))
+    assert absent.code == 2
+    assert 'has no file "nort/day.csv"' in absent.err
+
+
 def test_personal_values_are_never_printed(project: Path, cumulant: Any) -> None:
     assert "personal: [email]" in (project / "cumulant.yaml").read_text()
     assert cumulant("data", "validate", "--project", str(project)).code == 0
