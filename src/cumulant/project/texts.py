@@ -92,7 +92,6 @@ FORMS: dict[tuple[str, str], str] = {
     ("ServingSpec", "cache_budget"): "duration",
     ("ServingSpec", "labels_size"): "size",
     ("LogSpec", "keep"): "duration",
-    ("ResourcesSpec", "memory"): "size",
 }
 
 
