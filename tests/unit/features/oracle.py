@@ -30,10 +30,11 @@ def features(
     """Windows and lookups of `plan` for each row of the entity source, or of `rows` beside what it held `as_of`."""
     asked = sources[plan.entity] if rows is None else rows
     until = as_of or datetime.max.replace(tzinfo=UTC)
-    return [_row(plan, sources, row, None if rows is None else until) for row in asked]
+    return [of_row(plan, sources, row, None if rows is None else until) for row in asked]
 
 
-def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: datetime | None) -> Row:
+def of_row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: datetime | None) -> Row:
+    """Of a row given apart from what was known by a moment, or of one that the history has (None)."""
     at = row[plan.predict_at.column]
     moment = None if at is None else at + timedelta(microseconds=plan.predict_at.offset_us)
     found = {}

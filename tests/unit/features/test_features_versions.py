@@ -81,7 +81,7 @@ def test_each_prediction_sees_the_versions_in_force_at_its_moment(tx: Any, other
     asked = predicted(plan, tx)
     found = compute(plan, {"tx": versions(tx), "other": versions(other)})
     assert found["__row"].to_list() == [place for place, _ in asked]
-    right = [oracle.features(plan, {"tx": tx, "other": other}, None if row is None else [row])[0] for _, row in asked]
+    right = [oracle.of_row(plan, {"tx": tx, "other": other}, row, None) for _, row in asked]
     assert_same(found.to_dicts(), right)
 
 
@@ -94,7 +94,7 @@ def test_rows_given_apart_see_them_too(tx: Any, other: Any, asked: Any, chosen: 
 
 
 @few
-@given(corrected(), corrected(), st.lists(requests, max_size=4), st.integers(0, 24), plans)
+@given(corrected(), corrected(), st.lists(rows_of, max_size=4), st.integers(0, 24), plans)
 def test_a_store_filled_as_of_a_moment_answers_as_offline_then(
     tx: Any, other: Any, new: Any, half_hours: int, chosen: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_store_filled_as_of_a_moment_answers_as_offline_then(
     as_of = START + half_hours * HOUR / 2
     assert plan.predict_at is not None
     at = as_of - timedelta(microseconds=plan.predict_at.offset_us)
-    asked = [{**row, plan.predict_at.column: at} for row in new]
+    asked = [{"id": 100 + number, **row, plan.predict_at.column: at} for number, row in enumerate(new)]
     frames, store = {"tx": versions(tx), "other": versions(other)}, MemoryOnline()
     right = oracle.features(plan, {"tx": tx, "other": other}, asked)
     assert_same(compute(plan, frames, rows=frame(asked)).to_dicts(), right)
