@@ -44,6 +44,9 @@ def new(
     target: Annotated[str | None, typer.Option(metavar="COL", help="The column (or expression) to predict.")] = None,
     time: Annotated[str | None, typer.Option(metavar="COL", help="The event time; looked for when left out.")] = None,
     key: Annotated[list[str] | None, typer.Option(metavar="COL", help="The key's column; may be repeated.")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The sheet of an Excel workbook that has several.")
+    ] = None,
     template: Annotated[
         str, typer.Option(metavar="NAME", help="flights, fraud or blank, where --from is left out.")
     ] = "",
@@ -66,12 +69,12 @@ def new(
     if ci:
         check_service(ci)
     if name is None:
-        _workflow_only(call, ci, asked=any((source, target, time, key, template)))
+        _workflow_only(call, ci, asked=any((source, target, time, key, sheet, template)))
         return
     parent = Path(call.given or ".")
     if source is None:
-        if target or time or key:
-            raise UsageError("--target, --time and --key describe the data of --from", hint="add --from FILE")
+        if target or time or key or sheet:
+            raise UsageError("--target, --time, --key and --sheet describe the data of --from", hint="add --from FILE")
         made = create_from_template(name, template or "blank", directory=parent)
     elif template:
         raise UsageError("a project begins from a file or from a template, not from both", hint="leave one of them out")
@@ -80,7 +83,7 @@ def new(
     else:
         with call.progress("new") as progress:
             progress(f"looking at {source}")
-            made = create_from(source, target, name=name, directory=parent, time=time, key=key or ())
+            made = create_from(source, target, name=name, directory=parent, time=time, key=key or (), sheet=sheet)
 
     notes = [*made.assumptions, *([_workflow(made.path, ci)] if ci else [])]
     warnings = [line.removeprefix(WARNING) for line in notes if line.startswith(WARNING)]

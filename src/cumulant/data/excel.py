@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, time, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -99,11 +100,12 @@ def _sheet(book: Any, url: str, declared: str | None) -> Any:
         return book[declared]
     visible = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
     if len(visible) != 1:
+        example = names[0] if names else "NAME"
         shown = ", ".join(sheet.title for sheet in visible) or "none that is visible"
         raise DataError(
             f"{url} has {len(visible)} sheets: {shown}",
             subject=url,
-            hint=f"name the one to read in the source's declaration: sheet: {names[0] if names else 'NAME'}",
+            hint=f"name one: `sheet: {example}` under the source, or `--sheet {quote(example)}` of `cumulant new`",
         )
     return visible[0]
 

@@ -30,7 +30,8 @@ def quarantined(
 
     `__rule` refused each, from `__file` and `__row` (its position among the prepared rows of that file; for a rule
     across files, among its accepted rows; for a row with too few or too many fields, and for `COLUMN:path`, among all
-    rows of the file; `__line` is the line in which it begins). The columns follow as they came. Where a source has personal columns, all values of such a row are hashed.
+    rows of the file; `__line` is the line in which it begins). The columns follow as they came. Where a source has
+    personal columns, all values of such a row are hashed.
     """
     import polars as pl
 

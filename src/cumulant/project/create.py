@@ -42,12 +42,14 @@ def create_from(
     directory: Path | str = ".",
     time: str | None = None,
     key: str | Sequence[str] = (),
+    sheet: str | None = None,
     drivers: Drivers | None = None,
 ) -> Created:
     """A new project `directory/name` that predicts `target` from the other columns of `file`.
 
-    `file` is a path, folder, glob or URL of CSV, Parquet or JSON lines; it is referred to and never copied: by a
-    relative path where it was given as one. `time` and `key` name columns; left out, they are looked for.
+    `file` is a path, folder, glob or URL in a format of sources; `sheet` names a sheet of an Excel workbook. The file
+    is referred to and never copied: by a relative path where it was given as one. `time` and `key` name columns; left
+    out, they are looked for.
 
     Raises:
         DataError: the file cannot be read, a column does not exist, or the target has fewer than two values.
@@ -59,7 +61,7 @@ def create_from(
     parent = Path(directory).absolute()
     root = target_folder(name, parent)
     path = _reference(str(file), root)
-    sample = read_sample(str(file), drivers or Drivers.installed())
+    sample = read_sample(str(file), drivers or Drivers.installed(), sheet=sheet)
     raw = sample.rows
     found = inspect_table(
         raw, path=path, target=target, time=time, key=_columns(key), known=sample.spec, quoted=sample.quoted
@@ -148,12 +150,7 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
         f"  {_SOURCE}:",
         f"    path: {yaml_text(spec.path)}",
     ]
-    if spec.separator != ",":
-        lines.append(f"    separator: {yaml_text(spec.separator)}")
-    if spec.encoding != "utf-8":
-        lines.append(f"    encoding: {yaml_text(spec.encoding)}")
-    if spec.missing:
-        lines.append(f"    missing: {_flow(spec.missing)}")
+    lines += _dialect(spec)
     if spec.columns:
         lines += [
             "    columns:",
@@ -172,6 +169,20 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
     if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None}:
         lines += ["    rules:", *(f"      {yaml_text(column)}: {_rule(rule)}" for column, rule in typed.items())]
     return "\n".join([*lines, "training:", f"  target: {yaml_text(_expression(target))}", ""])
+
+
+def _dialect(spec: SourceSpec) -> list[str]:
+    """How a file is read, where it differs from the defaults."""
+    lines = []
+    if spec.separator != ",":
+        lines.append(f"    separator: {yaml_text(spec.separator)}")
+    if spec.encoding != "utf-8":
+        lines.append(f"    encoding: {yaml_text(spec.encoding)}")
+    if spec.sheet is not None:
+        lines.append(f"    sheet: {yaml_text(spec.sheet)}")
+    if spec.missing:
+        lines.append(f"    missing: {_flow(spec.missing)}")
+    return lines
 
 
 def _rule(rule: RuleSpec) -> str:

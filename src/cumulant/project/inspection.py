@@ -80,7 +80,9 @@ def inspect_table(
     proposal = infer(raw, path=path, time=time, key=key, target=column, quoted=quoted, rules=False)
     spec = proposal.spec
     if known is not None:
-        spec = msgspec.structs.replace(spec, separator=known.separator, encoding=known.encoding, columns=known.columns)
+        spec = msgspec.structs.replace(
+            spec, separator=known.separator, encoding=known.encoding, columns=known.columns, sheet=known.sheet
+        )
     spec, assumed = as_plain(raw, spec)
     rows = _typed(raw, spec, time)
     label = _label(rows, node, target)

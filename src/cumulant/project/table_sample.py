@@ -34,7 +34,7 @@ class TableSample(NamedTuple):
     notes: list[str]
 
 
-def read_sample(file: str, drivers: Drivers) -> TableSample:
+def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> TableSample:
     """Rows of `file`, a path, folder, glob or URL.
 
     Raises:
@@ -46,7 +46,7 @@ def read_sample(file: str, drivers: Drivers) -> TableSample:
 
     here = Path.cwd()
     files = RoutedFiles(here, lambda url: drivers.client(url, "files"))
-    spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
+    spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file, sheet=sheet)
     listing = list_files(spec, source=Path(file).name or file, root=here, files=files)
     every = listed_files(listing, spec, root=here, files=files)
     chosen = spread(every)
@@ -131,6 +131,7 @@ def _files_note(files: Sequence[ListedFile], chosen: Sequence[ListedFile]) -> li
 
 def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
     from cumulant.data import describe_malformed
+    from cumulant.data.nested_paths import RULE
 
     notes = []
     if spec.separator != ",":
@@ -141,6 +142,11 @@ def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSp
         if table.malformed is not None:
             place = f"{file.url}: " if len(chosen) > 1 else ""
             notes.append(f"warning: {place}{describe_malformed(table)} and will go to quarantine")
+    refused = sum((Counter(table.refused[RULE]) for table in tables if table.refused is not None), Counter[str]())
+    if refused:
+        rules = _named([f"{rule} ({count:,})" for rule, count in refused.most_common()])
+        rows = "1 row goes" if refused.total() == 1 else f"{refused.total():,} rows go"
+        notes.append(f"warning: {rows} to quarantine, by the rules {rules}")
     return notes
 
 

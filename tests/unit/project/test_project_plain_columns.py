@@ -71,6 +71,30 @@ def test_a_field_that_also_holds_objects_is_no_column(tmp_path):
     assert any("place.name: rows have lists or objects" in note for note in made.assumptions)
 
 
+def test_rows_that_will_be_refused_are_counted_in_a_warning(tmp_path):
+    lines = table(place=[{"name": f"x{number % 5}"} for number in range(ROWS)]).to_dicts() * 3
+    lines[7] = lines[7] | {"place": {"name": {"de": "x"}}}
+    (tmp_path / "visits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = create_from(tmp_path / "visits.jsonl", "bought", name="shop", directory=tmp_path)
+    assert "warning: 1 row goes to quarantine, by the rules place_name:path (1)" in made.assumptions
+
+
+def test_a_sheet_of_a_workbook_with_several(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.title = "Read me"
+    sheet = book.create_sheet("All visits")
+    rows = table()
+    for row in [tuple(rows.columns), *rows.rows()]:
+        sheet.append(row)
+    book.save(tmp_path / "visits.xlsx")
+    with pytest.raises(DataError, match="has 2 sheets") as raised:
+        create_from(tmp_path / "visits.xlsx", "bought", name="shop", directory=tmp_path)
+    assert "`--sheet 'Read me'` of `cumulant new`" in str(raised.value.hint)
+    made = create_from(tmp_path / "visits.xlsx", "bought", name="shop", directory=tmp_path, sheet="All visits")
+    assert load(made.path).spec.data["rows"].sheet == "All visits"
+
+
 def test_rows_to_predict_are_read_by_the_declared_paths(tmp_path):
     rows = table(place=[{"lat": number % 7 / 2} for number in range(ROWS)])
     rows.write_ndjson(tmp_path / "visits.jsonl")
