@@ -100,7 +100,7 @@ def _sheet(book: Any, url: str, declared: str | None) -> Any:
         return book[declared]
     visible = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
     if len(visible) != 1:
-        example = names[0] if names else "NAME"
+        example = (visible[0].title if visible else names[0]) if names else "NAME"
         shown = ", ".join(sheet.title for sheet in visible) or "none that is visible"
         raise DataError(
             f"{url} has {len(visible)} sheets: {shown}",
