@@ -12,9 +12,10 @@ from numpy import random
 
 from cumulant.core.errors import DataError
 from cumulant.core.memory import machine_memory
+from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.parquet_memory import refuse_large
 from cumulant.data.parquet_pages import pages, prefix_bytes
-from cumulant.data.sources import read, whole_parquet
+from cumulant.data.sources import read
 from cumulant.data.spec import SourceSpec
 from cumulant.outcomes.files import batches
 
@@ -269,7 +270,7 @@ def test_labels_are_read_in_batches_whatever_the_whole_file_takes(tmp_path):
 
 
 def test_failed_allocation_is_not_damage(tmp_path):
-    with pytest.raises(DataError, match="more memory to read than is free"), whole_parquet("a is damaged", "a"):
+    with pytest.raises(DataError, match="more memory to read than is free"), arrow_errors("a is damaged", "a"):
         raise pa.ArrowMemoryError("malloc of size 9 failed")
 
 

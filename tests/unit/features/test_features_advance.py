@@ -17,11 +17,15 @@ LATE = ("label", "done", "result")
 
 @st.composite
 def tellings(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows, and the same rows in pieces and in any order, some of them several times."""
+    """Rows, and the same rows in pieces and in any order, some of them several times.
+
+    `amount` and `items` come together: one feature reads both, and what was computed of one alone stands.
+    """
     rows = draw(histories())
     pieces = []
     for row in rows:
         cut = draw(st.lists(st.sampled_from(sorted(row)), max_size=6))
+        cut += ["amount", "items"] if {"amount", "items"} & set(cut) else []
         for part in (set(cut), set(row) - set(cut)):
             pieces += [{"id": row["id"]} | {name: row[name] for name in row if name in part}]
     again = draw(st.lists(st.sampled_from(pieces), max_size=4)) if pieces else []

@@ -18,7 +18,7 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
 from cumulant.core.plan import Field
-from cumulant.outcomes import LabelSchema, ingest_file, ingest_inbox, place, shown, store
+from cumulant.outcomes import LabelSchema, files_in_place, ingest_file, ingest_inbox, place, shown, store
 from cumulant.outcomes.labels import Reader
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "sync", full)
+        patch.setattr(files_in_place, "sync", full)
         with pytest.raises(StorageError, match="No space left on device"):
             ingest_file(tmp_path / "o", path, SCHEMA)
     assert place.batches(tmp_path / "o") == []
