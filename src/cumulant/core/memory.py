@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cumulant.core.units import size
+
 if sys.platform != "win32":
     import resource
 
@@ -25,6 +27,11 @@ def machine_memory() -> int:
         with suppress(OSError, ValueError):  # there is none, or it is `max`
             found.append(int(path.read_text()))
     return min(found)
+
+
+def memory_limit(limit: str | None) -> int:
+    """The bytes of a declared limit such as `8GiB`; half of the machine's memory without one."""
+    return machine_memory() // 2 if limit is None else size(limit)
 
 
 def resident_memory() -> int:

@@ -10,9 +10,10 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.core.units import duration, from_micros, show_duration
 from cumulant.data.batches import NewFile, new_rows, together
-from cumulant.data.casts import UTC_MICROS, conform
+from cumulant.data.casts import conform
 from cumulant.data.parts import Workshop
 from cumulant.data.snapshot import BatchCheck
+from cumulant.data.zones import UTC_MICROS
 
 
 def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchCheck, ...]:

@@ -19,9 +19,8 @@ from cumulant.core.plan import DType, Field
 from cumulant.data import date_text, number_text
 from cumulant.data.identifier_text import merging
 from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
-from cumulant.data.zones import to_utc
+from cumulant.data.zones import UTC_MICROS, to_utc
 
-UTC_MICROS = pl.Datetime("us", "UTC")
 POLARS: dict[DType, pl.DataType] = {
     "bool": pl.Boolean(),
     "int": pl.Int64(),

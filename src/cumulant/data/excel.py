@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean, missing_part
+from cumulant.core.memory import memory_limit
 from cumulant.data.csv_text import Table
 from cumulant.data.nested_paths import refused_rows, series_of
-from cumulant.data.parquet_memory import memory_limit, refuse_above
+from cumulant.data.parquet_memory import refuse_above
 from cumulant.data.spec import SourceSpec
 
 #: bytes that a workbook may have unpacked, and bytes of memory that a cell of the table takes

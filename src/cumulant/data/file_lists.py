@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.ids import digest
+from cumulant.data.cuts import cut
 from cumulant.data.snapshot import Snapshot, SourceFile
 
 if TYPE_CHECKING:
@@ -47,14 +48,7 @@ def with_files(snapshot: Snapshot, tables: TableStore) -> Snapshot:
 
 
 def _lists(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
-    held: list[SourceFile] = []
-    for file in files:
-        held.append(file)
-        if len(held) == _MOST or (len(held) >= _LEAST and int(file.sha256[:8], 16) % _ONE_IN == 0):
-            yield held
-            held = []
-    if held:
-        yield held
+    return cut(files, lambda file: file.sha256, least=_LEAST, one_in=_ONE_IN, most=_MOST)
 
 
 def _written(files: Sequence[SourceFile], source: str, tables: TableStore) -> TableRef:

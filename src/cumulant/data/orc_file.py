@@ -14,9 +14,10 @@ from typing import Any
 import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
+from cumulant.core.memory import memory_limit
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.parquet_footer import utf8
-from cumulant.data.parquet_memory import memory_limit, refuse_above
+from cumulant.data.parquet_memory import refuse_above
 
 #: rows that are decoded at a time
 _ROWS = 1024

@@ -71,13 +71,7 @@ def pack_without(block: Block, gone: pl.DataFrame, shop: Workshop) -> Pack:
     pack = stored_pack(name, shop)
     if pack is not None:
         return pack
-    starts = pl.Series([start for start, _ in block.slices()], dtype=pl.Int64)
-    owners = replace(block, begin=0).owners()
-    rows = (
-        block.scan(shop)
-        .collect()
-        .with_columns(owners, (pl.int_range(owners.len(), eager=True) - starts.gather(owners)).alias(POSITION))
-    )
+    rows = replace(block, begin=0).with_places(block.scan(shop).collect())
     passed = rows.join(gone, on=[OWNER, POSITION], how="anti", maintain_order="left").drop(POSITION)
     refused = gone.join(rows, on=[OWNER, POSITION], how="left", maintain_order="left")
     refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))

@@ -18,6 +18,7 @@ from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.data.casts import conform, texts_with_limits
 from cumulant.data.csv_text import Table
+from cumulant.data.cuts import cut
 from cumulant.data.inputs import Input
 from cumulant.data.packs import OWNER, Pack, PackedFile, PackFacts, PackGroup, stacked, stored_pack
 from cumulant.data.parts import (
@@ -54,20 +55,15 @@ def windows(inputs: Sequence[Input]) -> Iterator[list[Input]]:
 
     The contents of files decide where a pack ends, so that one changed file leaves the other packs as they are.
     """
-    held: list[Input] = []
-    size = 0
-    for item in inputs:
-        if held and size + item.bytes > _BYTES:
-            yield held
-            held, size = [], 0
-        held.append(item)
-        size += item.bytes
-        ends = len(held) >= _LEAST and int(item.content[:8], 16) % _ONE_IN == 0
-        if ends or len(held) == _MOST:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
+    return cut(
+        inputs,
+        lambda item: item.content,
+        least=_LEAST,
+        one_in=_ONE_IN,
+        most=_MOST,
+        taken=lambda item: item.bytes,
+        room=_BYTES,
+    )
 
 
 def packed(files: Sequence[Input], declaration: str, texts: Collection[str], shop: Workshop) -> Pack:

@@ -135,11 +135,8 @@ def stored_part(name: str, shop: Workshop) -> PartFacts | None:
 def stored_pack(digest: str, shop: Workshop) -> Pack | None:
     """A pack that stands whole, or None."""
     if digest not in shop.packs:
-        key = shop.key(digest, "facts")
-        if shop.tables.find(key) is None:
-            return None
-        facts = msgspec.json.decode(shop.tables.scan(key).collect().item(0, "json"), type=PackFacts)
-        if any(shop.tables.find(ref.key) is None for ref in (facts.rows, *facts.refused)):
+        facts = shop.recorded(digest, PackFacts)
+        if facts is None:
             return None
         shop.packs[digest] = Pack.of(facts)
     return shop.packs[digest]
@@ -180,11 +177,14 @@ class Block:
 
         `exact`: as `conform`.
         """
+        return self.with_places(conform(self.scan(shop), fields, exact).collect())
+
+    def with_places(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """All rows of the block, with `__part` and `__row`."""
         starts = pl.Series([start for start, _ in self.slices()], dtype=pl.Int64)
         owners = self.owners()
         positions = pl.int_range(owners.len(), eager=True) - starts.gather(owners - self.begin)
-        frame = conform(self.scan(shop), fields, exact).collect()
-        return frame.with_columns(owners, positions.alias(POSITION))
+        return rows.with_columns(owners, positions.alias(POSITION))
 
     def slices(self) -> list[tuple[int, int]]:
         """Of each part where its rows begin among the block's, and how many there are."""

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from cumulant.core.errors import DataError
-from cumulant.core.memory import machine_memory
-from cumulant.core.units import size
+from cumulant.core.memory import machine_memory, memory_limit
 from cumulant.data.parquet_footer import Chunk, chunks, damaged, encrypted, footer_bytes, refuse_encrypted, utf8
 from cumulant.data.parquet_pages import Page, pages, prefix_bytes
 
@@ -79,11 +78,6 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
         for one in doubtful:
             needed += _repeated(path, file, stream, one, most - needed)
             refuse_above(needed, most, url)
-
-
-def memory_limit(limit: str | None) -> int:
-    """The most bytes that one file may take when it is read: `limit` (such as `8GiB`), or half of the machine's."""
-    return size(limit) if limit is not None else int(_SHARE * machine_memory())
 
 
 def no_memory(url: str) -> DataError:

@@ -6,6 +6,7 @@ that the parts of a source stay few and no row is written again more than a few 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from cumulant.core.ids import digest
@@ -109,10 +110,7 @@ def compacted(parts: Sequence[PartFacts], shop: Workshop) -> list[PartFacts]:
     result: list[PartFacts] = []
     for blocks in _merged(blocks_of(parts)):
         result += blocks[0].parts if len(blocks) == 1 else combined(blocks, shop).parts
-    present: dict[str, int] = {}
-    for part in result:
-        if part.first is not None:
-            present[pack_name(part.digest)] = present.get(pack_name(part.digest), 0) + 1
+    present = Counter(pack_name(part.digest) for part in result if part.first is not None)
     whole = [
         block.parts
         if block.pack is None or present[block.pack] == len(shop.packs[block.pack].parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import polars as pl
@@ -89,6 +89,9 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
         return sum(ref.rows for ref in self.refused) + sum((self.refused_rules or {}).values())
 
 
+Facts = TypeVar("Facts", PartFacts, "PackFacts")
+
+
 @dataclass(frozen=True)
 class Workshop:
     """What turns the files of one source into parts."""
@@ -98,7 +101,8 @@ class Workshop:
     tables: TableStore
     prepare: Prepare | None = None
     rule_compiler: RuleCompiler | None = None
-    #: packs that were read or made
+    #: facts of parts that were read, and packs that were read or made
+    held: dict[str, PartFacts] = field(default_factory=dict)
     packs: dict[str, Pack] = field(default_factory=dict)
 
     def key(self, digest: str, what: str) -> str:
@@ -106,11 +110,16 @@ class Workshop:
 
     def stored(self, digest: str) -> PartFacts | None:
         """The facts of a part that stands whole, or None."""
+        if digest not in self.held and (facts := self.recorded(digest, PartFacts)) is not None:
+            self.held[digest] = facts
+        return self.held.get(digest)
+
+    def recorded(self, digest: str, kind: type[Facts]) -> Facts | None:
+        """The facts of a part or pack whose tables all stand, or None."""
         key = self.key(digest, "facts")
         if self.tables.find(key) is None:
             return None
-        text = self.tables.scan(key).collect().item(0, "json")
-        facts = msgspec.json.decode(text, type=PartFacts)
+        facts: Facts = msgspec.json.decode(self.tables.scan(key).collect().item(0, "json"), type=kind)
         whole = all(self.tables.find(ref.key) is not None for ref in (facts.rows, *facts.refused))
         return facts if whole else None
 
@@ -138,11 +147,12 @@ class Workshop:
         sorted_out = sort_out(rows, self)
         guesses = {*rows.columns} if guessed else table.partitions
         fields = part_fields(sorted_out, self.spec, guesses)
-        refused = {"refused": sorted_out.refused, **shape_refused(table)}
+        unread = shape_refused(table)
+        refused = {"refused": sorted_out.refused, **unread}
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
             digest=digest,
-            rows_in=raw.height + sum(frame.height for frame in shape_refused(table).values()),
+            rows_in=raw.height + sum(frame.height for frame in unread.values()),
             rows_dropped=raw.height - rows.height,
             rows=written,
             refused=tuple(

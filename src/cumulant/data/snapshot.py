@@ -230,7 +230,7 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
     """
     frame = _every_row(snapshot, tables)
     if snapshot.versions is not None:
-        from cumulant.data.versions import in_force
+        from cumulant.data.dated_rows import in_force
 
         frame = in_force(frame, tables.scan(snapshot.versions), as_of)
     return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
@@ -242,7 +242,7 @@ def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | N
     """
     if snapshot.versions is None:
         return scan(snapshot, tables, as_of=as_of)
-    from cumulant.data.versions import with_dates
+    from cumulant.data.dated_rows import with_dates
 
     frame = with_dates(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
     return frame if as_of is None else _hidden_after(frame, snapshot, as_of)

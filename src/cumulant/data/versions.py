@@ -10,7 +10,6 @@ time, replaces it as if that had never been. A deletion is in force like a row, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -18,9 +17,9 @@ import polars as pl
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.core.units import to_micros
 from cumulant.data.arrivals import ARRIVED, Arrival
 from cumulant.data.casts import conform
+from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.deletions import is_deletion
 from cumulant.data.packs import blocks_of, exact_types
 from cumulant.data.parts import PartFacts, Workshop
@@ -29,7 +28,6 @@ from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.sources import frame_digest
 from cumulant.data.spec import SourceSpec
 
-HIDDEN = "__hidden"
 _START = -(2**62)
 _EQUAL, _MARK, _NUMBER = "__equal", "__mark", "__number"
 
@@ -133,26 +131,3 @@ def _dated(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> 
     dates = others.select(ROW, FROM, UNTIL, HIDDEN)
     rows = rows.join(dates, on=ROW, how="left", maintain_order="left")
     return rows.with_columns(pl.col(HIDDEN).fill_null(value=True)).sort(ROW)
-
-
-def in_force(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
-    """The rows that are in force at a moment; None: at the end."""
-    gone = pl.col(HIDDEN)
-    if as_of is None:
-        gone |= pl.col(UNTIL).is_not_null()
-    else:
-        limit = to_micros(as_of)
-        gone |= (pl.col(FROM) > limit).fill_null(value=False) | (pl.col(UNTIL) <= limit).fill_null(value=False)
-    return frame.join(dates.filter(gone).select(ROW), on=ROW, how="anti", maintain_order="left")
-
-
-def with_dates(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
-    """All rows that were in force at some time up to a moment, with these times as columns."""
-    gone, until = pl.col(HIDDEN), pl.col(UNTIL)
-    if as_of is not None:
-        limit = to_micros(as_of)
-        gone |= (pl.col(FROM) > limit).fill_null(value=False)
-        until = pl.when(until <= limit).then(until)
-    stays = frame.join(dates.filter(gone).select(ROW), on=ROW, how="anti", maintain_order="left")
-    dates = dates.select(ROW, FROM, until.alias(UNTIL))
-    return stays.join(dates, on=ROW, how="left", maintain_order="left")

@@ -15,11 +15,13 @@ import polars as pl
 
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import micros, to_micros
+from cumulant.data.dated_rows import is_in_force
+from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features import known
-from cumulant.features.frames import FROM, ROW, UNTIL, inside, inside_as, known_times, read
+from cumulant.features.frames import ROW, inside, inside_as, known_times, read
 from cumulant.features.groups import groups_of
 from cumulant.features.posted import Inside, Record, SourceLog, Told, log_table, row_key
-from cumulant.features.versions import has_versions, is_in_force
+from cumulant.features.versions import has_versions
 from cumulant.ports.online import Cells, OnlineStore
 
 WAIT = timedelta(days=90)

@@ -9,6 +9,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import Field, Source
+from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.dtypes import Kind
 from cumulant.features.kernel.sums import Floats
 from cumulant.features.kernel.timeline import Ints
@@ -17,8 +18,6 @@ from cumulant.features.polars import TYPES, canonical, kind_of
 
 #: the position of a row in its snapshot
 ROW = "__row"
-#: the moments, in microseconds, from and until which a row is in force; null where it is from the start, or still is
-FROM, UNTIL = "__from", "__until"
 _DENSE = 1 << 20
 
 

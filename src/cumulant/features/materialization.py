@@ -14,6 +14,7 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
+from cumulant.data.dated_rows import is_in_force
 from cumulant.features.advance import StateWriter, catch_up
 from cumulant.features.aggregations import Flags
 from cumulant.features.carrying import settle
@@ -32,7 +33,7 @@ from cumulant.features.state import (
     row_identity,
     typecode,
 )
-from cumulant.features.versions import has_versions, is_in_force, latest_changes
+from cumulant.features.versions import has_versions, latest_changes
 from cumulant.features.windows import evaluated
 from cumulant.ports.online import OnlineStore
 

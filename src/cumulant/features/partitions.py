@@ -19,7 +19,8 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.memory import machine_memory, resident_memory
 from cumulant.core.plan import FeaturePlan
-from cumulant.features.frames import FROM, ROW, kinds, reading
+from cumulant.data.snapshot import FROM
+from cumulant.features.frames import ROW, kinds, reading
 from cumulant.features.groups import Group, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
 from cumulant.features.offline import compute, with_expressions

@@ -13,7 +13,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import PredictAt, Source
-from cumulant.features.frames import FROM, ROW, UNTIL, numbers, valid
+from cumulant.data.snapshot import FROM, UNTIL
+from cumulant.features.frames import ROW, numbers, valid
 from cumulant.features.groups import Group
 from cumulant.features.kernel.timeline import Ints
 
@@ -23,14 +24,6 @@ _MOST = 200_000_000
 
 def has_versions(frame: pl.DataFrame) -> bool:
     return FROM in frame.columns
-
-
-def is_in_force(as_of: int | pl.Expr | None) -> pl.Expr:
-    """Whether a row is in force at a moment in microseconds, or at that of its column; None: at the end."""
-    if as_of is None:
-        return pl.col(UNTIL).is_null()
-    begun = (pl.col(FROM) <= as_of).fill_null(value=True)
-    return begun & (pl.col(UNTIL) > as_of).fill_null(value=True)
 
 
 def as_predicted(frame: pl.DataFrame, source: Source, predict_at: PredictAt | None) -> pl.DataFrame:

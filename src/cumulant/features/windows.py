@@ -9,13 +9,15 @@ import polars as pl
 
 from cumulant.core.expr import Column, Node
 from cumulant.core.plan import FeaturePlan, Lookup, Window
+from cumulant.data.dated_rows import is_in_force
+from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.aggregations import AGGREGATIONS, Flags, Numbers, Ranges, Values
 from cumulant.features.dtypes import Kind, resolve
-from cumulant.features.frames import FROM, UNTIL, entry_times, key_codes, kinds, numbers, valid
+from cumulant.features.frames import entry_times, key_codes, kinds, numbers, valid
 from cumulant.features.groups import Group, reach_us
 from cumulant.features.kernel.timeline import Ints, Timeline, grouped_order
 from cumulant.features.polars import TYPES, expression
-from cumulant.features.versions import Epochs, has_versions, is_in_force
+from cumulant.features.versions import Epochs, has_versions
 
 
 class GroupWindows:

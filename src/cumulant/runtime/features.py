@@ -10,11 +10,10 @@ import msgspec
 
 from cumulant import data, features
 from cumulant.core.ids import digest
-from cumulant.core.memory import machine_memory
+from cumulant.core.memory import memory_limit
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
-from cumulant.core.units import size
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.task import Task, resolve_task
 from cumulant.runtime.validate import snapshots_of
@@ -96,8 +95,7 @@ def feature_set(
 
 def stored(project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame]) -> TableRef:
     """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`."""
-    limit = project.spec.resources.memory
-    memory = machine_memory() // 2 if limit is None else size(limit)
+    memory = memory_limit(project.spec.resources.memory)
     computed = features.compute_within(plan, frames, memory=memory, scratch=project.state / SPILL)
     return project.tables().write(key, computed)
 
