@@ -145,13 +145,13 @@ def test_heads_of_requests_that_wait_behind_others_are_bounded_together(header):
 
         answer = asyncio.Event()
         async with server(held, limits=Limits(heads=30_000)) as (site, address):
-            pairs = [await asyncio.open_connection(*address) for _ in range(8)]
-            for _, writer in pairs:
-                writer.write(post(b"", extra=header) * 6)
-                await writer.drain()
+            pairs = []
+            for number in range(8):
+                pairs.append(await asyncio.open_connection(*address))
+                pairs[-1][1].write(post(b"", extra=header) * 6)
+                await until(lambda n=number: sum(map(was_read, site.connections)) == n + 1)
             # The first is refused in the middle of its requests, the second after the one that is being answered.
-            while site.refusals.counts["crowded"] < 2:  # noqa: ASYNC110 - a site tells nobody
-                await asyncio.sleep(0.01)
+            assert site.refusals.counts["crowded"] >= 2
             most = site.heads
             answer.set()
             found = await asyncio.wait_for(asyncio.gather(*(all_of(reader) for reader, _ in pairs)), 60)
@@ -163,6 +163,11 @@ def test_heads_of_requests_that_wait_behind_others_are_bounded_together(header):
     assert 20_000 < most <= 30_000
     assert (min(answers), max(answers)) == (1, 6)
     assert site.heads == 0
+
+
+def was_read(connection):
+    """Whether all six requests came: one is being answered, the others wait, or one of them was refused."""
+    return connection._ending or len(connection._waiting) == 5
 
 
 async def all_of(reader):
