@@ -75,10 +75,9 @@ def test_all_unfinished_bodies_together_are_bounded():
     async def act():
         async with server(limits=limits) as (site, address):
             pairs = [await asyncio.open_connection(*address) for _ in range(4)]
-            for _, writer in pairs[:3]:
+            for number, (_, writer) in enumerate(pairs[:3]):
                 writer.write(post(b"x" * 1000)[:-1])
-                await writer.drain()
-                await asyncio.sleep(0.05)
+                await until(lambda n=number: site.held + 999 * sum(site.refusals.counts.values()) == 999 * (n + 1))
             assert site.held <= limits.bodies
             refused = await asyncio.wait_for(pairs[2][0].read(65536), 60)
             pairs[0][1].write(b"x")
@@ -314,8 +313,8 @@ def test_a_client_that_goes_on_reading_keeps_its_connection_and_one_that_stops_d
             lazy = socket.create_connection(address)
             with lazy:
                 lazy.sendall(post(b""))
-                await asyncio.sleep(4.5)
-                assert len(site.connections) == 1, "who takes nothing is still there"
+                await until(lambda: len(site.connections) == 2)
+                await until(lambda: len(site.connections) == 1)  # who takes nothing is gone
                 assert await steady >= len(LARGE)
 
     run(act)
@@ -380,6 +379,7 @@ def test_a_body_without_a_token_behind_a_slow_request_is_not_counted(length):
                 hostile.write(b"x" * 80)
                 await hostile.drain()
                 await asyncio.sleep(0.01)
+            await until(lambda: site.refusals.counts["body"] == int(length > 1000))
             counted, refused = site.held, site.refusals.counts["body"]
             found = await talk(address, post(b"x" * 900, extra="Authorization: yes\r\nConnection: close\r\n"))
             hostile.close()
@@ -395,7 +395,7 @@ def test_a_body_without_a_token_is_not_counted_where_its_refusal_cannot_be_writt
         site = Site(echo_body, Limits(body=1000, bodies=1000), lambda *_: False)
         async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
             _, hostile = await asyncio.open_connection(*listening.sockets[0].getsockname())
-            await asyncio.sleep(0.05)
+            await until(lambda: site.connections)
             (connection,) = site.connections
             connection.pause_writing()
             connection.data_received(post(b"x" * 900)[:-100])
