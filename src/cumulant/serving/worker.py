@@ -39,6 +39,8 @@ from cumulant.serving.watchers import Watchers
 if TYPE_CHECKING:
     from cumulant.serving.grpc import Server
 
+#: seconds, at least, that the log process has to take what is held at the end: it may be starting still
+_LOG_PATIENCE = 2.0
 #: paths that are answered whatever waits begin so: those of probes, and by which an overload is seen
 _URGENT = (*OPEN, b"/metrics")
 
@@ -157,10 +159,11 @@ class Worker:
             self.app.draining = True
             self._trial.stop()  # it may take minutes, and this process ends with its threads
             doors.close()
-            patience = self._settings.drain
+            patience, clock = self._settings.drain, asyncio.get_running_loop().time
+            began = clock()
             await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
             if log is not None:
-                await log.close()
+                await log.close(max(_LOG_PATIENCE, began + patience - clock()))
                 if log.lost:
                     sys.stderr.write(f"the prediction log lost {log.lost} records that its process did not take\n")
 

@@ -48,7 +48,7 @@ def of_row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: da
             continue
         past = [one for one in sources[measure.source] if in_force(one, moment)]
         itself = apart is not None and measure.source == plan.entity and _brings(plan, measure)
-        if itself and not _held(plan, measure, row, [p for p in past if _entered(plan, measure, p, apart)]):
+        if itself and not _held(plan, measure, row, [p for p in past if _known(plan, measure, p, apart)]):
             past = [*past, row]
         known = [
             (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None
@@ -72,9 +72,10 @@ def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]
     return bool(plan.sources[plan.entity].key) and None not in mine and any([p[n] for n in names] == mine for p in past)
 
 
-def _entered(plan: FeaturePlan, measure: Window | Lookup, row: Row, as_of: datetime | None) -> bool:
-    when = _enters(plan, measure, row)
-    return when is not None and as_of is not None and when <= as_of
+def _known(plan: FeaturePlan, measure: Window | Lookup, row: Row, as_of: datetime | None) -> bool:
+    """Whether the history of a moment has the row and its place, though values of it may become known later."""
+    event = row[plan.sources[measure.source].event_time]
+    return _enters(plan, measure, row) is not None and as_of is not None and event <= as_of
 
 
 def _columns(measure: Window | Lookup) -> set[str]:

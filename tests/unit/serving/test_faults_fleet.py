@@ -25,6 +25,7 @@ from cumulant.core.errors import EngineUnavailableError, IntegrityError, UsageEr
 from cumulant.serving import open_model, pins, supervisor
 from cumulant.serving.control import open_pinned
 from cumulant.serving.keeping import keeping
+from cumulant.serving.log.reading import recent
 from cumulant.serving.loops import signals_kept
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings
@@ -341,6 +342,27 @@ def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, 
         assert process.poll() is None, "the server left while its log was being written"
         os.kill(scribe, signal.SIGCONT)
         assert process.wait(timeout=60) == 0
+
+
+SLOW_LOG = """
+import sys, time
+if "cumulant.serving.log" in sys.orig_argv:
+    time.sleep(4)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_server_that_ends_before_its_log_has_started_loses_nothing(repository, tmp_path, count):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_LOG)
+    log, paths = tmp_path / "log", [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with serving(
+        repository, "--workers", count, "--log", log, "--drain", "60s", env={"PYTHONPATH": os.pathsep.join(paths)}
+    ) as (process, ready):
+        answer = httpx.post(ready["url"] + INFER, json=BODY, timeout=20)
+        assert answer.status_code == 200
+        process.terminate()
+        assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
+    assert len(recent(log)) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2])

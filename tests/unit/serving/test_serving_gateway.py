@@ -50,7 +50,7 @@ def key_file(tmp_path):
 
 @contextmanager
 def behind(key_file, folder, *more):
-    with serving(folder, "--behind-gateway", "--gateway-key-file", key_file, *more) as (process, url):
+    with serving(folder, "--behind-gateway", "--gateway-key-file", key_file, "--drain", "60s", *more) as (process, url):
         yield process, url
 
 
@@ -119,6 +119,7 @@ def test_the_log_has_the_gateways_words_on_arm_copy_and_request(tmp_path, key_fi
 def test_the_token_of_each_spelling_of_the_address_is_believed(tmp_path, key_file, host, dialled):
     folder, log = servable(tmp_path / "servable"), tmp_path / "log"
     more = ("--insecure", "--behind-gateway", "--gateway-key-file", key_file, "--allow-host", "models.example.com")
+    more += ("--drain", "60s")  # the log process may be starting still
     with serving(folder, "--log", log, *more, host=host) as (process, url):
         port = url.rpartition(":")[2]
         urls = [f"http://{dialled}:{port}", f"http://models.example.com:{port}", "https://models.example.com"]
