@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cumulant.data.given import as_fields, not_prepared, reading
     from cumulant.data.ingestion import ingest
     from cumulant.data.judge import told, warnings_of
+    from cumulant.data.kept_rows import KeptRows, added_count, kept_rows, scan_added
     from cumulant.data.listed_file import ListedFile, listed_files
     from cumulant.data.listing import Listing, find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
@@ -60,6 +61,7 @@ _HOMES = {
     "given": ("as_fields", "not_prepared", "reading"),
     "ingestion": ("ingest",),
     "judge": ("told", "warnings_of"),
+    "kept_rows": ("KeptRows", "added_count", "kept_rows", "scan_added"),
     "listed_file": ("ListedFile", "listed_files"),
     "listing": ("Listing", "find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),
@@ -98,6 +100,7 @@ __all__ = [
     "ColumnProfile",
     "Contract",
     "EventTime",
+    "KeptRows",
     "ListedFile",
     "Listing",
     "Piece",
@@ -114,6 +117,7 @@ __all__ = [
     "Stream",
     "Table",
     "TableRule",
+    "added_count",
     "as_fields",
     "columns_of",
     "declared",
@@ -126,6 +130,7 @@ __all__ = [
     "in_force",
     "infer",
     "ingest",
+    "kept_rows",
     "list_files",
     "listed_files",
     "mask",
@@ -144,6 +149,7 @@ __all__ = [
     "removable",
     "request_rules",
     "scan",
+    "scan_added",
     "scan_versions",
     "shifts",
     "shown",

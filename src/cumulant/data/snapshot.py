@@ -233,7 +233,7 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
         from cumulant.data.dated_rows import in_force
 
         frame = in_force(frame, tables.scan(snapshot.versions), as_of)
-    return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
+    return frame if as_of is None else hidden_after(frame, snapshot, as_of)
 
 
 def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame:
@@ -245,7 +245,7 @@ def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | N
     from cumulant.data.dated_rows import with_dates
 
     frame = with_dates(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
-    return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
+    return frame if as_of is None else hidden_after(frame, snapshot, as_of)
 
 
 def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
@@ -262,7 +262,8 @@ def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
     return frame.select(*(field.name for field in snapshot.fields), ROW)
 
 
-def _hidden_after(frame: pl.LazyFrame, snapshot: Snapshot, as_of: datetime) -> pl.LazyFrame:
+def hidden_after(frame: pl.LazyFrame, snapshot: Snapshot, as_of: datetime) -> pl.LazyFrame:
+    """The rows of a snapshot without what became known after `as_of`."""
     import polars as pl
 
     from cumulant.core.units import moment

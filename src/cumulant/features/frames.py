@@ -70,15 +70,20 @@ def _field(source: str, field: Field, dtype: pl.DataType) -> pl.Expr:
     return canonical(pl.col(field.name), dtype, field.dtype, field.zone).alias(field.name)
 
 
-def entry_times(frame: pl.DataFrame, source: Source, entry: Entry) -> pl.Series:
-    """When each row enters, in microseconds; null where it never does."""
+def entry_time(source: Source, entry: Entry) -> pl.Expr:
+    """When a row enters, in microseconds; null where it never does."""
     assert source.event_time is not None
     event = pl.col(source.event_time).cast(pl.Int64) + entry.delay_us
     known = [pl.col(column).cast(pl.Int64) + delay for column, delay in entry.columns]
     if not known:
-        return frame.select(event)[source.event_time]
+        return event
     complete = pl.all_horizontal(event.is_not_null(), *(at.is_not_null() for at in known))
-    return frame.select(pl.when(complete).then(pl.max_horizontal(event, *known)).alias("at"))["at"]
+    return pl.when(complete).then(pl.max_horizontal(event, *known))
+
+
+def entry_times(frame: pl.DataFrame, source: Source, entry: Entry) -> pl.Series:
+    """When each row enters, in microseconds; null where it never does."""
+    return frame.select(entry_time(source, entry).alias("at"))["at"]
 
 
 def known_times(frame: pl.DataFrame, source: Source, columns: Iterable[str]) -> pl.Series | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from cumulant.core.expr import Column, Node
+from cumulant.core.expr import columns as columns_of
 from cumulant.core.ids import digest
-from cumulant.core.plan import DType, FeaturePlan, Lookup, Window
+from cumulant.core.plan import DType, FeaturePlan, Lookup, Source, Window
 from cumulant.features import known
 from cumulant.features.dtypes import Kind, resolve
 from cumulant.features.known import Entry
@@ -45,6 +46,13 @@ class Group(msgspec.Struct, frozen=True):
     def ordered(self) -> bool:
         """Whether the order of events known at one moment matters."""
         return any(isinstance(measure, Lookup) or measure.agg == "last" for measure in self.measures.values())
+
+
+def event_columns(group: Group, source: Source) -> set[str]:
+    """The columns of a group's source that its windows and lookups need."""
+    inside = {name for node in group.values for name in columns_of(node)}
+    times = {column for column, _ in group.entry.columns} | ({source.event_time} if source.event_time else set())
+    return {*group.by, *inside, *times}
 
 
 def reach_us(measure: Measure) -> int | None:

@@ -21,7 +21,7 @@ from cumulant.core.memory import machine_memory, resident_memory
 from cumulant.core.plan import FeaturePlan
 from cumulant.data.snapshot import FROM
 from cumulant.features.frames import ROW, kinds, reading
-from cumulant.features.groups import Group, groups_of
+from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
 from cumulant.features.offline import compute, with_expressions
 from cumulant.features.spill import Spill, spill_in
@@ -32,7 +32,7 @@ _SAMPLE = 65_536
 #: of the memory that is free to use: one partition of a group, and the most that it may take; one block of rows
 _TARGET, _MOST, _BLOCK = 0.35, 0.8, 0.15
 #: whatever is free, so much is used: less would be spent on files
-_LEAST = 32 << 20
+LEAST_MEMORY = 32 << 20
 _LEAST_ROWS, _MOST_ROWS = 10_000, 2_000_000
 #: how often a partition that is too large is split before its key is named
 _LEVELS = 3
@@ -61,8 +61,8 @@ def compute_within(
         UsageError: one key has more rows than fit.
         StorageError: the disk is full.
     """
-    sizes = {name: _size(plan, name, frames) for name in plan.sources}
-    free = max(memory - resident_memory(), _LEAST)
+    sizes = {name: source_size(plan, name, frames) for name in plan.sources}
+    free = max(memory - resident_memory(), LEAST_MEMORY)
     versioned = any(FROM in frame.collect_schema() for frame in frames.values())
     if versioned or whole_need(plan, sizes) <= free:
         return compute(plan, frames)
@@ -93,7 +93,7 @@ def compute_partitioned(
             for group in groups_of(plan)
         ]
         fields = kinds(plan.sources[plan.entity].fields)
-        read = sorted({name for spec in plan.features if spec.expr is not None for name in columns_of(spec.expr)})
+        read = row_columns(plan)
         for number in range(blocks):
             rows = _block(spill, plan.entity, [*read, ROW], number, layout)
             measured: dict[str, pl.Series] = {}
@@ -104,7 +104,12 @@ def compute_partitioned(
             yield with_expressions(plan, {name: fields[name] for name in read}, rows, measured)
 
 
-def _size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> Size:
+def row_columns(plan: FeaturePlan) -> list[str]:
+    """The columns of the entity source that expressions read."""
+    return sorted({name for spec in plan.features if spec.expr is not None for name in columns_of(spec.expr)})
+
+
+def source_size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> Size:
     """Rows of a source, and the bytes of one by its first rows."""
     if name not in frames:
         raise DataError(f"the rows of {name} are needed for its features", subject=name)
@@ -152,11 +157,7 @@ class _GroupPartitions:
         assert plan.predict_at is not None
         self._plan, self._group, self._layout, self._spill, self._bounds = plan, group, layout, spill, bounds
         self._sizes = sizes
-        source = plan.sources[group.source]
-        inside = {name for node in group.values for name in columns_of(node)}
-        events = {*group.by, *inside, *(column for column, _ in group.entry.columns)}
-        if source.event_time is not None:
-            events.add(source.event_time)
+        events = event_columns(group, plan.sources[group.source])
         queries = {*group.by, plan.predict_at.column}
         self._same = group.source == plan.entity
         self._events = [*sorted(events | queries if self._same else events), ROW]
