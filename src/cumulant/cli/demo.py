@@ -64,7 +64,7 @@ def document(found: DemoResult, page: ReportData) -> dict[str, object]:
     """The demo's document: that of `train`, and what was served and asked."""
     from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
 
-    trained = train_document(page, reused=found.train.reused, seconds=found.seconds)
+    trained = train_document(page, found.train.features, reused=found.train.reused, seconds=found.seconds)
     request = found.request
     whole = DemoDocument(
         **{name: getattr(trained, name) for name in trained.__struct_fields__},

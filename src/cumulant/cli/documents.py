@@ -5,12 +5,15 @@ Keys are added over time and never change their meaning.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cumulant.runtime.report_page.content import GateReport, Interval, ReportData
 from cumulant.runtime.story.told import Monitored, Reviewed, Told
+
+if TYPE_CHECKING:
+    from cumulant.runtime.features import FeatureSet
 
 
 class DataFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +27,12 @@ class DataFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """`rows` of the feature table, of which this run computed `rows_computed`."""
+
     count: int
     names: tuple[str, ...]
+    rows: int
+    rows_computed: int
 
 
 class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,13 +138,20 @@ def training_figures(report: ReportData) -> TrainingFigures:
     )
 
 
-def train_document(report: ReportData, *, reused: tuple[str, ...], seconds: float) -> TrainDocument:
+def train_document(
+    report: ReportData, features: FeatureSet, *, reused: tuple[str, ...], seconds: float
+) -> TrainDocument:
     """The document of a training that reached its end."""
     assert report.gate is not None
     return TrainDocument(
         run=report.run or "",
         data=data_figures(report),
-        features=FeatureFigures(count=len(report.features), names=tuple(one.name for one in report.features)),
+        features=FeatureFigures(
+            count=len(report.features),
+            names=tuple(one.name for one in report.features),
+            rows=features.rows,
+            rows_computed=features.rows_computed,
+        ),
         training=training_figures(report),
         gate=report.gate,
         model=ModelFigures(

@@ -113,7 +113,7 @@ def get(
     def text(console: Console) -> None:
         from cumulant.cli.frames import show_frame
 
-        said = ", nothing new" if found.reused else ""
+        said = ", nothing new" if found.reused else f": {found.computed_of}" if found.computed_of else ""
         console.print(f"{found.rows:,} rows, {len(found.plan.features)} features{said}")
         if out is not None:
             console.print(f"written to {out}")
@@ -123,6 +123,7 @@ def get(
     figures = {
         "run": found.run,
         "rows": found.rows,
+        "rows_computed": found.rows_computed,
         "features": found.plan.names,
         "table": found.table.key,
         "reused": found.reused,

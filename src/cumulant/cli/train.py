@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
 from cumulant.cli.program import line
+
+if TYPE_CHECKING:
+    from cumulant.runtime.train import TrainResult
 
 app = application("train", "Train a model version.")
 
@@ -57,12 +60,10 @@ def train(
                 progress=progress,
             )
         page = with_notes(content(project, found.run, principal=who), found.notes)
-    finish(call, page, found.reused, found.seconds, found.next)
+    finish(call, page, found)
 
 
-def finish(
-    call: Invocation, page: object, reused: tuple[str, ...], seconds: float, following: tuple[str, ...] = ()
-) -> None:
+def finish(call: Invocation, page: object, found: TrainResult) -> None:
     """Show a finished training and end with the gate's exit code."""
     from cumulant.cli.documents import train_document
     from cumulant.runtime.report_page.content import ReportData
@@ -77,16 +78,19 @@ def finish(
 
         assert isinstance(console, Console)
         show_training(console, page)
-        said = f", {len(reused)} step{'s' * (len(reused) != 1)} reused" if reused else ""
-        console.print(f"{spent(seconds)}{said}", style="dim")
+        reused, computed = len(found.reused), found.features.computed_of
+        said = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
+        console.print(f"{spent(found.seconds)}{said}", style="dim")
+        if computed is not None:
+            console.print(f"features: {computed}", style="dim")
         console.print(
             "next: " + line(f"report {page.run} --out report.html", project=call.given), style="dim", soft_wrap=True
         )
-        if following:
-            steps = ", then ".join(line(words, project=call.given) for words in following)
+        if found.next:
+            steps = ", then ".join(line(words, project=call.given) for words in found.next)
             said = f"next: {steps}; the alias champion moves when a release promotes version {page.version}"
             console.print(said, style="dim", soft_wrap=True)
 
-    call.answer(train_document(page, reused=reused, seconds=seconds), text)
+    call.answer(train_document(page, found.features, reused=found.reused, seconds=found.seconds), text)
     if page.gate is not None and not page.gate.passed:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cumulant.data.added_rows import KeptRows, added_count, kept_rows, scan_added
     from cumulant.data.breach import SourceBreachError
     from cumulant.data.contract import in_force
     from cumulant.data.csv_text import Table
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from cumulant.data.given import as_fields, not_prepared, reading
     from cumulant.data.ingestion import ingest
     from cumulant.data.judge import told, warnings_of
-    from cumulant.data.kept_rows import KeptRows, added_count, kept_rows, scan_added
     from cumulant.data.listed_file import ListedFile, listed_files
     from cumulant.data.listing import Listing, find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
@@ -61,7 +61,7 @@ _HOMES = {
     "given": ("as_fields", "not_prepared", "reading"),
     "ingestion": ("ingest",),
     "judge": ("told", "warnings_of"),
-    "kept_rows": ("KeptRows", "added_count", "kept_rows", "scan_added"),
+    "added_rows": ("KeptRows", "added_count", "kept_rows", "scan_added"),
     "listed_file": ("ListedFile", "listed_files"),
     "listing": ("Listing", "find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),

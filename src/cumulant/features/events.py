@@ -16,6 +16,8 @@ class FeaturesComputed(Fact, frozen=True, kw_only=True):
     entity: str
     table: str
     rows: int
+    #: the others are of an earlier table; None where that was not recorded
+    rows_computed: int | None = None
     features: int
     #: source to snapshot
     sources: dict[str, str]

@@ -17,7 +17,7 @@ import polars as pl
 
 from cumulant.core.memory import resident_memory
 from cumulant.core.plan import FeaturePlan, Window
-from cumulant.data.kept_rows import KeptRows
+from cumulant.data.added_rows import KeptRows
 from cumulant.features.frames import ROW, entry_time, key_codes, kinds, numbers, read, reading
 from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.kernel.timeline import Timeline, grouped_order
@@ -45,9 +45,7 @@ class GrownSource(NamedTuple):
     added: int
 
 
-def changed_features(
-    plan: FeaturePlan, sources: Mapping[str, GrownSource], *, memory: int
-) -> pl.DataFrame | None:
+def changed_features(plan: FeaturePlan, sources: Mapping[str, GrownSource], *, memory: int) -> pl.DataFrame | None:
     """The features of the rows that are new, or whose features the new rows of a source may change, as `compute` gives
     them; None where computing all rows costs less, or the memory is too little for this way.
 
@@ -78,7 +76,9 @@ def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.Dat
         if one.now != one.before:
             inside = pl.col(ROW).is_between(one.before, one.before + one.rows - 1)
             moved = pl.when(inside).then(pl.col(ROW) + (one.now - one.before)).otherwise(moved)
-    rows = stored.with_columns(moved.alias(ROW)).join(changed.lazy().select(ROW), on=ROW, how="anti", maintain_order="left")
+    rows = stored.with_columns(moved.alias(ROW)).join(
+        changed.lazy().select(ROW), on=ROW, how="anti", maintain_order="left"
+    )
     return rows.merge_sorted(changed.lazy(), key=ROW)
 
 
@@ -124,7 +124,9 @@ class _Run:
         added = {name: source.added for name, source in self._sources.items()}
         if not self._are_few(added[self._plan.entity]):
             return False
-        return max(added[name] * (self._sizes[name].width + _QUERY) for name in self._plan.sources) <= self._free * _ROWS
+        return (
+            max(added[name] * (self._sizes[name].width + _QUERY) for name in self._plan.sources) <= self._free * _ROWS
+        )
 
     def _read(self, name: str, frame: pl.LazyFrame) -> pl.DataFrame:
         return read(name, self._plan.sources[name].fields, frame)
@@ -170,9 +172,8 @@ class _Run:
         if parts == 1:
             return self._computed(group, queries, names)
         number = pl.struct(names).hash() % parts
-        found = []
-        for part in queries.with_columns(number.alias(_PART)).partition_by(_PART, include_key=False):
-            found.append(pl.DataFrame({ROW: part[ROW], **self._computed(group, part, names)}))
+        split = queries.with_columns(number.alias(_PART)).partition_by(_PART, include_key=False)
+        found = (pl.DataFrame({ROW: part[ROW], **self._computed(group, part, names)}) for part in split)
         whole = pl.concat(found).sort(ROW)
         return {name: whole[name] for name in group.measures}
 

@@ -15,6 +15,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.earlier_features import FEATURES, Extended, Inputs, extended
 from cumulant.runtime.task import Task, resolve_task
 from cumulant.runtime.validate import snapshots_of
 
@@ -41,6 +42,20 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     as_of: datetime | None = None
     reused: bool = False
+    #: rows that were computed when the table was made; the others are of an earlier table
+    computed: int = 0
+
+    @property
+    def rows_computed(self) -> int:
+        """The rows that this run computed."""
+        return 0 if self.reused else self.computed
+
+    @property
+    def computed_of(self) -> str | None:
+        """How many rows were computed, in words, where others are of an earlier table."""
+        if self.reused or self.computed == self.rows:
+            return None
+        return f"{self.computed:,} of {self.rows:,} rows computed, the others stored"
 
 
 def featurize(
@@ -57,12 +72,16 @@ def feature_set(
 ) -> FeatureSet:
     """The step `features` of a run."""
     used = used_sources(task.plan, snapshots)
-    inputs = {"plan": msgspec.to_builtins(task.plan), "snapshots": used, "as_of": as_of and as_of.isoformat()}
-    tables = context.project.tables()
+    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=as_of and as_of.isoformat())
+    recorded = msgspec.to_builtins(inputs)
+    key, tables = f"features/{digest(recorded)}", context.project.tables()
 
     def compute() -> dict[str, object]:
-        frames = scans(context.project, snapshots, used, as_of=as_of)
-        return {"table": msgspec.to_builtins(stored(context.project, f"features/{digest(inputs)}", task.plan, frames))}
+        made = extended(context.project, key, task.plan, snapshots, inputs)
+        if made is None:
+            table = stored(context.project, key, task.plan, scans(context.project, snapshots, used, as_of=as_of))
+            made = Extended(table, table.rows)
+        return {"table": msgspec.to_builtins(made.table), "computed": made.computed}
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
         table = _table(found)
@@ -71,6 +90,7 @@ def feature_set(
                 entity=task.entity,
                 table=table.key,
                 rows=table.rows,
+                rows_computed=_computed(found),
                 features=len(task.plan.names),
                 sources=used,
                 as_of=as_of,
@@ -80,7 +100,7 @@ def feature_set(
     def stands(found: dict[str, object]) -> bool:
         return tables.find(_table(found).key) is not None
 
-    outcome = context.step("features", inputs, compute, verify=stands, write=tell)
+    outcome = context.step(FEATURES, recorded, compute, verify=stands, write=tell)
     table = _table(outcome.result)
     return FeatureSet(
         run=context.run,
@@ -90,6 +110,7 @@ def feature_set(
         sources=used,
         as_of=as_of,
         reused=outcome.reused,
+        computed=_computed(outcome.result),
     )
 
 
@@ -112,6 +133,11 @@ def scans(
     deleted rows every version.
     """
     return {name: data.scan_versions(snapshots[name], project.tables(), as_of=as_of) for name in names}
+
+
+def _computed(result: Mapping[str, object]) -> int:
+    """The rows that were computed for a table; all where that was not recorded."""
+    return msgspec.convert(result.get("computed", _table(result).rows), int)
 
 
 def _table(result: Mapping[str, object]) -> TableRef:

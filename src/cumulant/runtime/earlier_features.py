@@ -1,0 +1,114 @@
+"""The feature table of an earlier state of the data, and what is computed where its rows are still there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cumulant import data, features
+from cumulant.core.errors import NotFoundError, StorageError
+from cumulant.core.ids import canonical
+from cumulant.core.memory import memory_limit
+from cumulant.core.refs import TableRef
+from cumulant.core.version import __version__
+from cumulant.runtime.records import STEP, read_step
+from cumulant.runtime.validate import load_snapshot
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.data import KeptRows, Snapshot
+    from cumulant.features import GrownSource
+    from cumulant.project import Project
+
+FEATURES = "features"
+#: so many earlier tables are tried, the newest first
+_TRIED = 3
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a feature table is made of, as the step records it."""
+
+    plan: object
+    snapshots: dict[str, str]
+    as_of: str | None
+
+
+class Extended(NamedTuple):
+    """A feature table that was made from an earlier one, and how many of its rows were computed."""
+
+    table: TableRef
+    computed: int
+
+
+class _Earlier(NamedTuple):
+    table: TableRef
+    snapshots: dict[str, str]
+
+
+def extended(
+    project: Project, key: str, plan: FeaturePlan, snapshots: Mapping[str, Snapshot], inputs: Inputs
+) -> Extended | None:
+    """The features of every entity row, as table `key`, of which an earlier table has those that nothing new changes.
+
+    None where no table of the same definitions is of snapshots whose rows all stand in the present ones, unchanged and
+    in their order, or where computing all rows is the better way.
+    """
+    for earlier in islice(_earlier_tables(project, inputs), _TRIED):
+        try:
+            found = _extended(project, key, plan, snapshots, inputs, earlier)
+        except (NotFoundError, StorageError):  # a part of it was removed or is damaged: all can be computed
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _earlier_tables(project: Project, inputs: Inputs) -> Iterator[_Earlier]:
+    """Tables with the same definitions that this version of Cumulant computed, the newest first."""
+    done = [read_step(row) for row in project.journal().rows(STEP)]
+    done = [step for step in done if step.name == FEATURES and step.result and step.code == __version__]
+    plan = canonical(inputs.plan)
+    for step in sorted(done, key=lambda step: step.started, reverse=True):
+        made, result = msgspec.convert(step.inputs, Inputs), step.result or {}
+        same = made.as_of == inputs.as_of and made.snapshots.keys() == inputs.snapshots.keys()
+        if same and canonical(made.plan) == plan:
+            ref = project.tables().find(msgspec.convert(result["table"], TableRef).key)
+            if ref is not None:
+                yield _Earlier(ref, made.snapshots)
+
+
+def _extended(
+    project: Project,
+    key: str,
+    plan: FeaturePlan,
+    snapshots: Mapping[str, Snapshot],
+    inputs: Inputs,
+    earlier: _Earlier,
+) -> Extended | None:
+    tables, kept = project.tables(), {}
+    for name, identity in earlier.snapshots.items():
+        found = data.kept_rows(load_snapshot(project, identity), snapshots[name], tables)
+        if found is None:
+            return None
+        kept[name] = found
+    as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
+    sources = {name: _grown(project, snapshots[name], kept[name], as_of) for name in kept}
+    memory = memory_limit(project.spec.resources.memory)
+    changed = features.changed_features(plan, sources, memory=memory)
+    if changed is None:
+        return None
+    rows = features.with_changes(tables.scan(earlier.table), kept[plan.entity], changed)
+    return Extended(tables.write(key, rows), changed.height)
+
+
+def _grown(project: Project, snapshot: Snapshot, kept: tuple[KeptRows, ...], as_of: datetime | None) -> GrownSource:
+    tables = project.tables()
+    return features.GrownSource(
+        every=data.scan(snapshot, tables, as_of=as_of).lazy(),
+        new=data.scan_added(snapshot, kept, tables, as_of=as_of),
+        added=data.added_count(snapshot, kept),
+    )
