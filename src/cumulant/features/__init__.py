@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.features.expressions import Expr
     from cumulant.features.frames import known_times
     from cumulant.features.functions import coalesce, col, concat, greatest, least, lit, when
-    from cumulant.features.incremental import GrownSource, changed_features, with_changes
+    from cumulant.features.incremental import GrownSource, changed_features, unchanged_rows, with_changes
     from cumulant.features.known import counts_itself, show_moment
     from cumulant.features.loading import Definition, Definitions, collect, load
     from cumulant.features.materialization import Materialized, materialize
@@ -38,7 +38,8 @@ _MODULES = {
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
     "compute_within": "partitions",
-    "GrownSource": "incremental", "changed_features": "incremental", "with_changes": "incremental",
+    "GrownSource": "incremental", "changed_features": "incremental",
+    "unchanged_rows": "incremental", "with_changes": "incremental",
     "concat": "functions", "counts_itself": "known",
     "evaluate": "polars", "expression": "polars", "greatest": "functions", "is_late": "known",
     "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
@@ -53,8 +54,8 @@ __all__ = [
     "StateFilled", "StateWriter", "StoredKey", "Vectors", "changed_features", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "compute_within", "concat", "counts_itself",
     "evaluate", "expression", "forget_key", "greatest", "is_late", "known_times", "least",
-    "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "stored_key", "when",
-    "with_changes",
+    "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "stored_key", "unchanged_rows",
+    "when", "with_changes",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ within the windows are read, so that each value is bit for bit what all rows wou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,8 @@ _MOST_PARTS = 64
 _MOST_SHARE = 0.5
 #: bytes of a key's column, and of what is beside them, while queries are looked for
 _CELL, _QUERY = 17, 120
+#: rows of a table that are held at a time
+_BLOCK = 131_072
 
 
 class GrownSource(NamedTuple):
@@ -67,19 +69,29 @@ def changed_features(plan: FeaturePlan, sources: Mapping[str, GrownSource], *, m
     return with_expressions(plan, {name: fields[name] for name in names}, rows.select(*names, ROW), measured)
 
 
-def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.DataFrame) -> pl.LazyFrame:
-    """A feature table in which the rows of an earlier one have their present positions, and the changed ones their
-    values.
-    """
-    moved = pl.col(ROW)
-    for one in kept:
-        if one.now != one.before:
-            inside = pl.col(ROW).is_between(one.before, one.before + one.rows - 1)
-            moved = pl.when(inside).then(pl.col(ROW) + (one.now - one.before)).otherwise(moved)
-    rows = stored.with_columns(moved.alias(ROW)).join(
-        changed.lazy().select(ROW), on=ROW, how="anti", maintain_order="left"
-    )
-    return rows.merge_sorted(changed.lazy(), key=ROW)
+def unchanged_rows(kept: Sequence[KeptRows], changed: pl.DataFrame) -> int:
+    """The position before which no row was changed, added or moved."""
+    first = kept[0].rows if kept and kept[0].before == kept[0].now == 0 else 0
+    return min([first, *changed[ROW].head(1)])
+
+
+def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Rows of an earlier feature table under their present positions, with the changed ones, block by block."""
+    rows = stored.select(pl.len()).collect().item()
+    for begin in range(0, rows, _BLOCK):
+        block = stored.slice(begin, _BLOCK).collect().with_columns(_moved(kept))
+        due = changed.filter(pl.col(ROW) <= block[ROW][-1])
+        changed = changed[due.height :]
+        yield pl.concat([block.join(due, on=ROW, how="anti"), due]).sort(ROW)
+    yield changed
+
+
+def _moved(kept: Sequence[KeptRows]) -> pl.Expr:
+    """The present position of a row of the earlier snapshot."""
+    befores = pl.Series([one.before for one in kept], dtype=pl.Int64)
+    shifts = pl.Series([one.now - one.before for one in kept], dtype=pl.Int64)
+    row = pl.col(ROW)
+    return row + row.map_batches(lambda at: shifts.gather(befores.search_sorted(at, side="right") - 1), pl.Int64)
 
 
 class _Run:

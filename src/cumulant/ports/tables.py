@@ -6,12 +6,19 @@ Rooms pass references and never paths, so that encryption, lifecycle tiers and r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cumulant.core.refs import TableRef
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+class Head(NamedTuple):
+    """The first `rows` rows of the table `key`."""
+
+    key: str
+    rows: int
 
 
 class TableStore(Protocol):
@@ -21,12 +28,16 @@ class TableStore(Protocol):
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
+        head: Head | None = None,
     ) -> TableRef:
         """Store a table under `key` (slashes allowed). It becomes visible whole or not at all.
 
-        A table that already stands under `key` is kept and its reference returned: keys are content names.
+        A table that already stands under `key` is kept and its reference returned: keys are content names. With `head`
+        its rows begin with those, which a store need not write again; a table in partitions has none.
 
         Raises:
+            DataError: frames have other columns or types than the first one, or the head.
+            NotFoundError: the table of the head, or a column of `partition_by`, is not there.
             StorageError: no space, or the place cannot be written.
         """
         ...

@@ -15,16 +15,20 @@ from cumulant.core.ids import canonical
 from cumulant.core.memory import memory_limit
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
+from cumulant.ports.tables import Head
 from cumulant.runtime.records import STEP, read_step
 from cumulant.runtime.validate import load_snapshot
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cumulant.core.plan import FeaturePlan
     from cumulant.data import KeptRows, Snapshot
     from cumulant.features import GrownSource
     from cumulant.project import Project
 
-FEATURES = "features"
+Kept = tuple["KeptRows", ...]
+FEATURES, ROW = "features", "__row"
 #: so many earlier tables are tried, the newest first
 _TRIED = 3
 
@@ -58,12 +62,14 @@ def extended(
     in their order, or where computing all rows is the better way.
     """
     for earlier in islice(_earlier_tables(project, inputs), _TRIED):
-        try:
-            found = _extended(project, key, plan, snapshots, inputs, earlier)
-        except (NotFoundError, StorageError):  # a part of it was removed or is damaged: all can be computed
+        kept = _kept(project, earlier, snapshots)
+        if kept is None:
             continue
-        if found is not None:
-            return found
+        as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
+        sources = {name: _grown(project, snapshots[name], kept[name], as_of) for name in kept}
+        changed = features.changed_features(plan, sources, memory=memory_limit(project.spec.resources.memory))
+        if changed is not None:
+            return Extended(_with_changes(project, key, earlier.table, kept[plan.entity], changed), changed.height)
     return None
 
 
@@ -81,34 +87,38 @@ def _earlier_tables(project: Project, inputs: Inputs) -> Iterator[_Earlier]:
                 yield _Earlier(ref, made.snapshots)
 
 
-def _extended(
-    project: Project,
-    key: str,
-    plan: FeaturePlan,
-    snapshots: Mapping[str, Snapshot],
-    inputs: Inputs,
-    earlier: _Earlier,
-) -> Extended | None:
-    tables, kept = project.tables(), {}
-    for name, identity in earlier.snapshots.items():
-        found = data.kept_rows(load_snapshot(project, identity), snapshots[name], tables)
-        if found is None:
-            return None
-        kept[name] = found
-    as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
-    sources = {name: _grown(project, snapshots[name], kept[name], as_of) for name in kept}
-    memory = memory_limit(project.spec.resources.memory)
-    changed = features.changed_features(plan, sources, memory=memory)
-    if changed is None:
+def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]) -> dict[str, Kept] | None:
+    """Where the rows of each source are now; None where one has others than added rows, or where a part of what is
+    earlier was removed or damaged, without which all rows can be computed.
+    """
+    tables, found = project.tables(), {}
+    try:
+        tables.scan(earlier.table)
+        for name, identity in earlier.snapshots.items():
+            kept = data.kept_rows(load_snapshot(project, identity), snapshots[name], tables)
+            if kept is None:
+                return None
+            found[name] = kept
+    except (NotFoundError, StorageError):
         return None
-    rows = features.with_changes(tables.scan(earlier.table), kept[plan.entity], changed)
-    return Extended(tables.write(key, rows), changed.height)
+    return found
 
 
-def _grown(project: Project, snapshot: Snapshot, kept: tuple[KeptRows, ...], as_of: datetime | None) -> GrownSource:
+def _grown(project: Project, snapshot: Snapshot, kept: Kept, as_of: datetime | None) -> GrownSource:
     tables = project.tables()
     return features.GrownSource(
-        every=data.scan(snapshot, tables, as_of=as_of).lazy(),
+        every=data.scan(snapshot, tables, as_of=as_of),
         new=data.scan_added(snapshot, kept, tables, as_of=as_of),
         added=data.added_count(snapshot, kept),
     )
+
+
+def _with_changes(project: Project, key: str, earlier: TableRef, kept: Kept, changed: pl.DataFrame) -> TableRef:
+    """The earlier table with the changed rows, as table `key`; the rows before the first change are its head."""
+    import polars as pl
+
+    tables, position = project.tables(), features.unchanged_rows(kept, changed)
+    rows = tables.scan(earlier)
+    before = rows.select((pl.col(ROW) < position).sum()).collect().item()
+    blocks = features.with_changes(rows.slice(before), kept, changed)
+    return tables.write(key, blocks, head=Head(earlier.key, before))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: the folder of the state where features that do not fit in memory are set aside
 SPILL = "spill"
+_FRAME_ROWS = 131_072
 
 
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +119,8 @@ def stored(project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, p
     """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`."""
     memory = memory_limit(project.spec.resources.memory)
     computed = features.compute_within(plan, frames, memory=memory, scratch=project.state / SPILL)
+    if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
+        computed = computed.iter_slices(_FRAME_ROWS)
     return project.tables().write(key, computed)
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError, not_found
 from cumulant.core.refs import TableRef
+from cumulant.ports.tables import Head
 
 
 class MemoryTables:
@@ -22,11 +23,15 @@ class MemoryTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
+        head: Head | None = None,
     ) -> TableRef:
         if not all(key.split("/")):
             raise UsageError(f'"{key}" cannot name a table', subject=key)
         if standing := self.find(key):
             return standing
+        if head is not None:
+            rows = self.scan(head.key).head(head.rows).collect()
+            frames = [rows, *_parts(frames)]
         frame = _whole(key, frames)
         for column in partition_by:
             if column not in frame.columns:
@@ -53,11 +58,13 @@ class MemoryTables:
 
 
 def _whole(key: str, frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
-    if isinstance(frames, pl.DataFrame):
-        return frames
-    if isinstance(frames, pl.LazyFrame):
-        return frames.collect()
-    parts = list(frames)
+    parts = _parts(frames)
     if any(part.schema != parts[0].schema for part in parts):
         raise DataError(f"the parts of table {key} do not have the same columns and types", subject=key)
     return pl.concat(parts) if parts else pl.DataFrame()
+
+
+def _parts(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
+    if isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
+        return [frames.lazy().collect()]
+    return list(frames)

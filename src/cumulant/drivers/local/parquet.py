@@ -16,24 +16,34 @@ from cumulant.drivers.local.folders import storage_error
 from cumulant.drivers.local.manifest import Manifest, Part
 
 _ROW_GROUP = 131_072
-# Frames that come one by one are put together to files of about this many rows, or bytes in memory.
-_FILE_ROWS, _FILE_BYTES = 1_048_576, 256 << 20
+# Frames that come one by one are put together to files of about this many rows, or bytes in memory. A file is what
+# tables with a common head share.
+FILE_ROWS, _FILE_BYTES = 262_144, 256 << 20
 _POSITION = "__position"
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 
 
-def write(key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...]) -> Manifest:
-    """Write the files of table `key` into an empty folder, and describe them."""
+def write(key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...], first: int = 0) -> Manifest:
+    """Write the files of table `key` into a folder that holds the `first` of them, or none, and describe all."""
     if partition_by:
         _write_partitions(folder, _lazy(key, frames), partition_by)
     elif isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
-        _sink(frames.lazy(), folder / _part(0))
+        _sink(frames.lazy(), folder / part_name(first))
     else:
-        for number, frame in enumerate(_gather(key, frames)):
-            frame.write_parquet(folder / _part(number), row_group_size=_ROW_GROUP)
+        for number, frame in enumerate(_gather(key, frames), first):
+            frame.write_parquet(folder / part_name(number), row_group_size=_ROW_GROUP)
     return _describe(key, folder, partition_by)
+
+
+def following(head: pl.LazyFrame, frames: Frames) -> Frames:
+    """The frames after the rows of a head, which is not held in memory."""
+    if isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
+        frames = [frames.lazy().collect()]
+    rows = head.select(pl.len()).collect().item()
+    begins = range(0, max(rows, 1), _ROW_GROUP)
+    return itertools.chain((head.slice(begin, _ROW_GROUP).collect() for begin in begins), frames)
 
 
 def scan(paths: Sequence[Path], manifest: Manifest) -> pl.LazyFrame:
@@ -44,7 +54,7 @@ def scan(paths: Sequence[Path], manifest: Manifest) -> pl.LazyFrame:
     return frame.drop(_POSITION) if manifest.positioned else frame
 
 
-def _part(number: int) -> str:
+def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
@@ -85,7 +95,7 @@ def _gather(key: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     for pair in _with_first(frames):
         held.append(_same_columns(key, *pair))
         rows, taken = rows + held[-1].height, taken + int(held[-1].estimated_size())
-        if rows >= _FILE_ROWS or taken >= _FILE_BYTES:
+        if rows >= FILE_ROWS or taken >= _FILE_BYTES:
             yield pl.concat(held)
             held, rows, taken, written = [], 0, 0, True
     if rows or not written:
@@ -102,7 +112,7 @@ def _write_partitions(folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...
     target = pl.PartitionBy(folder, key=list(columns), include_key=True)
     numbered.sink_parquet(target, compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True, mkdir=True)
     if not any(folder.iterdir()):
-        _sink(numbered, folder / _part(0))
+        _sink(numbered, folder / part_name(0))
 
 
 def _describe(key: str, folder: Path, partition_by: tuple[str, ...]) -> Manifest:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import StorageError, not_found
+from cumulant.core.errors import StorageError, UsageError, not_found
 from cumulant.core.refs import TableRef
-from cumulant.drivers.local.folders import Shelf
+from cumulant.drivers.local.folders import Shelf, link
 from cumulant.drivers.local.location import locate
-from cumulant.drivers.local.manifest import Manifest
+from cumulant.drivers.local.manifest import Manifest, Part
+from cumulant.ports.tables import Head
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,13 +38,22 @@ class FileTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
+        head: Head | None = None,
     ) -> TableRef:
         if standing := self.find(key):
             return standing
+        if head is not None and partition_by:
+            raise UsageError(f"table {key} cannot be in partitions and have a head", subject=key)
         from cumulant.drivers.local import parquet  # with Polars, which whoever lists or deletes tables has no use for
 
         with self._shelf.writing(key) as folder, parquet.storage_errors(key, folder):
-            manifest = parquet.write(key, folder, frames, tuple(partition_by))
+            shared: list[Part] = []
+            if head is not None:
+                rows = self.scan(head.key)
+                shared = self._shared(head, folder)
+                done = sum(part.rows for part in shared)
+                frames = parquet.following(rows.slice(done, head.rows - done), frames)
+            manifest = parquet.write(key, folder, frames, tuple(partition_by), len(shared))
             (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         # Another writer may have been first.
         return self.find(key) or TableRef(key, manifest.rows, manifest.bytes)
@@ -73,6 +85,24 @@ class FileTables:
 
     def delete(self, key: str) -> None:
         self._shelf.delete(key)
+
+    def _shared(self, head: Head, folder: Path) -> list[Part]:
+        """The files of the head that need not be written again, as links in a folder.
+
+        A last one that is small is written again with what follows, so that small files do not become many.
+        """
+        from cumulant.drivers.local import parquet
+
+        manifest = self._manifest(head.key)
+        if manifest is None or manifest.positioned:
+            return []
+        ends = accumulate(part.rows for part in manifest.parts)
+        shared = [part for part, end in zip(manifest.parts, ends, strict=True) if end <= head.rows]
+        if shared and shared[-1].rows < parquet.FILE_ROWS:
+            shared.pop()
+        for number, part in enumerate(shared):
+            link(self._shelf.folder(head.key) / part.path, folder / parquet.part_name(number))
+        return shared
 
     def _manifest(self, key: str) -> Manifest | None:
         found = self._shelf.manifest(key)

@@ -14,12 +14,12 @@ from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
 from cumulant.drivers.objectstore.embedded import embedded
 from cumulant.drivers.objectstore.publishing import Published, Publisher
 from cumulant.ports.secrets import Secrets
-from cumulant.ports.tables import TableStore
+from cumulant.ports.tables import Head, TableStore
 
 if TYPE_CHECKING:
     import polars as pl
 
-_NAME = "table"
+_NAME, _HEAD = "table", "head"
 
 
 class BucketTables:
@@ -41,12 +41,17 @@ class BucketTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
+        head: Head | None = None,
     ) -> TableRef:
         if standing := self._publisher.find(key):
             return _reference(standing)
         with self._publisher.staging() as folder:
             store: TableStore = embedded("tables", folder)
-            written = store.write(_NAME, frames, partition_by=partition_by)
+            if head is not None:  # the published files of a table are its own, so that all rows are uploaded
+                store.write(_HEAD, self.scan(head.key).head(head.rows))
+                head = Head(_HEAD, head.rows)
+            written = store.write(_NAME, frames, partition_by=partition_by, head=head)
+            store.delete(_HEAD)
             return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
-from cumulant.ports.tables import TableStore
+from cumulant.ports.tables import Head, TableStore
 from cumulant.testing.conformance.gaps import Suite
 
 
@@ -94,6 +94,31 @@ class TablesConformance(Suite):
     def test_no_frames(self, tables: TableStore) -> None:
         assert tables.write("none", iter(())).rows == 0
         assert tables.scan("none").collect().shape == (0, 0)
+
+    @pytest.mark.parametrize("rows", [0, 1, 999, 1000])
+    def test_a_table_begins_with_the_rows_of_another(self, tables: TableStore, rows: int) -> None:
+        whole, after = shuffled(), shuffled(70)[30:]
+        tables.write("head", (whole[start : start + 10] for start in range(0, 1000, 10)))
+        expected = pl.concat([whole[:rows], after])
+        for key, frames in (("frame", after), ("lazy", after.lazy()), ("parts", iter([after[:15], after[15:]]))):
+            reference = tables.write(key, frames, head=Head("head", rows))
+            assert reference.rows == rows + 40
+            assert_frame_equal(tables.scan(reference).collect(), expected)
+        tables.write("none", iter(()), head=Head("head", rows))
+        assert_frame_equal(tables.scan("none").collect(), whole[:rows])
+        tables.delete("head")
+        tables.write("again", after, head=Head("frame", rows + 40))
+        tables.delete("frame")
+        assert_frame_equal(tables.scan("again").collect(), pl.concat([expected, after]))
+        assert sorted(tables.keys()) == ["again", "lazy", "none", "parts"]
+
+    def test_a_head_that_does_not_fit(self, tables: TableStore) -> None:
+        tables.write("head", shuffled(10))
+        with pytest.raises(DataError):
+            tables.write("a", pl.DataFrame({"n": ["x"]}), head=Head("head", 10))
+        with pytest.raises(NotFoundError):
+            tables.write("a", shuffled(10), head=Head("nope", 10))
+        assert tables.keys() == ["head"]
 
     def test_a_standing_table_is_kept(self, tables: TableStore) -> None:
         first = tables.write("a", shuffled(10))
