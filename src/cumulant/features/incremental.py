@@ -209,12 +209,11 @@ class _Run:
         """
         predict_at, source = self._plan.predict_at, self._plan.sources[group.source]
         assert predict_at is not None
-        columns = [*sorted(event_columns(group, source)), ROW]
+        columns = sorted(event_columns(group, source))
         moment = pl.col(predict_at.column).cast(pl.Int64) + predict_at.offset_us
-        bounds = queries.lazy().select(*names, moment.alias(_MOMENT)).drop_nulls().group_by(names).agg(
-            pl.min(_MOMENT).alias(_FIRST), pl.max(_MOMENT).alias(_LAST)
-        )  # fmt: skip
-        every = reading(group.source, source.fields, self._sources[group.source].every).select(columns)
+        moments = queries.select(*names, moment.alias(_MOMENT)).drop_nulls()
+        ends = moments.group_by(names).agg(pl.min(_MOMENT).alias(_FIRST), pl.max(_MOMENT).alias(_LAST))
+        every, bounds = self._every(group, ends).select(columns), ends.lazy()
         every = every.with_columns(*_keys(group, self._plan), entry_time(source, group.entry).alias(_ENTRY))
         if _takes_whole_key(group):
             return every.join(bounds, on=names, how="semi", maintain_order="left").select(columns)
@@ -226,6 +225,16 @@ class _Run:
             first = pl.coalesce(_OLDER, first)
         events = every.join(bounds, on=names, how="inner", maintain_order="left")
         return events.filter(pl.col(_ENTRY).is_between(first, pl.col(_LAST))).select(columns)
+
+    def _every(self, group: Group, ends: pl.DataFrame) -> pl.LazyFrame:
+        """The rows of a group's source; those before all windows are left out where their event time tells."""
+        source = self._plan.sources[group.source]
+        rows = reading(group.source, source.fields, self._sources[group.source].every)
+        if _takes_whole_key(group) or group.unlimited or group.entry.columns or not ends.height:
+            return rows
+        assert source.event_time is not None
+        first = ends[_FIRST].min() - group.span_us - group.entry.delay_us  # type: ignore[operator]
+        return rows.filter(pl.col(source.event_time) > pl.lit(first).cast(pl.Datetime("us", "UTC")))
 
 
 def _takes_whole_key(group: Group) -> bool:
