@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import groupby
+from typing import Any
 
 import oracle_worlds
 import polars as pl
@@ -20,6 +21,7 @@ from cumulant.features.frames import ROW
 from cumulant.features.incremental import GrownSource, changed_features, unchanged_rows, with_changes
 
 MUCH = 1 << 40
+AMOUNTS = [random.Random(place).random() for place in range(100)]
 BATCH = "__batch"
 
 
@@ -89,16 +91,31 @@ def test_grown_worlds_of_eras_and_zones(seed: int) -> None:
     assert len(list(steps(world.plans[seed % 2], sources, 2))) == 2
 
 
+def test_a_deviation_is_that_of_the_whole_history_of_its_key() -> None:
+    """An event before all windows changes their last bits, for it is the one around which squares are summed."""
+    many = [("a", place * HOUR / 6, 0) for place in range(60)]
+    plan = made_plan({"std": source("tx").by("card").std("amount", window="1h")})
+    frame = payments(("a", -100 * HOUR, 1), *many).with_columns(amount=pl.Series([9876.54, *AMOUNTS[:60]]))
+    sources = {"tx": frame, "other": payments()}
+    before = compute(plan, {name: at_step(one, 0).drop(BATCH) for name, one in sources.items()})
+    after = compute(plan, {name: at_step(one, 1).drop(BATCH) for name, one in sources.items()})
+    assert before.drop(ROW).rows() != after[1:].drop(ROW).rows()
+    assert list(steps(plan, sources, 1)) == [61]
+
+
 def plain_plan() -> FeaturePlan:
     """Windows and lookups of which none needs the whole history of a key."""
-    fields = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
-    sources = {name: Source(name, ("id",), "at", fields) for name in ("tx", "other")}
     card = source("tx").by("card")
-    defined = {
+    return made_plan({
         "n": card.count(window=["1h", "1d"]),
         "mean": card.mean("amount", window="1d"),
         "ever": source("other").as_of("card").columns("amount"),
-    }
+    })  # fmt: skip
+
+
+def made_plan(defined: dict[str, Any]) -> FeaturePlan:
+    fields = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
+    sources = {name: Source(name, ("id",), "at", fields) for name in ("tx", "other")}
     return compile_plan(collect(defined), sources, entity="tx", predict_at=None)
 
 
