@@ -72,7 +72,8 @@ def changed_features(plan: FeaturePlan, sources: Mapping[str, GrownSource], *, m
 def unchanged_rows(kept: Sequence[KeptRows], changed: pl.DataFrame) -> int:
     """The position before which no row was changed, added or moved."""
     first = kept[0].rows if kept and kept[0].before == kept[0].now == 0 else 0
-    return min([first, *changed[ROW].head(1)])
+    position: int = min([first, *changed[ROW].head(1)])
+    return position
 
 
 def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -73,7 +73,8 @@ def feature_set(
 ) -> FeatureSet:
     """The step `features` of a run."""
     used = used_sources(task.plan, snapshots)
-    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=as_of and as_of.isoformat())
+    moment = None if as_of is None else as_of.isoformat()
+    inputs = Inputs(plan=msgspec.to_builtins(task.plan), snapshots=used, as_of=moment)
     recorded = msgspec.to_builtins(inputs)
     key, tables = f"features/{digest(recorded)}", context.project.tables()
 

@@ -32,7 +32,7 @@ data:
     event_time: {column: at, zone: Europe/Paris}
     known_time: {done: [result], 2h: [label]}
   rates: {path: rates/*.csv, key: [card, since], event_time: {column: since, zone: UTC}}
-training: {target: label, predict_at: at}
+training: {target: label, predict_at: at, trainers: [naive]}
 """
 FEATURES = """from cumulant.features import col, source
 tx, rates = source("tx"), source("rates")
@@ -232,3 +232,6 @@ def test_the_commands_say_how_many_rows_were_computed(
     assert " of 839 rows computed, the others stored" in said
     assert command([*call, "--json"]) == 0
     assert '"rows_computed": 0' in capfd.readouterr().out
+    deliver(project.root, DAYS + 1)
+    command(["train", "--trials", "1", "--project", str(project.root)])
+    assert " of 879 rows computed, the others stored" in capfd.readouterr().out
