@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-Ints = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ints = npt.NDArray[np.int64]
+
 LOCAL, UTC_MICROS = pl.Datetime("us"), pl.Datetime("us", "UTC")
 #: 2100 in microseconds since 1970 UTC
 _FAR = 4_102_444_800_000_000
@@ -48,6 +50,8 @@ def _utc(series: pl.Series, zone: str) -> pl.Series:
     far = (series.to_physical() >= _FAR).fill_null(value=False)
     if not far.any():
         return found
+    import numpy as np  # for times after 2099 alone: commands that show stored rows do without it
+
     local = series.filter(far).to_physical().to_numpy()
     moments, exists = np.zeros_like(local), np.zeros(len(local), dtype=np.bool_)
     for offset in sorted({int(offset) for rule in _rules(zone) for offset in rule.offsets}, reverse=True):
@@ -76,6 +80,8 @@ class _Rule(NamedTuple):
 
 def _offsets(moments: Ints, zone: str) -> Ints:
     """What the zone's clocks are ahead of UTC at each moment, in microseconds."""
+    import numpy as np
+
     years = moments.astype("datetime64[us]").astype("datetime64[Y]")
     days = years.astype("datetime64[D]").astype(np.int64)
     lengths = (years + 1).astype("datetime64[D]").astype(np.int64) - days
@@ -99,6 +105,8 @@ def _rules(zone: str) -> tuple[_Rule, ...]:
 
 
 def _rule(zone: ZoneInfo, year: int) -> _Rule:
+    import numpy as np
+
     begin = datetime(year, 1, 1, tzinfo=UTC)
 
     def offset(second: int) -> int:

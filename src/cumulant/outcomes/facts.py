@@ -57,24 +57,29 @@ def shown(
         StorageError: a file cannot be read.
     """
     shown = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
-    rows = scanning.facts(folder, shown)
+    rows = scanning.facts(folder, shown, named=True)
     return [] if rows is None else [_shown(row) for row in rows.to_dicts()]
 
 
 def _newest(
     said: pl.LazyFrame, *, now: datetime, state: str | None, request: str | None, limit: int | None, named: Named | None
 ) -> pl.LazyFrame:
-    """The rows to show. What tells which are the newest is read first, the rest of these rows only."""
+    """The rows to show. What tells which are the newest is read first, the rest from the files that hold these."""
     if request is not None:  # what has a reference in common has the id in common
         said = said.filter(pl.col("id") == request).collect().lazy()
     rows = said
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
     if limit is not None:
-        order = rows.select(_ORDER) if state is None else _stated(rows.select(_STATED), said, now, named)
-        last = order.filter(wanted).sort(_ORDER, descending=[True, False]).head(limit).tail(1).collect()
-        if not last.height:
+        order = (
+            rows.select(*_ORDER, scanning.FILE)
+            if state is None
+            else _stated(rows.select(*_STATED, scanning.FILE), said, now, named)
+        )
+        newest = order.filter(wanted).sort(_ORDER, descending=[True, False]).head(limit).collect()
+        if not newest.height:
             return rows.head(0)
-        received, line = last.select(_ORDER).row(0)
+        received, line = newest.select(_ORDER).row(-1)
+        rows = scanning.within(newest)
         newer = pl.col("received") > received
         rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
     ordered = _stated(rows, said, now, named).filter(wanted).sort(_ORDER, descending=[True, False])
@@ -114,11 +119,13 @@ def _state(now: datetime, contradicted: pl.DataFrame) -> pl.Expr:
 def _contradicted(said: pl.LazyFrame, refs: pl.Series, now: datetime) -> pl.DataFrame:
     """Of what is known by `now` of these references, the moments at which two things were said."""
     due = pl.col("ref").is_in(refs.implode()) & (pl.col("problem") == "") & (pl.col("known_time") <= now)
-    answers = said.filter(due).group_by("ref", "model", "known_time").agg(pl.col("label").n_unique())
-    return answers.filter(pl.col("label") > 1).drop("label").collect()
+    named = ["ref", "model", "known_time"]
+    # Read first and grouped then: a lazy group takes half as long again.
+    answers = said.filter(due).select(*named, "label").collect().group_by(named).agg(pl.col("label").n_unique())
+    return answers.filter(pl.col("label") > 1).drop("label")
 
 
 def _shown(row: dict[str, Any]) -> Shown:
-    del row["ref"], row["value"]
+    del row["ref"], row["value"], row[scanning.FILE]
     key = None if row["key"] is None else msgspec.json.decode(row["key"])
     return Shown(**{**row, "key": key, "label": msgspec.json.decode(row["label"])})

@@ -18,15 +18,18 @@ from cumulant.serving import log
 #: bytes of the log's files that are read at once; a day is read whole
 _AT_ONCE = 16 << 20
 #: the column that names the file of a row
-_FILE = "file"
+FILE = "file"
 Item = TypeVar("Item")
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 #: of the files of a call
 _Scan = Callable[[list[Path]], pl.LazyFrame]
 
 
-def facts(folder: Path, query: Query, batches: Sequence[str] | None = None) -> pl.DataFrame | None:
-    """What `query` selects of the labels that were ingested, or of these batches; None where there are none.
+def facts(
+    folder: Path, query: Query, batches: Sequence[str] | None = None, *, named: bool = False
+) -> pl.DataFrame | None:
+    """What `query` selects of the labels that were ingested, or of these batches; None where there are none. With
+    `named`, each row has its file in the column `FILE`, for `within`.
 
     Raises:
         StorageError: a file cannot be read.
@@ -39,7 +42,13 @@ def facts(folder: Path, query: Query, batches: Sequence[str] | None = None) -> p
             raise FileNotFoundError  # a batch was merged since it was listed
         return [path for of_batch in files for path in of_batch]
 
-    return _collected(folder, paths, lambda files: query(pl.scan_parquet(files, glob=False)))
+    column = FILE if named else None
+    return _collected(folder, paths, lambda files: query(pl.scan_parquet(files, glob=False, include_file_paths=column)))
+
+
+def within(rows: pl.DataFrame) -> pl.LazyFrame:
+    """All labels in the files of these `rows`, which a query of `facts` has read with their `FILE`."""
+    return pl.scan_parquet(rows[FILE].unique(maintain_order=True).to_list(), glob=False, include_file_paths=FILE)
 
 
 def predictions(
@@ -70,12 +79,12 @@ def files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path
     found: set[Path] = set()
     for some in _read_at_once((path, path.stat().st_size) for path in files):
         try:
-            rows = _logged(some, _FILE).filter(wanted).select(pl.col(_FILE).unique()).collect()
+            rows = _logged(some, FILE).filter(wanted).select(pl.col(FILE).unique()).collect()
         except FileNotFoundError:
             raise
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _damaged(folder, some, _logged, error) from error
-        found.update(map(Path, rows[_FILE].to_list()))
+        found.update(map(Path, rows[FILE].to_list()))
     return found
 
 

@@ -19,6 +19,7 @@ from cumulant.review import Desk
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.models import FETCHED, copy_name
 from cumulant.runtime.records import STEP, StepRecord, read_step
+from cumulant.runtime.review.reference_key import key_of
 from cumulant.runtime.serve import ONLINE_STATE, SERVING, USES, state_table
 from cumulant.runtime.services import living
 from cumulant.runtime.stack.versions import needed
@@ -81,9 +82,6 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
 
     Of the first only the last one that was made is looked at; of the second also those of cases that wait.
     """
-    # It imports engines that only a project with such objects needs.
-    from cumulant.runtime.review.reference import key_of
-
     objects = project.objects()
     made = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == "monitoring reference"]
     needed = {str(_inputs(max(made, key=lambda step: step.started)).get("key"))} if made else set[str]()

@@ -23,12 +23,10 @@ READS = {
     **dict.fromkeys(
         ("doctor", "ps", "runs list", "runs show latest", "events list", "events verify", "models list",
          "models show shop", "models compare shop/1 shop/1", "lineage shop", "alerts list", "alerts show NONE",
-         "review list"),
+         "review list", "data clean"),
         TABLES | {"numpy"},
     ),
-    **dict.fromkeys(
-        ("release history", "release status", "release why", "report --out page.html", "data clean"), TABLES
-    ),
+    **dict.fromkeys(("release history", "release status", "release why", "report --out page.html"), TABLES),
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
     "features show": ENGINES | {"numpy", "pyarrow", "scipy"},
@@ -36,10 +34,9 @@ READS = {
     **dict.fromkeys(
         ("predictions list", "predictions show NONE", "predictions gaps"), TABLES - {"pyarrow"} | {"pyarrow.compute"},
     ),
-    **dict.fromkeys(
-        ("release plan --requests 200/s", "plan", "data show bought", "data quarantine bought"),
-        ENGINES,
-    ),
+    **dict.fromkeys(("release plan --requests 200/s", "plan"), ENGINES),
+    # the one source of the project
+    **dict.fromkeys(("data show", "data quarantine"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # rows, or traffic, that were checked before are not looked at again
     "plan --json": ENGINES | {"numpy", "pyarrow", "scipy"},
     "release plan --requests 200/s --json": ENGINES | {"polars", "scipy"},

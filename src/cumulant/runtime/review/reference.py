@@ -13,12 +13,12 @@ import numpy as np
 
 from cumulant import data, packaging, statistics
 from cumulant.core.errors import CumulantError, DataError, MissingPartError
-from cumulant.core.ids import digest
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.review import Reference
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.models import servable_folder
+from cumulant.runtime.review.reference_key import inputs_of, key_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,15 +80,6 @@ def found_reference(project: Project, version: ModelVersion) -> Reference | None
     return _read(project.objects().path(key), described) if project.objects().find(key) is not None else None
 
 
-def _inputs(record: ModelRecord) -> dict[str, object]:
-    return {"servable": record.servable.key, "work": record.work, "format": 2}
-
-
-def key_of(record: ModelRecord) -> str:
-    """Where among the objects the reference of that version is."""
-    return f"review/{digest(_inputs(record))}"
-
-
 def _made(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
     from cumulant.runtime.lineage import work_again
 
@@ -105,7 +96,10 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
         return {"key": key}
 
     context.step(
-        "review reference", {**_inputs(record), "by": __version__}, make, verify=lambda _: objects.find(key) is not None
+        "review reference",
+        {**inputs_of(record), "by": __version__},
+        make,
+        verify=lambda _: objects.find(key) is not None,
     )
     return objects.path(key)
 
