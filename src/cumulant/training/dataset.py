@@ -109,7 +109,7 @@ class TrainingSet:
         return replace(
             replace(self, sampling_weight=stands).take(kept),
             traffic=traffic,
-            notes=(*self.notes, f"a random {share:.0%} of the rows"),
+            notes=(*self.notes, f"a random {share:.0%} of the rows: learned from {kept.sum():,} of {len(self):,}"),
         )
 
     def _with_others(self, places: NDArray[np.int64], stands: Floats) -> Traffic:

@@ -75,7 +75,7 @@ def test_a_sample_keeps_the_shares_of_classes(table, rows_of):
     assert part.rate == pytest.approx(rows.rate, abs=0.01)
     assert (np.diff(part.rows) > 0).all()
     assert part.rows.tolist() == rows.sample(0.1, seed=3).rows.tolist()
-    assert "10%" in part.notes[-1]
+    assert part.notes[-1] == f"a random 10% of the rows: learned from {len(part):,} of {len(rows):,}"
 
 
 def leaking(name, values, target, **options):
