@@ -11,6 +11,8 @@ from cumulant.statistics.rows import Codes, Flags, Floats, Rows
 
 #: above this many table cells per row, going through the rows is cheaper
 _DENSE_CELLS_PER_ROW = 6
+#: cells of each product of resamples and levels that are in memory at once
+_MOST_CELLS = 1 << 20
 
 
 def average_precision(truth: Floats, score: Floats) -> float:
@@ -67,8 +69,9 @@ class Ranking:
     def _weighted(self, weights: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
         """For each resample the counts of every level: positives, tied negatives, negatives above."""
         if self._tables is not None:
-            positives, ties, aboves = (weights @ table.T for table in self._tables)
-            yield from zip(positives, ties, aboves, strict=True)
+            for part in _parts(weights, self._levels):
+                positives, ties, aboves = (part @ table.T for table in self._tables)
+                yield from zip(positives, ties, aboves, strict=True)
             return
         for row in weights:
             weight = row[self._code]
@@ -80,6 +83,15 @@ class Ranking:
     def _summed(self, values: Floats) -> Floats:
         """[rows] summed over each level."""
         return np.asarray(np.bincount(self._level, values, self._levels + 1)[:-1], dtype=np.float64)
+
+
+def _parts(weights: Floats, levels: int) -> Iterator[Floats]:
+    """`weights` some resamples at a time, so that the products with the tables take the same memory of any number of
+    rows. Counts times whole numbers are exact in any order; a sum with other weights might depend on the size of parts.
+    """
+    size = max(1, _MOST_CELLS // max(levels, 1)) if bool((weights == np.floor(weights)).all()) else max(len(weights), 1)
+    for start in range(0, len(weights), size):
+        yield weights[start : start + size]
 
 
 def _levels(score: Floats, positive: Flags) -> tuple[Codes, Flags, int]:

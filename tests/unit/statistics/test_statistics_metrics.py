@@ -1,6 +1,7 @@
 """Every metric against scikit-learn, ties included, and a weighting against rows really repeated."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -160,3 +161,42 @@ def test_undefined_values_are_nan_and_unknown_names_are_refused():
             metric(name)
     assert [found.name for found in metrics_for("regression")] == ["mae", "rmse", "r2", "pinball"]
     assert "cost" not in {found.name for found in metrics_for("binary")}
+
+
+def drawn(rows, clusters, resamples):
+    draw = np.random.default_rng(rows)
+    held = Rows(
+        truth=(draw.random(rows) < 0.3).astype(np.float64),
+        prediction=np.round(draw.random(rows), 4),
+        cluster=np.sort(draw.integers(0, clusters, rows)),
+    )
+    return ranking_module.Ranking(held), draw.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+
+
+@pytest.mark.parametrize("cells", [1, 1000, 7919, 50_000])
+def test_resamples_in_parts_are_the_same_to_the_last_bit(monkeypatch, cells):
+    for rows in (37, 2000, 20_011):
+        ranking, weights = drawn(rows, 12, 97)
+        monkeypatch.setattr(ranking_module, "_MOST_CELLS", 1 << 40)
+        whole = ranking.average_precision(weights.astype(float)), ranking.roc_auc(weights.astype(float))
+        monkeypatch.setattr(ranking_module, "_MOST_CELLS", cells)
+        parts = ranking.average_precision(weights.astype(float)), ranking.roc_auc(weights.astype(float))
+        assert all(one.tobytes() == other.tobytes() for one, other in zip(whole, parts, strict=True))
+
+
+def test_weights_that_are_not_whole_are_not_taken_apart(monkeypatch):
+    """Their sums depend on the order of summation, which is that of the library for matrices of this size."""
+    ranking, weights = drawn(2000, 12, 40)
+    whole = ranking.average_precision(weights + 0.1)
+    monkeypatch.setattr(ranking_module, "_MOST_CELLS", 1)
+    assert ranking.average_precision(weights + 0.1).tobytes() == whole.tobytes()
+
+
+def test_memory_of_resamples_does_not_grow_with_their_number():
+    """1,000 resamples of 10,000 levels would take 240 MB at once."""
+    ranking, weights = drawn(60_000, 12, 1000)
+    tracemalloc.start()
+    ranking.average_precision(weights.astype(float))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 << 20, peak
