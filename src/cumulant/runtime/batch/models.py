@@ -97,12 +97,13 @@ def registered(
     uri: str,
     *,
     principal: Principal,
-    keep: Sequence[str],
+    keep: Sequence[str] | None,
     as_of: datetime | None,
     progress: Progress,
     reasons: int | None = None,
 ) -> Iterator[Model]:
     """A version of the project's registry, within a run of the flow `predict`; `reasons`: how many each answer gets.
+    `keep`: columns of the rows that go before the answers, beside the key; None: not even the key.
 
     Raises:
         NotFoundError: no such model.
@@ -113,7 +114,7 @@ def registered(
         folder = servable_folder(project, project.registry().resolve(uri))
         described = packaging.load_description(folder)
         if isinstance(described, GraphServable):
-            yield _graph(folder, described, keep, reasons)
+            yield _graph(folder, described, keep or [], reasons)
         else:
             declared = project.spec.data.get(described.plan.entity) or data.SourceSpec()
             refuse = project.spec.serving.invalid == "refuse"
@@ -152,7 +153,7 @@ def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
 def _rows(
     folder: Path,
     declared: SourceSpec,
-    keep: Sequence[str],
+    keep: Sequence[str] | None,
     history: _History,
     reasons: int | None = None,
     *,
@@ -162,7 +163,7 @@ def _rows(
     explained = _explained(scorer, reasons)
     plan = scorer.servable.plan
     identity = {
-        **_identity(scorer.servable, keep),
+        **_identity(scorer.servable, keep or []),
         "snapshots": history.used,
         "as_of": history.as_of and history.as_of.isoformat(),
         "declared": msgspec.to_builtins(declared),

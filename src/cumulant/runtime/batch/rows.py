@@ -41,7 +41,8 @@ class _Scored(NamedTuple):
 class RowWork:
     """A servable with a feature plan. `compute` gives the features of rows that have the request fields.
 
-    With `refuse_invalid`, rows that break the data contract refuse the file, else they are counted.
+    `keep`: columns that go before the answers, beside the key; None: not even the key. With `refuse_invalid`, rows
+    that break the data contract refuse the file, else they are counted.
     """
 
     def __init__(
@@ -49,24 +50,25 @@ class RowWork:
         scorer: Scorer,
         declared: SourceSpec,
         compute: Compute,
-        keep: Sequence[str],
+        keep: Sequence[str] | None,
         explained: Explained | None = None,
         *,
         refuse_invalid: bool = False,
     ) -> None:
         self._explained = explained
         self._checks = ColumnChecks(scorer.servable, refuse=refuse_invalid)
-        self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
+        self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep or []
+        self._keyed = keep is not None
         plan = scorer.servable.plan
         self._plan = plan
         self._asked = {field.name for field in plan.request}
         self._required = [plan.predict_at.column] if plan.predict_at else []
-        self.kept: Sequence[str] = list(keep)
+        self.kept: Sequence[str] = list(self._keep)
 
     def columns(self, head: pl.DataFrame) -> list[str]:
         self._fields(head.clear())
         refuse_lacking(self._keep, head.columns, hint="it is asked to be kept")
-        self.kept = list(dict.fromkeys([*self._key(head), *self._keep]))
+        self.kept = list(dict.fromkeys([*(self._key(head) if self._keyed else ()), *self._keep]))
         fields = [field.name for field in self._plan.request if field.name in head.columns]
         return list(dict.fromkeys([*self.kept, *fields])) or head.columns[:1]
 
