@@ -16,7 +16,7 @@ from cumulant.runtime.constant_fallback import check_constant
 from cumulant.runtime.explained import check_codes, check_when
 from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
-from cumulant.runtime.rows import check_columns, computed_names, cost_columns
+from cumulant.runtime.rows import check_training_columns, computed_names
 from cumulant.runtime.task import refuse_no_features
 from cumulant.training.spec import WITHOUT_PART
 
@@ -77,10 +77,7 @@ def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
     refuse_no_features(plan)
     check_codes(spec.serving.reasons, plan)
     check_slices(spec.monitoring.review, plan)
-    check_columns(spec.evaluation.slices, known, "evaluation.slices")
-    check_columns(cost_columns(project.training()), known, "training.cost")
-    if spec.evaluation.clusters not in ("auto", "day", "row"):
-        check_columns([spec.evaluation.clusters], known, "evaluation.clusters")
+    check_training_columns(known, project.training(), spec.evaluation)
     brought = [*(field.name for field in plan.request), *(name for name in columns if name not in labels)]
     _check_key(spec.release.key, list(dict.fromkeys(brought)))
 

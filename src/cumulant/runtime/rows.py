@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROW = "__row"
 _CONSTANT = "constant"
+#: what `evaluation.clusters` says where it names no column
+_RULES = ("auto", "day", "row")
 
 
 def labelled_rows(
@@ -53,7 +55,11 @@ def labelled_rows(
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
     """
     computed = project.tables().scan(table).collect()
-    raw = data.scan(snapshot, project.tables(), as_of=as_of).collect()
+    check_training_columns([*(field.name for field in snapshot.fields), *computed.columns], spec, evaluation)
+    scan = data.scan(snapshot, project.tables(), as_of=as_of)
+    if reviewed is None:  # the decisions of reviewers are matched by any column
+        scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
+    raw = scan.collect()
     if not raw[ROW].equals(computed[ROW]):
         raise DataError("the feature table and the snapshot hold different rows", hint="run the command again")
     if as_of is not None and not raw.height:
@@ -115,10 +121,11 @@ def computed_names(plan: FeaturePlan) -> frozenset[str]:
 
 
 def columns_read(task: Task, snapshot: Snapshot, spec: TrainingSpec, evaluation: EvaluationSpec) -> set[str]:
-    """The columns of the source that the labelled rows need where there are no features, slices or reviewed rows."""
+    """The columns of the source that the labelled rows need beside their features, where there are no reviewed rows."""
     labels = expr.columns(task.target)
     moments = {known.column for name, known in snapshot.known.items() if name in labels}
-    wanted = {*labels, *moments, *snapshot.key, *cost_columns(spec), snapshot.event_time, evaluation.clusters}
+    wanted = {*labels, *moments, *snapshot.key, *cost_columns(spec), *evaluation.slices}
+    wanted |= {snapshot.event_time, evaluation.clusters}
     if task.predict_at is not None:
         wanted.add(task.predict_at.column)
     else:
@@ -252,7 +259,7 @@ def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, key:
     if evaluation.clusters == "auto" and len(key) > 1:
         repeated = (columns[name] for name in key if name in columns and columns[name].n_unique() < len(columns[name]))
         return next(repeated, None)
-    if evaluation.clusters in ("auto", "day", "row"):
+    if evaluation.clusters in _RULES:
         return None
     found = _chosen(columns, [evaluation.clusters], "evaluation.clusters")
     return None if found is None else found.to_series()
@@ -267,6 +274,14 @@ def check_columns(names: Sequence[str], known: Collection[str], place: str) -> N
                 subject=name,
                 hint=did_you_mean(name, known) or f"known: {', '.join(list(known)[:12])}",
             )
+
+
+def check_training_columns(known: Collection[str], spec: TrainingSpec, evaluation: EvaluationSpec) -> None:
+    """As `check_columns`, for all that a training names."""
+    check_columns(evaluation.slices, known, "evaluation.slices")
+    check_columns(cost_columns(spec), known, "training.cost")
+    if evaluation.clusters not in _RULES:
+        check_columns([evaluation.clusters], known, "evaluation.clusters")
 
 
 def _chosen(columns: Mapping[str, pl.Series], names: Sequence[str], place: str) -> pl.DataFrame | None:

@@ -70,7 +70,9 @@ class TrainingSet:
         return float(self.target.mean()) if len(self) else 0.0
 
     def take(self, index: NDArray[Any]) -> TrainingSet:
-        """The rows at positions `index`, or where it is true."""
+        """The rows at positions `index`, or where it is true. No row is copied where all are taken."""
+        if index.dtype == bool and bool(index.all()):
+            return self
         chosen = np.flatnonzero(index) if index.dtype == bool else index
         return replace(
             self,

@@ -1,0 +1,62 @@
+"""Whether the rows of a training fit in memory: it is said before they are read."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant import data
+from cumulant.core.errors import UsageError
+from cumulant.core.memory import machine_memory, memory_limit, resident_memory
+from cumulant.runtime.rows import columns_read, since
+from cumulant.training.memory_need import training_need
+
+if TYPE_CHECKING:
+    from cumulant.data import Snapshot
+    from cumulant.project import Project
+    from cumulant.runtime.task import Task
+    from cumulant.training import TrainingSpec
+
+_GIB = 1 << 30
+#: whatever is held already, rows of so many bytes are read
+_LEAST = 32 << 20
+
+
+def refuse_too_many_rows(
+    project: Project, task: Task, snapshot: Snapshot, spec: TrainingSpec, *, as_of: datetime | None
+) -> None:
+    """Raises UsageError where the rows take more than `resources.memory`, or without it more than the machine has."""
+    declared = project.spec.resources.memory
+    memory = machine_memory() if declared is None else memory_limit(declared)
+    resident = resident_memory()
+    kinds = [one.dtype for one in task.plan.features if one.name in task.plan.names]
+    columns = len(columns_read(task, snapshot, spec, project.spec.evaluation))
+    free = max(memory - resident, _LEAST)
+    if training_need(snapshot.rows_passed, kinds, columns) <= free:
+        return
+    rows = _counted(project, snapshot, spec, as_of)
+    need = training_need(rows, kinds, columns)
+    if need <= free:
+        return
+    most = "the machine has" if declared is None else f"resources.memory allows ({declared})"
+    fewer = "train on newer rows alone (training.since)"
+    if snapshot.event_time is None:
+        fewer = f"leave rows out in `prepare` of {task.entity}"
+    raise UsageError(
+        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {need / _GIB:.1f} GiB at "
+        f"least, beside the {resident / _GIB:.1f} GiB that this process holds: more than {most}",
+        subject="resources.memory",
+        hint=f"set resources.memory to {math.ceil((resident + need) / _GIB)}GiB or more (this machine has "
+        f"{machine_memory() / _GIB:.0f} GiB), or {fewer}",
+    )
+
+
+def _counted(project: Project, snapshot: Snapshot, spec: TrainingSpec, as_of: datetime | None) -> int:
+    """The rows that are trained and judged on."""
+    import polars as pl
+
+    scan = data.scan(snapshot, project.tables(), as_of=as_of)
+    if (late_enough := since(spec, snapshot)) is not None:
+        scan = scan.filter(late_enough)
+    return int(scan.select(pl.len()).collect().item())

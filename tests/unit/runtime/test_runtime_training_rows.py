@@ -1,0 +1,149 @@
+"""The rows of a training: what is read of the source, what is copied, and how much memory may be taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant import data
+from cumulant.core.errors import DataError, UsageError
+from cumulant.ports.access import Principal
+from cumulant.project import load
+from cumulant.runtime import rows as rows_module
+from cumulant.runtime.features import featurize
+from cumulant.runtime.rows import labelled_rows
+from cumulant.runtime.task import resolve_task
+from cumulant.runtime.train import train
+from cumulant.runtime.training_memory import refuse_too_many_rows
+from cumulant.runtime.validate import validate
+from cumulant.training import TrainingSet
+
+ME = Principal("tester")
+TIMED, UNTIMED = "event_time: at", ""
+PROJECT = """\
+version: 1
+model: {{name: payments}}
+data: {{tx: {{path: tx.parquet, key: [{key}]{timed}}}}}
+training: {{target: fraud, trials: 1, time: null, trainers: [linear], ensemble: 1, {cost}}}
+evaluation: {{slices: [{slices}], clusters: {clusters}, test: 20%}}
+{resources}
+"""
+FEATURES = 'from cumulant.features import source\n\nrow = source("tx").columns("amount", "kind")\n'
+ROWS = 600
+
+
+def project(
+    folder: Path, *, key: str = "id", timed: str = ", event_time: at", cost: str = "", slices: str = "",
+    clusters: str = "auto", resources: str = "", rows: int = ROWS,
+) -> Path:  # fmt: skip
+    folder.mkdir()
+    draw = np.random.default_rng(4)
+    frame = pl.DataFrame(
+        {
+            "id": np.arange(rows), "amount": draw.lognormal(3, 1, rows).round(2), "kind": draw.choice(list("abc"), rows),
+            "card": draw.integers(0, 40, rows), "harm": draw.random(rows).round(3), "note": [f"n{one}" for one in range(rows)],
+            "fraud": draw.random(rows) < 0.3,
+        }
+    ).with_columns(at=pl.Series(np.arange(rows) * 3_600_000_000).cast(pl.Datetime("us", "UTC")))  # fmt: skip
+    frame.write_parquet(folder / "tx.parquet")
+    (folder / "features.py").write_text(FEATURES)
+    text = PROJECT.format(key=key, timed=timed, cost=cost, slices=slices, clusters=clusters, resources=resources)
+    (folder / "cumulant.yaml").write_text(text)
+    return folder
+
+
+def read(folder: Path) -> TrainingSet:
+    found = load(folder)
+    table = featurize(found, principal=ME)
+    snapshot = validate(found, principal=ME).snapshots["tx"]
+    return labelled_rows(
+        found, resolve_task(found, {"tx": snapshot}), snapshot, table.table, spec=found.training(),
+        evaluation=found.spec.evaluation, as_of=None,
+    )  # fmt: skip
+
+
+def same(one: TrainingSet, other: TrainingSet) -> bool:
+    arrays = ("target", "at", "known", "groups", "false_negative", "false_positive", "identity", "rows")
+    return (
+        one.features.equals(other.features)
+        and (one.slices is None) == (other.slices is None)
+        and (one.slices is None or other.slices is None or one.slices.equals(other.slices))
+        and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays if getattr(one, name) is not None)
+        and all((getattr(one, name) is None) == (getattr(other, name) is None) for name in arrays)
+    )  # fmt: skip
+
+
+SETTINGS = [
+    {},
+    {"slices": "card, kind", "cost": "cost: {false_negative: harm, false_positive: 1}"},
+    {"clusters": "card"},
+    {"timed": ""},
+    {"timed": "", "key": "card, id"},
+    {"timed": "", "clusters": "card", "slices": "harm"},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_columns_that_are_needed_make_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    folder = project(tmp_path / "some", **settings)
+    found = read(folder)
+    every = {"id", "amount", "kind", "card", "harm", "note", "fraud", "at"}
+    monkeypatch.setattr(rows_module, "columns_read", lambda *_: every)
+    assert same(found, read(folder))
+
+
+def test_a_column_that_nothing_needs_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = data.scan
+
+    def scan(*words: object, **named: object) -> pl.LazyFrame:
+        def fail(_: pl.Series) -> pl.Series:
+            raise AssertionError("the notes were read")
+
+        return original(*words, **named).with_columns(pl.col("note").map_batches(fail, return_dtype=pl.String))  # type: ignore[arg-type]
+
+    folder = project(tmp_path / "notes")
+    read(folder)
+    monkeypatch.setattr(data, "scan", scan)
+    assert len(read(folder)) == ROWS
+
+
+def test_a_misspelt_slice_is_still_compared_with_all_columns(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r'evaluation\.slices names "noted"') as raised:
+        read(project(tmp_path / "noted", slices="noted"))
+    assert raised.value.hint == 'did you mean "note"?'
+
+
+def test_rows_that_are_all_taken_are_not_copied(tmp_path: Path) -> None:
+    rows = read(project(tmp_path / "all"))
+    assert rows.take(np.ones(len(rows), dtype=bool)) is rows
+    some = rows.take(np.arange(len(rows)) % 2 == 0)
+    assert some.features.equals(rows.features[::2])
+
+
+def test_a_training_that_does_not_fit_is_refused_before_it_begins(tmp_path: Path) -> None:
+    made = load(project(tmp_path / "large", resources="resources: {memory: 40MiB}", rows=250_000))
+    with pytest.raises(UsageError, match=r"training on 250,000 rows of tx with 2 features takes 0.\d GiB") as raised:
+        train(made, principal=ME)
+    assert raised.value.subject == "resources.memory"
+    assert "set resources.memory to 1GiB or more" in str(raised.value.hint)
+    assert "training.since" in str(raised.value.hint)
+    assert not list((made.state / "tables" / "features").glob("*"))
+
+
+@pytest.mark.parametrize(("since", "refused"), [("", True), ("since: 1998-01-01", False)])
+def test_only_the_rows_that_are_trained_on_count(tmp_path: Path, since: str, *, refused: bool) -> None:
+    """Of 250,000 hours since 1970 some 4,700 are of 1998 or later."""
+    resources = "resources: {memory: 40MiB}"
+    made = load(project(tmp_path / "since", resources=resources, cost=since, rows=250_000))
+    snapshot = validate(made, principal=ME).snapshots["tx"]
+    task, spec = resolve_task(made, {"tx": snapshot}), made.training()
+    if refused:
+        with pytest.raises(UsageError):
+            refuse_too_many_rows(made, task, snapshot, spec, as_of=None)
+    else:
+        refuse_too_many_rows(made, task, snapshot, spec, as_of=None)
