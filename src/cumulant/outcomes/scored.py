@@ -75,13 +75,13 @@ def logged(predictions: Path, key: Sequence[Field], *, since: datetime, until: d
 
 
 def logged_keys(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
-    """As `logged`, only what tells the rows apart and their `key_ref`.
+    """As `logged`, only what tells the rows apart, their `time` and their `key_ref`.
 
     Raises:
         StorageError: the log cannot be read.
     """
-    for rows in _answered(predictions, [*IDENTITY, "event_time", "request"], since, until):
-        yield rows.select(IDENTITY).with_columns(_key_refs(rows, key))
+    for rows in _answered(predictions, [*IDENTITY, "time", "event_time", "request"], since, until):
+        yield rows.select(*IDENTITY, "time").with_columns(_key_refs(rows, key))
 
 
 def _answered(predictions: Path, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:

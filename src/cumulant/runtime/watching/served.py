@@ -43,6 +43,7 @@ _DAY = timedelta(days=1)
 _EPOCH = np.datetime64(0, "us")
 #: by what a prediction is found among the rows of the sources
 REF = "key_ref"
+_PLACE = "place"
 #: what a field of a request is read as
 _HELD: dict[str, pl.DataType] = {
     "int": pl.Float64(), "float": pl.Float64(), "bool": pl.Boolean(), "str": pl.String()
@@ -162,14 +163,15 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
     first, last = rows["time"].min(), rows["time"].max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
-    wanted = rows.select(IDENTITY)
+    wanted = rows.select(*IDENTITY, "time").with_row_index(_PLACE)
     log = project.state / FOLDER
-    parts = [
-        frame.join(wanted, on=IDENTITY, how="semi")
-        for frame in logged_keys(log, model.request, since=first, until=last + timedelta(microseconds=1))
-    ]
-    found = pl.concat(parts).unique(IDENTITY)
-    return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")[REF]
+    parts = []
+    for frame in logged_keys(log, model.request, since=first, until=last + timedelta(microseconds=1)):
+        # A join takes memory by all rows that it looks among, and a batch of the log is of a short time.
+        near = wanted.filter(pl.col("time").is_between(frame["time"].min(), frame["time"].max()))
+        parts.append(frame.join(near, on=IDENTITY).select(_PLACE, REF))
+    found = pl.concat(parts).unique(_PLACE)
+    return wanted.select(_PLACE).join(found, on=_PLACE, how="left", maintain_order="left")[REF]
 
 
 def asked(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.DataFrame:
