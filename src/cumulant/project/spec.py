@@ -44,8 +44,8 @@ class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         str | None,
         Meta(
             description="The most memory that computing features takes, such as `8GiB`; tables that need more are "
-            "computed in partitions, set aside on disk. Default: half of the machine's. A training whose rows take more "
-            "than what is set, or without it more than the machine has, is refused before it begins."
+            "computed in partitions, set aside on disk. Default: half of the machine's. A training whose rows take "
+            "more than what is set, or without it more than the machine has, is refused before it begins."
         ),
     ] = None
 
