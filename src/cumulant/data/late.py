@@ -18,15 +18,8 @@ from cumulant.core.plan import Field
 from cumulant.data.arrivals import Arrival, without
 from cumulant.data.pack_changes import pack_without
 from cumulant.data.packs import OWNER, Block, blocks_of
-from cumulant.data.parts import (
-    POSITION,
-    RULE,
-    PartCheck,
-    PartFacts,
-    Workshop,
-    csv_size,
-    plain_fields,
-)
+from cumulant.data.part_making import csv_size, plain_fields
+from cumulant.data.parts import POSITION, RULE, PartCheck, PartFacts, Workshop
 from cumulant.data.profile import profile
 from cumulant.data.repeats import later_repeats
 from cumulant.data.snapshot import Snapshot, scan

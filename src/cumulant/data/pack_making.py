@@ -21,22 +21,10 @@ from cumulant.data.csv_text import Table
 from cumulant.data.cuts import cut
 from cumulant.data.inputs import Input
 from cumulant.data.packs import OWNER, Pack, PackedFile, PackFacts, PackGroup, stacked, stored_pack
-from cumulant.data.parts import (
-    POSITION,
-    RULE,
-    PartCheck,
-    PartField,
-    SortedOut,
-    Workshop,
-    csv_size,
-    declared_types,
-    part_fields,
-    plain_fields,
-    shape_checks,
-    shape_refused,
-    sort_out,
-)
+from cumulant.data.part_making import csv_size, part_fields, plain_fields, shape_checks, shape_refused
+from cumulant.data.parts import POSITION, RULE, PartCheck, PartField, Workshop, declared_types
 from cumulant.data.profile import Profile, profile
+from cumulant.data.row_sorting import SortedOut, sort_out
 from cumulant.data.rowwise import check_row_wise
 from cumulant.data.rules import check_columns
 from cumulant.data.schema import fields_of
@@ -70,7 +58,7 @@ def packed(files: Sequence[Input], declaration: str, texts: Collection[str], sho
     """The pack of the files, found or made. Where their rows take too much memory it has the first of them only.
 
     Raises:
-        DataError, DefinitionError, UserCodeError, StorageError: as `Workshop.make`.
+        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
     name = digest(["pack", declaration, sorted(texts), [item.content for item in files]])
     return stored_pack(name, shop) or _made(name, files, texts, shop)
@@ -144,7 +132,7 @@ def _add(content: PackContent, places: Sequence[int], group: Sequence[_Read], sh
     heights = [read.rows.height for read in group]
     owners = pl.Series(OWNER, np.repeat(np.arange(len(group)), heights), dtype=pl.Int64)
     sorted_out = sort_out(pl.concat([read.rows for read in group]), shop, owners)
-    if len(group) > 1 and any(width is not None for width in sorted_out.padded.values()):
+    if len(group) > 1 and any(width is not None for width in sorted_out.plan.padded.values()):
         _add_one_by_one(content, places, group, shop)
         return
     where = pl.Series(places, dtype=pl.Int64)
@@ -181,7 +169,7 @@ def _files(
     kept = owners.filter(sorted_out.rule.is_null())
     rows = np.bincount(kept.to_numpy(), minlength=len(group))
     values = values_of(sorted_out.passed, kept, plain_fields(fields, shop.spec), len(group))
-    declared, empty = declared_types(shop.spec), {cast.name for cast in sorted_out.casts if cast.empty}
+    declared, empty = declared_types(shop.spec), {cast.name for cast in sorted_out.plan.casts if cast.empty}
     for place, read in enumerate(group):
         raw, counts = read.table.rows.height, [int(failures[place]) for failures in failed]
         unread = [refused[place].get(check.rule, 0) for check in checks[len(counts) :]]
@@ -209,7 +197,8 @@ def _shared(
 ) -> tuple[tuple[PartField, ...], tuple[PartCheck, ...]]:
     """The fields and checks of all files of a group; last those of rows that were refused before they were read."""
     guesses = {*group[0].rows.columns} if group[0].item.guessed else group[0].table.partitions
-    fields = part_fields(sorted_out, shop.spec, guesses)
+    nulls = {column.name: column.null_count() for column in sorted_out.passed}
+    fields = part_fields(sorted_out.plan, nulls, sorted_out.passed.height, shop.spec, guesses)
     shapes = {check.rule: check for read in group for check in shape_checks(read.table, shop.spec)}
     checks = [*sorted_out.checks, *shapes.values()]
     return (

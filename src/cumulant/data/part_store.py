@@ -15,6 +15,7 @@ from cumulant.data.inputs import Input
 from cumulant.data.pack_changes import combined
 from cumulant.data.pack_making import FEWEST, SMALL, packed, windows
 from cumulant.data.packs import Block, blocks_of, stored_part
+from cumulant.data.part_making import made
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.snapshot import SourceFile, pack_name
 
@@ -31,7 +32,7 @@ def parts_of(
     """The parts of the files, in their order. `known`: the files of the last snapshot, under the same declaration.
 
     Raises:
-        DataError, DefinitionError, UserCodeError, StorageError: as `Workshop.make`.
+        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
     parts = _claimed(inputs, known, shop)
     small = [place for place, item in enumerate(inputs) if place not in parts and item.bytes <= SMALL]
@@ -50,8 +51,8 @@ def parts_of(
 
 
 def make(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
-    """A part of its own. Raises as `Workshop.make`."""
-    return shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed)
+    """A part of its own. Raises as `part_making.made`."""
+    return made(shop, name, item.rows(texts), url=item.url, guessed=item.guessed)
 
 
 def read_as_text(

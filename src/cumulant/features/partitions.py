@@ -24,7 +24,7 @@ from cumulant.features.frames import ROW, kinds, reading
 from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
 from cumulant.features.offline import compute, with_expressions
-from cumulant.features.spill import Spill, spill_in
+from cumulant.data.spill import Spill, spill_in
 from cumulant.features.windows import GroupWindows
 
 _PARTITION = "__partition"

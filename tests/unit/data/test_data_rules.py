@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.data import SourceBreachError, SourceSpec, Table
+from cumulant.data.part_making import made
 from cumulant.data.parts import Workshop
 from cumulant.drivers.local.tables import FileTables
 
@@ -267,9 +268,8 @@ def test_rules_agree_with_a_row_by_row_reading(tmp_path_factory, rows):
         table=_table(["n <> 2 * id + 1"]),
     )
     schema = {"id": pl.Int64, "n": pl.Int64, "t": pl.String}
-    facts = Workshop("s", spec, tables).make(
-        "p", Table(pl.DataFrame(rows, schema=schema, orient="row")), url="f", guessed=False
-    )
+    table = Table(pl.DataFrame(rows, schema=schema, orient="row"))
+    facts = made(Workshop("s", spec, tables), "p", table, url="f", guessed=False)
     passed, refused = by_hand(rows)
     assert tables.scan(facts.rows).collect().rows() == passed
     stored = [row for ref in facts.refused for row in tables.scan(ref).select("__rule", "__row").collect().rows()]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
+from cumulant.core.disk_errors import disk_error
 from cumulant.core.errors import DataError, not_found
 from cumulant.drivers.local.folders import storage_error
 from cumulant.drivers.local.manifest import Manifest, Part
@@ -20,7 +19,6 @@ _ROW_GROUP = 131_072
 # tables with a common head share.
 FILE_ROWS, _FILE_BYTES = 262_144, 256 << 20
 _POSITION = "__position"
-_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 
@@ -144,8 +142,6 @@ def storage_errors(key: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        if not (number := _SYSTEM_ERROR.search(str(error))):
+        if (cause := disk_error(error)) is None:
             raise
-        code = int(number[1])
-        cause = OSError(code, os.strerror(code))
         raise storage_error(cause, f"table {key} cannot be stored", folder) from error

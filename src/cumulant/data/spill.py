@@ -1,4 +1,5 @@
-"""Frames set aside on disk while features are computed: Parquet files that only their owner can read.
+"""Frames set aside on disk while more rows than fit in memory are worked on: Parquet files that only their owner can
+read.
 
 They lie in a folder of the process, which it locks and removes; what a killed process left the next one removes.
 """
@@ -7,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,14 +17,12 @@ from pathlib import Path
 
 import polars as pl
 
+from cumulant.core.disk_errors import disk_error
 from cumulant.core.errors import StorageError
 from cumulant.core.temporary_folders import in_use, remove_abandoned
 
 _ROW_GROUP = 65_536
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-#: what Polars says where the end of a Parquet file cannot be written
-_CUT_SHORT = "transport error"
-_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 
 class Spill:
@@ -55,12 +54,16 @@ class Spill:
 
 
 @contextmanager
-def spill_in(root: Path) -> Iterator[Spill]:
-    """A folder under `root`, removed at the end.
+def spill_in(root: Path | None) -> Iterator[Spill]:
+    """A folder under `root` (None: where the system has temporary files), removed at the end.
 
     Raises:
         StorageError: no space, or the place cannot be written.
     """
+    if root is None:
+        with tempfile.TemporaryDirectory(prefix="cumulant-") as place:
+            yield Spill(Path(place))
+        return
     folder = root / uuid.uuid4().hex
     with _disk_errors(root):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,19 +82,11 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = _reason(error)
-        if reason is None:
+        cause = disk_error(error)
+        if cause is None or cause.errno not in _OF_THE_DISK:
             raise
         raise StorageError(
-            f"features that do not fit in memory cannot be set aside on disk: {reason}",
+            f"rows that do not fit in memory cannot be set aside on disk: {cause.strerror}",
             subject=str(folder),
             hint="free some space there, or set resources.memory higher",
         ) from error
-
-
-def _reason(error: Exception) -> str | None:
-    match = _SYSTEM_ERROR.search(str(error))
-    number = error.errno if isinstance(error, OSError) and error.errno else int(match[1]) if match else None
-    if number in _OF_THE_DISK:
-        return os.strerror(number)
-    return "no space is left, or the file is too large" if _CUT_SHORT in str(error) else None
