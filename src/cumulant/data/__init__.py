@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
     from cumulant.data.retention import expired, removable
+    from cumulant.data.room import Room
     from cumulant.data.row_rules import request_rules, unchecked_rules
     from cumulant.data.shift import moved, shifts
     from cumulant.data.snapshot import (
@@ -71,6 +72,7 @@ _HOMES = {
     "partitions": ("with_folders",),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
+    "room": ("Room",),
     "row_rules": ("request_rules", "unchecked_rules"),
     "shift": ("moved", "shifts"),
     "snapshot": (
@@ -106,6 +108,7 @@ __all__ = [
     "Piece",
     "Profile",
     "Proposal",
+    "Room",
     "RuleSpec",
     "SchemaChange",
     "SchemaPolicy",

@@ -24,10 +24,13 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Block(NamedTuple):
-    """Whole records, after the header where the file has one; `share` of the file's bytes is read with them."""
+    """Whole records, after the header (of so many bytes) where the file has one; `share` of the file's bytes is read
+    with them.
+    """
 
     content: bytes
     share: float
+    header: int = 0
 
 
 def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
@@ -49,9 +52,9 @@ def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
         sent = False
         for content in _records(stream, held, step, csv=csv, name=str(path)):
             sent = True
-            yield Block(header + content, min(1.0, raw.tell() / size))
+            yield Block(header + content, min(1.0, raw.tell() / size), len(header))
         if header and not sent:
-            yield Block(header, 1.0)
+            yield Block(header, 1.0, len(header))
 
 
 def record_count(text: bytes) -> int:

@@ -8,6 +8,7 @@ since 1970. NaN becomes null; empty text is null where a number, a truth value o
 from __future__ import annotations
 
 import zoneinfo
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -153,11 +154,21 @@ def numbers_meant(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
 
     So a few wrong values in a CSV column go to quarantine, where the whole column would be text else.
     """
+    return with_numbers(spec, {name: numeric_texts(rows, name) for name in texts_with_limits(rows.schema, spec)})
+
+
+def numeric_texts(rows: pl.DataFrame, name: str) -> Counter[str]:
+    """How many texts of a column are `filled`, and how many of those are `numbers`."""
+    held = rows.lazy().select(_plain(pl.col(name))).filter(pl.col(name) != "")
+    numbers = pl.col(name).cast(pl.Float64, strict=False).is_not_null().sum()
+    return Counter(held.select(pl.len().alias("filled"), numbers.alias("numbers")).collect().row(0, named=True))
+
+
+def with_numbers(spec: SourceSpec, counts: Mapping[str, Counter[str]]) -> SourceSpec:
+    """`spec` with columns that are mostly numbers declared as such. `counts`: as `numeric_texts`."""
     found = dict(spec.rules)
-    for name in texts_with_limits(rows.schema, spec):
-        held = rows.lazy().select(_plain(pl.col(name))).filter(pl.col(name) != "")
-        share = held.select(pl.col(name).cast(pl.Float64, strict=False).is_not_null().mean()).collect().item()
-        if share is not None and share >= _MOSTLY:
+    for name, count in counts.items():
+        if count["filled"] and count["numbers"] >= _MOSTLY * count["filled"]:
             found[name] = replace(spec.rules[name], type="float")
     return replace(spec, rules=found)
 

@@ -49,8 +49,12 @@ class Table(NamedTuple):
     refused: pl.DataFrame | None = None
 
 
-def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str], *, separator: str) -> Table:
+def read_csv(
+    content: bytes, url: str, spec: SourceSpec, texts: Collection[str], *, separator: str, begin: bool = True
+) -> Table:
     """The rows of a CSV text; columns in `texts`, and those declared to be text, are not taken for numbers.
+
+    Without `begin` it is a later block of its file, whose first one says which columns stay text for their quotes.
 
     Raises:
         DialectError: another separator or encoding than declared.
@@ -72,7 +76,7 @@ def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str],
     engine = _Engine(header, separator, spec.missing)
     as_text = {*declared, *texts}
     content, frame, malformed = _rectangular(content, url, engine, as_text)
-    quoted = quoted_columns(content, frame, separator)
+    quoted = quoted_columns(content, frame, separator) if begin else frozenset[str]()
     frame = frame.with_columns(padded_columns(content, frame, separator, partial(engine.read_texts, content)))
     if numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
         frame = frame.with_columns(engine.read_texts(content, numbers))

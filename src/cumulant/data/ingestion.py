@@ -11,6 +11,7 @@ import msgspec
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.ids import digest
+from cumulant.core.memory import memory_limit
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, micros
@@ -41,6 +42,7 @@ from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
 from cumulant.data.quarantine import example_of, quarantined
+from cumulant.data.room import Room
 from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.severity import failing
@@ -74,6 +76,7 @@ def ingest(
     progress: Progress = silent,
     force: bool = False,
     listing: Listing | None = None,
+    room: Room | None = None,
 ) -> Snapshot:
     """The snapshot of source `name` as it is now. Only new or changed files are read; with `force` the content of each
     decides what is changed, not its size and time.
@@ -81,7 +84,8 @@ def ingest(
     `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
     stands in for the files, and `listing` says which there are (None: they are listed); `used` names the columns whose
     loss matters, a mapping also what uses each (None: all matter). `rule_compiler` turns a condition of `table.where`
-    into an expression; without it conditions are SQL.
+    into an expression; without it conditions are SQL. `room` is the memory that may be taken (None: half of the
+    machine's).
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
@@ -96,7 +100,8 @@ def ingest(
     spec = spec if contract is None else merged(spec, contract)
     refuse_unusable(spec)
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
-    shop = Workshop(name, spec, tables, prepare, rule_compiler)
+    room = Room(memory_limit(None)) if room is None else room
+    shop = Workshop(name, spec, tables, prepare, rule_compiler, room)
     declaration = _declaration(spec, prepare.digest if prepare else None)
     if frame is not None:
         listing = None

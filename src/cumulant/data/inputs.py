@@ -10,6 +10,7 @@ from pathlib import Path
 from cumulant.core.errors import DataError
 from cumulant.core.ids import file_digest
 from cumulant.data.csv_text import Table
+from cumulant.data.large_files import Pieces
 from cumulant.data.listed_file import ListedFile, listed_files
 from cumulant.data.listing import TYPED, Listing, file_kind
 from cumulant.data.partitions import Partition
@@ -31,6 +32,8 @@ class Input:
     guessed: bool
     rows: Callable[[Collection[str]], Table]
     partition: Partition = ()
+    #: the rows of a large file in pieces; None of one that is read whole
+    pieces: Callable[[Collection[str]], Pieces | None] = lambda _: None
 
     @property
     def content(self) -> str:
@@ -55,10 +58,14 @@ def of_files(listing: Listing, spec: SourceSpec, root: Path, files: Files, previ
         seen = known.get((file.url, file.info.stamp))
         sha256 = seen.sha256 if seen is not None else file_digest(file.fetch())
         guessed = file_kind(file.url, spec) not in TYPED
-        rows = partial(_rows, file, spec)
-        inputs.append(Input(file.url, sha256, file.info.bytes, file.info.stamp, guessed, rows, file.partition))
+        rows, pieces = partial(_rows, file, spec), partial(_pieces, file, spec)
+        inputs.append(Input(file.url, sha256, file.info.bytes, file.info.stamp, guessed, rows, file.partition, pieces))
     return inputs
 
 
 def _rows(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Table:
     return file.read(spec, texts=texts)
+
+
+def _pieces(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Pieces | None:
+    return file.pieces(spec, texts=texts)

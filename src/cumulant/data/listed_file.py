@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cumulant.data.csv_text import Table
+from cumulant.data.large_files import Pieces, pieces_of
 from cumulant.data.listing import Listing, shown
 from cumulant.data.partitions import Partition, partition_of, with_partition
 from cumulant.data.sources import read_any, read_table, with_absent
@@ -33,6 +34,11 @@ class ListedFile:
         """
         table = read_table(self.fetch(), self.url, spec, texts=texts)
         return with_absent(with_partition(table, self.partition, spec, texts=texts, url=self.url), spec)
+
+    def pieces(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> Pieces | None:
+        """The rows of a large file in pieces; None where it is read whole. Raises DataError as `pieces_of`."""
+        found = pieces_of(self.fetch(), self.url, spec, texts)
+        return None if found is None else found.placed(self.partition, spec, texts=texts, url=self.url)
 
     def read_any(self, spec: SourceSpec) -> tuple[Table, SourceSpec]:
         """Its rows, and `spec` with the separator and encoding of the file. Raises DataError as `read_any`."""

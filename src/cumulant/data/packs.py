@@ -7,7 +7,7 @@ each type (`casts.stored_columns`), so that no value is changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from cumulant.data.snapshot import PACKED, RowRange, pack_name
 
 #: the place of a row's file in its pack
 OWNER = "__part"
+_FRAME_ROWS = 1_000_000
 
 
 class PackedFile(msgspec.Struct, frozen=True, array_like=True):
@@ -178,6 +179,19 @@ class Block:
         `exact`: as `conform`.
         """
         return self.with_places(conform(self.scan(shop), fields, exact).collect())
+
+    def located_frames(
+        self, fields: Sequence[Field], shop: Workshop, exact: Mapping[str, pl.DataType] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """`located`, some rows at a time where the block is one part, which may have any number."""
+        if len(self.parts) > 1 or self.range.rows <= _FRAME_ROWS:
+            yield self.located(fields, shop, exact)
+            return
+        rows = conform(self.scan(shop), fields, exact)
+        for first in range(0, self.range.rows, _FRAME_ROWS):
+            frame = rows.slice(first, _FRAME_ROWS).collect()
+            position = pl.int_range(first, first + frame.height, eager=True).alias(POSITION)
+            yield frame.with_columns(pl.lit(self.begin, pl.Int64).alias(OWNER), position)
 
     def with_places(self, rows: pl.DataFrame) -> pl.DataFrame:
         """All rows of the block, with `__part` and `__row`."""

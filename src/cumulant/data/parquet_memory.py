@@ -50,8 +50,9 @@ class _Contents(NamedTuple):
         return self.references * self.dictionary + sum(page.values for page in self.prefixed) * self.stored
 
 
-def refuse_large(path: Path, url: str, limit: str | None) -> None:
+def refuse_large(path: Path, url: str, limit: str | None, *, least: int = 0) -> None:
     """Refuse a file that takes more than `limit` (such as `8GiB`; None: half of the machine's memory) when it is read.
+    Without a limit of its own it may take `least` bytes.
 
     Raises:
         DataError: it takes more (the file is not decoded), is damaged, is encrypted, or has a column name that is
@@ -60,7 +61,7 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
     """
     import pyarrow.parquet as pq
 
-    most = memory_limit(limit)
+    most = memory_limit(limit) if limit is not None else max(memory_limit(None), least)
     refuse_encrypted(path, url)
     with path.open("rb") as stream:
         refuse_above(footer_bytes(stream) * _FOOTER, most, url)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress
 from cumulant.data.inputs import Input
+from cumulant.data.large_parts import made_in_pieces
 from cumulant.data.pack_changes import combined
 from cumulant.data.pack_making import FEWEST, SMALL, packed, windows
 from cumulant.data.packs import Block, blocks_of, stored_part
@@ -52,7 +53,9 @@ def parts_of(
 
 def make(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
     """A part of its own. Raises as `part_making.made`."""
-    return made(shop, name, item.rows(texts), url=item.url, guessed=item.guessed)
+    pieces = item.pieces(texts)
+    part = None if pieces is None else made_in_pieces(shop, name, pieces, url=item.url)
+    return part or made(shop, name, item.rows(texts), url=item.url, guessed=item.guessed)
 
 
 def read_as_text(

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import polars as pl
 
+from cumulant.core.memory import memory_limit
 from cumulant.core.plan import DType
 from cumulant.core.refs import TableRef
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile
+from cumulant.data.room import Room
 from cumulant.data.rules import (
     RuleCompiler,
 )
@@ -87,6 +89,7 @@ class Workshop:
     tables: TableStore
     prepare: Prepare | None = None
     rule_compiler: RuleCompiler | None = None
+    room: Room = field(default_factory=lambda: Room(memory_limit(None)))
     #: facts of parts that were read, and packs that were read or made
     held: dict[str, PartFacts] = field(default_factory=dict)
     packs: dict[str, Pack] = field(default_factory=dict)

@@ -5,16 +5,17 @@ A row that was accepted is never refused for one that arrives later, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.data.arrivals import ARRIVED, Arrival, in_order
+from cumulant.data.group_repeats import repeats_among
 from cumulant.data.packs import OWNER, blocks_of, exact_types
 from cumulant.data.parts import POSITION, PartFacts, Workshop
 from cumulant.data.spec import SourceSpec
-from cumulant.data.unique import first_times, repeats_of
+from cumulant.data.unique import first_times
 
 KNOWN = "__known"
 
@@ -28,11 +29,18 @@ def later_repeats(
 ) -> pl.DataFrame:
     """The rows (place of the part, position in it) whose values of `columns` another row had first."""
     wanted = {*columns, *shop.spec.known_times, *(shop.spec.keys if shop.spec.on_repeat == "latest" else ())}
-    frame = located(parts, arrived, [field for field in fields if field.name in wanted], shop)
+    chosen = [field for field in fields if field.name in wanted]
     known = [KNOWN] if first_times(shop.spec) else []
-    if known or not in_order(arrived):
-        frame = frame.sort(ARRIVED, *known, OWNER, POSITION, nulls_last=True)
-    return frame.filter(repeats_of(columns, shop.spec)).select(OWNER, POSITION)
+    repeats = repeats_among(
+        lambda: located_frames(parts, arrived, chosen, shop),
+        columns,
+        [ARRIVED, *known, OWNER, POSITION],
+        shop.spec,
+        rows=sum(part.rows.rows for part in parts),
+        room=shop.room,
+        in_order=not known and in_order(arrived),
+    )
+    return repeats.select(OWNER, POSITION)
 
 
 def located(
@@ -41,14 +49,21 @@ def located(
     """These fields of all rows in their order, with the place of each one's part, the position in it, arrival, and
     known time. Decimals have all their digits.
     """
-    frames, blocks = [], blocks_of(parts)
+    return pl.concat(located_frames(parts, arrived, fields, shop), how="vertical")
+
+
+def located_frames(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+) -> Iterator[pl.DataFrame]:
+    """`located`, some rows at a time."""
+    blocks = blocks_of(parts)
     exact = exact_types(blocks, fields, shop)
     for block in blocks:
         own = arrived[block.begin : block.begin + len(block.parts)]
         moments = pl.concat([one.of(part.rows.rows) for one, part in zip(own, block.parts, strict=True)])
-        frame = block.located(fields, shop, exact)
-        frames.append(frame.with_columns(moments.alias(ARRIVED), known_time(shop.spec)))
-    return pl.concat(frames, how="vertical")
+        for frame in block.located_frames(fields, shop, exact):
+            yield frame.with_columns(moments.head(frame.height).alias(ARRIVED), known_time(shop.spec))
+            moments = moments.slice(frame.height)
 
 
 def known_time(spec: SourceSpec) -> pl.Expr:

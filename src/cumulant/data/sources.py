@@ -33,7 +33,7 @@ from cumulant.data.spec import SourceSpec
 _COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
 #: a compressed text may be this many times as long as its file; below `_SMALL` bytes any number of times. A line counts
 #: as so many bytes more, which its row takes at least
-_EXPANSION, _SMALL, _LINE = 200, 256 << 20, 60
+EXPANSION, _SMALL, _LINE = 200, 256 << 20, 60
 _BLOCK = 4 << 20
 
 
@@ -217,22 +217,31 @@ def _content(path: Path, url: str) -> bytes:
     with path.open("rb") as raw, opened(raw) as stream:
         if stream is raw:
             return raw.read()
-        limit, content, lines = max(_SMALL, _EXPANSION * path.stat().st_size), bytearray(), 0
+        content, lines = bytearray(), 0
         while block := stream.read(_BLOCK):
             content += block
             lines += block.count(b"\n")
-            if len(content) + _LINE * lines > limit:
-                raise DataError(
-                    f"{url} expands to more than {_EXPANSION} times its size",
-                    subject=url,
-                    hint="if its content is right, unpack it and give the unpacked file",
-                )
+            refuse_expansion(path, url, len(content) + _LINE * lines)
     return bytes(content)
 
 
+def refuse_expansion(path: Path, url: str, size: int) -> None:
+    """Raises DataError where a file's text is longer than its bytes let expect."""
+    if size > max(_SMALL, EXPANSION * path.stat().st_size):
+        raise DataError(
+            f"{url} expands to more than {EXPANSION} times its size",
+            subject=url,
+            hint="if its content is right, unpack it and give the unpacked file",
+        )
+
+
 def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:
-    separator = "\t" if suffix(url).startswith(".tsv") else spec.separator
-    return read_csv(content, url, spec, texts, separator=separator)
+    return read_csv(content, url, spec, texts, separator=separator_of(url, spec))
+
+
+def separator_of(url: str, spec: SourceSpec) -> str:
+    """The sign between the fields of a CSV file."""
+    return "\t" if suffix(url).startswith(".tsv") else spec.separator
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

@@ -103,13 +103,13 @@ class Stream:
                 self._spec = fitting
 
     def _blocks(self) -> Iterator[bytes]:
-        return (content for content, _ in blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv))
+        return (block.content for block in blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv))
 
     def _texts(self, done: Sequence[int]) -> Iterator[Piece]:
         first, plain = sum(done), True
         with readable(self._url):
             found = blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv)
-            for number, (content, share) in enumerate(found):
+            for number, (content, share, _) in enumerate(found):
                 if number >= len(done):
                     rows = self._table(content, first, plain)
                     yield Piece(rows, first, share)
@@ -132,7 +132,7 @@ class Stream:
             raise type(error)(said, subject=error.subject, hint=error.hint) from error
 
 
-class _Parquet:
+class ParquetFile:
     """Row groups of a Parquet file, read a few pages at a time."""
 
     def __init__(self, path: Path, url: str) -> None:
@@ -145,6 +145,7 @@ class _Parquet:
             refuse_encrypted(path, url)
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
             names = self._file.schema_arrow.names
+            self.rows: int = self._file.metadata.num_rows
         if not names:
             raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
 
@@ -196,10 +197,10 @@ class _Parquet:
             raise DataError(said, subject=self._url, hint="copy or write the file again")
 
 
-def _engine(kind: str, path: Path, url: str, spec: SourceSpec) -> _Parquet | _Orc | _Sheet | None:
+def _engine(kind: str, path: Path, url: str, spec: SourceSpec) -> ParquetFile | _Orc | _Sheet | None:
     """What reads a file in a format of columns; None for text."""
     if kind == "parquet":
-        return _Parquet(path, url)
+        return ParquetFile(path, url)
     if kind == "excel":
         return _Sheet(path, url, spec)
     return _Orc(path, url) if kind == "orc" else None

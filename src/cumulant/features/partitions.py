@@ -20,11 +20,11 @@ from cumulant.core.expr import columns as columns_of
 from cumulant.core.memory import machine_memory, resident_memory
 from cumulant.core.plan import FeaturePlan
 from cumulant.data.snapshot import FROM
+from cumulant.data.spill import Spill, spill_in
 from cumulant.features.frames import ROW, kinds, reading
 from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
 from cumulant.features.offline import compute, with_expressions
-from cumulant.data.spill import Spill, spill_in
 from cumulant.features.windows import GroupWindows
 
 _PARTITION = "__partition"

@@ -12,11 +12,11 @@ import msgspec
 from cumulant import data, features
 from cumulant.core.errors import NotFoundError, StorageError
 from cumulant.core.ids import canonical
-from cumulant.core.memory import memory_limit
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.ports.tables import Head
 from cumulant.runtime.records import STEP, read_step
+from cumulant.runtime.room import room_of
 from cumulant.runtime.validate import load_snapshot
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def extended(
             continue
         as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
         sources = {name: _grown(project, snapshots[name], kept[name], as_of) for name in kept}
-        changed = features.changed_features(plan, sources, memory=memory_limit(project.spec.resources.memory))
+        changed = features.changed_features(plan, sources, memory=room_of(project).memory)
         if changed is not None:
             return Extended(_with_changes(project, key, earlier.table, kept[plan.entity], changed), changed.height)
     return None

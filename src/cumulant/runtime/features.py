@@ -10,12 +10,12 @@ import msgspec
 
 from cumulant import data, features
 from cumulant.core.ids import digest
-from cumulant.core.memory import memory_limit
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.earlier_features import FEATURES, Extended, Inputs, extended
+from cumulant.runtime.room import SPILL, room_of
 from cumulant.runtime.task import Task, resolve_task
 from cumulant.runtime.validate import snapshots_of
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 
-#: the folder of the state where features that do not fit in memory are set aside
-SPILL = "spill"
 _FRAME_ROWS = 131_072
 
 
@@ -118,8 +116,8 @@ def feature_set(
 
 def stored(project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame]) -> TableRef:
     """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`."""
-    memory = memory_limit(project.spec.resources.memory)
-    computed = features.compute_within(plan, frames, memory=memory, scratch=project.state / SPILL)
+    room = room_of(project)
+    computed = features.compute_within(plan, frames, memory=room.memory, scratch=project.state / SPILL)
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
         computed = computed.iter_slices(_FRAME_ROWS)
     return project.tables().write(key, computed)

@@ -12,6 +12,7 @@ from cumulant.core.errors import UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.room import room_of
 from cumulant.runtime.usage import used_columns
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _ingest(
             progress=context.progress,
             force=force,
             listing=listing,
+            room=room_of(project),
         )
     except data.SourceBreachError as breach:
         record = data.without_files(breach.snapshot, project.tables())

@@ -19,10 +19,10 @@ import msgspec
 
 from cumulant import data
 from cumulant.core.errors import DataError
-from cumulant.runtime.features import SPILL
 from cumulant.runtime.labels import FOLDER as LABELS
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.review.verbs import FOLDER as REVIEW
+from cumulant.runtime.room import SPILL
 from cumulant.runtime.serve import USES
 from cumulant.runtime.stack.book import FOLDER as STACK
 from cumulant.serving.log import is_journal

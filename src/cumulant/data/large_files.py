@@ -1,0 +1,155 @@
+"""Large files in pieces of rows, all under the types that the file has as a whole.
+
+Of Parquet the file says the types. Of CSV they are found in a first pass over its blocks: a column is what holds the
+values of all blocks, as in a file that is read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.data.arrow_errors import arrow_errors
+from cumulant.data.blocks import blocks, opened
+from cumulant.data.csv_text import Table, read_csv
+from cumulant.data.listing import file_kind, suffix
+from cumulant.data.parquet_footer import utf8
+from cumulant.data.parquet_memory import refuse_large
+from cumulant.data.partitions import Partition, with_partition
+from cumulant.data.records import LINE, POSITION
+from cumulant.data.sources import EXPANSION, readable, refuse_expansion, separator_of
+from cumulant.data.spec import SourceSpec
+from cumulant.data.streaming import ParquetFile
+
+#: rows, and bytes of text, that a file has at least; smaller ones are read whole
+LARGE_ROWS, LARGE_TEXT = 1_000_000, 64 << 20
+#: of a Parquet file that may have so many rows; how much more text a compressed file is taken to hold
+_LARGE_BYTES, _PACKED = 1 << 20, 8
+#: rows, and bytes of text, of a piece
+_ROWS, _BYTES = 262_144, 32 << 20
+#: encodings in which a line end is one byte that nothing else has
+_LINES = ("utf8", "ascii", "latin1", "iso88591", "iso885915", "cp1252", "windows1252")
+_HEAD = 1 << 16
+
+
+class Pieces(NamedTuple):
+    """The types of a file's columns, and its rows under them in pieces; called again they come again.
+
+    `guessed` are columns whose types were inferred from text.
+    """
+
+    schema: pl.Schema
+    tables: Callable[[], Iterator[Table]]
+    guessed: frozenset[str] = frozenset()
+
+    def placed(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
+        """The pieces with the columns of a partition. Raises DataError as `with_partition`."""
+
+        def table(one: Table) -> Table:
+            return with_partition(one, partition, spec, texts=texts, url=url)
+
+        head = table(Table(pl.DataFrame(schema=self.schema)))
+        tables = self.tables
+        return Pieces(head.rows.schema, lambda: map(table, tables()), self.guessed | head.partitions)
+
+
+def pieces_of(path: Path, url: str, spec: SourceSpec, texts: Collection[str]) -> Pieces | None:
+    """The pieces of a large file; None where it is small, or only the whole file says how it is read.
+
+    Raises:
+        DataError: a Parquet file is damaged, or takes more than it may.
+    """
+    kind, size = file_kind(url, spec), path.stat().st_size
+    if spec.columns:
+        return None
+    if kind == "parquet" and size >= _LARGE_BYTES:
+        return _parquet(path, url, spec)
+    packed = suffix(url) not in (".csv", ".tsv", ".txt")
+    if kind == "csv" and size * (_PACKED if packed else 1) >= LARGE_TEXT:
+        return _csv(path, url, spec, frozenset(texts))
+    return None
+
+
+def _parquet(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
+    with readable(url):
+        with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
+            # What is read in pieces may be larger than the memory, but not out of all proportion to its bytes.
+            refuse_large(path, url, spec.memory, least=EXPANSION * path.stat().st_size)
+        file = ParquetFile(path, url)
+        if file.rows < LARGE_ROWS:
+            return None
+        with utf8(url):
+            schema = pl.Schema(pl.read_parquet_schema(path))
+
+    def tables() -> Iterator[Table]:
+        with readable(url):
+            for piece in file.pieces(_ROWS, None, skip=0):
+                yield Table(piece.rows if piece.rows.schema == schema else piece.rows.cast(schema))
+
+    return Pieces(schema, tables)
+
+
+def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Pieces | None:
+    with readable(url), path.open("rb") as raw, opened(raw) as stream:
+        head = stream.read(_HEAD)
+    encoding = spec.encoding.lower().replace("-", "").replace("_", "")
+    if encoding not in _LINES or b"\n" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return None
+    try:
+        schema = _united(_blocks(path, url, spec, texts))
+    except DataError:
+        return None  # reading the whole says what is wrong with it, or that nothing is
+    as_text = texts | {name for name, dtype in schema.items() if dtype == pl.String}
+
+    def tables() -> Iterator[Table]:
+        for table in _blocks(path, url, spec, as_text):
+            yield table._replace(rows=table.rows.cast(schema))
+
+    return Pieces(schema, tables, frozenset(schema))
+
+
+def _blocks(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Iterator[Table]:
+    """The blocks of a CSV file, each with the types of its own values; rows and lines are numbered in the file."""
+    rows = lines = size = 0
+    with readable(url):
+        for number, block in enumerate(blocks(path, rows=_ROWS, most=_BYTES, csv=True)):
+            table = read_csv(block.content, url, spec, texts, separator=separator_of(url, spec), begin=not number)
+            texts |= table.quoted
+            size += len(block.content)
+            refuse_expansion(path, url, size)
+            held = table.rows.height
+            if table.malformed is not None:
+                held += table.malformed.height
+                table = table._replace(
+                    malformed=table.malformed.with_columns(pl.col(POSITION) + rows, pl.col(LINE) + lines)
+                )
+            yield table
+            rows += held
+            lines += block.content.count(b"\n", block.header)
+
+
+def _united(tables: Iterator[Table]) -> pl.Schema:
+    """The type of each column in all blocks together: of numbers the wider one, else text. Nulls say nothing."""
+    found: dict[str, pl.DataType] = {}
+    names: list[str] = []
+    for table in tables:
+        names = table.rows.columns
+        for column in table.rows:
+            if column.null_count() < column.len() or column.name in table.quoted:
+                before = found.setdefault(column.name, column.dtype)
+                found[column.name] = _wider(before, column.dtype)
+    return pl.Schema({name: found.get(name, pl.String()) for name in names})
+
+
+def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    if one == other:
+        return one
+    if not (one.is_numeric() and other.is_numeric()):
+        return pl.String()
+    if one.is_float() or other.is_float():
+        return pl.Float64()
+    return pl.Int128()

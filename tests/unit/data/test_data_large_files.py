@@ -1,0 +1,225 @@
+"""Files that are read in pieces: the same snapshot as of the whole file, in memory that does not grow with the rows."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from cumulant.data import Room, SourceBreachError, group_repeats, large_files, large_parts, part_store, scan
+from cumulant.data.group_repeats import repeats_among
+from cumulant.data.spec import SourceSpec
+
+RULES = {"n": {"min": 0}, "kind": {"in": ["A", "B"]}, "part": {"nulls": "50%"}}
+
+
+def table(rows: int = 900) -> pl.DataFrame:
+    rng = np.random.default_rng(5)
+    return pl.DataFrame(
+        {
+            "id": [number if number % 97 else number // 2 for number in range(rows)],  # some keys come twice, far apart
+            "at": [f"2024-01-{1 + number * 9 // rows:02}T10:00:00Z" for number in range(rows)],
+            "n": rng.integers(-1, 40, rows),
+            "x": [number if number < 500 else number + 0.5 for number in range(rows)],
+            "kind": rng.choice(["A", "B", "C"], rows, p=[0.6, 0.395, 0.005]),
+            "part": [None if number < 300 else number for number in range(rows)],
+        },
+        strict=False,
+    )
+
+
+def in_pieces(monkeypatch, rows: int = 50) -> list[int]:
+    """Read every file in pieces of about so many rows; returns a list to which each piece adds its rows."""
+    for name, value in {"LARGE_TEXT": 8, "LARGE_ROWS": 1, "_LARGE_BYTES": 1, "_ROWS": rows}.items():
+        monkeypatch.setattr(large_files, name, value)
+    seen: list[int] = []
+    judged = large_parts.judged
+
+    def counted(frame, plan, shop):
+        seen.append(frame.height)
+        return judged(frame, plan, shop)
+
+    monkeypatch.setattr(large_parts, "judged", counted)
+    return seen
+
+
+def both(place, monkeypatch, **declared):
+    """The snapshots of a source, read whole and in pieces."""
+
+    def ingest():
+        try:
+            return place.ingest(**declared)
+        except SourceBreachError as breach:
+            return breach.snapshot
+
+    whole, place.stored = ingest(), place.tables
+    place.tables = type(place.tables)(f"file://{place.root / 'others'}")
+    seen = in_pieces(monkeypatch)
+    return whole, ingest(), seen
+
+
+def same(place, whole, pieces) -> None:
+    for name in ("id", "fields", "rows_in", "rows_passed", "rows_quarantined", "rows_dropped", "breaches", "checks"):
+        assert getattr(pieces, name) == getattr(whole, name), name
+    stored = place.stored
+    assert_frame_equal(scan(pieces, place.tables).collect(), scan(whole, stored).collect())
+    if whole.quarantine is not None:
+        order = ["__row", "__rule"]
+        left, right = place.tables.scan(pieces.quarantine).collect(), stored.scan(whole.quarantine).collect()
+        assert_frame_equal(left.select(order).sort(order), right.select(order).sort(order))
+    for one, other in zip(pieces.profile.columns, whole.profile.columns, strict=True):
+        for name in ("rows", "nulls", "min", "max"):
+            assert getattr(one, name) == getattr(other, name), (one.name, name)
+        assert one.distinct == pytest.approx(other.distinct, rel=0.03, abs=1)
+        assert one.top == other.top or len(other.top) == 50
+        assert (one.mean, one.std) == pytest.approx((other.mean, other.std))
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("on_repeat", ["quarantine", "first"])
+def test_a_file_in_pieces_is_the_same_snapshot(place, monkeypatch, name, on_repeat) -> None:
+    rows = table()
+    text = rows.write_csv().encode()
+    place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
+    declared = {
+        "path": name, "key": "id", "event_time": "at", "rules": RULES, "quarantine": "20%", "on_repeat": on_repeat,
+        "known_time": {"at": ["x"]},
+    }  # fmt: skip
+    whole, pieces, seen = both(place, monkeypatch, **declared)
+    assert len(seen) > 5
+    assert whole.rows_quarantined > 20
+    same(place, whole, pieces)
+
+
+def test_types_are_those_of_the_whole_text(place, monkeypatch) -> None:
+    rows = table(400).with_columns(
+        flag=pl.Series(["true"] * 200 + ["7"] * 200),
+        late=pl.Series([str(number) for number in range(399)] + ["x9"]),
+        code=pl.Series(["12"] * 300 + ["007"] * 100),
+        big=pl.Series(["5"] * 399 + [str(2**70)]),
+        wrong=pl.Series(["3"] * 398 + ["many", "4"]),
+        none=pl.lit(None, pl.String),
+    )
+    place.write("t.csv", rows.write_csv())
+    whole, pieces, seen = both(
+        place, monkeypatch, path="t.csv", key="id", quarantine="20%", rules={"wrong": {"min": 0}}
+    )
+    assert len(seen) > 3
+    types = {field.name: field.dtype for field in pieces.fields}
+    assert (types["flag"], types["late"], types["code"], types["wrong"]) == ("str", "str", "str", "float")
+    same(place, whole, pieces)
+
+
+def test_malformed_rows_are_numbered_in_the_file(place, monkeypatch) -> None:
+    lines = ["id,n,z", *(f"{number},1,2" for number in range(600))]
+    lines[101], lines[402] = "100,1", "401,1,2,3"
+    place.write("t.csv", "\n".join(lines) + "\n")
+    whole, pieces, seen = both(place, monkeypatch, path="t.csv", key="id", quarantine="20%")
+    assert len(seen) > 5
+    same(place, whole, pieces)
+    refused = place.tables.scan(pieces.quarantine).collect()
+    assert refused["__row"].to_list() == [100, 401]
+    assert refused["__line"].to_list() == [102, 403]
+
+
+def test_prepare_sees_pieces_and_the_columns_of_folders_stay(place, monkeypatch) -> None:
+    place.write("day=4/t.parquet", table(300))
+    place.write(
+        "prepare.py",
+        "import polars as pl\ndef f(rows):\n    return rows.filter(pl.col('n') > 0).with_columns(m=pl.col('n') * 2)\n",
+    )
+    whole, pieces, seen = both(
+        place, monkeypatch, path="*/t.parquet", key="id", prepare="prepare.py:f", quarantine="20%"
+    )
+    assert len(seen) > 3
+    assert {"m", "day"} <= {field.name for field in pieces.fields}
+    same(place, whole, pieces)
+
+
+def test_numbers_that_merge_are_read_whole(place, monkeypatch) -> None:
+    rows = table(300).with_columns(zip=pl.Series(["0123"] * 150 + ["123"] * 150))
+    place.write("t.csv", rows.write_csv())
+    whole, pieces, seen = both(
+        place, monkeypatch, path="t.csv", key="id", rules={"zip": {"type": "int"}}, quarantine="90%"
+    )
+    assert not seen
+    same(place, whole, pieces)
+
+
+def test_repeats_by_partitions_are_those_of_all_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    values = pl.DataFrame(
+        {
+            "a": pl.Series(rng.choice([0.0, -0.0, 1.5, float("nan"), 2.0], 5000)),
+            "b": pl.Series(rng.choice(["x", "y", None], 5000)),
+            "known": pl.Series(rng.integers(0, 50, 5000)),
+            "row": range(5000),
+        }
+    )
+    frames = lambda: (values.slice(first, 700) for first in range(0, 5000, 700))  # noqa: E731
+    for order, in_order in ((["row"], True), (["known", "row"], False)):
+        at_once = repeats_among(
+            frames, ["a", "b"], order, SourceSpec(), rows=5000, room=Room(1 << 40), in_order=in_order
+        )
+        parts = repeats_among(
+            frames, ["a", "b"], order, SourceSpec(), rows=5_000_000, room=Room(0, tmp_path), in_order=in_order
+        )
+        assert at_once.height > 3000
+        assert_frame_equal(parts, at_once)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_of_several_files_repeat_whatever_the_memory(place, monkeypatch) -> None:
+    for number in range(3):
+        place.write(f"d/{number}.parquet", table(400).with_columns(pl.col("id") + number * 100))
+    declared = {"path": "d", "key": "id", "quarantine": "90%"}
+    monkeypatch.setattr(part_store, "FEWEST", 1 << 40)
+    at_once, place.stored = place.ingest(**declared), place.tables
+    monkeypatch.setattr(group_repeats, "_TIMES", 1_000_000)
+    place.tables = type(place.tables)(f"file://{place.root / 'others'}")
+    parts = place.ingest(**declared)
+    assert at_once.rows_quarantined > 500
+    same(place, at_once, parts)
+
+
+CODE = """
+import resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from cumulant.data import Room, SourceSpec, ingest
+from cumulant.drivers.local.files import LocalFiles
+from cumulant.drivers.local.tables import FileTables
+root = Path(sys.argv[1])
+spec = SourceSpec(path=sys.argv[2], key="id", rules={})
+found = ingest("t", spec, root=root, files=LocalFiles(root.as_uri()), tables=FileTables((root / "tables").as_uri()),
+    previous=None, now=datetime(2024, 1, 1, tzinfo=UTC), room=Room(256 << 20, root / "spill"))
+print(found.rows_passed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    peaks = []
+    for rows in (1_000_000, 4_000_000):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        frame = pl.DataFrame({"id": np.arange(rows), "x": np.random.default_rng(1).normal(size=rows)})
+        frame.write_parquet(folder / "t.parquet", row_group_size=131_072)
+        done = subprocess.run(
+            [sys.executable, "-c", CODE, folder, "t.parquet"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ,
+        )
+        passed, peak = map(int, done.stdout.split())
+        assert passed == rows
+        peaks.append(peak)
+    assert peaks[1] < 1.3 * peaks[0]
