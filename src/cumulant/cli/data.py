@@ -162,12 +162,15 @@ def infer(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A file, folder or glob.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an Open Data Contract Standard file.")] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="The source's name.")] = "source",
+    sheet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The sheet of an Excel workbook that has several.")
+    ] = None,
 ) -> None:
     """Propose keys, times and rules for a file, and say why."""
     from cumulant.runtime.tables import propose
 
     with call.progress("infer") as progress:
-        found = propose(file, name=name, out=out, progress=progress)
+        found = propose(file, name=name, out=out, sheet=sheet, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import clean

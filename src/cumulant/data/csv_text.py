@@ -40,6 +40,7 @@ class Table(NamedTuple):
     `quoted` are CSV columns of numbers that stay text because their values are quoted where other columns' are not.
     `partitions` are columns that the names of the file's folders hold.
     `refused` are rows without a plain value at a declared path, as text, with `__rule` and `__row`.
+    `notes` say what of the file may not be as meant, though it is read.
     """
 
     rows: pl.DataFrame
@@ -47,6 +48,7 @@ class Table(NamedTuple):
     quoted: frozenset[str] = frozenset()
     partitions: frozenset[str] = frozenset()
     refused: pl.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_csv(

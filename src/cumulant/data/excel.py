@@ -1,6 +1,6 @@
 """A sheet of an Excel workbook (.xlsx) as a table: cells as they are stored, and no value that no cell shows.
 
-The first row with a value is the header. Blank rows are no records; hidden rows and columns are read as all others.
+The first row with a value is the header. Blank rows are no records; hidden rows and columns are read as all others, with a note.
 Numbers in a format of zeros alone (`00000`) are text with the zeros that Excel shows, since they are identifiers. Rows
 with an error (`#N/A`), or with a formula whose value is not stored, are refused under the rule `COLUMN:cell`.
 """
@@ -22,6 +22,7 @@ import polars as pl
 from cumulant.core.errors import DataError, did_you_mean, missing_part
 from cumulant.core.memory import memory_limit
 from cumulant.data.csv_text import Table
+from cumulant.data.listing import listed
 from cumulant.data.nested_paths import refused_rows, series_of
 from cumulant.data.parquet_memory import refuse_above
 from cumulant.data.spec import SourceSpec
@@ -31,12 +32,22 @@ _MOST_XML, _CELL = 512 << 20, 8
 _OLE = b"\xd0\xcf\x11\xe0"
 _ZEROS = re.compile(r"0{2,}")
 _NOT_STORED = "formula without a stored value"
+_TRUE = ("1", "true")
 
 
 class _Cell(NamedTuple):
     value: Any
     #: why there is no value: an error of Excel, or that none is stored
     fault: str | None = None
+
+
+class _Cells(NamedTuple):
+    """Cells with a value by row and column, from 1; ranges of merged cells; and the columns that are hidden."""
+
+    rows: dict[int, dict[int, _Cell]]
+    merged: list[Any]
+    hidden_rows: list[int]
+    hidden_columns: list[int]
 
 
 def read_excel(path: Path, url: str, spec: SourceSpec) -> Table:
@@ -56,10 +67,11 @@ def read_excel(path: Path, url: str, spec: SourceSpec) -> Table:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
         try:
             sheet = _sheet(book, url, spec.sheet)
-            rows, merged = _cells(book, sheet, url, memory_limit(spec.memory))
+            cells = _cells(book, sheet, url, memory_limit(spec.memory))
         finally:
             book.close()
-    return _table(rows, merged, url, frozenset(spec.missing))
+    table = _table(cells.rows, cells.merged, url, frozenset(spec.missing))
+    return table._replace(notes=_hidden_note(cells))
 
 
 @contextmanager
@@ -106,13 +118,12 @@ def _sheet(book: Any, url: str, declared: str | None) -> Any:
         raise DataError(
             f"{url} has {len(visible)} sheets: {shown}",
             subject=url,
-            hint=f"name one: `sheet: {example}` under the source, or `--sheet {quote(example)}` of `cumulant new`",
+            hint=f"name one: `sheet: {example}` under the source, or `--sheet {quote(example)}` of the command",
         )
     return visible[0]
 
 
-def _cells(book: Any, sheet: Any, url: str, most: int) -> tuple[dict[int, dict[int, _Cell]], list[Any]]:
-    """Cells with a value by row and column, from 1, and ranges of merged cells."""
+def _cells(book: Any, sheet: Any, url: str, most: int) -> _Cells:
     from openpyxl.worksheet._reader import FORMULA_TAG, VALUE_TAG, WorkSheetParser
 
     class Parser(WorkSheetParser):  # type: ignore[misc, unused-ignore]
@@ -144,7 +155,35 @@ def _cells(book: Any, sheet: Any, url: str, most: int) -> tuple[dict[int, dict[i
             needed += sum(_CELL + (len(cell.value) if isinstance(cell.value, str) else 0) for cell in found.values())
             refuse_above(needed, most, url)
         merged = [] if parser.merged_cells is None else [cell.ref for cell in parser.merged_cells.mergeCell]
-    return rows, merged
+    return _Cells(rows, merged, *_hidden(parser, rows))
+
+
+def _hidden(parser: Any, rows: dict[int, dict[int, _Cell]]) -> tuple[list[int], list[int]]:
+    """Rows and columns with values that Excel does not show."""
+    shut = [number for number in rows if parser.row_dimensions.get(str(number), {}).get("hidden") in _TRUE]
+    spans = [
+        range(int(column["min"]), int(column.get("max", column["min"])) + 1)
+        for column in parser.column_dimensions.values()
+        if column.get("hidden") in _TRUE
+    ]
+    held = sorted({column for cells in rows.values() for column in cells})
+    return shut, [column for column in held if any(column in span for span in spans)]
+
+
+def _hidden_note(cells: _Cells) -> tuple[str, ...]:
+    """That what is hidden is read too."""
+    from openpyxl.utils import get_column_letter
+
+    counts = []
+    if cells.hidden_rows:
+        count = len(cells.hidden_rows)
+        counts.append(f"{count:,} {'row' if count == 1 else 'rows'} (the first is {cells.hidden_rows[0]:,})")
+    if cells.hidden_columns:
+        letters = [get_column_letter(column) for column in cells.hidden_columns]
+        counts.append(f"{'column' if len(letters) == 1 else 'columns'} {listed(letters)}")
+    if not counts:
+        return ()
+    return (f"{' and '.join(counts)} of its sheet are hidden, and are read as all others; delete them if not wanted",)
 
 
 def _reader(book: Any) -> Callable[[Mapping[str, Any]], _Cell | None]:

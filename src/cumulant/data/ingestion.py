@@ -330,6 +330,7 @@ def _warnings(bill: _Bill) -> tuple[str, ...]:
     gone = [] if bill.gone is None else [bill.gone.text]
     gone += copy_warnings(bill.inputs, bill.parts)
     gone += empty_path_warnings(bill.spec, bill.parts)
+    gone += [f"{item.url}: {note}" for item, part in zip(bill.inputs, bill.parts, strict=True) for note in part.notes]
     return (*bill.warnings, *gone, *padding_warnings([item.url for item in bill.inputs], bill.parts))
 
 

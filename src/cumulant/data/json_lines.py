@@ -13,6 +13,8 @@ from cumulant.core.errors import DataError
 from cumulant.data.csv_text import Table
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
 
+_KINDS: dict[type, str] = {list: "a list", dict: "an object"}
+
 
 def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
     """The rows of a JSON lines text. `columns`: as `SourceSpec.columns`.
@@ -26,19 +28,42 @@ def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
             f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
         )
     if not columns:
-        return Table(_frame(content))
+        return Table(_frame(content, url))
     paths = paths_of(columns)
     # The engine makes text of values of several types, which is not always JSON, and stops at structs beside lists.
     objects, rest = _split(content, url, {path[0] for path in paths.values()})
     roots = {name for item in objects for name in item}
-    rows = _frame(rest) if rest.strip(b"{}\n") else pl.DataFrame()
+    rows = _frame(rest, url) if rest.strip(b"{}\n") else pl.DataFrame()
     leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
     rows, refused = replaced(rows, roots, {}, leaves, url)
     return Table(rows, refused=refused)
 
 
-def _frame(content: bytes) -> pl.DataFrame:
-    return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
+def _frame(content: bytes, url: str) -> pl.DataFrame:
+    try:
+        return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
+    except pl.exceptions.PolarsError:
+        refuse_mixed(content, url)
+        raise
+
+
+def refuse_mixed(content: bytes, url: str) -> None:
+    """Raise DataError where a field holds plain values in some lines and lists or objects in others."""
+    kinds: dict[str, str] = {}
+    decoder = msgspec.json.Decoder()
+    for number, line in enumerate(io.BytesIO(content), 1):
+        try:
+            item = decoder.decode(line) if line.strip() else {}
+        except msgspec.MsgspecError:
+            return  # it is no JSON, which is another fault
+        for name, value in item.items() if isinstance(item, dict) else ():
+            kind = _KINDS.get(type(value), "a plain value")
+            if value is not None and kinds.setdefault(name, kind) != kind:
+                raise DataError(
+                    f'{url}: "{name}" holds {kind} in line {number:,} and {kinds[name]} before',
+                    subject=name,
+                    hint="write the field with one type, or leave it out of the lines that have no such value",
+                )
 
 
 def _split(content: bytes, url: str, wanted: set[str]) -> tuple[list[dict[str, Any]], bytes]:

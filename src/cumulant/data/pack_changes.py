@@ -62,6 +62,7 @@ def _packed_file(part: PartFacts, refused: dict[str, int], content: PackContent)
         nulls=tuple(column.nulls for column in columns),
         low=tuple(None if column is None else column.min for column in whole),
         high=tuple(None if column is None else column.max for column in whole),
+        notes=part.notes,
     )
 
 

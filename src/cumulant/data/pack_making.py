@@ -189,6 +189,7 @@ def _files(
             nulls=nulls,
             low=tuple(extremes.get(place, (None, None))[0] for extremes in values.extremes),
             high=tuple(extremes.get(place, (None, None))[1] for extremes in values.extremes),
+            notes=read.table.notes,
         )
 
 

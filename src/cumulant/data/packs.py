@@ -43,6 +43,7 @@ class PackedFile(msgspec.Struct, frozen=True, array_like=True):
     nulls: tuple[int, ...] = ()
     low: tuple[float | None, ...] = ()
     high: tuple[float | None, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class PackGroup(msgspec.Struct, frozen=True):
@@ -116,6 +117,7 @@ def _part(facts: PackFacts, index: int, first: int, fields: tuple[PartField, ...
         csv_bytes=round(facts.csv_bytes * share),
         first=first,
         refused_rules=file.refused,
+        notes=file.notes,
     )
 
 

@@ -53,6 +53,7 @@ def made(shop: Workshop, digest: str, table: Table, *, url: str, guessed: bool) 
         checks=(*sorted_out.checks, *shape_checks(table, shop.spec)),
         profile=profile(sorted_out.passed, plain_fields(fields, shop.spec)),
         csv_bytes=csv_size(sorted_out.passed),
+        notes=table.notes,
     )
     shop.record(facts)
     return facts

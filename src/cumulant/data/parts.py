@@ -71,6 +71,8 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
     csv_bytes: int
     first: int | None = None
     refused_rules: dict[str, int] | None = None
+    #: what of the file may not be as meant, though it is read
+    notes: tuple[str, ...] = ()
 
     @property
     def rows_refused(self) -> int:

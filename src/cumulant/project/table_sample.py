@@ -139,6 +139,7 @@ def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSp
     if spec.encoding != "utf-8":
         notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
     for table, file in zip(tables, chosen, strict=True):
+        notes += [f"warning: {file.url}: {note}" for note in table.notes]
         if table.malformed is not None:
             place = f"{file.url}: " if len(chosen) > 1 else ""
             notes.append(f"warning: {place}{describe_malformed(table)} and will go to quarantine")

@@ -44,12 +44,18 @@ def read_table(file: Path | str, *, like: SourceSpec | None = None, progress: Pr
 
 
 def _read(
-    file: Path | str, like: SourceSpec | None, *, refuse: Callable[[data.Table, str], None], warn: Callable[[str], None]
+    file: Path | str,
+    like: SourceSpec | None,
+    *,
+    refuse: Callable[[data.Table, str], None],
+    warn: Callable[[str], None],
+    sheet: str | None = None,
 ) -> tuple[pl.DataFrame, SourceSpec]:
     """The rows, and how they are read; `refuse` gets each file that is read and its name, `warn` what is skipped."""
     import polars as pl
 
-    spec, files = msgspec.structs.replace(like or data.SourceSpec(), path=_spec(file).path), _files()
+    spec, files = like or data.SourceSpec(sheet=sheet), _files()
+    spec = msgspec.structs.replace(spec, path=_spec(file).path)
     frames = []
     listing = data.list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
     for warning in data.skipped_warnings(listing, Path.cwd()):
@@ -64,9 +70,15 @@ def _read(
 
 
 def propose(
-    file: Path | str, *, name: str = "source", out: Path | None = None, progress: Progress = silent
+    file: Path | str,
+    *,
+    name: str = "source",
+    out: Path | None = None,
+    sheet: str | None = None,
+    progress: Progress = silent,
 ) -> Proposed:
-    """Look at a file and propose keys, times and rules; with `out`, also write them as an ODCS file.
+    """Look at a file and propose keys, times and rules; with `out`, also write them as an ODCS file. `sheet` names a
+    sheet of an Excel workbook.
 
     Raises:
         DataError: nothing is there, or it cannot be read.
@@ -78,14 +90,15 @@ def propose(
 
     def note(table: data.Table, url: str) -> None:
         quoted.update(table.quoted)
+        broken.extend(f"warning: {url}: {one}" for one in table.notes)
         if table.malformed is not None:
             broken.append(f"warning: {url}: {data.describe_malformed(table)}, which go to quarantine")
 
-    frame, read = _read(file, None, refuse=note, warn=broken.append)
+    frame, read = _read(file, None, refuse=note, warn=broken.append, sheet=sheet)
     columns, _ = data.columns_of(frame.schema)
     frame, _ = data.with_nested(frame, columns, str(file))
     found = data.infer(frame, path=str(file), quoted=quoted)
-    reading = {"separator": read.separator, "encoding": read.encoding, "columns": columns}
+    reading = {"separator": read.separator, "encoding": read.encoding, "columns": columns, "sheet": read.sheet}
     spec = msgspec.structs.replace(found.spec, path=str(file), **reading)
     contract = None
     if out is not None:

@@ -11,6 +11,7 @@ import pytest
 
 from cumulant.core.errors import DataError, MissingPartError
 from cumulant.data import SourceSpec, read
+from cumulant.runtime.tables import propose
 
 openpyxl = pytest.importorskip("openpyxl")
 
@@ -59,6 +60,35 @@ def test_blank_rows_are_no_records_and_hidden_rows_are_read(tmp_path):
 
     path = saved(tmp_path, ("rows", [[], ["n"], [1], [], ["  "], [2]]), change=hide)
     assert table(path)["n"].to_list() == [1, 2]
+
+
+@pytest.mark.parametrize("files", [1, 20])  # parts of their own, and a pack
+def test_hidden_rows_and_columns_are_named_in_each_snapshot(place, files):
+    def hide(book):
+        book["rows"].row_dimensions[3].hidden = True
+        book["rows"].column_dimensions["B"].hidden = True
+        book["rows"].row_dimensions[9].hidden = True  # there is nothing in it
+
+    for number in range(files):
+        rows = [["id", "n", "m"], *([number * 3 + row, 5, 6] for row in range(3))]
+        saved(place.root, ("rows", rows), name=f"d{number}.xlsx", change=hide if number == 0 else None)
+    first = place.ingest(path="d*.xlsx", key="id")
+    assert first.rows_passed == 3 * files
+    (warning,) = first.warnings
+    assert warning.startswith("d0.xlsx: 1 row (the first is 3) and column B of its sheet are hidden, and are read")
+    assert place.ingest(path="d*.xlsx", key="id", previous=first).warnings == first.warnings
+
+
+def test_the_proposal_for_a_workbook_is_for_the_named_sheet(tmp_path):
+    def hide(book):
+        book["second"].row_dimensions[2].hidden = True
+
+    path = saved(tmp_path, ("first", [["a"], [1]]), ("second", [["b"], [1], [2]]), change=hide)
+    with pytest.raises(DataError, match="has 2 sheets"):
+        propose(path)
+    found = propose(path, sheet="second")
+    assert found.source["sheet"] == "second"
+    assert any("1 row (the first is 2) of its sheet" in note for note in found.notes)
 
 
 def test_error_cells_and_formulas_without_a_value_are_refused_rows(place):

@@ -194,3 +194,19 @@ def test_orc_texts_that_are_not_utf_8_are_refused(tmp_path):
     path.write_bytes(sink.getvalue().to_pybytes().replace(b"caffe", b"caff\xe9"))
     with pytest.raises(DataError, match=r"latin\.orc"):
         read(path, path.name, SourceSpec(path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ('{"id": 9, "n": [1, 2]}', '"n" holds a list in line 4 and a plain value before'),
+        ('{"id": 9, "n": {"a": 1}}', '"n" holds an object in line 4 and a plain value before'),
+    ],
+)
+def test_a_field_of_several_kinds_of_json_is_named(place, last, said):
+    text = "\n".join(['{"id": 1, "n": null}', '{"id": 2, "n": 5}', '{"id": 3, "n": 6}', last]) + "\n"
+    place.write("rows.jsonl", text)
+    with pytest.raises(DataError) as caught:
+        place.ingest(path="rows.jsonl", key="id")
+    assert said in str(caught.value)
+    assert caught.value.subject == "n"

@@ -90,7 +90,7 @@ def test_a_sheet_of_a_workbook_with_several(tmp_path):
     book.save(tmp_path / "visits.xlsx")
     with pytest.raises(DataError, match="has 2 sheets") as raised:
         create_from(tmp_path / "visits.xlsx", "bought", name="shop", directory=tmp_path)
-    assert "`--sheet 'Read me'` of `cumulant new`" in str(raised.value.hint)
+    assert "`--sheet 'Read me'` of the command" in str(raised.value.hint)
     made = create_from(tmp_path / "visits.xlsx", "bought", name="shop", directory=tmp_path, sheet="All visits")
     assert load(made.path).spec.data["rows"].sheet == "All visits"
 
