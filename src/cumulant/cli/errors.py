@@ -98,8 +98,8 @@ def as_known(error: BaseException) -> CumulantError:
         return UsageError(
             "the machine has too little memory for this",
             subject="resources.memory",
-            hint="set resources.memory lower, so that features are computed in smaller parts; train on fewer rows "
-            "(training.since); or use a larger machine",
+            hint="set resources.memory lower, so that data are checked and features computed in smaller parts; train "
+            "on fewer rows (training.since); or use a larger machine",
         )
     return UnexpectedError(
         f"{type(error).__name__}: {error}".rstrip(": "),

@@ -1,6 +1,6 @@
 """A sheet of an Excel workbook (.xlsx) as a table: cells as they are stored, and no value that no cell shows.
 
-The first row with a value is the header. Blank rows are no records; hidden rows and columns are read as all others, with a note.
+The first row with a value is the header. Blank rows are no records; hidden rows and columns are read, with a note.
 Numbers in a format of zeros alone (`00000`) are text with the zeros that Excel shows, since they are identifiers. Rows
 with an error (`#N/A`), or with a formula whose value is not stored, are refused under the rule `COLUMN:cell`.
 """

@@ -32,19 +32,28 @@ def skipped_warnings(listing: Listing, root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class GoneFiles:
-    """Files of the last accepted snapshot that are gone; new files do not make up for `lost` of its `before` rows."""
+    """Files of the last accepted snapshot that are gone, and those that have fewer rows now (with that number).
+
+    Rows of new files, and those by which others grew, do not make up for `lost` of its `before` rows.
+    """
 
     files: tuple[SourceFile, ...]
+    shorter: tuple[tuple[SourceFile, int], ...]
     lost: int
     before: int
 
     @property
     def text(self) -> str:
-        count, rows = len(self.files), sum(file.rows for file in self.files)
-        files = (
-            "1 file of the last snapshot is gone" if count == 1 else f"{count:,} files of the last snapshot are gone"
-        )
-        return f"{files} ({rows:,} rows): {listed([file.url for file in self.files])}"
+        texts = []
+        if count := len(self.files):
+            files = "1 file of the last snapshot is" if count == 1 else f"{count:,} files of the last snapshot are"
+            rows = sum(file.rows for file in self.files)
+            texts.append(f"{files} gone ({rows:,} rows): {listed([file.url for file in self.files])}")
+        if count := len(self.shorter):
+            files = "1 file has" if count == 1 else f"{count:,} files have"
+            named = listed([f"{file.url} ({rows:,} of {file.rows:,})" for file, rows in self.shorter])
+            texts.append(f"{files} fewer rows than in the last snapshot: {named}")
+        return "; ".join(texts)
 
     def check(self, spec: SourceSpec) -> CheckResult:
         """The rule on the share of rows that may be lost so."""
@@ -63,26 +72,34 @@ class GoneFiles:
 def gone_files(
     previous: Snapshot, files: Sequence[Input], parts: Sequence[PartFacts], spec: SourceSpec, root: Path
 ) -> GoneFiles | None:
-    """The files of `previous` that are gone, though the source's path still covers them; None where there is none.
+    """The files of `previous` that are gone, though the source's path still covers them, or have fewer rows now; None
+    where there is none.
 
     A file that was moved is not gone. Rows of new files make up for those that are gone, as where a folder holds the
     last thirty days.
     """
-    before, present = {file.url for file in previous.files}, {file.url for file in files}
+    now = {file.url: (file.content, part.rows_in) for file, part in zip(files, parts, strict=True)}
+    before = {file.url for file in previous.files}
     pattern = shown(pattern_of(spec, source=previous.source, root=root), root)
-    new = [(file.content, part.rows_in) for file, part in zip(files, parts, strict=True) if file.url not in before]
-    places, rows = Counter(content for content, _ in new), sum(count for _, count in new)
-    gone = []
+    new = [now[file.url] for file in files if file.url not in before]
+    places, added = Counter(content for content, _ in new), sum(count for _, count in new)
+    gone, shorter = [], []
     for file in previous.files:
-        if file.url in present or not _covers(pattern, file.url):
+        if file.url in now:
+            content, rows = now[file.url]
+            if content != file.content and rows < file.rows:
+                shorter.append((file, rows))
+            added += max(rows - file.rows, 0)
+        elif not _covers(pattern, file.url):
             continue
-        if places[file.content]:  # it was moved there
+        elif places[file.content]:  # it was moved there
             places[file.content] -= 1
-            rows -= file.rows
+            added -= file.rows
         else:
             gone.append(file)
-    lost = max(0, sum(file.rows for file in gone) - rows)
-    return GoneFiles(tuple(gone), lost, previous.rows_in) if gone else None
+    lost = sum(file.rows for file in gone) + sum(file.rows - rows for file, rows in shorter)
+    found = GoneFiles(tuple(gone), tuple(shorter), max(0, lost - added), previous.rows_in)
+    return found if gone or shorter else None
 
 
 def _covers(pattern: str, url: str) -> bool:
@@ -148,3 +165,14 @@ def _is_shorter(part: PartFacts, column: str, digits: int) -> bool:
         return True
     least = 0 if low <= 0 <= high else min(abs(low), abs(high))
     return bool(least < 10 ** (digits - 1))
+
+
+def list_warnings(previous: Snapshot | None) -> list[str]:
+    """A warning where the list of the last snapshot's files was deleted, so that nothing is known of them."""
+    if previous is None or not previous.file_lists or previous.files:
+        return []
+    text = (
+        "the stored list of the last snapshot's files was deleted: all rows count as arriving now, which decides what "
+        "of a repeated key came first, and files that were lost since cannot be named"
+    )
+    return [text]

@@ -28,6 +28,7 @@ from cumulant.data.file_checks import (
     copy_warnings,
     empty_path_warnings,
     gone_files,
+    list_warnings,
     padding_warnings,
     skipped_warnings,
 )
@@ -327,7 +328,7 @@ def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> datetime | N
 
 
 def _warnings(bill: _Bill) -> tuple[str, ...]:
-    gone = [] if bill.gone is None else [bill.gone.text]
+    gone = [*list_warnings(bill.previous), *([] if bill.gone is None else [bill.gone.text])]
     gone += copy_warnings(bill.inputs, bill.parts)
     gone += empty_path_warnings(bill.spec, bill.parts)
     gone += [f"{item.url}: {note}" for item, part in zip(bill.inputs, bill.parts, strict=True) for note in part.notes]

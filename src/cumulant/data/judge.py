@@ -198,7 +198,9 @@ def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lamb
     if any(change.refused for change in snapshot.changes):
         return "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
     if any(check.rule == MISSING_FILES and not check.passed for check in snapshot.checks):
-        return "put the files back, or accept that they are gone: missing_files: 100% (or a share between)"
+        return (
+            "put the files or their rows back, or accept that they are gone: missing_files: 100% (or a share between)"
+        )
     if (check := _mostly_of_another_type(snapshot)) is not None:
         value = example(check)
         such = "" if value is None else f', such as "{str(value)[:_SHOWN]}"'

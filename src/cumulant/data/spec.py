@@ -275,8 +275,9 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     missing_files: Annotated[
         str | float,
         Meta(
-            description="The largest share of rows that may be lost with files that are gone since the last accepted "
-            "snapshot and that new files do not make up for; above it the run stops. `100%` accepts every loss."
+            description="The largest share of rows that may be lost with files that are gone, or have fewer rows, "
+            "since the last accepted snapshot and that other files do not make up for; above it the run stops. `100%` "
+            "accepts every loss."
         ),
     ] = _MISSING_FILES
     severity: Annotated[

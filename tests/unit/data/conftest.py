@@ -50,7 +50,7 @@ class Place:
     def ingest(self, name: str = "trips", *, now: datetime = NOW, previous: Snapshot | None = None, **more) -> Snapshot:
         own = {
             key: more.pop(key)
-            for key in ("frame", "others", "used", "rule_compiler", "measure", "progress", "force")
+            for key in ("frame", "others", "used", "rule_compiler", "measure", "progress", "force", "room")
             if key in more
         }
         spec = msgspec.convert({"path": "trips.csv"} | more, SourceSpec)

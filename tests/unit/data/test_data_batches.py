@@ -374,7 +374,7 @@ def test_new_rows_that_all_lie_in_the_future_are_warned_of(place):
 
 
 def test_each_empty_file_is_new_though_all_hold_the_same(place):
-    spec = {"path": "in", "batch": {"min_rows": 50, "severity": "warn"}}
+    spec = {"path": "in", "missing_files": "100%", "batch": {"min_rows": 50, "severity": "warn"}}
     for number in range(3):
         place.write(f"in/{number}.csv", "id,km\n" + "".join(f"{1000 * number + place},5\n" for place in range(100)))
     last = place.ingest(**spec)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, Stream, warnings_of
+from cumulant.data import SourceSpec, Stream, warnings_of, with_files, without_files
 from cumulant.runtime.tables import propose, read_table
 
 
@@ -166,6 +166,32 @@ def test_lost_files_are_named_and_stop_the_run(place):
     accepted = place.ingest(path="trips", previous=found, missing_files="100%")
     assert any("39 files of the last snapshot are gone (390 rows)" in warning for warning in warnings_of(accepted))
     assert place.ingest(path="trips", previous=accepted).warnings == ()
+
+
+def test_files_that_were_written_again_with_fewer_rows_are_named_and_stop_the_run(place):
+    daily(place, *range(4), rows=100)
+    found = place.ingest(path="trips")
+    daily(place, 1, rows=40)
+    refused = place.refused(path="trips", previous=found)
+    (breach,) = refused.breaches
+    assert "60 of 400" in breach
+    assert "1 file has fewer rows than in the last snapshot: trips/001.csv (40 of 100)" in breach
+    assert any("trips/001.csv" in text for text in place.ingest(path="trips", previous=found, missing_files=1).warnings)
+    daily(place, 2, rows=160)  # growth of another file makes up for them
+    assert any("(40 of 100)" in text for text in place.ingest(path="trips", previous=found).warnings)
+
+
+def test_a_deleted_list_of_files_is_named(place):
+    daily(place, *range(130), rows=1)
+    found = place.ingest(path="trips", key="n")
+    record = without_files(found, place.tables)
+    assert with_files(record, place.tables).files == found.files
+    for ref in record.file_lists:
+        place.tables.delete(ref.key)
+    lost = with_files(record, place.tables)
+    [warning] = place.ingest(path="trips", key="n", previous=lost).warnings
+    assert "list of the last snapshot's files was deleted" in warning
+    assert place.ingest(path="trips", key="n", previous=found).warnings == ()
 
 
 def test_a_file_that_equals_another_one_is_lost_too(place):

@@ -204,8 +204,7 @@ def test_orc_texts_that_are_not_utf_8_are_refused(tmp_path):
     ],
 )
 def test_a_field_of_several_kinds_of_json_is_named(place, last, said):
-    text = "\n".join(['{"id": 1, "n": null}', '{"id": 2, "n": 5}', '{"id": 3, "n": 6}', last]) + "\n"
-    place.write("rows.jsonl", text)
+    place.write("rows.jsonl", '{"id": 1, "n": null}\n{"id": 2, "n": 5}\n{"id": 3, "n": 6}\n' + last)
     with pytest.raises(DataError) as caught:
         place.ingest(path="rows.jsonl", key="id")
     assert said in str(caught.value)

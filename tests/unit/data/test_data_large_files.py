@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from cumulant.core.errors import UsageError
 from cumulant.data import Room, SourceBreachError, group_repeats, large_files, large_parts, part_store, scan
 from cumulant.data.group_repeats import repeats_among
 from cumulant.data.spec import SourceSpec
@@ -189,10 +190,19 @@ def test_keys_of_several_files_repeat_whatever_the_memory(place, monkeypatch) ->
     same(place, at_once, parts)
 
 
+def test_a_text_that_must_be_read_whole_says_what_to_set(place) -> None:
+    place.write("t.jsonl", '{"id": 1}\n' * 3000)
+    with pytest.raises(UsageError, match=r"t\.jsonl is read whole") as error:
+        place.ingest(path="t.jsonl", room=Room(100_000))
+    assert error.value.subject == "resources.memory"
+    assert "set resources.memory to 1GiB" in str(error.value.hint)
+
+
 CODE = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
+from cumulant.core.errors import UsageError
 from cumulant.data import Room, SourceSpec, ingest
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
