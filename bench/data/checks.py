@@ -58,7 +58,7 @@ if memory:
     duckdb.sql(f"SET memory_limit = '{memory}'")
 read = f"read_csv('{path}')" if path.endswith("csv") else f"read_parquet('{path}')"
 found = duckdb.sql(f'''SELECT count(*), count(*) FILTER (score IS NULL), count(*) FILTER (amount < 0 OR amount > 1000),
-    count(*) FILTER (kind NOT IN ('card', 'cash', 'wire')), count(*) - count(DISTINCT id) FROM {read}''').fetchone()
+    count(*) FILTER (kind NOT IN ('card', 'cash', 'wire')), count(*) - count(DISTINCT id) FROM {read}''').fetchall()[0]
 print(json.dumps(dict(zip(["rows", "score", "amount", "kind", "repeats"], found))))
 """
 PROJECT = """version: 1
@@ -77,13 +77,17 @@ resources: {{memory: {memory}}}
 
 
 def write(path: Path, rows: int) -> None:
-    """A table of seven columns in the order of time, a thousandth of whose keys came before."""
+    """A table of seven columns in the order of time. Of each thousand rows one has a key that came before, and one a
+    kind that is not allowed; these have a score, as refused rows are not counted by rules on the others.
+    """
     rng, writer = np.random.default_rng(1), None
     with path.open("wb") as out:
         for first in range(0, rows, STEP):
             count = min(STEP, rows - first)
-            ids = np.arange(first, first + count)
+            ids, place = np.arange(first, first + count), np.arange(first, first + count) % 1000
             ids[::1000] = np.maximum(ids[::1000] - 1, 0)
+            kinds = np.where(place == 500, "coin", rng.choice(["card", "cash", "wire"], count))
+            filled = (rng.random(count) >= 0.02) | (place == 500) | (place == 0)
             frame = pl.DataFrame(
                 {
                     "id": ids,
@@ -91,12 +95,12 @@ def write(path: Path, rows: int) -> None:
                     "at": 1_704_067_200_000_000 + np.arange(first, first + count) * (31_536_000_000_000 // rows),
                     "amount": np.round(rng.gamma(2.0, 50.0, count), 2),
                     "score": rng.normal(size=count),
-                    "kind": rng.choice(["card", "cash", "wire", "coin"], count, p=[0.4, 0.3, 0.299, 0.001]),
+                    "kind": kinds,
                     "note": [f"n{number}" for number in rng.integers(0, 100_000, count)],
                 }
             ).with_columns(
                 pl.col("at").cast(pl.Datetime("us", "UTC")),
-                pl.when(pl.Series(rng.random(count) >= 0.02)).then(pl.col("score")),
+                pl.when(pl.Series(filled)).then(pl.col("score")),
             )
             if path.suffix == ".csv":
                 frame.write_csv(out, include_header=not first, datetime_format="%Y-%m-%dT%H:%M:%SZ")

@@ -1,5 +1,7 @@
 """A full disk and a read-only one, on file systems mounted for the test."""
 
+import resource
+import signal
 import subprocess
 from typing import ClassVar
 
@@ -210,3 +212,17 @@ def test_a_journal_that_was_cut_off_is_not_taken_for_whole(mounted):
     assert not journal.frozen
     with pytest.raises(StorageError, match="journal"):
         journal.rows("step")
+
+
+def test_a_table_that_may_not_grow_is_a_storage_error(tmp_path):
+    tables = FileTables(f"file://{tmp_path}/tables")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    frame = pl.DataFrame({"x": np.random.default_rng(1).normal(size=100_000)})
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        for rows in (frame, iter([frame])):
+            with pytest.raises(StorageError, match="table t cannot be stored"):
+                tables.write("t", rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
