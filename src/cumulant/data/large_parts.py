@@ -169,10 +169,6 @@ class _Part:
         self.files += 1
         self.passed.append(f"passed-{self.files}")
         self.spill.write(self.passed[-1], passed)
-        self.profiles.append(profile(passed, self.fields))
-        for name in self.plan.names:
-            self.distinct[name].add(passed[name].drop_nulls().hash().to_numpy())
-        self.csv_bytes += csv_size(passed.drop(POSITION))
 
     def _refuse(self, frame: pl.DataFrame) -> None:
         """Refused rows, set aside by their columns and types."""
@@ -218,7 +214,13 @@ class _Part:
             yield self.spill.read(self.passed[:1]).drop(POSITION)
 
     def _profile(self) -> Profile:
-        """The profile of the pieces; distinct values are counted in all of them together."""
+        """The profile of the rows that pass; distinct values are counted in all pieces together."""
+        for file in self.passed:
+            passed = self.spill.read([file]).drop(POSITION)
+            self.profiles.append(profile(passed, self.fields))
+            self.csv_bytes += csv_size(passed)
+            for name in self.plan.names:
+                self.distinct[name].add(passed[name].drop_nulls().hash().to_numpy())
         merged = merge(self.profiles, self.fields)
         return Profile(merged.rows, tuple(self._described(column) for column in merged.columns))
 
@@ -262,12 +264,13 @@ class _Part:
     def _take_out(self, positions: pl.Series, rule: str) -> None:
         """Move the rows at these positions, which are in order, to the refused ones."""
         gone, names = positions.to_frame(), self.passed
-        self.passed, self.profiles, self.csv_bytes = [], [], 0
-        self.distinct.clear()
+        self.passed = []
         for name in names:
             rows = self.spill.read([name])
-            self.spill.delete([name])
             refused = rows.join(gone, on=POSITION, how="semi", maintain_order="left")
-            if refused.height:
-                self._refuse(refused.select(pl.lit(rule).alias(RULE), POSITION, pl.exclude(POSITION)))
+            if not refused.height:
+                self.passed.append(name)
+                continue
+            self.spill.delete([name])
+            self._refuse(refused.select(pl.lit(rule).alias(RULE), POSITION, pl.exclude(POSITION)))
             self._pass(rows.join(gone, on=POSITION, how="anti", maintain_order="left"))
