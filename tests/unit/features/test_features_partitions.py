@@ -20,10 +20,10 @@ from test_features_windows import HOUR, SCHEMA, START, make_plan
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.plan import FeaturePlan
+from cumulant.data.spill import spill_in
 from cumulant.features import compute
 from cumulant.features.memory_need import Size
 from cumulant.features.partitions import Layout, compute_partitioned, compute_within
-from cumulant.data.spill import spill_in
 
 PLAN = make_plan(HOUR / 2, HOUR)
 
