@@ -68,8 +68,8 @@ def peers() -> list[str]:
     if not found:
         return []
     rules = list(next(iter(found.values()))["rules"])
-    rows = [[name, *(cell(one["rules"][rule]) for rule in rules)] for name, one in found.items()]
-    return markdown(["world", *rules], rows)
+    rows = [[name, str(one["releases"]), *(cell(one["rules"][rule]) for rule in rules)] for name, one in found.items()]
+    return markdown(["world", "releases", *rules], rows)
 
 
 def cell(one: dict) -> str:
