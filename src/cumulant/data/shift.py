@@ -102,7 +102,8 @@ def _below(points: Sequence[float], edge: float) -> float:
     if place > cells:
         return 1.0
     low, high = points[place - 1] / 2, points[place] / 2  # halves, whose difference is finite
-    return (place - 1 + (edge / 2 - low) / (high - low)) / cells
+    part = (edge / 2 - low) / (high - low) if high > low else 0.0  # halves of the least numbers are equal
+    return (place - 1 + part) / cells
 
 
 def _steps(cumulative: Sequence[float]) -> list[float]:

@@ -46,6 +46,15 @@ class TableStore(Protocol):
         """The table's rows in the order written. Raises NotFoundError."""
         ...
 
+    def check(self, ref: TableRef | str) -> None:
+        """Read all of a table again, before rows of it become rows of another.
+
+        Raises:
+            NotFoundError: there is no such table.
+            StorageError: it is not what was written, or nothing tells.
+        """
+        ...
+
     def find(self, key: str) -> TableRef | None: ...
 
     def keys(self, prefix: str = "") -> list[str]: ...

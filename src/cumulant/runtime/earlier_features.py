@@ -93,12 +93,12 @@ def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]
     """
     tables, found = project.tables(), {}
     try:
-        tables.scan(earlier.table)
         for name, identity in earlier.snapshots.items():
             kept = data.kept_rows(load_snapshot(project, identity), snapshots[name], tables)
             if kept is None:
                 return None
             found[name] = kept
+        tables.check(earlier.table)
     except (NotFoundError, StorageError):
         return None
     return found

@@ -46,6 +46,9 @@ class MemoryTables:
             raise not_found("table", key, self._frames)
         return self._frames[key].lazy()
 
+    def check(self, ref: TableRef | str) -> None:
+        self.scan(ref)
+
     def find(self, key: str) -> TableRef | None:
         frame = self._frames.get(key)
         return None if frame is None else TableRef(key, frame.height, int(frame.estimated_size()))

@@ -132,3 +132,11 @@ def test_decimals_beside_floats_are_compared_as_floats(place):
     place.write("in/b.csv", "id,n\n0.10,1\n0.11,1\n")
     found = place.ingest(path="in", key="id", quarantine=1)
     assert place.rows(found, "id") == [(0.1,), (0.11,)]
+
+
+def test_a_shift_between_the_least_numbers_has_a_distance():
+    """Halves of 0 and of the least number above it are equal."""
+    before, now = (profile(pl.DataFrame({"x": [0.0] * 60 + [least] * 60 + [1e300]}), FIELDS) for least in (5e-324, 1.0))
+    found = [*shifts(before, before), *shifts(before, now)]
+    assert found
+    assert all(math.isfinite(shift.distance) for shift in found)

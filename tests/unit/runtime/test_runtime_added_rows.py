@@ -185,10 +185,17 @@ def test_tables_of_another_moment_are_of_no_use_and_of_the_same_they_are(project
     assert ROWS < found.computed < found.rows
 
 
-def test_a_table_of_which_a_file_is_missing_or_damaged_is_not_used(project: Project) -> None:
+def flipped(content: bytes) -> bytes:
+    place = len(content) // 3
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damaged", [lambda _: b"", flipped])
+def test_a_table_of_which_a_file_is_damaged_is_not_used(project: Project, damaged: Callable[[bytes], bytes]) -> None:
+    """Also where its values can still be read: they would be in every later table."""
     found = featurize(project, principal=ME)
     for path in (project.state / "tables" / f"{found.table.key}.parquet").glob("part*"):
-        path.write_bytes(b"")
+        path.write_bytes(damaged(path.read_bytes()))
     deliver(project.root, DAYS)
     found = checked(project)
     assert found.computed == found.rows

@@ -11,6 +11,8 @@ class Part(msgspec.Struct, frozen=True):
     path: str
     rows: int
     bytes: int
+    #: of the file's bytes; none in tables of earlier versions
+    digest: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from cumulant.core.disk_errors import disk_error
 from cumulant.core.errors import DataError, not_found
+from cumulant.core.ids import file_digest
 from cumulant.drivers.local.folders import storage_error
 from cumulant.drivers.local.manifest import Manifest, Part
 
@@ -23,8 +25,11 @@ _POSITION = "__position"
 Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 
 
-def write(key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...], first: int = 0) -> Manifest:
-    """Write the files of table `key` into a folder that holds the `first` of them, or none, and describe all."""
+def write(
+    key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...], shared: Sequence[Part] = ()
+) -> Manifest:
+    """Write the files of table `key` into a folder that holds the `shared` ones already, and describe all."""
+    first = len(shared)
     if partition_by:
         _write_partitions(folder, _lazy(key, frames), partition_by)
     elif isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
@@ -32,7 +37,7 @@ def write(key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...],
     else:
         for number, frame in enumerate(_gather(key, frames), first):
             frame.write_parquet(folder / part_name(number), row_group_size=_ROW_GROUP)
-    return _describe(key, folder, partition_by)
+    return _describe(key, folder, partition_by, {part.path: part for part in shared})
 
 
 def following(head: pl.LazyFrame, frames: Frames) -> Frames:
@@ -113,13 +118,17 @@ def _write_partitions(folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...
         _sink(numbered, folder / part_name(0))
 
 
-def _describe(key: str, folder: Path, partition_by: tuple[str, ...]) -> Manifest:
-    found = []
+def _describe(key: str, folder: Path, partition_by: tuple[str, ...], shared: Mapping[str, Part]) -> Manifest:
+    found: list[tuple[Any, Any, Part]] = []
     for path in sorted(folder.rglob("*.parquet")):
+        name = path.relative_to(folder).as_posix()
+        if name in shared:
+            found.append((None, None, shared[name]))
+            continue
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         numbers = (pl.col(_POSITION).min(), pl.col(_POSITION).max()) if partition_by else (pl.lit(None), pl.lit(None))
         rows, first, last = scan.select(pl.len(), numbers[0].alias("first"), numbers[1].alias("last")).collect().row(0)
-        found.append((first, last, Part(path.relative_to(folder).as_posix(), rows, path.stat().st_size)))
+        found.append((first, last, Part(name, rows, path.stat().st_size, file_digest(path))))
     if partition_by:
         found.sort(key=lambda entry: (entry[0] is not None, entry[0]))
     overlap = any(

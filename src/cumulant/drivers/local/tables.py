@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import StorageError, UsageError, not_found
+from cumulant.core.ids import file_digest
 from cumulant.core.refs import TableRef
 from cumulant.drivers.local.folders import Shelf, link
 from cumulant.drivers.local.location import locate
@@ -53,12 +54,25 @@ class FileTables:
                 shared = self._shared(head, folder)
                 done = sum(part.rows for part in shared)
                 frames = parquet.following(rows.slice(done, head.rows - done), frames)
-            manifest = parquet.write(key, folder, frames, tuple(partition_by), len(shared))
+            manifest = parquet.write(key, folder, frames, tuple(partition_by), shared)
             (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         # Another writer may have been first.
         return self.find(key) or TableRef(key, manifest.rows, manifest.bytes)
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
+        from cumulant.drivers.local import parquet
+
+        manifest, paths = self._files(ref)
+        return parquet.scan(paths, manifest)
+
+    def check(self, ref: TableRef | str) -> None:
+        manifest, paths = self._files(ref)
+        for path, part in zip(paths, manifest.parts, strict=True):
+            if file_digest(path) != part.digest:
+                raise _damaged(manifest.key, path, f"{part.path} is not what was written")
+
+    def _files(self, ref: TableRef | str) -> tuple[Manifest, list[Path]]:
+        """A table's manifest and its files, which are all there."""
         key = ref if isinstance(ref, str) else ref.key
         manifest = self._manifest(key)
         if manifest is None:
@@ -67,14 +81,8 @@ class FileTables:
         paths = [folder / part.path for part in manifest.parts]
         for path, part in zip(paths, manifest.parts, strict=True):
             if not path.is_file() or path.stat().st_size != part.bytes:
-                raise StorageError(
-                    f"table {key} is damaged: {part.path} is missing or has another size",
-                    subject=str(path),
-                    hint="delete the table and run again: it is made anew",
-                )
-        from cumulant.drivers.local import parquet
-
-        return parquet.scan(paths, manifest)
+                raise _damaged(key, path, f"{part.path} is missing or has another size")
+        return manifest, paths
 
     def find(self, key: str) -> TableRef | None:
         manifest = self._manifest(key)
@@ -100,9 +108,12 @@ class FileTables:
         shared = [part for part, end in zip(manifest.parts, ends, strict=True) if end <= head.rows]
         if shared and shared[-1].rows < parquet.FILE_ROWS:
             shared.pop()
+        renamed = []
         for number, part in enumerate(shared):
-            link(self._shelf.folder(head.key) / part.path, folder / parquet.part_name(number))
-        return shared
+            name = parquet.part_name(number)
+            link(self._shelf.folder(head.key) / part.path, folder / name)
+            renamed.append(msgspec.structs.replace(part, path=name))
+        return renamed
 
     def _manifest(self, key: str) -> Manifest | None:
         found = self._shelf.manifest(key)
@@ -112,3 +123,8 @@ class FileTables:
             raise StorageError(
                 f"table {key} is damaged: its {_MANIFEST} cannot be read", subject=key, hint="delete it and run again"
             ) from error
+
+
+def _damaged(key: str, path: Path, how: str) -> StorageError:
+    hint = "delete the table and run again: it is made anew"
+    return StorageError(f"table {key} is damaged: {how}", subject=str(path), hint=hint)

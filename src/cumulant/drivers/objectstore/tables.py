@@ -55,12 +55,19 @@ class BucketTables:
             return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
+        return self._fetched(ref).scan(_NAME)
+
+    def check(self, ref: TableRef | str) -> None:
+        self._fetched(ref).check(_NAME)
+
+    def _fetched(self, ref: TableRef | str) -> TableStore:
+        """The store on this machine that holds the table."""
         key = ref if isinstance(ref, str) else ref.key
         published = self._publisher.find(key)
         if published is None:
             raise not_found("table", key, self.keys())
         store: TableStore = embedded("tables", self._publisher.local(published))
-        return store.scan(_NAME)
+        return store
 
     def find(self, key: str) -> TableRef | None:
         published = self._publisher.find(key)

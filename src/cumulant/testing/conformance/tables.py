@@ -120,6 +120,14 @@ class TablesConformance(Suite):
             tables.write("a", shuffled(10), head=Head("nope", 10))
         assert tables.keys() == ["head"]
 
+    def test_a_check(self, tables: TableStore) -> None:
+        tables.write("head", shuffled(10))
+        tables.write("a", shuffled(10), head=Head("head", 10))
+        tables.check("head")
+        tables.check("a")
+        with pytest.raises(NotFoundError):
+            tables.check("nope")
+
     def test_a_standing_table_is_kept(self, tables: TableStore) -> None:
         first = tables.write("a", shuffled(10))
         assert tables.write("a", shuffled(20)) == first
