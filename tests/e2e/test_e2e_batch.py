@@ -17,18 +17,10 @@ import polars as pl
 import pytest
 from e2e_support import environment, kill, opened, run, start
 
-from cumulant.core.progress import silent
 from cumulant.core.servable import Batching, GraphServable
-from cumulant.features import compute
-from cumulant.packaging import Engine, Scorer, new_folder, seal
-from cumulant.runtime import predict as predicting
-from cumulant.runtime.asking import frame_of
-from cumulant.runtime.context import open_run
-from cumulant.runtime.features import scans, used_sources
-from cumulant.runtime.models import servable_folder
+from cumulant.packaging import Engine, new_folder, seal
 from cumulant.runtime.predict import predict
 from cumulant.runtime.serve import prepare_service, running
-from cumulant.runtime.validate import snapshots_of
 
 pytestmark = pytest.mark.slow
 
@@ -119,10 +111,10 @@ print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF)
 """
 
 
-def peak(*arguments, shown=("--json",)):
+def peak(*arguments):
     """Most memory of a command, in MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments, *shown], capture_output=True, text=True, timeout=300, check=True,
+        [sys.executable, "-c", PEAK, *arguments, "--json"], capture_output=True, text=True, timeout=300, check=True,
         env={**environment(), "MALLOC_ARENA_MAX": "2"},
     )  # fmt: skip
     told = json.loads(done.stderr.splitlines()[-1])
@@ -176,42 +168,6 @@ def test_windows_are_answered_as_in_memory_and_by_the_server(shop, tmp_path):
         with running(prepare_service(project, "returns", principal=who)) as server:
             served = predict(project, "returns", tmp_path / "in.parquet", principal=who, url=server.url)
         assert served["probability"].to_list() == written["probability"].to_list()
-
-
-@pytest.mark.parametrize("given", ["file", "frame"])
-def test_blocks_are_answered_as_the_whole_table(shop, tmp_path, monkeypatch, given):
-    """The features of all rows at once, and one run of the engine, against blocks of 64 rows in slices of 7."""
-    rows = e2e_shop.orders(500, seed=8).drop("returned").with_columns(order=pl.col("order") + 1_000_000)
-    rows.write_parquet(tmp_path / "in.parquet", row_group_size=100)
-    with opened(shop) as project:
-        who = project.principal()
-        scorer = Scorer(servable_folder(project, project.registry().resolve("returns")))
-        plan = scorer.servable.plan
-        with open_run(project, "predict", action="model.predict", principal=who, progress=silent) as context:
-            snapshots, _ = snapshots_of(context, plan.sources)
-        history = scans(project, snapshots, used_sources(plan, snapshots), as_of=None)
-        computed = compute(plan, history, rows=rows.select(field.name for field in plan.request))
-        whole = frame_of(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
-        for name, size in (("_MOST_ROWS", 64), ("_SLICE", 7)):
-            monkeypatch.setattr(predicting, name, size)
-        taken = rows if given == "frame" else tmp_path / "in.parquet"
-        blocks = [*predicting.answer_blocks(project, "returns", taken, principal=who)]
-        assert [block.height for block in blocks] == [64] * 7 + [52]
-        assert pl.concat(blocks).equals(whole)
-        nothing = predict(project, "returns", rows.clear(), principal=who)
-        assert nothing.schema == whole.schema
-        assert nothing.height == 0
-
-
-def test_answers_that_are_shown_do_not_hold_the_file_in_memory(shop, tmp_path):
-    """Five times the rows: at most 120 MiB more, where the features of all of them are above 300 MB."""
-    found = []
-    for count in (150_000, 800_000):
-        rows = e2e_shop.orders(count, seed=8).drop("returned")
-        rows.write_parquet(path := tmp_path / f"{count}.parquet", row_group_size=50_000)
-        found.append(peak("predict", str(path), "--project", str(shop), shown=()))
-    few, many = found
-    assert many - few < 120, (few, many)
 
 
 def test_a_text_file_is_answered_as_in_memory(shop, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,6 @@ from cumulant.cli.options import AsOf
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
-    import msgspec
     import polars as pl
     from rich.console import Console
 
@@ -170,61 +168,31 @@ def _server(url: str, token_file: Path | None) -> Server:
     return Server(url, read_token(token_file, os.environ, least=1))
 
 
-class _Taken:
-    """Answers as they come: the first `rows` of them as a frame, or with `json` all of them as text; and how many."""
-
-    def __init__(self, rows: int, *, json: bool) -> None:
-        self._most, self._json = rows, json
-        self._head: list[pl.DataFrame] = []
-        self._texts: list[bytes] = []
-        self.count = 0
-
-    def take(self, block: pl.DataFrame) -> None:
-        import msgspec
-
-        if self._json and block.height:
-            self._texts.append(msgspec.json.encode(block.to_dicts())[1:-1])
-        elif self.count < self._most or not self._head:
-            self._head.append(block.head(self._most - self.count))
-        self.count += block.height
-
-    @property
-    def head(self) -> pl.DataFrame:
-        import polars as pl
-
-        return pl.concat(self._head)
-
-    @property
-    def array(self) -> msgspec.Raw:
-        import msgspec
-
-        return msgspec.Raw(b"[" + b",".join(self._texts) + b"]")
-
-
 def _answers(
     call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, warnings: list[str]
-) -> Iterator[pl.DataFrame]:
-    """The answers in blocks; `warnings` gets what a person should know of rows that are answered here."""
+) -> pl.DataFrame:
+    """The answers; `warnings` gets what a person should know of rows that are answered here."""
     from cumulant.core.units import moment
     from cumulant.runtime.asking import ask
-    from cumulant.runtime.predict import answer_blocks
     from cumulant.runtime.predict import predict as flow
 
-    if server is not None and as_of is not None:
-        raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
     if server is not None and not in_project(call):
+        if as_of is not None:
+            raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         with call.progress("predict") as progress:
-            yield ask(server, model, Path(source), progress=progress)
-        return
+            return ask(server, model, Path(source), progress=progress)
     check_named(call, model)
     with call.project() as project, call.progress("predict") as progress:
-        named, principal, file = model or project.name, project.principal(), Path(source)
-        if server is not None:
-            yield flow(project, named, file, principal=principal, url=server.url, token=server.token, progress=progress)
-            return
-        when = None if as_of is None else moment(as_of)
-        yield from answer_blocks(
-            project, named, file, principal=principal, as_of=when, warnings=warnings, progress=progress
+        return flow(
+            project,
+            model or project.name,
+            Path(source),
+            principal=project.principal(),
+            url=None if server is None else server.url,
+            token=None if server is None else server.token,
+            as_of=None if as_of is None else moment(as_of),
+            warnings=warnings,
+            progress=progress,
         )
 
 
@@ -232,35 +200,22 @@ def _in_memory(
     call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, out: Path | None, rows: int
 ) -> None:
     warnings: list[str] = []
-    blocks = _answers(call, source, model, server=server, as_of=as_of, warnings=warnings)
+    answers = _answers(call, source, model, server=server, as_of=as_of, warnings=warnings)
     if out is not None:
-        _asked_to_file(call, blocks, out)
-        return
-    taken = _Taken(rows, json=call.json)
-    for block in blocks:
-        taken.take(block)
+        from cumulant.cli.frames import write_frame
+
+        write_frame(answers, out)
 
     def text(console: Console) -> None:
         from cumulant.cli.frames import show_frame
         from cumulant.runtime.report_page.terminal import warn
 
-        console.print(f"{taken.count:,} answers")
+        console.print(f"{answers.height:,} answers" + (f", written to {out}" if out else ""))
         warn(console, warnings)
-        show_frame(console, taken.head)
-        if taken.count > rows:
-            console.print(f"{taken.count - rows:,} more: add --out FILE", style="dim")
+        if out is None:
+            show_frame(console, answers.head(rows))
+            if answers.height > rows:
+                console.print(f"{answers.height - rows:,} more: add --out FILE", style="dim")
 
-    answers = {"answers": taken.array} if call.json else {}
-    call.answer({"rows": taken.count, **answers, "warnings": warnings}, text)
-
-
-def _asked_to_file(call: Invocation, blocks: Iterator[pl.DataFrame], out: Path) -> None:
-    """Write what a server answered."""
-    import polars as pl
-
-    from cumulant.cli.frames import write_frame
-
-    answers = pl.concat(list(blocks))
-    write_frame(answers, out)
-    document = {"rows": answers.height, "file": str(out), "warnings": []}
-    call.answer(document, lambda console: console.print(f"{answers.height:,} answers, written to {out}"))
+    shown = {"file": str(out)} if out else {"answers": answers.to_dicts()}
+    call.answer({"rows": answers.height, **shown, "warnings": warnings}, text)

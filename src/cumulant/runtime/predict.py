@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant import data, packaging
+from cumulant import data, features, packaging
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.runtime.asking import Server, answers, frame_of
-from cumulant.runtime.batch.inputs import list_inputs, open_stream
-from cumulant.runtime.batch.lanes import Lanes, cores
-from cumulant.runtime.batch.models import Model, registered
-from cumulant.runtime.batch.work import answer
+from cumulant.runtime.batch.checks import ColumnChecks
 from cumulant.runtime.context import open_run
+from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.tables import read_table
+from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import Piece
     from cumulant.ports.access import Principal
     from cumulant.project import Project
-    from cumulant.serving.rules import Fault
-
-#: rows that are answered at once; as many as the history has, up to the most, as each block goes through it again
-_ROWS, _MOST_ROWS = 1 << 17, 1 << 20
-#: rows that a thread scores at once
-_SLICE = 4096
 
 
 def predict(
@@ -61,95 +50,31 @@ def predict(
         DataError: the file cannot be read.
         EngineUnavailableError: the server does not answer.
     """
-    if url is not None:
-        if as_of is not None:
-            raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
-        return _from_server(project, uri, rows, Server(url, token), principal=principal, progress=progress)
-    import polars as pl
-
-    return pl.concat(
-        answer_blocks(project, uri, rows, principal=principal, as_of=as_of, warnings=warnings, progress=progress)
-    )
-
-
-def answer_blocks(
-    project: Project,
-    uri: str,
-    rows: pl.DataFrame | Path,
-    *,
-    principal: Principal,
-    as_of: datetime | None = None,
-    warnings: list[str] | None = None,
-    progress: Progress = silent,
-) -> Iterator[pl.DataFrame]:
-    """As `predict` without a server, block by block of the rows: memory holds one block and what its features look
-    back at. `warnings` are complete at the end.
-
-    Raises:
-        RequestError, DataError: as `predict`.
-        UsageError: the model reads tensors.
-    """
-    with (
-        registered(project, uri, principal=principal, keep=None, as_of=as_of, progress=progress) as model,
-        closing(Lanes(cores(), _SLICE)) as lanes,
-    ):
-        if not isinstance(model.described, Servable):
-            raise UsageError(f"{uri} reads tensors", subject=uri, hint="add --output FILE, or send them to a server")
-        faults, done = Counter["Fault"](), 0
-        for piece in _pieces(model, rows, progress):
-            prepared = model.work.prepare(piece)
-            faults.update(prepared.faults)
-            done += prepared.rows
-            yield answer(model.work, prepared, lanes)
-            progress("answers", piece.share)
-        if warnings is not None:
-            warnings += model.work.warnings(faults, done)
-
-
-def _pieces(model: Model, rows: pl.DataFrame | Path, progress: Progress) -> Iterator[Piece]:
-    """The rows in blocks; of no rows, one without any."""
-    size = min(max(_ROWS, model.history), _MOST_ROWS)
-    if not isinstance(rows, Path):
-        columns = _columns(model, rows, progress)
-        for first in range(0, max(rows.height, 1), size):
-            block = rows.select(columns).slice(first, size)
-            yield data.Piece(block, first, (first + block.height) / max(rows.height, 1))
-        return
-    first = 0
-    inputs = list_inputs(model, str(rows), progress)
-    for number, one in enumerate(inputs):
-        stream = open_stream(model, one, size)
-        columns = _columns(model, stream.head, silent if number else progress)
-        for piece in stream.pieces(columns):
-            yield piece._replace(first=first, share=one.before + one.share * piece.share)
-            first += piece.rows.height
-    if not first:
-        head = open_stream(model, inputs[0], 1).head.clear()
-        yield data.Piece(head.select(_columns(model, head, silent)), 0, 1.0)
-
-
-def _columns(model: Model, head: pl.DataFrame, progress: Progress) -> list[str]:
-    """The columns to read of rows that have those of `head`; says what a person should know of the others."""
-    columns = model.work.columns(head)
-    for remark in model.work.remarks(head):
-        progress(remark)
-    return columns
-
-
-def _from_server(
-    project: Project, uri: str, rows: pl.DataFrame | Path, server: Server, *, principal: Principal, progress: Progress
-) -> pl.DataFrame:
-    with open_run(project, "predict", action="model.predict", principal=principal, progress=progress):
+    with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
-        servable = packaging.load_servable(servable_folder(project, version))
-        frame, others = _given(project, servable, rows, progress)
-        absent = [field.name for field in servable.plan.request if field.name not in frame.columns]
+        scorer = packaging.Scorer(servable_folder(project, version))
+        plan = scorer.servable.plan
+        frame, others = _given(project, scorer.servable, rows, progress)
+        absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
-            said = data.not_prepared(_declared(project, servable).prepare)
+            said = data.not_prepared(_declared(project, scorer.servable).prepare)
             progress(f"not in the rows, and so taken as missing: {', '.join(absent)}{said}")
         if others:
             progress(f"not read by the model, and so ignored: {', '.join(others)}")
-        return frame_of(list(answers(server, _path(version.name, servable), frame, progress)))
+        if url is not None and as_of is not None:
+            raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
+        if url is not None:
+            return frame_of(list(answers(Server(url, token), _path(version.name, scorer.servable), frame, progress)))
+        snapshots, _ = snapshots_of(context, plan.sources)
+        used = used_sources(plan, snapshots)
+        progress("features")
+        computed = features.compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)
+        checks = ColumnChecks(scorer.servable, refuse=project.spec.serving.invalid == "refuse")
+        faults = checks.faults(frame, computed)
+        if warnings is not None:
+            warnings += checks.warnings(faults, frame.height)
+        progress("answers", 0.8)
+        return frame_of(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
 
 
 def _given(

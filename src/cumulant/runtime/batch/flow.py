@@ -14,9 +14,8 @@ from cumulant import data
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.batch.ahead import ahead
-from cumulant.runtime.batch.inputs import Input, list_inputs, open_stream
 from cumulant.runtime.batch.lanes import Lanes, best_size, cores, part_rows
-from cumulant.runtime.batch.models import Model
+from cumulant.runtime.batch.models import Model, files
 from cumulant.runtime.batch.parts import Manifest, Parts
 from cumulant.runtime.batch.whole import writer
 from cumulant.runtime.batch.work import Prepared, answer
@@ -24,7 +23,7 @@ from cumulant.runtime.batch.work import Prepared, answer
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import Piece
+    from cumulant.data import ListedFile, Piece, Stream
     from cumulant.ports.files import FileInfo
     from cumulant.serving.rules import Fault
 
@@ -60,6 +59,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class _Input(NamedTuple):
+    file: ListedFile
+    path: Path
+    #: share of all bytes before this file, and of this file
+    before: float
+    share: float
+
+
 class _Place(NamedTuple):
     """Which part a piece becomes, and the share of all that is read with it."""
 
@@ -78,8 +85,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
         LeaseHeldError: another process writes the same output.
     """
     begun = time.perf_counter()
-    inputs = list_inputs(model, request.input, progress)
-    _refuse_inside(request, [one.file.info for one in inputs])
+    inputs = _inputs(model, request, progress)
     threads = request.threads or cores()
     with ExitStack() as stack:
         parts = stack.enter_context(Parts(request.output))
@@ -114,6 +120,21 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
     )
 
 
+def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_Input]:
+    spec = msgspec.structs.replace(model.reading, path=request.input)
+    place = files()
+    listing = data.list_files(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
+    for warning in data.skipped_warnings(listing, Path.cwd()):
+        progress(f"warning: {warning}")
+    found = listing.files
+    _refuse_inside(request, found)
+    total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
+    for file in data.listed_files(listing, spec, root=Path.cwd(), files=place):
+        inputs.append(_Input(file, file.fetch(), before / total, file.info.bytes / total))
+        before += file.info.bytes
+    return inputs
+
+
 def _refuse_inside(request: BatchRequest, found: list[FileInfo]) -> None:
     """The output must not be read as input, by this run or the next."""
     output = request.output.resolve()
@@ -124,7 +145,7 @@ def _refuse_inside(request: BatchRequest, found: list[FileInfo]) -> None:
 
 
 def _begun(
-    model: Model, request: BatchRequest, inputs: list[Input], parts: Parts, progress: Progress
+    model: Model, request: BatchRequest, inputs: list[_Input], parts: Parts, progress: Progress
 ) -> tuple[Manifest, list[list[int]]]:
     """The manifest to go by, and the rows of the parts of each file that are done."""
     infos = tuple(one.file.info for one in inputs)
@@ -134,11 +155,11 @@ def _begun(
         if changed is None:
             done = [parts.done(number) for number in range(len(inputs))]
             for one in inputs:  # what is asked to be kept is found in the columns
-                model.work.columns(open_stream(model, one, found.part_rows).head)
+                model.work.columns(_stream(model, one, found.part_rows).head)
             progress(f"going on after {sum(map(len, done)):,} parts with {sum(map(sum, done)):,} rows")
             return found, done
         progress(f"starting over: {changed} changed since {parts.folder.name} was written")
-    head = open_stream(model, inputs[0], _SAMPLE).head
+    head = _stream(model, inputs[0], _SAMPLE).head
     model.work.columns(head)
     for said in model.work.remarks(head):
         progress(said)
@@ -148,10 +169,10 @@ def _begun(
     return manifest, [[] for _ in inputs]
 
 
-def _sizes(model: Model, inputs: list[Input], request: BatchRequest) -> tuple[int, int]:
+def _sizes(model: Model, inputs: list[_Input], request: BatchRequest) -> tuple[int, int]:
     """Rows that a thread scores at once, and rows of a part: measured on the first rows of the input."""
     for one in inputs:
-        stream = open_stream(model, one, min(_SAMPLE, request.part_rows or _SAMPLE))
+        stream = _stream(model, one, min(_SAMPLE, request.part_rows or _SAMPLE))
         columns = model.work.columns(stream.head)
         piece = next(iter(stream.pieces(columns)), None)
         if piece is None or not piece.rows.height:
@@ -168,11 +189,15 @@ def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
     return size, _MOST_ROWS if model.history else part_rows(size, speed, threads)
 
 
+def _stream(model: Model, one: _Input, rows: int) -> Stream:
+    return data.Stream(one.path, one.file.info.url, model.reading, rows=rows, partition=one.file.partition)
+
+
 class _Job(NamedTuple):
     """What is to be scored. `done` are the rows of the finished parts of each input."""
 
     model: Model
-    inputs: list[Input]
+    inputs: list[_Input]
     manifest: Manifest
     done: list[list[int]]
 
@@ -189,7 +214,7 @@ class _Job(NamedTuple):
 
     def _pieces(self) -> Iterator[tuple[_Place, Piece]]:
         for number, (one, finished) in enumerate(zip(self.inputs, self.done, strict=True)):
-            stream = open_stream(self.model, one, self.manifest.part_rows)
+            stream = _stream(self.model, one, self.manifest.part_rows)
             columns = self.model.work.columns(stream.head)
             for at, piece in enumerate(stream.pieces(columns, done=finished), len(finished)):
                 if piece.rows.height:
@@ -204,8 +229,8 @@ class _Job(NamedTuple):
         return ((place, answer(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
 
 
-def _of_nothing(model: Model, one: Input, lanes: Lanes) -> pl.DataFrame:
+def _of_nothing(model: Model, one: _Input, lanes: Lanes) -> pl.DataFrame:
     """The columns of an answer to no rows."""
-    head = open_stream(model, one, 1).head.clear()
+    head = _stream(model, one, 1).head.clear()
     columns = model.work.columns(head)
     return answer(model.work, model.work.prepare(data.Piece(head.select(columns), 0, 1.0)), lanes)

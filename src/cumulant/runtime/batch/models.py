@@ -97,13 +97,12 @@ def registered(
     uri: str,
     *,
     principal: Principal,
-    keep: Sequence[str] | None,
+    keep: Sequence[str],
     as_of: datetime | None,
     progress: Progress,
     reasons: int | None = None,
 ) -> Iterator[Model]:
     """A version of the project's registry, within a run of the flow `predict`; `reasons`: how many each answer gets.
-    `keep`: columns of the rows that go before the answers, beside the key; None: not even the key.
 
     Raises:
         NotFoundError: no such model.
@@ -114,7 +113,7 @@ def registered(
         folder = servable_folder(project, project.registry().resolve(uri))
         described = packaging.load_description(folder)
         if isinstance(described, GraphServable):
-            yield _graph(folder, described, keep or [], reasons)
+            yield _graph(folder, described, keep, reasons)
         else:
             declared = project.spec.data.get(described.plan.entity) or data.SourceSpec()
             refuse = project.spec.serving.invalid == "refuse"
@@ -153,7 +152,7 @@ def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
 def _rows(
     folder: Path,
     declared: SourceSpec,
-    keep: Sequence[str] | None,
+    keep: Sequence[str],
     history: _History,
     reasons: int | None = None,
     *,
@@ -163,7 +162,7 @@ def _rows(
     explained = _explained(scorer, reasons)
     plan = scorer.servable.plan
     identity = {
-        **_identity(scorer.servable, keep or []),
+        **_identity(scorer.servable, keep),
         "snapshots": history.used,
         "as_of": history.as_of and history.as_of.isoformat(),
         "declared": msgspec.to_builtins(declared),

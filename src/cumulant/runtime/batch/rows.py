@@ -41,8 +41,7 @@ class _Scored(NamedTuple):
 class RowWork:
     """A servable with a feature plan. `compute` gives the features of rows that have the request fields.
 
-    `keep`: columns that go before the answers, beside the key; None: not even the key. With `refuse_invalid`, rows
-    that break the data contract refuse the file, else they are counted.
+    With `refuse_invalid`, rows that break the data contract refuse the file, else they are counted.
     """
 
     def __init__(
@@ -50,25 +49,24 @@ class RowWork:
         scorer: Scorer,
         declared: SourceSpec,
         compute: Compute,
-        keep: Sequence[str] | None,
+        keep: Sequence[str],
         explained: Explained | None = None,
         *,
         refuse_invalid: bool = False,
     ) -> None:
         self._explained = explained
         self._checks = ColumnChecks(scorer.servable, refuse=refuse_invalid)
-        self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep or []
-        self._keyed = keep is not None
+        self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
         plan = scorer.servable.plan
         self._plan = plan
         self._asked = {field.name for field in plan.request}
         self._required = [plan.predict_at.column] if plan.predict_at else []
-        self.kept: Sequence[str] = list(self._keep)
+        self.kept: Sequence[str] = list(keep)
 
     def columns(self, head: pl.DataFrame) -> list[str]:
         self._fields(head.clear())
         refuse_lacking(self._keep, head.columns, hint="it is asked to be kept")
-        self.kept = list(dict.fromkeys([*(self._key(head) if self._keyed else ()), *self._keep]))
+        self.kept = list(dict.fromkeys([*self._key(head), *self._keep]))
         fields = [field.name for field in self._plan.request if field.name in head.columns]
         return list(dict.fromkeys([*self.kept, *fields])) or head.columns[:1]
 
