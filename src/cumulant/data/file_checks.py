@@ -97,6 +97,9 @@ def gone_files(
             added -= file.rows
         else:
             gone.append(file)
+    # A file that was mended has no longer the rows that were refused.
+    refused = sum(ref.rows for part in parts for ref in part.refused)
+    added += max(previous.rows_quarantined - refused, 0)
     lost = sum(file.rows for file in gone) + sum(file.rows - rows for file, rows in shorter)
     found = GoneFiles(tuple(gone), tuple(shorter), max(0, lost - added), previous.rows_in)
     return found if gone or shorter else None

@@ -84,6 +84,10 @@ def _parquet(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
             return None
         with utf8(url):
             schema = pl.Schema(pl.read_parquet_schema(path))
+    try:
+        pl.DataFrame(schema=schema)
+    except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole says so
+        return None
 
     def tables() -> Iterator[Table]:
         with readable(url):
@@ -100,9 +104,14 @@ def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Piece
     if encoding not in _LINES or b"\n" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return None
     try:
-        schema = _united(_blocks(path, url, spec, texts))
+        first, schema = _united(_blocks(path, url, spec, texts))
     except DataError:
         return None  # reading the whole says what is wrong with it, or that nothing is
+    if len(schema) == 1:  # of which a blank line is a row
+        return None
+    # Quotes tell an identifier only where another column of the file has numbers without.
+    if b'"' in head and any(first[name].is_numeric() != dtype.is_numeric() for name, dtype in schema.items()):
+        return None
     as_text = texts | {name for name, dtype in schema.items() if dtype == pl.String}
 
     def tables() -> Iterator[Table]:
@@ -132,17 +141,19 @@ def _blocks(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> It
             lines += block.content.count(b"\n", block.header)
 
 
-def _united(tables: Iterator[Table]) -> pl.Schema:
-    """The type of each column in all blocks together: of numbers the wider one, else text. Nulls say nothing."""
+def _united(tables: Iterator[Table]) -> tuple[pl.Schema, pl.Schema]:
+    """The types of the first block, and of each column in all blocks together: of numbers the wider one, else text.
+    Nulls say nothing.
+    """
     found: dict[str, pl.DataType] = {}
-    names: list[str] = []
+    first = pl.Schema()
     for table in tables:
-        names = table.rows.columns
+        first = first or table.rows.schema
         for column in table.rows:
             if column.null_count() < column.len() or column.name in table.quoted:
                 before = found.setdefault(column.name, column.dtype)
                 found[column.name] = _wider(before, column.dtype)
-    return pl.Schema({name: found.get(name, pl.String()) for name in names})
+    return first, pl.Schema({name: found.get(name, pl.String()) for name in first})
 
 
 def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:

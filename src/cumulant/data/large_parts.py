@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.data.casts import casts, numeric_texts, texts_with_limits, with_numbers
 from cumulant.data.csv_text import Table
@@ -42,62 +41,83 @@ _KNOWN = "__known"
 
 
 def made_in_pieces(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
-    """The part of a file's pieces; None where only the whole file says how a column is read.
+    """The part of a file's pieces; None where only the whole file says how a column is read, or a refused row told.
 
     Raises:
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
-    prepares = _Prepared(pieces, shop, url)
-    schema = prepares.schema()
+    schema = _prepared_types(pieces, shop)
+    if schema is None:
+        return None
+    prepares = _Prepared(pieces, shop, schema)
     check_columns(shop.spec, list(schema), source=shop.source, url=url)
     plan = _plan(prepares, schema, shop)
     if plan is None:
         return None
+    guesses = set(schema) if shop.prepare and pieces.guessed else pieces.guessed
+    found = _judged(prepares, plan, frozenset(), digest, guesses)
+    if isinstance(found, frozenset):  # refused rows of every piece keep the texts of these columns
+        found = _judged(prepares, plan, found, digest, guesses)
+    if not isinstance(found, PartFacts):
+        return None
+    shop.record(found)
+    return found
+
+
+def _judged(
+    prepares: _Prepared, plan: RowPlan, unread: frozenset[str], digest: str, guesses: Collection[str]
+) -> PartFacts | frozenset[str] | None:
+    """The part, where `unread` are all columns with a value that is not of their type; else these columns. None where
+    rows repeat, whose texts are not kept.
+    """
+    shop = prepares.shop
     with spill_in(shop.room.scratch) as spill:
-        part = _Part(shop, plan, spill)
+        part = _Part(shop, plan, spill, unread)
         for table, rows in prepares.pieces():
             part.add(table, rows)
+        if not part.found <= unread:
+            return frozenset(part.found)
         refuse_local_times(plan, part.local_times(), shop.source)
-        facts = part.stored(digest, guesses=set(schema) if shop.prepare and pieces.guessed else pieces.guessed)
-    shop.record(facts)
-    return facts
+        return part.stored(digest, guesses=guesses)
+
+
+def _prepared_types(pieces: Pieces, shop: Workshop) -> dict[str, pl.DataType] | None:
+    """The types of the columns that `prepare` makes, in all pieces together; None where pieces differ otherwise than
+    by nulls, and whole numbers among others.
+    """
+    if not shop.prepare:
+        return dict(pieces.schema)
+    found: dict[str, pl.DataType] = {}
+    for table in pieces.tables():
+        made = shop.prepared(table.rows).schema
+        if found and made.keys() != found.keys():
+            return None
+        for name, dtype in made.items():
+            wider = _wider(found.get(name, dtype), dtype)
+            if wider is None:
+                return None
+            found[name] = wider
+    return found
+
+
+def _wider(before: pl.DataType, dtype: pl.DataType) -> pl.DataType | None:
+    if before in (dtype, pl.Null()):
+        return dtype
+    if dtype == pl.Null() or (before == pl.Float64() and dtype.is_integer()):
+        return before
+    return dtype if dtype == pl.Float64() and before.is_integer() else None
 
 
 class _Prepared:
     """The pieces as `prepare` makes them, under one set of types."""
 
-    def __init__(self, pieces: Pieces, shop: Workshop, url: str) -> None:
-        self._pieces, self._shop, self._url = pieces, shop, url
-        self._schema: dict[str, pl.DataType] | None = None if shop.prepare else dict(pieces.schema)
-
-    def schema(self) -> dict[str, pl.DataType]:
-        if self._schema is None:
-            found: dict[str, pl.DataType] = {}
-            for table in self._pieces.tables():
-                for name, dtype in self._shop.prepared(table.rows).schema.items():
-                    found[name] = self._wider(name, found.get(name, dtype), dtype)
-            self._schema = found
-        return self._schema
+    def __init__(self, pieces: Pieces, shop: Workshop, schema: dict[str, pl.DataType]) -> None:
+        self._pieces, self.shop, self._schema = pieces, shop, schema
 
     def pieces(self) -> Iterator[tuple[Table, pl.DataFrame]]:
         """Each piece as read, and its prepared rows."""
-        schema = self.schema()
         for table in self._pieces.tables():
-            rows = prepared(table.rows, self._shop)
-            yield table, rows if rows.schema == schema else rows.select(schema).cast(schema)  # type: ignore[arg-type]
-
-    def _wider(self, name: str, before: pl.DataType, dtype: pl.DataType) -> pl.DataType:
-        if before in (dtype, pl.Null()):
-            return dtype
-        if dtype == pl.Null() or (before == pl.Float64() and dtype.is_numeric()):
-            return before
-        if dtype == pl.Float64() and before.is_numeric():
-            return dtype
-        raise DataError(
-            f"{self._url}: `prepare` makes {name} {before} in some rows and {dtype} in others",
-            subject=name,
-            hint="cast the column to one type in `prepare`",
-        )
+            yield table, prepared(table.rows, self.shop).cast(self._schema)  # type: ignore[arg-type]
 
 
 def _plan(prepares: _Prepared, schema: dict[str, pl.DataType], shop: Workshop) -> RowPlan | None:
@@ -122,6 +142,9 @@ class _Part:
     shop: Workshop
     plan: RowPlan
     spill: Spill
+    #: columns with a value that cannot be read as its type: as they were taken to be, and as they are
+    unread: frozenset[str]
+    found: set[str] = field(default_factory=set)
     rows_in: int = 0
     files: int = 0
     dropped: int = 0
@@ -154,7 +177,8 @@ class _Part:
         failed = found.failed(self.plan)
         self.failed.update(dict(enumerate(failed)))
         self.local.append(found.local_times(self.plan))
-        refused = refused_frame(rows, found.typed, found.rule, unread_columns(self.plan, failed))
+        self.found |= unread_columns(self.plan, failed)
+        refused = refused_frame(rows, found.typed, found.rule, self.unread)
         if refused.height:
             self._refuse(refused.with_columns(pl.col(POSITION) + self.position))
         for frame in unread.values():
@@ -180,9 +204,13 @@ class _Part:
         counts = pl.concat(self.local)
         return counts.group_by("owner", "column", maintain_order=True).sum()
 
-    def stored(self, digest: str, *, guesses: Collection[str]) -> PartFacts:
+    def stored(self, digest: str, *, guesses: Collection[str]) -> PartFacts | None:
+        """The facts of the stored part; None where rows repeat and their texts would be told."""
         checks = found_checks(self.plan, [self.failed[index] for index in range(len(self.plan.checks))])
-        checks += self._without_repeats()
+        repeats = self._without_repeats()
+        if self.unread and any(check.failed for check in repeats):
+            return None
+        checks += repeats
         rows = self.shop.tables.write(self.shop.key(digest, "rows"), self._frames())
         merged = self._profile()
         nulls = {column.name: column.nulls for column in merged.columns}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -210,7 +210,7 @@ def _mark_repeats(
     return rule.scatter(positions, unique.rule), positions.len()
 
 
-def refused_frame(rows: pl.DataFrame, typed: pl.DataFrame, rule: pl.Series, unread: set[str]) -> pl.DataFrame:
+def refused_frame(rows: pl.DataFrame, typed: pl.DataFrame, rule: pl.Series, unread: Collection[str]) -> pl.DataFrame:
     """The refused rows; values of columns that could not all be read stay as they came, as text, so nothing is lost."""
     bad = rule.is_not_null()
     if not bad.any():

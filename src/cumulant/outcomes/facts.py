@@ -18,6 +18,7 @@ State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
 Named = Callable[[pl.DataFrame], pl.DataFrame]
 #: the newest first, in the order of their file
 _ORDER = ["received", "line"]
+_SORTED, _FALLING = [*_ORDER, scanning.FILE], [True, False, False]
 #: what the state of a row is worked out from
 _STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
 
@@ -75,14 +76,14 @@ def _newest(
             if state is None
             else _stated(rows.select(*_STATED, scanning.FILE), said, now, named)
         )
-        newest = order.filter(wanted).sort(_ORDER, descending=[True, False]).head(limit).collect()
+        newest = order.filter(wanted).sort(_SORTED, descending=_FALLING).head(limit).collect()
         if not newest.height:
             return rows.head(0)
         received, line = newest.select(_ORDER).row(-1)
-        rows = scanning.within(newest)
+        rows = scanning.within(newest) if request is None else said
         newer = pl.col("received") > received
         rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
-    ordered = _stated(rows, said, now, named).filter(wanted).sort(_ORDER, descending=[True, False])
+    ordered = _stated(rows, said, now, named).filter(wanted).sort(_SORTED, descending=_FALLING)
     return ordered if limit is None else ordered.head(limit)
 
 

@@ -18,6 +18,7 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.runtime.explained import check_when
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.split_rule import SplitRule, rule_of
+from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
 if TYPE_CHECKING:
@@ -151,7 +152,11 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
 def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
+
+    Raises:
+        UsageError: they take more than `resources.memory`, or without it more than the machine has.
     """
+    refuse_too_many_rows(context.project, work.task, work.snapshot, work.training, as_of=work.as_of)
     rows = _labelled(context, work, leakage=leakage)
     found = training.split(
         rows,

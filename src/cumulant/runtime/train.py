@@ -37,7 +37,6 @@ from cumulant.runtime.request_rules import unchecked_notes
 from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import newest_row
 from cumulant.runtime.task import Task, refuse_no_features, resolve_task
-from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
 from cumulant.training import Evaluation, TrainingSummary, TrialRecord, Verdict
@@ -125,9 +124,6 @@ def train(
         check_codes(project.spec.serving.reasons, task.plan)
         if as_of is not None and snapshots[task.entity].event_time is None:
             raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
-        narrowed = history is not None or change is not None
-        if not narrowed:
-            refuse_too_many_rows(project, task, snapshots[task.entity], project.training(), as_of=as_of)
         table = feature_set(context, task, snapshots, as_of=as_of)
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
         if history is not None:
@@ -135,8 +131,6 @@ def train(
             work = replace(work, training=learned_from(history, work.training, newest))
         if change is not None:
             work = _since_change(work, change)
-        if narrowed:
-            refuse_too_many_rows(project, task, work.snapshot, work.training, as_of=as_of)
         made = _candidate(context, work, table)
         version, registered = register(context, made, promote=promote and not quick)
         made.remember(context, version)

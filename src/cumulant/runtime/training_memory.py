@@ -44,12 +44,19 @@ def refuse_too_many_rows(
     if snapshot.event_time is None:
         fewer = f"leave rows out in `prepare` of {task.entity}"
     raise UsageError(
-        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {need / _GIB:.1f} GiB at "
-        f"least, beside the {resident / _GIB:.1f} GiB that this process holds: more than {most}",
+        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need)} at least, "
+        f"beside the {_shown(resident)} that this process holds: more than {most}",
         subject="resources.memory",
-        hint=f"set resources.memory to {math.ceil((resident + need) / _GIB)}GiB or more (this machine has "
-        f"{machine_memory() / _GIB:.0f} GiB), or {fewer}",
+        hint=f"set resources.memory to {_shown(resident + need).replace(' ', '')} or more (this machine has "
+        f"{_shown(machine_memory())}), or {fewer}",
     )
+
+
+def _shown(size: int) -> str:
+    """A size that is not less, in words."""
+    if size < _GIB:
+        return f"{math.ceil(size / (1 << 20))} MiB"
+    return f"{math.ceil(size / _GIB * 10) / 10:g} GiB"
 
 
 def _counted(project: Project, snapshot: Snapshot, spec: TrainingSpec, as_of: datetime | None) -> int:

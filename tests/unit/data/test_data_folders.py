@@ -181,6 +181,18 @@ def test_files_that_were_written_again_with_fewer_rows_are_named_and_stop_the_ru
     assert any("(40 of 100)" in text for text in place.ingest(path="trips", previous=found).warnings)
 
 
+def test_a_file_without_its_refused_rows_is_mended(place):
+    lines = [f"{number},{'bad' if number % 5 == 0 else number}" for number in range(300)]
+    place.write("trips/a.csv", "id,n\n" + "\n".join(lines) + "\n")
+    declared = {"path": "trips", "rules": {"n": {"min": 0}}, "quarantine": "50%"}
+    found = place.ingest(**declared)
+    assert found.rows_quarantined == 60
+    place.write("trips/a.csv", "id,n\n" + "\n".join(line for line in lines if "bad" not in line) + "\n")
+    assert place.ingest(**declared, previous=found).rows_passed == 240
+    place.write("trips/a.csv", "id,n\n" + "\n".join(line for line in lines[60:] if "bad" not in line) + "\n")
+    assert "48 of 300" in str(place.refused(**declared, previous=found).breaches)
+
+
 def test_a_deleted_list_of_files_is_named(place):
     daily(place, *range(130), rows=1)
     found = place.ingest(path="trips", key="n")

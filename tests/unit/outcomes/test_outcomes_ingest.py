@@ -47,6 +47,16 @@ def test_every_format_says_the_same(tmp_path, name):
     assert found == [("a", 0, True, "usable"), ("b", 1, False, "usable")]
 
 
+@pytest.mark.parametrize("limit", [1, 5, None])
+def test_the_labels_of_one_request_are_shown_whatever_else_its_files_hold(tmp_path, limit):
+    for number in range(4):
+        rows = [{"id": name, "row": number, "label": True} for name in ("a", "b", f"c{number}")]
+        ingest_file(tmp_path / "o", write(tmp_path / f"{number}.jsonl", rows), SCHEMA, clock=Clock())
+    found = shown(tmp_path / "o", FAR, request="b", limit=limit)
+    assert {one.id for one in found} == {"b"}
+    assert len(found) == min(limit or 4, 4)
+
+
 @pytest.mark.parametrize(
     ("schema", "given", "label"),
     [
