@@ -121,7 +121,7 @@ def _first_end(text: bytes) -> int:
 
 
 def _records(stream: IO[bytes], held: bytes, step: int, *, csv: bool, name: str) -> Iterator[bytes]:
-    ended = False
+    ended, blank = False, b""
     while not ended or held:
         while len(held) < step and not ended:
             more = stream.read(max(_SAMPLE, step - len(held)))
@@ -135,9 +135,12 @@ def _records(stream: IO[bytes], held: bytes, step: int, *, csv: bool, name: str)
             continue
         if cut is None:
             cut = len(held)
-        if held[:cut].strip():
-            yield held[:cut]
-        held = held[cut:]
+        text, held = held[:cut], held[cut:]
+        if text.strip():
+            yield blank + text
+            blank = b""
+        else:  # lines are counted, so that they stay with what follows
+            blank += text
 
 
 def _cut(text: bytes, step: int, *, csv: bool) -> int | None:

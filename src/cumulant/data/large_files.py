@@ -84,6 +84,8 @@ def _parquet(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
             return None
         with utf8(url):
             schema = pl.Schema(pl.read_parquet_schema(path))
+    if "" in schema:  # which gets a name where the whole is read
+        return None
     try:
         pl.DataFrame(schema=schema)
     except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole says so

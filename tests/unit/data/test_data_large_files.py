@@ -130,6 +130,20 @@ def test_malformed_rows_are_numbered_in_the_file(place, monkeypatch) -> None:
     assert refused["__line"].to_list() == [102, 403]
 
 
+def test_blank_lines_count_as_lines(place, monkeypatch) -> None:
+    place.write("t.csv", "id,n\n" + "1,2\n" * 100 + "\n" * 900 + "3,4\n5\n" + "6,7\n" * 100)
+    whole, pieces, seen = both(place, monkeypatch, path="t.csv", quarantine="20%")
+    assert len(seen) > 3
+    assert place.tables.scan(pieces.quarantine).collect()["__line"].to_list() == [1003]
+    same(place, whole, pieces)
+
+
+def test_a_column_without_a_name_is_read_as_in_the_whole_file(place, monkeypatch) -> None:
+    place.write("t.parquet", pl.DataFrame({"": range(200), "x": range(200)}))
+    whole, pieces, _ = both(place, monkeypatch, path="t.parquet")
+    same(place, whole, pieces)
+
+
 def test_prepare_sees_pieces_and_the_columns_of_folders_stay(place, monkeypatch) -> None:
     place.write("day=4/t.parquet", table(300))
     place.write(
