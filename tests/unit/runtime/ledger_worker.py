@@ -6,6 +6,7 @@ Each step adds `begin STEP NAME` and `end STEP NAME` to LOG. Prints each step's 
 """
 
 import os
+import signal
 import sys
 import time
 from datetime import timedelta
@@ -40,4 +41,5 @@ def main(path: str, log: str, name: str, steps: int, seconds: float, lease: floa
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6]))

@@ -140,7 +140,7 @@ def test_a_training_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ) as raised:
         train(made, principal=ME)
     assert raised.value.subject == "resources.memory"
-    assert re.search(r"set resources.memory to \d+MiB or more", str(raised.value.hint))
+    assert re.search(r"set resources.memory to [\d.]+[MG]iB or more", str(raised.value.hint))
     assert "training.since" in str(raised.value.hint)
 
 
