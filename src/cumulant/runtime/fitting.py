@@ -98,11 +98,17 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
-    """Search and fit, or find it done. A search that was cut off goes on with its next trial."""
+    """Search and fit, or find it done. A search that was cut off goes on with its next trial.
+
+    Raises:
+        UsageError: the rows take more than `resources.memory`, or without it more than the machine has.
+    """
     objects = context.project.objects()
     inputs = {**work.inputs, "champion": champion}
 
     def search() -> dict[str, object]:
+        # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
+        refuse_too_many_rows(context.project, work.task, work.snapshot, work.training, as_of=work.as_of)
         split = rows_of(context, work, leakage=True)
         costs = split.train.false_negative is not None
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
@@ -152,11 +158,7 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
 def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
-
-    Raises:
-        UsageError: they take more than `resources.memory`, or without it more than the machine has.
     """
-    refuse_too_many_rows(context.project, work.task, work.snapshot, work.training, as_of=work.as_of)
     rows = _labelled(context, work, leakage=leakage)
     found = training.split(
         rows,

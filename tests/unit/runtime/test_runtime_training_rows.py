@@ -14,6 +14,7 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.ports.access import Principal
 from cumulant.project import load
 from cumulant.runtime import rows as rows_module
+from cumulant.runtime import training_memory
 from cumulant.runtime.features import featurize
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.task import resolve_task
@@ -131,6 +132,15 @@ def test_a_training_that_is_done_already_is_not_refused(tmp_path: Path) -> None:
     train(load(folder), principal=ME)
     (folder / "cumulant.yaml").write_text((folder / "cumulant.yaml").read_text() + "resources: {memory: 40MiB}\n")
     assert "search" in train(load(folder), principal=ME).reused
+
+
+def test_a_search_that_ended_is_not_lost_to_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process holds grows while it searches."""
+    made = load(project(tmp_path / "grown", resources="resources: {memory: 8GiB}"))
+    held = iter([1 << 20])
+    monkeypatch.setattr(training_memory, "resident_memory", lambda: next(held, 64 << 30))
+    monkeypatch.setattr(training_memory, "_LEAST", 1)
+    assert train(made, principal=ME).model.version
 
 
 def test_a_training_that_does_not_fit_is_refused(tmp_path: Path) -> None:
