@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -32,6 +33,15 @@ def machine_memory() -> int:
 def memory_limit(limit: str | None) -> int:
     """The bytes of a declared limit such as `8GiB`; half of the machine's memory without one."""
     return machine_memory() // 2 if limit is None else size(limit)
+
+
+def raise_limit(needed: float) -> str:
+    """What to do where `resources.memory` is too little for so many bytes."""
+    gib = 1 << 30
+    return (
+        f"set resources.memory to {math.ceil(needed / gib)}GiB or more (this machine has {machine_memory() / gib:.0f} "
+        "GiB)"
+    )
 
 
 def resident_memory() -> int:

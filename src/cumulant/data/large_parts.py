@@ -20,7 +20,7 @@ from cumulant.data.csv_text import Table
 from cumulant.data.group_repeats import repeats_among
 from cumulant.data.identifier_text import padded_width
 from cumulant.data.large_files import Pieces
-from cumulant.data.part_making import csv_size, part_fields, prepared, shape_checks, shape_refused
+from cumulant.data.part_making import csv_size, part_fields, plain_fields, prepared, shape_checks, shape_refused
 from cumulant.data.parts import POSITION, RULE, PartCheck, PartFacts, Workshop
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
 from cumulant.data.row_sorting import (
@@ -75,8 +75,8 @@ def _judged(
         part = _Part(shop, plan, spill, unread)
         for table, rows in prepares.pieces():
             part.add(table, rows)
-        if not part.found <= unread:
-            return frozenset(part.found)
+        if not part.unread_so_far <= unread:
+            return frozenset(part.unread_so_far)
         refuse_local_times(plan, part.local_times(), shop.source)
         return part.stored(digest, guesses=guesses)
 
@@ -142,9 +142,9 @@ class _Part:
     shop: Workshop
     plan: RowPlan
     spill: Spill
-    #: columns with a value that cannot be read as its type: as they were taken to be, and as they are
+    #: columns with a value that cannot be read as its type: those that are known of, and those of the pieces so far
     unread: frozenset[str]
-    found: set[str] = field(default_factory=set)
+    unread_so_far: set[str] = field(default_factory=set)
     rows_in: int = 0
     files: int = 0
     dropped: int = 0
@@ -160,15 +160,11 @@ class _Part:
 
     @property
     def fields(self) -> list[Field]:
-        personal = self.shop.spec.personal
-        return [
-            Field(name=cast.name, dtype=cast.dtype, personal=cast.name in personal, zone=cast.zone)
-            for cast in self.plan.casts
-        ]
+        return plain_fields(self.plan.casts, self.shop.spec)
 
     def add(self, table: Table, rows: pl.DataFrame) -> None:
-        unread = shape_refused(table)
-        self.rows_in += table.rows.height + sum(frame.height for frame in unread.values())
+        misshapen = shape_refused(table)
+        self.rows_in += table.rows.height + sum(frame.height for frame in misshapen.values())
         self.dropped += table.rows.height - rows.height
         for check in shape_checks(table, self.shop.spec):
             before = self.shapes[check.rule].failed if check.rule in self.shapes else 0
@@ -177,11 +173,11 @@ class _Part:
         failed = found.failed(self.plan)
         self.failed.update(dict(enumerate(failed)))
         self.local.append(found.local_times(self.plan))
-        self.found |= unread_columns(self.plan, failed)
+        self.unread_so_far |= unread_columns(self.plan, failed)
         refused = refused_frame(rows, found.typed, found.rule, self.unread)
         if refused.height:
             self._refuse(refused.with_columns(pl.col(POSITION) + self.position))
-        for frame in unread.values():
+        for frame in misshapen.values():
             self._refuse(frame)
         position = pl.int_range(self.position, self.position + rows.height, dtype=pl.Int64, eager=True)
         passed = found.typed.with_columns(position.alias(POSITION)).filter(found.rule.is_null())

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
+from cumulant.data.casts import Cast
 from cumulant.data.csv_text import Table
 from cumulant.data.parts import MALFORMED, POSITION, RULE, PartCheck, PartFacts, PartField, Workshop, declared_types
 from cumulant.data.profile import Profile, profile
@@ -128,7 +129,7 @@ def part_fields(
     )
 
 
-def plain_fields(fields: Sequence[PartField], spec: SourceSpec) -> list[Field]:
+def plain_fields(fields: Sequence[PartField | Cast], spec: SourceSpec) -> list[Field]:
     """The columns of a part as the language of plans has them."""
     return [
         Field(name=field.name, dtype=field.dtype, personal=field.name in spec.personal, zone=field.zone)

@@ -6,13 +6,12 @@ that the parts of a source stay few and no row is written again more than a few 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import digest
-from cumulant.core.memory import machine_memory
+from cumulant.core.memory import raise_limit
 from cumulant.core.progress import Progress
 from cumulant.data.inputs import Input
 from cumulant.data.large_parts import made_in_pieces
@@ -74,8 +73,7 @@ def _refuse_above_memory(item: Input, shop: Workshop) -> None:
         raise UsageError(
             f"{item.url} is read whole, which takes about {needed / _GIB:.1f} GiB, more than resources.memory allows",
             subject="resources.memory",
-            hint=f"set resources.memory to {math.ceil(needed / _GIB)}GiB or more (this machine has "
-            f"{machine_memory() / _GIB:.0f} GiB), or write the file as Parquet, which is read in parts",
+            hint=f"{raise_limit(needed)}, or write the file as Parquet, which is read in parts",
         )
 
 

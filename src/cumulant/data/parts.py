@@ -18,9 +18,7 @@ from cumulant.core.refs import TableRef
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile
 from cumulant.data.room import Room
-from cumulant.data.rules import (
-    RuleCompiler,
-)
+from cumulant.data.rules import RuleCompiler
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.ports.tables import TableStore
 

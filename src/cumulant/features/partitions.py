@@ -17,7 +17,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.expr import columns as columns_of
-from cumulant.core.memory import machine_memory, resident_memory
+from cumulant.core.memory import raise_limit, resident_memory
 from cumulant.core.plan import FeaturePlan
 from cumulant.data.snapshot import FROM
 from cumulant.data.spill import Spill, spill_in
@@ -240,6 +240,5 @@ class _GroupPartitions:
             f"one value of {', '.join(self._group.by)} has about {max(part.counts):,} rows, whose features take "
             f"{need / _GIB:.1f} GiB, more than resources.memory leaves",
             subject="resources.memory",
-            hint=f"set resources.memory to {math.ceil(wanted / _GIB)}GiB or more (this machine has "
-            f"{machine_memory() / _GIB:.0f} GiB), or leave that value out in `prepare` of {self._group.source}",
+            hint=f"{raise_limit(wanted)}, or leave that value out in `prepare` of {self._group.source}",
         )

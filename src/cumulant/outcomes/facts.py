@@ -65,12 +65,14 @@ def shown(
 def _newest(
     said: pl.LazyFrame, *, now: datetime, state: str | None, request: str | None, limit: int | None, named: Named | None
 ) -> pl.LazyFrame:
-    """The rows to show. What tells which are the newest is read first, the rest from the files that hold these."""
+    """The rows to show. Of all requests, what tells which are the newest is read first, the rest from the files that
+    hold these.
+    """
     if request is not None:  # what has a reference in common has the id in common
         said = said.filter(pl.col("id") == request).collect().lazy()
     rows = said
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
-    if limit is not None:
+    if limit is not None and request is None:
         order = (
             rows.select(*_ORDER, scanning.FILE)
             if state is None
@@ -80,7 +82,7 @@ def _newest(
         if not newest.height:
             return rows.head(0)
         received, line = newest.select(_ORDER).row(-1)
-        rows = scanning.within(newest) if request is None else said
+        rows = scanning.within(newest)
         newer = pl.col("received") > received
         rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
     ordered = _stated(rows, said, now, named).filter(wanted).sort(_SORTED, descending=_FALLING)
