@@ -14,7 +14,7 @@ TIMES = 2.0
 #: standard errors by which a proven worsening must exceed what is accepted: so many where `_FEW` bad events are
 #: accepted, more with the logarithm of their number, as a size that is looked at again and again exceeds any number,
 #: and more where they are fewer, since such counts are skewed; and so many more where only the newest steps count
-_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.64, 0.4, 1.0, 12.0
+_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.4, 0.4, 1.0, 12.0
 _LATE_ERRORS = 1.2
 
 
