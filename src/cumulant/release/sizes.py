@@ -14,7 +14,7 @@ TIMES = 2.0
 #: standard errors by which a proven worsening must exceed what is accepted: so many where `_FEW` bad events are
 #: accepted, more with the logarithm of their number, as a size that is looked at again and again exceeds any number,
 #: and more where they are fewer, since such counts are skewed; and so many more where only the newest steps count
-_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.4, 0.4, 1.0, 12.0
+BEYOND_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.4, 0.4, 1.0, 12.0
 _LATE_ERRORS = 1.2
 
 
@@ -32,7 +32,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
         `late`: of the newest steps alone; each step then is one more chance.
         """
         many = math.log(max(self.events, 1.0) / _FEW)
-        errors = _ERRORS + max(_MORE_ERRORS * many, -_FEWER_ERRORS * many) + late * _LATE_ERRORS
+        errors = BEYOND_ERRORS + max(_MORE_ERRORS * many, -_FEWER_ERRORS * many) + late * _LATE_ERRORS
         return self.difference - self.accepted > errors * self.error
 
 

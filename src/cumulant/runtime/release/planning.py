@@ -16,6 +16,7 @@ from cumulant.core.units import duration, share, show_duration
 from cumulant.core.version import __version__
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
+from cumulant.release.sizes import BEYOND_ERRORS
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release.label_delay import label_delay
@@ -41,8 +42,8 @@ _FEWEST = 3.0
 _FASTER, _NONE = 0.4, 1e-6
 #: times of the last step that are tried where its own is too short
 _LONGER = (4, 16)
-#: standard errors by which a harm must exceed what is accepted, so that 80% of releases act on it (`boards`)
-_ERRORS = 2.48
+#: standard errors by which a harm must exceed what is accepted, so that 80% of releases act on it
+_ERRORS = BEYOND_ERRORS + 0.84
 #: how often a time that was found at once is looked at more finely
 _FINER = 4
 
