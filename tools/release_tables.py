@@ -67,11 +67,8 @@ def peers() -> list[str]:
     found = json.loads(PEERS.read_text()) if PEERS.exists() else {}
     if not found:
         return []
-    rules = list(max((one["rules"] for one in found.values()), key=len))
-    rows = [
-        [name, str(one["releases"]), *(cell(one["rules"][rule]) if rule in one["rules"] else "–" for rule in rules)]
-        for name, one in found.items()
-    ]
+    rules = list(next(iter(found.values()))["rules"])
+    rows = [[name, str(one["releases"]), *(cell(one["rules"][rule]) for rule in rules)] for name, one in found.items()]
     return markdown(["world", "releases", *rules], rows)
 
 
