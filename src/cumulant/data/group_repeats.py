@@ -6,7 +6,6 @@ Rows of equal values have one hash, so that each partition is evaluated by itsel
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
@@ -51,9 +50,9 @@ def repeats_among(
     with spill_in(room.scratch) as spill:
         files = _scattered(frames, columns, count, spill)
         found = []
-        for names in files.values():
-            found.append(_repeats(spill.read(names), columns, order, spec, in_order=in_order))
-            spill.delete(names)
+        for name in files:
+            found.append(_repeats(pl.concat(spill.appended(name)), columns, order, spec, in_order=in_order))
+            spill.delete([name])
     empty = next(frames()).clear().select(order)
     return pl.concat([empty, *found]).sort(order, nulls_last=True)
 
@@ -71,14 +70,14 @@ def _repeats(
     return frame.filter(repeats_of(columns, spec)).select(order)
 
 
-def _scattered(frames: Frames, columns: Sequence[str], count: int, spill: Spill) -> dict[int, list[str]]:
-    """Write the rows of each partition to files of their own. Rows without a value repeat nothing and are left out."""
-    files: dict[int, list[str]] = defaultdict(list)
+def _scattered(frames: Frames, columns: Sequence[str], count: int, spill: Spill) -> list[str]:
+    """Write the rows of each partition to a file of its own. Rows without a value repeat nothing and are left out."""
+    files = dict[str, None]()
     complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)
     for frame in frames():
         rows = frame.filter(complete).with_columns((pl.struct(columns).hash() % count).alias(_PARTITION))
         for (number,), part in rows.partition_by(_PARTITION, as_dict=True, include_key=False).items():
-            name = f"repeats-{number}-{len(files[number])}"
-            spill.write(name, part)
-            files[number].append(name)
-    return files
+            name = f"repeats-{number}"
+            spill.append(name, part)
+            files[name] = None
+    return list(files)

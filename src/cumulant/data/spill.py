@@ -1,5 +1,5 @@
-"""Frames set aside on disk while more rows than fit in memory are worked on: Parquet files that only their owner can
-read.
+"""Frames set aside on disk while more rows than fit in memory are worked on, in files that only their owner can read:
+Parquet, of which columns and rows are read, or Arrow streams, to which many frames are added one after the other.
 
 They lie in a folder of the process, which it locks and removes; what a killed process left the next one removes.
 """
@@ -7,10 +7,12 @@ They lie in a folder of the process, which it locks and removes; what a killed p
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import tempfile
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,8 @@ class Spill:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        #: bytes of each frame that was appended to a file
+        self._appended: dict[str, list[int]] = defaultdict(list)
 
     def write(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> None:
         path = self._folder / name
@@ -48,9 +52,27 @@ class Spill:
         with _disk_errors(self._folder):
             return pl.concat([self.scan(name) for name in names]).collect()
 
+    def append(self, name: str, frame: pl.DataFrame) -> None:
+        """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file."""
+        stream = io.BytesIO()
+        frame.write_ipc_stream(stream, compression="lz4", compat_level=pl.CompatLevel.newest())
+        with _disk_errors(self._folder), open(self._folder / name, "ab", opener=_owned) as file:
+            self._appended[name].append(file.write(stream.getbuffer()))
+
+    def appended(self, name: str) -> Iterator[pl.DataFrame]:
+        """The frames that were appended under `name`, in that order."""
+        with _disk_errors(self._folder), (self._folder / name).open("rb") as file:
+            for size in self._appended[name]:
+                yield pl.read_ipc_stream(io.BytesIO(file.read(size)))
+
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
+            self._appended.pop(name, None)
+
+
+def _owned(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

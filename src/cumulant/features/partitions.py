@@ -8,7 +8,6 @@ the order of the entity source.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -84,22 +83,23 @@ def compute_partitioned(
         yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
         return
     with spill_in(scratch) as spill:
-        blocks = math.ceil(sizes[plan.entity].rows / layout.rows)
         for name, source in plan.sources.items():
             spill.write(_source_file(name), reading(name, source.fields, frames[name]))
-        bounds = [int(_block(spill, plan.entity, [ROW], number, layout)[ROW][-1]) for number in range(blocks)]
+        height = sizes[plan.entity].rows
+        ends = [min(begin + layout.rows, height) for begin in range(0, height, layout.rows)]
+        bounds = [_rows(spill, plan.entity, [ROW], end - 1, 1)[ROW].item() for end in ends]
         results = [
             _GroupPartitions(plan, group, layout=layout, spill=spill, sizes=sizes, bounds=bounds).results()
             for group in groups_of(plan)
         ]
         fields = kinds(plan.sources[plan.entity].fields)
         read = row_columns(plan)
-        for number in range(blocks):
-            rows = _block(spill, plan.entity, [*read, ROW], number, layout)
+        for number, _ in enumerate(bounds):
+            rows = _rows(spill, plan.entity, [*read, ROW], number * layout.rows, layout.rows)
             measured: dict[str, pl.Series] = {}
             for names in results:
-                block = spill.read(names[number]).sort(ROW)
-                spill.delete(names[number])
+                block = pl.concat(spill.appended(names[number])).sort(ROW)
+                spill.delete([names[number]])
                 measured |= {name: block[name] for name in block.columns if name != ROW}
             yield with_expressions(plan, {name: fields[name] for name in read}, rows, measured)
 
@@ -122,23 +122,18 @@ def _source_file(name: str) -> str:
     return f"source-{name}"
 
 
-def _block(spill: Spill, source: str, columns: list[str], number: int, layout: Layout) -> pl.DataFrame:
-    return spill.scan(_source_file(source)).select(columns).slice(number * layout.rows, layout.rows).collect()
+def _rows(spill: Spill, source: str, columns: list[str], begin: int, count: int) -> pl.DataFrame:
+    return spill.scan(_source_file(source)).select(columns).slice(begin, count).collect()
 
 
 class _Partition(NamedTuple):
-    """Files with events of a group and with the queries of the same keys; one and the same where they are one source.
+    """Files with events of a group and with the queries of the same keys, which has no rows where they are one source.
     How many rows they hold, and their bytes in memory.
     """
 
-    events: list[str]
-    queries: list[str]
+    files: tuple[str, str]
     counts: list[int]
     bytes: list[int]
-
-    @classmethod
-    def empty(cls) -> _Partition:
-        return cls([], [], [0, 0], [0, 0])
 
 
 class _GroupPartitions:
@@ -162,75 +157,79 @@ class _GroupPartitions:
         self._same = group.source == plan.entity
         self._events = [*sorted(events | queries if self._same else events), ROW]
         self._queries = [*sorted(queries), ROW]
-        self._results: dict[int, list[str]] = defaultdict(list)
-        self._files = 0
+        self._partitions = 0
 
-    def results(self) -> dict[int, list[str]]:
-        """The files with the results of each block of rows."""
+    def results(self) -> list[str]:
+        """The file with the results of each block of rows."""
         need = group_need(self._group, self._sizes[self._group.source], self._sizes[self._plan.entity])
         count = max(math.ceil(need / self._layout.target), 1)
-        parts = [_Partition.empty() for _ in range(count)]
+        parts = self._empty(count)
         sides = [(0, self._group.source, self._events)]
         sides += [] if self._same else [(1, self._plan.entity, self._queries)]
         for side, source, columns in sides:
-            for number in range(math.ceil(self._sizes[source].rows / self._layout.rows)):
-                frame = _block(self._spill, source, columns, number, self._layout)
+            for begin in range(0, self._sizes[source].rows, self._layout.rows):
+                frame = _rows(self._spill, source, columns, begin, self._layout.rows)
                 self._scatter(frame, side, parts, divisor=1)
         for part in parts:
             self._compute(part, count, 1)
-        return self._results
+        return [self._result_file(number) for number, _ in enumerate(self._bounds)]
+
+    def _result_file(self, number: int) -> str:
+        return f"result-{self._group.number}-{number}"
+
+    def _empty(self, count: int) -> list[_Partition]:
+        first = self._partitions
+        self._partitions += count
+        names = [f"{self._group.number}-{number}" for number in range(first, first + count)]
+        return [_Partition((f"events-{name}", f"queries-{name}"), [0, 0], [0, 0]) for name in names]
 
     def _scatter(self, frame: pl.DataFrame, side: int, parts: list[_Partition], *, divisor: int) -> None:
-        """Write the rows of each partition to a file of their own. A row without a key goes by its position."""
+        """Add the rows of each partition to its file. A row without a key goes by its position."""
         keyless = pl.any_horizontal(pl.col(name).is_null() for name in self._group.by)
         hashed = pl.when(keyless).then(pl.col(ROW).cast(pl.UInt64)).otherwise(pl.struct(self._group.by).hash())
         frame = frame.with_columns((hashed // divisor % len(parts)).alias(_PARTITION))
         for (number,), rows in frame.partition_by(_PARTITION, as_dict=True, include_key=False).items():
-            self._files += 1
-            name = f"part-{self._group.number}-{self._files}"
-            self._spill.write(name, rows)
             target = parts[int(number)]
-            (target.events, target.queries)[side].append(name)
+            self._spill.append(target.files[side], rows)
             target.counts[side] += rows.height
             target.bytes[side] += int(rows.estimated_size())
 
     def _compute(self, part: _Partition, divisor: int, level: int) -> None:
         counts = part.counts[:1] * 2 if self._same else part.counts
         if not counts[1]:
-            self._spill.delete(part.events)
+            self._spill.delete(part.files)
             return
         need = group_need(self._group, Size(counts[0], 0), Size(counts[1], 0)) + sum(part.bytes)
         if need > self._layout.most:
             self._repartition(part, need, divisor, level)
             return
-        events = self._read(part.events, self._group.source, self._events)
-        queries = events if self._same else self._read(part.queries, self._plan.entity, self._queries)
-        self._spill.delete([*part.events, *part.queries])
+        events = self._read(part, 0, self._group.source, self._events)
+        queries = events if self._same else self._read(part, 1, self._plan.entity, self._queries)
+        self._spill.delete(part.files)
         columns = GroupWindows(self._plan, self._group, events, queries, apart=False).results()
         result = pl.DataFrame({ROW: queries[ROW], **columns})
         begin = 0
         for number, last in enumerate(self._bounds):
             end = int(result[ROW].search_sorted(last, side="right"))
             if end > begin:
-                self._files += 1
-                name = f"result-{self._group.number}-{self._files}"
-                self._spill.write(name, result[begin:end])
-                self._results[number].append(name)
+                self._spill.append(self._result_file(number), result[begin:end])
             begin = end
 
-    def _read(self, names: list[str], source: str, columns: list[str]) -> pl.DataFrame:
-        return self._spill.read(names) if names else _block(self._spill, source, columns, 0, self._layout).clear()
+    def _read(self, part: _Partition, side: int, source: str, columns: list[str]) -> pl.DataFrame:
+        if part.counts[side]:
+            return pl.concat(self._spill.appended(part.files[side]))
+        return _rows(self._spill, source, columns, 0, 0)
 
     def _repartition(self, part: _Partition, need: float, divisor: int, level: int) -> None:
         """Split by further digits of the hash. A key that has too many rows by itself is named by its columns."""
         if level > _LEVELS:
             raise self._too_many_rows(part, need)
         count = math.ceil(need / self._layout.target) + 1
-        parts = [_Partition.empty() for _ in range(count)]
-        for side, names in enumerate((part.events, part.queries)):
-            for name in names:
-                self._scatter(self._spill.read([name]), side, parts, divisor=divisor)
-                self._spill.delete([name])
+        parts = self._empty(count)
+        for side, name in enumerate(part.files):
+            for frame in self._spill.appended(name) if part.counts[side] else ():
+                self._scatter(frame, side, parts, divisor=divisor)
+        self._spill.delete(part.files)
         for one in parts:
             self._compute(one, divisor * count, level + 1)
 
