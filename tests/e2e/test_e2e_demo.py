@@ -8,11 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
+import polars as pl
 import pytest
-from e2e_support import opened, start
+from e2e_support import opened, run, start
 
 from cumulant.runtime.release import verbs
 from cumulant.runtime.stack.status import read_status
+from cumulant.serving.log import batches
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +112,25 @@ def test_the_days_that_callers_left_have_their_labels(told):
     assert len(days) > 60
     # Flights that were cancelled have no label: of a day of storms they may be a fifth.
     assert len([one["start"] for one in days if one["labelled"] < 0.8 * one["rows"]]) <= 2
+
+
+def test_every_version_answered_as_it_does_offline(told, tmp_path):
+    """The champion too, which was served again after summer's data had come: servers know what training would."""
+    folder, document, _ = told
+    released = of(document, "v2")["version"], of(document, "retrained")["version"]
+    read = ["event_time", "version", "arm", "shadow", "request", "outputs"]
+    log = pl.concat(pl.from_arrow(one) for one in batches(folder / ".cumulant" / "predictions", read))
+    logged = log.filter((pl.col("arm") != "") & ~pl.col("shadow"))
+    for version, month in ((released[0], 6), (released[0], 8), (released[1], 8)):
+        answered = logged.filter((pl.col("version") == version) & (pl.col("event_time").dt.month() == month)).sample(
+            200, seed=1
+        )
+        rows, answers = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+        rows.write_text("\n".join(answered["request"]))
+        run(folder, "predict", str(rows), "--model", f"flight-late/{version}", "--out", str(answers))
+        offline = pl.read_ndjson(answers)["probability"].to_list()
+        online = answered["outputs"].str.json_path_match("$.probability").cast(pl.Float64).to_list()
+        assert online == pytest.approx(offline, abs=1e-12), (version, month)
 
 
 def test_a_feed_that_went_null_is_told_and_trains_nothing(told):

@@ -18,7 +18,9 @@ from cumulant.runtime.processes import is_gone
 from cumulant.runtime.release import store
 from cumulant.runtime.replay.flow import replay
 from cumulant.runtime.replay.sending import blame
+from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.status import read_status
+from cumulant.runtime.stack.versions import table_of
 from cumulant.runtime.train import train
 
 pytestmark = pytest.mark.slow
@@ -130,9 +132,15 @@ def came_back(seen):
 
 
 def test_over_a_whole_release_nothing_fails_and_each_key_moves_once(shop):
+    prices = shop / "data" / "prices.csv"
     with Load(shop) as load:
         time.sleep(1.0)
-        run(shop, "release", "start", "returns/2")
+        prices.write_text(prices.read_text() + "hat,2024-02-29 00:00:00,7.0\n")
+        begun = run(shop, "release", "start", "returns/2")
+        assert "version 1, the champion, reads stored features of the newest data from now on" in begun["notes"]
+        book = read_book(shop / ".cumulant", "returns")
+        first, second = (table_of(book.versions[version].command) for version in ("1", "2"))
+        assert first == second, "the candidate would be compared with a champion that knows less"
         release = awaited(shop, load)
         time.sleep(1.0)
     assert release.status == "promoted", release.reason

@@ -44,6 +44,7 @@ from cumulant.runtime.release.outside import Outside, outside_arms, without_shad
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.runtime.stack.claim import claim
+from cumulant.runtime.stack.restart import renew_champion
 from cumulant.runtime.stack.versions import adopt, refused
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def start_release(
         if waits is not None:
             return Begun(waits_for=waits)
         spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
+        if found is None or found[0].over:
+            renew_champion(project, principal=principal, report=notes.append, progress=progress)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.ports.traffic import Opening
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import Process, is_gone, is_here, process_of
-from cumulant.runtime.stack.book import FOLDER, Book
+from cumulant.runtime.stack.book import FOLDER, Book, read_book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.claim import claim
 from cumulant.runtime.stack.holding import already_runs, left_behind, own_status, supervisor_of
@@ -28,7 +29,7 @@ from cumulant.runtime.stack.repair import set_aside, set_aside_status
 from cumulant.runtime.stack.reporting import report_killed
 from cumulant.runtime.stack.settings import refresh
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
-from cumulant.runtime.stack.versions import first_champion
+from cumulant.runtime.stack.versions import first_champion, renewed
 from cumulant.serving.sockets import bind, split_address
 from cumulant.serving.token import read_token
 
@@ -68,7 +69,7 @@ def up(
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
     callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
 
-    What served before gets the present settings and interpreter.
+    What served before gets the present settings and interpreter, and stored features of the newest data.
 
     Raises:
         LeaseHeldError: it runs already.
@@ -111,8 +112,10 @@ def _bring_up(
     claim(project, notes.append)
     _check_address(address, insecure=insecure)
     project.traffic().program(Opening(http=address))  # a missing engine is told before anything starts
+    before = read_book(project.state, project.name).current(datetime.now(UTC))
     first_champion(project, model, principal=principal, progress=progress)
-    book = refresh(project, notes.append)
+    newer = [renewed(project, one, principal=principal, report=notes.append, progress=progress) for one in before]
+    book = refresh(project, newer, report=notes.append)
     _check_asked(project, model, book)
     apply_first(project, book)
     process = start(project, address, detached=detached)

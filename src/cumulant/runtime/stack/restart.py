@@ -36,7 +36,7 @@ from cumulant.runtime.stack.holding import own_status, supervisor_of, try_lock
 from cumulant.runtime.stack.lifecycle import logs_folder
 from cumulant.runtime.stack.settings import changes, present_command
 from cumulant.runtime.stack.status import ChildStatus, Status
-from cumulant.runtime.stack.versions import free_port
+from cumulant.runtime.stack.versions import free_port, renewed, table_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -75,13 +75,40 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
         done: set[str] = set()
         while (before := _next(project, done)) is not None:
             _check_no_release(project)
-            after = _replacement(project, before)
+            newer = renewed(project, before, principal=principal, report=notes.append, progress=progress)
+            after = _replacement(project, newer)
             notes += [f"version {before.version}: {text}" for text in changes(before.command, after.command)]
             progress(f"{after.name} in place of {before.name}")
             _replace(project, before, after)
             done.add(before.version)
         _restart_controller(project, progress)
     return Restarted(_running(project), tuple(notes))
+
+
+def renew_champion(
+    project: Project, *, principal: Principal, report: Callable[[str], None], progress: Progress = silent
+) -> None:
+    """Let the champion's server read stored features of the newest data, as a candidate's does that is to be compared
+    with it; no release may be under way. A server that runs is replaced as in `restart`.
+
+    Raises:
+        LeaseHeldError, UsageError, EngineUnavailableError: as `restart`.
+    """
+    book = read_book(project.state, project.name)
+    before = book.versions[str(book.champion)]
+    newer = renewed(project, before, principal=principal, report=report, progress=progress)
+    if table_of(newer.command) == table_of(before.command):
+        return
+    report(f"version {before.version}, the champion, reads stored features of the newest data from now on")
+    if supervisor_of(project.state) is None:
+        _change(project, lambda book: msgspec.structs.replace(book, versions={**book.versions, before.version: newer}))
+        return
+    _running(project)
+    with exclusive(project.state):
+        _recover(project)
+        after = _replacement(project, newer)
+        progress(f"{after.name} in place of {before.name}")
+        _replace(project, before, after)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 #: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
 _OPTIONS = 4
+#: options that are called otherwise to people
+_TOLD = {"state-table": "stored features"}
 
 
 def present_command(project: Project, served: Served) -> tuple[str, ...]:
-    """The command that would serve a version of the book now: its servable and its stored features stay.
+    """The command that would serve a version of the book now: its servable and its stored features stay (`renewed`
+    gives it newer ones).
 
     It needs neither journal nor registry.
     """
@@ -39,16 +42,18 @@ def present_command(project: Project, served: Served) -> tuple[str, ...]:
     return server_line(service)
 
 
-def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
-    """Give every version of the book the present command; nothing may run. What changes is reported.
+def refresh(project: Project, renewed: Collection[Served] = (), *, report: Callable[[str], None] = silent) -> Book:
+    """Give every version of the book the present command, and those that are `renewed` their stored features; nothing
+    may run. What changes is reported.
 
     Raises:
         StorageError, IntegrityError: as `change_book`.
     """
+    newer = {one.version: one for one in renewed}
 
     def change(book: Book) -> Book:
         versions = {
-            name: msgspec.structs.replace(one, command=present_command(project, one), generation=0)
+            name: msgspec.structs.replace(one, command=present_command(project, newer.get(name, one)), generation=0)
             for name, one in book.versions.items()
         }
         for name, one in versions.items():
@@ -63,7 +68,7 @@ def changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """What another command says otherwise, a line an option."""
     old, new = _options(before), _options(after)
     return [
-        f"{name}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
+        f"{_TOLD.get(name, name)}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

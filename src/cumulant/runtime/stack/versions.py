@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, NotFoundError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.serve import Service, Wishes, command, prepare_service
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
@@ -48,6 +48,29 @@ def adopt(project: Project, uri: str, *, principal: Principal, progress: Progres
         return msgspec.structs.replace(book, versions={**book.versions, version: served})
 
     return change_book(project.state, project.name, put).versions[version]
+
+
+def renewed(
+    project: Project,
+    served: Served,
+    *,
+    principal: Principal,
+    report: Callable[[str], None],
+    progress: Progress = silent,
+) -> Served:
+    """A version that was served before, with stored features of the newest data.
+
+    Where they cannot be had, because the data are refused or the registry is not there, it keeps those that it has:
+    that is reported, and keeps nothing from being served.
+    """
+    if table_of(served.command) is None:
+        return served
+    try:
+        service = prepare_service(project, f"{project.name}/{served.version}", principal=principal, progress=progress)
+    except CumulantError as error:
+        report(f"version {served.version}: its stored features stay as they were: {error.message}")
+        return served
+    return msgspec.structs.replace(served, command=server_line(service))
 
 
 def server_line(service: Service) -> tuple[str, ...]:
