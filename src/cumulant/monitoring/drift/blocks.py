@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.units import micros, show_duration
@@ -15,6 +16,8 @@ from cumulant.statistics.rows import Codes
 
 #: more windows than this are a mistake: a clock that jumped, or a window that is far too short
 MOST = 5_000
+#: rows whose blocks are found at a time
+_PART = 1_000_000
 #: how times are written, and whether with an offset
 _FORMS = (
     ("%Y-%m-%d %H:%M:%S%.f", False), ("%Y-%m-%d %H:%M:%S%.f%:z", True), ("%Y-%m-%d", False), ("%Y-%m-%d %H:%M", False),
@@ -24,11 +27,22 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Cut:
-    """`codes` [rows]: the block of each row, and the number of blocks where it has none; None: all rows are of one."""
+    """`places` [rows]: the block of each row, and the number of blocks where it has none, in two bytes where that does;
+    None: all rows are of one.
+    """
 
     blocks: tuple[Block, ...]
-    codes: Codes | None = None
+    places: NDArray[np.int16] | Codes | None = None
     left_out: int = 0
+
+    @property
+    def codes(self) -> Codes | None:
+        """`places`, in eight bytes each."""
+        return None if self.places is None else self.places.astype(np.int64)
+
+    @property
+    def rows(self) -> int:
+        return sum(block.rows for block in self.blocks) if self.places is None else len(self.places)
 
 
 def whole(rows: int) -> Cut:
@@ -42,20 +56,22 @@ def by_time(times: pl.Series, every: timedelta) -> Cut:
     Raises:
         DataError: no value is a time, or there are over MOST blocks.
     """
-    when = moments(times)
-    held = when.is_not_null().to_numpy()
-    step = micros(every)
-    places = when.drop_nulls().to_numpy() // step
-    found, inner, counts = np.unique(places, return_inverse=True, return_counts=True)
+    when, step = moments(times), micros(every)
+    parts = [when.slice(begin, _PART) for begin in range(0, len(when), _PART)]
+    found = np.unique(np.concatenate([np.unique(part.drop_nulls().to_numpy() // step) for part in parts]))
     if len(found) > MOST:
         raise DataError(
             f"the rows fall into {len(found):,} windows of {show_duration(every)}",
             subject=times.name, hint="choose a longer window, and look whether the times are right",
         )  # fmt: skip
-    codes = np.full(len(times), len(found), dtype=np.int64)
-    codes[held] = inner
+    codes = np.full(len(when), len(found), dtype=np.int16)
+    for place, part in enumerate(parts):
+        held = part.is_not_null().to_numpy()
+        own = codes[place * _PART : place * _PART + len(part)]
+        own[held] = np.searchsorted(found, part.drop_nulls().to_numpy() // step)
+    counts = np.bincount(codes, minlength=len(found))[: len(found)]
     blocks = tuple(Block(int(at) * step, int(rows), timed=True) for at, rows in zip(found, counts, strict=True))
-    return Cut(blocks, codes, int((~held).sum()))
+    return Cut(blocks, codes, when.null_count())
 
 
 def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:

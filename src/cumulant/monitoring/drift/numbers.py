@@ -37,7 +37,7 @@ def made(
     """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
     if rows <= _ENOUGH:
         held = list(parts())
-        sample = held[0][0]
+        sample = pl.concat(values for values, _ in held)
     else:
         held, sample = [], every(_ENOUGH)
     values, _ = _values(sample)

@@ -17,7 +17,7 @@ from cumulant.monitoring.drift.blocks import Cut, whole
 from cumulant.monitoring.drift.profiles import Cells, Column, Profile, Role, Skipped
 
 #: rows of a column that are in memory at a time
-CHUNK = 4_000_000
+CHUNK = 1_000_000
 #: names of answers that are probabilities, where all of the reference are within 0 and 1
 _PROBABLY = re.compile(r"prob|score", re.IGNORECASE)
 #: how far rounding, as of sums of 32-bit numbers, takes a probability beyond 0 or 1
@@ -67,18 +67,18 @@ class _Reader:
     def __init__(self, lazy: pl.LazyFrame, cut: Cut) -> None:
         self._lazy, self._cut = lazy, cut
         self.blocks = len(cut.blocks)
-        self.rows = len(cut.codes) if cut.codes is not None else sum(block.rows for block in cut.blocks)
+        self.rows = cut.rows
 
     def __call__(self, name: str, role: Role = "feature") -> Iterator[tuple[pl.Series, numbers.Blocks]]:
         for start in range(0, self.rows, CHUNK):
             part = self._lazy.select(name)
             series = (part if self.rows <= CHUNK else part.slice(start, CHUNK)).collect().to_series()
             series = _within(_given(series)) if _is_probability(name, role) else _given(series)
-            codes = self._cut.codes
-            if codes is None:
+            places = self._cut.places
+            if places is None:
                 yield series, None
                 continue
-            own = codes[start : start + CHUNK]
+            own = places[start : start + CHUNK].astype(np.int64)
             if self._cut.left_out:
                 held = own < self.blocks
                 series, own = series.filter(pl.Series(held)), own[held]

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from cumulant.statistics.rows import Codes
 
 
+#: rows that are read at a time
+_PART = 1_000_000
+
+
 class Windows(Protocol):
     """The rows that are looked at. Not among them are, of a log: `others`, rows of other versions; `misdated`, rows of
     each day that are dated after they were answered; `coming`, rows whose time is to come.
@@ -122,8 +126,8 @@ class TableWindows:
     def _tested_cut(self) -> Cut:
         """The same blocks without the rows that were learned from."""
         held = self.table.series(self.tested[0]).is_not_null().to_numpy()
-        codes = self.cut.codes if self.cut.codes is not None else np.zeros(len(held), dtype=np.int64)
-        return replace(self.cut, codes=np.where(held, codes, len(self.cut.blocks)), left_out=int((~held).sum()))
+        places = np.int16(0) if self.cut.places is None else self.cut.places
+        return replace(self.cut, places=np.where(held, places, len(self.cut.blocks)), left_out=int((~held).sum()))
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
         before = reference.profile(roles)
@@ -134,11 +138,17 @@ class TableWindows:
             return self.table.rows.select(names).collect()
 
     def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
-        found, codes = self.all(names), self.cut.codes
-        if codes is None:
-            return found, None
-        held = (codes >= first) & (codes <= last)
-        return found.filter(pl.Series(held)), codes[held]
+        places = self.cut.places
+        if places is None:
+            return self.all(names), None
+        held = (places >= first) & (places <= last)
+        chosen = self.table.rows.select(names)
+        with readable(self.name):
+            parts = [
+                chosen.slice(begin, _PART).collect().filter(pl.Series(held[begin : begin + _PART]))
+                for begin in range(0, max(len(places), 1), _PART)
+            ]
+        return pl.concat(parts), places[held].astype(np.int64)
 
 
 def served_table(path: Path, name: str) -> Table:
