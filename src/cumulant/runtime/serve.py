@@ -90,23 +90,34 @@ def prepare_service(
     """
     with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
-        folder = _versioned(project, version)
-        described = packaging.load_description(folder)
-        plan = described.plan if isinstance(described, Servable) else None
-        service = service_of(project, version, folder)
-        if service.log_key is None and _personal(plan):
-            service = msgspec.structs.replace(service, salt=project.salt)
-        if plan is not None and plan.needs_state:
-            snapshots, _ = snapshots_of(context, plan.sources)
-            # A day before the moment, so that requests just before it are answered too.
-            since = None if as_of is None else as_of - timedelta(days=1)
-            table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
-            service = msgspec.structs.replace(
-                service, online=project.endpoints.online, table=table, as_of=as_of, entities=entities
-            )
-        # Before the run ends, and with it the time in which nothing is cleaned.
-        note(service, os.getpid())
-        return service
+        return _prepared(context, version, _versioned(project, version), as_of)
+
+
+def renew_service(
+    project: Project, version: ModelVersion, folder: Path, *, principal: Principal, progress: Progress = silent
+) -> Service:
+    """As `prepare_service`, of a version that was served before from `folder`; it needs no registry."""
+    with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
+        return _prepared(context, version, folder, None)
+
+
+def _prepared(context: Context, version: ModelVersion, folder: Path, as_of: datetime | None) -> Service:
+    project, described = context.project, packaging.load_description(folder)
+    plan = described.plan if isinstance(described, Servable) else None
+    service = service_of(project, version, folder)
+    if service.log_key is None and _personal(plan):
+        service = msgspec.structs.replace(service, salt=project.salt)
+    if plan is not None and plan.needs_state:
+        snapshots, _ = snapshots_of(context, plan.sources)
+        # A day before the moment, so that requests just before it are answered too.
+        since = None if as_of is None else as_of - timedelta(days=1)
+        table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
+        service = msgspec.structs.replace(
+            service, online=project.endpoints.online, table=table, as_of=as_of, entities=entities
+        )
+    # Before the run ends, and with it the time in which nothing is cleaned.
+    note(service, os.getpid())
+    return service
 
 
 def service_of(project: Project, model: ModelVersion, folder: Path) -> Service:

@@ -18,7 +18,8 @@ import msgspec
 from cumulant.serving.log import command
 from cumulant.serving.settings import Settings
 
-_PAUSE = 1.0
+#: seconds between two looks at the process: what workers hand over meanwhile waits in their memory
+_LOOK, _PAUSE = 0.25, 1.0
 #: a process that ends within this many seconds of its start is started again after a pause
 _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
@@ -60,22 +61,15 @@ async def scribe(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
 async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[bytes]]) -> None:
     started = time.monotonic()
     while True:
-        code = await asyncio.to_thread(_ended, current[0])
+        code = current[0].poll()
         if code is None:
+            await asyncio.sleep(_LOOK)
             continue
         sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
         if time.monotonic() - started < _SHORT_LIFE:
             await asyncio.sleep(_PAUSE)
         started = time.monotonic()
         current[0] = _start(settings, salt)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> int | None:
-    """Its exit code, where it ends within a moment: a thread that waited for ever could not be given up."""
-    try:
-        return process.wait(timeout=_PAUSE)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.progress import silent
-from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.serve import service_of
 from cumulant.runtime.stack.book import Book, Served, change_book
-from cumulant.runtime.stack.versions import folder_of, server_line, table_of
+from cumulant.runtime.stack.versions import folder_of, known_version, server_line, table_of
 
 if TYPE_CHECKING:
     from cumulant.project import Project
@@ -31,11 +29,8 @@ def present_command(project: Project, served: Served) -> tuple[str, ...]:
 
     It needs neither journal nor registry.
     """
-    version, table, line = served.version, table_of(served.command), served.command
-    model = ModelVersion(
-        name=project.name, version=version, uri=f"{project.name}/{version}", run_id=None, created=datetime.now(UTC)
-    )
-    service = service_of(project, model, Path(folder_of(served.command)))
+    table, line = table_of(served.command), served.command
+    service = service_of(project, known_version(project, served), Path(folder_of(line)))
     if table is not None:
         # The table is where it was filled, also after `online` changed: the next release fills one there.
         service = msgspec.structs.replace(service, online=line[line.index("--online") + 1], table=table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.runtime.serve import Service, Wishes, command, prepare_service
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.serve import Service, Wishes, command, prepare_service, renew_service
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
 
 #: below what systems give to connections that go out, so that no such connection takes a server's port in its absence
@@ -60,17 +61,24 @@ def renewed(
 ) -> Served:
     """A version that was served before, with stored features of the newest data.
 
-    Where they cannot be had, because the data are refused or the registry is not there, it keeps those that it has:
-    that is reported, and keeps nothing from being served.
+    It needs no registry. Where they cannot be had, because the data are refused or a store is not there, it keeps those
+    that it has: that is reported, and keeps nothing from being served.
     """
     if table_of(served.command) is None:
         return served
+    version, folder = known_version(project, served), Path(folder_of(served.command))
     try:
-        service = prepare_service(project, f"{project.name}/{served.version}", principal=principal, progress=progress)
+        service = renew_service(project, version, folder, principal=principal, progress=progress)
     except CumulantError as error:
         report(f"version {served.version}: its stored features stay as they were: {error.message}")
         return served
     return msgspec.structs.replace(served, command=server_line(service))
+
+
+def known_version(project: Project, served: Served) -> ModelVersion:
+    """A version of the book as the registry has it, without asking there."""
+    uri = f"{project.name}/{served.version}"
+    return ModelVersion(name=project.name, version=served.version, uri=uri, run_id=None, created=datetime.now(UTC))
 
 
 def server_line(service: Service) -> tuple[str, ...]:
