@@ -62,5 +62,7 @@ def rollback(
         warn(console, [f"not told: {one}" for one in found.missed])
         if found.later:
             console.print("`cumulant up` and `cumulant tick` tell it when that can be done", style="dim")
+        if found.stored_features:
+            console.print("`cumulant up --restart` gives it stored features of the newest data", style="dim")
 
     call.answer(found, text)

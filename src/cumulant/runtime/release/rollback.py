@@ -22,6 +22,7 @@ from cumulant.runtime.release.effects import promoted, warm
 from cumulant.runtime.release.owed import TELLING, noted
 from cumulant.runtime.stack.book import Book, Return, change_book, read_book
 from cumulant.runtime.stack.claim import claim
+from cumulant.runtime.stack.versions import table_of
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -36,7 +37,8 @@ _TRIES = 5
 class Back(msgspec.Struct, frozen=True, kw_only=True):
     """All requests go to `version`. `missed`: what could not be told, in words; it changes nothing for callers.
 
-    `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done.
+    `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done. `stored_features`:
+    whether it reads any, which are those of when its server was last given newer data.
     """
 
     model: str
@@ -47,6 +49,7 @@ class Back(msgspec.Struct, frozen=True, kw_only=True):
     serving: bool
     missed: tuple[str, ...] = ()
     later: bool = False
+    stored_features: bool = False
 
 
 @verb("release.rollback")
@@ -107,6 +110,7 @@ def roll_back(
         serving=serving,
         missed=tuple(f"{name}: {fault}" for name, fault in missed.items()),
         later=own and bool(missed),
+        stored_features=own and table_of(book.versions[arm.version].command) is not None,
     )
 
 
