@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data import date_text, number_text
+from cumulant.data import date_text, iso_text, number_text
 from cumulant.data.identifier_text import merging
 from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
 from cumulant.data.zones import UTC_MICROS, to_utc
@@ -47,11 +47,6 @@ _MOSTLY = 0.5
 #: 2000 and 2100 in seconds since 1970 UTC: a number between them, or a thousand times as large, can be meant as a time
 EPOCH = (946_684_800, 4_102_444_800)
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
-#: what no zone's offset has been beyond
-_OFFSET = r"Z|z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9]"
-_ISO = rf"^(\d{{4}}-\d{{2}}-\d{{2}})(?:[T ](\d{{2}}:\d{{2}})(:\d{{2}}(?:\.\d{{1,9}})?)?)?\s*({_OFFSET})?$"
-#: the basic format of ISO 8601, to the second
-_ISO_BASIC, _EXTENDED = r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", "${1}-${2}-${3}T${4}:${5}:${6}"
 #: NaN in a text of numbers is a missing value
 _NOT_A_NUMBER = r"(?i)^[+-]?nan$"
 
@@ -267,8 +262,7 @@ def _as(value: pl.Expr, dtype: pl.DataType, target: DType) -> pl.Expr:
     if target == "bool":
         return _truth(value, dtype)
     if target == "date" and text:
-        local, _ = _iso_parts(_plain(value))
-        return local.dt.date()
+        return iso_text.days(_plain(value))
     if target in ("date", "bytes") and natural(dtype) not in (target, "time", "str"):
         return pl.when(value.is_null()).then(None).cast(POLARS[target])
     return value.cast(POLARS[target], strict=False)
@@ -346,34 +340,10 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
     text = _plain(pl.col(name))
     if spec.missing:
         text = pl.when(~text.is_in(spec.missing)).then(text)
-    local, offset = _iso_parts(text)
-    digits = offset.str.replace_all("[:Zz]", "").str.pad_end(5, "0")
-    minutes = digits.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + digits.str.slice(3, 2).cast(
-        pl.Int64, strict=False
-    )
-    sign = pl.when(digits.str.starts_with("-")).then(-1).otherwise(1)
-    shifted = local.dt.replace_time_zone("UTC") - pl.duration(minutes=(minutes * sign).fill_null(0))
-    if (form := spec.date_formats.get(name)) is not None:
-        local = pl.coalesce(local, date_text.read(text, form))
-    expr = pl.when(offset.is_not_null()).then(shifted).otherwise(_placed(local, zone))
     present = text.is_not_null() & (text != "")
-    zoneless = present & offset.is_null() if zone is None else None
-    return Cast(
-        name,
-        "time",
-        expr.dt.cast_time_unit("us").alias(name),
-        zone=zone,
-        present=present,
-        zoneless=zoneless,
-    )
-
-
-def _iso_parts(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """The local time of ISO 8601 text (a day alone is its begin), and its offset as text; null where it is none."""
-    parts = text.str.replace(_ISO_BASIC, _EXTENDED).str.extract_groups(_ISO)
-    day, clock, seconds, offset = (parts.struct.field(str(index)) for index in (1, 2, 3, 4))
-    clock = day + " " + clock.fill_null("00:00") + seconds.fill_null(":00")
-    return clock.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False), offset
+    zoneless = present & ~iso_text.has_offset(text) if zone is None else None
+    expr = iso_text.moments(text, zone, spec.date_formats.get(name))
+    return Cast(name, "time", expr.alias(name), zone=zone, present=present, zoneless=zoneless)
 
 
 def refuse_zoneless(cast: Cast, source: str) -> None:
