@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
 from typing import NamedTuple
 
 import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.blocks import record_count
+from cumulant.data.csv_types import typed
 from cumulant.data.identifier_text import padded_columns, quoted_columns
 from cumulant.data.records import MalformedRecords, malformed_records, open_quote
 from cumulant.data.spec import SourceSpec
@@ -21,6 +22,8 @@ _TAIL = 1 << 16
 #: byte order marks of UTF-16, which no other text begins with
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS = (";", "\t", "|", ",")
+#: bytes from which on types are found faster than by the engine
+_MANY = 1 << 15
 #: fields that a table of text may have whatever its length, and for each byte: a whole row has one for each separator
 _CELLS, _CELLS_PER_BYTE = 20_000_000, 2
 
@@ -52,11 +55,19 @@ class Table(NamedTuple):
 
 
 def read_csv(
-    content: bytes, url: str, spec: SourceSpec, texts: Collection[str], *, separator: str, begin: bool = True
+    content: bytes,
+    url: str,
+    spec: SourceSpec,
+    texts: Collection[str],
+    *,
+    separator: str,
+    begin: bool = True,
+    types: Mapping[str, pl.DataType] | None = None,
 ) -> Table:
     """The rows of a CSV text; columns in `texts`, and those declared to be text, are not taken for numbers.
 
     Without `begin` it is a later block of its file, whose first one says which columns stay text for their quotes.
+    `types` are those of all columns, where they are known from the whole file; the rows may have others nevertheless.
 
     Raises:
         DialectError: another separator or encoding than declared.
@@ -75,51 +86,92 @@ def read_csv(
     _refuse_cut_line(content, url, separator, len(header))
     # In a number format of its own `1.234` may be 1234, which an engine would read as 1.234.
     declared = {name for name, rule in spec.rules.items() if rule.type == "str"} | spec.number_formats.keys()
-    engine = _Engine(header, separator, spec.missing)
+    engine = _Engine(header, separator, spec.missing, types or {})
     as_text = {*declared, *texts}
-    content, frame, malformed = _rectangular(content, url, engine, as_text)
-    quoted = quoted_columns(content, frame, separator) if begin else frozenset[str]()
-    frame = frame.with_columns(padded_columns(content, frame, separator, partial(engine.read_texts, content)))
-    if numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
-        frame = frame.with_columns(engine.read_texts(content, numbers))
+    content, (frame, numbers), malformed = _rectangular(content, url, engine, as_text)
+    quoted = quoted_columns(content, frame.columns, numbers, separator) if begin else frozenset[str]()
+    if as_numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
+        frame = frame.with_columns(engine.read_texts(content, as_numbers))
     return Table(frame, malformed, quoted)
 
 
+class _Rows(NamedTuple):
+    """Rows under their types; `numbers` are columns of numbers, also those that are text for their leading zeros."""
+
+    frame: pl.DataFrame
+    numbers: frozenset[str]
+
+
 class _Engine(NamedTuple):
-    """How the engine reads a CSV text of this header."""
+    """How the engine reads a CSV text of this header, whose columns may have known types."""
 
     header: Sequence[str]
     separator: str
     missing: Sequence[str]
+    types: Mapping[str, pl.DataType]
 
-    def read(self, content: bytes, texts: Collection[str], *, ragged: bool = False) -> pl.DataFrame:
+    def read(self, content: bytes, texts: Collection[str], *, ragged: bool = False) -> _Rows:
         """The rows with the columns `texts` as text; with `ragged`, fields beyond the header's are left out."""
+        if self.types and self.types.keys() == set(self.header):
+            with suppress(pl.exceptions.ComputeError):
+                frame = self._read(content, self.types, ragged=ragged)
+                return _Rows(frame, _numbers(frame))
+        # A return after a field makes it text, from which it is left out.
+        if len(content) >= _MANY and content.count(b"\r") == content.count(b"\r\n"):
+            try:
+                frame = self._read(content, {}, ragged=ragged)
+            except pl.exceptions.PolarsError as error:
+                if "more fields" in str(error):
+                    raise
+            else:
+                numbers = typed(frame, set(texts).intersection(self.header))
+                if numbers is not None:
+                    return _Rows(frame, numbers)
+        return self._inferred(content, texts, ragged=ragged)
+
+    def _inferred(self, content: bytes, texts: Collection[str], *, ragged: bool) -> _Rows:
+        """The rows under the types that the engine finds, which takes it several times as long."""
+        frame = self._read(content, dict.fromkeys(texts, pl.String()), ragged=ragged, infer=True)
+        numbers = _numbers(frame)
+        padded = padded_columns(self.read_texts(content, list(numbers), ragged=ragged)) if numbers else ()
+        return _Rows(frame.with_columns(padded), numbers)
+
+    def _read(
+        self, content: bytes, types: Mapping[str, pl.DataType], *, ragged: bool, infer: bool = False
+    ) -> pl.DataFrame:
+        """The rows with these columns under these types, and others as text or as the engine infers them."""
         names = self._names()
         frame = pl.read_csv(
             io.BytesIO(content),
             separator=self.separator,
+            infer_schema=infer,
             infer_schema_length=None,
             null_values=list(self.missing) or None,
-            schema_overrides={names[name]: pl.String() for name in self.header if name in texts} or None,
+            schema_overrides={names[name]: dtype for name, dtype in types.items() if name in names} or None,
             truncate_ragged_lines=ragged,
         )
         return frame.rename({raw: name for name, raw in names.items() if raw != name}, strict=False)
 
-    def read_texts(self, content: bytes, columns: Sequence[str]) -> pl.DataFrame:
+    def read_texts(self, content: bytes, columns: Sequence[str], *, ragged: bool = False) -> pl.DataFrame:
         """These columns alone, as text."""
         names = self._names()
         frame = pl.read_csv(
             io.BytesIO(content),
             separator=self.separator,
-            columns=[names[name] for name in columns],
+            columns=[names.get(name, name) for name in columns],
             infer_schema=False,
             null_values=list(self.missing) or None,
+            truncate_ragged_lines=ragged,
         )
-        return frame.rename({names[name]: name for name in columns}).select(columns)
+        return frame.rename({names.get(name, name): name for name in columns}).select(columns)
 
     def _names(self) -> dict[str, str]:
         """Each column to what the engine calls it, which leaves doubled quotes in a header as they are."""
         return {name: name.replace('"', '""') for name in self.header}
+
+
+def _numbers(frame: pl.DataFrame) -> frozenset[str]:
+    return frozenset(name for name, dtype in frame.schema.items() if dtype.is_numeric())
 
 
 def _utf8(content: bytes, url: str, spec: SourceSpec) -> bytes:
@@ -139,34 +191,35 @@ def _utf8(content: bytes, url: str, spec: SourceSpec) -> bytes:
 
 def _rectangular(
     content: bytes, url: str, engine: _Engine, texts: Collection[str]
-) -> tuple[bytes, pl.DataFrame, pl.DataFrame | None]:
-    """The text without rows of another number of fields, its table, and those rows."""
+) -> tuple[bytes, _Rows, pl.DataFrame | None]:
+    """The text without rows of another number of fields, its rows, and those rows."""
     separator = engine.separator
     records: MalformedRecords | None = None
     try:
-        frame = engine.read(content, texts)
+        rows = engine.read(content, texts)
     except pl.exceptions.ComputeError as error:
         if "more fields" not in str(error):
             raise
-        frame = engine.read(content, texts, ragged=True)
+        frame = engine.read(content, texts, ragged=True).frame
         records = malformed_records(content, separator, frame.columns, records=frame.height)
         if records is None:
             raise
     else:
+        frame = rows.frame
         # A row with too few fields lacks the last one: there is none where that is never null.
         if frame.width > 1 and frame[:, -1].null_count():
             records = malformed_records(content, separator, frame.columns, records=frame.height)
     if records is None:
-        return content, frame, None
-    frame = engine.read(records.content, texts)
+        return content, rows, None
+    rows = engine.read(records.content, texts)
     malformed = records.rows if records.rows.height else None
-    if malformed is not None and not frame.height:
+    if malformed is not None and not rows.frame.height:
         raise DataError(
             f"{url}: none of its {malformed.height:,} rows has all the {frame.width} fields of the header, and no more",
             subject=url,
             hint="look at its separator and header, and write it again",
         )
-    return records.content, frame, malformed
+    return records.content, rows, malformed
 
 
 def _refuse_open_quote(content: bytes, url: str, separator: str) -> None:

@@ -7,70 +7,24 @@ declared, a row whose text is another one's number is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 
 import polars as pl
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 #: a number with a leading zero; 0 and 0.5 have none
 PADDED = r"^[+-]?0[0-9]"
 _HEAD = 1 << 16
-_ZERO = ord("0")
-_SIGNS, _BOUNDS = (ord("+"), ord("-")), (ord("\n"), ord("\r"), ord('"'))
 
 
-def padded_columns(
-    content: bytes, frame: pl.DataFrame, separator: str, texts_of: Callable[[Sequence[str]], pl.DataFrame]
-) -> pl.DataFrame:
-    """The columns of numbers of a CSV text with a leading zero, as text, which `texts_of` reads.
-
-    Where each record of `content` has as many fields as `frame` has columns, only columns that may have one are read.
-    """
-    numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
-    if not numbers or not separator.isascii():
-        return pl.DataFrame()
-    begins = _padded_fields(content, separator)
-    possible = _columns_at(begins, content, frame, separator) if begins.size else set()
-    numbers = [name for name in numbers if name in possible]
-    texts = texts_of(numbers) if numbers else pl.DataFrame()
-    return texts.select(text for text in texts if text.str.contains(PADDED).any())
+def padded_columns(texts: pl.DataFrame) -> list[pl.Series]:
+    """The columns with a leading zero, of columns of numbers as they were written."""
+    return [text for text in texts if text.str.contains(PADDED).any()]
 
 
-def _padded_fields(content: bytes, separator: str) -> NDArray[np.int64]:
-    """Where fields begin that have a leading zero, and perhaps a sign."""
-    import numpy as np
-
-    data = np.frombuffer(content, np.uint8)
-    if data.size < 3:
-        return np.empty(0, np.int64)
-    begins = np.flatnonzero((data[1:-1] == _ZERO) & (data[2:] - np.uint8(_ZERO) < 10)) + 1
-    begins = begins - np.isin(data[begins - 1], _SIGNS)
-    before = data[np.maximum(begins - 1, 0)]
-    return begins[np.isin(before, [ord(separator), *_BOUNDS]) & (begins > 0)]
-
-
-def _columns_at(begins: NDArray[np.int64], content: bytes, frame: pl.DataFrame, separator: str) -> set[str]:
-    """The columns whose fields begin there, or hold what looks like a begin in quotes."""
-    import numpy as np
-
-    data, between = np.frombuffer(content, np.uint8), frame.width - 1
-    separators, quotes = (np.flatnonzero(data == ord(sign)) for sign in (separator, '"'))
-    if quotes.size:
-        separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
-    if not between or separators.size != (frame.height + 1) * between:  # records of other numbers of fields
-        return set(frame.columns)
-    place = np.searchsorted(separators, begins) % between
-    before = begins - 1 - (data[begins - 1] == _BOUNDS[-1])
-    last = (place == 0) & (data[np.maximum(before, 0)] == ord(separator))
-    return {frame.columns[index] for index in np.unique(np.where(last, between, place)).tolist()}
-
-
-def quoted_columns(content: bytes, frame: pl.DataFrame, separator: str) -> frozenset[str]:
+def quoted_columns(content: bytes, names: Sequence[str], numbers: Collection[str], separator: str) -> frozenset[str]:
     """The columns whose digits are all in quotes, in a CSV text with numbers without quotes in other columns.
+
+    `names` are its columns, and `numbers` those that the engine takes for numbers.
 
     The first 64 KiB are looked at. Of a text with quotes around all values nothing is known: empty. Fractions are
     numbers, unless two texts are one number, as 1.1 and 1.10 of versions.
@@ -79,16 +33,16 @@ def quoted_columns(content: bytes, frame: pl.DataFrame, separator: str) -> froze
         return frozenset()
     records = _raw_records(content[:_HEAD].decode("utf-8-sig", errors="replace"), separator)
     records = records[1 : None if len(content) <= _HEAD else -1]
-    whole = [record for record in records if len(record) == frame.width]
-    columns = dict(zip(frame.columns, zip(*whole, strict=True), strict=False))
+    whole = [record for record in records if len(record) == len(names)]
+    columns = dict(zip(names, zip(*whole, strict=True), strict=False))
     digits = {
         name: {field.startswith('"') for field in fields if any(sign.isdigit() for sign in field)}
         for name, fields in columns.items()
     }
-    if not any(False in quoted and frame.schema[name].is_numeric() for name, quoted in digits.items()):
+    if not any(False in quoted and name in numbers for name, quoted in digits.items()):
         return frozenset()
-    names = [name for name, quoted in digits.items() if quoted == {True}]
-    return frozenset(name for name in names if not _are_fractions(columns[name]))
+    within = [name for name, quoted in digits.items() if quoted == {True}]
+    return frozenset(name for name in within if not _are_fractions(columns[name]))
 
 
 def _are_fractions(fields: Sequence[str]) -> bool:

@@ -105,6 +105,8 @@ def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Piece
     encoding = spec.encoding.lower().replace("-", "").replace("_", "")
     if encoding not in _LINES or b"\n" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return None
+    if head.removeprefix(b"\xef\xbb\xbf").startswith((b"\n", b"\r")):  # a block's header would be the blank line
+        return None
     try:
         first, schema = _united(_blocks(path, url, spec, texts))
     except DataError:
@@ -117,18 +119,25 @@ def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Piece
     as_text = texts | {name for name, dtype in schema.items() if dtype == pl.String}
 
     def tables() -> Iterator[Table]:
-        for table in _blocks(path, url, spec, as_text):
+        for table in _blocks(path, url, spec, as_text, schema):
             yield table._replace(rows=table.rows.cast(schema))
 
     return Pieces(schema, tables, frozenset(schema))
 
 
-def _blocks(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Iterator[Table]:
-    """The blocks of a CSV file, each with the types of its own values; rows and lines are numbered in the file."""
+def _blocks(
+    path: Path, url: str, spec: SourceSpec, texts: frozenset[str], types: pl.Schema | None = None
+) -> Iterator[Table]:
+    """The blocks of a CSV file; rows and lines are numbered in the file.
+
+    Each has the types of its own values where `types`, those of all blocks, are not known yet.
+    """
     rows = lines = size = 0
     with readable(url):
         for number, block in enumerate(blocks(path, rows=_ROWS, most=_BYTES, csv=True)):
-            table = read_csv(block.content, url, spec, texts, separator=separator_of(url, spec), begin=not number)
+            table = read_csv(
+                block.content, url, spec, texts, separator=separator_of(url, spec), begin=not number, types=types
+            )
             texts |= table.quoted
             size += len(block.content)
             refuse_expansion(path, url, size)

@@ -64,7 +64,7 @@ def malformed_records(content: bytes, separator: str, names: list[str], *, recor
     data = np.frombuffer(content, np.uint8)
     quotes = np.flatnonzero(data == _QUOTE)  # a doubled quote ends a quoted span and begins the next
     starts, ends = _bounds(data, quotes)
-    fields = 1 + _separators(data == ord(separator), starts, quotes)
+    fields = 1 + _separators(np.flatnonzero(data == ord(separator)), ends, quotes)
     length = ends - starts
     blank = (length == 0) | ((length == 1) & (data[np.minimum(starts, data.size - 1)] == _RETURN))
     first = int(np.argmin(blank))  # the header; blank lines before it are skipped
@@ -94,16 +94,13 @@ def _bounds(data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> tuple[NDArray
     return np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1]), ends
 
 
-def _separators(signs: NDArray[np.bool_], starts: NDArray[np.int64], quotes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _separators(signs: NDArray[np.int64], ends: NDArray[np.int64], quotes: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many separators each record has outside quotes."""
     import numpy as np
 
-    found: NDArray[np.int64] = np.add.reduceat(signs, starts, dtype=np.int64)
     if quotes.size:
-        quoted = np.add.reduceat(signs, quotes, dtype=np.int64)[::2]
-        holder = np.searchsorted(starts, quotes[::2], side="right") - 1
-        found -= np.bincount(holder, weights=quoted, minlength=starts.size).astype(np.int64)
-    return found
+        signs = signs[np.searchsorted(quotes, signs) % 2 == 0]
+    return np.diff(np.searchsorted(signs, ends), prepend=0)
 
 
 def _line(content: bytes, starts: NDArray[np.int64], index: int) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cumulant.core.errors import UsageError
-from cumulant.data import Room, SourceBreachError, group_repeats, large_files, large_parts, part_store, scan
+from cumulant.data import Room, SourceBreachError, csv_text, group_repeats, large_files, large_parts, part_store, scan
 from cumulant.data.group_repeats import repeats_among
 from cumulant.data.spec import SourceSpec
 
@@ -40,6 +40,7 @@ def in_pieces(monkeypatch, rows: int = 50) -> list[int]:
     """Read every file in pieces of about so many rows; returns a list to which each piece adds its rows."""
     for name, value in {"LARGE_TEXT": 8, "LARGE_ROWS": 1, "_LARGE_BYTES": 1, "_ROWS": rows}.items():
         monkeypatch.setattr(large_files, name, value)
+    monkeypatch.setattr(csv_text, "_MANY", 0)  # small texts are read as large ones are
     seen: list[int] = []
     judged = large_parts.judged
 
@@ -201,6 +202,23 @@ def test_blank_lines_of_one_column_are_rows(place, monkeypatch) -> None:
     whole, pieces, _ = both(place, monkeypatch, path="t.csv")
     assert whole.rows_in == 500
     same(place, whole, pieces)
+
+
+def test_a_header_after_a_blank_line_is_that_of_all_pieces(place, monkeypatch) -> None:
+    place.write("t.csv", "\n" + table(400).write_csv())
+    whole, pieces, _ = both(place, monkeypatch, path="t.csv", key="id", quarantine="20%")
+    assert whole.rows_in == 400
+    same(place, whole, pieces)
+
+
+def test_zeros_have_the_signs_that_they_have_in_the_whole_file(place, monkeypatch) -> None:
+    place.write("t.csv", "id,x\n" + "".join(f"{number},{'-0' if number < 200 else 1.5}\n" for number in range(400)))
+    whole, pieces, seen = both(place, monkeypatch, path="t.csv", key="id")
+    assert len(seen) > 3
+    signs = [
+        str(scan(one, tables).collect()["x"][0]) for one, tables in ((whole, place.stored), (pieces, place.tables))
+    ]
+    assert signs == ["-0.0", "-0.0"]
 
 
 def test_numbers_that_merge_are_read_whole(place, monkeypatch) -> None:
