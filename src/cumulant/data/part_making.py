@@ -141,6 +141,6 @@ def csv_size(frame: pl.DataFrame) -> int:
     """Bytes that `frame` would take as CSV with short ISO times, measured on evenly spaced rows."""
     if not frame.height:
         return 0
-    sample = frame.gather_every(max(frame.height // _CSV_SAMPLE, 1)).select(pl.exclude(pl.Binary))
-    text = sample.write_csv(datetime_format="%Y-%m-%dT%H:%M:%SZ", include_header=False)
+    sample = frame.gather_every(max(frame.height // _CSV_SAMPLE, 1))
+    text = sample.select(pl.exclude(pl.Binary)).write_csv(datetime_format="%Y-%m-%dT%H:%M:%SZ", include_header=False)
     return round(len(text.encode()) * frame.height / sample.height)
