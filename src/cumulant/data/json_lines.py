@@ -14,6 +14,17 @@ from cumulant.data.csv_text import Table
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
 
 _KINDS: dict[type, str] = {list: "a list", dict: "an object"}
+#: values from which the engine infers these types; nested deeper than `_DEEPEST` none is made
+_SAMPLES: dict[pl.DataType, Any] = {
+    pl.Null(): None,
+    pl.Boolean(): True,
+    pl.Int64(): 1,
+    pl.UInt64(): 1 << 63,
+    pl.Int128(): 1 << 64,
+    pl.Float64(): 0.5,
+    pl.String(): "x",
+}
+_DEEPEST = 64
 
 
 def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
@@ -23,7 +34,7 @@ def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
         DataError: it is one array, or a line is not JSON.
         polars.PolarsError: a line is not JSON, or a field holds values that have no common type.
     """
-    if content.lstrip()[:1] == b"[":
+    if is_array(content):
         raise DataError(
             f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
         )
@@ -37,6 +48,53 @@ def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
     leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
     rows, refused = replaced(rows, roots, {}, leaves, url)
     return Table(rows, refused=refused)
+
+
+def is_array(content: bytes) -> bool:
+    """Whether the text begins as one JSON array."""
+    return content.lstrip()[:1] == b"["
+
+
+def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
+    """The types of the fields of JSON lines and of the lines before them, which have the types `before`; in the order
+    in which the engine has them where it reads all at once.
+
+    The engine joins the types of lines in their order, so one line with the types `before` stands for all before.
+
+    Raises:
+        LookupError: no line has the types `before`.
+        polars.PolarsError: a line is not JSON, or a field holds values that have no common type.
+    """
+    if not before:
+        return _types(content)
+    line = msgspec.json.encode(_sample(pl.Struct(before), _DEEPEST)) + b"\n"
+    if list(_types(line).items()) != list(before.items()):
+        raise LookupError(before)
+    return _types(line + content)
+
+
+def _types(content: bytes) -> pl.Schema:
+    return pl.scan_ndjson(io.BytesIO(content), infer_schema_length=None).collect_schema()
+
+
+def _sample(dtype: Any, depth: int) -> Any:
+    """A value of which the engine infers this type. Raises LookupError where there is none."""
+    if not depth:
+        raise LookupError(dtype)
+    if isinstance(dtype, pl.Struct):
+        return {field.name: _sample(field.dtype, depth - 1) for field in dtype.fields}
+    if isinstance(dtype, pl.List):
+        return [] if dtype.inner == pl.Null() else [_sample(dtype.inner, depth - 1)]
+    return _SAMPLES[dtype]
+
+
+def read_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
+    """JSON lines under types that `joint_types` has for them.
+
+    Raises:
+        polars.PolarsError: a line is no object, or holds a value that is not of its type.
+    """
+    return pl.read_ndjson(io.BytesIO(content), schema=schema)
 
 
 def _frame(content: bytes, url: str) -> pl.DataFrame:

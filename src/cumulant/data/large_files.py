@@ -1,7 +1,7 @@
 """Large files in pieces of rows, all under the types that the file has as a whole.
 
-Of Parquet the file says the types. Of CSV they are found in a first pass over its blocks: a column is what holds the
-values of all blocks, as in a file that is read whole.
+Of Parquet and ORC the file says the types. Of CSV and JSON lines they are found in a first pass over its blocks: a
+column is what holds the values of all blocks, as in a file that is read whole.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from cumulant.core.errors import DataError
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks, opened
 from cumulant.data.csv_text import Table, read_csv
-from cumulant.data.listing import file_kind, suffix
+from cumulant.data.json_lines import is_array, joint_types, read_lines
+from cumulant.data.listing import TEXTS, file_kind, suffix
+from cumulant.data.orc_file import OrcFile, frame_of
 from cumulant.data.parquet_footer import utf8
-from cumulant.data.parquet_memory import refuse_large
+from cumulant.data.parquet_memory import allowed_memory, refuse_above, refuse_large
 from cumulant.data.partitions import Partition, with_partition
 from cumulant.data.records import LINE, POSITION
 from cumulant.data.sources import EXPANSION, readable, refuse_expansion, separator_of
@@ -29,22 +31,27 @@ from cumulant.data.streaming import ParquetFile
 LARGE_ROWS, LARGE_TEXT = 1_000_000, 64 << 20
 #: of a Parquet file that may have so many rows; how much more text a compressed file is taken to hold
 _LARGE_BYTES, _PACKED = 1 << 20, 8
-#: rows, and bytes of text, of a piece
-_ROWS, _BYTES = 262_144, 32 << 20
+#: rows, and bytes of text, of a piece; names of fields make JSON lines longer
+_ROWS, _BYTES, _JSON_BYTES = 262_144, 32 << 20, 64 << 20
 #: encodings in which a line end is one byte that nothing else has
 _LINES = ("utf8", "ascii", "latin1", "iso88591", "iso885915", "cp1252", "windows1252")
 _HEAD = 1 << 16
 
 
+class PieceError(Exception):
+    """A piece cannot be read under the types of its file; reading the whole says what is wrong."""
+
+
 class Pieces(NamedTuple):
     """The types of a file's columns, and its rows under them in pieces; called again they come again.
 
-    `guessed` are columns whose types were inferred from text.
+    `guessed` are columns whose types were inferred from text. Where they `may_fail`, the tables may raise PieceError.
     """
 
     schema: pl.Schema
     tables: Callable[[], Iterator[Table]]
     guessed: frozenset[str] = frozenset()
+    may_fail: bool = False
 
     def placed(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
         """The pieces with the columns of a partition. Raises DataError as `with_partition`."""
@@ -53,24 +60,28 @@ class Pieces(NamedTuple):
             return with_partition(one, partition, spec, texts=texts, url=url)
 
         head = table(Table(pl.DataFrame(schema=self.schema)))
-        tables = self.tables
-        return Pieces(head.rows.schema, lambda: map(table, tables()), self.guessed | head.partitions)
+        tables, guessed = self.tables, self.guessed | head.partitions
+        return self._replace(schema=head.rows.schema, tables=lambda: map(table, tables()), guessed=guessed)
 
 
 def pieces_of(path: Path, url: str, spec: SourceSpec, texts: Collection[str]) -> Pieces | None:
     """The pieces of a large file; None where it is small, or only the whole file says how it is read.
 
     Raises:
-        DataError: a Parquet file is damaged, or takes more than it may.
+        DataError: a Parquet or ORC file is damaged, or takes more than it may.
     """
     kind, size = file_kind(url, spec), path.stat().st_size
     if spec.columns:
         return None
     if kind == "parquet" and size >= _LARGE_BYTES:
         return _parquet(path, url, spec)
-    packed = suffix(url) not in (".csv", ".tsv", ".txt")
-    if kind == "csv" and size * (_PACKED if packed else 1) >= LARGE_TEXT:
-        return _csv(path, url, spec, frozenset(texts))
+    if kind == "orc" and size >= _LARGE_BYTES:
+        return _orc(path, url, spec)
+    if size * (1 if suffix(url) in TEXTS else _PACKED) >= LARGE_TEXT:
+        if kind == "csv":
+            return _csv(path, url, spec, frozenset(texts))
+        if kind == "jsonl":
+            return _json_lines(path, url)
     return None
 
 
@@ -97,6 +108,65 @@ def _parquet(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
                 yield Table(piece.rows if piece.rows.schema == schema else piece.rows.cast(schema))
 
     return Pieces(schema, tables)
+
+
+def _orc(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
+    with readable(url):
+        file = OrcFile(path, url)
+        if file.rows < LARGE_ROWS or "" in file.schema.names:  # as of Parquet
+            return None
+        schema = frame_of(file.schema.empty_table()).schema
+        most = allowed_memory(spec.memory, EXPANSION * path.stat().st_size)
+
+    def tables() -> Iterator[Table]:
+        needed = 0
+        with readable(url):
+            for piece in file.pieces(rows=_ROWS, most=_BYTES):
+                needed += piece.nbytes
+                refuse_above(needed, most, url)
+                rows = frame_of(piece)
+                yield Table(rows if rows.schema == schema else rows.cast(schema))
+
+    return Pieces(schema, tables)
+
+
+def _json_lines(path: Path, url: str) -> Pieces | None:
+    def contents() -> Iterator[bytes]:
+        size = 0
+        with readable(url):
+            for block in blocks(path, rows=_ROWS, most=_JSON_BYTES, csv=False):
+                size += len(block.content)
+                refuse_expansion(path, url, size)
+                yield block.content
+
+    try:
+        with readable(url):
+            schema = _json_schema(contents())
+    except DataError:  # also where `joint_types` finds no line for a type
+        return None  # reading the whole says what is wrong with it, or that nothing is
+    if not schema or "" in schema:
+        return None
+
+    def tables() -> Iterator[Table]:
+        for content in contents():
+            try:
+                with readable(url):
+                    rows = read_lines(content, schema)
+            except DataError as error:
+                raise PieceError from error
+            yield Table(rows)
+
+    return Pieces(schema, tables, frozenset(schema), may_fail=True)
+
+
+def _json_schema(contents: Iterator[bytes]) -> pl.Schema | None:
+    """The types of the fields in all contents together; None of an array."""
+    schema = pl.Schema()
+    for number, content in enumerate(contents):
+        if not number and is_array(content):
+            return None
+        schema = joint_types(content, schema)
+    return schema
 
 
 def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Pieces | None:

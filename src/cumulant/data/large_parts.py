@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import msgspec
 import polars as pl
 
+from cumulant.core.errors import CumulantError
 from cumulant.core.plan import Field
 from cumulant.data.casts import casts, numeric_texts, texts_with_limits, with_numbers
 from cumulant.data.csv_text import Table
 from cumulant.data.group_repeats import repeats_among
 from cumulant.data.identifier_text import padded_width
-from cumulant.data.large_files import Pieces
+from cumulant.data.large_files import PieceError, Pieces
 from cumulant.data.part_making import csv_size, part_fields, plain_fields, prepared, shape_checks, shape_refused
 from cumulant.data.parts import POSITION, RULE, PartCheck, PartFacts, Workshop
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
@@ -46,6 +47,26 @@ def made_in_pieces(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> 
     Raises:
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
+    try:
+        return _made(shop, digest, pieces, url=url)
+    except PieceError:
+        return None
+    except CumulantError:
+        if pieces.may_fail and _unreadable(pieces):  # which is said first where the whole is read
+            return None
+        raise
+
+
+def _unreadable(pieces: Pieces) -> bool:
+    try:
+        for _ in pieces.tables():
+            pass
+    except PieceError:
+        return True
+    return False
+
+
+def _made(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
     schema = _prepared_types(pieces, shop)
     if schema is None:
         return None

@@ -11,7 +11,8 @@ from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import FileInfo, Files
 
-_TEXTS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+#: names of text that is not compressed, and its format
+TEXTS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _COMPRESSIONS = (".gz", ".zst", ".bz2")
 SUFFIXES = {
     ".parquet": "parquet",
@@ -19,7 +20,7 @@ SUFFIXES = {
     ".orc": "orc",
     ".xlsx": "excel",
     ".xlsm": "excel",
-    **{f"{text}{packed}": kind for text, kind in _TEXTS.items() for packed in ("", *_COMPRESSIONS)},
+    **{f"{text}{packed}": kind for text, kind in TEXTS.items() for packed in ("", *_COMPRESSIONS)},
 }
 FORMATS = "parquet, orc, csv, jsonl or excel"
 #: formats whose files say the type of each column

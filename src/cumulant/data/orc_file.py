@@ -68,6 +68,25 @@ class OrcFile:
         if count != self.rows:
             raise DataError(self._said, subject=self.url, hint="copy or write it again")
 
+    def pieces(self, columns: Sequence[str] | None = None, *, rows: int, most: int) -> Iterator[Any]:
+        """Tables of consecutive rows, each of which ends with the batch in which it has `rows` rows or `most` bytes.
+
+        Raises:
+            DataError: as `batches`.
+        """
+        import pyarrow as pa
+
+        held: list[Any] = []
+        count = size = 0
+        for batch in self.batches(columns, rows=rows):
+            held.append(batch)
+            count, size = count + batch.num_rows, size + batch.nbytes
+            if count >= rows or size >= most:
+                yield pa.Table.from_batches(held)
+                held, count, size = [], 0, 0
+        if count:
+            yield pa.Table.from_batches(held)
+
     def refuse_large(self, limit: str | None) -> None:
         """Refuse a file that takes more than `limit` (None: half of the machine's memory) when it is read whole.
 

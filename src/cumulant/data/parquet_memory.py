@@ -61,7 +61,7 @@ def refuse_large(path: Path, url: str, limit: str | None, *, least: int = 0) -> 
     """
     import pyarrow.parquet as pq
 
-    most = memory_limit(limit) if limit is not None else max(memory_limit(None), least)
+    most = allowed_memory(limit, least)
     refuse_encrypted(path, url)
     with path.open("rb") as stream:
         refuse_above(footer_bytes(stream) * _FOOTER, most, url)
@@ -240,6 +240,13 @@ def _dictionary(array: Any) -> Any:
         return None
     found = (_dictionary(part) for part in (inner if isinstance(inner, list) else [inner]))
     return next((part for part in found if part is not None), None)
+
+
+def allowed_memory(limit: str | None, least: int) -> int:
+    """The bytes that a file may take: `limit` (such as `8GiB`), or without one half of the machine's memory, and at
+    least `least`.
+    """
+    return memory_limit(limit) if limit is not None else max(memory_limit(None), least)
 
 
 def refuse_above(needed: int, most: int, url: str) -> None:

@@ -216,21 +216,12 @@ class _Orc:
         return frame_of(self._file.schema.empty_table())
 
     def pieces(self, rows: int, columns: Sequence[str] | None, *, skip: int) -> Iterator[Piece]:
-        """A piece ends with the batch in which it has `rows` rows, or as many bytes as a piece may take."""
-        import pyarrow as pa
-
-        held: list[Any] = []
-        count, first, total = 0, 0, max(1, self._file.rows)
-        for batch in self._file.batches(columns, rows=rows):
-            held.append(batch)
-            count += batch.num_rows
-            if count < rows and sum(one.nbytes for one in held) < MOST_BYTES:
-                continue
+        first, total = 0, max(1, self._file.rows)
+        for table in self._file.pieces(columns, rows=rows, most=MOST_BYTES):
+            after = first + table.num_rows
             if first >= skip:
-                yield Piece(frame_of(pa.Table.from_batches(held)), first, (first + count) / total)
-            held, count, first = [], 0, first + count
-        if count and first >= skip:
-            yield Piece(frame_of(pa.Table.from_batches(held)), first, 1.0)
+                yield Piece(frame_of(table), first, after / total)
+            first = after
 
 
 class _Sheet:

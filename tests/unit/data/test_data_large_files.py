@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
+from pyarrow import orc
 
 from cumulant.core.errors import UsageError
 from cumulant.data import Room, SourceBreachError, csv_text, group_repeats, large_files, large_parts, part_store, scan
@@ -84,12 +86,15 @@ def same(place, whole, pieces) -> None:
         assert (one.mean, one.std) == pytest.approx((other.mean, other.std))
 
 
-@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.orc"])
 @pytest.mark.parametrize("on_repeat", ["quarantine", "first"])
 def test_a_file_in_pieces_is_the_same_snapshot(place, monkeypatch, name, on_repeat) -> None:
     rows = table()
-    text = rows.write_csv().encode()
-    place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
+    text = rows.write_csv().encode() if ".csv" in name else rows.write_ndjson().encode()
+    if name == "t.orc":
+        orc.write_table(pa.table(rows.to_dict(as_series=False)), str(place.root / name))
+    else:
+        place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
     declared = {
         "path": name, "key": "id", "event_time": "at", "rules": RULES, "quarantine": "20%", "on_repeat": on_repeat,
         "known_time": {"at": ["x"]},
