@@ -7,8 +7,10 @@ from datetime import date, datetime
 import polars as pl
 
 from cumulant.outcomes.label_counts import Cohort, LabelCounts, Period, Report, report_of
+from cumulant.outcomes.label_snapshot import UsableLabels
 from cumulant.outcomes.labelled_log import LabelledLog
-from cumulant.outcomes.matching import by_key, usable
+from cumulant.outcomes.matching import VALID, usable
+from cumulant.outcomes.scanning import FACT
 
 _COHORT = ["from", "model", "version", "arm"]
 
@@ -32,36 +34,46 @@ def count(outcomes: LabelledLog, now: datetime) -> tuple[LabelCounts, bool]:
     Raises:
         StorageError: a file cannot be read.
     """
-    said = outcomes.said()
-    good = said.filter(pl.col("problem") == "")
-    due = usable(good, now)
     counted: list[pl.DataFrame] = []
-    used: list[pl.Series] = []
-    for joined, refs in outcomes.counted(due):
-        used.append(refs)
-        counted.append(_counted(joined))
-    problems = said.filter(pl.col("problem") != "").group_by("problem").len().sort("problem")
+    used = [pl.Series(FACT, [], dtype=pl.UInt32)]
+    with outcomes.labels() as labels:
+        due = UsableLabels(labels, now)
+        for joined, facts in outcomes.counted(due):
+            used.append(facts)
+            counted.append(_counted(joined))
+        of_use = pl.concat(used).unique()
+        parts = pl.concat(_of_labels(part, of_use, now) for part in labels.partitions())
+        refused = labels.collect(lambda rows: rows.filter(~VALID).group_by("problem").len()).sort("problem")
     counts = LabelCounts(
-        rows=said.height,
-        duplicates=_duplicates(good),
-        waiting=good.height - due.height,
-        unmatched=due["ref"].n_unique() - _distinct(used),
-        problems=dict(problems.iter_rows()),
+        rows=labels.height,
+        **{name: int(parts[name].sum()) for name in ("duplicates", "waiting", "unmatched")},
+        problems=dict(refused.iter_rows()),
         days=_cohorts(counted),
-        known_since=due["known_time"].max(),  # type: ignore[arg-type]  # a column of moments
-        known_until=good.filter(pl.col("known_time") > now)["known_time"].min(),  # type: ignore[arg-type]
+        known_since=parts["known_since"].max(),  # type: ignore[arg-type]  # a column of moments
+        known_until=parts["known_until"].min(),  # type: ignore[arg-type]
     )
-    return counts, by_key(due)
+    return counts, due.by_key
+
+
+def _of_labels(good: pl.DataFrame, of_use: pl.Series, now: datetime) -> pl.DataFrame:
+    """One row that counts labels of which `of_use` were joined; no other label has a reference of these."""
+    due = usable(good, now)
+    matched = due.filter(pl.col(FACT).is_in(of_use.implode()))["ref"].n_unique()
+    return pl.DataFrame(
+        {
+            "duplicates": _duplicates(good),
+            "waiting": good.height - due.height,
+            "unmatched": due["ref"].n_unique() - matched,
+            "known_since": due["known_time"].max(),
+            "known_until": good.filter(pl.col("known_time") > now)["known_time"].min(),
+        },
+        schema_overrides=dict.fromkeys(("known_since", "known_until"), pl.Datetime("us", "UTC")),
+    )
 
 
 def _duplicates(good: pl.DataFrame) -> int:
     again = good.select("ref", "model", "known_time", "label").filter(pl.col("ref").is_duplicated())
     return again.height - again.unique().height
-
-
-def _distinct(used: list[pl.Series]) -> int:
-    """How many references there are in all parts, each of which names one once."""
-    return pl.concat(used).n_unique() if len(used) > 1 else sum(map(len, used))
 
 
 def _counted(joined: pl.DataFrame) -> pl.DataFrame:

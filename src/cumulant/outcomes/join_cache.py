@@ -11,11 +11,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
@@ -25,6 +28,9 @@ from cumulant.outcomes import files_in_place, place
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.scored import HEAD, asked, named, unpacked
 from cumulant.serving import log
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _INDEX = "index"
 _SUFFIX = ".arrow"
@@ -78,32 +84,44 @@ class JoinCache:
         before = self._index()
         labels = _Labels(self.outcomes, before.batches)
         known = before.files if labels.only_added else {}
-        frames: list[pl.DataFrame] = []
+        frames: dict[str, pl.DataFrame] = {}  # by the file of the log, in the order of the log
         files: dict[str, _Entry] = {}
+        changed: dict[str, tuple[Path, log.Rows]] = {}
         for file, read in log.stored(self.outcomes.log, since=since):
             name = _identity(file.path)
             entry = known.get(name)
             frame = None
             if entry is not None and entry.holds(at) and not labels.news_in(read):
                 frame = self._read(entry)
+                file.path.stat()  # a file that is gone hid news
             if entry is None or frame is None:
-                entry, frame = self._join(read, labels.facts, at)
-                self.joined.append(file.path)
-            file.path.stat()  # a file that is gone had no rows to read, or hid news
-            frames += [frame] if frame.height else []
-            files[name] = entry
+                changed[name], frame = (file.path, read), pl.DataFrame()
+            else:
+                files[name] = entry
+            frames[name] = frame
+        for name, entry, frame in self._join(changed, at):
+            files[name], frames[name] = entry, frame
         after = _Index(batches=labels.batches, files=files)
         if after != before:
             self._replace(after)
-        return frames
+        return [frame for frame in frames.values() if frame.height]
 
-    def _join(self, read: log.Rows, facts: pl.DataFrame, at: datetime) -> tuple[_Entry, pl.DataFrame]:
-        parts, times = list[pl.DataFrame](), list[pl.Series]()
-        for joined, known_times in self.outcomes.join_file(read, facts, at):
-            parts.append(self.select(joined))
-            times.append(known_times)
-        frame = pl.concat(parts) if parts else pl.DataFrame()
-        known = pl.concat(times) if times else pl.Series(dtype=pl.Datetime("us", "UTC"))
+    def _join(
+        self, files: Mapping[str, tuple[Path, log.Rows]], at: datetime
+    ) -> Iterator[tuple[str, _Entry, pl.DataFrame]]:
+        """The rows of these files of the log, and their entries. Raises FileNotFoundError."""
+        if not files:
+            return
+        with self.outcomes.labels() as labels:
+            reads = ((name, partial(_present, path, read)) for name, (path, read) in files.items())
+            joined = self.outcomes.join_files(reads, labels, at)
+            for name, parts in groupby(joined, key=itemgetter(0)):
+                yield name, *self._stored([(self.select(rows), known) for _, rows, known in parts], at)
+        self.joined.extend(path for path, _ in files.values())
+
+    def _stored(self, parts: list[tuple[pl.DataFrame, pl.Series]], at: datetime) -> tuple[_Entry, pl.DataFrame]:
+        frame = pl.concat(rows for rows, _ in parts)
+        known = pl.concat(times for _, times in parts)
         since, until = known.filter(known <= at).max(), known.filter(known > at).min()
         assert since is None or isinstance(since, datetime)
         assert until is None or isinstance(until, datetime)
@@ -185,16 +203,18 @@ class _Labels:
         said = self.outcomes.said(added)
         if not set(added) <= set(place.batches(self.outcomes.folder)):
             raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
-        return asked(*named(said))
+        return asked(*named(said["ref"].unique()))
 
     def news_in(self, read: log.Rows) -> bool:
         """Whether a label that came since may be for a row of a file of the log."""
         news = self._news
         return news is not None and any(unpacked(head).filter(news).height for head in read(HEAD))
 
-    @cached_property
-    def facts(self) -> pl.DataFrame:
-        return self.outcomes.said()
+
+def _present(path: Path, read: log.Rows, columns: list[str]) -> Iterator[pa.Table]:
+    """The rows of a file of the log. Raises FileNotFoundError: it is gone, and had no rows to read."""
+    yield from read(columns)
+    path.stat()
 
 
 def _told(one: place.Ingested) -> str:

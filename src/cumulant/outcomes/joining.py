@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,14 @@ import pyarrow as pa
 from cumulant.core.clock import Clock
 from cumulant.core.plan import Field
 from cumulant.outcomes import place, scanning, store
+from cumulant.outcomes.label_snapshot import WINDOW, UsableLabels, windows
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.losses import Loss
-from cumulant.outcomes.matching import usable
 from cumulant.outcomes.numbered import Numbered
 from cumulant.outcomes.pairing import Pairing
 from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
-from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, named, unpacked
+from cumulant.outcomes.scored import IDENTITY, TOLD, asked, named, unpacked
 from cumulant.serving import log
 
 if TYPE_CHECKING:
@@ -112,15 +113,14 @@ class Outcomes(LabelledLog):
             due = progress.next_due is not None and now >= progress.next_due
             if not news and not due and self._looked_at(progress):
                 return Advanced(labelled=0, pairs=0, graded=0)
-            said = self.said(names)
-            facts = usable(said, now)
-            fresh = facts if due or news == names else usable(self.said(news), now)
             pairing = Pairing(progress.halves(self.folder))
-            labelled = self._look(progress, facts, fresh, pairing)
+            with self.labels(names) as known:
+                labels = UsableLabels(known, now)
+                labelled = self._look(progress, labels, lambda: self._meant(labels, None if due else news), pairing)
+                ahead = known.next_known(now)
             pairs = self._pair(progress, pairing, now)
             found = self._grade(progress)
-            ahead = said.filter((pl.col("problem") == "") & (pl.col("known_time") > now))["known_time"].min()
-            progress.batches, progress.next_due = set(names), ahead if isinstance(ahead, datetime) else None
+            progress.batches, progress.next_due = set(names), ahead
             with store.writing_to(self.folder):
                 write_progress(self.folder, progress)
         return Advanced(labelled=labelled, pairs=pairs, graded=found)
@@ -133,48 +133,66 @@ class Outcomes(LabelledLog):
     def _seen(progress: Progress, file: File) -> bool:
         return progress.seen(file.day, file.life, file.first, file.last)
 
-    def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame, pairing: Pairing) -> int:
-        """Go through new files of the log, and through old ones for predictions that new labels name.
+    def _meant(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
+        """Whether a row of the log may be meant by one of these labels, or of those of the batches `news`."""
+        if news is None:
+            refs = labels.refs
+        else:
+            with self.labels(news) as known:
+                refs = UsableLabels(known, labels.until).refs
+        return asked(*named(refs)) if len(refs) else None
+
+    def _look(
+        self, progress: Progress, labels: UsableLabels, meant: Callable[[], pl.Expr | None], pairing: Pairing
+    ) -> int:
+        """Go through new files of the log, and through old ones for predictions that new labels name."""
+        labelled = 0
+        for joined, _ in self._join(self._rows(progress, labels, meant, pairing), labels, WINDOW):
+            labelled += self._joined.append(joined.filter(pl.col("label").is_not_null()))
+        return labelled
+
+    def _rows(
+        self, progress: Progress, labels: UsableLabels, meant: Callable[[], pl.Expr | None], pairing: Pairing
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of new files of the log, and of old ones those that new labels may mean.
 
         A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
         """
-        labelled = 0
-        meant = asked(*named(fresh)) if fresh.height else None
+        meant = cache(meant)
         for _ in range(place.LISTINGS):
             listed = [(*one, self._seen(progress, one[0])) for one in log.stored(self.log)]
             old = [file.path for file, _, seen in listed if seen]
+            wanted = meant() if old else None
             try:
-                named_in = set() if meant is None else scanning.files_with(self.log, old, meant)
+                named_in = set() if wanted is None else scanning.files_with(self.log, old, wanted)
             except FileNotFoundError:
                 continue
             gone = False
             for file, read, seen in listed:
                 if seen and file.path not in named_in:
                     continue
-                rows, found = self._look_into(read, facts, meant if seen else None, None if seen else pairing)
-                labelled += found
+                rows = yield from self._rows_of(read, labels, wanted if seen else None, None if seen else pairing)
                 gone |= not rows and not file.path.exists()
                 if rows:
                     progress.see(file.day, file.life, file.first, file.last)
             if not gone:
-                return labelled
+                return
         raise place.vanishing(self.log)
 
-    def _look_into(
-        self, read: log.Rows, facts: pl.DataFrame, meant: pl.Expr | None, pairing: Pairing | None
-    ) -> tuple[int, int]:
-        """How many rows a file has, and how many of them got a label. `meant`: only those."""
-        rows = labelled = 0
-        for batch in read(COLUMNS):
+    def _rows_of(
+        self, read: log.Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
+    ) -> Generator[pl.DataFrame, None, int]:
+        """The rows of a file, or the `wanted` ones; returns how many it has."""
+        rows = 0
+        for batch in read(self._columns(labels)):
             rows += batch.num_rows
             answered = unpacked(batch)
-            wanted = answered if meant is None else answered.filter(meant)
-            if wanted.height and facts.height:
-                found, _ = self._join(wanted, facts)
-                labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
             if pairing is not None:
                 pairing.add(answered)
-        return rows, labelled
+            chosen = answered if wanted is None else answered.filter(wanted)
+            if chosen.height and labels.any:
+                yield self._frame(chosen, labels)
+        return rows
 
     def _known(self, batch: str, progress: Progress) -> bool:
         """Whether what a batch says was looked at, be it before it was merged."""
@@ -193,12 +211,21 @@ class Outcomes(LabelledLog):
 
     def _grade(self, progress: Progress) -> int:
         """Losses of the pairs and labels since the last time; how far it came is remembered when they are stored."""
-        labelled, last_label = self._joined.since(progress.graded_labels)
-        pairs, last_pair = self._pairs.since(progress.graded_pairs)
-        added = 0
-        for known in self._pairs.frames() if labelled.height else ():
-            added += self._graded.append(graded(known, labelled.select(_LABEL), self._loss))
-        for known in self._joined.frames(_LABEL) if pairs.height else ():
-            added += self._graded.append(graded(pairs, known, self._loss))
+        last_label, last_pair, added = self._joined.last, self._pairs.last, 0
+        if last_label > progress.graded_labels:
+            added += self._losses(0, progress.graded_labels)
+        if last_pair > progress.graded_pairs:
+            added += self._losses(progress.graded_pairs, 0)
         progress.graded_labels, progress.graded_pairs = last_label, last_pair
+        return added
+
+    def _losses(self, pairs: int, labels: int) -> int:
+        """How many losses of pairs and labels after the ones of these numbers are new."""
+        added = 0
+        for window in windows(self._pairs.frames(after=pairs), WINDOW, size=len):
+            some = pl.concat(window)
+            answered = some.select(worker="answered_worker", sequence="answered_sequence", row="row")
+            known = [one.join(answered, on=IDENTITY, how="semi") for one in self._joined.frames(_LABEL, after=labels)]
+            if known:
+                added += self._graded.append(graded(some, pl.concat(known), self._loss))
         return added

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
@@ -13,11 +15,16 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
 from cumulant.outcomes.facts import Named
+from cumulant.outcomes.label_snapshot import WINDOW, LabelSnapshot, UsableLabels, label_snapshot, windows
 from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
 from cumulant.outcomes.prediction_refs import BY_KEY
 from cumulant.outcomes.scored import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
 from cumulant.serving import log
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Item = TypeVar("Item")
 #: the join's columns
 JOINED = [
     *("id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs", "score"),
@@ -27,6 +34,8 @@ JOINED = [
 _HEAD = ["id", "row", "model"]
 #: what a report counts
 _COUNTED = [*_HEAD, "time", "version", "arm", "shadow"]
+#: bytes of the log's files with about as many rows as a window
+_BYTES = 2 << 20
 #: requests are the most of a log, and only keys are read from them
 _WITHOUT_REQUEST = [name for name in COLUMNS if name != "request"]
 
@@ -59,22 +68,25 @@ class LabelledLog:
         Raises:
             StorageError: a file cannot be read.
         """
-        for joined, _ in self._batches(self.facts(as_of or self._clock.now()), since=since, until=until):
-            yield joined
+        with self.labels() as known:
+            labels = UsableLabels(known, as_of or self._clock.now())
+            for joined, _ in self._batches(labels, since=since, until=until):
+                yield joined
 
-    def join_file(
-        self, read: log.Rows, facts: pl.DataFrame, as_of: datetime
-    ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        """As `table`, the rows of one file of the log, and when each label of theirs became or becomes known.
+    def join_files(
+        self, files: Iterable[tuple[Item, log.Rows]], labels: LabelSnapshot, as_of: datetime
+    ) -> Iterator[tuple[Item, pl.DataFrame, pl.Series]]:
+        """As `table`, the rows of files of the log, and when each label of theirs became or becomes known.
 
-        `facts`: of `said`, also those that become known after `as_of`.
+        `labels`: also those that become known after `as_of`.
         """
-        usable_ever = facts.filter(pl.col("problem") == "")
-        key = self._key if by_key(usable_ever) else ()
-        for batch in read(COLUMNS if key else _WITHOUT_REQUEST):
-            rows = frame(unpacked(batch), key)
-            pairs = matched(rows, usable_ever)
-            yield _with_labels(rows, usable(pairs, as_of)), pairs["known_time"]
+        ever = UsableLabels(labels, None)
+        read = ((item, rows) for item, file in files for rows in self._framed(file, ever))
+        for window in windows(read, WINDOW if labels.windowed else 0, size=lambda part: len(part[1])):
+            facts = ever.of(pl.concat([rows.select("id_ref", "key_ref") for _, rows in window]))
+            for item, rows in window:
+                pairs = matched(rows, facts)
+                yield item, _with_labels(rows, usable(pairs, as_of)), pairs["known_time"]
 
     def of(self, request: str) -> tuple[pl.DataFrame, Named]:
         """The rows of one request, joined, and what labels that name it by its id are for (as `named`).
@@ -86,7 +98,10 @@ class LabelledLog:
         rows = pl.concat([pl.DataFrame(schema={name: TYPES[name] for name in COLUMNS}), *parts])
         heads = frame(rows.select(_HEAD), ())
         meant = pl.col("ref").is_in(heads["id_ref"].implode()) | pl.col("ref").str.starts_with(BY_KEY)
-        found, _ = self._join(rows, usable(self.said(wanted=meant), self._clock.now()))
+        facts = usable(self.said(wanted=meant), self._clock.now())
+        # To take every request apart for its key costs more than all the rest; labels by id need none of it.
+        framed = frame(rows, self._key if by_key(facts) else ())
+        found = _with_labels(framed, matched(framed, facts))
         return found.sort("time", "row", "shadow"), lambda facts: matched(heads, facts)[["ref", "model"]].unique()
 
     def named(self, facts: pl.DataFrame) -> pl.DataFrame:
@@ -97,28 +112,29 @@ class LabelledLog:
         """
         wanted = facts.select("ref", "model").unique()
         key = self._key if by_key(wanted) else ()
-        meant = asked(*named(wanted))
+        meant = asked(*named(wanted["ref"].unique()))
         columns = COLUMNS if key else [*_HEAD, "event_time"]
         found = scanning.predictions(self.log, lambda rows: rows.select(columns).filter(meant))
         pairs = (matched(frame(rows, key), wanted)[["ref", "model"]] for rows in (found if wanted.height else ()))
         return pl.concat([wanted.clear(), *pairs]).unique()
 
-    def counted(self, facts: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        """All predictions with what `facts` say of them, without their requests, answers and scores; and the references
-        of the facts that were of use.
+    def counted(self, labels: UsableLabels) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """All predictions with what `labels` say of them, without their requests, answers and scores; and the numbers
+        of the labels that were of use.
 
         Raises:
             StorageError: a file cannot be read.
         """
-        if by_key(facts) and self._key:  # requests may be large: they are read in batches
-            yield from self._batches(facts)
+        if labels.by_key and self._key:  # requests may be large: they are read in batches
+            yield from self._batches(labels)
             return
-        for rows in scanning.predictions(self.log, lambda rows: rows.filter(ANSWERED).select(_COUNTED)):
-            yield self._join(rows, facts)
+        size = _BYTES if labels.windowed else None
+        read = scanning.predictions(self.log, lambda rows: rows.filter(ANSWERED).select(_COUNTED), size=size)
+        yield from self._join((frame(rows, ()) for rows in read), labels)
 
-    def facts(self, now: datetime) -> pl.DataFrame:
-        """What is known by `now`; about 500 bytes a label in memory at most."""
-        return usable(self.said(), now)
+    def labels(self, batches: Sequence[str] | None = None) -> AbstractContextManager[LabelSnapshot]:
+        """Everything that was said, as it is now, also what cannot be used; or what these batches say."""
+        return label_snapshot(self.folder, batches)
 
     def said(self, batches: Sequence[str] | None = None, *, wanted: pl.Expr | None = None) -> pl.DataFrame:
         """Everything that was said, also what cannot be used; or what these batches say, or what is `wanted` of it."""
@@ -127,19 +143,38 @@ class LabelledLog:
         return pl.DataFrame(schema=READ) if found is None else found
 
     def _batches(
-        self, facts: pl.DataFrame, *, since: date | None = None, until: date | None = None
+        self, labels: UsableLabels, *, since: date | None = None, until: date | None = None
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        keyed = by_key(facts) and self._key
-        columns = COLUMNS if keyed else _WITHOUT_REQUEST
-        for batch in log.scan(self.log, since=since, until=until).to_batches(columns=columns):
-            if batch.num_rows:
-                yield self._join(unpacked(batch), facts)
+        scanned = log.scan(self.log, since=since, until=until)
 
-    def _join(self, rows: pl.DataFrame, facts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+        def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
+            return (batch for batch in scanned.to_batches(columns=columns) if batch.num_rows)
+
+        return self._join(self._framed(read, labels), labels)
+
+    def _framed(
+        self, read: Callable[[list[str]], Iterable[pa.Table | pa.RecordBatch]], labels: UsableLabels
+    ) -> Iterator[pl.DataFrame]:
+        """The rows that `read` gives, as `matched` needs them to find these labels, without their requests."""
+        for batch in read(self._columns(labels)):
+            yield self._frame(unpacked(batch), labels)
+
+    def _columns(self, labels: UsableLabels) -> list[str]:
         # To take every request apart for its key costs more than all the rest; labels by id need none of it.
-        found = frame(rows, self._key if by_key(facts) else ())
-        pairs = matched(found, facts)
-        return _with_labels(found, pairs), pairs["ref"].unique()
+        return COLUMNS if labels.by_key and self._key else _WITHOUT_REQUEST
+
+    def _frame(self, rows: pl.DataFrame, labels: UsableLabels) -> pl.DataFrame:
+        return frame(rows, self._key if labels.by_key else ()).drop("request", strict=False)
+
+    def _join(
+        self, frames: Iterable[pl.DataFrame], labels: UsableLabels, rows: int | None = None
+    ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """Frames of `framed` with their labels, put together to windows of so many `rows`, and the labels' numbers."""
+        least = (WINDOW if labels.windowed else 0) if rows is None else rows
+        for window in windows(frames, least, size=len):
+            found = window[0] if len(window) == 1 else pl.concat(window).drop("place").with_row_index("place")
+            pairs = matched(found, labels.of(found))
+            yield _with_labels(found, pairs), pairs[scanning.FACT]
 
 
 def _with_labels(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -21,16 +21,25 @@ READ: dict[str, pl.DataType] = {
     "weight": pl.Float64(),
     "problem": pl.String(),
 }
+#: whether a fact is a label
+VALID = pl.col("problem") == ""
+#: whether a fact names its prediction by key and moment
+NAMED_BY_KEY = pl.col("ref").str.starts_with(BY_KEY)
+
+
+def known_by(now: object) -> pl.Expr:
+    """Whether a fact is known by `now`."""
+    return pl.col("known_time") <= pl.lit(now).cast(_TIME)
 
 
 def usable(facts: pl.DataFrame, now: object) -> pl.DataFrame:
     """The facts that are labels and known by `now`."""
-    return facts.filter((pl.col("problem") == "") & (pl.col("known_time") <= pl.lit(now).cast(_TIME)))
+    return facts.filter(VALID & known_by(now))
 
 
 def by_key(facts: pl.DataFrame) -> bool:
     """Whether any of them names its prediction by key and moment."""
-    return bool(facts["ref"].str.starts_with(BY_KEY).any())
+    return facts.select(NAMED_BY_KEY.any()).item() is True
 
 
 def matched(predictions: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:

@@ -12,10 +12,14 @@ import polars as pl
 import pyarrow as pa
 
 from cumulant.outcomes import place
-from cumulant.outcomes.store import read_table, write_table, writing_to
+from cumulant.outcomes.store import may_hold, read_table, write_table, writing_to
 
 #: rows of a last file that is written again when some are added
 _SMALL = 8_192
+#: rows that are added to a file at once
+_LARGE = 65_536
+#: of every identity: the rows of a file have numbers near each other
+_COUNTED = "sequence"
 _FILE = re.compile(r"(\d{12})-(\d{12})\.parquet")
 
 
@@ -26,7 +30,7 @@ class _Part(NamedTuple):
 
 
 class Numbered:
-    """Rows of `schema` in `folder`; `identity` are the columns that tell one from another."""
+    """Rows of `schema` in `folder`; `identity` are the columns that tell one from another, `sequence` among them."""
 
     def __init__(self, folder: Path, schema: pa.Schema, identity: list[str]) -> None:
         self._folder, self._schema, self._identity = folder, schema, identity
@@ -40,25 +44,28 @@ class Numbered:
         """Add the rows that are not there yet, and say how many those were.
 
         Raises:
-            StorageError: they cannot be written; none of them is there.
+            StorageError: they cannot be written; those that are there are known the next time.
         """
         if not frame.height:
             return 0
         fresh = self._unknown(frame.unique(self._identity, keep="first", maintain_order=True))
-        if not fresh.height:
-            return 0
-        before = self._parts()[-1:]
-        first = last = before[0].last + 1 if before else 1
-        table = fresh.select(self._schema.names).to_arrow().cast(self._schema)
-        # A small last file is written again with the new rows, so that many small additions are few files.
-        if before and before[0].last - before[0].first < _SMALL:
-            first = before[0].first
-            table = pa.concat_tables([self._read(before[0]).cast(self._schema), table])
-        with writing_to(self._folder):
-            write_table(self._folder / f"{first:012d}-{last + fresh.height - 1:012d}.parquet", table)
-            for part in before if first < last else []:
-                part.path.unlink(missing_ok=True)
+        for rows in fresh.select(self._schema.names).iter_slices(_LARGE):
+            self._add(rows.to_arrow().cast(self._schema))
         return fresh.height
+
+    def _add(self, table: pa.Table) -> None:
+        before = self._parts()[-1:]
+        first = before[0].last + 1 if before else 1
+        last = first + table.num_rows - 1
+        # A small last file is written again with the new rows, so that many small additions are few files.
+        joins = [part for part in before if part.last - part.first < _SMALL]
+        if joins:
+            first = joins[0].first
+            table = pa.concat_tables([self._read(joins[0]).cast(self._schema), table])
+        with writing_to(self._folder):
+            write_table(self._folder / f"{first:012d}-{last:012d}.parquet", table)
+            for part in joins:
+                part.path.unlink(missing_ok=True)
 
     def since(self, cursor: int, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
         """Rows after the one numbered `cursor`, at most `limit`, and the cursor to go on from."""
@@ -78,16 +85,20 @@ class Numbered:
             cursor = max(cursor, part.first - 1) + frame.height
         return (pl.concat(found) if found else self._empty()), cursor
 
-    def frames(self, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-        """All rows, a file at a time."""
+    def frames(self, columns: list[str] | None = None, *, after: int = 0) -> Iterator[pl.DataFrame]:
+        """The rows after the one numbered `after`, a file at a time."""
         for part in self._parts():
-            yield _frame(read_table(part.path, columns) if columns else self._read(part))
+            if part.last > after:
+                rows = _frame(read_table(part.path, columns) if columns else self._read(part))
+                yield rows.slice(max(0, after + 1 - part.first))
 
     def _unknown(self, frame: pl.DataFrame) -> pl.DataFrame:
-        for known in self.frames(self._identity):
+        for part in self._parts():
             if not frame.height:
                 break
-            frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
+            if may_hold(part.path, _COUNTED, frame[_COUNTED]):
+                known = _frame(read_table(part.path, self._identity))
+                frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
         return frame
 
     def _read(self, part: _Part) -> pa.Table:

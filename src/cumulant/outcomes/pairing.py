@@ -53,7 +53,7 @@ class Pairing:
         if not self._mirrored:
             return
         fresh = pl.concat(self._mirrored).unique(IDENTITY, maintain_order=True)
-        for answered in _around(folder, fresh):
+        for answered in _around(folder, fresh) if fresh.height else ():
             found = paired(answered, fresh)
             fresh = _without(fresh, found)
             yield found

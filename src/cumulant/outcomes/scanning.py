@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import resource
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import polars as pl
 
@@ -15,14 +18,87 @@ from cumulant.outcomes import place
 from cumulant.outcomes.scored import TYPES
 from cumulant.serving import log
 
-#: bytes of the log's files that are read at once; a day is read whole
+#: bytes of the log's files that are read at once
 _AT_ONCE = 16 << 20
-#: the column that names the file of a row
-FILE = "file"
+#: the column that names the file of a row, and the one that numbers the labels
+FILE, FACT = "file", "fact"
 Item = TypeVar("Item")
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 #: of the files of a call
 _Scan = Callable[[list[Path]], pl.LazyFrame]
+
+
+class HeldFacts:
+    """Labels whose files are held open: they stay readable when batches are merged and removed meanwhile.
+
+    Each is numbered in the column `FACT`, in the order of the store.
+    """
+
+    def __init__(self, folder: Path, held: Mapping[Path, IO[bytes]]) -> None:
+        self._folder, self._held = folder, held
+
+    def collect(self, query: Query) -> pl.DataFrame:
+        """What `query` selects of the labels.
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        return self._collect(list(self._held), lambda paths: query(self._numbered(paths, 0)))
+
+    def numbered(self, numbers: pl.Series) -> pl.DataFrame:
+        """The labels of these numbers, which ascend: only the files that hold them are read.
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        of = (self._first.search_sorted(numbers, side="right") - 1).unique(maintain_order=True).to_list()
+        runs = [[place for _, place in run] for _, run in groupby(enumerate(of), lambda one: one[1] - one[0])]
+        paths = list(self._held)
+
+        def scan(_: list[Path]) -> pl.LazyFrame:
+            read = (self._numbered([paths[place] for place in run], self._first[run[0]]) for run in runs)
+            return pl.concat([*read, self._numbered(paths[:1], 0).head(0)]).filter(
+                pl.col(FACT).is_in(numbers.implode())
+            )
+
+        return self._collect(paths, scan)
+
+    @cached_property
+    def _first(self) -> pl.Series:
+        """The number of the first label of each file."""
+        sizes = [self._collect([path], lambda paths: self._numbered(paths, 0).select(pl.len())) for path in self._held]
+        heights = pl.concat(sizes)["len"]
+        return heights.cum_sum() - heights
+
+    def _numbered(self, paths: list[Path], first: int) -> pl.LazyFrame:
+        files = [self._held[path] for path in paths]
+        return pl.scan_parquet(files, glob=False, row_index_name=FACT, row_index_offset=first)
+
+    def _collect(self, paths: list[Path], scan: _Scan) -> pl.DataFrame:
+        try:
+            return scan(paths).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _damaged(self._folder, paths, lambda some: self._numbered(some, 0), error) from error
+
+
+@contextlib.contextmanager
+def held_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[HeldFacts | None]:
+    """The labels that were ingested, or those of these batches; None where they are in too many files to hold open.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    for _ in range(place.LISTINGS):
+        with contextlib.ExitStack() as opened:
+            try:
+                paths = _parts(folder, batches)
+                held = {path: opened.enter_context(path.open("rb")) for path in paths[:most]}
+            except FileNotFoundError:
+                continue
+            yield HeldFacts(folder, held) if len(held) == len(paths) else None
+            return
+    raise place.vanishing(folder, "files")
 
 
 def facts(
@@ -34,16 +110,21 @@ def facts(
     Raises:
         StorageError: a file cannot be read.
     """
-
-    def paths() -> list[Path]:
-        names = place.batches(folder) if batches is None else batches
-        files = [place.parts(folder, name) for name in names]
-        if batches is None and not all(files) and not set(names) <= set(place.batches(folder)):
-            raise FileNotFoundError  # a batch was merged since it was listed
-        return [path for of_batch in files for path in of_batch]
-
     column = FILE if named else None
-    return _collected(folder, paths, lambda files: query(pl.scan_parquet(files, glob=False, include_file_paths=column)))
+    return _collected(
+        folder,
+        lambda: _parts(folder, batches),
+        lambda files: query(pl.scan_parquet(files, glob=False, include_file_paths=column)),
+    )
+
+
+def _parts(folder: Path, batches: Sequence[str] | None) -> list[Path]:
+    """The files of all labels, or of these batches. Raises FileNotFoundError."""
+    names = place.batches(folder) if batches is None else batches
+    files = [place.parts(folder, name) for name in names]
+    if batches is None and not all(files) and not set(names) <= set(place.batches(folder)):
+        raise FileNotFoundError  # a batch was merged since it was listed
+    return [path for of_batch in files for path in of_batch]
 
 
 def within(rows: pl.DataFrame) -> pl.LazyFrame:
@@ -52,14 +133,16 @@ def within(rows: pl.DataFrame) -> pl.LazyFrame:
 
 
 def predictions(
-    folder: Path, query: Query, *, since: date | None = None, until: date | None = None
+    folder: Path, query: Query, *, since: date | None = None, until: date | None = None, size: int | None = None
 ) -> Iterator[pl.DataFrame]:
     """What `query` selects of the prediction log's `COLUMNS`, for one or several days at a time, each row once.
+
+    `size`: bytes of files that are read at once; a day is read whole.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    for days in _groups(folder, since, until):
+    for days in _groups(folder, since, until, size or _AT_ONCE):
 
         def paths(days: Sequence[date] = days) -> list[Path]:
             return [file.path for day in days for file in log.files(folder, day, day)]
@@ -77,7 +160,7 @@ def files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path
         StorageError: a file cannot be read.
     """
     found: set[Path] = set()
-    for some in _read_at_once((path, path.stat().st_size) for path in files):
+    for some in _read_at_once(((path, path.stat().st_size) for path in files), _AT_ONCE):
         try:
             rows = _logged(some, FILE).filter(wanted).select(pl.col(FILE).unique()).collect()
         except FileNotFoundError:
@@ -95,23 +178,24 @@ def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
     )
 
 
-def _groups(folder: Path, since: date | None, until: date | None) -> Iterator[list[date]]:
+def _groups(folder: Path, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
     """Days whose files are read at once."""
-    return _read_at_once(
+    sized = (
         (day, _size(path))
         for day, path in log.days(folder)
         if (since is None or day >= since) and (until is None or day <= until)
     )
+    return _read_at_once(sized, size)
 
 
-def _read_at_once(sized: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
+def _read_at_once(sized: Iterable[tuple[Item, int]], most: int) -> Iterator[list[Item]]:
     """Things of so many bytes, in groups that are read at once."""
     some: list[Item] = []
     size = 0
     for item, taken in sized:
         some.append(item)
         size += taken
-        if size >= _AT_ONCE:
+        if size >= most:
             yield some
             some, size = [], 0
     if some:

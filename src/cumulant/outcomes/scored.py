@@ -95,9 +95,9 @@ def _answered(predictions: Path, columns: list[str], since: datetime, until: dat
             yield unpacked(batch)
 
 
-def named(facts: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """The ids, and the event times in microseconds, that labels name."""
-    parts = facts["ref"].unique().str.splitn(SEPARATOR, 3).struct.unnest()
+def named(refs: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The ids, and the event times in microseconds, that labels name by these references, each given once."""
+    parts = refs.str.splitn(SEPARATOR, 3).struct.unnest()
     ids = parts.filter(pl.col("field_0") == "i")["field_2"]
     return ids, parts.filter(pl.col("field_0") == "k")["field_1"].cast(pl.Int64).unique()
 

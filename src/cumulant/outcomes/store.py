@@ -18,7 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import pyarrow as pa
@@ -28,6 +28,9 @@ from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.outcomes.files_in_place import placed, write_bytes
 from cumulant.outcomes.place import LABELS, WRITING, Ingested
 from cumulant.serving.log import sync
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _TIME = pa.timestamp("us", "UTC")
 #: one row that somebody said: a label, or what could not be one and why
@@ -110,9 +113,28 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: it is not there any more.
         StorageError: it is damaged or cannot be read.
     """
+    with _opened(path) as found:
+        return found.read(columns=columns)
+
+
+def may_hold(path: Path, column: str, wanted: pl.Series) -> bool:
+    """Whether a column of a file of this folder may have one of these whole numbers, by its least and greatest.
+
+    Raises:
+        FileNotFoundError, StorageError: as `read_table`.
+    """
+    with _opened(path) as found:
+        groups = [found.metadata.row_group(number) for number in range(found.num_row_groups)]
+        place = found.schema.names.index(column)
+        ranges = [group.column(place).statistics for group in groups]
+    return any(one is None or not one.has_min_max or wanted.is_between(one.min, one.max).any() for one in ranges)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as found:
-            return found.read(columns=columns)
+            yield found
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:

@@ -1,0 +1,161 @@
+"""Many labels are joined window by window with what they would say at once, and are those of one moment."""
+
+import random
+import resource
+import shutil
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from outcomes_support import NOW, Clock, opened, put
+from test_outcomes_join_cache import cache, change, label, merge_all, predict, rows, whole
+
+from cumulant.core.errors import StorageError
+from cumulant.outcomes import Outcomes, joining, label_snapshot, labelled_log, numbered, report, scanning
+from cumulant.outcomes.numbered import Numbered
+
+
+def in_windows(patch, held=2, window=3):
+    """Labels of which there are more than `held` are read for windows of so many predictions."""
+    patch.setattr(label_snapshot, "HELD", held)
+    for module in (label_snapshot, labelled_log, joining):
+        patch.setattr(module, "WINDOW", window)
+    patch.setattr(labelled_log, "_BYTES", 1)
+    patch.setattr(numbered, "_LARGE", 2)
+
+
+def results(tmp_path, clock, folder):
+    """What the labels say: the table, the report, and what a join in `folder` has given by now."""
+    outcomes = Outcomes(tmp_path / folder, tmp_path / "log", key=opened(tmp_path)._key, clock=clock)
+    shutil.rmtree(tmp_path / folder / "labels", ignore_errors=True)
+    shutil.copytree(tmp_path / "outcomes" / "labels", tmp_path / folder / "labels")
+    found = outcomes.advance()
+    given = outcomes.labelled()[0].sort("worker", "sequence", "row").rows()
+    graded = sorted(map(repr, outcomes.graded()[0]))
+    table = pl.concat(outcomes.table()).rows() if (tmp_path / "log").exists() else []
+    return found, given, outcomes.pairs()[0], graded, table, report(outcomes, clock.time)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_histories_give_the_same_in_windows(tmp_path, monkeypatch, seed):
+    draw, ids, clock = random.Random(seed), [], Clock()
+    (tmp_path / "log").mkdir()
+    (tmp_path / "outcomes" / "labels").mkdir(parents=True)
+    for _ in range(8):
+        for _ in range(draw.randint(1, 4)):
+            change(tmp_path, draw, ids)
+        if ids and draw.random() < 0.5:
+            put(tmp_path / "log", {"id": draw.choice(ids), "shadow": True, "version": "2", "served_arm": "candidate"})
+        clock.time = NOW + timedelta(hours=draw.choice([0, 1, 3, -4]))
+        at_once = results(tmp_path, clock, "once")
+        with monkeypatch.context() as patch:
+            in_windows(patch, held=draw.randint(1, 3), window=draw.randint(1, 4))
+            assert results(tmp_path, clock, "windows") == at_once
+            assert rows(cache(tmp_path).rows(since=None, at=clock.time)) == whole(tmp_path, clock.time)
+
+
+def labelled_world(tmp_path):
+    """Six predictions of three days, of which the last two have no label."""
+    for number in range(3):
+        predict(tmp_path, f"a{number}", f"b{number}", number=2 - number)
+    for one in ("a0", "b0", "a1", "b1"):
+        label(tmp_path, one, True)
+
+
+def arriving(tmp_path):
+    """Labels come, correct others, are merged, and the merged batches removed."""
+    for one in ("a2", "b2"):
+        label(tmp_path, one, True)
+    label(tmp_path, "a1", False, hours=0.5)
+    merge_all(tmp_path)
+
+
+def test_a_table_has_the_labels_of_the_moment_at_which_it_began(tmp_path, monkeypatch):
+    labelled_world(tmp_path)
+    before = whole(tmp_path, NOW)
+    in_windows(monkeypatch, window=1)
+    table = opened(tmp_path).table(as_of=NOW)
+    first = next(table)
+    arriving(tmp_path)
+    assert rows([first, *table]) == before != whole(tmp_path, NOW)
+
+
+def test_a_report_has_the_labels_of_the_moment_at_which_it_began(tmp_path, monkeypatch):
+    labelled_world(tmp_path)
+    before = report(opened(tmp_path), NOW)
+    in_windows(monkeypatch)
+    read = scanning.predictions
+
+    def late(*given, **more):
+        for number, frame in enumerate(read(*given, **more)):
+            yield frame
+            if number == 0:
+                arriving(tmp_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning, "predictions", late)
+        assert report(opened(tmp_path), NOW) == before
+    assert (before.labelled, report(opened(tmp_path), NOW).labelled) == (4, 6)
+
+
+def test_stored_rows_have_the_labels_of_one_moment_and_the_next_call_the_rest(tmp_path, monkeypatch):
+    labelled_world(tmp_path)
+    before = whole(tmp_path, NOW)
+    in_windows(monkeypatch, window=1)
+    join, late = labelled_log.matched, []
+
+    def matched(*given):
+        if not late:
+            late.append(arriving(tmp_path))
+        return join(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labelled_log, "matched", matched)
+        assert rows(cache(tmp_path).rows(since=None, at=NOW)) == before
+    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW) != before
+
+
+def test_labels_in_more_files_than_may_be_open_are_read_at_once(tmp_path, monkeypatch):
+    labelled_world(tmp_path)
+    before = report(opened(tmp_path), NOW)
+    in_windows(monkeypatch)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (6, 6))
+    with opened(tmp_path).labels() as labels:
+        assert not labels.windowed
+    assert report(opened(tmp_path), NOW) == before
+
+
+def test_the_damaged_file_of_many_is_named(tmp_path, monkeypatch):
+    labelled_world(tmp_path)
+    in_windows(monkeypatch)
+    path = sorted((tmp_path / "outcomes" / "labels").rglob("*.parquet"))[2]
+    whole_file = path.read_bytes()
+    path.write_bytes(whole_file[:4] + bytes(len(whole_file) // 2) + whole_file[4 + len(whole_file) // 2 :])
+    with pytest.raises(StorageError) as failed:
+        report(opened(tmp_path), NOW)
+    assert failed.value.subject == str(path)
+
+
+def test_mirrored_requests_without_rows_are_no_pairs(tmp_path):
+    put(tmp_path / "log", {"id": "a", "empty": True}, {"id": "a", "empty": True, "shadow": True, "version": "2"})
+    assert opened(tmp_path).advance().pairs == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_are_appended_once_in_files_of_any_size(tmp_path, monkeypatch, seed):
+    draw = random.Random(seed)
+    monkeypatch.setattr(numbered, "_LARGE", draw.randint(1, 5))
+    monkeypatch.setattr(numbered, "_SMALL", draw.choice([0, 2, 100]))
+    schema = pl.DataFrame(schema={"sequence": pl.Int64, "row": pl.Int32}).to_arrow().schema
+    table, known = Numbered(tmp_path / "rows", schema, ["sequence", "row"]), []
+    for _ in range(12):
+        first = draw.randrange(30)
+        given = [(first + draw.randrange(4), draw.randrange(2)) for _ in range(draw.randint(0, 8))]
+        fresh = [one for one in dict.fromkeys(given) if one not in known]
+        frame = pl.DataFrame(given, schema={"sequence": pl.Int64, "row": pl.Int32}, orient="row")
+        assert table.append(frame) == len(fresh)
+        known += fresh
+        after = draw.randint(0, len(known))
+        assert [row for frame in table.frames(after=after) for row in frame.rows()] == known[after:]
+        assert table.since(after)[0].rows() == known[after:]
+        assert table.last == len(known)
