@@ -18,6 +18,7 @@ from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, share, to_micros
+from cumulant.outcomes.label_snapshot import WINDOW, UsableLabels, windows
 from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reasons
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import outcomes_of, schema_of
@@ -132,7 +133,6 @@ class _Look:
         self._since, self._until = since, until
         self._schema, self._salt = schema_of(project), project.salt()
         self._log = project.state / PREDICTIONS
-        self._labelled = self._named()
         self._references: dict[str, Reference | None] = {}
         self._asked: dict[str, tuple[Field, ...]] = {}
         self._notes: list[str] = []
@@ -141,11 +141,9 @@ class _Look:
         choice = review.Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
         beside = self._beside() if "disagree" in self._spec.reasons else None
         labelled = 0
-        for rows in self._frames():
+        for rows, named in self._with_labels():
             answered = rows.filter(~pl.col("shadow") & (pl.col("model") == self._context.project.name))
-            known = answered["id_ref"].is_in(self._labelled) | answered["key_ref"].is_in(self._labelled).fill_null(
-                value=False
-            )
+            known = answered["id_ref"].is_in(named) | answered["key_ref"].is_in(named).fill_null(value=False)
             labelled += int(known.sum())
             for part in answered.filter(~known).partition_by("version"):
                 self._see(part, choice, beside)
@@ -162,10 +160,13 @@ class _Look:
         held = [one for one in found if one.height]
         return pl.concat(held) if held else None
 
-    def _named(self) -> pl.Series:
-        """References of predictions whose label is known already."""
-        facts = outcomes_of(self._context.project, self._schema).facts(self._until)
-        return facts["ref"].unique().implode()
+    def _with_labels(self) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """Rows of the log, with references of predictions whose label is known already, those of the rows at least."""
+        with outcomes_of(self._context.project, self._schema).labels() as known:
+            labels = UsableLabels(known, self._until)
+            for window in windows(self._frames(), WINDOW if labels.windowed else 0, size=len):
+                named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
+                yield from ((rows, named) for rows in window)
 
     def _see(self, rows: pl.DataFrame, choice: review.Choice, beside: pl.DataFrame | None) -> None:
         scores = self._scores(rows, beside)
