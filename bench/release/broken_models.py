@@ -33,7 +33,8 @@ from cumulant.release.figures import seen, with_history
 from cumulant.release.history import ChampionHistory
 from cumulant.release.look import Look, Pairs, Requests
 from cumulant.release.metrics import metrics
-from cumulant.release.paired import PairedEvaluation, block_seconds, fewest_pairs
+from cumulant.release.paired import block_seconds, fewest_pairs
+from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.pulse import ArmPulse, Pulse
 from cumulant.release.spec import ReleaseSpec

@@ -109,7 +109,7 @@ def start(
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
     from cumulant.runtime.release.owed import returns
-    from cumulant.runtime.release.verbs import current, waiting
+    from cumulant.runtime.release.queries import current, waiting
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
@@ -131,7 +131,7 @@ def watch(call: Invocation, name: Name = "") -> None:
 
     With --json: one document a line, at each change.
     """
-    from cumulant.runtime.release.verbs import current
+    from cumulant.runtime.release.queries import current
 
     with call.project() as project:
         found = current(project, principal=project.principal(), model=name)
@@ -216,7 +216,7 @@ def why(
 ) -> None:
     """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
     from cumulant.runtime.release.owed import returns
-    from cumulant.runtime.release.verbs import find_release
+    from cumulant.runtime.release.queries import find_release
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
@@ -238,11 +238,11 @@ def why(
 @command(app, action="release.show", examples=["cumulant release history", "cumulant release history --json"])
 def history(call: Invocation, name: Name = "") -> None:
     """Show all releases, newest first."""
-    from cumulant.runtime.release import verbs
+    from cumulant.runtime.release import queries
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
-        found = [view(one) for one in verbs.history(project, principal=project.principal(), model=name)]
+        found = [view(one) for one in queries.history(project, principal=project.principal(), model=name)]
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table

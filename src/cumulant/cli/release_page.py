@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.release.decide import told
+from cumulant.release.wording import told
 from cumulant.runtime.report_page.terminal import clean, table
 from cumulant.runtime.report_page.wording import duration
 

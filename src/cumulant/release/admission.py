@@ -15,7 +15,6 @@ from cumulant.release.metrics import metrics
 from cumulant.release.paired import (
     DISAGREEMENT_CAP,
     REFUSAL_ALPHA,
-    PairedEvaluation,
     disagreement_margin,
     distance_margin,
     log_gain,
@@ -24,6 +23,7 @@ from cumulant.release.paired import (
     quality_margin,
     shown_better,
 )
+from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.segments import broken_segment
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
 

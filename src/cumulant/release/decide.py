@@ -18,8 +18,9 @@ from cumulant.release.figures import for_next_step, has_history, keys_seen, memo
 from cumulant.release.history import FEWEST_LOOKS
 from cumulant.release.metrics import STAND_INS, metrics
 from cumulant.release.pulse import RECENT, Pulse, Reference, Trouble, level_of, trouble
-from cumulant.release.state import Board, Passed, Release, Status
+from cumulant.release.state import Passed, Release, Status
 from cumulant.release.steps import Step, holdback_of
+from cumulant.release.wording import harm_told
 
 
 def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
@@ -175,28 +176,6 @@ def _starved(release: Release) -> Iterator[str]:
                 f" which should have {step.weight if arm == CANDIDATE else 100 - step.weight:g}% of them: there are"
                 " too few for so small a share"
             )
-
-
-def harm_told(board: Board) -> str:
-    """`errors rose from 0.5% to 1.6%`, with what the difference may be."""
-    if board.champion is None or board.candidate is None:
-        return f"{board.metric} became worse"
-    if board.metric == "disagreement":
-        return (
-            f"decisions differ in {told(board.candidate, '%')} of the pairs, more than {told(board.margin or 0, '%')}"
-        )
-    text = f"{board.metric} became worse: {told(board.candidate, board.unit)} against the champion's "
-    text += told(board.champion, board.unit)
-    if board.low is not None and board.high is not None:
-        text += f" (difference {told(board.low, board.unit)} to {told(board.high, board.unit)})"
-    return text
-
-
-def told(value: float, unit: str) -> str:
-    """`value` for a person: shares in percent, others with their unit."""
-    if unit == "%":
-        return f"{value * 100:.2f}%"
-    return f"{value:.3g} {unit}".rstrip()
 
 
 def _approval(release: Release) -> str | None:

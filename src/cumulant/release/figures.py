@@ -25,13 +25,15 @@ from cumulant.release.boards import (
     new_board,
     with_block,
     with_differences,
+    with_interval,
     with_rates,
 )
 from cumulant.release.history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
 from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
-from cumulant.release.paired import PairedEvaluation, prior_evidence
+from cumulant.release.paired import prior_evidence
+from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.selection import Selection
 from cumulant.release.split import Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
@@ -105,6 +107,16 @@ def readable(release: Release) -> bool:
     except (msgspec.ValidationError, KeyError, ValueError):
         return False
     return True
+
+
+def without_states(release: Release) -> Release:
+    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
+    legible = readable(release)
+    boards = {
+        name: msgspec.structs.replace(with_interval(board) if legible else board, state={})
+        for name, board in release.boards.items()
+    }
+    return msgspec.structs.replace(release, boards=boards, memory={})
 
 
 def with_history(release: Release, history: ChampionHistory) -> Release:

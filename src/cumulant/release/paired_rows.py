@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.core.units import from_micros
-from cumulant.release.paired import DayDifference, PairedEvaluation
+from cumulant.release.paired_records import DayDifference, PairedEvaluation
 from cumulant.release.segments import unlike_segment, worst_segments
 from cumulant.statistics.sequential.arrays import Floats
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.release.paired import PairedEvaluation, SegmentDifference
+from cumulant.release.paired_records import PairedEvaluation, SegmentDifference
 from cumulant.statistics.sequential.arrays import Floats
 
 #: rows of a segment, at least, and blocks in which it has some

@@ -12,6 +12,13 @@ import pytest
 
 from cumulant import project as projects
 from cumulant.cli.app import COMMANDS, load, run
+from cumulant.core.events import Actor
+from cumulant.core.traffic import Arm
+from cumulant.release.decide import ended, start
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.state import Board, Release
+from cumulant.release.steps import steps
+from cumulant.runtime.release import store
 from cumulant.runtime.review.verbs import list_cases
 
 #: imported by no command that reads
@@ -26,7 +33,7 @@ READS = {
          "review list", "data clean"),
         TABLES | {"numpy"},
     ),
-    **dict.fromkeys(("release history", "release status", "release why", "report --out page.html"), TABLES),
+    "report --out page.html": TABLES,
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
     "features show": ENGINES | {"numpy", "pyarrow", "scipy"},
@@ -41,7 +48,7 @@ READS = {
     "plan --json": ENGINES | {"numpy", "pyarrow", "scipy"},
     "release plan --requests 200/s --json": ENGINES | {"polars", "scipy"},
 }  # fmt: skip
-#: command lines over a log, labels and waiting cases, where CASE is one of them, by what they must not import
+#: command lines over a log, labels, waiting cases and a release that ended, where CASE is one of them, by what they must not import
 LOGGED = {
     **dict.fromkeys(("labels list", "labels show r3", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # labels that were counted before are not counted again
@@ -50,6 +57,7 @@ LOGGED = {
         ("predictions list", "predictions show r3", "review show CASE"), TABLES - {"pyarrow"} | {"pyarrow.compute"}
     ),
     "predictions gaps": TABLES - {"pyarrow"} | {"pyarrow.compute", "numpy.ma"},
+    **dict.fromkeys(("release history", "release status", "release why"), TABLES | {"numpy"}),
     # decides, makes a label of it and joins it with the log
     "review decide CASE 1": ENGINES | {"scipy"},
     "review report": TABLES - {"pyarrow", "scipy"} | {"pyarrow.compute"},
@@ -99,7 +107,7 @@ def imported(lines: list[str], project: Path) -> dict[str, tuple[int, set[str]]]
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set[str]]]:
-    """As `imports`, on a project with predictions, labels and cases that wait for a reviewer."""
+    """As `imports`, on a project with predictions, labels, cases that wait for a reviewer, and a release that ended."""
     folder, at = tmp_path_factory.mktemp("logged"), datetime.now(UTC) - timedelta(hours=1)
     rows = [f"r{number},{at.isoformat()},{number % 2},0.{number:02d},{number}" for number in range(20)]
     (folder / "old.csv").write_text("\n".join(["id,at,said,p,pages", *rows, ""]))
@@ -120,8 +128,26 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set
         assert run([*words, "--project", str(project)]) == 0
     with projects.load(project) as opened:
         case = list_cases(opened, principal=opened.principal())[0].id
+        with opened.journal().transaction(actor=Actor("user:ada")) as transaction:
+            store.write(transaction, None, aborted_release("shop"), expect=0)
     found = imported([line.replace("CASE", case) for line in LOGGED], project)
     return {words.replace(case, "CASE"): told for words, told in found.items()}
+
+
+def aborted_release(model: str) -> Release:
+    """A release that was ended in its first step."""
+    spec, url = ReleaseSpec(), ("http://127.0.0.1:1",)
+    champion, candidate = (
+        Arm(name="champion", version="1", endpoints=url),
+        Arm(name="candidate", version="2", endpoints=url),
+    )
+    board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0)
+    now = datetime.now(UTC)
+    begun = Release(
+        id="r1", model=model, champion=champion, candidate=candidate, spec=spec, steps=steps(spec),
+        boards={"errors": board}, begun=now,
+    )  # fmt: skip
+    return ended(start(begun), "rolled_back", "ended by ada", at=now)
 
 
 @pytest.mark.parametrize("words", LOGGED)

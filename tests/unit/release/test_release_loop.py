@@ -22,7 +22,7 @@ from cumulant.runtime.due import tick
 from cumulant.runtime.release import store
 from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, where
 from cumulant.runtime.release.outside import Outside
-from cumulant.runtime.release.starting import WAITING, begin_waiting, start_release
+from cumulant.runtime.release.starting import begin_waiting, start_release
 from cumulant.runtime.release.verbs import abort
 from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.testing.clock import ManualClock
@@ -195,7 +195,7 @@ def test_a_candidate_that_waits_begins_when_the_other_is_over(tmp_path, clock):
         now = start(release())
         with late.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, now, expect=0)
-            transaction.put(WAITING, "late", note)
+            transaction.put(store.WAITING, "late", note)
         asked = []
         assert begin_waiting(late, begin=lambda *words, **other: asked.append(words[1])) is None
         assert asked == []
@@ -211,7 +211,7 @@ def test_a_candidate_that_waits_for_a_release_keeps_the_approval_that_was_asked_
         now, version = store.need(world.late.journal(), "late")
         store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
         note = {"uri": "late/7", "principal": msgspec.to_builtins(ADA), "approval": True}
-        transaction.put(WAITING, "late", note)
+        transaction.put(store.WAITING, "late", note)
     begin_waiting(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
     assert asked == [True]
 
@@ -269,7 +269,7 @@ def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world)
     with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
         now, version = store.need(world.late.journal(), "late")
         store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
-        transaction.put(WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
+        transaction.put(store.WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
 
     def asked(seconds):
         pauses.append(seconds)
@@ -278,7 +278,7 @@ def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world)
     run(world.late, Controllers(world.late, said.append, settle=1), asked, Lines(said.append))
     assert pauses == [1] * 5
     assert len([one for one in said if "does not begin" in one]) == 1
-    assert world.late.journal().get(WAITING, "late") is None
+    assert world.late.journal().get(store.WAITING, "late") is None
 
 
 def test_one_fault_does_not_blind_the_controller_for_long(world):

@@ -11,7 +11,6 @@ import pytest
 
 from cumulant.release.paired import (
     DISAGREEMENT_CAP,
-    PairedEvaluation,
     block_days,
     disagreement_margin,
     distance_margin,
@@ -22,6 +21,7 @@ from cumulant.release.paired import (
     prior_evidence,
     quality_margin,
 )
+from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.segments import broken_segment
 

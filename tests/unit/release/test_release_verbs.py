@@ -8,7 +8,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 from release_servers import project, served, serving
-from releases import MOMENT, QUICK, all_shown, release
+from releases import MOMENT, QUICK, World, all_shown, played, release, remembered
 
 from cumulant.core.errors import (
     CumulantError,
@@ -25,9 +25,11 @@ from cumulant.ports.access import Principal
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.notifiers import Receiver
 from cumulant.release.decide import ended, start
+from cumulant.release.figures import seen
 from cumulant.release.spec import ApprovalSpec, ReleaseSpec
+from cumulant.release.state import Board
 from cumulant.runtime.alerts import outbox
-from cumulant.runtime.release import starting, store, verbs
+from cumulant.runtime.release import queries, starting, store, verbs
 from cumulant.runtime.release.door import answer, opened
 from cumulant.runtime.release.effects import Effects, booked
 from cumulant.runtime.release.outside import Outside
@@ -72,7 +74,7 @@ def test_a_newer_one_supersedes_and_its_routes_are_above(late, clock):
         first = begin(other.url)
         clock.sleep(5)
         second = begin(third.url)
-    past = verbs.history(late, principal=ADA, model="fraud")
+    past = queries.history(late, principal=ADA, model="fraud")
     assert [one.status for one in past] == ["pending", "superseded"]
     assert past[1].id == first.id
     assert second.revision >= past[1].revision
@@ -116,7 +118,7 @@ def test_nothing_is_served_and_nothing_is_registered(late):
     with pytest.raises(NotFoundError, match="alias candidate"):
         start_release(late, principal=ADA)
     with pytest.raises(NotFoundError):
-        verbs.current(late, principal=ADA)
+        queries.current(late, principal=ADA)
 
 
 def test_a_high_risk_needs_an_approval(tmp_path, clock):
@@ -198,14 +200,39 @@ def test_why_begins_with_a_sentence_also_for_one_of_the_past(late):
     over = ended(start(release()), "rolled_back", "errors became worse", at=MOMENT)
     put(late, over)
     put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=over)
-    assert sentence(verbs.find_release(late, "r1", principal=ADA)) == (
+    assert sentence(queries.find_release(late, "r1", principal=ADA)) == (
         "version 2 of late was rolled back in shadow: errors became worse"
     )
-    assert verbs.find_release(late, "", principal=ADA).id == "r2"
+    assert queries.find_release(late, "", principal=ADA).id == "r2"
     with pytest.raises(NotFoundError, match="r3"):
-        verbs.find_release(late, "r3", principal=ADA)
-    assert [one.id for one in verbs.history(late, principal=ADA)] == ["r2", "r1"]
+        queries.find_release(late, "r3", principal=ADA)
+    assert [one.id for one in queries.history(late, principal=ADA)] == ["r2", "r1"]
     assert [one.state for one in view(over).stages] == ["ended here", "skipped", "skipped", "skipped", "skipped"]
+
+
+@pytest.mark.parametrize("status", ["promoted", "rolled_back"])
+def test_an_ended_release_is_kept_with_its_intervals_and_shown_as_at_its_end(late, status):
+    canary = played(World(seed=5), remembered(release()), until="canary 5%")
+    canary, _ = seen(canary, World(seed=6).look(canary))
+    over = ended(canary, status, "as somebody wished", at=MOMENT)
+    shown = view(over)
+    assert any(one.low is not None for one in shown.metrics)
+    put(late, over)
+    row = queries.current(late, principal=ADA)
+    assert (view(row), row.memory, {len(board.state) for board in row.boards.values()}) == (shown, {}, {0})
+    put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=row)
+    assert view(queries.find_release(late, "r1", principal=ADA)) == shown
+    (fact,) = late.journal().events(kinds=("release.ended",))
+    assert {one["metric"]: one["low"] for one in fact.data["figures"]} == {one.metric: one.low for one in shown.metrics}
+
+
+def test_a_release_whose_evidence_cannot_be_read_can_be_ended(late):
+    board = Board(
+        metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, state={"test": {"step": 1}, "step": 0}
+    )
+    now = msgspec.structs.replace(start(release()), boards={"errors": board})
+    put(late, ended(now, "rolled_back", "it was of an earlier version", at=MOMENT))
+    assert queries.current(late, principal=ADA).boards["errors"] == msgspec.structs.replace(board, state={})
 
 
 def test_the_verdict_over_http(late, tmp_path):

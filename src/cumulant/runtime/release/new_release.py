@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.traffic import Arm
     from cumulant.project import Project
-    from cumulant.release.paired import PairedEvaluation
+    from cumulant.release.paired_records import PairedEvaluation
     from cumulant.release.spec import ReleaseSpec
 
 

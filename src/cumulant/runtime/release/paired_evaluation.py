@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
-    from cumulant.release.paired import PairedEvaluation
+    from cumulant.release.paired_records import PairedEvaluation
     from cumulant.release.spec import PairedSpec
     from cumulant.runtime.context import Context
     from cumulant.runtime.rivals import Answers

@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from cumulant.project import Project
     from cumulant.release.spec import ReleaseSpec
 
-#: a newer candidate that waits for the end of a release, by model
-WAITING = "release_waiting"
 _GREETING_SECONDS = 5.0
 
 
@@ -218,7 +216,7 @@ def _waiting(
     uri = f"{version.name}/{version.version}"
     note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval}
     with project.journal().transaction(actor=Actor(principal.name), run=running.id) as transaction:
-        transaction.put(WAITING, project.name, note)
+        transaction.put(store.WAITING, project.name, note)
         transaction.emit(ReleaseWaits(model=project.name, uri=uri, running=running.id))
     return running.id
 
@@ -342,7 +340,7 @@ def _check_wound_up(old: Release) -> None:
 
 
 def _forget_waiting(transaction: Transaction, model: str) -> None:
-    transaction.delete(WAITING, model)
+    transaction.delete(store.WAITING, model)
 
 
 def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_release) -> Begun | None:
@@ -355,7 +353,7 @@ def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_relea
     """
     from cumulant.ports.access import Principal
 
-    row = project.journal().get(WAITING, project.name)
+    row = project.journal().get(store.WAITING, project.name)
     found = store.read(project.journal(), project.name)
     if row is None or (found is not None and not found[0].over):
         return None
@@ -373,6 +371,6 @@ def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_relea
 
 def _give_up(project: Project, row: Row) -> None:
     with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
-        present = transaction.get(WAITING, row.key)
+        present = transaction.get(store.WAITING, row.key)
         if present is not None and present.version == row.version:
-            transaction.delete(WAITING, row.key)
+            transaction.delete(store.WAITING, row.key)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
 
 RELEASE, PAST = "release", "release_past"
+#: a newer candidate that waits for the end of a release, by model
+WAITING = "release_waiting"
 #: logarithm of the e-value up to which it is told; beyond it says nothing more to a person
 _MOST = 30.0
 
@@ -62,16 +64,22 @@ def every(journal: Journal, model: str) -> list[Release]:
 def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:
     """Store the release and emit what happened to it since `before`, in the caller's transaction.
 
+    Of an ended release the figures are kept, with their intervals, and no state of a test.
+
     Returns the row's new version.
 
     Raises:
         LeaseHeldError: somebody else wrote it since it was read.
     """
+    if after.over:
+        from cumulant.release.figures import without_states  # it needs numpy, which no reader of these rows does
+
+        after = without_states(after)
     row = transaction.put(RELEASE, after.model, _plain(after), expect=expect)
     for fact in facts(before, after):
         transaction.emit(fact)
     if after.over:
-        transaction.put(PAST, f"{after.model}/{after.id}", _plain(_without_states(after)))
+        transaction.put(PAST, f"{after.model}/{after.id}", _plain(after))
     return row.version
 
 
@@ -144,8 +152,3 @@ def _value(log: float) -> float:
 
 def _plain(release: Release) -> dict[str, object]:
     return cast("dict[str, object]", msgspec.to_builtins(release))
-
-
-def _without_states(release: Release) -> Release:
-    boards = {name: msgspec.structs.replace(board, state={}) for name, board in release.boards.items()}
-    return msgspec.structs.replace(release, boards=boards, memory={})

@@ -1,4 +1,4 @@
-"""What people do with a release that is under way, and what they ask of it."""
+"""What people do with a release that is under way."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import LeaseHeldError, NotFoundError, RefusedError, UsageError, not_found
+from cumulant.core.errors import LeaseHeldError, NotFoundError, RefusedError, UsageError
 from cumulant.core.events import Actor
 from cumulant.release import decide
 from cumulant.release.spec import ANYBODY
 from cumulant.release.state import Release
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release import store
-from cumulant.runtime.release.starting import WAITING
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -23,46 +22,6 @@ if TYPE_CHECKING:
 
 #: the controller writes the row at each look; a person's word finds its place between two of them
 _TRIES = 20
-
-
-@verb("release.show")
-def current(project: Project, *, principal: Principal, model: str = "") -> Release:
-    """The newest release, under way or over.
-
-    Raises:
-        NotFoundError: there was none.
-    """
-    check(project.access(), principal, "release.show", project.name)
-    return store.need(project.journal(), model or project.name)[0]
-
-
-@verb("release.show")
-def find_release(project: Project, identity: str, *, principal: Principal, model: str = "") -> Release:
-    """A release by its id; the newest where the id is empty.
-
-    Raises:
-        NotFoundError: no such release.
-    """
-    found = history(project, principal=principal, model=model)
-    if not identity:
-        return current(project, principal=principal, model=model)
-    for one in found:
-        if one.id == identity:
-            return one
-    raise not_found("release", identity, [one.id for one in found])
-
-
-@verb("release.show")
-def history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
-    """All releases, the newest first."""
-    check(project.access(), principal, "release.show", project.name)
-    return store.every(project.journal(), model or project.name)
-
-
-def waiting(project: Project) -> str | None:
-    """The candidate that waits until the release is over, as `NAME/VERSION`."""
-    row = project.journal().get(WAITING, project.name)
-    return None if row is None else str(row.value["uri"])
 
 
 @verb("release.steer")

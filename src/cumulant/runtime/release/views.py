@@ -10,15 +10,11 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.ports.notifier import Message
-from cumulant.release.assumptions import assumption_notes
-from cumulant.release.boards import with_interval
-from cumulant.release.decide import lacking
-from cumulant.release.figures import readable
 from cumulant.runtime.release.store import figure
 
 if TYPE_CHECKING:
     from cumulant.release.events import Figure
-    from cumulant.release.paired import PairedEvaluation
+    from cumulant.release.paired_records import PairedEvaluation
     from cumulant.release.state import Board, Release
     from cumulant.runtime.stack.book import Return
 
@@ -95,7 +91,7 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
 
 def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
     """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
-    legible = release.over or readable(release)
+    boards, lacks, assumptions = _evidence(release)
     return ReleaseView(
         id=release.id,
         model=release.model,
@@ -110,13 +106,34 @@ def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
         begun=release.begun,
         ended=release.ended,
         stages=_stages(release),
-        metrics=[metric_view(with_interval(board) if legible else board) for board in release.boards.values()],
+        metrics=[metric_view(board) for board in boards],
         evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
-        lacks=[] if release.over or release.status == "pending" or not legible else lacking(release),
-        assumptions=[] if release.over or not legible else assumption_notes(release),
+        lacks=lacks,
+        assumptions=assumptions,
         approved=sorted(release.approved),
         settled=sorted(release.settled),
     )
+
+
+def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
+    """The boards with their intervals, what is lacking, and what the evidence assumes.
+
+    The row of an ended release has its intervals: it is shown as it was kept, and without numpy.
+    """
+    boards = list(release.boards.values())
+    if release.over and not any(board.state for board in boards):
+        return boards, [], []
+    from cumulant.release.assumptions import assumption_notes
+    from cumulant.release.boards import with_interval
+    from cumulant.release.decide import lacking
+    from cumulant.release.figures import readable
+
+    if not release.over and not readable(release):
+        return boards, [], []
+    boards = [with_interval(board) for board in boards]
+    if release.over:
+        return boards, [], []
+    return boards, [] if release.status == "pending" else lacking(release), assumption_notes(release)
 
 
 def sentence(release: Release, returns: Sequence[Return] = ()) -> str:

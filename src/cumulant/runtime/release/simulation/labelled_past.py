@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cumulant.release.paired import PairedEvaluation
+from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.paired_rows import PairedRows, paired_evaluation
 from cumulant.runtime.release.simulation.quality import Mirror, labelled_losses
 from cumulant.runtime.release.simulation.scene import DAY

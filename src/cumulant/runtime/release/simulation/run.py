@@ -19,7 +19,7 @@ from cumulant.release.figures import seen, with_history
 from cumulant.release.history import ChampionHistory
 from cumulant.release.look import Look, Losses, Pairs
 from cumulant.release.metrics import metrics
-from cumulant.release.paired import PairedEvaluation
+from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.pulse import Pulse
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
