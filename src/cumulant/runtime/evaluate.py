@@ -16,7 +16,7 @@ from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.judgement import Judgement
+from cumulant.runtime.judgement import EVALUATION, EvaluateResult, Judgement
 from cumulant.runtime.judging import champion_version, compared
 from cumulant.runtime.opponents import margin_reference, opponents_of
 from cumulant.runtime.rivals import Answers, answers_of
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
     from cumulant.project import Project
     from cumulant.runtime.work import Work
     from cumulant.training import Split
-
-#: journal rows: what an evaluation found, by its run
-EVALUATION = "evaluation"
-
-
-class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A version's figures on the test rows, and the verdict against the champion (for the champion: against naive)."""
-
-    run: str
-    model: ModelVersion
-    judgement: Judgement
-    as_of: datetime | None = None
 
 
 def evaluate(

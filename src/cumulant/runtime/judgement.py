@@ -1,12 +1,18 @@
-"""What the steps `evaluate` and `gate` find, as it is recorded."""
+"""What the steps `evaluate` and `gate` and the flow `evaluate` find, as it is recorded."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
+from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.records import RunVerdict
 from cumulant.runtime.window_uses import WindowUse
 from cumulant.training import Evaluation, Verdict
+
+#: journal rows: what an evaluation found, by its run
+EVALUATION = "evaluation"
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,3 +36,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def word(self) -> RunVerdict:
         return "passed" if self.verdict.passed else "refused"
+
+
+class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's figures on the test rows, and the verdict against the champion (for the champion: against naive)."""
+
+    run: str
+    model: ModelVersion
+    judgement: Judgement
+    as_of: datetime | None = None

@@ -12,7 +12,7 @@ from cumulant import packaging
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import find_record
-from cumulant.runtime.evaluate import EVALUATION, EvaluateResult
+from cumulant.runtime.judgement import EVALUATION, EvaluateResult
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.records import RunRecord, read_step, runs
 from cumulant.runtime.report_page import collect, definitions, judged

@@ -30,10 +30,9 @@ READS = {
     **dict.fromkeys(
         ("doctor", "ps", "runs list", "runs show latest", "events list", "events verify", "models list",
          "models show shop", "models compare shop/1 shop/1", "lineage shop", "alerts list", "alerts show NONE",
-         "review list", "data clean"),
+         "review list", "data clean", "report --out page.html"),
         TABLES | {"numpy"},
     ),
-    "report --out page.html": TABLES,
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
     "features show": ENGINES | {"numpy", "pyarrow", "scipy"},

@@ -19,8 +19,8 @@ from cumulant.drivers.local.sqlite import Database
 from cumulant.review.desk import CLOSED, DRAW, OPEN
 from cumulant.runtime.alerts.book import ALERTS
 from cumulant.runtime.candidate import MODEL
-from cumulant.runtime.evaluate import EVALUATION
 from cumulant.runtime.events import verify
+from cumulant.runtime.judgement import EVALUATION
 from cumulant.runtime.ledger import RUN, STEP
 from cumulant.runtime.release.store import PAST, RELEASE
 from cumulant.runtime.validate import NEWEST, SNAPSHOT
