@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.data.added_rows import KeptRows, added_count, kept_rows, scan_added
     from cumulant.data.breach import SourceBreachError
+    from cumulant.data.code import prepare_digest
     from cumulant.data.contract import in_force
     from cumulant.data.csv_text import Table
     from cumulant.data.events import facts_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from cumulant.data.nested_paths import columns_of, with_nested
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
     from cumulant.data.partitions import with_folders
-    from cumulant.data.prepare import prepare_digest
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
     from cumulant.data.retention import expired, removable
@@ -70,7 +70,7 @@ _HOMES = {
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
     "partitions": ("with_folders",),
-    "prepare": ("prepare_digest",),
+    "code": ("prepare_digest",),
     "retention": ("expired", "removable"),
     "room": ("Room",),
     "row_rules": ("request_rules", "unchecked_rules"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from cumulant.core.errors import UserCodeError
+from cumulant.core.errors import DefinitionError, UserCodeError
 from cumulant.core.ids import digest, file_digest
 
 
@@ -116,3 +116,34 @@ def _imported_files(node: ast.AST, root: Path, importer: Path) -> list[Path]:
     candidates = [path.with_suffix(".py") for path in paths if path.is_relative_to(root) and path != root]
     candidates += [package / "__init__.py" for package in sorted(packages)]
     return [path for path in candidates if path.is_file()]
+
+
+def prepare_digest(reference: str | None, root: Path, *, role: str = "prepare") -> str | None:
+    """The digest of the function's code, and of what it uses of the project, without importing it.
+
+    `role` is what errors call the function.
+
+    Raises:
+        DefinitionError: no such file.
+        UserCodeError: the file is not valid Python.
+    """
+    if reference is None:
+        return None
+    return code_digest(file_of(reference, root, role), reference.rpartition(":")[2], root)
+
+
+def file_of(reference: str, root: Path, role: str = "prepare") -> Path:
+    """The file of `file.py:function`, relative to `root`.
+
+    Raises:
+        DefinitionError: no such file.
+    """
+    path = reference.rpartition(":")[0]
+    file = (root / path).resolve()
+    if not path or not file.is_file():
+        raise DefinitionError(
+            f"{role} {reference}: there is no file {path or reference}",
+            subject=reference,
+            hint="write file.py:function, relative to the project",
+        )
+    return file

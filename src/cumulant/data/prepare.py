@@ -19,7 +19,7 @@ import polars as pl
 from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
 from cumulant.core.ids import digest, short
 from cumulant.core.user_modules import import_file, project_imports
-from cumulant.data.code import code_digest, defined_names
+from cumulant.data.code import code_digest, defined_names, file_of
 from cumulant.data.user_frames import to_polars
 
 #: the working directory and the module path belong to the whole process
@@ -65,20 +65,6 @@ class Prepare:
         return raw.to_pandas() if self.wants == "pandas" else raw
 
 
-def prepare_digest(reference: str | None, root: Path, *, role: str = "prepare") -> str | None:
-    """The digest of the function's code, and of what it uses of the project, without importing it.
-
-    `role` is what errors call the function.
-
-    Raises:
-        DefinitionError: no such file.
-        UserCodeError: the file is not valid Python.
-    """
-    if reference is None:
-        return None
-    return code_digest(_file_of(reference, root, role), reference.rpartition(":")[2], root)
-
-
 def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
     """The function named by `file.py:function`, relative to `root`.
 
@@ -86,7 +72,7 @@ def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
         DefinitionError: no such file or function.
         UserCodeError: importing the file raised.
     """
-    file, name = _file_of(reference, root), reference.rpartition(":")[2]
+    file, name = file_of(reference, root), reference.rpartition(":")[2]
     draft = Prepare(reference, file, root, _nothing, "lazy", code_digest(file, name, root), {}, quiet)
     with _placed_in(root, draft.modules), _user_code(draft):
         module = _imported(file)
@@ -173,15 +159,3 @@ def _place_of(error: BaseException, prepare: Prepare) -> str:
     code = getattr(prepare.function, "__code__", None)
     line = code.co_firstlineno if code is not None and prepare.function is not _nothing else 1
     return f"{prepare.file.name}, line {line}"
-
-
-def _file_of(reference: str, root: Path, role: str = "prepare") -> Path:
-    path = reference.rpartition(":")[0]
-    file = (root / path).resolve()
-    if not path or not file.is_file():
-        raise DefinitionError(
-            f"{role} {reference}: there is no file {path or reference}",
-            subject=reference,
-            hint="write file.py:function, relative to the project",
-        )
-    return file

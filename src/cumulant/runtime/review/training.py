@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -54,8 +54,6 @@ class Answers:
 
 def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | None:
     """The decisions known by `as_of` as a table named by its content; None where there are none with a key."""
-    import polars as pl
-
     spec = project.spec.monitoring.review
     if spec is None:
         return None
@@ -71,10 +69,15 @@ def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | No
         {"ref": ref, "label": _json(one.label), "weight": one.weight if weighted else 1.0, "case": one.case}
         for ref, one in sorted(last.items())
     ]
-    frame = pl.DataFrame(rows, schema={"ref": pl.String, "label": pl.String, "weight": pl.Float64, "case": pl.String})
     key = f"reviewed/{digest(rows)}"
     tables = project.tables()
-    return tables.find(key) or tables.write(key, frame)
+    return tables.find(key) or tables.write(key, _frame(rows))
+
+
+def _frame(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    import polars as pl  # a table that was written before is found without it
+
+    return pl.DataFrame(rows, schema={"ref": pl.String, "label": pl.String, "weight": pl.Float64, "case": pl.String})
 
 
 def answers(
