@@ -16,7 +16,7 @@ from cumulant.core.units import duration, share, show_duration
 from cumulant.core.version import __version__
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
-from cumulant.release.sizes import BEYOND_ERRORS
+from cumulant.release.sizes import BEYOND_ERRORS, size_of
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release.label_delay import label_delay
@@ -319,9 +319,8 @@ def _smallest(
     step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float, within: float, alpha: float
 ) -> float | None:
     traffic, looks = _traffic(step, rate, within, spec)
-    failures, margin = metric.kind == "failures", metric.margin or 0.0
     for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
-        if failures and not _acted_on(traffic, looks, bad=bad, ratio=ratio, margin=margin):
+        if metric.kind == "failures" and not _acted_on(traffic, looks, metric, bad=bad, ratio=ratio):
             continue
         # Where fewer failures are expected than any test needs, nothing is to be simulated.
         if bad * ratio * traffic.candidate * looks < _FEWEST:
@@ -336,11 +335,11 @@ def _smallest(
     return None
 
 
-def _acted_on(traffic: sequential.Traffic, looks: int, *, bad: float, ratio: float, margin: float) -> bool:
+def _acted_on(traffic: sequential.Traffic, looks: int, metric: Metric, *, bad: float, ratio: float) -> bool:
     """Whether a harm of that size is acted on when it is proven: surely beyond the margin, or twice the rate."""
-    accepted = min(margin, bad)
-    error = math.sqrt(bad / (traffic.champion * looks) + (bad + accepted) / (traffic.candidate * looks))
-    return bad * (ratio - 1) - accepted > _ERRORS * error
+    n, m = traffic.champion * looks, traffic.candidate * looks
+    size = size_of([(n, bad * n, m, bad * ratio * m)], metric, usual=bad, weighed=1.0)
+    return size.difference - size.accepted > _ERRORS * size.error
 
 
 def _fine(step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float) -> float | None:

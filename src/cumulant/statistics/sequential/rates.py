@@ -254,16 +254,14 @@ class Rates:
     def _null(self, edge: Floats, inside: Sequence[float] = (0.8, 0.6)) -> Floats:
         """[batch]: the null's likelihood, champion's rate integrated; shapes, and parts of the edge, maximised."""
         exactly = self._along(edge).max(-1)
-        return cast(
-            "Floats", np.max([exactly, *self._near(np.stack([edge * part for part in inside])).max(-1)], axis=0)
-        )
+        sums, top = self._near(np.stack([edge * part for part in inside]))
+        return np.maximum(exactly, np.log(np.maximum(sums.max((-2, -1)), _LEAST)) + top)
 
     def _mixture(self, curves: Sequence[Floats]) -> Floats:
         """[batch]: the alternative's likelihood, mixed over `curves` equally and over shapes by the prior."""
-        along = self._near(np.stack(curves)) + self.design.prior
-        top = along.max((0, -1))
-        total = np.exp(along - top[None, ..., None]).sum((0, -1)) / len(curves)
-        return cast("Floats", top + np.log(total))
+        sums, top = self._near(np.stack(curves))
+        weighed = np.maximum(sums, _LEAST).sum(-1) @ np.exp(self.design.prior)
+        return cast("Floats", top + np.log(weighed / len(curves)))
 
     def _along(self, curve: Floats) -> Floats:
         """[batch, pairs of shapes]: log of the likelihood summed over the champion's rate, candidate's on `curve`.
@@ -276,18 +274,18 @@ class Rates:
         top = theirs.max((-2, -1), keepdims=True)
         return self._summed(np.exp(theirs - top), top)
 
-    def _near(self, curves: Floats) -> Floats:
-        """[curves, batch, pairs of shapes]: as `_along`, with `curves` [curves, points] rounded to the grid.
+    def _near(self, curves: Floats) -> tuple[Floats, Floats]:
+        """[batch, pairs of shapes, curves]: the sums of `_along`, with `curves` [curves, points] rounded to the grid.
 
-        An alternative, or the inside of a null, needs no more.
+        With the logarithm [batch] of what they are to be multiplied by. An alternative, or the inside of a null, needs
+        no more.
         """
         likelihood, top = self._candidate
         places = np.rint(_places(curves[:, self._likely], self.design)).astype(np.int64)
-        theirs = likelihood[..., places]
+        theirs = np.take(likelihood, places, axis=-1)  # in the order of its axes, so that nothing is copied below
         *batch, kinds, count, points = theirs.shape
         sums = np.matmul(self._champion, np.swapaxes(theirs.reshape((*batch, kinds * count, points)), -1, -2))
-        pairs = sums.reshape((*batch, kinds**2, count))
-        return np.moveaxis(np.log(np.maximum(pairs, _LEAST)) + top, -1, 0)
+        return sums.reshape((*batch, kinds**2, count)), top[..., 0, 0]
 
     def _summed(self, theirs: Floats, top: Floats) -> Floats:
         sums = np.matmul(self._champion, np.swapaxes(theirs, -1, -2))
@@ -303,7 +301,7 @@ class Rates:
 
     @cached_property
     def _champion(self) -> Floats:
-        theirs = self.champion[..., self._likely]
+        theirs = np.take(self.champion, self._likely, axis=-1)
         return cast("Floats", np.exp(theirs - theirs.max((-2, -1), keepdims=True)))
 
     @cached_property
@@ -392,7 +390,7 @@ def _moved(table: Floats, curve: Floats, design: RateDesign) -> Floats:
     at = _places(curve, design)
     middle = np.clip(np.rint(at).astype(np.int64), 1, len(design.rates) - 2)
     x = at - middle
-    below, here, above = table[..., middle - 1], table[..., middle], table[..., middle + 1]
+    below, here, above = (np.take(table, middle + step, axis=-1) for step in (-1, 0, 1))
     moved: Floats = below * (x * (x - 1) / 2) + here * (1 - x * x) + above * (x * (x + 1) / 2)
     return moved
 
