@@ -50,6 +50,8 @@ READS = {
 #: command lines over a log, labels, waiting cases and a release that ended, where CASE is one of them, by what they must not import
 LOGGED = {
     **dict.fromkeys(("labels list", "labels show r3", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
+    # rows that were checked before are not looked at again, and the project's features file imports no engine
+    **dict.fromkeys(("features show", "plan --json"), TABLES | {"numpy"}),
     # labels that were counted before are not counted again
     "labels report --json": TABLES | {"numpy"},
     **dict.fromkeys(
@@ -123,6 +125,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set
         ["labels", "import-predictions", str(folder / "old.csv"), *mapped],
         ["labels", "ingest", str(folder / "labels.csv")],
         ["review", "fill"],
+        ["plan"],
     ):
         assert run([*words, "--project", str(project)]) == 0
     with projects.load(project) as opened:

@@ -255,7 +255,7 @@ class Rates:
         """[batch]: the null's likelihood, champion's rate integrated; shapes, and parts of the edge, maximised."""
         exactly = self._along(edge).max(-1)
         sums, top = self._near(np.stack([edge * part for part in inside]))
-        return np.maximum(exactly, np.log(np.maximum(sums.max((-2, -1)), _LEAST)) + top)
+        return cast("Floats", np.maximum(exactly, np.log(np.maximum(sums.max((-2, -1)), _LEAST)) + top))
 
     def _mixture(self, curves: Sequence[Floats]) -> Floats:
         """[batch]: the alternative's likelihood, mixed over `curves` equally and over shapes by the prior."""
