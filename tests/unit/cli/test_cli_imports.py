@@ -40,12 +40,12 @@ READS = {
     **dict.fromkeys(
         ("predictions list", "predictions show NONE", "predictions gaps"), TABLES - {"pyarrow"} | {"pyarrow.compute"},
     ),
-    **dict.fromkeys(("release plan --requests 200/s", "plan"), ENGINES),
+    "plan": ENGINES,
+    "release plan --requests 200/s": ENGINES | {"polars", "scipy"},
     # the one source of the project
     **dict.fromkeys(("data show", "data quarantine"), ENGINES | {"pyarrow", "numpy", "scipy"}),
-    # rows, or traffic, that were checked before are not looked at again
+    # rows that were checked before are not looked at again
     "plan --json": ENGINES | {"numpy", "pyarrow", "scipy"},
-    "release plan --requests 200/s --json": ENGINES | {"polars", "scipy"},
 }  # fmt: skip
 #: command lines over a log, labels, waiting cases and a release that ended, where CASE is one of them, by what they must not import
 LOGGED = {

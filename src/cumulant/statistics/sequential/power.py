@@ -180,11 +180,9 @@ def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float
 
 def _until(grows: Floats, needed: float) -> float:
     """How many steps until the sum of all capitals, each growing by its own of `grows` a step, is e^`needed`."""
-    from scipy.special import logsumexp  # scipy.optimize, which finds roots too, takes 0.15 CPU s to import
-
     low, high = 0.0, needed / float(grows.max())  # below it is too little, at it enough: a sum is convex
     while low < (middle := (low + high) / 2) < high:
-        if float(logsumexp(middle * grows)) < needed:
+        if float(np.logaddexp.reduce(middle * grows)) < needed:
             low = middle
         else:
             high = middle

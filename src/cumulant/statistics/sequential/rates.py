@@ -371,11 +371,11 @@ def _kind(bad: Floats, expected: Floats, shape: float, outage: float) -> Floats:
 
 def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
     """What remains of the negative binomial beside `bad` x log rate, and terms that neither shape nor rate changes."""
-    from scipy.special import gammaln
-
     if math.isinf(shape):
         return -expected
-    ways = gammaln(bad + shape) - gammaln(shape) - bad * math.log(shape)
+    # scipy.special, which has this function of arrays, takes longer to import than numpy.
+    gammas = np.reshape([math.lgamma(one) for one in (bad + shape).ravel().tolist()], bad.shape)
+    ways = gammas - math.lgamma(shape) - bad * math.log(shape)
     return ways - (bad + shape) * np.log1p(expected / shape)
 
 
