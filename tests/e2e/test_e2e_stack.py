@@ -343,9 +343,11 @@ def test_new_data_reach_what_serves_by_up_and_by_restart(shop):
     (note,) = told["notes"]
     assert note.startswith("version 1: stored features: state_")
     assert age(told, "90002") == 45 * 60
+    assert named(shop, "server-1") is None
     run(shop, "down")
     newer(30)
     told = run(shop, "up", "--detach")
+    assert told["notes"] == ["version 1 reads stored features of the newest data from now on"]
     assert age(told, "90003") == 30 * 60
     run(shop, "down")
     good = path.read_text()
@@ -354,9 +356,29 @@ def test_new_data_reach_what_serves_by_up_and_by_restart(shop):
         told = run(shop, "up", "--detach")
         assert age(told, "90004") == 30 * 60
         (note,) = told["notes"]
-        assert note.startswith("version 1: its stored features stay as they were: ")
+        assert note.startswith("version 1: its stored features stay as they were: source prices")
     finally:
         path.write_text(good)  # rows that are gone again would be refused
+
+
+def test_what_is_posted_while_a_server_is_replaced_is_not_forgotten(shop):
+    """Its successor is ready before these rows come, and reads another table than the one that they are taken into."""
+    path, url = shop / "data" / "prices.csv", run(shop, "up", "--detach")["url"]
+    path.write_text(f"{path.read_text().rstrip()}\ncoat,2024-06-01 09:50:00,1\n")
+    order = ROW | {"customer": "95000", "kind": "sock"}
+    process, number = start(shop, "up", "--restart"), 95_000
+    while not ((successor := named(shop, "server-1.1")) and successor.ready):
+        assert process.poll() is None
+        number += 1
+        moment = f"{datetime(2024, 7, 1, tzinfo=UTC) + timedelta(minutes=number - 95_000):%Y-%m-%dT%H:%M:%SZ}"
+        posted = {"source": "orders", "rows": [order | {"order": number, "ordered": moment}]}
+        answer = httpx.post(f"{url}/v1/events", json=posted, timeout=10)
+        assert answer.json().get("accepted") == 1, answer.text
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    later = f"{datetime.fromisoformat(moment) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    asked = order | {"order": number + 1, "ordered": later}
+    assert httpx.post(f"{url}/v1/models/returns/predict", json=asked, timeout=10).json()["state_age"] == 3_600.0
 
 
 def test_an_order_that_both_versions_score_is_counted_once(shop):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import polars as pl
@@ -14,7 +15,7 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.data.blocks import record_count
 from cumulant.data.csv_types import typed
-from cumulant.data.identifier_text import padded_columns, quoted_columns
+from cumulant.data.identifier_text import may_be_padded, padded_columns, quoted_columns
 from cumulant.data.records import MalformedRecords, malformed_records, open_quote
 from cumulant.data.spec import SourceSpec
 
@@ -22,8 +23,8 @@ _TAIL = 1 << 16
 #: byte order marks of UTF-16, which no other text begins with
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS = (";", "\t", "|", ",")
-#: bytes from which on types are found faster than by the engine
-_MANY = 1 << 15
+#: bytes a column from which on types are found faster than by the engine
+_MANY = 12 << 10
 #: fields that a table of text may have whatever its length, and for each byte: a whole row has one for each separator
 _CELLS, _CELLS_PER_BYTE = 20_000_000, 2
 
@@ -74,7 +75,7 @@ def read_csv(
         DataError: a quoted field does not end, the last line is cut off, or no row has the header's fields.
     """
     content = _utf8(content, url, spec)
-    header = _first_record(content, separator)
+    header = _header(content, separator)
     _refuse_other_separator(header, content, url, separator)
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
@@ -113,17 +114,13 @@ class _Engine(NamedTuple):
     def read(self, content: bytes, texts: Collection[str], *, ragged: bool = False) -> _Rows:
         """The rows with the columns `texts` as text; with `ragged`, fields beyond the header's are left out."""
         if self.types and self.types.keys() == set(self.header):
-            with suppress(pl.exceptions.ComputeError):
+            with _unless_ragged():
                 frame = self._read(content, self.types, ragged=ragged)
                 return _Rows(frame, _numbers(frame))
         # A return after a field makes it text, from which it is left out.
-        if len(content) >= _MANY and content.count(b"\r") == content.count(b"\r\n"):
-            try:
+        if len(content) >= _MANY * len(self.header) and content.count(b"\r") == content.count(b"\r\n"):
+            with _unless_ragged():
                 frame = self._read(content, {}, ragged=ragged)
-            except pl.exceptions.PolarsError as error:
-                if "more fields" in str(error):
-                    raise
-            else:
                 numbers = typed(frame, set(texts).intersection(self.header))
                 if numbers is not None:
                     return _Rows(frame, numbers)
@@ -133,8 +130,11 @@ class _Engine(NamedTuple):
         """The rows under the types that the engine finds, which takes it several times as long."""
         frame = self._read(content, dict.fromkeys(texts, pl.String()), ragged=ragged, infer=True)
         numbers = _numbers(frame)
-        padded = padded_columns(self.read_texts(content, list(numbers), ragged=ragged)) if numbers else ()
-        return _Rows(frame.with_columns(padded), numbers)
+        if not numbers or not may_be_padded(content, self.separator):
+            return _Rows(frame, numbers)
+        return _Rows(
+            frame.with_columns(padded_columns(self.read_texts(content, list(numbers), ragged=ragged))), numbers
+        )
 
     def _read(
         self, content: bytes, types: Mapping[str, pl.DataType], *, ragged: bool, infer: bool = False
@@ -168,6 +168,16 @@ class _Engine(NamedTuple):
     def _names(self) -> dict[str, str]:
         """Each column to what the engine calls it, which leaves doubled quotes in a header as they are."""
         return {name: name.replace('"', '""') for name in self.header}
+
+
+@contextmanager
+def _unless_ragged() -> Iterator[None]:
+    """Pass over the engine's errors but the one of a row with too many fields, which another reading has too."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        if "more fields" in str(error):
+            raise
 
 
 def _numbers(frame: pl.DataFrame) -> frozenset[str]:
@@ -244,14 +254,31 @@ def _refuse_missing_fields(content: bytes, url: str, width: int) -> None:
     )
 
 
-def _first_record(content: bytes, separator: str) -> list[str]:
-    text = io.StringIO(content[:_TAIL].decode("utf-8-sig", errors="replace"), newline="")
-    return next(csv.reader(text, delimiter=separator), [])
+def _header(content: bytes, separator: str) -> list[str]:
+    record = _first_record(content.removeprefix(codecs.BOM_UTF8))
+    try:
+        return next(csv.reader([record.decode(errors="replace")], delimiter=separator), [])
+    except csv.Error:  # a return within a name, or one of more than 128 KiB
+        found = pl.read_csv(io.BytesIO(record), separator=separator, infer_schema=False, n_rows=0).columns
+        return [name.replace('""', '"') for name in found]
+
+
+def _first_record(content: bytes) -> bytes:
+    """The first record that is no blank line, without its end."""
+    begin = place = quotes = 0
+    while (end := content.find(b"\n", place)) >= 0:
+        quotes += content.count(b'"', place, end)
+        place = end + 1
+        if quotes % 2 == 0:
+            if record := content[begin:end].removesuffix(b"\r"):
+                return record
+            begin = place
+    return content[begin:]
 
 
 def _refuse_other_separator(header: Sequence[str], content: bytes, url: str, separator: str) -> None:
     """A header that is one field, but several with another sign, which its first row has as often."""
-    lines = content[:_TAIL].splitlines()[:2]
+    lines = content[:_TAIL].lstrip(b"\r\n").splitlines()[:2]
     if len(header) != 1 or len(lines) < 2:
         return
     for sign in _SEPARATORS:

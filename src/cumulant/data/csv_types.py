@@ -26,12 +26,13 @@ def typed(rows: pl.DataFrame, texts: Collection[str]) -> frozenset[str] | None:
     for index, name in enumerate(rows.columns):
         if name in texts:
             continue
-        values = _values(rows[name])
+        text = rows.to_series(index)  # by its place: each replacement makes the engine forget the places of names
+        values = _values(text)
         if values is None:
             return None
         if values.dtype.is_numeric():
             numbers.add(name)
-            if rows[name].str.contains(PADDED).any():
+            if text.str.contains(PADDED).any():
                 continue
         rows.replace_column(index, values)  # one after the other, for the texts take more memory than the numbers
     return frozenset(numbers)

@@ -16,6 +16,11 @@ PADDED = r"^[+-]?0[0-9]"
 _HEAD = 1 << 16
 
 
+def may_be_padded(content: bytes, separator: str) -> bool:
+    """Whether a field of a CSV text begins with a leading zero; also where one within quotes only looks so."""
+    return re.search(rb'(?:^|[\n\r"' + re.escape(separator).encode() + rb"])[+-]?0[0-9]", content) is not None
+
+
 def padded_columns(texts: pl.DataFrame) -> list[pl.Series]:
     """The columns with a leading zero, of columns of numbers as they were written."""
     return [text for text in texts if text.str.contains(PADDED).any()]

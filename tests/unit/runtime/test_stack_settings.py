@@ -43,7 +43,7 @@ def project(tmp_path):
 
 def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     said = []
-    book = refresh(project, report=said.append)
+    book = refresh(project, said.append)
     one = book.versions["1"]
     line = " ".join(one.command)
     assert one.command[:4] == (sys.executable, "-m", "cumulant.serving", "/models/1")
@@ -56,7 +56,7 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     assert "version 1: queue: 5ms -> 70ms" in said
     assert f"version 1: the interpreter: /old/bin/python -> {sys.executable}" in said
     again = []
-    assert refresh(project, report=again.append).versions == book.versions
+    assert refresh(project, again.append).versions == book.versions
     assert again == []
     assert read_book(project.state, "m").versions == book.versions
 

@@ -44,8 +44,8 @@ from cumulant.runtime.release.outside import Outside, outside_arms, without_shad
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.runtime.stack.claim import claim
-from cumulant.runtime.stack.restart import renew_champion
-from cumulant.runtime.stack.versions import adopt, refused
+from cumulant.runtime.stack.restart import renew
+from cumulant.runtime.stack.versions import adopt, reads_older_data, refused
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -56,6 +56,10 @@ if TYPE_CHECKING:
     from cumulant.release.spec import ReleaseSpec
 
 _GREETING_SECONDS = 5.0
+_STALE = (
+    "the champion reads stored features of older data than the candidate would, and while a release is under way its"
+    " server is not replaced; `cumulant release abort` ends that release at once"
+)
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +116,14 @@ def start_release(
         _check_not_on_its_way(found, version.version)
         champion = _champion(project)
         check_distinct(project, champion, version)
-        waits = _waiting(project, version, spec, principal, approval=approval)
+        under_way = found is not None and not found[0].over
+        stale = under_way and reads_older_data(project, champion, principal=principal, progress=progress)
+        waits = _waiting(project, version, spec, principal, approval=approval, supersede=not stale)
         if waits is not None:
-            return Begun(waits_for=waits)
+            return Begun(waits_for=waits, notes=(_STALE,) if stale else ())
         spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
-        if found is None or found[0].over:
-            renew_champion(project, principal=principal, report=notes.append, progress=progress)
+        if not under_way:
+            renew(project, principal=principal, report=notes.append, progress=progress)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
@@ -205,11 +211,11 @@ def author_of(project: Project, version: ModelVersion) -> str:
 
 
 def _waiting(
-    project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal, *, approval: bool
+    project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal, *, approval: bool, supersede: bool
 ) -> str | None:
     """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
     found = store.read(project.journal(), project.name)
-    if found is None or found[0].over or spec.newer == "supersedes":
+    if found is None or found[0].over or (spec.newer == "supersedes" and supersede):
         return None
     running = found[0]
     # Its number: the alias may be another one's by then.

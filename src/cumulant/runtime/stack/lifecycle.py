@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,17 +17,18 @@ from cumulant.core.progress import Progress, silent
 from cumulant.ports.traffic import Opening
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import Process, is_gone, is_here, process_of
-from cumulant.runtime.stack.book import FOLDER, Book, read_book
+from cumulant.runtime.stack.book import Book, read_book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.claim import claim
 from cumulant.runtime.stack.holding import already_runs, left_behind, own_status, supervisor_of
-from cumulant.runtime.stack.programs import LOGS
+from cumulant.runtime.stack.programs import logs_folder
 from cumulant.runtime.stack.reaching import reaches, routes_to
 from cumulant.runtime.stack.repair import set_aside, set_aside_status
 from cumulant.runtime.stack.reporting import report_killed
+from cumulant.runtime.stack.restart import renew
 from cumulant.runtime.stack.settings import refresh
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
-from cumulant.runtime.stack.versions import first_champion, renewed
+from cumulant.runtime.stack.versions import first_champion
 from cumulant.serving.sockets import bind, split_address
 from cumulant.serving.token import read_token
 
@@ -69,7 +68,8 @@ def up(
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
     callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
 
-    What served before gets the present settings and interpreter, and stored features of the newest data.
+    What served before gets the present settings and interpreter and, once it serves, stored features of the newest
+    data: what these take, and whether they can be had, keeps nobody waiting.
 
     Raises:
         LeaseHeldError: it runs already.
@@ -112,15 +112,16 @@ def _bring_up(
     claim(project, notes.append)
     _check_address(address, insecure=insecure)
     project.traffic().program(Opening(http=address))  # a missing engine is told before anything starts
-    before = read_book(project.state, project.name).current(datetime.now(UTC))
+    known = read_book(project.state, project.name).champion is not None
     first_champion(project, model, principal=principal, progress=progress)
-    newer = [renewed(project, one, principal=principal, report=notes.append, progress=progress) for one in before]
-    book = refresh(project, newer, report=notes.append)
+    book = refresh(project, notes.append)
     _check_asked(project, model, book)
     apply_first(project, book)
     process = start(project, address, detached=detached)
     try:
         status = _await(project, process, progress)
+        if known and (newer := renew(project, principal=principal, report=notes.append, progress=progress)):
+            status = newer
     except BaseException:
         _ask(process.pid)
         process.wait()
@@ -181,7 +182,7 @@ def apply_first(project: Project, book: Book) -> None:
 
 def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
     """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
-    log = logs(project.state / FOLDER / LOGS, "supervisor")
+    log = logs(logs_folder(project.state), "supervisor")
     log.turn()
     line = [sys.executable, "-m", "cumulant.runtime.stack", str(project.root), "--env", project.environment_name]
     line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
@@ -189,10 +190,6 @@ def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[by
         return subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
         )
-
-
-def logs_folder(project: Project) -> Path:
-    return project.state / FOLDER / LOGS
 
 
 def _check_address(address: str, *, insecure: bool) -> None:
@@ -245,7 +242,7 @@ def _check_tries(project: Project, status: Status) -> None:
 
 
 def _unready(project: Project, name: str, what: str) -> CumulantError:
-    log = logs(logs_folder(project), name)
+    log = logs(logs_folder(project.state), name)
     said = log.last_words()
     return EngineUnavailableError(
         f"{name} {what}" + (f": {said}" if said else ""), subject=name, hint=f"all that it said: {log.path}"

@@ -42,7 +42,11 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def logs(self) -> Path:
-        return self.state / FOLDER / LOGS
+        return logs_folder(self.state)
+
+
+def logs_folder(state: Path) -> Path:
+    return state / FOLDER / LOGS
 
 
 def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:

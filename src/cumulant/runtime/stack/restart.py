@@ -33,10 +33,10 @@ from cumulant.runtime.release import store
 from cumulant.runtime.stack.book import FOLDER, Book, Served, change_book, read_book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import own_status, supervisor_of, try_lock
-from cumulant.runtime.stack.lifecycle import logs_folder
+from cumulant.runtime.stack.programs import logs_folder
 from cumulant.runtime.stack.settings import changes, present_command
 from cumulant.runtime.stack.status import ChildStatus, Status
-from cumulant.runtime.stack.versions import free_port, renewed, table_of
+from cumulant.runtime.stack.versions import catch_up, free_port, renewed, table_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -85,30 +85,33 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
     return Restarted(_running(project), tuple(notes))
 
 
-def renew_champion(
+def renew(
     project: Project, *, principal: Principal, report: Callable[[str], None], progress: Progress = silent
-) -> None:
-    """Let the champion's server read stored features of the newest data, as a candidate's does that is to be compared
-    with it; no release may be under way. A server that runs is replaced as in `restart`.
+) -> Status | None:
+    """Let the servers of a running stack read stored features of the newest data; those that are older are replaced as
+    in `restart`. What cannot be renewed serves on as it is, and that is reported. None: nothing was replaced.
 
-    Raises:
-        LeaseHeldError, UsageError, EngineUnavailableError: as `restart`.
+    Where nothing runs, nothing is done: `up` does it. While a release is under way no server is replaced.
     """
-    book = read_book(project.state, project.name)
-    before = book.versions[str(book.champion)]
-    newer = renewed(project, before, principal=principal, report=report, progress=progress)
-    if table_of(newer.command) == table_of(before.command):
-        return
-    report(f"version {before.version}, the champion, reads stored features of the newest data from now on")
     if supervisor_of(project.state) is None:
-        _change(project, lambda book: msgspec.structs.replace(book, versions={**book.versions, before.version: newer}))
-        return
-    _running(project)
-    with exclusive(project.state):
-        _recover(project)
-        after = _replacement(project, newer)
-        progress(f"{after.name} in place of {before.name}")
-        _replace(project, before, after)
+        return None
+    done: set[str] = set()
+    try:
+        _running(project)
+        with exclusive(project.state):
+            _check_no_release(project)
+            _recover(project)
+            while (before := _next(project, done)) is not None:
+                done.add(before.version)
+                newer = renewed(project, before, principal=principal, report=report, progress=progress)
+                if table_of(newer.command) != table_of(before.command):
+                    _check_no_release(project)
+                    progress(f"version {before.version}: a server with stored features of the newest data")
+                    _replace(project, before, _replacement(project, newer))
+                    report(f"version {before.version} reads stored features of the newest data from now on")
+    except CumulantError as error:
+        report(f"stored features stay as they were: {error.message}")
+    return own_status(project.state)
 
 
 @contextmanager
@@ -189,14 +192,19 @@ def _replacement(project: Project, served: Served) -> Served:
 
 def _replace(project: Project, before: Served, after: Served) -> None:
     _change(project, lambda book: msgspec.structs.replace(book, starting=(*book.starting, after)))
+    renews = table_of(before.command) != table_of(after.command)
     try:
         _await_ready(project, after)
+        if renews:
+            catch_up(project, after)
         _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
         _move_routes(project, before, after)
     except BaseException:
         _put_back(project, before, after)
         raise
     _end(project, before, after)
+    if renews:  # what the server before took in until it ended
+        catch_up(project, after)
 
 
 def _recover(project: Project) -> None:
@@ -269,7 +277,7 @@ def _await_ready(project: Project, served: Served) -> None:
 
 
 def _unready(project: Project, served: Served, what: str) -> CumulantError:
-    log = logs(logs_folder(project), served.name)
+    log = logs(logs_folder(project.state), served.name)
     last = log.last_words()
     return EngineUnavailableError(
         f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,18 +37,16 @@ def present_command(project: Project, served: Served) -> tuple[str, ...]:
     return server_line(service)
 
 
-def refresh(project: Project, renewed: Collection[Served] = (), *, report: Callable[[str], None] = silent) -> Book:
-    """Give every version of the book the present command, and those that are `renewed` their stored features; nothing
-    may run. What changes is reported.
+def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
+    """Give every version of the book the present command; nothing may run. What changes is reported.
 
     Raises:
         StorageError, IntegrityError: as `change_book`.
     """
-    newer = {one.version: one for one in renewed}
 
     def change(book: Book) -> Book:
         versions = {
-            name: msgspec.structs.replace(one, command=present_command(project, newer.get(name, one)), generation=0)
+            name: msgspec.structs.replace(one, command=present_command(project, one), generation=0)
             for name, one in book.versions.items()
         }
         for name, one in versions.items():

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant import features, packaging
 from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.serve import Service, Wishes, command, prepare_service, renew_service
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
@@ -62,17 +64,39 @@ def renewed(
     """A version that was served before, with stored features of the newest data.
 
     It needs no registry. Where they cannot be had, because the data are refused or a store is not there, it keeps those
-    that it has: that is reported, and keeps nothing from being served.
+    that it has, and that is reported; so it does where `online` is another store now, which has not what was posted.
     """
     if table_of(served.command) is None:
+        return served
+    kept = f"version {served.version}: its stored features stay as they were: "
+    if online_of(served.command) != project.endpoints.online:
+        report(f"{kept}`online` names another store now")
         return served
     version, folder = known_version(project, served), Path(folder_of(served.command))
     try:
         service = renew_service(project, version, folder, principal=principal, progress=progress)
-    except CumulantError as error:
-        report(f"version {served.version}: its stored features stay as they were: {error.message}")
+    except (CumulantError, MemoryError) as error:
+        report(kept + (error.message if isinstance(error, CumulantError) else "they take more memory than there is"))
         return served
     return msgspec.structs.replace(served, command=server_line(service))
+
+
+def reads_older_data(project: Project, version: str, *, principal: Principal, progress: Progress = silent) -> bool:
+    """Whether a version of the book is served with stored features of older data than there are."""
+    served = read_book(project.state, project.name).versions[version]
+    newer = renewed(project, served, principal=principal, report=silent, progress=progress)
+    return table_of(newer.command) != table_of(served.command)
+
+
+def catch_up(project: Project, served: Served) -> None:
+    """Take into a version's stored features what servers of others were posted; its own server sees it at once.
+
+    Raises:
+        EngineUnavailableError, StorageError: the online store cannot be reached or written.
+    """
+    described, table = packaging.load_description(Path(folder_of(served.command))), table_of(served.command)
+    if isinstance(described, Servable) and table is not None:
+        features.OnlineFeatures(described.plan, project.online(), table).catch_up()
 
 
 def known_version(project: Project, served: Served) -> ModelVersion:
@@ -148,7 +172,16 @@ def folder_of(line: Sequence[str]) -> str:
 
 def table_of(line: Sequence[str]) -> str | None:
     """The online table that it reads; None where it needs none."""
-    return line[line.index("--state-table") + 1] if "--state-table" in line else None
+    return _value(line, "--state-table")
+
+
+def online_of(line: Sequence[str]) -> str | None:
+    """The store of that table."""
+    return _value(line, "--online")
+
+
+def _value(line: Sequence[str], option: str) -> str | None:
+    return line[line.index(option) + 1] if option in line else None
 
 
 def needed(state: Path, model: str) -> tuple[set[str], set[str]]:
