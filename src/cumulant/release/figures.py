@@ -50,6 +50,8 @@ _FINEST, _COARSEST = 0.01, 0.05
 _BLOCKS = 12
 #: blocks of the champion's past from which its bursts are known
 _NEWEST = 500
+#: what evidence raises that another version of the program stored
+_UNREADABLE = (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 #: weight in percent above which the champion has too few requests to learn from
 _LEARNING = 50.0
 
@@ -99,24 +101,31 @@ def memory_of(release: Release) -> Memory:
 
 
 def readable(release: Release) -> bool:
-    """Whether this program can go on from the release's evidence; an earlier version of it stored another form."""
+    """Whether this program can go on from the release's evidence; another version of it may store another form."""
     try:
         memory_of(release)
         for name, board in release.boards.items():
             check_state(board, metrics(release.spec)[name])
-    except (msgspec.ValidationError, KeyError, ValueError):
+            with_interval(board)
+    except _UNREADABLE:
         return False
     return True
 
 
 def without_states(release: Release) -> Release:
-    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
-    legible = readable(release)
-    boards = {
-        name: msgspec.structs.replace(with_interval(board) if legible else board, state={})
-        for name, board in release.boards.items()
-    }
-    return msgspec.structs.replace(release, boards=boards, memory={})
+    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from.
+
+    Whatever its evidence is like, it can be ended.
+    """
+    kept = {name: msgspec.structs.replace(_interval_of(board), state={}) for name, board in release.boards.items()}
+    return msgspec.structs.replace(release, boards=kept, memory={})
+
+
+def _interval_of(board: Board) -> Board:
+    try:
+        return with_interval(board)
+    except _UNREADABLE:
+        return board
 
 
 def with_history(release: Release, history: ChampionHistory) -> Release:

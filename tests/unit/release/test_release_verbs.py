@@ -226,13 +226,22 @@ def test_an_ended_release_is_kept_with_its_intervals_and_shown_as_at_its_end(lat
     assert {one["metric"]: one["low"] for one in fact.data["figures"]} == {one.metric: one.low for one in shown.metrics}
 
 
-def test_a_release_whose_evidence_cannot_be_read_can_be_ended(late):
-    board = Board(
-        metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, state={"test": {"step": 1}, "step": 0}
-    )
-    now = msgspec.structs.replace(start(release()), boards={"errors": board})
-    put(late, ended(now, "rolled_back", "it was of an earlier version", at=MOMENT))
-    assert queries.current(late, principal=ADA).boards["errors"] == msgspec.structs.replace(board, state={})
+@pytest.mark.parametrize(
+    "test",
+    [
+        {"step": 1},
+        {"design": {"bursty": True}, "table": "", "step": 0},
+        {"design": [], "table": None, "step": 0},
+        {"design": {}, "table": [], "shapes": None, "batch": None, "step": 0},
+    ],
+)
+def test_a_release_whose_evidence_cannot_be_read_can_be_ended(late, test):
+    board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, state={"test": test, "step": 0})
+    put(late, msgspec.structs.replace(start(release()), boards={"errors": board}))
+    verbs.abort(late, principal=ADA, reason="it was of an earlier version")
+    found = queries.current(late, principal=ADA)
+    assert found.status == "rolled_back"
+    assert found.boards["errors"] == msgspec.structs.replace(board, state={})
 
 
 def test_the_verdict_over_http(late, tmp_path):
