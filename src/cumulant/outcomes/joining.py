@@ -15,7 +15,7 @@ import pyarrow as pa
 from cumulant.core.clock import Clock
 from cumulant.core.plan import Field
 from cumulant.outcomes import place, scanning, store
-from cumulant.outcomes.label_snapshot import WINDOW, UsableLabels, windows
+from cumulant.outcomes.label_snapshot import WINDOW, UsableLabels, itself, windows
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.losses import Loss
 from cumulant.outcomes.numbered import Numbered
@@ -222,7 +222,7 @@ class Outcomes(LabelledLog):
     def _losses(self, pairs: int, labels: int) -> int:
         """How many losses of pairs and labels after the ones of these numbers are new."""
         added = 0
-        for window in windows(self._pairs.frames(after=pairs), WINDOW, size=len):
+        for window in windows(self._pairs.frames(after=pairs), WINDOW, frame=itself):
             some = pl.concat(window)
             answered = some.select(worker="answered_worker", sequence="answered_sequence", row="row")
             known = [one.join(answered, on=IDENTITY, how="semi") for one in self._joined.frames(_LABEL, after=labels)]

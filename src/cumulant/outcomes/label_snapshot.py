@@ -16,8 +16,8 @@ from cumulant.outcomes.matching import NAMED_BY_KEY, READ, VALID, known_by
 
 #: labels that are held in memory; of more, only those that a window of predictions needs are read for it
 HELD = 500_000
-#: predictions that are joined at once
-WINDOW = 65_536
+#: predictions that are joined at once, and about the most bytes that they take
+WINDOW, _BYTES = 65_536, 32 << 20
 _COLUMNS = [scanning.FACT, *READ]
 Part = TypeVar("Part")
 
@@ -141,15 +141,21 @@ def label_snapshot(folder: Path, batches: Sequence[str] | None = None) -> Iterat
     yield LabelSnapshot(pl.DataFrame(schema={scanning.FACT: pl.UInt32(), **READ}) if rows is None else rows)
 
 
-def windows(parts: Iterable[Part], rows: int, *, size: Callable[[Part], int]) -> Iterator[list[Part]]:
-    """Frames, or what has so many rows, put together until they have `rows`."""
+def windows(parts: Iterable[Part], rows: int, *, frame: Callable[[Part], pl.DataFrame]) -> Iterator[list[Part]]:
+    """Parts put together until their frames have so many `rows`, or take about as many bytes as one of long answers."""
     gathered: list[Part] = []
-    height = 0
+    height = size = 0
     for part in parts:
         gathered.append(part)
-        height += size(part)
-        if height >= rows:
+        own = frame(part)
+        height, size = height + own.height, size + int(own.estimated_size())
+        if height >= rows or size >= _BYTES:
             yield gathered
-            gathered, height = [], 0
+            gathered, height, size = [], 0, 0
     if gathered:
         yield gathered
+
+
+def itself(frame: pl.DataFrame) -> pl.DataFrame:
+    """For `windows` of frames."""
+    return frame

@@ -20,6 +20,8 @@ from cumulant.serving import log
 
 #: bytes of the log's files that are read at once
 _AT_ONCE = 16 << 20
+#: descriptors that a file which is held open takes: its own, and one more while it is read; and those left for others
+_EACH, _OTHERS, _UNLIMITED = 2, 64, 1 << 20
 #: the column that names the file of a row, and the one that numbers the labels
 FILE, FACT = "file", "fact"
 Item = TypeVar("Item")
@@ -88,7 +90,7 @@ def held_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[H
     Raises:
         StorageError: a file cannot be read.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    most = max(0, _free_descriptors() - _OTHERS) // _EACH
     for _ in range(place.LISTINGS):
         with contextlib.ExitStack() as opened:
             try:
@@ -99,6 +101,12 @@ def held_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[H
             yield HeldFacts(folder, held) if len(held) == len(paths) else None
             return
     raise place.vanishing(folder, "files")
+
+
+def _free_descriptors() -> int:
+    """How many files this process may open beside those that it has open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _UNLIMITED if limit == resource.RLIM_INFINITY else limit - sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 def facts(

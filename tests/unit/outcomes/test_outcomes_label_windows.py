@@ -1,5 +1,6 @@
 """Many labels are joined window by window with what they would say at once, and are those of one moment."""
 
+import os
 import random
 import resource
 import shutil
@@ -123,6 +124,34 @@ def test_labels_in_more_files_than_may_be_open_are_read_at_once(tmp_path, monkey
     with opened(tmp_path).labels() as labels:
         assert not labels.windowed
     assert report(opened(tmp_path), NOW) == before
+
+
+def test_no_limit_of_open_files_stops_a_report(tmp_path, monkeypatch):
+    """Whether its files are held open or read at once is decided by what the process may still open."""
+    labelled_world(tmp_path)
+    for number in range(80):
+        label(tmp_path, f"x{number}", True)
+    before = report(opened(tmp_path), NOW)
+    in_windows(monkeypatch)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = set()
+    try:
+        for spare in range(120, 260, 10):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + spare, hard))
+            with opened(tmp_path).labels() as labels:
+                held.add(labels.windowed)
+            assert report(opened(tmp_path), NOW) == before, spare
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert held == {True, False}
+
+
+def test_a_window_ends_by_its_rows_or_by_its_bytes(monkeypatch):
+    monkeypatch.setattr(label_snapshot, "_BYTES", 10_000)
+    short, long = pl.DataFrame({"outputs": ["x"] * 2}), pl.DataFrame({"outputs": ["x" * 6_000] * 2})
+    for part, most, expected in ((short, 4, [2, 2, 1]), (long, 100, [1] * 5), (short, 0, [1] * 5)):
+        found = label_snapshot.windows([part] * 5, most, frame=label_snapshot.itself)
+        assert [len(window) for window in found] == expected
 
 
 def test_the_damaged_file_of_many_is_named(tmp_path, monkeypatch):
