@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -77,7 +78,7 @@ def read_csv(
     content = _utf8(content, url, spec)
     header = _header(content, separator)
     _refuse_other_separator(header, content, url, separator)
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise DataError(
             f"{url} has two columns named {', '.join(repeated)}", subject=url, hint="give each column its own name"

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cumulant.core.errors import DataError
 from cumulant.data import SourceSpec, csv_text, csv_types
 from cumulant.data.csv_text import read_csv
 from cumulant.data.identifier_text import PADDED
+from cumulant.data.spec import RuleSpec
 
 FIELDS = {
     "whole": ["0", "7", "-12", "-0", "9223372036854775807"],
@@ -163,3 +165,32 @@ def test_a_header_after_a_blank_line_is_one(place) -> None:
     found = place.ingest(key="code")
     assert place.rows(found, "code", "n")[:2] == [("000", 0), ("001", 1)]
     assert found.rows_passed == 200
+
+
+@pytest.mark.parametrize("many", [0, 1 << 20])
+@pytest.mark.parametrize("before", ["\n", "\r\n\n", "\ufeff\n"])
+def test_what_is_declared_holds_after_a_blank_line(monkeypatch, many, before) -> None:
+    monkeypatch.setattr(csv_text, "_MANY", many)
+    text = 'code,zip,x,"q""q"\n1.10,01,1.234,1\n1.1,02,2.500,2\n'
+    spec = SourceSpec(path="-", rules={"code": RuleSpec(type="str"), "x": RuleSpec(number_format="1.234,5")})
+    plain = read_csv(text.encode(), "-", spec, (), separator=",").rows
+    assert plain.columns == ["code", "zip", "x", 'q"q']
+    assert plain["code"].to_list() == ["1.10", "1.1"]
+    assert plain["x"].to_list() == ["1.234", "2.500"], "it is 1234 in this format"
+    assert read_csv((before + text).encode(), "-", spec, (), separator=",").rows.equals(plain)
+    with pytest.raises(DataError, match="two columns named n"):
+        read_csv(f"{before}a,n,n\n01,1,2\n".encode(), "-", spec, (), separator=",")
+
+
+@pytest.mark.parametrize("many", [0, 1 << 20])
+def test_what_is_declared_holds_in_a_header_of_any_length_and_with_a_return_in_a_name(monkeypatch, many) -> None:
+    monkeypatch.setattr(csv_text, "_MANY", many)
+    names = [f"column_{number:05}" for number in range(7_000)]
+    text = (
+        ",".join(names) + "\n" + "".join(",".join(["01"] + ["1"] * 6_998 + [last]) + "\n" for last in ("1.10", "1.1"))
+    )
+    spec = SourceSpec(path="-", rules={names[-1]: RuleSpec(type="str")})
+    assert read_csv(text.encode(), "-", spec, (), separator=",").rows[names[-1]].to_list() == ["1.10", "1.1"]
+    spec = SourceSpec(path="-", rules={"c": RuleSpec(type="str")})
+    found = read_csv(b"a,b\r,z,c\n1,2,01,1.10\n1,2,02,1.1\n", "-", spec, (), separator=",").rows
+    assert found["c"].to_list() == ["1.10", "1.1"]
