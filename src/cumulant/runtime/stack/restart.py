@@ -89,9 +89,9 @@ def renew(
     project: Project, *, principal: Principal, report: Callable[[str], None], progress: Progress = silent
 ) -> Status | None:
     """Let the servers of a running stack read stored features of the newest data; those that are older are replaced as
-    in `restart`. What cannot be renewed serves on as it is, and that is reported. None: nothing was replaced.
+    in `restart`. What cannot be renewed serves on as it is, and that is reported.
 
-    Where nothing runs, nothing is done: `up` does it. While a release is under way no server is replaced.
+    Where nothing runs, nothing is done (None): `up` does it. While a release is under way no server is replaced.
     """
     if supervisor_of(project.state) is None:
         return None
