@@ -115,7 +115,7 @@ def test_a_second_restart_is_refused_until_the_first_has_ended(project):
         until(lambda: any(one.generation for one in read_book(project.state, "m").running(AT)))
         with pytest.raises(LeaseHeldError) as caught:
             restart(project, principal=project.principal())
-        assert "wait until it ends" in caught.value.hint
+        assert "wait until that ends" in caught.value.hint
         answering.set()
     assert failed == []
     assert [one.generation for one in read_book(project.state, "m").running(AT)] == [1, 1]
@@ -171,15 +171,19 @@ def test_what_a_rollback_writes_during_a_restart_stays(project):
     assert [one.generation for one in book.versions.values()] == [1, 1]
 
 
-def test_a_release_that_starts_between_two_servers_ends_the_restart(project, monkeypatch):
+@pytest.mark.parametrize(("at", "generations"), [(3, [0, 0]), (4, [1, 0])])
+def test_a_release_that_starts_meanwhile_ends_the_restart(project, monkeypatch, at, generations):
+    """While the first server is made ready, or before the second one is."""
     calls = []
 
     def look(project):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == at:
             raise ConflictError("a release is under way")
 
     monkeypatch.setattr(restarting, "_check_no_release", look)
     with supervised(project), pytest.raises(ConflictError):
         restart(project, principal=project.principal())
-    assert [one.generation for one in read_book(project.state, "m").versions.values()] == [1, 0]
+    book = read_book(project.state, "m")
+    assert [one.generation for one in book.versions.values()] == generations
+    assert (book.starting, book.retiring) == ((), ())

@@ -95,8 +95,8 @@ def start_release(
             past the candidate is worse, or differs more than was declared.
         UsageError: the section `release` cannot be followed.
         EngineUnavailableError: a server does not answer in time.
-        LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, or the last one
-            is not wound up yet.
+        LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, servers are
+            being replaced, or the last release is not wound up yet.
     """
     check(project.access(), principal, "release.start", project.name)
     name = model or project.name if outside else project.name
@@ -117,13 +117,17 @@ def start_release(
         champion = _champion(project)
         check_distinct(project, champion, version)
         under_way = found is not None and not found[0].over
-        stale = under_way and reads_older_data(project, champion, principal=principal, progress=progress)
+        stale = (
+            under_way
+            and spec.newer == "supersedes"
+            and reads_older_data(project, champion, principal=principal, progress=progress)
+        )
         waits = _waiting(project, version, spec, principal, approval=approval, supersede=not stale)
         if waits is not None:
             return Begun(waits_for=waits, notes=(_STALE,) if stale else ())
         spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
         if not under_way:
-            renew(project, principal=principal, report=notes.append, progress=progress)
+            renew(project, champion, principal=principal, report=notes.append, progress=progress)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:

@@ -69,7 +69,7 @@ def up(
     callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
 
     What served before gets the present settings and interpreter and, once it serves, stored features of the newest
-    data: what these take, and whether they can be had, keeps nobody waiting.
+    data: no caller waits for them, and it serves on where they cannot be had.
 
     Raises:
         LeaseHeldError: it runs already.
@@ -120,12 +120,16 @@ def _bring_up(
     process = start(project, address, detached=detached)
     try:
         status = _await(project, process, progress)
-        if known and (newer := renew(project, principal=principal, report=notes.append, progress=progress)):
-            status = newer
     except BaseException:
         _ask(process.pid)
         process.wait()
         raise
+    if known:
+        try:
+            renew(project, principal=principal, report=notes.append, progress=progress)
+        except CumulantError as error:
+            notes.append(f"stored features stay as they were: {error.message}")
+        status = own_status(project.state) or status
     return Up(status, process, tuple(notes))
 
 

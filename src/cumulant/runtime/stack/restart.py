@@ -86,32 +86,43 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
 
 
 def renew(
-    project: Project, *, principal: Principal, report: Callable[[str], None], progress: Progress = silent
-) -> Status | None:
-    """Let the servers of a running stack read stored features of the newest data; those that are older are replaced as
-    in `restart`. What cannot be renewed serves on as it is, and that is reported.
+    project: Project,
+    version: str = "",
+    *,
+    principal: Principal,
+    report: Callable[[str], None],
+    progress: Progress = silent,
+) -> None:
+    """Let the servers of a running stack, or of one version, read stored features of the newest data; those that are
+    older are replaced as in `restart`. Where nothing runs, nothing is done: `up` does it.
 
-    Where nothing runs, nothing is done (None): `up` does it. While a release is under way no server is replaced.
+    Raises:
+        ConflictError: a release is under way, or the supervisor is of an older version.
+        UsageError: the supervisor runs on another machine.
+        LeaseHeldError, EngineUnavailableError: as `restart`.
     """
     if supervisor_of(project.state) is None:
-        return None
-    done: set[str] = set()
-    try:
-        _running(project)
-        with exclusive(project.state):
-            _check_no_release(project)
-            _recover(project)
-            while (before := _next(project, done)) is not None:
-                done.add(before.version)
-                newer = renewed(project, before, principal=principal, report=report, progress=progress)
-                if table_of(newer.command) != table_of(before.command):
-                    _check_no_release(project)
-                    progress(f"version {before.version}: a server with stored features of the newest data")
-                    _replace(project, before, _replacement(project, newer))
-                    report(f"version {before.version} reads stored features of the newest data from now on")
-    except CumulantError as error:
-        report(f"stored features stay as they were: {error.message}")
-    return own_status(project.state)
+        return
+    _running(project)
+    with exclusive(project.state):
+        _check_no_release(project)
+        _recover(project)
+        done: set[str] = set()
+        while (before := _next(project, done)) is not None:
+            done.add(before.version)
+            if version in ("", before.version):
+                _renew(project, before, principal=principal, report=report, progress=progress)
+
+
+def _renew(
+    project: Project, before: Served, *, principal: Principal, report: Callable[[str], None], progress: Progress
+) -> None:
+    newer = renewed(project, before, principal=principal, report=report, progress=progress)
+    if table_of(newer.command) == table_of(before.command):
+        return
+    progress(f"version {before.version}: a server with stored features of the newest data")
+    _replace(project, before, _replacement(project, newer))
+    report(f"version {before.version} reads stored features of the newest data from now on")
 
 
 @contextmanager
@@ -131,9 +142,9 @@ def exclusive(state: Path) -> Iterator[None]:
     try:
         if not try_lock(descriptor):
             raise LeaseHeldError(
-                "another `cumulant up --restart` of this project is under way",
+                "servers of this project are being replaced already, by an `up` or a `release start`",
                 subject=str(path),
-                hint="wait until it ends, or end it with Ctrl-C, then run `cumulant up --restart` again",
+                hint="wait until that ends, then run the command again",
             )
         yield
     finally:
@@ -195,6 +206,7 @@ def _replace(project: Project, before: Served, after: Served) -> None:
     renews = table_of(before.command) != table_of(after.command)
     try:
         _await_ready(project, after)
+        _check_no_release(project)  # one may have begun meanwhile
         if renews:
             catch_up(project, after)
         _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
