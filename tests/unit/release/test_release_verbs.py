@@ -406,3 +406,19 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
         )
         start_release(late, "late/3", principal=ADA, clock=clock)
     assert [{one.version for one in found} for found in up] == [{"1", "2", "3"}] * 2
+
+
+def test_a_candidate_waits_where_the_champion_would_know_less(late, clock, monkeypatch):
+    """While a release is under way, the champion's server is not replaced by one that reads the newest data."""
+    served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2", v3="http://127.0.0.1:3")
+    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
+    put(late, start(release()))
+    version = ModelVersion(name="late", version="3", uri="models:/late/3", run_id=None, created=MOMENT)
+    monkeypatch.setattr(starting, "candidate_version", lambda *_: version)
+    asked = []
+    monkeypatch.setattr(starting, "reads_older_data", lambda _, champion, **__: asked.append(champion) or True)
+    begun = start_release(late, "late/3", principal=ADA, clock=clock)
+    assert (asked, begun.release, begun.waits_for) == (["1"], None, "r1")
+    assert "stored features of older data" in begun.notes[0]
+    assert queries.current(late, principal=ADA).status == "running"
+    assert late.journal().get(store.WAITING, "late").value["uri"] == "late/3"

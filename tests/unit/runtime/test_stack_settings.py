@@ -20,6 +20,7 @@ from cumulant.runtime.stack.probing import replaced
 from cumulant.runtime.stack.restart import restart
 from cumulant.runtime.stack.settings import changes, refresh
 from cumulant.runtime.stack.status import Status, write_status
+from cumulant.runtime.stack.versions import renewed
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
@@ -59,6 +60,20 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     assert refresh(project, again.append).versions == book.versions
     assert again == []
     assert read_book(project.state, "m").versions == book.versions
+
+
+@pytest.mark.parametrize(
+    ("online", "why"), [("sqlite:///elsewhere/o.db", "`online` names another store now"), (None, "models/1")]
+)
+def test_stored_features_that_cannot_be_had_stay_and_that_is_told(project, online, why):
+    """Another store has not what was posted; and a servable that is gone does not say what it reads."""
+    line = tuple(
+        project.endpoints.online if word == "sqlite:///elsewhere/o.db" and not online else word for word in OLD
+    )
+    one, said = msgspec.structs.replace(served(), command=line), []
+    assert renewed(project, one, principal=project.principal(), report=said.append) is one
+    assert said[0].startswith("version 1: its stored features stay as they were: ")
+    assert why in said[0]
 
 
 def test_changes_in_words():
