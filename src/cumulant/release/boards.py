@@ -16,6 +16,8 @@ from cumulant.release.state import Board
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats, unpacked
 
+#: what evidence raises that another version of the program stored
+UNREADABLE = (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 #: a value beyond this is taken as this: sums of larger ones overflow
 _LARGEST = 1e100
 #: what a block of pairs counts for while nothing shows how blocks depend on each other
@@ -319,11 +321,17 @@ def _paired(stored: Mapping[str, object], margin: float) -> sequential.PairedBlo
 
 
 def with_interval(board: Board) -> Board:
-    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing."""
+    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing.
+
+    Without one where another version of the program stored the evidence in a form that this one cannot read.
+    """
     if board.unit != "%" or "test" not in board.state or "step" not in board.state or not board.state["test"]:
         return board
-    test = sequential.Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
-    low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
+    try:
+        test = sequential.Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
+        low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
+    except UNREADABLE:
+        return board
     return msgspec.structs.replace(board, low=_finite(low), high=_finite(high))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, share
 from cumulant.release.boards import (
+    UNREADABLE,
     Block,
     Tempering,
     check_state,
@@ -50,8 +51,6 @@ _FINEST, _COARSEST = 0.01, 0.05
 _BLOCKS = 12
 #: blocks of the champion's past from which its bursts are known
 _NEWEST = 500
-#: what evidence raises that another version of the program stored
-_UNREADABLE = (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 #: weight in percent above which the champion has too few requests to learn from
 _LEARNING = 50.0
 
@@ -106,26 +105,15 @@ def readable(release: Release) -> bool:
         memory_of(release)
         for name, board in release.boards.items():
             check_state(board, metrics(release.spec)[name])
-            with_interval(board)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     return True
 
 
 def without_states(release: Release) -> Release:
-    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from.
-
-    Whatever its evidence is like, it can be ended.
-    """
-    kept = {name: msgspec.structs.replace(_interval_of(board), state={}) for name, board in release.boards.items()}
+    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
+    kept = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
     return msgspec.structs.replace(release, boards=kept, memory={})
-
-
-def _interval_of(board: Board) -> Board:
-    try:
-        return with_interval(board)
-    except _UNREADABLE:
-        return board
 
 
 def with_history(release: Release, history: ChampionHistory) -> Release:

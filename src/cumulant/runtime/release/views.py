@@ -128,7 +128,7 @@ def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
     from cumulant.release.decide import lacking
     from cumulant.release.figures import readable
 
-    if not readable(release):
+    if not release.over and not readable(release):
         return boards, [], []
     boards = [with_interval(board) for board in boards]
     if release.over:
