@@ -133,9 +133,8 @@ class _Engine(NamedTuple):
         numbers = _numbers(frame)
         if not numbers or not may_be_padded(content, self.separator):
             return _Rows(frame, numbers)
-        return _Rows(
-            frame.with_columns(padded_columns(self.read_texts(content, list(numbers), ragged=ragged))), numbers
-        )
+        texts_of_numbers = self.read_texts(content, list(numbers), ragged=ragged)
+        return _Rows(frame.with_columns(padded_columns(texts_of_numbers)), numbers)
 
     def _read(
         self, content: bytes, types: Mapping[str, pl.DataType], *, ragged: bool, infer: bool = False

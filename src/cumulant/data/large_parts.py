@@ -238,7 +238,7 @@ class _Part:
             rows=rows,
             refused=tuple(
                 self.shop.tables.write(
-                    self.shop.key(digest, f"refused-{number}"), (self.spill.read([name]) for name in names)
+                    self.shop.key(digest, f"refused-{number}"), (self.spill.read(name) for name in names)
                 )
                 for number, names in enumerate(self.refused.values())
             ),
@@ -249,19 +249,19 @@ class _Part:
         )
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        frames = (self.spill.read([name]).drop(POSITION) for name in self.passed)
+        frames = (self.spill.read(name).drop(POSITION) for name in self.passed)
         empty = True
         for frame in frames:
             if frame.height:
                 empty = False
                 yield frame
         if empty:
-            yield self.spill.read(self.passed[:1]).drop(POSITION)
+            yield self.spill.read(self.passed[0]).drop(POSITION)
 
     def _profile(self) -> Profile:
         """The profile of the rows that pass; distinct values are counted in all pieces together."""
         for file in self.passed:
-            passed = self.spill.read([file]).drop(POSITION)
+            passed = self.spill.read(file).drop(POSITION)
             self.profiles.append(profile(passed, self.fields))
             self.csv_bytes += csv_size(passed)
             for name in self.plan.names:
@@ -311,7 +311,7 @@ class _Part:
         gone, names = positions.to_frame(), self.passed
         self.passed = []
         for name in names:
-            rows = self.spill.read([name])
+            rows = self.spill.read(name)
             refused = rows.join(gone, on=POSITION, how="semi", maintain_order="left")
             if not refused.height:
                 self.passed.append(name)

@@ -47,10 +47,9 @@ class Spill:
     def scan(self, name: str) -> pl.LazyFrame:
         return pl.scan_parquet(self._folder / name, glob=False, hive_partitioning=False)
 
-    def read(self, names: Iterable[str]) -> pl.DataFrame:
-        """The rows of some frames with the same columns, one after the other."""
+    def read(self, name: str) -> pl.DataFrame:
         with _disk_errors(self._folder):
-            return pl.concat([self.scan(name) for name in names]).collect()
+            return self.scan(name).collect()
 
     def append(self, name: str, frame: pl.DataFrame) -> None:
         """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file."""

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 from pyarrow import orc
+from test_data_large_files import in_pieces
 
 from cumulant.core import memory
 from cumulant.core.errors import DataError
-from cumulant.data import Room, large_files, large_parts
+from cumulant.data import Room, large_files
 from cumulant.data.large_files import PieceError, pieces_of
 from cumulant.data.sources import read_table
 from cumulant.data.spec import SourceSpec
@@ -86,17 +87,7 @@ def test_pieces_of_hostile_lines_are_the_whole_file(tmp_path: Path, monkeypatch:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Files are read in pieces of about 50 rows; the list has the rows of each piece."""
-    for name, value in {"LARGE_TEXT": 8, "LARGE_ROWS": 1, "_LARGE_BYTES": 1, "_ROWS": 50}.items():
-        monkeypatch.setattr(large_files, name, value)
-    seen: list[int] = []
-    judged = large_parts.judged
-
-    def counted(frame, plan, shop):
-        seen.append(frame.height)
-        return judged(frame, plan, shop)
-
-    monkeypatch.setattr(large_parts, "judged", counted)
-    return seen
+    return in_pieces(monkeypatch)
 
 
 @pytest.mark.parametrize("key", ["id", "other"])
