@@ -87,6 +87,8 @@ class UsableLabels:
         self._snapshot, self.until = snapshot, until
         self._wanted = VALID if until is None else VALID & known_by(until)
         self.windowed = snapshot.windowed
+        #: predictions that are put together before they are joined
+        self.window = WINDOW if self.windowed else 0
 
     @cached_property
     def by_key(self) -> bool:

@@ -15,7 +15,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
 from cumulant.outcomes.facts import Named
-from cumulant.outcomes.label_snapshot import WINDOW, LabelSnapshot, UsableLabels, itself, label_snapshot, windows
+from cumulant.outcomes.label_snapshot import LabelSnapshot, UsableLabels, itself, label_snapshot, windows
 from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
 from cumulant.outcomes.prediction_refs import BY_KEY
 from cumulant.outcomes.scored import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
@@ -82,7 +82,7 @@ class LabelledLog:
         """
         ever = UsableLabels(labels, None)
         read = ((item, rows) for item, file in files for rows in self._framed(file, ever))
-        for window in windows(read, WINDOW if labels.windowed else 0, frame=lambda part: part[1]):
+        for window in windows(read, ever.window, frame=lambda part: part[1]):
             facts = ever.of(pl.concat([rows.select("id_ref", "key_ref") for _, rows in window]))
             for item, rows in window:
                 pairs = matched(rows, facts)
@@ -170,8 +170,7 @@ class LabelledLog:
         self, frames: Iterable[pl.DataFrame], labels: UsableLabels, rows: int | None = None
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """Frames of `framed` with their labels, put together to windows of so many `rows`, and the labels' numbers."""
-        least = (WINDOW if labels.windowed else 0) if rows is None else rows
-        for window in windows(frames, least, frame=itself):
+        for window in windows(frames, labels.window if rows is None else rows, frame=itself):
             found = window[0] if len(window) == 1 else pl.concat(window).drop("place").with_row_index("place")
             pairs = matched(found, labels.of(found))
             yield _with_labels(found, pairs), pairs[scanning.FACT]

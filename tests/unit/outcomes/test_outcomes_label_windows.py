@@ -19,7 +19,7 @@ from cumulant.outcomes.numbered import Numbered
 def in_windows(patch, held=2, window=3):
     """Labels of which there are more than `held` are read for windows of so many predictions."""
     patch.setattr(label_snapshot, "HELD", held)
-    for module in (label_snapshot, labelled_log, joining):
+    for module in (label_snapshot, joining):
         patch.setattr(module, "WINDOW", window)
     patch.setattr(labelled_log, "_BYTES", 1)
     patch.setattr(numbered, "_LARGE", 2)

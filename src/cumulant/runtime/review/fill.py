@@ -18,7 +18,7 @@ from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, share, to_micros
-from cumulant.outcomes.label_snapshot import WINDOW, UsableLabels, itself, windows
+from cumulant.outcomes.label_snapshot import UsableLabels, itself, windows
 from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reasons
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import outcomes_of, schema_of
@@ -164,7 +164,7 @@ class _Look:
         """Rows of the log, with references of predictions whose label is known already, those of the rows at least."""
         with outcomes_of(self._context.project, self._schema).labels() as known:
             labels = UsableLabels(known, self._until)
-            for window in windows(self._frames(), WINDOW if labels.windowed else 0, frame=itself):
+            for window in windows(self._frames(), labels.window, frame=itself):
                 named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
                 yield from ((rows, named) for rows in window)
 

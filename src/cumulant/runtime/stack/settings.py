@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.progress import silent
 from cumulant.runtime.serve import service_of
 from cumulant.runtime.stack.book import Book, Served, change_book
-from cumulant.runtime.stack.versions import folder_of, known_version, server_line, table_of
+from cumulant.runtime.stack.versions import folder_of, known_version, online_of, server_line, table_of
 
 if TYPE_CHECKING:
     from cumulant.project import Project
@@ -33,7 +33,7 @@ def present_command(project: Project, served: Served) -> tuple[str, ...]:
     service = service_of(project, known_version(project, served), Path(folder_of(line)))
     if table is not None:
         # The table is where it was filled, also after `online` changed: the next release fills one there.
-        service = msgspec.structs.replace(service, online=line[line.index("--online") + 1], table=table)
+        service = msgspec.structs.replace(service, online=online_of(line), table=table)
     return server_line(service)
 
 
