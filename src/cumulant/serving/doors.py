@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Collection, Sequence
 
+from cumulant.core.accepting import Closable, take_connections
 from cumulant.serving.sockets import BACKLOG
 
 
@@ -18,7 +19,7 @@ class Doors:
 
     def __init__(self, listeners: Sequence[socket.socket], own: int = 0) -> None:
         self._listeners, self._own = list(listeners), own
-        self._servers: dict[int, asyncio.Server] = {}
+        self._servers: dict[int, Closable] = {}
         self._protocol: Callable[[], asyncio.BaseProtocol] | None = None
         self._turn = asyncio.Lock()
 
@@ -42,8 +43,7 @@ class Doors:
             return  # it came to its end meanwhile
         # A copy, as closing the server closes what it was given.
         listener = self._listeners[place].dup()
-        server = await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=BACKLOG)
-        self._servers[place] = server
+        self._servers[place] = await take_connections(protocol, listener, backlog=BACKLOG)
         if self._ended():
             self.close()
 

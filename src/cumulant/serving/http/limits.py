@@ -29,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: heads of requests that wait behind others of their connection or for their turn, of all connections together
     heads: int = 128 * 1024 * 1024
     #: for which requests are answered before the sockets are read again
-    turn: float = 0.005
+    turn: float = 0.003
     #: that a request may wait in line for the event loop; beyond it requests are refused by their heads
     queue: float = math.inf
 

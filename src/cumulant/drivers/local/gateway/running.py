@@ -11,6 +11,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from cumulant.core.accepting import take_connections
 from cumulant.core.errors import PortInUseError, StorageError, UsageError
 from cumulant.core.gateway_token import read_key
 from cumulant.core.hosts import Hosts, is_loopback
@@ -64,14 +65,10 @@ async def _live(folder: Folder, opening: Opening) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends it
             loop.add_signal_handler(number, ended.set)
     servers = [
-        await loop.create_server(
-            site,
-            sock=listeners[0],
-            ssl=context,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=_HANDSHAKE if context else None,
+        await take_connections(
+            site, listeners[0], backlog=_BACKLOG, tls=context, handshake=_HANDSHAKE if context else None
         ),
-        await loop.create_server(side, sock=listeners[1], backlog=_BACKLOG),
+        await take_connections(side, listeners[1], backlog=_BACKLOG),
     ]
     sweeps = [asyncio.ensure_future(one.sweep()) for one in (site, side)]
     scheme = "http" if context is None else "https"
