@@ -25,7 +25,7 @@ from cumulant.features.versions import as_predicted
 from cumulant.features.windows import GroupWindows
 
 #: each group holds its own sorted copies, so that more threads cost memory
-_MOST_THREADS = 4
+MOST_THREADS = 4
 
 
 def compute(
@@ -61,7 +61,7 @@ def compute(
         return GroupWindows(plan, group, history[group.source], queries, apart=apart).results()
 
     # numpy leaves the interpreter free while it sorts and searches, so groups run side by side
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         for found in pool.map(measured, groups_of(plan)):
             columns.update(found)
     fields = entity.fields if rows is None else plan.request

@@ -1,14 +1,17 @@
 """The offline engine for more rows than memory holds: the same features, bit for bit, in the same order.
 
 A window or lookup reads rows of one key only. So each group's events and queries are partitioned by the hash of their
-key and set aside on disk; one partition after the other is computed; and the results are merged in blocks of rows, in
-the order of the entity source.
+key and set aside on disk; partitions are computed, as many at a time as there are cores; and the results are merged in
+blocks of rows, in the order of the entity source.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +26,13 @@ from cumulant.data.spill import Spill, spill_in
 from cumulant.features.frames import ROW, kinds, reading
 from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
-from cumulant.features.offline import compute, with_expressions
+from cumulant.features.offline import MOST_THREADS, compute, with_expressions
 from cumulant.features.windows import GroupWindows
 
 _PARTITION = "__partition"
 _SAMPLE = 65_536
-#: of the memory that is free to use: one partition of a group, and the most that it may take; one block of rows
+#: of the memory that is free to use: the partitions of a group that are computed at a time, and the most that they may
+#: take; one block of rows
 _TARGET, _MOST, _BLOCK = 0.35, 0.8, 0.15
 #: whatever is free, so much is used: less would be spent on files
 LEAST_MEMORY = 32 << 20
@@ -39,11 +43,14 @@ _GIB = 1 << 30
 
 
 class Layout(NamedTuple):
-    """Rows of a block, and the bytes that a partition should and may take."""
+    """Rows of a block, the bytes that partitions computed at a time should and may take together, and how many they
+    are.
+    """
 
     rows: int
     target: float
     most: float
+    threads: int = 1
 
 
 def compute_within(
@@ -66,7 +73,8 @@ def compute_within(
     if versioned or whole_need(plan, sizes) <= free:
         return compute(plan, frames)
     rows = int(free * _BLOCK / (2 * output_width(plan, sizes[plan.entity].width)))
-    layout = Layout(min(max(rows, _LEAST_ROWS), _MOST_ROWS), free * _TARGET, free * _MOST)
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    layout = Layout(min(max(rows, _LEAST_ROWS), _MOST_ROWS), free * _TARGET, free * _MOST, threads)
     return compute_partitioned(plan, frames, layout, sizes=sizes, scratch=scratch)
 
 
@@ -137,7 +145,7 @@ class _Partition(NamedTuple):
 
 
 class _GroupPartitions:
-    """The windows and lookups of one group, partition by partition."""
+    """The windows and lookups of one group, some partitions at a time."""
 
     def __init__(
         self,
@@ -158,11 +166,12 @@ class _GroupPartitions:
         self._events = [*sorted(events | queries if self._same else events), ROW]
         self._queries = [*sorted(queries), ROW]
         self._partitions = 0
+        self._merging = threading.Lock()
 
     def results(self) -> list[str]:
         """The file with the results of each block of rows."""
         need = group_need(self._group, self._sizes[self._group.source], self._sizes[self._plan.entity])
-        count = max(math.ceil(need / self._layout.target), 1)
+        count = max(math.ceil(need * self._layout.threads / self._layout.target), 1)
         parts = self._empty(count)
         sides = [(0, self._group.source, self._events)]
         sides += [] if self._same else [(1, self._plan.entity, self._queries)]
@@ -170,8 +179,12 @@ class _GroupPartitions:
             for begin in range(0, self._sizes[source].rows, self._layout.rows):
                 frame = _rows(self._spill, source, columns, begin, self._layout.rows)
                 self._scatter(frame, side, parts, divisor=1)
-        for part in parts:
-            self._compute(part, count, 1)
+        share = self._layout.most / self._layout.threads
+        with ThreadPoolExecutor(self._layout.threads) as pool:
+            list(pool.map(self._compute, [part for part in parts if self._need(part) <= share]))
+        for part in parts:  # with the memory of all
+            if self._need(part) > share:
+                self._compute_large(part, count, 1)
         return [self._result_file(number) for number, _ in enumerate(self._bounds)]
 
     def _result_file(self, number: int) -> str:
@@ -194,14 +207,21 @@ class _GroupPartitions:
             target.counts[side] += rows.height
             target.bytes[side] += int(rows.estimated_size())
 
-    def _compute(self, part: _Partition, divisor: int, level: int) -> None:
+    def _need(self, part: _Partition) -> float:
+        """Bytes that the windows of a partition take."""
         counts = part.counts[:1] * 2 if self._same else part.counts
-        if not counts[1]:
-            self._spill.delete(part.files)
-            return
-        need = group_need(self._group, Size(counts[0], 0), Size(counts[1], 0)) + sum(part.bytes)
+        return group_need(self._group, Size(counts[0], 0), Size(counts[1], 0)) + sum(part.bytes)
+
+    def _compute_large(self, part: _Partition, divisor: int, level: int) -> None:
+        need = self._need(part)
         if need > self._layout.most:
             self._repartition(part, need, divisor, level)
+        else:
+            self._compute(part)
+
+    def _compute(self, part: _Partition) -> None:
+        if not part.counts[0 if self._same else 1]:
+            self._spill.delete(part.files)
             return
         events = self._read(part, 0, self._group.source, self._events)
         queries = events if self._same else self._read(part, 1, self._plan.entity, self._queries)
@@ -209,11 +229,12 @@ class _GroupPartitions:
         columns = GroupWindows(self._plan, self._group, events, queries, apart=False).results()
         result = pl.DataFrame({ROW: queries[ROW], **columns})
         begin = 0
-        for number, last in enumerate(self._bounds):
-            end = int(result[ROW].search_sorted(last, side="right"))
-            if end > begin:
-                self._spill.append(self._result_file(number), result[begin:end])
-            begin = end
+        with self._merging:
+            for number, last in enumerate(self._bounds):
+                end = int(result[ROW].search_sorted(last, side="right"))
+                if end > begin:
+                    self._spill.append(self._result_file(number), result[begin:end])
+                begin = end
 
     def _read(self, part: _Partition, side: int, source: str, columns: list[str]) -> pl.DataFrame:
         if part.counts[side]:
@@ -231,7 +252,7 @@ class _GroupPartitions:
                 self._scatter(frame, side, parts, divisor=divisor)
         self._spill.delete(part.files)
         for one in parts:
-            self._compute(one, divisor * count, level + 1)
+            self._compute_large(one, divisor * count, level + 1)
 
     def _too_many_rows(self, part: _Partition, need: float) -> UsageError:
         wanted = resident_memory() + need / _MOST
