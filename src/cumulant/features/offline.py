@@ -51,7 +51,7 @@ def compute(
     history = _read_sources(plan, frames, with_entity=rows is None or _looks_back_at(plan, plan.entity))
     entity = plan.sources[plan.entity]
     if rows is None:
-        queries = as_predicted(history[plan.entity], entity, plan.predict_at)
+        queries = as_predicted(history[plan.entity].lazy(), entity, plan.predict_at).collect()
     else:
         queries = read(plan.entity, plan.request, rows, optional=True)
     columns: dict[str, pl.Series] = {}

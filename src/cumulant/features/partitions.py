@@ -21,12 +21,13 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.memory import raise_limit, resident_memory
 from cumulant.core.plan import FeaturePlan
-from cumulant.data.snapshot import FROM
+from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.data.spill import Spill, spill_in
 from cumulant.features.frames import ROW, kinds, reading
 from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
 from cumulant.features.offline import MOST_THREADS, compute, with_expressions
+from cumulant.features.versions import as_predicted
 from cumulant.features.windows import GroupWindows
 
 _PARTITION = "__partition"
@@ -60,8 +61,8 @@ def compute_within(
     """The features of every row of the entity source, with about `memory` bytes held by this process.
 
     Returns:
-        The table where it is small and can be computed at once, or rows have versions, whose queries are others than
-        the events; else its rows block by block, which set rows aside under `scratch`.
+        The table where it is small and can be computed at once, else its rows block by block, which set rows aside
+        under `scratch`.
 
     Raises:
         DataError: as `compute`.
@@ -71,8 +72,7 @@ def compute_within(
     sizes = {name: source_size(plan, name, frames) for name in plan.sources}
     free = max(memory - resident_memory(), LEAST_MEMORY)
     used = min(free, _ENOUGH)
-    versioned = any(FROM in frame.collect_schema() for frame in frames.values())
-    if versioned or whole_need(plan, sizes) <= used:
+    if whole_need(plan, sizes) <= used:
         return compute(plan, frames)
     rows = int(used * _BLOCK / (2 * output_width(plan, sizes[plan.entity].width)))
     threads = min(os.cpu_count() or 1, MOST_THREADS)
@@ -89,23 +89,21 @@ def compute_partitioned(
     scratch: Path,
 ) -> Iterator[pl.DataFrame]:
     """`compute`, block by block."""
-    if not sizes[plan.entity].rows:
-        yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
-        return
     with spill_in(scratch) as spill:
         for name, source in plan.sources.items():
             spill.write(_source_file(name), reading(name, source.fields, frames[name]))
-        height = sizes[plan.entity].rows
+        queries, height = _queries_file(plan, spill)
+        if not height:
+            yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
+            return
         ends = [min(begin + layout.rows, height) for begin in range(0, height, layout.rows)]
-        bounds = [_rows(spill, plan.entity, [ROW], end - 1, 1)[ROW].item() for end in ends]
-        results = [
-            _GroupPartitions(plan, group, layout=layout, spill=spill, sizes=sizes, bounds=bounds).results()
-            for group in groups_of(plan)
-        ]
+        bounds = [_rows(spill, queries, [ROW], end - 1, 1)[ROW].item() for end in ends]
+        work = _Work(plan, layout, spill, sizes, queries, Size(height, sizes[plan.entity].width), bounds)
+        results = [_GroupPartitions(work, group).results() for group in groups_of(plan)]
         fields = kinds(plan.sources[plan.entity].fields)
         read = row_columns(plan)
         for number, _ in enumerate(bounds):
-            rows = _rows(spill, plan.entity, [*read, ROW], number * layout.rows, layout.rows)
+            rows = _rows(spill, queries, [*read, ROW], number * layout.rows, layout.rows)
             measured: dict[str, pl.Series] = {}
             for names in results:
                 block = pl.concat(spill.appended(names[number])).sort(ROW)
@@ -132,8 +130,34 @@ def _source_file(name: str) -> str:
     return f"source-{name}"
 
 
-def _rows(spill: Spill, source: str, columns: list[str], begin: int, count: int) -> pl.DataFrame:
-    return spill.scan(_source_file(source)).select(columns).slice(begin, count).collect()
+def _queries_file(plan: FeaturePlan, spill: Spill) -> tuple[str, int]:
+    """The file with the rows to compute features of, and how many they are: other rows than the source's where these
+    have versions.
+    """
+    name = _source_file(plan.entity)
+    source = spill.scan(name)
+    if FROM in source.collect_schema():
+        name = "queries"
+        spill.write(name, as_predicted(source, plan.sources[plan.entity], plan.predict_at))
+    return name, spill.scan(name).select(pl.len()).collect().item()
+
+
+def _rows(spill: Spill, file: str, columns: list[str], begin: int, count: int) -> pl.DataFrame:
+    return spill.scan(file).select(columns).slice(begin, count).collect()
+
+
+class _Work(NamedTuple):
+    """What the groups of a plan share. `queries`: the file with the rows to compute features of, of which there are so
+    many; `bounds`: the position of the last one of each block.
+    """
+
+    plan: FeaturePlan
+    layout: Layout
+    spill: Spill
+    sizes: Mapping[str, Size]
+    queries: str
+    entity: Size
+    bounds: list[int]
 
 
 class _Partition(NamedTuple):
@@ -149,37 +173,34 @@ class _Partition(NamedTuple):
 class _GroupPartitions:
     """The windows and lookups of one group, some partitions at a time."""
 
-    def __init__(
-        self,
-        plan: FeaturePlan,
-        group: Group,
-        *,
-        layout: Layout,
-        spill: Spill,
-        sizes: Mapping[str, Size],
-        bounds: list[int],
-    ) -> None:
+    def __init__(self, work: _Work, group: Group) -> None:
+        plan = work.plan
         assert plan.predict_at is not None
-        self._plan, self._group, self._layout, self._spill, self._bounds = plan, group, layout, spill, bounds
-        self._sizes = sizes
+        self._plan, self._group, self._layout, self._spill, self._bounds = (
+            plan, group, work.layout, work.spill, work.bounds,
+        )  # fmt: skip
+        #: files with the events and the queries, and how many rows they have
+        self._sources = _source_file(group.source), work.queries
+        self._sizes = work.sizes[group.source], work.entity
+        self._same = self._sources[0] == self._sources[1]
         events = event_columns(group, plan.sources[group.source])
+        dates = {FROM, UNTIL} & set(self._spill.scan(self._sources[0]).collect_schema().names())
         queries = {*group.by, plan.predict_at.column}
-        self._same = group.source == plan.entity
-        self._events = [*sorted(events | queries if self._same else events), ROW]
-        self._queries = [*sorted(queries), ROW]
+        self._columns = (
+            [*sorted(events | dates | (queries if self._same else set())), ROW],
+            [*sorted(queries), ROW],
+        )
         self._partitions = 0
         self._merging = threading.Lock()
 
     def results(self) -> list[str]:
         """The file with the results of each block of rows."""
-        need = group_need(self._group, self._sizes[self._group.source], self._sizes[self._plan.entity])
+        need = group_need(self._group, *self._sizes)
         count = max(math.ceil(need * self._layout.threads / self._layout.target), 1)
         parts = self._empty(count)
-        sides = [(0, self._group.source, self._events)]
-        sides += [] if self._same else [(1, self._plan.entity, self._queries)]
-        for side, source, columns in sides:
-            for begin in range(0, self._sizes[source].rows, self._layout.rows):
-                frame = _rows(self._spill, source, columns, begin, self._layout.rows)
+        for side in (0,) if self._same else (0, 1):
+            for begin in range(0, self._sizes[side].rows, self._layout.rows):
+                frame = _rows(self._spill, self._sources[side], self._columns[side], begin, self._layout.rows)
                 self._scatter(frame, side, parts, divisor=1)
         share = self._layout.most / self._layout.threads
         with ThreadPoolExecutor(self._layout.threads) as pool:
@@ -225,8 +246,8 @@ class _GroupPartitions:
         if not part.counts[0 if self._same else 1]:
             self._spill.delete(part.files)
             return
-        events = self._read(part, 0, self._group.source, self._events)
-        queries = events if self._same else self._read(part, 1, self._plan.entity, self._queries)
+        events = self._read(part, 0)
+        queries = events if self._same else self._read(part, 1)
         self._spill.delete(part.files)
         columns = GroupWindows(self._plan, self._group, events, queries, apart=False).results()
         result = pl.DataFrame({ROW: queries[ROW], **columns})
@@ -238,10 +259,10 @@ class _GroupPartitions:
                     self._spill.append(self._result_file(number), result[begin:end])
                 begin = end
 
-    def _read(self, part: _Partition, side: int, source: str, columns: list[str]) -> pl.DataFrame:
+    def _read(self, part: _Partition, side: int) -> pl.DataFrame:
         if part.counts[side]:
             return pl.concat(self._spill.appended(part.files[side]))
-        return _rows(self._spill, source, columns, 0, 0)
+        return _rows(self._spill, self._sources[side], self._columns[side], 0, 0)
 
     def _repartition(self, part: _Partition, need: float, divisor: int, level: int) -> None:
         """Split by further digits of the hash. A key that has too many rows by itself is named by its columns."""

@@ -26,26 +26,34 @@ def has_versions(frame: pl.DataFrame) -> bool:
     return FROM in frame.columns
 
 
-def as_predicted(frame: pl.DataFrame, source: Source, predict_at: PredictAt | None) -> pl.DataFrame:
+def as_predicted(frame: pl.LazyFrame, source: Source, predict_at: PredictAt | None) -> pl.LazyFrame:
     """The rows that are in force at the end, each with the values that it had at its own prediction.
 
     These are of the last version that was in force by its own moment of prediction, else of the first one. The
-    position stays that of the row in force at the end.
+    position stays that of the row in force at the end. The versions of the corrected rows alone are held in memory.
     """
-    if not has_versions(frame):
+    columns = frame.collect_schema().names()
+    if FROM not in columns:
         return frame
-    every = frame.with_row_index("__at")
-    rows = every.filter(pl.col(UNTIL).is_null())
-    if predict_at is None or not source.key or not rows[FROM].is_not_null().any():
-        return rows.drop("__at")
+    rows, key = frame.filter(pl.col(UNTIL).is_null()), list(source.key)
+    if predict_at is None or not key:
+        return rows
+    corrected = rows.filter(pl.col(FROM).is_not_null()).select(ROW, *key).collect()
+    if not corrected.height:
+        return rows
     moment = pl.col(predict_at.column).cast(pl.Int64) + predict_at.offset_us
     by_then = pl.col(FROM).is_null() | (pl.col(FROM) <= moment).fill_null(value=False)
-    key, corrected = list(source.key), rows.filter(pl.col(FROM).is_not_null())
-    versions = every.join(corrected.select(key), on=key, how="semi").filter(by_then)
-    last = versions.sort(FROM, nulls_last=False).group_by(key).agg(pl.col("__at").last().alias("__then"))
-    joined = rows.select("__at", *key).join(last, on=key, how="left", maintain_order="left")
-    places = joined.select(pl.when(rows[FROM].is_not_null()).then("__then").fill_null(pl.col("__at")))
-    return frame[places.to_series()].with_columns(rows[ROW])
+    versions = frame.join(corrected.lazy().select(key), on=key, how="semi").filter(by_then).collect()
+    values = [name for name in columns if name != ROW]
+    last = versions.sort(FROM, nulls_last=False).group_by(key).agg(pl.col(*set(values) - set(key)).last())
+    then = corrected.join(last, on=key).select(ROW, *(pl.col(name).alias(_then(name)) for name in values))
+    found = rows.join(then.lazy().with_columns(__then=True), on=ROW, how="left", maintain_order="left")
+    chosen = (pl.when("__then").then(_then(name)).otherwise(name).alias(name) for name in values)
+    return found.with_columns(chosen).select(columns)
+
+
+def _then(name: str) -> str:
+    return f"__then {name}"
 
 
 class Epochs:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import oracle
@@ -18,6 +20,8 @@ from cumulant.core.units import to_micros
 from cumulant.features import OnlineFeatures, compute, materialize
 from cumulant.features import versions as features_versions
 from cumulant.features.advance import StateWriter, advance
+from cumulant.features.memory_need import Size
+from cumulant.features.partitions import Layout, compute_partitioned
 from cumulant.testing import MemoryOnline
 
 Row = dict[str, Any]
@@ -52,6 +56,14 @@ def versions(rows: list[Row]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA | DATES)
 
 
+def parts(plan: FeaturePlan, frames: dict[str, pl.DataFrame]) -> list[pl.DataFrame]:
+    """Two rows a block, and about a partition a key."""
+    sizes = {name: Size(one.height, 100.0) for name, one in frames.items()}
+    lazy = {name: one.lazy() for name, one in frames.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        return list(compute_partitioned(plan, lazy, Layout(2, 500, 1e9), sizes=sizes, scratch=Path(scratch)))
+
+
 def moment(plan: FeaturePlan, row: Row) -> datetime | None:
     assert plan.predict_at is not None
     at = row[plan.predict_at.column]
@@ -79,8 +91,10 @@ def predicted(plan: FeaturePlan, rows: list[Row]) -> list[tuple[int, Row]]:
 def test_each_prediction_sees_the_versions_in_force_at_its_moment(tx: Any, other: Any, chosen: int) -> None:
     plan = PLANS[chosen]
     asked = predicted(plan, tx)
-    found = compute(plan, {"tx": versions(tx), "other": versions(other)})
+    frames = {"tx": versions(tx), "other": versions(other)}
+    found = compute(plan, frames)
     assert found["__row"].to_list() == [place for place, _ in asked]
+    assert pl.concat(parts(plan, frames)).equals(found)
     right = [oracle.of_row(plan, {"tx": tx, "other": other}, row, None) for _, row in asked]
     assert_same(found.to_dicts(), right)
 
