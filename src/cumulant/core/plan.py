@@ -38,14 +38,33 @@ class KnownAt(msgspec.Struct, frozen=True):
     delay_us: int = 0
 
 
+class Corrections(msgspec.Struct, frozen=True):
+    """Of a source whose latest row of a key counts: what orders the rows of a key, and which of them delete it.
+
+    The latest time in the columns `known` is the known time of a row; without columns rows are ordered by arrival.
+    `deletes` are the values of `marker` that delete, in their inside form.
+    """
+
+    known: tuple[Field, ...] = ()
+    marker: Field | None = None
+    deletes: tuple[bool | int | float | str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return self.known if self.marker is None else (*self.known, self.marker)
+
+
 class Source(msgspec.Struct, frozen=True):
-    """What the plan must know of a source: its fields and their times."""
+    """What the plan must know of a source: its fields and their times; and, where later rows of a key correct earlier
+    ones, how. Not set, it is no part of the encoded plan, so that the hashes of other plans stay.
+    """
 
     name: str
     key: tuple[str, ...]
     event_time: str | None
     fields: tuple[Field, ...]
     known: dict[str, KnownAt] = {}
+    corrections: Corrections | msgspec.UnsetType = msgspec.UNSET
 
 
 class Lookup(msgspec.Struct, frozen=True):

@@ -8,9 +8,11 @@ from dataclasses import replace
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.core.plan import DType
+from cumulant.core.plan import Corrections, DType
 from cumulant.data.casts import POLARS
+from cumulant.data.repeat_spec import DeletedRows
 from cumulant.data.rules import RowCheck
+from cumulant.data.snapshot import Snapshot
 from cumulant.data.spec import SourceSpec
 
 
@@ -22,16 +24,36 @@ def is_deletion(spec: SourceSpec, types: Mapping[str, DType], source: str) -> pl
     """
     if spec.deleted is None or spec.deleted.column not in types:
         return pl.lit(value=False)
-    dtype = types[spec.deleted.column]
+    values = _as_column(spec.deleted, types[spec.deleted.column], source)
+    return pl.col(spec.deleted.column).cast(values.dtype).is_in(values.implode()).fill_null(value=False)
+
+
+def corrections_of(snapshot: Snapshot, spec: SourceSpec) -> Corrections:
+    """How later rows of the snapshot's source correct earlier ones, as a feature plan carries it.
+
+    Raises:
+        DataError: the marking column does not hold values of the declared kind.
+    """
+    fields = {field.name: field for field in snapshot.fields}
+    known = tuple(fields[name] for name in spec.known_times if name in fields)
+    if spec.deleted is None or spec.deleted.column not in fields:
+        return Corrections(known)
+    marker = fields[spec.deleted.column]
+    values = _as_column(spec.deleted, marker.dtype, snapshot.source).drop_nulls()
+    if marker.dtype in ("time", "date"):
+        values = values.to_physical().cast(pl.Int64)
+    return Corrections(known, marker, tuple(values.to_list()))
+
+
+def _as_column(deleted: DeletedRows, dtype: DType, source: str) -> pl.Series:
     try:
-        values = pl.Series(spec.deleted.values, strict=False).cast(POLARS[dtype])
+        return pl.Series(deleted.values, strict=False).cast(POLARS[dtype])
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            f'source {source}: "{spec.deleted.column}" is {dtype}, and {spec.deleted.values} under `deleted` are not',
-            subject=spec.deleted.column,
+            f'source {source}: "{deleted.column}" is {dtype}, and {deleted.values} under `deleted` are not',
+            subject=deleted.column,
             hint="write values of the column's type, or declare its `type` under `rules`",
         ) from error
-    return pl.col(spec.deleted.column).cast(values.dtype).is_in(values.implode()).fill_null(value=False)
 
 
 def without_deletions(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cumulant.core.ids import digest
-from cumulant.core.plan import Field, KnownAt, Source
+from cumulant.core.plan import Corrections, Field, KnownAt, Source
 from cumulant.core.refs import TableRef
 from cumulant.data.profile import Profile
-from cumulant.data.spec import Severity
+from cumulant.data.spec import Severity, SourceSpec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -210,14 +210,24 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows_quarantined / checked if checked else 0.0
 
 
-def source_of(snapshot: Snapshot) -> Source:
-    """What a feature plan must know of the snapshot's source."""
+def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
+    """What a feature plan must know of the snapshot's source; with `spec`, also how later rows correct earlier ones.
+
+    Raises:
+        DataError: the column that marks deletions does not hold values of the declared kind.
+    """
+    corrections: Corrections | msgspec.UnsetType = msgspec.UNSET
+    if spec is not None and spec.on_repeat == "latest":
+        from cumulant.data.deletions import corrections_of
+
+        corrections = corrections_of(snapshot, spec)
     return Source(
         name=snapshot.source,
         key=snapshot.key,
         event_time=snapshot.event_time,
         fields=snapshot.fields,
         known=snapshot.known,
+        corrections=corrections,
     )
 
 

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cumulant.features.advance import Advanced, StateWriter
     from cumulant.features.advancer import Advancer
     from cumulant.features.define import source
     from cumulant.features.events import FeaturesComputed, KeyForgotten, StateFilled
@@ -27,12 +26,14 @@ if TYPE_CHECKING:
     from cumulant.features.partitions import compute_within
     from cumulant.features.plan import compile_plan
     from cumulant.features.polars import evaluate, expression
+    from cumulant.features.post_reader import Advanced
     from cumulant.features.repair import StoredKey, forget_key, stored_key
     from cumulant.features.rows import compile_node
     from cumulant.features.state import STATE_FORMAT
+    from cumulant.features.state_writer import StateWriter
 
 _MODULES = {
-    "Advanced": "advance", "Advancer": "advancer", "StateWriter": "advance",
+    "Advanced": "post_reader", "Advancer": "advancer", "StateWriter": "state_writer",
     "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "FeaturesComputed": "events",
     "Materialized": "materialization", "StateFilled": "events",
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",

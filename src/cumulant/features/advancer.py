@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from cumulant.core.errors import UsageError
-from cumulant.features.advance import Advanced, Post, PostReader, StateWriter, commit, total
+from cumulant.features.advance import commit, total
+from cumulant.features.post_reader import Advanced, Post, PostReader
+from cumulant.features.state_writer import StateWriter
 
 
 class _Waiting(NamedTuple):
@@ -44,8 +46,10 @@ class Advancer:
         """
         return self._reader.is_ahead(source, row)
 
-    def post(self, source: str, rows: Sequence[Mapping[str, object]]) -> Future[Advanced]:
-        """Let rows of a source in. The future is done once they are durable, or with the error that prevented it.
+    def post(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> Future[Advanced]:
+        """Let rows of a source in; `scored` ones are those of requests, which correct nothing.
+
+        The future is done once they are durable, or with the error that prevented it.
 
         Callbacks of the future run on the committing thread. Posting again after an error counts nothing twice.
 
@@ -53,7 +57,7 @@ class Advancer:
             RequestError: a value does not fit its field.
             UsageError: it is closed.
         """
-        post, left_out = self._reader.read(source, rows)
+        post, left_out = self._reader.read(source, rows, scored=scored)
         done: Future[Advanced] = Future()
         done.set_running_or_notify_cancel()
         with self._news:

@@ -7,7 +7,7 @@ snapshot holds all that was told of it, and for `WAIT`, so that a repetition is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,13 +35,16 @@ def settle(
     *,
     scope: str,
     as_of: datetime | None,
+    versions: Collection[str] = (),
 ) -> None:
-    """Put open rows of `frames` into the logs, and take out what `frames` hold and nobody waits for."""
-    for name in sorted({group.source for group in groups_of(plan)}):
+    """Put open rows of `frames` into the logs, and take out what `frames` hold and nobody waits for. Of sources in
+    `versions` the table itself holds the rows, and `stored_versions.close` does it.
+    """
+    for name in sorted({group.source for group in groups_of(plan)} - set(versions)):
         source = plan.sources[name]
         if source.key:
             every, table = _read(source, frames[name]), log_table(scope, name)
-            frame = _hidden_after(every, source, as_of)
+            frame = hidden_after(every, source, as_of)
             if has_versions(every):
                 frame = frame.filter(is_in_force(None if as_of is None else to_micros(as_of)))
                 _correct(store, table, source, every, frame)
@@ -61,7 +64,7 @@ def _has(name: str) -> str:
     return f"has {name}"
 
 
-def _hidden_after(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> pl.DataFrame:
+def hidden_after(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> pl.DataFrame:
     """The rows as they were known at `as_of`."""
     if as_of is None or source.event_time is None:
         return frame

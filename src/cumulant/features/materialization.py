@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.dated_rows import is_in_force
-from cumulant.features.advance import StateWriter, catch_up
+from cumulant.features.advance import catch_up
 from cumulant.features.aggregations import Flags
 from cumulant.features.carrying import settle
 from cumulant.features.frames import ROW, entry_times, inside, inside_as, key_codes, kinds, numbers, read, valid
@@ -33,6 +33,8 @@ from cumulant.features.state import (
     row_identity,
     typecode,
 )
+from cumulant.features.state_writer import StateWriter
+from cumulant.features.stored_versions import close, corrected_sources, version_blobs
 from cumulant.features.versions import has_versions, latest_changes
 from cumulant.features.windows import evaluated
 from cumulant.ports.online import OnlineStore
@@ -82,7 +84,9 @@ def materialize(
     start = since if since is not None else as_of
     filling = _Filling(plan, frames, as_of, start, scope)
     store.swap(table, filling.rows())
-    settle(plan, frames, store, scope=scope, as_of=as_of)
+    settle(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
+    for name in filling.versions:
+        close(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
     if groups_of(plan):
         catch_up(StateWriter(plan, store, table))
     done = Materialized(
@@ -134,8 +138,11 @@ class _Filling:
         scope: str,
     ) -> None:
         self._plan, self._frames, self._scope = plan, frames, scope
+        self._as_of_time = as_of
         self._as_of = None if as_of is None else to_micros(as_of)
         self._since = None if since is None else to_micros(since)
+        #: sources of which the table holds the rows in force
+        self.versions = corrected_sources(plan)
         self.events = self.entities = self.bytes = 0
         self.newest: int | None = None
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
@@ -152,7 +159,22 @@ class _Filling:
                 self.generation.update(key)
                 self.generation.update(blob)
                 yield key, blob
+        for name in self.versions:
+            for key, blob in version_blobs(self._plan, name, self._frames[name], self._as_of_time):
+                self.generation.update(key)
+                self.generation.update(blob)
+                yield key, blob
         yield STATE_KEY, encode(self._state())
+
+    def reaches(self, name: str) -> int | None:
+        """The moment that a source's rows reach to, in microseconds."""
+        if self._as_of is not None:
+            return self._as_of
+        time = self._plan.sources[name].event_time
+        assert time is not None, "a source of windows and lookups has an event time"
+        fields = [field for field in self._plan.sources[name].fields if field.name == time]
+        newest = read(name, fields, self._frames[name])[time].max()
+        return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
 
     def _state(self) -> State:
         return State(
@@ -165,6 +187,7 @@ class _Filling:
             rows=self.events,
             entities=self.entities,
             scope=self._scope,
+            versions=self.versions,
             # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
             sequence=time.time_ns() // 1000,
         )
@@ -196,8 +219,10 @@ class _Filling:
             yield key, encode(packed.events(int(lo), int(hi), since))
 
     def _seen(self, group: Group, timeline: Timeline) -> Flags:
-        """Sorted events that some prediction from `since` on can see."""
-        if self._since is None:
+        """Sorted events that some prediction from `since` on can see. Where rows can be deleted later, a lookup
+        without a limit may come to see any of them.
+        """
+        if self._since is None or (group.unlimited and group.source in self.versions):
             return np.ones(len(timeline), dtype=np.bool_)
         seen: Flags = timeline.times > self._since - group.span_us
         if group.unlimited:

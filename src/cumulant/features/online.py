@@ -14,15 +14,17 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError, RequestError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros
-from cumulant.features.advance import Advanced, StateWriter, advance, catch_up
+from cumulant.features.advance import advance, catch_up
 from cumulant.features.dtypes import Kind
 from cumulant.features.groups import Group, Measure, fingerprint, groups_of, reach_us
+from cumulant.features.post_reader import Advanced
 from cumulant.features.recall import RECALL, History
 from cumulant.features.requests import Reader, outside
 from cumulant.features.rows import Evaluate, compile_node
 from cumulant.features.scalars import finite
 from cumulant.features.shelf import Shelf
 from cumulant.features.state import NO_IDENTITY, State, entity_key, row_identity
+from cumulant.features.state_writer import StateWriter
 from cumulant.ports.online import OnlineStore
 
 Inside = dict[str, Any]
@@ -127,8 +129,11 @@ class OnlineFeatures:
             RequestError: a value does not fit its field.
             EngineUnavailableError, IntegrityError: as for `vectors`.
         """
+        return self._advance(source, rows, scored=False)
+
+    def _advance(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool) -> Advanced:
         writer = self.writer()
-        return Advanced(unused=len(rows)) if writer is None else advance([writer], source, rows)
+        return Advanced(unused=len(rows)) if writer is None else advance([writer], source, rows, scored=scored)
 
     def score_and_advance(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
         """`vectors` of rows of the predicted source, which then advance the state; durable when this returns.
@@ -136,7 +141,7 @@ class OnlineFeatures:
         The rows of one call do not see each other.
         """
         found = self.vectors(rows)
-        self.advance(self._plan.entity, rows)
+        self._advance(self._plan.entity, rows, scored=True)
         return found
 
     def catch_up(self) -> int:

@@ -61,6 +61,14 @@ class _Values:
         self._numbers[at], self._valid[at] = self._number(value), 1
         return True
 
+    def remove(self, at: int) -> None:
+        if self._code is None:
+            del self._texts[at]
+            return
+        del self._numbers[at]
+        if self._valid is not None:
+            del self._valid[at]
+
     def cut(self, count: int) -> None:
         """Remove the first `count`."""
         if self._code is None:
@@ -115,6 +123,22 @@ class Entity:
             values.insert(at, value)
         return True
 
+    def remove(self, identity: int) -> bool:
+        """Take the row with this key out; whether it was here."""
+        at = self._find(identity)
+        if at < 0:
+            return False
+        for column in (self._times, self._identities, self._positions):
+            if column is not None:
+                del column[at]
+        for values in self._values:
+            values.remove(at)
+        return True
+
+    def changed_at(self, moment: int) -> None:
+        """A correction or deletion is in force from `moment` on: those before it are answered from what is left."""
+        self.since = moment if self.since is None else max(moment, self.since)
+
     def trim(self, since: int) -> int:
         """Remove what no prediction from `since` on can see; how many that was."""
         gone = bisect_right(self._times, since - self._span)
@@ -132,6 +156,11 @@ class Entity:
     def newest(self) -> int:
         """When the newest event becomes known, where there is one."""
         return self._times[-1]
+
+    @property
+    def identities(self) -> frozenset[int]:
+        """The keys of the rows that are here."""
+        return frozenset(self._identities or ())
 
     def second_newest(self, until: int) -> int | None:
         """When the second newest of the events known by `until` became known; None where there are fewer."""

@@ -202,6 +202,7 @@ def _trimmed(source: Source, used: set[str]) -> Source:
         event_time=source.event_time,
         fields=tuple(field for field in source.fields if field.name in kept),
         known={name: at for name in sorted(kept) if (at := known.known_at(source, name)) is not None},
+        corrections=source.corrections,
     )
 
 

@@ -23,21 +23,34 @@ _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
 class Told(NamedTuple):
     """What is told of a row, without nulls: values in their inside form, and, as they came, those of columns that no
-    plan beside this log reads yet.
+    plan beside this log reads yet. Of a source that takes corrections a column that is told as null is there, as None.
+    A `scored` row is that of a request, which corrects nothing.
     """
 
     key: bytes
     values: Inside
     other: Inside
+    scored: bool = False
 
 
 class Record(msgspec.Struct, array_like=True):
-    """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`."""
+    """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`.
+
+    Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
+    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was told `over` a
+    row that a table had of a snapshot, and the known time of that.
+    """
 
     position: int
     entry: int
     values: Inside
     other: Inside
+    known: int | None = None
+    arrived: int | None = None
+    begins: int | None = None
+    deleted: bool = False
+    over: bool = False
+    over_known: int | None = None
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -59,6 +72,12 @@ def log_table(scope: str, source: str) -> str:
 def row_key(values: Sequence[Any]) -> bytes:
     """The log's key of a row with this key, none of whose values is null."""
     return _ROW + encode(list(values))
+
+
+def key_values(key: bytes) -> list[Any]:
+    """The values of `row_key`."""
+    found: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
+    return found
 
 
 class SourceLog:
@@ -100,11 +119,20 @@ class SourceLog:
         elif not _add(record, told):
             return False
         record.entry = number
+        self._enter(key)
+        return True
+
+    def replace(self, key: bytes, record: Record) -> None:
+        """Let a row take the place of one that was loaded; `record.entry` is `next`."""
+        self._records[key] = record
+        self._enter(key)
+
+    def _enter(self, key: bytes) -> None:
+        number = self._header.next
         self._header.next += 1
         self._entries[number] = key
         self._changed[_entry_key(number)] = key
         self._changed[key] = b""
-        return True
 
     def correct(self, key: bytes, values: Inside) -> None:
         """Let values take the place of what was told of a row that was loaded; where nothing was, nothing happens."""

@@ -13,7 +13,6 @@ from cumulant.core.errors import UsageError
 from cumulant.core.expr import Column, columns
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.core.units import from_micros
-from cumulant.features.advance import StateWriter
 from cumulant.features.groups import Group, groups_of
 from cumulant.features.materialization import entity_blobs
 from cumulant.features.placing import Entity
@@ -22,6 +21,7 @@ from cumulant.features.recall import History
 from cumulant.features.requests import Reader
 from cumulant.features.shelf import checked_state
 from cumulant.features.state import STATE_KEY, State, decode_events, encode, entity_key
+from cumulant.features.state_writer import StateWriter
 from cumulant.ports.online import Cells, OnlineStore
 
 _STEP = 10_000

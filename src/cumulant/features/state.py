@@ -51,7 +51,8 @@ class State(msgspec.Struct, frozen=True):
     """What a table was filled from. It answers for prediction moments from `since_us` on (None: any).
 
     `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` says, by
-    source, up to which entry of it (not included) the table holds them.
+    source, up to which entry of it (not included) the table holds them. Of the sources in `versions` the table holds
+    the row in force of each key, so that posted rows correct it.
     """
 
     format: int
@@ -65,6 +66,7 @@ class State(msgspec.Struct, frozen=True):
     sequence: int = 0
     scope: str = ""
     marks: dict[str, int] = {}
+    versions: tuple[str, ...] = ()
 
 
 encode = msgspec.msgpack.Encoder().encode

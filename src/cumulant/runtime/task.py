@@ -39,7 +39,8 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     training = project.spec.training
     if training is None:
         raise UsageError("the project declares no target", hint="add `training: {target: COLUMN}` to cumulant.yaml")
-    sources = {name: data.source_of(snapshot) for name, snapshot in snapshots.items()}
+    declared = project.spec.data
+    sources = {name: data.source_of(one, declared.get(name)) for name, one in snapshots.items()}
     target = target_of(training, {field.name for source in sources.values() for field in source.fields})
     entity = _entity(training, target, sources)
     _refuse_personal(training.target, target, sources[entity])

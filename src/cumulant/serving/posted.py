@@ -7,6 +7,7 @@ a row at several times is one row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -53,6 +54,8 @@ class EventSchema:
             for name in {measure.source for measure in measures if measure is not None}:
                 source = plan.sources[name]
                 fields.setdefault(name, {}).update({field.name: field for field in source.fields})
+                if not isinstance(source.corrections, msgspec.UnsetType):
+                    fields[name].update({field.name: field for field in source.corrections.fields})
                 keys[name] = source.key
         self._schemas = {name: SourceSchema(tuple(of.values()), keys[name]) for name, of in fields.items()}
         self._keyless = {name for name, key in keys.items() if not key}
@@ -76,7 +79,7 @@ class EventSchema:
         """
         check_rows(rows)
         schema = self._schema(source)
-        known: list[object] = []
+        known: list[Any] = []
         others: list[dict[str, object]] = []
         for row in rows:
             own = {} if not isinstance(row, dict) else {k: v for k, v in row.items() if k in schema.fields}
@@ -84,8 +87,9 @@ class EventSchema:
             others.append({k: v for k, v in row.items() if k not in own} if isinstance(row, dict) else {})
         checked = schema.rows(known)
         kept = [
-            {k: v for k, v in other.items() if isinstance(v, _SCALARS)} | row
-            for other, row in zip(others, checked, strict=True)
+            {k: v for k, v in other.items() if v is None or isinstance(v, _SCALARS)}
+            | {k: v for k, v in row.items() if k in own}  # a column that is left out is not told to be null
+            for other, own, row in zip(others, known, checked, strict=True)
         ]
         return CheckedEvents(source, kept, sorted({name[:100] for other in others for name in other}))
 

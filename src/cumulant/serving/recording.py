@@ -107,7 +107,7 @@ class Recorder:
         whole = [row for row in rows if all(row.get(name) is not None for name in model.key)]
         if not whole:
             return None
-        done = self._posted(advancer, model.servable.plan.entity, whole)
+        done = self._posted(advancer, model.servable.plan.entity, whole, scored=True)
         return done if self._mode == "durable" else None
 
     @property
@@ -155,12 +155,14 @@ class Recorder:
             told["warnings"] = warnings
         return json_response(told)
 
-    def _posted(self, advancer: Advancer, source: str, rows: Sequence[Row]) -> Future[Advanced]:
+    def _posted(
+        self, advancer: Advancer, source: str, rows: Sequence[Row], *, scored: bool = False
+    ) -> Future[Advanced]:
         if self._waiting + len(rows) > max(self._most, len(rows)):
             raise EngineUnavailableError(
                 f"{self._waiting} rows wait for the store of the features already", hint="try again when it keeps up"
             )
-        done = advancer.post(source, rows)
+        done = advancer.post(source, rows, scored=scored)
         self._count(len(rows))
         done.add_done_callback(lambda _: self._count(-len(rows)))
         return done

@@ -19,9 +19,10 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import to_micros
 from cumulant.features import OnlineFeatures, compute, materialize
 from cumulant.features import versions as features_versions
-from cumulant.features.advance import StateWriter, advance
+from cumulant.features.advance import advance
 from cumulant.features.memory_need import Size
 from cumulant.features.partitions import Layout, compute_partitioned
+from cumulant.features.state_writer import StateWriter
 from cumulant.testing import MemoryOnline
 
 Row = dict[str, Any]

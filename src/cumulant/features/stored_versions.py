@@ -1,0 +1,145 @@
+"""The rows in force of a history as a table of online state holds them, and the log's rows that it holds as well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from functools import partial
+
+import msgspec
+import polars as pl
+
+from cumulant.core.plan import FeaturePlan, KnownAt, Source
+from cumulant.core.units import micros, to_micros
+from cumulant.data.dated_rows import is_in_force
+from cumulant.data.snapshot import FROM, UNTIL
+from cumulant.features.carrying import WAIT, hidden_after
+from cumulant.features.frames import ROW, inside, inside_as, read
+from cumulant.features.groups import groups_of
+from cumulant.features.posted import Record, SourceLog, key_values, log_table
+from cumulant.features.row_versions import (
+    StoredVersion,
+    VersionRule,
+    corrections_of,
+    decode_version,
+    version_columns,
+    version_key,
+)
+from cumulant.features.state import encode
+from cumulant.features.versions import has_versions
+from cumulant.ports.online import Cells, OnlineStore
+
+_STEP = 10_000
+_KNOWN = "__known"
+
+
+def corrected_sources(plan: FeaturePlan) -> tuple[str, ...]:
+    """The sources of windows and lookups whose posted rows correct earlier ones."""
+    names = sorted({group.source for group in groups_of(plan)})
+    return tuple(name for name in names if plan.sources[name].key and corrections_of(plan.sources[name]) is not None)
+
+
+def version_blobs(
+    plan: FeaturePlan,
+    name: str,
+    rows: pl.LazyFrame | pl.DataFrame,
+    as_of: datetime | None,
+    *,
+    keys: Collection[bytes] | None = None,
+) -> Iterator[tuple[bytes, bytes]]:
+    """The rows in force of a source at `as_of` (None: at the end), and its deleted keys, each as its key and blob.
+
+    `keys` are those of `row_key` that are wanted; None: all.
+    """
+    source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
+    frame = read(name, source.fields, rows)
+    if keys is not None:
+        frame = frame.join(_frame_of(frame, source, keys), on=source.key, how="semi", maintain_order="left")
+    frame = hidden_after(frame, source, as_of).filter(pl.col(column).is_not_null() for column in source.key)
+    limit = None if as_of is None else to_micros(as_of)
+    stays = frame.filter(is_in_force(limit)) if has_versions(frame) else frame
+    for part in _dated(stays, source).iter_slices(_STEP):
+        dates = part.select(ROW, _KNOWN, FROM).rows()
+        for key, row, (position, known, begins) in zip(
+            inside(part.select(source.key)), inside(part.select(columns)), dates, strict=True
+        ):
+            values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
+            arrived = None if begins == known else begins
+            yield version_key(name, key), encode(StoredVersion(position, values, known, arrived, begins))
+    if has_versions(frame):
+        yield from _deleted(frame, stays, source, limit)
+
+
+def _with_known(source: Source) -> Source:
+    """The source with its known times, which no window need read."""
+    corrections = corrections_of(source)
+    known = () if corrections is None else corrections.known
+    fields = {field.name: field for field in (*source.fields, *known)}
+    times = {field.name: KnownAt(column=field.name) for field in known}
+    return msgspec.structs.replace(source, fields=tuple(fields.values()), known=times | source.known)
+
+
+def _frame_of(frame: pl.DataFrame, source: Source, keys: Collection[bytes]) -> pl.DataFrame:
+    found = pl.DataFrame([key_values(key) for key in keys], schema=list(source.key), orient="row")
+    return found.select(inside_as(name, frame.schema[name]) for name in source.key)
+
+
+def _dated(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
+    """Rows with their known time, and since when they are in force."""
+    corrections = corrections_of(source)
+    times = [pl.col(field.name).cast(pl.Int64) for field in (() if corrections is None else corrections.known)]
+    known = pl.max_horizontal(times) if times else pl.lit(None, pl.Int64)
+    frame = frame.with_columns(known.alias(_KNOWN))
+    return frame if has_versions(frame) else frame.with_columns(pl.lit(None, pl.Int64).alias(FROM))
+
+
+def _deleted(
+    frame: pl.DataFrame, stays: pl.DataFrame, source: Source, limit: int | None
+) -> Iterator[tuple[bytes, bytes]]:
+    """Keys of which no row is in force any more."""
+    key = list(source.key)
+    ended = frame.filter(pl.col(UNTIL).is_not_null() if limit is None else pl.col(UNTIL) <= limit)
+    ended = ended.join(stays.select(key), on=key, how="anti")
+    last = ended.group_by(key, maintain_order=True).agg(pl.col(UNTIL).max(), pl.col(ROW).max())
+    corrections = corrections_of(source)
+    by_known = corrections is not None and bool(corrections.known)
+    for values, (until, position) in zip(inside(last.select(key)), last.select(UNTIL, ROW).rows(), strict=True):
+        version = StoredVersion(position, {}, until if by_known else None, until, until, deleted=True)
+        yield version_key(source.name, values), encode(version)
+
+
+def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
+    """Take out of the log what the freshly filled `table` holds and nobody waits for: rows whose event, or of deletions
+    their arrival, lies `WAIT` before `newest`.
+    """
+    if newest is None:
+        return
+    source, columns = plan.sources[name], version_columns(plan, plan.sources[name])
+    corrections = corrections_of(source)
+    assert corrections is not None
+    rule, limit = VersionRule(corrections, columns), newest - micros(WAIT)
+
+    def holds(record: Record, blob: bytes | None) -> bool:
+        at = record.arrived if record.deleted else record.values.get(source.event_time or "")
+        if at is None or at > limit:
+            return False
+        if blob is None:
+            return record.deleted
+        stored = decode_version(blob)
+        values = {column: record.values[column] for column in columns if column in record.values}
+        return rule.placed(record, values, stored) is None
+
+    def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
+        log = SourceLog(cells, log_table(scope, name))
+        rows, end = log.since(mark, _STEP)
+        blobs = cells.get(table, [version_key(name, key_values(key)) for key, _ in rows])
+        held = {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
+        left = [record.entry for key, record in rows if key not in held]
+        oldest = min(left) if left and first is None else first
+        log.forget(held, end if oldest is None else oldest)
+        log.save()
+        return end, oldest, end < log.next
+
+    mark, first, more = 0, None, True
+    while more:
+        mark, first, more = store.update(partial(step, mark=mark, first=first))

@@ -1,0 +1,240 @@
+"""Posted corrections and deletions against an oracle: what is served is what offline features of the same versions are.
+
+The oracle keeps every version of every row and orders them anew each time: by known time, then arrival, then place.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from random import Random
+from typing import Any
+
+import msgspec
+import oracle
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+from test_features_windows import DEFINED, DTYPES, HOUR, SCHEMA, START, assert_same, frame, make_source, quick
+
+from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt
+from cumulant.core.units import to_micros
+from cumulant.data.arrivals import ARRIVED
+from cumulant.data.dated_rows import HIDDEN
+from cumulant.data.repeats import KNOWN
+from cumulant.data.snapshot import FROM, ROW, UNTIL
+from cumulant.data.versions import _MARK, _dated
+from cumulant.features import OnlineFeatures, collect, compile_plan, compute, materialize
+from cumulant.features.advance import advance
+from cumulant.features.online import Vectors
+from cumulant.features.row_versions import decode_version, version_key
+from cumulant.features.state_writer import StateWriter
+from cumulant.testing import MemoryOnline
+
+Row = dict[str, Any]
+OP = Field("op", "str")
+COLUMNS = [*SCHEMA, "op"]
+FIELDS = [*(Field(name, DTYPES[name]) for name in SCHEMA), OP]
+
+
+def make_plan(*, dated: bool) -> FeaturePlan:
+    """Windows and lookups over two sources that take corrections, which are `dated` by a column or by arrival."""
+    corrections = Corrections((Field("done", "time"),) if dated else (), OP, ("D", "X"))
+    known = {"label": KnownAt(delay_us=to_micros(START + HOUR) - to_micros(START))}
+    sources = {
+        name: msgspec.structs.replace(
+            make_source(name, HOUR),
+            corrections=corrections,
+            known=known | ({"result": KnownAt(column="done")} if dated else {}),
+        )
+        for name in ("tx", "other")
+    }
+    return compile_plan(collect(DEFINED), sources, entity="tx", predict_at=PredictAt("at", 0))
+
+
+PLANS = {dated: make_plan(dated=dated) for dated in (False, True)}
+
+
+class Version(msgspec.Struct):
+    row: Row
+    arrived: int
+    place: int
+    dated: bool
+
+    @property
+    def deleted(self) -> bool:
+        return self.row["op"] in ("D", "X")
+
+    @property
+    def known(self) -> int | None:
+        if not self.dated:
+            return None
+        done = self.row["done"]
+        return to_micros(done) if done is not None else self.arrived if self.deleted else None
+
+    @property
+    def order(self) -> tuple[float, int, int]:
+        return (float("-inf") if self.known is None else self.known, self.arrived, self.place)
+
+
+def now_in_force(versions: list[Version], key: int) -> Version | None:
+    found: Version | None = None
+    for one in sorted((one for one in versions if one.row["id"] == key), key=lambda one: one.order):
+        if found is None or one.row != found.row:
+            found = one
+    return found
+
+
+def rows_in_force(versions: list[Version]) -> list[Row]:
+    found = [now_in_force(versions, key) for key in {one.row["id"] for one in versions}]
+    stays = sorted((one for one in found if one is not None and not one.deleted), key=lambda one: one.place)
+    return [one.row for one in stays]
+
+
+def snapshot(versions: list[Version]) -> pl.DataFrame:
+    """The frame of a snapshot that holds these versions, dated by the code that makes snapshots."""
+    rows = pl.DataFrame(
+        [one.row | {ROW: one.place, ARRIVED: one.arrived, KNOWN: one.known, _MARK: one.deleted} for one in versions],
+        schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
+    )
+    rows = _dated(rows.sort("id", KNOWN, ARRIVED, ROW, nulls_last=False), FIELDS, ["id"])
+    found = rows.filter(~pl.col(HIDDEN)).select(*COLUMNS, ROW, FROM, UNTIL)
+    # A snapshot of which every row is always in force has no such columns.
+    alone = found[FROM].is_null().all() and found[UNTIL].is_null().all()
+    return found.drop(FROM, UNTIL) if alone else found
+
+
+AMOUNTS = [None, 0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 5e-324, 1e300, 1e16, 1.0, 3.14]
+
+
+def row_of(random: Random, keys: int) -> Row:
+    """A row with ties, nulls and awkward numbers; one in six deletes its key."""
+
+    def moment() -> datetime | None:
+        return random.choice([None, *(START + half * HOUR / 2 for half in range(6))])
+
+    return {
+        "id": random.randrange(keys), "card": random.choice(["a", "a", "b", None]), "shop": random.choice([1, 2, None]),
+        "at": START + random.randrange(6) * HOUR / 2 if random.random() < 0.9 else None, "amount": random.choice(AMOUNTS),
+        "items": random.choice([None, 1, 2, -3, 2**62, 2**63 - 1]), "label": random.choice([True, False, None]),
+        "word": random.choice(["x", "y", "", None]), "done": moment(), "result": random.choice(AMOUNTS), "asked": moment(),
+        "op": random.choice(["U", "U", "U", None, "U", "D"]),
+    }  # fmt: skip
+
+
+class World:
+    """A source: its versions, those of them that its files hold, and the table that is served."""
+
+    def __init__(self, plan: FeaturePlan, *, dated: bool) -> None:
+        self.plan, self.dated, self.store = plan, dated, MemoryOnline()
+        self.versions: dict[str, list[Version]] = {"tx": [], "other": []}
+        self.filed: dict[str, list[Version]] = {"tx": [], "other": []}
+        self.clock = to_micros(START)
+        self.tables = self.places = 0
+        #: whether files came after posted rows
+        self.mixed = False
+
+    def tick(self) -> int:
+        self.clock += 60_000_000 * 7
+        return self.clock
+
+    def add(self, source: str, row: Row, arrived: int) -> Version:
+        self.places += 1
+        version = Version({name: row.get(name) for name in COLUMNS}, arrived, self.places, self.dated)
+        self.versions[source].append(version)
+        return version
+
+    def ingest(self, source: str, rows: list[Row]) -> None:
+        """A run that takes in a file with these rows. What the files had in force already is no new version; and rows
+        delete what the files of earlier runs have in force.
+        """
+        self.mixed |= any(one not in self.filed[source] for one in self.versions[source])
+        arrived, there = self.tick(), {row["id"] for row in rows_in_force(self.filed[source])}
+        for row in rows:
+            before = now_in_force(self.filed[source], row["id"])
+            if row["op"] in ("D", "X") and row["id"] not in there:
+                continue
+            version = self.add(source, row, arrived)
+            self.filed[source].append(version)
+            if before is not None and before.row == version.row:
+                self.versions[source].remove(version)
+
+    def fill(self) -> None:
+        self.tables += 1
+        frames = {name: snapshot(versions) for name, versions in self.filed.items()}
+        materialize(self.plan, frames, self.store, table=f"t{self.tables}", scope="s")
+
+    def writer(self) -> StateWriter:
+        return StateWriter(self.plan, self.store, f"t{self.tables}", now_us=lambda: self.clock)
+
+    def post(self, source: str, row: Row, *, columns: set[str]) -> int:
+        """Post some columns of a row, which the row in force completes."""
+        arrived = self.tick()
+        told = {name: row[name] for name in COLUMNS if name in columns or name == "id"}
+        before = now_in_force(self.versions[source], row["id"])
+        deletes = told.get("op") in ("D", "X")
+        base = {} if before is None or before.deleted or deletes else before.row
+        self.add(source, base | told, arrived)
+        return advance([self.writer()], source, [told]).accepted
+
+    def check(self, asked: list[Row]) -> None:
+        """Served answers are those of a state that was filled anew, to the last bit, and the oracle's."""
+        served = self.served(self.store, f"t{self.tables}", asked)
+        rows = {name: self.in_order(name, rows_in_force(versions)) for name, versions in self.versions.items()}
+        anew = MemoryOnline()
+        materialize(self.plan, {name: frame(of) for name, of in rows.items()}, anew, table="t")
+        assert served.columns == self.served(anew, "t", asked).columns
+        found = [{name: served.columns[name][i] for name in self.plan.names} for i in range(len(asked))]
+        assert_same(found, oracle.features(self.plan, rows, asked))
+        # Offline features of a snapshot with all versions are the same after all of them are in force.
+        if self.mixed:
+            return
+        snapshots = {name: snapshot(versions) for name, versions in self.versions.items()}
+        dated = compute(self.plan, snapshots, rows=frame(asked)).to_dicts()
+        certain = [i for i, row in enumerate(asked) if row["at"] >= START + 3 * HOUR]
+        assert_same([found[i] for i in certain], [{name: dated[i][name] for name in self.plan.names} for i in certain])
+
+    def in_order(self, source: str, rows: list[Row]) -> list[Row]:
+        """Rows in force as ties are decided: those that a snapshot has come before those that were posted."""
+        if not self.mixed:
+            return rows
+        blobs = self.store.get(f"t{self.tables}", [version_key(source, [row["id"]]) for row in rows])
+        places = [decode_version(blob).position for blob in blobs if blob is not None]
+        return [row for _, row in sorted(zip(places, rows, strict=True), key=lambda one: one[0])]
+
+    def served(self, store: MemoryOnline, table: str, asked: list[Row]) -> Vectors:
+        online = OnlineFeatures(self.plan, store, table)
+        online.catch_up()
+        return online.vectors(asked)
+
+
+def act(world: World, random: Random, keys: int) -> None:
+    """A post, whole or in part, one that is replayed, or a run that takes in new rows or those that were posted."""
+    source, row, versions = random.choice(["tx", "other"]), row_of(random, keys), world.versions
+    what = random.choice(["post", "post", "post", "part", "again", "file", "same file", "fill"])
+    if what == "post":
+        world.post(source, row, columns=set(COLUMNS))
+    elif what == "part" and now_in_force(versions[source], row["id"]) is not None:
+        world.post(source, row, columns=set(random.sample(COLUMNS, random.randint(1, 5))))
+    elif what == "again" and versions[source]:
+        world.post(source, random.choice(versions[source]).row, columns=set(COLUMNS))
+    elif what == "file":
+        world.ingest(source, [row, row_of(random, keys)])
+    elif what == "same file":
+        world.ingest(source, [one.row for one in versions[source] if random.random() < 0.4])
+    if "fil" in what:
+        world.fill()
+
+
+@quick
+@given(st.booleans(), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32))
+def test_posted_versions_are_served_as_offline_features_of_the_same_versions(
+    dated: bool, actions: int, keys: int, seed: int
+) -> None:
+    world, random = World(PLANS[dated], dated=dated), Random(seed)
+    for source in ("tx", "other"):
+        world.ingest(source, [row_of(random, keys) for _ in range(random.randrange(6))])
+    world.fill()
+    for _ in range(actions):
+        act(world, random, keys)
+    asked = [row_of(random, keys + 2) | {"at": START + half * HOUR / 2} for half in (1, 5, 6, 8)]
+    world.check([{name: value for name, value in row.items() if name != "op"} for row in asked])
