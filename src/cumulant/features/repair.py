@@ -15,13 +15,16 @@ from cumulant.core.plan import FeaturePlan, Field
 from cumulant.core.units import from_micros
 from cumulant.features.groups import Group, groups_of
 from cumulant.features.materialization import entity_blobs
-from cumulant.features.placing import Entity
-from cumulant.features.posted import POSTED, Record, SourceLog, log_table
+from cumulant.features.placing import Entity, Event
+from cumulant.features.posted import POSTED, Record, SourceLog, key_values, log_table
 from cumulant.features.recall import History
 from cumulant.features.requests import Reader
+from cumulant.features.row_versions import decode_version, version_key
 from cumulant.features.shelf import checked_state
-from cumulant.features.state import STATE_KEY, State, decode_events, encode, entity_key
+from cumulant.features.state import STATE_KEY, State, decode_events, encode, entity_key, row_identity
 from cumulant.features.state_writer import StateWriter
+from cumulant.features.stored_versions import version_blobs
+from cumulant.features.version_writer import VersionWriter
 from cumulant.ports.online import Cells, OnlineStore
 
 _STEP = 10_000
@@ -84,7 +87,8 @@ def forget_key(
 
     The key has all columns of a window or lookup and no other: rows that share a part of it alone are other keys'.
     Every entity that a deleted row entered is made again, from `frames` and from the rows that stay posted. Other
-    tables of the same log keep what they took in; those that are filled later do not find it.
+    tables of the same log keep what they took in; those that are filled later do not find it. A row that was posted as
+    a correction gets the values of the history again. Posted deletions stay: what is deleted does not come back.
 
     Raises:
         UsageError, RequestError: as `stored_key`.
@@ -95,8 +99,15 @@ def forget_key(
         raise _no_group(groups_of(plan), key)
     rows, entities = store.update(lambda cells: _posted(cells, writer, own, after))
     kept = checked_state(store.get(table, [STATE_KEY])[0], table, writer.fingerprint)
+    before = _before(writer, frames, kept, rows)
+    entities |= {
+        key
+        for name, versions in before.items()
+        for blob in versions.values()
+        for _, key, _ in writer.versions[name].events(None if blob is None else decode_version(blob))
+    }
     blobs = entity_blobs(plan, frames, kept, entities)
-    store.update(lambda cells: _rebuilt(cells, writer, rows, entities, blobs))
+    store.update(lambda cells: _rebuilt(cells, writer, rows, entities, blobs, before=before))
     return Forgotten(rows=sum(len(keys) for keys in rows.values()), entities=len(entities))
 
 
@@ -190,8 +201,10 @@ def _posted(
     for source in sorted(writer.sources):
         for key, record in _records(SourceLog(cells, log_table(state.scope, source))):
             # Rows of the snapshot that wait for a column lie in the log too; they are no posted rows.
-            events = writer.events(source, record)
-            if record.position < POSTED or not own & {entity for entity, _ in events}:
+            if record.position < POSTED:
+                continue
+            events = _entered(cells, writer, state, source, key=key, record=record)
+            if not own & {entity for entity, _ in events}:
                 continue
             if after is not None and all(from_micros(event.told) <= after for _, event in events):
                 continue
@@ -200,12 +213,42 @@ def _posted(
     return rows, entities
 
 
+def _entered(
+    cells: Cells, writer: StateWriter, state: State, source: str, *, key: bytes, record: Record
+) -> list[tuple[bytes, Event]]:
+    """The entities that a row of the log is in, each with its event: as the row in force completes it."""
+    versions = writer.versions_in(state, source)
+    if versions is None:
+        return writer.events(source, record)
+    (stored,) = versions.stored(cells, writer.table, [key_values(key)])
+    found = versions.events(stored) if stored is not None and not stored.is_stored else []
+    return [*writer.events(source, record), *((entity, event) for _, entity, event in found)]
+
+
+def _before(
+    writer: StateWriter,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    state: State,
+    rows: Mapping[str, set[bytes]],
+) -> dict[str, dict[bytes, bytes | None]]:
+    """What the table held of rows before they were posted, by source and the place in the table."""
+    as_of = None if state.as_of_us is None else from_micros(state.as_of_us)
+    found: dict[str, dict[bytes, bytes | None]] = {}
+    for source, keys in rows.items():
+        if writer.versions_in(state, source) is not None:
+            held = dict.fromkeys(version_key(source, key_values(key)) for key in keys)
+            found[source] = held | dict(version_blobs(writer.plan, source, frames[source], as_of, keys=keys))
+    return found
+
+
 def _rebuilt(
     cells: Cells,
     writer: StateWriter,
     rows: Mapping[str, set[bytes]],
     entities: set[bytes],
     blobs: Mapping[bytes, bytes],
+    *,
+    before: Mapping[str, Mapping[bytes, bytes | None]],
 ) -> None:
     state = writer.state(cells)
     groups = {group.number: group for group in groups_of(writer.plan)}
@@ -216,18 +259,51 @@ def _rebuilt(
         made[key] = Entity(group, None if blob is None else decode_events(blob), keyed=keyed)
     for source in sorted(writer.sources):
         log = SourceLog(cells, log_table(state.scope, source))
-        left = [record for key, record in _records(log) if key not in rows.get(source, ())]
-        for record in sorted(left, key=lambda one: one.entry):
-            for key, event in writer.events(source, record):
-                if key in made:
-                    made[key].place(event)
+        left = [(key, record) for key, record in _records(log) if key not in rows.get(source, ())]
+        left.sort(key=lambda one: one[1].entry)
+        versions = writer.versions_in(state, source)
+        if versions is not None:
+            _place_versions(cells, writer.table, versions, left, made)
+        else:
+            for _, record in left:
+                for key, event in writer.events(source, record):
+                    if key in made:
+                        made[key].place(event)
         if source in rows:
             log.load(rows[source])
             log.forget(rows[source], log.first)
             log.save()
     sequence = state.sequence + 1
     written = [(key, None if one.empty else one.blob(sequence)) for key, one in made.items()]
-    cells.put(writer.table, [*written, (STATE_KEY, encode(_advanced(state, sequence)))])
+    restored = [one for versions in before.values() for one in versions.items()]
+    cells.put(writer.table, [*written, *restored, (STATE_KEY, encode(_advanced(state, sequence)))])
+
+
+def _place_versions(
+    cells: Cells,
+    table: str,
+    versions: VersionWriter,
+    left: Sequence[tuple[bytes, Record]],
+    made: Mapping[bytes, Entity],
+) -> None:
+    """Let posted versions that are in force take the place of what the history has of their rows."""
+    there = {key: entity.identities for key, entity in made.items() if versions.has(key)}
+    keys = [key_values(key) for key, _ in left]
+    for (_, record), values, stored in zip(left, keys, versions.stored(cells, table, keys), strict=True):
+        version = versions.after(record, stored) or stored
+        if version is None or version.is_stored:
+            continue
+        identity = row_identity(values)
+        touched = [made[key] for key, held in there.items() if identity in held]
+        for entity in touched:
+            entity.remove(identity)
+        for _, key, event in versions.events(version):
+            if key in made:
+                made[key].place(event)
+                touched.append(made[key])
+        for entity in touched:
+            if version.begins is not None:
+                entity.changed_at(version.begins)
 
 
 def _advanced(state: State, sequence: int) -> State:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from cumulant.core.plan import FeaturePlan
 from cumulant.features.group_events import Change, Changing, GroupWriter, LogRow, Taken
 from cumulant.features.placing import Event
@@ -31,6 +33,10 @@ class VersionWriter:
         self.source, self.key, self._groups = source, of.key, groups
         self.columns = version_columns(plan, of)
         self.rule = VersionRule(corrections, [field.name for field in of.fields])
+
+    def has(self, entity: bytes) -> bool:
+        """Whether an entity is of a window or lookup of this source."""
+        return msgspec.msgpack.decode(entity)[0] in {group.group.number for group in self._groups}
 
     def stored(self, cells: Cells, table: str, keys: Sequence[Sequence[Any]]) -> list[StoredVersion | None]:
         """The rows in force of these keys in a table."""

@@ -49,12 +49,14 @@ class EventSchema:
     def __init__(self, plans: Sequence[FeaturePlan]) -> None:
         fields: dict[str, dict[str, Field]] = {}
         keys: dict[str, tuple[str, ...]] = {}
+        self._corrected: set[str] = set()
         for plan in plans:
             measures = (spec.window or spec.lookup for spec in plan.features)
             for name in {measure.source for measure in measures if measure is not None}:
                 source = plan.sources[name]
                 fields.setdefault(name, {}).update({field.name: field for field in source.fields})
                 if not isinstance(source.corrections, msgspec.UnsetType):
+                    self._corrected.add(name)
                     fields[name].update({field.name: field for field in source.corrections.fields})
                 keys[name] = source.key
         self._schemas = {name: SourceSchema(tuple(of.values()), keys[name]) for name, of in fields.items()}
@@ -86,9 +88,11 @@ class EventSchema:
             known.append(own if isinstance(row, dict) else row)
             others.append({k: v for k, v in row.items() if k not in own} if isinstance(row, dict) else {})
         checked = schema.rows(known)
+        # Where a null corrects a value, a column that is left out must not become one.
+        corrected = source in self._corrected
         kept = [
-            {k: v for k, v in other.items() if v is None or isinstance(v, _SCALARS)}
-            | {k: v for k, v in row.items() if k in own}  # a column that is left out is not told to be null
+            {k: v for k, v in other.items() if isinstance(v, _SCALARS) or (v is None and corrected)}
+            | ({k: v for k, v in row.items() if k in own} if corrected else row)
             for other, own, row in zip(others, known, checked, strict=True)
         ]
         return CheckedEvents(source, kept, sorted({name[:100] for other in others for name in other}))

@@ -23,7 +23,7 @@ from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.repeats import KNOWN
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.versions import _MARK, _dated
-from cumulant.features import OnlineFeatures, collect, compile_plan, compute, materialize
+from cumulant.features import OnlineFeatures, collect, compile_plan, compute, forget_key, materialize
 from cumulant.features.advance import advance
 from cumulant.features.online import Vectors
 from cumulant.features.row_versions import decode_version, version_key
@@ -238,3 +238,39 @@ def test_posted_versions_are_served_as_offline_features_of_the_same_versions(
         act(world, random, keys)
     asked = [row_of(random, keys + 2) | {"at": START + half * HOUR / 2} for half in (1, 5, 6, 8)]
     world.check([{name: value for name, value in row.items() if name != "op"} for row in asked])
+
+
+@quick
+@given(st.booleans(), st.integers(1, 5), st.integers(0, 2**32))
+def test_a_key_that_is_forgotten_is_as_the_history_and_what_else_was_posted_leave_it(
+    dated: bool, keys: int, seed: int
+) -> None:
+    world, random = World(PLANS[dated], dated=dated), Random(seed)
+    for source in ("tx", "other"):
+        world.ingest(source, [row_of(random, keys) for _ in range(random.randrange(6))])
+    world.fill()
+    posted = [row_of(random, keys) for _ in range(random.randrange(8))]
+    for row in posted:
+        world.post("tx", row, columns=set(COLUMNS))
+    frames = {name: snapshot(versions) for name, versions in world.filed.items()}
+    found = [now_in_force(world.versions["tx"], key) for key in range(keys)]
+    in_force = [one for one in found if one is not None]
+    gone = [one.row["id"] for one in in_force if one not in world.filed["tx"] and not one.deleted and enters(one.row)]
+    forget_key(world.plan, frames, world.store, f"t{world.tables}", {"card": "a"})
+    filed = world.filed["tx"]
+    world.versions["tx"] = [one for one in world.versions["tx"] if one.row["id"] not in gone or one in filed]
+    world.mixed = True
+    asked = [row_of(random, keys + 2) | {"at": START + half * HOUR / 2} for half in (1, 5, 6, 8)]
+    asked = [{name: value for name, value in row.items() if name != "op"} for row in asked]
+    world.check(asked)
+    world.fill()
+    world.check(asked)
+    # Rows that come again are versions as before.
+    for row in posted:
+        world.post("tx", row, columns=set(COLUMNS))
+    world.check(asked)
+
+
+def enters(row: Row) -> bool:
+    """Whether a row is in windows of the card that is forgotten."""
+    return row["card"] == "a" and row["at"] is not None
