@@ -180,7 +180,11 @@ class SourceLog:
 def _add(record: Record, told: Told) -> bool:
     """Add the columns of which nothing was told; whether there were any."""
     values, other = (
-        {name: value for name, value in new.items() if name not in record.values and name not in record.other}
+        {
+            name: value
+            for name, value in new.items()
+            if value is not None and record.values.get(name) is None and record.other.get(name) is None
+        }
         for new in (told.values, told.other)
     )
     record.values, record.other = record.values | values, record.other | other

@@ -165,12 +165,14 @@ class VersionRule:
 
 
 def _filled(told: Told, before: Record | None, entry: int) -> Record | None:
-    """What a scored row adds: it corrects nothing, and any other row of its key counts more."""
+    """What a scored row adds: columns that nobody told, where no snapshot has the row. It corrects nothing, and any
+    other row of its key counts more.
+    """
     present = _present(told.values)
     if before is None:
         return Record(POSTED + entry, entry, present, told.other)
-    missing = {n: v for n, v in present.items() if before.values.get(n) is None and n not in before.other}
-    if before.deleted or not missing:
+    missing = {n: v for n, v in present.items() if n not in before.values and n not in before.other}
+    if before.deleted or before.over or not missing:
         return None
     return msgspec.structs.replace(before, entry=entry, values=before.values | missing)
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_features_windows import DEFINED, DTYPES, HOUR, SCHEMA, START, assert_same, frame, make_source, quick
 
+from cumulant.core.ids import canonical
 from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt
-from cumulant.core.units import to_micros
+from cumulant.core.units import from_micros, to_micros
 from cumulant.data.arrivals import ARRIVED
 from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.repeats import KNOWN
@@ -26,7 +27,10 @@ from cumulant.data.versions import _MARK, _dated
 from cumulant.features import OnlineFeatures, collect, compile_plan, compute, forget_key, materialize
 from cumulant.features.advance import advance
 from cumulant.features.online import Vectors
+from cumulant.features.post_reader import PostReader
+from cumulant.features.posted import log_table
 from cumulant.features.row_versions import decode_version, version_key
+from cumulant.features.state import STATE_KEY, decode_state, encode
 from cumulant.features.state_writer import StateWriter
 from cumulant.testing import MemoryOnline
 
@@ -274,3 +278,121 @@ def test_a_key_that_is_forgotten_is_as_the_history_and_what_else_was_posted_leav
 def enters(row: Row) -> bool:
     """Whether a row is in windows of the card that is forgotten."""
     return row["card"] == "a" and row["at"] is not None
+
+
+def world_of(*rows: Row, dated: bool = True) -> World:
+    world = World(PLANS[dated], dated=dated)
+    world.ingest("tx", [dict.fromkeys(COLUMNS) | row for row in rows])
+    world.fill()
+    return world
+
+
+def tx(number: int, hour: float = 0, **more: Any) -> Row:
+    return {"id": number, "card": "a", "at": START + hour * HOUR, "amount": 1.0, "items": 1, **more}
+
+
+def served(world: World, feature: str, hour: float, number: int = 99, **more: Any) -> Any:
+    asked = dict.fromkeys(SCHEMA) | {"id": number, "card": "a", "at": START + hour * HOUR} | more
+    return world.served(world.store, f"t{world.tables}", [asked]).columns[feature][0]
+
+
+def test_a_row_that_is_scored_corrects_nothing_and_gives_way_to_any_other() -> None:
+    world = world_of(tx(1, amount=5.0))
+    online = OnlineFeatures(world.plan, world.store, "t1")
+    stored, other = tx(1, amount=7.0, word="x"), tx(2, 1, amount=3.0)
+    for row in (stored, other):
+        online.score_and_advance([dict.fromkeys(SCHEMA) | row])
+    assert (served(world, "card_sum_amount_2d", 2), served(world, "words_2d", 2)) == (8.0, 0)
+    assert advance([world.writer()], "tx", [other | {"amount": 4.0}]).accepted == 1
+    assert served(world, "card_sum_amount_2d", 2) == 9.0
+    online.score_and_advance([dict.fromkeys(SCHEMA) | other])
+    assert served(world, "card_sum_amount_2d", 2) == 9.0
+    # a scored row that the next files hold is theirs
+    online.score_and_advance([dict.fromkeys(SCHEMA) | tx(3, amount=100.0)])
+    world.ingest("tx", [dict.fromkeys(COLUMNS) | tx(3, amount=10.0)])
+    world.fill()
+    assert served(world, "card_sum_amount_2d", 2) == 19.0
+
+
+def test_pieces_of_a_row_are_one_row_whichever_comes_first() -> None:
+    landing = {"id": 1, "done": START + 2 * HOUR, "result": 6.0}
+    rest = {name: value for name, value in tx(1, shop=1).items() if name not in landing or name == "id"}
+    for pieces in ([landing, rest], [rest, landing]):
+        world = world_of(tx(7))
+        assert [advance([world.writer()], "tx", [piece]).accepted for piece in pieces] == [1, 1]
+        assert (served(world, "result_last_2d", 3), served(world, "card_n_2d", 3)) == (6.0, 3)
+        assert advance([world.writer()], "tx", pieces).duplicates == 2
+    # a landing that comes before the file that has the flight
+    world = world_of(tx(7))
+    advance([world.writer()], "tx", [landing])
+    world.ingest("tx", [dict.fromkeys(COLUMNS) | rest])
+    world.fill()
+    assert served(world, "result_last_2d", 3) == 6.0
+
+
+def test_a_null_corrects_a_value_and_a_column_that_is_left_out_does_not() -> None:
+    world = world_of(tx(1, amount=5.0, word="x"))
+    advance([world.writer()], "tx", [{"id": 1, "amount": None}])
+    assert [served(world, name, 1) for name in ("card_count_amount_2d", "words_2d", "card_n_2d")] == [0, 1, 2]
+
+
+def test_a_deleted_row_uncovers_the_one_before_it_for_a_lookup_without_limit() -> None:
+    world = world_of()
+    writer = world.writer()
+    for number in (1, 2, 3):
+        advance([writer], "other", [tx(number, 240 * number, items=number)])
+    assert served(world, "items", 1000) == 3
+    for number in (3, 2):
+        assert advance([writer], "other", [{"id": number, "op": "D"}]).accepted == 1
+    assert served(world, "items", 1000) == 1
+
+
+def test_an_answer_for_a_moment_before_a_correction_or_deletion_says_so() -> None:
+    world = world_of(tx(1, amount=5.0))
+    world.post("tx", tx(1, amount=7.0), columns={"amount"})
+    asked = [dict.fromkeys(SCHEMA) | {"id": 9, "card": "a", "at": START + hour * HOUR} for hour in (0.01, 3)]
+    found = world.served(world.store, "t1", asked)
+    assert (found.late, found.columns["card_sum_amount_2d"]) == ([world.clock, None], [7.0, 7.0])
+    world.post("tx", {"id": 1, "op": "D"}, columns={"op"})
+    found = world.served(world.store, "t1", asked)
+    assert (found.late, found.columns["card_n_2d"]) == ([world.clock, None], [1, 1])
+
+
+def test_corrections_that_are_known_further_ahead_than_the_skew_are_left_out() -> None:
+    world = world_of(tx(1))
+    rows = [tx(1, done=from_micros(world.clock + at * 1_000_000)) for at in (5, 20)]
+    reader = PostReader([world.writer()], skew_us=10_000_000)
+    assert [reader.read("tx", [row])[1].future for row in rows] == [0, 1]
+
+
+def test_a_table_from_before_corrections_is_read_and_takes_rows_as_it_did() -> None:
+    """Stores of earlier versions hold no rows in force: there the first value of a column stands."""
+    world = world_of(tx(1, amount=5.0))
+    older = msgspec.structs.replace(decode_state(world.store.get("t1", [STATE_KEY])[0] or b""), versions=())
+    world.store.put("t1", [(STATE_KEY, encode(older))])
+    writer = world.writer()
+    assert advance([writer], "tx", [tx(1, amount=7.0, word=None)]).duplicates == 1
+    assert advance([writer], "tx", [tx(2, amount=3.0)]).accepted == 1
+    assert served(world, "card_sum_amount_2d", 2) == 8.0
+    # the log of that time: its rows enter the next table, where the row of the snapshot counts
+    world.fill()
+    assert served(world, "card_sum_amount_2d", 2) == 8.0
+    advance([world.writer()], "tx", [tx(1, amount=7.0), tx(2, amount=4.0)])
+    assert served(world, "card_sum_amount_2d", 2) == 11.0
+
+
+def test_what_the_files_hold_leaves_the_log_after_a_while() -> None:
+    world = world_of(tx(1))
+    world.post("tx", tx(1, amount=7.0), columns={"amount"})
+    world.post("tx", {"id": 2, "op": "D"}, columns={"op"})
+    log = world.store._tables[log_table("s", "tx")]
+    assert sum(key.startswith(b"\x02") for key in log) == 2
+    rows = [tx(1, amount=7.0), tx(3, 24 * 100)]
+    world.ingest("tx", [dict.fromkeys(COLUMNS) | row for row in rows])
+    world.fill()
+    assert not [key for key in world.store._tables[log_table("s", "tx")] if key.startswith(b"\x02")]
+    assert served(world, "card_sum_amount_2d", 1) == 7.0
+
+
+def test_a_plan_of_a_source_that_takes_no_corrections_keeps_its_hash() -> None:
+    assert b"corrections" not in canonical(make_source("tx", HOUR))

@@ -10,13 +10,17 @@ import pytest
 
 from cumulant import features
 from cumulant.cli.data import document, rows_line, versions_line
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.progress import silent
 from cumulant.ports.access import Principal
 from cumulant.project import Project, load
 from cumulant.runtime.batch.models import _columns
+from cumulant.runtime.context import open_run
 from cumulant.runtime.features import featurize, scans, used_sources
 from cumulant.runtime.rows import labelled_rows
+from cumulant.runtime.serve import materialize
 from cumulant.runtime.task import resolve_task
-from cumulant.runtime.validate import newest, validate
+from cumulant.runtime.validate import newest, snapshots_of, validate
 from cumulant.testing import MemoryOnline
 
 ME = Principal("tester")
@@ -40,7 +44,8 @@ spent = tx.by("card").sum("amount", window="36500d")
 
 
 def line(number: int, amount: float, fraud: int, *, year: int = 2024, op: str = "U") -> str:
-    return f"{number},{'ab'[number % 2]},{year}-01-01T{number:02}:00:00Z,{amount},{fraud},{op}\n"
+    day, hour = divmod(number, 24)
+    return f"{number},{'ab'[number % 2]},{year}-01-{1 + day:02}T{hour:02}:00:00Z,{amount},{fraud},{op}\n"
 
 
 @pytest.fixture
@@ -102,3 +107,62 @@ def check_online(project: Project) -> None:
     for history in (frames, {"tx": _columns(frames["tx"], task.plan, "tx")}):
         offline = features.compute(task.plan, history, rows=pl.DataFrame(asked))
         assert offline["spent_36500d"].to_list() == served.columns["spent_36500d"]
+
+
+def test_what_is_posted_corrects_and_the_file_that_brings_it_too_counts_once(project: Project) -> None:
+    """Through the store of the project, which is opened anew, and a snapshot that holds half of what was posted."""
+    validate(project, principal=ME)
+    plan, before = filled(project)
+    posted = [json_row(2, 1002), json_row(4, 4, op="D"), json_row(5, 70), json_row(40, 8)]
+    online = features.OnlineFeatures(plan, project.online(), before)
+    assert online.advance("tx", posted).accepted == 4
+    assert online.advance("tx", [*posted, json_row(6, 6)]).duplicates == 5
+    again = load(project.root)
+    assert spent(again, plan, before) == corrected()
+    files = line(2, 1002, 1) + line(4, 4, 0, op="D")
+    (project.root / "rows/a.csv").write_text(HEAD + files, encoding="utf-8")
+    validate(again, principal=ME)
+    plan, after = filled(again)
+    assert after != before
+    assert spent(again, plan, after) == corrected()
+    rest = line(5, 70, 0) + line(40, 8, 0)
+    (project.root / "rows/c.csv").write_text(HEAD + rest, encoding="utf-8")
+    validate(again, principal=ME)
+    plan, last = filled(again)
+    assert spent(again, plan, last) == corrected()
+    # offline features of the snapshot that holds the same versions
+    snapshot = newest(again, "tx")
+    assert snapshot is not None
+    frames = scans(again, {"tx": snapshot}, used_sources(plan, {"tx": snapshot}), as_of=None)
+    asked = pl.DataFrame([row | {"at": datetime.fromisoformat(row["at"])} for row in ASKED])
+    assert features.compute(plan, frames, rows=asked)["spent_36500d"].to_list() == corrected()
+    # and so does a state that is filled from nothing else
+    features.materialize(plan, frames, alone := MemoryOnline(), table="t")
+    assert features.OnlineFeatures(plan, alone, "t").vectors(ASKED).columns["spent_36500d"] == corrected()
+
+
+ASKED = [{"id": 77 + at, "card": card, "at": "2091-01-01T00:00:00+00:00", "amount": 1} for at, card in enumerate("ab")]
+
+
+def corrected() -> list[float]:
+    """The sums of both cards with what was posted, and the row itself."""
+    evens, odds = sum(range(0, 20, 2)), sum(range(1, 20, 2))
+    return [evens - 2 + 1002 - 4 + 8 + 1, odds - 5 + 70 + 1]
+
+
+def json_row(number: int, amount: float, *, op: str = "U") -> dict[str, object]:
+    day, hour = ("2024-01-01", number) if number < 24 else ("2024-01-02", number - 24)
+    return {"id": number, "card": "ab"[number % 2], "at": f"{day}T{hour:02}:00:00Z", "amount": amount, "op": op}
+
+
+def filled(project: Project) -> tuple[FeaturePlan, str]:
+    """What `serve` does before it starts a server."""
+    with open_run(project, "serve", action="model.serve", principal=ME, progress=silent) as context:
+        snapshots, _ = snapshots_of(context)
+        plan = resolve_task(project, snapshots).plan
+        return plan, materialize(context, plan, snapshots, as_of=None)[0]
+
+
+def spent(project: Project, plan: FeaturePlan, table: str) -> list[float]:
+    found: list[float] = features.OnlineFeatures(plan, project.online(), table).vectors(ASKED).columns["spent_36500d"]
+    return found

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
+import polars as pl
 import pytest
 
+from cumulant import features
+from cumulant.core.plan import Corrections, FeaturePlan, Field, Source
 from cumulant.ports.online import Cells, OnlineStore
 from cumulant.testing.conformance.gaps import Suite
 
@@ -149,6 +153,24 @@ class OnlineConformance(Suite):
             reader.join()
         assert failures == []
 
+    def test_posted_corrections_and_deletions_are_in_force(self, online: OnlineStore) -> None:
+        """The stored state of features on this store: rows correct each other by known time, and are deleted."""
+        plan = _sums()
+        features.materialize(plan, {"tx": _payments((1, "a", 1, 2.0), (2, "a", 1, 3.0))}, online, table="t")
+        state = features.OnlineFeatures(plan, online, "t")
+        steps: list[tuple[dict[str, object], int, dict[str, float | None]]] = [
+            (_payment(1, "a", 2, 5.0), 1, {"a": 8.0, "b": None}),
+            (_payment(1, "a", 1, 4.0), 0, {"a": 8.0, "b": None}),  # an older version
+            (_payment(2, "b", 3, 7.0), 1, {"a": 5.0, "b": 7.0}),
+            (_payment(1, "a", 4, 5.0) | {"op": "D"}, 1, {"a": None, "b": 7.0}),
+            (_payment(1, "a", 5, 6.0), 1, {"a": 6.0, "b": 7.0}),
+        ]
+        for row, accepted, expected in steps:
+            assert state.advance("tx", [row]).accepted == accepted
+            for reader in (state, features.OnlineFeatures(plan, online, "t")):
+                asked = [{"id": 9, "card": card, "at": _moment(9)} for card in expected]
+                assert dict(zip(expected, reader.vectors(asked).columns["spent_1d"], strict=True)) == expected
+
     def test_meta(self, online: OnlineStore) -> None:
         online.put_meta("cards", {"as_of": "2013-01-01", "old": "x"})
         online.put_meta("cards", {"as_of": "2013-01-02"})
@@ -182,3 +204,25 @@ class OnlineConformance(Suite):
         online.put("cards", [(b"a", b"1")])
         online.close()
         online.close()
+
+
+def _moment(hour: int) -> datetime:
+    return datetime(2024, 1, 1, hour, tzinfo=UTC)
+
+
+def _payment(number: int, card: str, hour: int, amount: float) -> dict[str, object]:
+    """A payment as it was known at an hour."""
+    return {"id": number, "card": card, "at": _moment(0), "amount": amount, "changed": _moment(hour), "op": "U"}
+
+
+def _payments(*rows: tuple[int, str, int, float]) -> pl.DataFrame:
+    return pl.DataFrame([_payment(*row) for row in rows])
+
+
+def _sums() -> FeaturePlan:
+    """A sum by card over a source whose rows correct each other by the time in `changed`."""
+    fields = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
+    corrections = Corrections((Field("changed", "time"),), Field("op", "str"), ("D",))
+    source = Source("tx", ("id",), "at", fields, corrections=corrections)
+    spent = features.source("tx").by("card").sum("amount", window="1d")
+    return features.compile_plan(features.collect({"spent": spent}), {"tx": source}, entity="tx", predict_at=None)
