@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Snapshot,
         SourceFile,
         scan,
+        scan_deletions,
         scan_versions,
         source_of,
     )
@@ -83,6 +84,7 @@ _HOMES = {
         "Snapshot",
         "SourceFile",
         "scan",
+        "scan_deletions",
         "scan_versions",
         "source_of",
     ),
@@ -153,6 +155,7 @@ __all__ = [
     "request_rules",
     "scan",
     "scan_added",
+    "scan_deletions",
     "scan_versions",
     "shifts",
     "shown",

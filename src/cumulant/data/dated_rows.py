@@ -26,6 +26,12 @@ def in_force(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -
     return frame.join(dates.filter(gone).select(ROW), on=ROW, how="anti", maintain_order="left")
 
 
+def hidden_at_end(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
+    """The hidden rows that no later row follows by a moment, with that from which each is in force."""
+    hidden = dates.filter(pl.col(HIDDEN), is_in_force(None if as_of is None else to_micros(as_of)))
+    return frame.join(hidden.select(ROW, FROM), on=ROW, how="inner", maintain_order="left")
+
+
 def with_dates(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
     """All rows that were in force at some time up to a moment, with these times as columns."""
     gone, until = pl.col(HIDDEN), pl.col(UNTIL)

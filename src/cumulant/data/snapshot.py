@@ -258,6 +258,17 @@ def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | N
     return frame if as_of is None else hidden_after(frame, snapshot, as_of)
 
 
+def scan_deletions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame | None:
+    """The hidden rows that may be the last of their key by `as_of`: deletions, and rows that repeat the one before,
+    with the moment `__from` since which each is in force. None where the snapshot has no versions.
+    """
+    if snapshot.versions is None:
+        return None
+    from cumulant.data.dated_rows import hidden_at_end
+
+    return hidden_at_end(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
+
+
 def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
     import polars as pl
 

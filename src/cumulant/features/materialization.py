@@ -60,6 +60,7 @@ def materialize(
     as_of: datetime | None = None,
     since: datetime | None = None,
     scope: str = "",
+    deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
 ) -> Materialized:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
@@ -74,6 +75,8 @@ def materialize(
         since: the earliest prediction moment to answer for. Defaults to `as_of`; None with it keeps all events.
         scope: names the logs of posted rows; tables of one scope share them. Rows of the log that are not in `frames`
             are carried over.
+        deletions: of sources whose posted rows correct earlier ones, the deletions in force (`data.scan_deletions`), so
+            that a posted row that is older than the deletion of its key stays out.
 
     Returns:
         What was stored. Two fillings of equal content have one generation.
@@ -83,6 +86,7 @@ def materialize(
     """
     start = since if since is not None else as_of
     filling = _Filling(plan, frames, as_of, start, scope)
+    filling.deletions = deletions or {}
     store.swap(table, filling.rows())
     settle(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
     for name in filling.versions:
@@ -143,6 +147,7 @@ class _Filling:
         self._since = None if since is None else to_micros(since)
         #: sources of which the table holds the rows in force
         self.versions = corrected_sources(plan)
+        self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
         self.events = self.entities = self.bytes = 0
         self.newest: int | None = None
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
@@ -160,7 +165,8 @@ class _Filling:
                 self.generation.update(blob)
                 yield key, blob
         for name in self.versions:
-            for key, blob in version_blobs(self._plan, name, self._frames[name], self._as_of_time):
+            rows, gone = self._frames[name], self.deletions.get(name)
+            for key, blob in version_blobs(self._plan, name, rows, self._as_of_time, deletions=gone):
                 self.generation.update(key)
                 self.generation.update(blob)
                 yield key, blob

@@ -82,6 +82,7 @@ def forget_key(
     key: Mapping[str, object],
     *,
     after: datetime | None = None,
+    deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
 ) -> Forgotten:
     """Delete what was posted of the key, or what of it is dated `after` a moment, and make its entities again.
 
@@ -99,7 +100,7 @@ def forget_key(
         raise _no_group(groups_of(plan), key)
     rows, entities = store.update(lambda cells: _posted(cells, writer, own, after))
     kept = checked_state(store.get(table, [STATE_KEY])[0], table, writer.fingerprint)
-    before = _before(writer, frames, kept, rows)
+    before = _before(writer, frames, kept, rows, deletions=deletions or {})
     entities |= {
         key
         for name, versions in before.items()
@@ -230,6 +231,8 @@ def _before(
     frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
     state: State,
     rows: Mapping[str, set[bytes]],
+    *,
+    deletions: Mapping[str, pl.LazyFrame | pl.DataFrame],
 ) -> dict[str, dict[bytes, bytes | None]]:
     """What the table held of rows before they were posted, by source and the place in the table."""
     as_of = None if state.as_of_us is None else from_micros(state.as_of_us)
@@ -237,7 +240,9 @@ def _before(
     for source, keys in rows.items():
         if writer.versions_in(state, source) is not None:
             held = dict.fromkeys(version_key(source, key_values(key)) for key in keys)
-            found[source] = held | dict(version_blobs(writer.plan, source, frames[source], as_of, keys=keys))
+            gone = deletions.get(source)
+            blobs = version_blobs(writer.plan, source, frames[source], as_of, deletions=gone, keys=keys)
+            found[source] = held | dict(blobs)
     return found
 
 

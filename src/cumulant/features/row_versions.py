@@ -40,10 +40,12 @@ class StoredVersion(msgspec.Struct, array_like=True):
         """Whether it is of a snapshot."""
         return self.position < POSTED
 
-    def record(self) -> Record:
+    def record(self, columns: Iterable[str]) -> Record:
+        """The row as one of the log; of a snapshot's row the nulls in `columns` are values too."""
+        nulls = dict.fromkeys(columns) if self.is_stored and not self.deleted else {}
         over = (True, self.known) if self.is_stored else (False, None)
         own = (self.known, self.arrived, self.begins, self.deleted)
-        return Record(self.position, -1, dict(self.values), {}, *own, *over)
+        return Record(self.position, -1, nulls | self.values, {}, *own, *over)
 
 
 decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
@@ -69,12 +71,12 @@ def version_columns(plan: FeaturePlan, source: Source) -> tuple[str, ...]:
 class VersionRule:
     """Which of two rows of a key is in force."""
 
-    def __init__(self, corrections: Corrections, columns: Iterable[str]) -> None:
-        """`columns` are those of the source that the plans read."""
+    def __init__(self, corrections: Corrections, columns: Iterable[str] = (), stored: Iterable[str] = ()) -> None:
+        """`columns` are those of the source that the plan reads, `stored` those that the table holds of a row."""
         self._known = tuple(field.name for field in corrections.known)
         self._marker = None if corrections.marker is None else corrections.marker.name
         self._deletes = frozenset(corrections.deletes)
-        self._columns = tuple(columns)
+        self._columns, self._stored = tuple(columns), tuple(stored)
 
     def known_time(self, values: Mapping[str, Any]) -> int | None:
         """The known time of a row in microseconds; None where none is declared, or none stands."""
@@ -142,7 +144,7 @@ class VersionRule:
         found = record
         for one in stored:
             if found is None or not self.supersedes(found, one):
-                found = one.record()
+                found = one.record(self._stored)
             elif one.is_stored and (not found.over or _rank(found.over_known) < _rank(one.known)):
                 found = msgspec.structs.replace(found, over=True, over_known=one.known)
         return found

@@ -12,7 +12,7 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, KnownAt, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.data.dated_rows import is_in_force
-from cumulant.data.snapshot import FROM, UNTIL
+from cumulant.data.snapshot import FROM
 from cumulant.features.carrying import WAIT, hidden_after
 from cumulant.features.frames import ROW, inside, inside_as, read
 from cumulant.features.groups import groups_of
@@ -45,11 +45,13 @@ def version_blobs(
     rows: pl.LazyFrame | pl.DataFrame,
     as_of: datetime | None,
     *,
+    deletions: pl.LazyFrame | pl.DataFrame | None = None,
     keys: Collection[bytes] | None = None,
 ) -> Iterator[tuple[bytes, bytes]]:
     """The rows in force of a source at `as_of` (None: at the end), and its deleted keys, each as its key and blob.
 
-    `keys` are those of `row_key` that are wanted; None: all.
+    `deletions` are hidden rows that no later row follows (`data.scan_deletions`). `keys` are those of `row_key` that
+    are wanted; None: all.
     """
     source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
     frame = read(name, source.fields, rows)
@@ -66,8 +68,12 @@ def version_blobs(
             values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
             arrived = None if begins == known else begins
             yield version_key(name, key), encode(StoredVersion(position, values, known, arrived, begins))
-    if has_versions(frame):
-        yield from _deleted(frame, stays, source, limit)
+    if deletions is not None:
+        gone = _deletions(source, deletions)
+        if keys is not None and gone.height:
+            gone = gone.join(_frame_of(gone, source, keys), on=source.key, how="semi", maintain_order="left")
+        if gone.height:
+            yield from _deleted(gone, stays, source)
 
 
 def _with_known(source: Source) -> Source:
@@ -93,19 +99,36 @@ def _dated(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
     return frame if has_versions(frame) else frame.with_columns(pl.lit(None, pl.Int64).alias(FROM))
 
 
-def _deleted(
-    frame: pl.DataFrame, stays: pl.DataFrame, source: Source, limit: int | None
-) -> Iterator[tuple[bytes, bytes]]:
-    """Keys of which no row is in force any more."""
-    key = list(source.key)
-    ended = frame.filter(pl.col(UNTIL).is_not_null() if limit is None else pl.col(UNTIL) <= limit)
-    ended = ended.join(stays.select(key), on=key, how="anti")
-    last = ended.group_by(key, maintain_order=True).agg(pl.col(UNTIL).max(), pl.col(ROW).max())
-    corrections = corrections_of(source)
-    by_known = corrections is not None and bool(corrections.known)
-    for values, (until, position) in zip(inside(last.select(key)), last.select(UNTIL, ROW).rows(), strict=True):
-        version = StoredVersion(position, {}, until if by_known else None, until, until, deleted=True)
+def _deleted(rows: pl.DataFrame, stays: pl.DataFrame, source: Source) -> Iterator[tuple[bytes, bytes]]:
+    """The keys of deletions of which no row is in force."""
+    corrections, key = corrections_of(source), list(source.key)
+    assert corrections is not None
+    last = _dated(rows.join(stays.select(key), on=key, how="anti"), source).group_by(key, maintain_order=True)
+    found = last.agg(pl.col(_KNOWN, FROM, ROW).max())
+    for values, (known, begins, position) in zip(
+        inside(found.select(key)), found.select(_KNOWN, FROM, ROW).rows(), strict=True
+    ):
+        arrived = None if begins == known else begins
+        # A deletion without a known time is known when it arrives.
+        at = begins if known is None and corrections.known else known
+        version = StoredVersion(position, {}, at, arrived, begins, deleted=True)
         yield version_key(source.name, values), encode(version)
+
+
+def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
+    """Of hidden rows those that delete."""
+    corrections = corrections_of(source)
+    assert corrections is not None
+    if corrections.marker is None:
+        return pl.DataFrame()
+    wanted = {*source.key, *(field.name for field in corrections.fields)}
+    fields = {field.name: field for field in (*source.fields, *corrections.fields) if field.name in wanted}
+    frame = read(source.name, tuple(fields.values()), rows)
+    marker = pl.col(corrections.marker.name)
+    if corrections.marker.dtype in ("time", "date"):
+        marker = marker.to_physical().cast(pl.Int64)
+    stays = marker.is_in(list(corrections.deletes)).fill_null(value=False)
+    return frame.filter(stays, *(pl.col(column).is_not_null() for column in source.key))
 
 
 def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
@@ -117,7 +140,7 @@ def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table
     source, columns = plan.sources[name], version_columns(plan, plan.sources[name])
     corrections = corrections_of(source)
     assert corrections is not None
-    rule, limit = VersionRule(corrections, columns), newest - micros(WAIT)
+    rule, limit = VersionRule(corrections), newest - micros(WAIT)
 
     def holds(record: Record, blob: bytes | None) -> bool:
         at = record.arrived if record.deleted else record.values.get(source.event_time or "")

@@ -32,7 +32,7 @@ class VersionWriter:
         assert corrections is not None
         self.source, self.key, self._groups = source, of.key, groups
         self.columns = version_columns(plan, of)
-        self.rule = VersionRule(corrections, [field.name for field in of.fields])
+        self.rule = VersionRule(corrections, [field.name for field in of.fields], self.columns)
 
     def has(self, entity: bytes) -> bool:
         """Whether an entity is of a window or lookup of this source."""

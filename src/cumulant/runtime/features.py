@@ -137,6 +137,19 @@ def scans(
     return {name: data.scan_versions(snapshots[name], project.tables(), as_of=as_of) for name in names}
 
 
+def deletions(
+    project: Project, plan: FeaturePlan, snapshots: Mapping[str, Snapshot], *, as_of: datetime | None
+) -> dict[str, pl.LazyFrame]:
+    """The deletions in force of the plan's sources, for online state that posted rows correct."""
+    found = {}
+    for name, source in plan.sources.items():
+        if name in snapshots and not isinstance(source.corrections, msgspec.UnsetType):
+            rows = data.scan_deletions(snapshots[name], project.tables(), as_of=as_of)
+            if rows is not None:
+                found[name] = rows
+    return found
+
+
 def _computed(result: Mapping[str, object]) -> int:
     """The rows that were computed for a table; all where that was not recorded."""
     return msgspec.convert(result.get("computed", _table(result).rows), int)

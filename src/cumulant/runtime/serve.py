@@ -24,7 +24,7 @@ from cumulant.core.servable import Servable
 from cumulant.outcomes import INBOX
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
-from cumulant.runtime.features import scans, used_sources
+from cumulant.runtime.features import deletions, scans, used_sources
 from cumulant.runtime.models import copy_name, servable_folder
 from cumulant.runtime.services import note_use
 from cumulant.runtime.spawning import spawn
@@ -173,7 +173,14 @@ def materialize(
     def fill() -> dict[str, object]:
         frames = scans(context.project, snapshots, used, as_of=as_of)
         filled = features.materialize(
-            plan, frames, store, table=table, as_of=as_of, since=since, scope=context.project.name
+            plan,
+            frames,
+            store,
+            table=table,
+            as_of=as_of,
+            since=since,
+            scope=context.project.name,
+            deletions=deletions(context.project, plan, snapshots, as_of=as_of),
         )
         return {"table": table, **msgspec.to_builtins(filled)}
 

@@ -14,7 +14,7 @@ from cumulant.core.errors import RefusedError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.runtime.context import Context, open_run
-from cumulant.runtime.features import scans, used_sources
+from cumulant.runtime.features import deletions, scans, used_sources
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.serve import USES, materialize
 from cumulant.runtime.services import living
@@ -80,7 +80,8 @@ def forget_key(
         plan, table, store = state.plan, state.table, project.online()
         check_served(project, state.folder, table)
         frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
-        done = features.forget_key(plan, frames, store, table, key, after=after)
+        gone = deletions(project, plan, state.snapshots, as_of=None)
+        done = features.forget_key(plan, frames, store, table, key, after=after, deletions=gone)
         context.emit(features.KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
         stored = features.stored_key(plan, store, table, key, now=datetime.now(UTC))
         return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)

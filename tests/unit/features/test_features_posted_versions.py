@@ -96,15 +96,23 @@ def rows_in_force(versions: list[Version]) -> list[Row]:
 
 def snapshot(versions: list[Version]) -> pl.DataFrame:
     """The frame of a snapshot that holds these versions, dated by the code that makes snapshots."""
+    found = _every(versions).filter(~pl.col(HIDDEN)).select(*COLUMNS, ROW, FROM, UNTIL)
+    # A snapshot of which every row is always in force has no such columns.
+    alone = found[FROM].is_null().all() and found[UNTIL].is_null().all()
+    return found.drop(FROM, UNTIL) if alone else found
+
+
+def hidden(versions: list[Version]) -> pl.DataFrame:
+    """The rows that `data.scan_deletions` gives of it."""
+    return _every(versions).filter(pl.col(HIDDEN), pl.col(UNTIL).is_null()).select(*COLUMNS, ROW, FROM)
+
+
+def _every(versions: list[Version]) -> pl.DataFrame:
     rows = pl.DataFrame(
         [one.row | {ROW: one.place, ARRIVED: one.arrived, KNOWN: one.known, _MARK: one.deleted} for one in versions],
         schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
     )
-    rows = _dated(rows.sort("id", KNOWN, ARRIVED, ROW, nulls_last=False), FIELDS, ["id"])
-    found = rows.filter(~pl.col(HIDDEN)).select(*COLUMNS, ROW, FROM, UNTIL)
-    # A snapshot of which every row is always in force has no such columns.
-    alone = found[FROM].is_null().all() and found[UNTIL].is_null().all()
-    return found.drop(FROM, UNTIL) if alone else found
+    return _dated(rows.sort("id", KNOWN, ARRIVED, ROW, nulls_last=False), FIELDS, ["id"])
 
 
 AMOUNTS = [None, 0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 5e-324, 1e300, 1e16, 1.0, 3.14]
@@ -148,15 +156,11 @@ class World:
         return version
 
     def ingest(self, source: str, rows: list[Row]) -> None:
-        """A run that takes in a file with these rows. What the files had in force already is no new version; and rows
-        delete what the files of earlier runs have in force.
-        """
+        """A run that takes in a file with these rows. What the files had in force already is no new version."""
         self.mixed |= any(one not in self.filed[source] for one in self.versions[source])
-        arrived, there = self.tick(), {row["id"] for row in rows_in_force(self.filed[source])}
+        arrived = self.tick()
         for row in rows:
             before = now_in_force(self.filed[source], row["id"])
-            if row["op"] in ("D", "X") and row["id"] not in there:
-                continue
             version = self.add(source, row, arrived)
             self.filed[source].append(version)
             if before is not None and before.row == version.row:
@@ -165,7 +169,11 @@ class World:
     def fill(self) -> None:
         self.tables += 1
         frames = {name: snapshot(versions) for name, versions in self.filed.items()}
-        materialize(self.plan, frames, self.store, table=f"t{self.tables}", scope="s")
+        gone = self.deletions()
+        materialize(self.plan, frames, self.store, table=f"t{self.tables}", scope="s", deletions=gone)
+
+    def deletions(self) -> dict[str, pl.DataFrame]:
+        return {name: hidden(versions) for name, versions in self.filed.items()}
 
     def writer(self) -> StateWriter:
         return StateWriter(self.plan, self.store, f"t{self.tables}", now_us=lambda: self.clock)
@@ -260,7 +268,8 @@ def test_a_key_that_is_forgotten_is_as_the_history_and_what_else_was_posted_leav
     found = [now_in_force(world.versions["tx"], key) for key in range(keys)]
     in_force = [one for one in found if one is not None]
     gone = [one.row["id"] for one in in_force if one not in world.filed["tx"] and not one.deleted and enters(one.row)]
-    forget_key(world.plan, frames, world.store, f"t{world.tables}", {"card": "a"})
+    gone_before = world.deletions()
+    forget_key(world.plan, frames, world.store, f"t{world.tables}", {"card": "a"}, deletions=gone_before)
     filed = world.filed["tx"]
     world.versions["tx"] = [one for one in world.versions["tx"] if one.row["id"] not in gone or one in filed]
     world.mixed = True

@@ -130,6 +130,14 @@ def test_what_is_posted_corrects_and_the_file_that_brings_it_too_counts_once(pro
     validate(again, principal=ME)
     plan, last = filled(again)
     assert spent(again, plan, last) == corrected()
+    # a deletion that comes with the files, of a row that was only posted
+    online = features.OnlineFeatures(plan, again.online(), last)
+    assert online.advance("tx", [json_row(44, 500)]).accepted == 1
+    assert spent(again, plan, last) == [corrected()[0] + 500, corrected()[1]]
+    (project.root / "rows/d.csv").write_text(HEAD + line(44, 0, 0, op="D"), encoding="utf-8")
+    validate(again, principal=ME)
+    plan, last = filled(again)
+    assert spent(again, plan, last) == corrected()
     # offline features of the snapshot that holds the same versions
     snapshot = newest(again, "tx")
     assert snapshot is not None
