@@ -405,3 +405,29 @@ def test_what_the_files_hold_leaves_the_log_after_a_while() -> None:
 
 def test_a_plan_of_a_source_that_takes_no_corrections_keeps_its_hash() -> None:
     assert b"corrections" not in canonical(make_source("tx", HOUR))
+
+
+def test_an_older_version_that_is_posted_again_is_not_carried_into_the_next_table() -> None:
+    world = world_of(tx(1, amount=5.0, done=START))
+    versions = [tx(1, amount=amount, done=START + hour * HOUR) for amount, hour in ((7.0, 2), (6.0, 1))]
+    assert [advance([world.writer()], "tx", [one]).accepted for one in versions] == [1, 0]
+    world.fill()
+    assert served(world, "card_sum_amount_2d", 3) == 7.0
+
+
+def test_what_brings_a_deleted_row_back_has_nothing_of_the_row_before() -> None:
+    world = world_of(tx(1, amount=5.0, word="x"), dated=False)
+    for row in ({"id": 1, "op": "D"}, {"id": 1, "card": "a", "at": START, "op": "U"}):
+        assert advance([world.writer()], "tx", [row]).accepted == 1
+    for _ in range(2):
+        assert [served(world, name, 1) for name in ("card_count_amount_2d", "words_2d", "card_n_2d")] == [0, 0, 2]
+        world.fill()
+
+
+def test_of_rows_known_at_one_moment_the_one_that_was_corrected_last_comes_last() -> None:
+    """Also where the correction changes nothing that the window reads."""
+    world = world_of()
+    advance([world.writer()], "tx", [tx(1, items=1, word="x"), tx(2, items=2)])
+    assert served(world, "card_last_items_2d", 1) == 2
+    advance([world.writer()], "tx", [{"id": 1, "word": "y"}])
+    assert served(world, "card_last_items_2d", 1) == 1
