@@ -429,5 +429,5 @@ def test_of_rows_known_at_one_moment_the_one_that_was_corrected_last_comes_last(
     world = world_of()
     advance([world.writer()], "tx", [tx(1, items=1, word="x"), tx(2, items=2)])
     assert served(world, "card_last_items_2d", 1) == 2
-    advance([world.writer()], "tx", [{"id": 1, "word": "y"}])
+    advance([world.writer()], "tx", [{"id": 1, "label": True}])
     assert served(world, "card_last_items_2d", 1) == 1
