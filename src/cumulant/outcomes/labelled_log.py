@@ -148,7 +148,7 @@ class LabelledLog:
         scanned = log.scan(self.log, since=since, until=until)
 
         def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-            return (batch for batch in scanned.to_batches(columns=columns) if batch.num_rows)
+            return (batch for batch in log.batches_of(scanned, columns) if batch.num_rows)
 
         return self._join(self._framed(read, labels), labels)
 

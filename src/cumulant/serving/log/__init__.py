@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from cumulant.serving.log.reading import (
         Gap,
         Rows,
-        batches,
         find,
         gaps,
         numbered,
         recent,
         request_times,
-        scan,
         stored,
     )
+    from cumulant.serving.log.scanning import batches, batches_of, scan
     from cumulant.serving.log.starting import command
 
 _HOMES = {
@@ -43,7 +42,8 @@ _HOMES = {
     "SCHEMA": "parts",
     "Tensor": "entry",
     "as_held": "hiding",
-    "batches": "reading",
+    "batches": "scanning",
+    "batches_of": "scanning",
     "command": "starting",
     "days": "place",
     "files": "place",
@@ -54,7 +54,7 @@ _HOMES = {
     "personal_fields": "hiding",
     "recent": "reading",
     "request_times": "reading",
-    "scan": "reading",
+    "scan": "scanning",
     "stored": "reading",
     "sync": "durable",
 }
@@ -71,6 +71,7 @@ __all__ = [
     "Tensor",
     "as_held",
     "batches",
+    "batches_of",
     "command",
     "days",
     "files",

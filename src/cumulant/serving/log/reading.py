@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,9 +25,6 @@ from cumulant.core.units import to_micros
 from cumulant.serving.log import place
 from cumulant.serving.log.parts import SCHEMA, with_all_columns
 
-if TYPE_CHECKING:
-    import pyarrow.dataset as ds
-
 Result = TypeVar("Result")
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -35,8 +32,6 @@ Flags = NDArray[np.bool_]
 Rows = Callable[..., Iterator[pa.Table]]
 _BATCH = 65_536
 
-#: files of so many days may still be merged
-_MERGED_DAYS = 2
 _LISTINGS = 100
 #: texts that files of older versions do not hold
 _LATER = ("caller_id", "invalid")
@@ -53,54 +48,6 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def count(self) -> int:
         return self.last - self.first + 1
-
-
-def scan(folder: Path, *, since: date | None = None, until: date | None = None) -> ds.Dataset:
-    """The rows of the days `since` to `until` as a pyarrow dataset, whose columns are `Prediction`'s fields.
-
-    The dataset stays readable while the log goes on and merges its files; rows that come later are not in it.
-
-    Raises:
-        StorageError: the folder or a file cannot be read; damaged rows show when they are read, as by `batches`.
-    """
-    import pyarrow.dataset as ds  # it imports pandas, which takes half a second: only readers of whole days need it
-
-    found = []
-    for day in _days(folder, since, until):
-        # Files of the last days may be merged while the dataset is read: held open, they stay.
-        held = (datetime.now(UTC).date() - day).days < _MERGED_DAYS
-        found += _whole(folder, day, partial(_fragment, held=held))
-    return ds.FileSystemDataset(found, SCHEMA, ds.ParquetFileFormat())
-
-
-def _fragment(path: Path, *, held: bool) -> ds.Fragment:
-    import pyarrow.dataset as ds
-    from pyarrow.fs import LocalFileSystem
-
-    kind = ds.ParquetFileFormat()
-    try:
-        found = kind.make_fragment(pa.memory_map(str(path)) if held else str(path), None if held else LocalFileSystem())
-        found.ensure_complete_metadata()  # read in any case; here the file can be named
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
-    return found
-
-
-def batches(
-    folder: Path, columns: list[str], *, wanted: Any = None, since: date | None = None, until: date | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Some columns of the rows of the days `since` to `until`, of those that meet the condition `wanted` of pyarrow.
-
-    Raises:
-        StorageError: the folder or a file cannot be read.
-    """
-    found = scan(folder, since=since, until=until)
-    try:
-        yield from found.to_batches(columns=columns, filter=wanted)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(folder, error) from error
 
 
 def stored(folder: Path, *, since: date | None = None, until: date | None = None) -> Iterator[tuple[place.File, Rows]]:
@@ -122,7 +69,7 @@ def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]
     except FileNotFoundError:
         return
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def find(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
@@ -132,8 +79,8 @@ def find(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -
         StorageError: the folder or a file cannot be read.
     """
     found: list[Prediction] = []
-    for day in _days(folder):
-        for rows in _whole(folder, day, partial(_of_request, request=request, by=by)):
+    for day in days_of(folder):
+        for rows in whole(folder, day, partial(_of_request, request=request, by=by)):
             found += rows
     return sorted(found, key=lambda one: (-one.time, one.worker, one.sequence, one.row))
 
@@ -160,7 +107,7 @@ def numbered(folder: Path, day: date, sequences: Sequence[int], workers: Collect
         StorageError: the folder or a file cannot be read.
     """
     wanted = np.array(sequences, dtype=np.int64)
-    rows = _whole(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
+    rows = whole(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
     return [row for of_file in rows for row in of_file]
 
 
@@ -195,7 +142,7 @@ def request_times(folder: Path, model: str, *, since: datetime) -> Integers:
         StorageError: the folder or a file cannot be read.
     """
     read = partial(_request_times, model=model, earliest=to_micros(since))
-    found = [times for day in _days(folder, since.astimezone(UTC).date()) for times in _whole(folder, day, read)]
+    found = [times for day in days_of(folder, since.astimezone(UTC).date()) for times in whole(folder, day, read)]
     return np.concatenate([np.empty(0, np.int64), *found])
 
 
@@ -222,7 +169,7 @@ def recent(
     earliest = None if since is None else to_micros(since)
     newest = partial(_newest_of_day, model=model, earliest=earliest, limit=limit)
     found: list[Prediction] = []
-    for day in reversed(_days(folder, None if since is None else since.astimezone(UTC).date())):
+    for day in reversed(days_of(folder, None if since is None else since.astimezone(UTC).date())):
         found += _of_day(folder, day, newest)
         if len(found) >= limit:
             break
@@ -268,8 +215,8 @@ def gaps(folder: Path) -> list[Gap]:
     # Rows of a worker that has ended are there before its end is: an end that is known before they are read is certain.
     ended = {life.worker: life.last for life in place.lives(folder)}
     seen: dict[str, list[Integers]] = {}
-    for day in _days(folder):
-        for numbers_of in _whole(folder, day, _numbers):
+    for day in days_of(folder):
+        for numbers_of in whole(folder, day, _numbers):
             for worker, numbers in numbers_of.items():
                 seen.setdefault(worker, []).append(numbers)
     lives = {life.worker: life for life in place.lives(folder)}
@@ -334,12 +281,12 @@ def _integers(column: pa.ChunkedArray) -> Integers:
     return np.concatenate([np.empty(0, np.int64), *chunks])
 
 
-def _days(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
+def days_of(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
     found = [day for day, _ in place.days(folder)]
     return [day for day in found if (since is None or day >= since) and (until is None or day <= until)]
 
 
-def _whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
+def whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
     """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
     return _of_day(folder, day, lambda paths: [read(path) for path in paths])
 
@@ -385,10 +332,10 @@ def _damage(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> StorageError:
+def damaged(path: Path, error: Exception) -> StorageError:
     return StorageError(
         f"a file of the prediction log cannot be read: {error}",
         subject=str(path),
