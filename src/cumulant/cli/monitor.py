@@ -138,6 +138,7 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.runtime.monitor import monitor, monitor_project, target_columns
     from cumulant.runtime.predictions import log_folder
+    from cumulant.runtime.room import SPILL
 
     def told(spec: DriftSpec) -> DriftSpec:
         return msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
@@ -149,8 +150,9 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
         spec = told(project.spec.monitoring.drift)
         if not own:
             return monitor(
-                replace(asked, targets=target_columns(project)), spec, performance=project.spec.monitoring.performance
-            )
+                replace(asked, targets=target_columns(project)), spec,
+                performance=project.spec.monitoring.performance, scratch=project.state / SPILL,
+            )  # fmt: skip
         folder = log_folder(project, principal=principal)
         if not folder.is_dir():
             raise UsageError(

@@ -51,6 +51,16 @@ class Spill:
         with _disk_errors(self._folder):
             return self.scan(name).collect()
 
+    def write_arrow(self, name: str, frame: pl.LazyFrame) -> None:
+        """As `write`, for `scan_arrow`: types that Parquet lacks are kept, such as a struct without fields."""
+        path = self._folder / name
+        with _disk_errors(self._folder):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            frame.sink_ipc(path, compression="lz4", maintain_order=True)
+
+    def scan_arrow(self, name: str) -> pl.LazyFrame:
+        return pl.scan_ipc(self._folder / name, glob=False)
+
     def append(self, name: str, frame: pl.DataFrame) -> None:
         """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file."""
         stream = io.BytesIO()
@@ -63,6 +73,17 @@ class Spill:
         with _disk_errors(self._folder), (self._folder / name).open("rb") as file:
             for size in self._appended[name]:
                 yield pl.read_ipc_stream(io.BytesIO(file.read(size)))
+
+    @contextmanager
+    def within(self, name: str) -> Iterator[Spill]:
+        """A folder under `name` for other frames, removed at the end."""
+        folder = self._folder / name
+        with _disk_errors(self._folder):
+            folder.mkdir(mode=0o700)
+        try:
+            yield Spill(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:

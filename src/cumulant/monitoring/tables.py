@@ -9,14 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
 from cumulant.monitoring import drift
+from cumulant.monitoring.collected_frames import CollectedFrames
 from cumulant.outcomes import kind_of
 from cumulant.serving import log
 
+if TYPE_CHECKING:
+    from cumulant.data.spill import Spill
+
+#: rows of a column that are read at a time
+_PART = 1_000_000
 #: names that a column of times goes by where no column has the type
 _TIMES = ("event_time", "timestamp", "time", "datetime", "date")
 #: rows that tell whether a column of texts holds times
@@ -42,8 +49,8 @@ class Table:
     is_log: bool = False
     #: rows of a log that are of other versions, and not among `rows`
     others: int = 0
-    #: of a log that is read for one version: the moments of the rows of all versions of its model
-    traffic: pl.Series | None = None
+    #: of a log that is read for one version: the moments of the rows of all versions of its model, in one column
+    traffic: pl.LazyFrame | None = None
     #: of each day of a log on which rows were answered, those that are dated after that by more than clocks may differ;
     #: they are not among `rows`
     misdated: Mapping[date, int] = field(default_factory=dict)
@@ -77,6 +84,15 @@ class Table:
         with readable(self.name):
             return self.rows.select(name).collect().to_series()
 
+    def parts(self, name: str) -> Iterator[pl.Series]:
+        """One column in parts, of which there is at least one.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        with readable(self.name):
+            yield from parts_of(self.rows.select(name))
+
     def tells_apart(self, name: str) -> bool:
         """Whether every row has a name or number of its own in that column: it names rows, as a key does.
 
@@ -97,6 +113,13 @@ class Table:
             return int(self.rows.select(pl.len()).collect().item())
 
 
+def parts_of(column: pl.LazyFrame) -> Iterator[pl.Series]:
+    """The only column of `column` in parts, of which there is at least one."""
+    rows = int(column.select(pl.len()).collect().item())
+    for begin in range(0, max(rows, 1), _PART):
+        yield (column if rows <= _PART else column.slice(begin, _PART)).collect().to_series()
+
+
 def open_table(
     path: Path,
     *,
@@ -104,10 +127,12 @@ def open_table(
     until: date | None = None,
     of: tuple[str, str] | None = None,
     skew: timedelta | None = None,
+    spill: Spill | None = None,
+    name: str = "log",
 ) -> Table:
     """A file, a folder or glob of Parquet files, or a prediction log, of which `since` and `until` are days.
 
-    `of`: of a log, only the answers of this model and version. `skew`: as in `open_log`.
+    `of`: of a log, only the answers of this model and version. `skew`, `spill`, `name`: as in `open_log`.
 
     Raises:
         DataError: nothing is there, the format is unknown, or it cannot be read.
@@ -115,7 +140,8 @@ def open_table(
         StorageError: a file of the log is damaged.
     """
     if path.is_dir() and any(path.glob("date=*")):
-        return _some_rows(path, since, until, of, skew)
+        found = open_log(path, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
+        return _some_rows(found, path, of)
     with readable(str(path)):
         lazy = _scan(path)
         schema = lazy.collect_schema()
@@ -156,19 +182,21 @@ def open_log(
     until: date | None,
     of: tuple[str, str] | None = None,
     skew: timedelta | None = None,
+    spill: Spill | None = None,
+    name: str = "log",
 ) -> Table:
     """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
 
     Rows that are dated later than `skew` after they were answered are left out; None: none are. Without rows it has no
-    columns.
+    columns. Rows that are many are set aside in `spill`, under names that begin with `name`; None: all are in memory.
 
     Raises:
         DataError: rows cannot be read.
-        StorageError: a file is damaged.
+        StorageError: a file is damaged, or rows cannot be set aside.
     """
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
-    name, parts, others = f"the log {folder}", [], 0
-    moments, misdated = [], Counter[date]()
+    told, others, misdated = f"the log {folder}", 0, Counter[date]()
+    rows, moments = CollectedFrames(spill, name), CollectedFrames(spill, f"{name}.moments")
     for batch in log.batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
@@ -180,28 +208,21 @@ def open_log(
             by_day = answered.group_by(pl.col("time").dt.date()).agg((ahead & _of(of)).sum().alias("rows"))
             misdated.update(dict(by_day.iter_rows()))
             answered = answered.filter(~ahead)
-        model = answered if of is None else answered.filter(pl.col("model") == of[0])
         own = answered.filter(_of(of))
         others += answered.height - own.height
-        moments.append(model.select(_MOMENT).to_series())
+        if of is not None:
+            moments.add(answered.filter(pl.col("model") == of[0]).select(_MOMENT))
         if own.height:
-            with readable(name):
-                parts.append(_flat(own))
-    with readable(name):
-        rows = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame()
-    answers = tuple(name for name in rows.columns if name.startswith(ANSWER))
-    traffic = None if of is None or not moments else pl.concat(moments)
+            with readable(told):
+                rows.add(_flat(own))
+    with readable(told):
+        found = rows.rows()
+        names = tuple(found.collect_schema())
+    answers = tuple(one for one in names if one.startswith(ANSWER))
+    traffic = None if moments.is_empty else moments.rows()
     return Table(
-        name,
-        rows.lazy(),
-        tuple(rows.columns),
-        MOMENT,
-        answers,
-        is_log=True,
-        others=others,
-        traffic=traffic,
-        misdated=misdated,
-    )
+        told, found, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
+    )  # fmt: skip
 
 
 def _of(of: tuple[str, str] | None) -> pl.Expr:
@@ -209,10 +230,7 @@ def _of(of: tuple[str, str] | None) -> pl.Expr:
     return pl.lit(True) if of is None else (pl.col("model") == of[0]) & (pl.col("version") == of[1])  # noqa: FBT003
 
 
-def _some_rows(
-    folder: Path, since: date | None, until: date | None, of: tuple[str, str] | None, skew: timedelta | None
-) -> Table:
-    found = open_log(folder, since=since, until=until, of=of, skew=skew)
+def _some_rows(found: Table, folder: Path, of: tuple[str, str] | None) -> Table:
     if found.columns:
         return found
     if misdated := sum(found.misdated.values()):

@@ -16,6 +16,7 @@ from cumulant.core import expr, units
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
+from cumulant.data.spill import spill_in
 from cumulant.monitoring import alerts, drift
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.drift.words import day, sentence
@@ -23,6 +24,7 @@ from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
+from cumulant.runtime.room import SPILL
 from cumulant.runtime.watching.carriers import Sides, carried, jointly
 from cumulant.runtime.watching.misdated import misdated_rows
 from cumulant.runtime.watching.page import Look, check_page, write_page
@@ -47,6 +49,7 @@ from cumulant.runtime.watching.windows import TableWindows
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Finding, Findings, Joint
     from cumulant.monitoring.drift.volume import Volume
+    from cumulant.monitoring.labels import Labels
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.watching.reference import Served
@@ -155,24 +158,33 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
 
 def monitor(
     asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None,
-    performance: PerformanceSpec | None = None,
+    performance: PerformanceSpec | None = None, scratch: Path | None = None,
 ) -> Monitored:  # fmt: skip
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
     `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
-    what counts as harm where rows have labels.
+    what counts as harm where rows have labels. `scratch`: where rows of a log are set aside that are many; None: where
+    the system has temporary files.
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
         UsageError: the labels cannot be told from their key, no reference is named, or `asked.out` is no page.
-        StorageError: a file of the log is damaged, or the page cannot be written.
+        StorageError: a file of the log is damaged, rows cannot be set aside, or the page cannot be written.
     """
     if asked.out is not None:
         check_page(asked.out)
     length = units.duration(spec.window)
     if length <= timedelta(0):
         raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
-    now, before, said = open_sides(asked, length, served, keep)
+    with spill_in(scratch) as spill:
+        now, before, said = open_sides(asked, length, served, keep, spill)
+        return _compare(asked, spec, now, before, said, served=served, performance=performance or PerformanceSpec())
+
+
+def _compare(
+    asked: Asked, spec: DriftSpec, now: Windows, before: TableWindows, said: Labels | None, *, served: Served | None,
+    performance: PerformanceSpec,
+) -> Monitored:  # fmt: skip
     label = said.name if said is not None else asked.label if asked.label in now.columns else None
     answers = asked.answers or now.answers
     require(now, [*asked.columns, *answers])
@@ -217,11 +229,11 @@ def monitor(
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
         coming=now.coming,
-        odd=_odd(now, found, length, counted),
+        odd=_odd(now, found, units.duration(spec.window), counted),
         drift=found,
         volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in found.windows))),
         joint=jointly(sides, found.newest) if asked.joint else None,
-        loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
+        loss=table_loss(now, before, label, answers, performance)
         if label is not None and isinstance(now, TableWindows)
         else None,
         estimates=table_estimates(now, before, truth_of(asked, before, served, label), label, found.windows)
@@ -270,7 +282,7 @@ def notes(found: Monitored) -> tuple[str, ...]:
 
 def _odd(now: Windows, found: Findings, length: timedelta, counted: Volume) -> tuple[str, ...]:
     zones = None
-    if isinstance(now, TableWindows) and now.time is not None:
+    if isinstance(now, TableWindows) and now.time is not None and not now.is_log:
         zones = mixed_zones(now.table.series(now.time))
     said = (one for one in (zones, counted.note) if one is not None)
     return (*said, *oddities(found.windows, length, judged=counted.judged))
@@ -307,7 +319,7 @@ def monitor_project(
     )  # fmt: skip
     found = monitor(
         asked, spec, served=served, keep=project.state / "monitoring" / "profiles",
-        performance=project.spec.monitoring.performance,
+        performance=project.spec.monitoring.performance, scratch=project.state / SPILL,
     )  # fmt: skip
     _report(project, _fact(project.name, found), principal, quiet=quiet)
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:

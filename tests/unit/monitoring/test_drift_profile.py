@@ -114,6 +114,17 @@ def test_more_categories_than_are_remembered_are_not_called_unseen():
     assert (found.counts[0][-1], sum(found.counts[0]), found.examples) == (0, 156_000, ())
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_windows_of_times_in_parts_are_those_of_all_times(size):
+    days = [40, 3, None, 3, 7, None, None, 1, 40, 9, -2]
+    times = pl.Series("t", [None if day is None else datetime(2026, 1, 20) + timedelta(days=day) for day in days])
+    for given in (times, times.dt.to_string(), times.dt.replace_time_zone("Europe/Berlin")):
+        whole = drift.by_time(given, timedelta(days=2))
+        parts = drift.by_time((given[at : at + size] for at in range(0, len(given), size)), timedelta(days=2))
+        assert (parts.blocks, parts.left_out) == (whole.blocks, whole.left_out)
+        assert parts.places.tolist() == whole.places.tolist()
+
+
 def test_times_are_read_and_rows_without_one_left_out():
     written = ["2026-03-01 10:00:00", "2026-03-02", "2026-03-02T23:59:59.5+02:00", "2026-03-01T00:00Z", "never", None]
     read = moments(pl.Series("t", written))

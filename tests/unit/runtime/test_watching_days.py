@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, StorageError
-from cumulant.monitoring import drift
+from cumulant.monitoring import collected_frames, drift, tables
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import open_table
 from cumulant.runtime.monitor import Asked, monitor
@@ -113,6 +113,24 @@ def test_a_look_says_the_same_as_one_at_all_rows(root):
     whole, first, again = (monitor(asked, SPEC, keep=keep) for keep in (None, root / "kept", root / "kept"))
     assert {one.feature for one in whole.drift.findings} >= {"x", "kind"}
     assert first == again == whole
+
+
+def test_rows_that_are_set_aside_are_looked_at_alike(root, monkeypatch):
+    rows = [(hour % 24, {"x": hour % 7 if hour < 20 else "far", "kind": "new"}, {"p": 0.9}) for hour in range(30)]
+    fill(root / "log", [[]] * 6 + [rows, [(3, {"x": 1.5, "more": {"deep": {}}}, {"p": 0.1})], rows])
+    labels = root / "labels.parquet"
+    pl.DataFrame({"id": [f"r{row}" for row in range(30)], "y": [row % 2 for row in range(30)]}).write_parquet(labels)
+    asked = Asked(predictions=root / "log", reference=reference(root), now=FIRST_MOMENT + timedelta(days=8, hours=2))
+    looks = [(asked, None), (replace(asked, labels=labels), None), (replace(asked, windows=3), None)]
+    at_once = [monitor(one, SPEC, keep=keep) for one, keep in [*looks, (asked, root / "kept")]]
+    monkeypatch.setattr(collected_frames, "_HELD", 10)
+    monkeypatch.setattr(tables, "_PART", 7)
+    scratch = root / "scratch"
+    assert [
+        monitor(one, SPEC, keep=keep, scratch=scratch) for one, keep in [*looks, (asked, root / "again")]
+    ] == at_once
+    assert at_once[0].coming > 0
+    assert not [*scratch.iterdir()]
 
 
 def windows(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -50,28 +51,45 @@ def whole(rows: int) -> Cut:
     return Cut((Block(0, rows),))
 
 
-def by_time(times: pl.Series, every: timedelta) -> Cut:
-    """Blocks of a length of time, from midnight UTC; those without rows are not there.
+def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> Cut:
+    """Blocks of a length of time, from midnight UTC; those without rows are not there. `times`: at once or in parts.
 
     Raises:
         DataError: no value is a time, or there are over MOST blocks.
     """
-    when, step = moments(times), micros(every)
-    parts = [when.slice(begin, _PART) for begin in range(0, len(when), _PART)]
-    found = np.unique(np.concatenate([np.unique(part.drop_nulls().to_numpy() // step) for part in parts]))
+    name, timed, found = "", 0, np.empty(0, dtype=np.int64)
+    parts: list[tuple[Codes, NDArray[np.int16]]] = []  # the windows of a part, and of each row its place among them
+    for part in _parts(times):
+        when = _micros(part)
+        windows = when.drop_nulls().to_numpy() // micros(every)
+        own = np.unique(windows)
+        name, timed, found = part.name, timed + len(windows), np.union1d(found, own)
+        if len(found) <= MOST:
+            places = np.full(len(when), len(own), dtype=np.int16)
+            places[when.is_not_null().to_numpy()] = np.searchsorted(own, windows)
+            parts.append((own, places))
+    if not timed:
+        raise _no_times(name)
     if len(found) > MOST:
         raise DataError(
             f"the rows fall into {len(found):,} windows of {show_duration(every)}",
-            subject=times.name, hint="choose a longer window, and look whether the times are right",
+            subject=name, hint="choose a longer window, and look whether the times are right",
         )  # fmt: skip
-    codes = np.full(len(when), len(found), dtype=np.int16)
-    for place, part in enumerate(parts):
-        held = part.is_not_null().to_numpy()
-        own = codes[place * _PART : place * _PART + len(part)]
-        own[held] = np.searchsorted(found, part.drop_nulls().to_numpy() // step)
+    codes = np.concatenate(
+        [np.append(np.searchsorted(found, own), len(found)).astype(np.int16)[places] for own, places in parts]
+    )
     counts = np.bincount(codes, minlength=len(found))[: len(found)]
+    step = micros(every)
     blocks = tuple(Block(int(at) * step, int(rows), timed=True) for at, rows in zip(found, counts, strict=True))
-    return Cut(blocks, codes, when.null_count())
+    return Cut(blocks, codes, len(codes) - timed)
+
+
+def _parts(times: pl.Series | Iterable[pl.Series]) -> Iterator[pl.Series]:
+    if not isinstance(times, pl.Series):
+        yield from times
+        return
+    for begin in range(0, max(len(times), 1), _PART):
+        yield times.slice(begin, _PART)
 
 
 def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
@@ -104,16 +122,27 @@ def moments(times: pl.Series) -> pl.Series:
     Raises:
         DataError: no value is a time.
     """
+    found = _micros(times)
+    if found.null_count() == len(found):
+        raise _no_times(times.name)
+    return found
+
+
+def _micros(times: pl.Series) -> pl.Series:
     read = _read(times) if times.dtype == pl.String else times
-    if not read.dtype.is_temporal() or read.dtype == pl.Time or read.null_count() == len(read):
-        raise DataError(
-            f"column {times.name} holds no times", subject=times.name,
-            hint="times are read as 2026-01-21 or 2026-01-21T10:00:00 (ISO 8601): name such a column with --time, or "
-            "leave it out to go by the order of rows",
-        )  # fmt: skip
+    if not read.dtype.is_temporal() or read.dtype == pl.Time:
+        return pl.Series(times.name, [None] * len(times), dtype=pl.Int64)
     if isinstance(read.dtype, pl.Datetime) and read.dtype.time_zone is not None:
         read = read.dt.convert_time_zone("UTC")
     return read.cast(pl.Datetime("us")).cast(pl.Int64)
+
+
+def _no_times(name: str) -> DataError:
+    return DataError(
+        f"column {name} holds no times", subject=name,
+        hint="times are read as 2026-01-21 or 2026-01-21T10:00:00 (ISO 8601): name such a column with --time, or "
+        "leave it out to go by the order of rows",
+    )  # fmt: skip
 
 
 def hold_times(texts: pl.Series) -> bool:

@@ -35,6 +35,7 @@ from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role
 from cumulant.serving import log
 
 if TYPE_CHECKING:
+    from cumulant.data.spill import Spill
     from cumulant.monitoring.drift import Role
     from cumulant.statistics.rows import Codes
 
@@ -74,7 +75,7 @@ def _head(content: bytes) -> bytes:
 class LogWindows:
     """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version. `before`:
     rows of that moment and later are left out; a day that has some is counted again, and that is not kept. So are those
-    of windows that begin after `now`. `skew`: as in `open_log`.
+    of windows that begin after `now`. `skew`, `spill`: as in `open_log`.
     """
 
     folder: Path
@@ -87,6 +88,7 @@ class LogWindows:
     before: datetime | None = None
     skew: timedelta | None = None
     now: datetime | None = None
+    spill: Spill | None = None
     time: str | None = MOMENT
     is_log: bool = True
     #: days that were read anew, oldest first
@@ -127,7 +129,7 @@ class LogWindows:
         remove_oldest(self.kept.root, self.kept.folder.name)
         if not any(one.profile is not None for one in found.values()):
             # Says what there is instead.
-            open_table(self.folder, since=self.since, until=self.until, of=self.of)
+            open_table(self.folder, since=self.since, until=self.until, of=self.of, spill=self.spill)
             raise self._no_rows(found.values())
         return found
 
@@ -173,7 +175,11 @@ class LogWindows:
         return made
 
     def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
-        table = open_log(self.folder, since=day, until=day, of=self.of, skew=self.skew)
+        with contextlib.nullcontext() if self.spill is None else self.spill.within(f"{day}.counted") as spill:
+            table = open_log(self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=spill)
+            return self._count(table, of, flagged, before)
+
+    def _count(self, table: Table, of: str, flagged: frozenset[str], before: datetime | None) -> _Day:
         misdated, coming = sum(table.misdated.values()), 0
         if table.columns and before is not None:
             past = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
@@ -183,7 +189,7 @@ class LogWindows:
             return _Day(of=of, traffic=traffic, others=table.others, misdated=misdated, coming=coming)
         lacking = [column.name for column in self._before.columns if column.name not in table.columns]
         full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
-        cut = drift.by_time(table.series(MOMENT), self.length)
+        cut = drift.by_time(table.parts(MOMENT), self.length)
         profile = drift.profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
         return _Day(
             of=of, traffic=traffic, columns=table.columns, others=table.others, misdated=misdated, coming=coming,
@@ -264,9 +270,16 @@ class LogWindows:
     def _opened(self, day: date) -> Table:
         if day not in self._held:
             if len(self._held) >= _HELD:
-                del self._held[next(iter(self._held))]
-            self._held[day] = open_table(self.folder, since=day, until=day, of=self.of, skew=self.skew)
+                self._let_go(next(iter(self._held)))
+            self._held[day] = open_table(
+                self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=self.spill, name=str(day)
+            )
         return self._held[day]
+
+    def _let_go(self, day: date) -> None:
+        del self._held[day]
+        if self.spill is not None:
+            self.spill.delete([str(day), f"{day}.moments"])
 
 
 def _rows(day: _Day) -> int:

@@ -23,6 +23,7 @@ from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
 if TYPE_CHECKING:
+    from cumulant.data.spill import Spill
     from cumulant.monitoring.drift import Cut, Profile, Role
     from cumulant.runtime.monitor import Asked
     from cumulant.runtime.watching.reference import Served
@@ -33,23 +34,25 @@ _LABELS = ("label", "target", "truth", "ground_truth", "y", "y_true", "outcome")
 
 
 def open_sides(
-    asked: Asked, length: timedelta, served: Served | None, keep: Path | None
+    asked: Asked, length: timedelta, served: Served | None, keep: Path | None, spill: Spill
 ) -> tuple[Windows, TableWindows, Labels | None]:
-    """Rows and reference, and what is known of the rows' labels."""
+    """Rows and reference, and what is known of the rows' labels. Many rows of a log are set aside in `spill`."""
     of = None if served is None else (served.version.name, served.version.version)
     if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
-        before, key = _before(asked, served, spoken(asked.predictions))
+        before, key = _before(asked, served, spoken(asked.predictions), spill)
         reference = _windows(before, None, length, served)
         skew = None if asked.skew is None else asked.skew.total_seconds()
         kept = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
         since, until = asked.since, asked.until
         now = LogWindows(
-            asked.predictions, reference, kept, length, since, until, of, asked.before, asked.skew, asked.now
+            asked.predictions, reference, kept, length, since, until, of, asked.before, asked.skew, asked.now, spill
         )
         return now, reference, None
-    table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of, skew=asked.skew)
-    table = _past(table, asked, of).timed(asked.time)
-    before, _ = _before(asked, served, frozenset(table.columns))
+    table = open_table(
+        asked.predictions, since=asked.since, until=asked.until, of=of, skew=asked.skew, spill=spill, name="predictions"
+    )
+    table = _past(table, asked, of, spill).timed(asked.time)
+    before, _ = _before(asked, served, frozenset(table.columns), spill)
     said = None
     if asked.labels is not None:
         said = labelled(table, asked.labels, asked.label, asked.key)
@@ -65,16 +68,19 @@ def open_sides(
     return rows, _windows(before, size, length, served), said
 
 
-def _past(table: Table, asked: Asked, of: tuple[str, str] | None) -> Table:
+def _past(table: Table, asked: Asked, of: tuple[str, str] | None, spill: Spill) -> Table:
     """A log without the rows whose time is to come. Raises CumulantError where no other is left."""
     if not table.is_log:
         return table
     held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (asked.now or datetime.now(UTC))))
     past = replace(table, rows=held)
     coming = table.count() - past.count()
-    if coming and coming == table.count():
+    if not coming:
+        return table
+    if coming == table.count():
         raise none_is_past(asked.predictions, of, misdated=sum(table.misdated.values()), coming=coming)
-    return replace(past, coming=coming)
+    spill.write_arrow("past", held)  # a part of a filtered table is found by reading it from its beginning
+    return replace(past, rows=spill.scan_arrow("past"), coming=coming)
 
 
 def faults_of(said: Labels) -> dict[str, int]:
@@ -101,13 +107,13 @@ def _count(rows: pl.Series | None) -> int:
     return 0 if rows is None else int(rows.sum())
 
 
-def _before(asked: Asked, served: Served | None, columns: frozenset[str]) -> tuple[Table, object]:
+def _before(asked: Asked, served: Served | None, columns: frozenset[str], spill: Spill) -> tuple[Table, object]:
     """The reference, and a name of its content. `columns`: of the rows that are compared with it."""
     if served is not None:
         return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
     if asked.reference is None:
         raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
-    before = _named_alike(open_table(asked.reference), columns)
+    before = _named_alike(open_table(asked.reference, spill=spill, name="reference"), columns)
     if asked.time is not None and asked.time in before.columns:
         before = before.timed(asked.time)
     return before, [str(asked.reference.absolute()), before.columns, content_of(asked.reference)]
@@ -132,10 +138,9 @@ def _named_alike(before: Table, columns: frozenset[str]) -> Table:
 
 def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
     """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
-    times = None if table.time is None else table.series(table.time)
     if size is not None:
-        return drift.by_rows(table.count(), size, times)
-    return drift.whole(table.count()) if times is None else drift.by_time(times, length)
+        return drift.by_rows(table.count(), size, None if table.time is None else table.series(table.time))
+    return drift.whole(table.count()) if table.time is None else drift.by_time(table.parts(table.time), length)
 
 
 def roles_of(

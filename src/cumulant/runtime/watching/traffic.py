@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from cumulant.core import units
 from cumulant.monitoring import drift
 from cumulant.monitoring.drift.volume import Volume, row_counts
+from cumulant.monitoring.tables import MOMENT, parts_of
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Block, Findings, Profile
@@ -32,8 +35,9 @@ def traffic_of(table: Table, length: timedelta, before: datetime | None = None) 
     if moments is None:
         return ()
     if before is not None:
-        moments = moments.filter(moments < before)
-    return drift.by_time(moments, length).blocks if len(moments) else ()
+        moments = moments.filter(pl.col(MOMENT) < before)
+    some = moments.select(pl.len()).collect().item()
+    return drift.by_time(parts_of(moments), length).blocks if some else ()
 
 
 def row_findings(
