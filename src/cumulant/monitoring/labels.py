@@ -13,7 +13,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.blocks import moments
+from cumulant.monitoring.drift.blocks import no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import Table, open_table, readable
@@ -29,6 +29,9 @@ _DISPUTED = 0.02
 _LATE = 0.5
 #: answers of a text that are looked at one by one
 _ANSWERS = 5
+#: rows whose labels are looked for at once
+_AT_ONCE = 2_000_000
+_PLACE = "\0place"
 _KNOWN, _WEIGHT = "known_time", "weight"
 #: columns of a file of labels that are neither its key nor the label
 _BESIDE = (_KNOWN, "time", "timestamp", _WEIGHT)
@@ -143,40 +146,88 @@ def labelled(
             f"{path} has no column in common with the predictions, by which labels could find their row",
             subject=str(path), hint=f"it has {', '.join(said.columns[:8])}; give both the same key",
         )  # fmt: skip
-    with readable(str(path)):
-        beside = [one for one in (_KNOWN, _WEIGHT) if one in said.columns and one not in (name, *key)]
-        facts = said.rows.select(*key, name, *beside).collect().drop_nulls(name)
-    with readable(table.name):
-        rows = table.rows.select(key).collect()
-        # Keys are one only once they are of one type: "01" and "1" are the same number.
-        facts = facts.cast({one: rows.schema[one] for one in key}, strict=False)
-    facts, waiting = _facts(facts, name, to_micros(now or datetime.now(UTC)))
-    known = resolved(facts, list(key))
-    found = rows.join(known, on=list(key), how="left", maintain_order="left")
-    unmatched = known.join(rows, on=list(key), how="anti").height
-    if facts.height and unmatched == known.height:
+    beside = [one for one in (_KNOWN, _WEIGHT) if one in said.columns and one not in (name, *key)]
+    facts = said.rows.select(*key, pl.col(name).alias("label"), *beside).drop_nulls("label")
+    found = _joined(table, Table(str(path), facts, (), None, ()), list(key), to_micros(now or datetime.now(UTC)))
+    if found.labels and found.unmatched == found.labels:
         raise DataError(
-            f"none of the {known.height:,} labels in {path} is of a row", subject=str(path),
+            f"none of the {found.labels:,} labels in {path} is of a row", subject=str(path),
             hint=f"they are joined by {', '.join(key)}: name other columns with --key, and look at their values",
         )  # fmt: skip
     kept = tuple(one for one in table.columns if one != name)
-    labels = found["label"].alias(name)
+    labels = found.rows["label"].alias(name)
     joined = pl.concat([table.rows.select(kept), labels.to_frame().lazy()], how="horizontal")
     whole = replace(table, rows=joined, columns=(*kept, name), answers=tuple(a for a in table.answers if a != name))
     return Labels(
-        whole, name, len(labels) - labels.null_count(), tuple(key), found["weight"] if _WEIGHT in beside else None,
-        unmatched, (found["state"] == "contradicted").fill_null(value=False), waiting,
+        whole, name, len(labels) - labels.null_count(), tuple(key), found.rows["weight"] if _WEIGHT in beside else None,
+        found.unmatched, found.rows["contradicted"], found.waiting,
     )  # fmt: skip
 
 
-def _facts(said: pl.DataFrame, name: str, now: int) -> tuple[pl.DataFrame, int]:
-    """The labels that are known by `now`, as `outcomes` names their parts, and how many are not yet."""
-    known = moments(said[_KNOWN]).fill_null(now) if _KNOWN in said.columns else pl.repeat(now, said.height, eager=True)
+class _Joined(NamedTuple):
+    """rows: [rows] the columns `label`, `weight` and `contradicted`. labels: how many keys have one by now."""
+
+    rows: pl.DataFrame
+    labels: int
+    unmatched: int
+    waiting: int
+
+
+def _joined(table: Table, said: Table, key: list[str], now: int) -> _Joined:
+    """The labels of a table's rows; of many rows those whose keys have one hash after the other.
+
+    Raises:
+        DataError: a file cannot be read, or labels of which no known time is a time.
+    """
+    with readable(table.name):
+        kinds = table.rows.select(key).collect_schema()
+    apart = all(kind == pl.String or kind.is_integer() for kind in kinds.values())
+    count = -(-table.count() // _AT_ONCE) if apart else 1
+    parts = [_joined_part(table, said, kinds, now, (part, count)) for part in range(max(count, 1))]
+    if not any(timed for _, timed in parts):
+        raise no_times(_KNOWN)
+    rows = pl.concat([one.rows for one, _ in parts])
+    rows = rows.drop(_PLACE) if len(parts) == 1 else rows.sort(_PLACE).drop(_PLACE)
+    return _Joined(
+        rows,
+        labels=sum(one.labels for one, _ in parts),
+        unmatched=sum(one.unmatched for one, _ in parts),
+        waiting=sum(one.waiting for one, _ in parts),
+    )
+
+
+def _joined_part(table: Table, said: Table, kinds: pl.Schema, now: int, part: tuple[int, int]) -> tuple[_Joined, bool]:
+    """What is known of the keys of one part of so many, and whether any of these labels has a known time."""
+    key = list(kinds)
+    own = pl.lit(value=True) if part[1] == 1 else pl.struct(key).hash() % part[1] == part[0]
+    with readable(said.name):
+        # Keys are one only once they are of one type: "01" and "1" are the same number.
+        facts = said.rows.with_columns(pl.col(one).cast(kind, strict=False) for one, kind in kinds.items())
+        held = facts.filter(own).collect()
+    with readable(table.name):
+        rows = table.rows.select(key).with_row_index(_PLACE).filter(own).collect()
+    due, waiting, timed = _facts(held, now)
+    known = resolved(due, key)
+    found = rows.join(known, on=key, how="left", maintain_order="left").select(
+        _PLACE, "label", "weight", contradicted=(pl.col("state") == "contradicted").fill_null(value=False)
+    )
+    return _Joined(found, known.height, known.join(rows, on=key, how="anti").height, waiting), timed
+
+
+def _facts(said: pl.DataFrame, now: int) -> tuple[pl.DataFrame, int, bool]:
+    """The labels that are known by `now`, as `outcomes` names their parts, how many are not yet, and whether there is
+    any known time, or none needed.
+    """
+    timed = True
+    known = pl.repeat(now, said.height, eager=True)
+    if _KNOWN in said.columns:
+        told = read_moments(said[_KNOWN])
+        known, timed = told.fill_null(now), told.null_count() < len(told)
     weight = said[_WEIGHT].cast(pl.Float64, strict=False) if _WEIGHT in said.columns else pl.lit(1.0)
-    facts = said.drop(_KNOWN, _WEIGHT, strict=False).rename({name: "label"})
+    facts = said.drop(_KNOWN, _WEIGHT, strict=False)
     facts = facts.with_columns(known.alias(_KNOWN), value=pl.lit(None, pl.Float64), weight=weight)
     due = facts.filter(pl.col(_KNOWN) <= now)
-    return due, facts.height - due.height
+    return due, facts.height - due.height, timed
 
 
 def _key(table: Table, shared: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from cumulant.core.errors import DataError
 from cumulant.monitoring.drift import Block, Cut
 from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.tables import Table, _objects, open_table
+from cumulant.outcomes.matching import resolved
 
 
 def joined(folder, rows, labels, **more):
@@ -145,3 +146,33 @@ def test_one_class_that_is_late_in_the_newest_windows_is_a_selection_beside_labe
         score, day = generator.beta(2, 5, 15_000), np.arange(15_000) // 500
         missing = (day >= 27) & (generator.random(15_000) < 0.4 * score) | (generator.random(15_000) < 0.05)
         assert compared_days(generator, score, missing, 30).selected
+
+
+@pytest.mark.parametrize("keys", ["text", "number"])
+def test_labels_of_many_rows_are_found_part_by_part(tmp_path, monkeypatch, keys):
+    def key(numbers):
+        return [f"r{number}" if keys == "text" else number for number in numbers]
+
+    count = 400
+    rows = pl.DataFrame({"id": key([*range(count), 5, 5]), "p": [0.5] * (count + 2)})
+    told = [*range(0, 2 * count, 2), 4, 4, 8]
+    moments = [datetime(2026, 1, 1 + number % 28, tzinfo=UTC) for number in range(len(told))]
+    moments[7] = datetime(2190, 1, 1, tzinfo=UTC)
+    said = {"id": key(told), "y": [number % 3 for number in range(len(told))], "known_time": moments}
+    facts = pl.DataFrame(said | {"weight": [float(number % 4) for number in told]})
+    whole = joined(tmp_path, rows, facts, key=["id"])
+    heights = []
+
+    def counted(pairs, by):
+        heights.append(pairs.height)
+        return resolved(pairs, by)
+
+    monkeypatch.setattr("cumulant.monitoring.labels._AT_ONCE", 40)
+    monkeypatch.setattr("cumulant.monitoring.labels.resolved", counted)
+    parts = joined(tmp_path, rows, facts, key=["id"])
+    assert max(heights) < len(told) / 4
+    assert parts.table.rows.collect().equals(whole.table.rows.collect())
+    assert parts.weight.equals(whole.weight)
+    assert parts.contradicted.equals(whole.contradicted)
+    assert (parts.known, parts.unmatched, parts.waiting) == (whole.known, whole.unmatched, whole.waiting)
+    assert (whole.waiting, whole.unmatched) == (1, 200)

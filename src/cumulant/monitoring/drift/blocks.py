@@ -60,7 +60,7 @@ def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> Cut:
     name, timed, found = "", 0, np.empty(0, dtype=np.int64)
     parts: list[tuple[Codes, NDArray[np.int16]]] = []  # the windows of a part, and of each row its place among them
     for part in _parts(times):
-        when = _micros(part)
+        when = read_moments(part)
         windows = when.drop_nulls().to_numpy() // micros(every)
         own = np.unique(windows)
         name, timed, found = part.name, timed + len(windows), np.union1d(found, own)
@@ -69,7 +69,7 @@ def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> Cut:
             places[when.is_not_null().to_numpy()] = np.searchsorted(own, windows)
             parts.append((own, places))
     if not timed:
-        raise _no_times(name)
+        raise no_times(name)
     if len(found) > MOST:
         raise DataError(
             f"the rows fall into {len(found):,} windows of {show_duration(every)}",
@@ -122,13 +122,14 @@ def moments(times: pl.Series) -> pl.Series:
     Raises:
         DataError: no value is a time.
     """
-    found = _micros(times)
+    found = read_moments(times)
     if found.null_count() == len(found):
-        raise _no_times(times.name)
+        raise no_times(times.name)
     return found
 
 
-def _micros(times: pl.Series) -> pl.Series:
+def read_moments(times: pl.Series) -> pl.Series:
+    """As `moments`, and null where no value is a time."""
     read = _read(times) if times.dtype == pl.String else times
     if not read.dtype.is_temporal() or read.dtype == pl.Time:
         return pl.Series(times.name, [None] * len(times), dtype=pl.Int64)
@@ -137,7 +138,8 @@ def _micros(times: pl.Series) -> pl.Series:
     return read.cast(pl.Datetime("us")).cast(pl.Int64)
 
 
-def _no_times(name: str) -> DataError:
+def no_times(name: str) -> DataError:
+    """That no value of a column is a time."""
     return DataError(
         f"column {name} holds no times", subject=name,
         hint="times are read as 2026-01-21 or 2026-01-21T10:00:00 (ISO 8601): name such a column with --time, or "
