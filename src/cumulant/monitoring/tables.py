@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
+from cumulant.data.collected_frames import CollectedFrames
 from cumulant.monitoring import drift
-from cumulant.monitoring.collected_frames import CollectedFrames
 from cumulant.outcomes import kind_of
 from cumulant.serving import log
 

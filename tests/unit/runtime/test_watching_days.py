@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, StorageError
-from cumulant.monitoring import collected_frames, drift, tables
+from cumulant.data import collected_frames
+from cumulant.monitoring import drift, tables
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import open_table
 from cumulant.runtime.monitor import Asked, monitor

@@ -18,13 +18,16 @@ from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, share, to_micros
+from cumulant.data.spill import Spill, spill_in
 from cumulant.outcomes.label_snapshot import UsableLabels, itself, windows
 from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reasons
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import outcomes_of, schema_of
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.review.cases import spec_of
+from cumulant.runtime.review.mirrored import MirroredIndex, MirroredRows
 from cumulant.runtime.review.reference import asked_of, reference_of
+from cumulant.runtime.room import SPILL
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
@@ -82,7 +85,8 @@ def fill(
         if not allowed.enough or begin >= until:
             said = _too_early(allowed, spec)
             return Filled(draw=None, added=0, left=allowed.left, waiting=len(desk.open()), overdue=overdue, said=said)
-        looked = _Look(context, spec, conditions, since=begin, until=until).choose(allowed)
+        with spill_in(project.state / SPILL) as spill:
+            looked = _Look(context, spec, conditions, since=begin, until=until).choose(allowed, spill)
         draw, cases = _cases(looked, spec, queue, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
@@ -137,9 +141,9 @@ class _Look:
         self._asked: dict[str, tuple[Field, ...]] = {}
         self._notes: list[str] = []
 
-    def choose(self, allowed: Allowance) -> _Looked:
+    def choose(self, allowed: Allowance, spill: Spill) -> _Looked:
         choice = review.Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
-        beside = self._beside() if "disagree" in self._spec.reasons else None
+        beside = self._beside(spill) if "disagree" in self._spec.reasons else None
         labelled = 0
         for rows, named in self._with_labels():
             answered = rows.filter(~pl.col("shadow") & (pl.col("model") == self._context.project.name))
@@ -152,13 +156,15 @@ class _Look:
     def _frames(self) -> Iterator[pl.DataFrame]:
         return outcomes.logged(self._log, self._schema.key, since=self._since, until=self._until)
 
-    def _beside(self) -> pl.DataFrame | None:
+    def _beside(self, spill: Spill) -> MirroredIndex | None:
         """What was scored beside answers; a mirrored row may be logged a little later than the answered one."""
         later = self._until + timedelta(minutes=5)
-        frames = outcomes.logged(self._log, (), since=self._since - timedelta(minutes=5), until=later)
-        found = [one.filter(pl.col("shadow")).select("id", "row", "outputs", "score") for one in frames]
-        held = [one for one in found if one.height]
-        return pl.concat(held) if held else None
+        found = MirroredRows(spill)
+        for one in outcomes.logged(self._log, (), since=self._since - timedelta(minutes=5), until=later):
+            mirrored = one.filter(pl.col("shadow"))
+            if mirrored.height:
+                found.add(mirrored.select("id", "row", "outputs", "score"))
+        return found.finish()
 
     def _with_labels(self) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """Rows of the log, with references of predictions whose label is known already, those of the rows at least."""
@@ -168,7 +174,7 @@ class _Look:
                 named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
                 yield from ((rows, named) for rows in window)
 
-    def _see(self, rows: pl.DataFrame, choice: review.Choice, beside: pl.DataFrame | None) -> None:
+    def _see(self, rows: pl.DataFrame, choice: review.Choice, beside: MirroredIndex | None) -> None:
         scores = self._scores(rows, beside)
         useful = review.usefulness(list(scores.values())) if scores else np.zeros(rows.height)
         places = rows.select("worker", "sequence", "row").rows()
@@ -190,11 +196,11 @@ class _Look:
             self._asked[number] = () if version is None else asked_of(self._context.project, version)
         return outcomes.asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
-    def _scores(self, rows: pl.DataFrame, beside: pl.DataFrame | None) -> dict[str, Any]:
+    def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
         spec, asked = self._spec, reasons.requests(rows)
         found: dict[str, Any] = {}
         if "disagree" in spec.reasons and beside is not None:
-            found["disagree"] = reasons.disagree(rows, beside)
+            found["disagree"] = reasons.disagree(rows, beside.of(rows))
         if "slice" in spec.reasons and self._conditions:
             found["slice"] = reasons.watched(asked, self._conditions)
         reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(spec.reasons) else None
