@@ -11,10 +11,12 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.csv_text import Table
+from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, fields_of_lines, without_deep
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
+from cumulant.data.records import POSITION
 
 _KINDS: dict[type, str] = {list: "a list", dict: "an object"}
-#: values from which the engine infers these types; nested deeper than `_DEEPEST` none is made
+#: values from which the engine infers these types
 _SAMPLES: dict[pl.DataType, Any] = {
     pl.Null(): None,
     pl.Boolean(): True,
@@ -24,30 +26,39 @@ _SAMPLES: dict[pl.DataType, Any] = {
     pl.Float64(): 0.5,
     pl.String(): "x",
 }
-_DEEPEST = 64
 
 
-def read_jsonl(content: bytes, url: str, columns: Mapping[str, str]) -> Table:
-    """The rows of a JSON lines text. `columns`: as `SourceSpec.columns`.
+def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str | None = None) -> Table:
+    """The rows of a JSON lines text, those apart that are nested too deep. `columns` and `memory`: as of `SourceSpec`.
 
     Raises:
-        DataError: it is one array, or a line is not JSON.
+        DataError: it is one array, a line is not JSON, all lines are nested too deep, or it has too many fields.
         polars.PolarsError: a line is not JSON, or a field holds values that have no common type.
     """
     if is_array(content):
         raise DataError(
             f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
         )
+    content, deep, places = without_deep(content)
+    if deep is not None and not content.strip():
+        raise DataError(
+            f"{url}: all of its {deep.height:,} rows are nested more than {MOST_LEVELS} levels deep",
+            subject=url,
+            hint="write what is needed of them as fields of fewer levels",
+        )
     if not columns:
-        return Table(_frame(content, url))
+        return Table(_frame(content, url, memory), refused=deep)
     paths = paths_of(columns)
     # The engine makes text of values of several types, which is not always JSON, and stops at structs beside lists.
     objects, rest = _split(content, url, {path[0] for path in paths.values()})
     roots = {name for item in objects for name in item}
-    rows = _frame(rest, url) if rest.strip(b"{}\n") else pl.DataFrame()
+    rows = _frame(rest, url, memory) if rest.strip(b"{}\n") else pl.DataFrame()
     leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
     rows, refused = replaced(rows, roots, {}, leaves, url)
-    return Table(rows, refused=refused)
+    if deep is not None and refused is not None and places is not None:
+        refused = refused.with_columns(places.gather(refused[POSITION]).alias(POSITION))
+    found = [frame for frame in (deep, refused) if frame is not None]
+    return Table(rows, refused=pl.concat(found, how="diagonal_relaxed") if found else None)
 
 
 def is_array(content: bytes) -> bool:
@@ -57,7 +68,7 @@ def is_array(content: bytes) -> bool:
 
 def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
     """The types of the fields of JSON lines and of the lines before them, which have the types `before`; in the order
-    in which the engine has them where it reads all at once.
+    in which the engine has them where it reads all at once, unless they are many.
 
     The engine joins the types of lines in their order, so one line with the types `before` stands for all before.
 
@@ -67,8 +78,9 @@ def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
     """
     if not before:
         return _types(content)
-    line = msgspec.json.encode(_sample(pl.Struct(before), _DEEPEST)) + b"\n"
-    if list(_types(line).items()) != list(before.items()):
+    line = msgspec.json.encode(_sample(pl.Struct(before))) + b"\n"
+    found = _types(line)
+    if dict(found) != dict(before) or (len(before) <= UNORDERED and list(found) != list(before)):
         raise LookupError(before)
     return _types(line + content)
 
@@ -77,14 +89,12 @@ def _types(content: bytes) -> pl.Schema:
     return pl.scan_ndjson(io.BytesIO(content), infer_schema_length=None).collect_schema()
 
 
-def _sample(dtype: Any, depth: int) -> Any:
+def _sample(dtype: Any) -> Any:
     """A value of which the engine infers this type. Raises LookupError where there is none."""
-    if not depth:
-        raise LookupError(dtype)
     if isinstance(dtype, pl.Struct):
-        return {field.name: _sample(field.dtype, depth - 1) for field in dtype.fields}
+        return {field.name: _sample(field.dtype) for field in dtype.fields}
     if isinstance(dtype, pl.List):
-        return [] if dtype.inner == pl.Null() else [_sample(dtype.inner, depth - 1)]
+        return [] if dtype.inner == pl.Null() else [_sample(dtype.inner)]
     return _SAMPLES[dtype]
 
 
@@ -97,12 +107,17 @@ def read_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
     return pl.read_ndjson(io.BytesIO(content), schema=schema)
 
 
-def _frame(content: bytes, url: str) -> pl.DataFrame:
+def _frame(content: bytes, url: str, memory: str | None) -> pl.DataFrame:
+    fields = fields_of_lines(content, url, memory)
     try:
-        return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
+        rows = pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
     except pl.exceptions.PolarsError:
         refuse_mixed(content, url)
         raise
+    if rows.width <= UNORDERED:
+        return rows
+    places = {name: place for place, name in enumerate(fields.names)}
+    return rows.select(sorted(rows.columns, key=lambda name: places.get(name, len(places))))
 
 
 def refuse_mixed(content: bytes, url: str) -> None:

@@ -16,6 +16,7 @@ from cumulant.core.errors import DataError
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks, opened
 from cumulant.data.csv_text import Table, read_csv
+from cumulant.data.json_limits import UNORDERED, Fields, lines_of, shape_of, without_deep
 from cumulant.data.json_lines import is_array, joint_types, read_lines
 from cumulant.data.listing import TEXTS, file_kind, suffix
 from cumulant.data.orc_file import OrcFile, frame_of
@@ -81,7 +82,7 @@ def pieces_of(path: Path, url: str, spec: SourceSpec, texts: Collection[str]) ->
         if kind == "csv":
             return _csv(path, url, spec, frozenset(texts))
         if kind == "jsonl":
-            return _json_lines(path, url)
+            return _json_lines(path, url, spec.memory)
     return None
 
 
@@ -130,7 +131,7 @@ def _orc(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
     return Pieces(schema, tables)
 
 
-def _json_lines(path: Path, url: str) -> Pieces | None:
+def _json_lines(path: Path, url: str, memory: str | None) -> Pieces | None:
     def contents() -> Iterator[bytes]:
         size = 0
         with readable(url):
@@ -141,32 +142,40 @@ def _json_lines(path: Path, url: str) -> Pieces | None:
 
     try:
         with readable(url):
-            schema = _json_schema(contents())
+            schema = _json_schema(contents(), url, memory)
     except DataError:  # also where `joint_types` finds no line for a type
         return None  # reading the whole says what is wrong with it, or that nothing is
     if not schema or "" in schema:
         return None
 
     def tables() -> Iterator[Table]:
+        first_row = first_line = 0
         for content in contents():
+            left, refused, _ = without_deep(content, first_row=first_row, first_line=first_line)
             try:
                 with readable(url):
-                    rows = read_lines(content, schema)
+                    rows = read_lines(left, schema) if left.strip() else pl.DataFrame(schema=schema)
             except DataError as error:
                 raise PieceError from error
-            yield Table(rows)
+            yield Table(rows, refused=refused)
+            first_row += rows.height + (0 if refused is None else refused.height)
+            first_line += content.count(b"\n")
 
     return Pieces(schema, tables, frozenset(schema), may_fail=True)
 
 
-def _json_schema(contents: Iterator[bytes]) -> pl.Schema | None:
-    """The types of the fields in all contents together; None of an array."""
-    schema = pl.Schema()
+def _json_schema(contents: Iterator[bytes], url: str, memory: str | None) -> pl.Schema | None:
+    """The types of the fields in all contents together; None of an array. Raises DataError: there are too many."""
+    schema, fields = pl.Schema(), Fields(url, memory)
     for number, content in enumerate(contents):
         if not number and is_array(content):
             return None
-        schema = joint_types(content, schema)
-    return schema
+        left = without_deep(content).content
+        for lines in lines_of(left, url):
+            schema = joint_types(lines, schema)
+            fields.add(schema, lines)
+        fields.refuse_missing(*shape_of(left))
+    return pl.Schema({name: schema[name] for name in fields.names}) if len(schema) > UNORDERED else schema
 
 
 def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Pieces | None:

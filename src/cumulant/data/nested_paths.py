@@ -14,9 +14,9 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.records import POSITION
+from cumulant.data.json_limits import is_deep
+from cumulant.data.records import POSITION, RULE
 
-RULE = "__rule"
 _LOW, _HIGH = -(2**63), 2**63 - 1
 
 
@@ -140,9 +140,11 @@ def _texts(rows: pl.DataFrame, names: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _decoded(text: str | None) -> Any:
-    """A text that is not JSON stays text, in which there is no path."""
+    """A text that is not JSON, or nested too deep, stays text, in which there is no path."""
     if text is None or not text.strip():
         return None
+    if is_deep(text):
+        return text
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.data.casts import Cast
 from cumulant.data.csv_text import Table
+from cumulant.data.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.parts import MALFORMED, POSITION, RULE, PartCheck, PartFacts, PartField, Workshop, declared_types
 from cumulant.data.profile import Profile, profile
 from cumulant.data.row_sorting import RowPlan, sort_out
@@ -103,12 +105,20 @@ def shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
         checks.append(PartCheck(rule=MALFORMED, column=None, text=text, failed=table.malformed.height))
     if table.refused is not None:
         rules = table.refused[RULE].to_list()
-        for rule in dict.fromkeys(rules):
-            name, _, kind = rule.rpartition(":")
-            path = f"{name} is a plain value or missing at {spec.columns.get(name)}"
-            text = path if kind == "path" else f"{name} holds no error, and no formula without a stored value"
-            checks.append(PartCheck(rule=rule, column=name, text=text, failed=rules.count(rule)))
+        for rule, failed in Counter(rules).items():
+            column, text = _shape(rule, spec)
+            checks.append(PartCheck(rule=rule, column=column, text=text, failed=failed))
     return checks
+
+
+def _shape(rule: str, spec: SourceSpec) -> tuple[str | None, str]:
+    """The column of a rule that refuses rows before they are read, and what it asks."""
+    if rule == DEPTH:
+        return None, f"each row is nested at most {MOST_LEVELS} levels deep"
+    name, _, kind = rule.rpartition(":")
+    if kind == "path":
+        return name, f"{name} is a plain value or missing at {spec.columns.get(name)}"
+    return name, f"{name} holds no error, and no formula without a stored value"
 
 
 def part_fields(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: the position of a malformed record among the records of its file (from 0), and the line in which it begins (from 1)
 POSITION, LINE = "__row", "__line"
+#: of a refused row: the rule that refused it, and the text of a line that has no columns
+RULE, TEXT = "__rule", "__text"
 _QUOTE, _LINE_END, _RETURN = ord('"'), ord("\n"), ord("\r")
 
 

@@ -21,13 +21,14 @@ from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import opened
 from cumulant.data.csv_text import DialectError, Table, read_csv
 from cumulant.data.excel import read_excel
+from cumulant.data.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.json_lines import read_jsonl
 from cumulant.data.listing import FORMATS, file_kind, suffix
-from cumulant.data.nested_paths import RULE, with_nested
+from cumulant.data.nested_paths import with_nested
 from cumulant.data.orc_file import read_orc
 from cumulant.data.parquet_footer import utf8
 from cumulant.data.parquet_memory import refuse_large
-from cumulant.data.records import LINE, POSITION
+from cumulant.data.records import LINE, POSITION, RULE
 from cumulant.data.spec import SourceSpec
 
 _COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
@@ -87,6 +88,9 @@ def describe_refused(table: Table) -> str:
     if table.refused is None:
         return "every row can be read"
     count, first = table.refused.height, table.refused.row(0, named=True)
+    if first[RULE] == DEPTH:
+        rows = "1 row is" if count == 1 else f"{count:,} rows are"
+        return f"{rows} nested more than {MOST_LEVELS} levels deep (line {first[LINE]:,})"
     column = str(first[RULE]).rpartition(":")[0]
     rows = "1 row has" if count == 1 else f"{count:,} rows have"
     what = "an error or a formula without a value" if str(first[RULE]).endswith(":cell") else "a list or an object"
@@ -115,7 +119,7 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         elif kind == "csv":
             table = _csv_table(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
-            table = read_jsonl(_content(path, url), url, spec.columns)
+            table = read_jsonl(_content(path, url), url, spec.columns, spec.memory)
         else:
             raise DataError(
                 f"{url}: cannot tell its format from its name",
@@ -155,7 +159,7 @@ def text_table(content: bytes, url: str, spec: SourceSpec) -> pl.DataFrame:
     """The rows of a CSV or JSON lines text, as `read` gives those of a file. Raises DataError as `read`."""
     with readable(url):
         if file_kind(url, spec) == "jsonl":
-            table = read_jsonl(content, url, spec.columns)
+            table = read_jsonl(content, url, spec.columns, spec.memory)
         else:
             table = nested(_csv_table(content, url, spec, ()), spec, url)
     refuse_malformed(table, url)

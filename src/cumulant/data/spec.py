@@ -294,8 +294,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     memory: Annotated[
         str | None,
         Meta(
-            description="The most memory that one Parquet or ORC file may take when it is read, such as `8GiB`. "
-            "Default: half of the machine's."
+            description="The most memory that one Parquet, ORC or JSON lines file may take when it is read, such as "
+            "`8GiB`. Default: half of the machine's."
         ),
     ] = None
     keep: Annotated[

@@ -88,7 +88,7 @@ def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table],
 
 def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec, list[str]]:
     """The files with the fields of structs as columns, without those that would refuse too many rows: their paths."""
-    from cumulant.data.nested_paths import RULE
+    from cumulant.data.records import RULE
 
     every = spec.columns
     while True:
@@ -131,7 +131,7 @@ def _files_note(files: Sequence[ListedFile], chosen: Sequence[ListedFile]) -> li
 
 def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
     from cumulant.data import describe_malformed
-    from cumulant.data.nested_paths import RULE
+    from cumulant.data.records import RULE
 
     notes = []
     if spec.separator != ",":

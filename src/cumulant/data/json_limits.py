@@ -1,0 +1,203 @@
+"""What JSON lines may ask of a parser: how deep a line is nested, and how many fields there are.
+
+Both are found out before lines are read as a table. The time to join two types doubles with each level of nesting (20
+levels take 0.03 s, 30 half a minute), and a field that one line has takes memory in every row.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.data.parquet_memory import allowed_memory, refuse_above
+from cumulant.data.records import LINE, POSITION, RULE, TEXT
+
+#: the rule that a line breaks which is nested deeper than so many levels, its object being the first
+DEPTH, MOST_LEVELS = "row:depth", 20
+#: fields of a file, those within objects included
+MOST_FIELDS = 10_000
+#: an object with more fields than so many gets them from the engine in the order of a hash table
+UNORDERED = 32
+#: bytes that a missing value takes while lines are read (measured): of a field of the line, and for each object around
+_VALUE, _NESTED = 20, 300
+_STEP, _TYPED, _LONG = 1 << 18, 1 << 16, 1 << 20
+_SHOWN = 1000
+_LINE_END, _QUOTE, _OPEN, _CLOSE, _FOLD = 10, 34, 0x7B, 0x7D, 0x20
+_NAME = re.compile(rb'"([^"]*+)"\s*+:')
+
+
+class Shallow(NamedTuple):
+    """Lines without those that are nested too deep, and these as refused rows: `__rule`, `__row`, `__line`, `__text`.
+
+    `rows` are the positions of the lines that are left, where some are not.
+    """
+
+    content: bytes
+    refused: pl.DataFrame | None = None
+    rows: pl.Series | None = None
+
+
+def without_deep(content: bytes, *, first_row: int = 0, first_line: int = 0) -> Shallow:
+    """The lines of a text that begins in that row and line (from 0) of its file."""
+    deep = [number for place, chunk in _chunks(content, _STEP) for number in _deep(chunk, place)]
+    if not deep:
+        return Shallow(content)
+    refused, left, rows = [], [], []
+    gone, row = set(deep), first_row
+    for number, line in enumerate(content.split(b"\n")):
+        if number in gone:
+            text = line[:_SHOWN].decode("utf-8", errors="replace")
+            refused.append((DEPTH, row, first_line + number + 1, text))
+        else:
+            left.append(line)
+            if line.strip():
+                rows.append(row)
+        row += bool(line.strip())
+    schema = {RULE: pl.String, POSITION: pl.Int64, LINE: pl.Int64, TEXT: pl.String}
+    found = pl.DataFrame(refused, schema=schema, orient="row")
+    return Shallow(b"\n".join(left), found, pl.Series(rows, dtype=pl.Int64))
+
+
+def is_deep(text: str) -> bool:
+    """Whether a JSON text is nested deeper than a parser may be given."""
+    if text.count("{") + text.count("[") <= MOST_LEVELS:
+        return False
+    return bool(_depths(text.replace("\n", " ").encode()).max() > MOST_LEVELS)
+
+
+class Fields:
+    """The fields of a file's lines, those of objects too, and what a missing value of each takes.
+
+    `memory`: as of `SourceSpec`. `names` are those of the lines' own fields, in the order in which they come.
+    """
+
+    def __init__(self, url: str, memory: str | None) -> None:
+        self._url, self._most = url, allowed_memory(memory, 0)
+        self._bytes: dict[tuple[str, ...], int] = {}
+        self._last: pl.Schema | None = None
+        self.names: dict[str, None] = {}
+
+    def add(self, schema: pl.Schema, lines: bytes) -> None:
+        """The fields of these lines. Raises DataError where there are more than a table can have."""
+        if schema != self._last:
+            self._last = schema
+            self._bytes.update(_paths(schema))
+            new = (name for name in schema if name not in self.names)
+            self.names |= dict.fromkeys(sorted(new, key=lambda name: (lines.find(msgspec.json.encode(name)), name)))
+        if len(self._bytes) > MOST_FIELDS:
+            raise _many(self._url)
+
+    def refuse_missing(self, lines: int, present: int) -> None:
+        """Raises DataError where so many lines, with so many values, lack more than fits into memory."""
+        missing = lines * len(self._bytes) - present
+        if missing > 0:
+            refuse_above(missing * sum(self._bytes.values()) // len(self._bytes), self._most, self._url)
+
+
+def fields_of_lines(content: bytes, url: str, memory: str | None) -> Fields:
+    """The fields of lines. One that is not JSON is passed over, with those around it.
+
+    Raises:
+        DataError: there are more than a table can have, or than fit into memory.
+    """
+    fields, shape = Fields(url, memory), shape_of(content)
+    for lines in lines_of(content, url):
+        try:
+            fields.add(pl.scan_ndjson(io.BytesIO(lines), infer_schema_length=None).collect_schema(), lines)
+        except pl.exceptions.PolarsError:
+            continue
+        fields.refuse_missing(*shape)
+    return fields
+
+
+def shape_of(content: bytes) -> tuple[int, int]:
+    """How many lines there are, and at most how many values."""
+    return content.count(b"\n") + 1, content.count(b":")
+
+
+def lines_of(content: bytes, url: str) -> Iterator[bytes]:
+    """The lines, so few together that their types are found in bounded time.
+
+    Raises:
+        DataError: one has too many fields.
+    """
+    for _, lines in _chunks(content, _TYPED):
+        if len(lines) > _LONG and len({found[1] for found in _NAME.finditer(lines)}) > MOST_FIELDS:
+            raise _many(url)
+        yield lines
+
+
+def _many(url: str) -> DataError:
+    return DataError(
+        f"{url} has more than {MOST_FIELDS:,} fields: names that are data and no columns",
+        subject=url,
+        hint='write such names as values, {"name": "k1", "value": 1}, one row or list item each',
+    )
+
+
+def _paths(fields: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Path and bytes of all fields, those of objects in lists too."""
+    for name, dtype in fields.items():
+        path = (*above, name)
+        inner = dtype
+        while isinstance(inner, pl.List):
+            inner, path = inner.inner, (*path, "[]")
+        yield path, _VALUE + _NESTED * (len(path) - 1)
+        if isinstance(inner, pl.Struct):
+            yield from _paths({field.name: field.dtype for field in inner.fields}, path)
+
+
+def _chunks(content: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines of about so many bytes, and how many lines are before them."""
+    begin = lines = 0
+    while begin < len(content):
+        end = content.rfind(b"\n", begin, begin + size) + 1 or content.find(b"\n", begin) + 1 or len(content)
+        chunk = content[begin:end]
+        yield lines, chunk
+        begin, lines = end, lines + chunk.count(b"\n")
+
+
+def _deep(chunk: bytes, lines: int) -> list[int]:
+    """The numbers of the lines that are nested too deep, after so many `lines`."""
+    import numpy as np
+
+    if chunk.count(b"{") + chunk.count(b"[") <= MOST_LEVELS:
+        return []
+    data = np.frombuffer(chunk, np.uint8)
+    opened = np.flatnonzero((data | _FOLD) == _OPEN)
+    ends = np.append(np.flatnonzero(data == _LINE_END), data.size)
+    if np.diff(np.searchsorted(opened, ends), prepend=0).max() <= MOST_LEVELS:
+        return []
+    return [lines + int(number) for number in np.flatnonzero(_depths(chunk) > MOST_LEVELS)]
+
+
+def _depths(text: bytes) -> Any:
+    """How deep each line is nested; brackets within texts are none."""
+    import numpy as np
+
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    data = np.frombuffer(text, np.uint8)
+    folded = data | _FOLD  # which makes square brackets braces
+    ends = np.append(np.flatnonzero(data == _LINE_END), data.size)
+    quotes = np.flatnonzero(data == _QUOTE)
+    before = np.searchsorted(quotes, np.concatenate([[0], ends[:-1]]))
+    signs = np.flatnonzero((folded == _OPEN) | (folded == _CLOSE))
+    line = np.searchsorted(ends, signs)
+    plain = (np.searchsorted(quotes, signs) - before[line]) % 2 == 0
+    signs, line = signs[plain], line[plain]
+    depths = np.zeros(ends.size, np.int64)
+    if not signs.size:
+        return depths
+    steps = np.where(folded[signs] == _OPEN, 1, -1)
+    level = np.cumsum(steps)
+    firsts = np.flatnonzero(np.diff(line, prepend=-1))
+    level -= np.repeat(level[firsts] - steps[firsts], np.diff(np.append(firsts, level.size)))
+    depths[line[firsts]] = np.maximum.reduceat(level, firsts)
+    return depths
