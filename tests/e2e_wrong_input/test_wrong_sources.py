@@ -180,6 +180,26 @@ def test_rows_with_too_few_fields_go_to_quarantine(cumulant, project):
     refused(cumulant("data", "validate", "--project", project), 1, "row:fields", "cumulant data quarantine rows")
 
 
+def test_files_that_cannot_be_read_are_named_and_refused_unless_that_only_warns(cumulant, project):
+    write(project, "path: ../orders.csv", "path: ../in")
+    folder = project.parent / "in"
+    folder.mkdir()
+    for name, content in {"1.csv": table(), "2.csv": "", "3.parquet": "hello"}.items():
+        (folder / name).write_text(content)
+    refused(cumulant("data", "validate", "--project", project), 1, "2.csv is empty", "3.parquet is not a whole Parquet")
+    assert not cumulant("models", "list", "--project", project, "--json").document
+    write(project, "path: ../orders.csv", "path: ../in\n    severity: {unreadable_files: warn}")
+    found = cumulant("data", "validate", "--project", project, "--json").document["sources"]["rows"]
+    assert found["rows_passed"] == 300
+    assert [file["reason"] for file in found["unreadable"]] == [
+        "../in/2.csv is empty (0 bytes)",
+        "../in/3.parquet is not a whole Parquet file: damaged or cut off",
+    ]
+    shown = cumulant("data", "show", "rows", "--project", project).out
+    assert "2 cannot be read" in shown
+    assert "2.csv is empty (0 bytes); " in " ".join(shown.split())
+
+
 def test_values_of_a_broken_row_are_hidden_where_the_source_has_personal_columns(cumulant, project):
     write(project, "    key: id", "    key: id\n    personal: [kind]")
     (project.parent / "orders.csv").write_text(table() + "id9001,secret\n")

@@ -271,6 +271,10 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "batch_checks": snapshot.batch_checks,
         "changes": snapshot.changes,
         "shifts": snapshot.shifts,
+        "unreadable": [
+            {"url": file.url, "reason": file.reason, "sha256": file.sha256, "bytes": file.bytes}
+            for file in snapshot.unreadable
+        ],
         "warnings": data.warnings_of(snapshot),
         "files": [
             {"url": file.url, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes} for file in snapshot.files
@@ -291,7 +295,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         [
             ("rows in", rows_line(snapshot)),
             *([] if snapshot.versions is None else [("in force", versions_line(snapshot))]),
-            ("files", f"{len(snapshot.files):,}, {0 if reused else len(snapshot.processed):,} of them new or changed"),
+            ("files", _files_line(snapshot, new=0 if reused else len(snapshot.processed))),
             ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
         ],
     )
@@ -308,6 +312,11 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         console.print(clean(text), style="" if data.moved(snapshot.shifts) else "dim", soft_wrap=True)
     warn(console, data.warnings_of(snapshot))
     console.print("")
+
+
+def _files_line(snapshot: Snapshot, *, new: int) -> str:
+    unreadable = f"; {len(snapshot.unreadable):,} cannot be read" if snapshot.unreadable else ""
+    return f"{len(snapshot.files):,}, {new:,} of them new or changed{unreadable}"
 
 
 def rows_line(snapshot: Snapshot) -> str:

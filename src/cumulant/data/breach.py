@@ -21,4 +21,8 @@ class SourceBreachError(ContractBreachError):
 
     def as_dict(self) -> dict[str, object]:
         checks = [msgspec.to_builtins(check) for check in self.snapshot.batch_checks]
-        return super().as_dict() | {"breaches": list(self.snapshot.breaches), "batch_checks": checks}
+        return super().as_dict() | {
+            "breaches": list(self.snapshot.breaches),
+            "batch_checks": checks,
+            "unreadable": [{"url": file.url, "reason": file.reason} for file in self.snapshot.unreadable],
+        }

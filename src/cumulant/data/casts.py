@@ -44,6 +44,8 @@ _NATURAL: dict[type[pl.DataType], DType] = {
     pl.Binary: "bytes",
 }
 _MOSTLY = 0.5
+#: characters of a type in messages: a struct may have thousands of fields
+_SHOWN = 200
 #: 2000 and 2100 in seconds since 1970 UTC: a number between them, or a thousand times as large, can be meant as a time
 EPOCH = (946_684_800, 4_102_444_800)
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
@@ -194,11 +196,16 @@ def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:
     return dict.fromkeys(names, zone)
 
 
+def _shortened(dtype: pl.DataType) -> str:
+    text = str(dtype)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpec, source: str) -> Cast:
     own = natural(dtype)
     if own is None:
         raise DataError(
-            f'source {source}: column "{name}" holds {dtype}, which is not a plain value',
+            f'source {source}: column "{name}" holds {_shortened(dtype)}, which is not a plain value',
             subject=name,
             hint=_apart(name, dtype),
         )

@@ -74,6 +74,7 @@ def read_csv(
     Raises:
         DialectError: another separator or encoding than declared.
         DataError: a quoted field does not end, the last line is cut off, or no row has the header's fields.
+        UnicodeDecodeError, csv.Error: there are no rows, and the header is no text.
     """
     content = _utf8(content, url, spec)
     header = _header(content, separator)
@@ -91,10 +92,19 @@ def read_csv(
     engine = _Engine(header, separator, spec.missing, types or {})
     as_text = {*declared, *texts}
     content, (frame, numbers), malformed = _rectangular(content, url, engine, as_text)
+    if not frame.height:
+        _refuse_binary(content)
     quoted = quoted_columns(content, frame.columns, numbers, separator) if begin else frozenset[str]()
     if as_numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
         frame = frame.with_columns(engine.read_texts(content, as_numbers))
     return Table(frame, malformed, quoted)
+
+
+def _refuse_binary(content: bytes) -> None:
+    """Raise UnicodeDecodeError or csv.Error for a header that is no text: of rows the engine says so."""
+    content.decode()
+    if b"\0" in content:
+        raise csv.Error("a NUL byte")
 
 
 class _Rows(NamedTuple):

@@ -13,7 +13,7 @@ from cumulant.data.inputs import Input
 from cumulant.data.judge import MISSING_FILES
 from cumulant.data.listing import Listing, listed, names_of, pattern_of, shown
 from cumulant.data.parts import PartFacts
-from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile
+from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile, UnreadableFile
 from cumulant.data.spec import SourceSpec
 
 
@@ -32,7 +32,8 @@ def skipped_warnings(listing: Listing, root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class GoneFiles:
-    """Files of the last accepted snapshot that are gone, and those that have fewer rows now (with that number).
+    """Files of the last accepted snapshot that are gone or `unreadable`, and those that have fewer rows now (with that
+    number).
 
     Rows of new files, and those by which others grew, do not make up for `lost` of its `before` rows.
     """
@@ -41,14 +42,19 @@ class GoneFiles:
     shorter: tuple[tuple[SourceFile, int], ...]
     lost: int
     before: int
+    unreadable: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
         texts = []
-        if count := len(self.files):
-            files = "1 file of the last snapshot is" if count == 1 else f"{count:,} files of the last snapshot are"
-            rows = sum(file.rows for file in self.files)
-            texts.append(f"{files} gone ({rows:,} rows): {listed([file.url for file in self.files])}")
+        for what, gone in (
+            ("gone", [file for file in self.files if file.url not in self.unreadable]),
+            ("no longer readable", [file for file in self.files if file.url in self.unreadable]),
+        ):
+            if count := len(gone):
+                are = "1 file of the last snapshot is" if count == 1 else f"{count:,} files of the last snapshot are"
+                rows = sum(file.rows for file in gone)
+                texts.append(f"{are} {what} ({rows:,} rows): {listed([file.url for file in gone])}")
         if count := len(self.shorter):
             files = "1 file has" if count == 1 else f"{count:,} files have"
             named = listed([f"{file.url} ({rows:,} of {file.rows:,})" for file, rows in self.shorter])
@@ -70,10 +76,16 @@ class GoneFiles:
 
 
 def gone_files(
-    previous: Snapshot, files: Sequence[Input], parts: Sequence[PartFacts], spec: SourceSpec, root: Path
+    previous: Snapshot,
+    files: Sequence[Input],
+    parts: Sequence[PartFacts],
+    spec: SourceSpec,
+    *,
+    root: Path,
+    unreadable: Sequence[UnreadableFile] = (),
 ) -> GoneFiles | None:
-    """The files of `previous` that are gone, though the source's path still covers them, or have fewer rows now; None
-    where there is none.
+    """The files of `previous` that are gone or `unreadable`, though the source's path still covers them, or have fewer
+    rows now; None where there is none.
 
     A file that was moved is not gone. Rows of new files make up for those that are gone, as where a folder holds the
     last thirty days.
@@ -101,7 +113,8 @@ def gone_files(
     refused = sum(ref.rows for part in parts for ref in part.refused)
     added += max(previous.rows_quarantined - refused, 0)
     lost = sum(file.rows for file in gone) + sum(file.rows - rows for file, rows in shorter)
-    found = GoneFiles(tuple(gone), tuple(shorter), max(0, lost - added), previous.rows_in)
+    unread = frozenset(file.url for file in unreadable)
+    found = GoneFiles(tuple(gone), tuple(shorter), max(0, lost - added), previous.rows_in, unread)
     return found if gone or shorter else None
 
 

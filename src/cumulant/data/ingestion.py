@@ -48,8 +48,9 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
-from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, pack_name
+from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, UnreadableFile, pack_name
 from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
+from cumulant.data.unreadable_files import unreadable_check
 from cumulant.data.versions import Versions, refuse_undecidable, versions_of
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
@@ -111,7 +112,10 @@ def ingest(
     known = None if force else previous
     inputs = [of_frame(frame, spec, name)] if listing is None else of_files(listing, spec, root, files, known)
     same = previous is not None and previous.declaration == declaration
-    parts = parts_of(inputs, previous.files if same and previous else (), shop, declaration, progress)
+    files_before, tried = (previous.files, previous.unreadable) if same and previous else ((), ())
+    inputs, parts, unreadable = parts_of(
+        inputs, files_before, shop, declaration, progress, unreadable=() if force else tried
+    )
     parts = compacted(parts, shop)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
@@ -127,10 +131,14 @@ def ingest(
     versions = versions_of(kept, arrived, fields, shop)
     unchecked = () if contract is None else contract.notes
     warnings = [] if listing is None else skipped_warnings(listing, root)
-    gone = None if listing is None or previous is None else gone_files(previous, inputs, parts, spec, root)
+    gone = (
+        None
+        if listing is None or previous is None
+        else gone_files(previous, inputs, parts, spec, root=root, unreadable=unreadable)
+    )
     bill = _Bill(
         name, spec, declaration, inputs, parts, kept, arrived, repeats, versions, fields, previous, others or {}, now,
-        unchecked, warnings, gone,
+        unchecked, warnings, gone, unreadable,
     )  # fmt: skip
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
@@ -195,6 +203,7 @@ class _Bill:
     unchecked: tuple[str, ...]
     warnings: Sequence[str]
     gone: GoneFiles | None
+    unreadable: tuple[UnreadableFile, ...]
 
     @property
     def identity(self) -> str:
@@ -202,6 +211,7 @@ class _Bill:
         references = {source: self.others[source].id for source in named}
         types = [(field.name, field.dtype) for field in self.fields]
         made = [READING, self.name, [item.content for item in self.inputs], self.declaration, references, types]
+        made += [["unreadable", file.url, file.content] for file in self.unreadable]
         return digest([*made, *self._decided_by_arrival])
 
     @property
@@ -261,6 +271,8 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         bill.spec, profile, bill.now, rows=rows, newest=_newest_event(bill, shop, profile)
     )
     checks += () if bill.gone is None else (bill.gone.check(bill.spec),)
+    if bill.unreadable:
+        checks += (unreadable_check(bill.unreadable, len(bill.inputs) + len(bill.unreadable), bill.spec),)
     changed, moved = _against_previous(bill, shop, used, measure)
     columns = {check.rule: check.column for check in checks}
     new = bill.new_files(shop)
@@ -301,6 +313,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         changes=bill.previous.changes if same and bill.previous else changed,
         shifts=bill.previous.shifts if same and bill.previous else moved,
         unchecked=bill.unchecked,
+        unreadable=bill.unreadable,
         warnings=_warnings(bill),
         profile=profile,
         bytes=sum(rows.bytes for rows in ranges),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import file_digest
@@ -14,16 +15,20 @@ from cumulant.data.large_files import Pieces
 from cumulant.data.listed_file import ListedFile, listed_files
 from cumulant.data.listing import TYPED, Listing, file_kind
 from cumulant.data.partitions import Partition
-from cumulant.data.snapshot import Snapshot, content_digest
-from cumulant.data.sources import frame_digest, nested, with_absent
+from cumulant.data.snapshot import Snapshot, SourceFile, UnreadableFile, content_digest
+from cumulant.data.sources import frame_digest, nested, readable, with_absent
 from cumulant.data.spec import SourceSpec
+from cumulant.data.unreadable_files import UnreadableFileError, reading_file
 from cumulant.data.user_frames import to_polars
 from cumulant.ports.files import Files
 
 
 @dataclass(frozen=True)
 class Input:
-    """One file (or the frame handed over): its name, content hash, and how to get its rows."""
+    """One file (or the frame handed over): its name, content hash, and how to get its rows.
+
+    `sha256` is empty where not even its bytes can be read. `rows` and `pieces` raise UnreadableFileError.
+    """
 
     url: str
     sha256: str
@@ -52,20 +57,41 @@ def of_frame(frame: object, spec: SourceSpec, name: str) -> Input:
 
 def of_files(listing: Listing, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[Input]:
     """The source's files. One whose stamp is as last time is not opened."""
-    known = {(file.url, file.stamp): file for file in previous.files} if previous else {}
+    seen: list[SourceFile | UnreadableFile] = [*previous.files, *previous.unreadable] if previous else []
+    known = {(file.url, file.stamp): file.sha256 for file in seen}
     inputs = []
     for file in listed_files(listing, spec, root=root, files=files):
-        seen = known.get((file.url, file.info.stamp))
-        sha256 = seen.sha256 if seen is not None else file_digest(file.fetch())
+        rows: Callable[[Collection[str]], Table] = partial(_rows, file, spec)
+        pieces: Callable[[Collection[str]], Pieces | None] = partial(_pieces, file, spec)
+        try:
+            sha256 = known.get((file.url, file.info.stamp)) or _digest(file)
+        except UnreadableFileError as error:
+            sha256, rows, pieces = "", partial(_refuse, error), partial(_refuse, error)
         guessed = file_kind(file.url, spec) not in TYPED
-        rows, pieces = partial(_rows, file, spec), partial(_pieces, file, spec)
         inputs.append(Input(file.url, sha256, file.info.bytes, file.info.stamp, guessed, rows, file.partition, pieces))
     return inputs
 
 
+def _digest(file: ListedFile) -> str:
+    with reading_file(), readable(file.url):
+        return file_digest(file.fetch())
+
+
+def _refuse(error: UnreadableFileError, _: Collection[str]) -> NoReturn:
+    raise error
+
+
 def _rows(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Table:
-    return file.read(spec, texts=texts)
+    with reading_file():
+        return file.read(spec, texts=texts)
 
 
 def _pieces(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Pieces | None:
-    return file.pieces(spec, texts=texts)
+    with reading_file():
+        pieces = file.pieces(spec, texts=texts)
+    return None if pieces is None else pieces._replace(tables=partial(_tables, pieces))
+
+
+def _tables(pieces: Pieces) -> Iterator[Table]:
+    with reading_file():
+        yield from pieces.tables()

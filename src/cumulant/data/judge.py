@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: the rule on rows that are lost with files that are gone
 MISSING_FILES = "table:missing_files"
+#: the rule on files that cannot be read
+UNREADABLE_FILES = "table:unreadable_files"
 #: of an example's value
 _SHOWN = 40
 #: of many breaches, those that are named, and of the rules that refuse rows
@@ -197,6 +199,11 @@ def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lamb
     """What to do about the first breach; `example` gives a value that a check refused, None where none may be shown."""
     if any(change.refused for change in snapshot.changes):
         return "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+    if any(check.rule == UNREADABLE_FILES and check.severity == "fail" for check in snapshot.checks):
+        return (
+            "write the files again, or remove them; to go on without them, named in a warning: "
+            "severity: {unreadable_files: warn}"
+        )
     if any(check.rule == MISSING_FILES and not check.passed for check in snapshot.checks):
         return (
             "put the files or their rows back, or accept that they are gone: missing_files: 100% (or a share between)"

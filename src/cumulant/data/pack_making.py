@@ -22,13 +22,14 @@ from cumulant.data.cuts import cut
 from cumulant.data.inputs import Input
 from cumulant.data.packs import OWNER, Pack, PackedFile, PackFacts, PackGroup, stacked, stored_pack
 from cumulant.data.part_making import csv_size, part_fields, plain_fields, shape_checks, shape_refused
-from cumulant.data.parts import POSITION, RULE, PartCheck, PartField, Workshop, declared_types
+from cumulant.data.parts import POSITION, RULE, PartCheck, PartFacts, PartField, Workshop, declared_types
 from cumulant.data.profile import Profile, profile
 from cumulant.data.row_sorting import SortedOut, sort_out
 from cumulant.data.rowwise import check_row_wise
 from cumulant.data.rules import check_columns
 from cumulant.data.schema import fields_of
 from cumulant.data.spec import SourceSpec
+from cumulant.data.unreadable_files import UnreadableFileError
 
 #: a file of at most so many bytes is packed with others; a run that reads fewer such files packs none
 SMALL, FEWEST = 1 << 20, 16
@@ -54,14 +55,34 @@ def windows(inputs: Sequence[Input]) -> Iterator[list[Input]]:
     )
 
 
-def packed(files: Sequence[Input], declaration: str, texts: Collection[str], shop: Workshop) -> Pack:
-    """The pack of the files, found or made. Where their rows take too much memory it has the first of them only.
+class Packed(NamedTuple):
+    """The parts of files by their places, and the files that could not be read."""
+
+    parts: dict[int, PartFacts]
+    failed: dict[int, UnreadableFileError]
+
+
+def packed(files: Sequence[Input], declaration: str, texts: Collection[str], shop: Workshop) -> Packed:
+    """The pack of the files that can be read, found or made. Where their rows take too much memory it has the first of
+    them only.
 
     Raises:
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
-    name = digest(["pack", declaration, sorted(texts), [item.content for item in files]])
-    return stored_pack(name, shop) or _made(name, files, texts, shop)
+    if (pack := stored_pack(_name(files, declaration, texts), shop)) is not None:
+        return Packed(dict(enumerate(pack.parts)), {})
+    failed: dict[int, UnreadableFileError] = {}
+    reads = list(_within_memory(files, texts, shop, failed))
+    if not reads:
+        return Packed({}, failed)
+    left = [place for place in range(len(files)) if place not in failed]
+    name = _name([files[place] for place in left], declaration, texts)
+    pack = stored_pack(name, shop) or _made(name, reads, shop)
+    return Packed(dict(zip(left, pack.parts, strict=False)), failed)
+
+
+def _name(files: Sequence[Input], declaration: str, texts: Collection[str]) -> str:
+    return digest(["pack", declaration, sorted(texts), [item.content for item in files]])
 
 
 class _Read(NamedTuple):
@@ -84,8 +105,7 @@ class PackContent:
         return self.groups.setdefault(PackGroup(fields, checks), len(self.groups))
 
 
-def _made(name: str, files: Sequence[Input], texts: Collection[str], shop: Workshop) -> Pack:
-    reads = list(_within_memory(files, texts, shop))
+def _made(name: str, reads: Sequence[_Read], shop: Workshop) -> Pack:
     content = PackContent()
     for places in _alike_files(reads):
         group = [reads[place] for place in places]
@@ -102,10 +122,17 @@ def _made(name: str, files: Sequence[Input], texts: Collection[str], shop: Works
     return stored(name, content, shop)
 
 
-def _within_memory(files: Sequence[Input], texts: Collection[str], shop: Workshop) -> Iterator[_Read]:
+def _within_memory(
+    files: Sequence[Input], texts: Collection[str], shop: Workshop, failed: dict[int, UnreadableFileError]
+) -> Iterator[_Read]:
+    """The files that can be read; the others are put into `failed`."""
     size = 0
-    for item in files:
-        table = item.rows(texts)
+    for place, item in enumerate(files):
+        try:
+            table = item.rows(texts)
+        except UnreadableFileError as error:
+            failed[place] = error
+            continue
         rows = shop.prepared(table.rows) if table.rows.height else table.rows
         yield _Read(item, table, rows)
         size += int(rows.estimated_size()) + (0 if shop.prepare is None else int(table.rows.estimated_size()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import digest
@@ -20,7 +21,8 @@ from cumulant.data.pack_making import FEWEST, SMALL, packed, windows
 from cumulant.data.packs import Block, blocks_of, stored_part
 from cumulant.data.part_making import made
 from cumulant.data.parts import PartFacts, Workshop
-from cumulant.data.snapshot import SourceFile, pack_name
+from cumulant.data.snapshot import SourceFile, UnreadableFile, pack_name
+from cumulant.data.unreadable_files import UnreadableFileError, refuse_all
 
 #: how many times its bytes a text takes where it is read whole (measured: 5.5 for CSV of seven columns)
 _TIMES_TEXT = 5
@@ -32,28 +34,77 @@ _SIZES = (_FAN, _FAN**2, _FAN**3)
 _PACKED_BYTES, _PACK_BYTES = 16 << 20, 64 << 20
 
 
+class ReadFiles(NamedTuple):
+    """The files that could be read with their parts, in the order of the files, and those that could not."""
+
+    inputs: list[Input]
+    parts: list[PartFacts]
+    unreadable: tuple[UnreadableFile, ...]
+
+
 def parts_of(
-    inputs: Sequence[Input], known: Sequence[SourceFile], shop: Workshop, declaration: str, progress: Progress
-) -> list[PartFacts]:
-    """The parts of the files, in their order. `known`: the files of the last snapshot, under the same declaration.
+    inputs: Sequence[Input],
+    known: Sequence[SourceFile],
+    shop: Workshop,
+    declaration: str,
+    progress: Progress,
+    *,
+    unreadable: Sequence[UnreadableFile] = (),
+) -> ReadFiles:
+    """The parts of the files. `known`: the files of the last snapshot, under the same declaration, and `unreadable`
+    those that it could not read: they are not tried again while they and the memory that they may take are the same.
 
     Raises:
+        DataError: no file can be read.
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
     parts = _claimed(inputs, known, shop)
-    small = [place for place, item in enumerate(inputs) if place not in parts and item.bytes <= SMALL]
+    failed: dict[int, UnreadableFileError] = {}
+    tried = {(file.url, file.content): file for file in unreadable if file.sha256 and file.memory == shop.spec.memory}
+    earlier = {
+        place: tried[item.url, item.content]
+        for place, item in enumerate(inputs)
+        if place not in parts and (item.url, item.content) in tried
+    }
+    new = [place for place in range(len(inputs)) if place not in parts and place not in earlier]
+    small = [place for place in new if inputs[place].bytes <= SMALL]
     if len(small) >= FEWEST:
         places = iter(small)
         for window in windows([inputs[place] for place in small]):
             progress(f"{shop.source}: reading {window[0].url} and others", 0.9 * len(parts) / len(inputs))
-            members = packed(window, declaration, (), shop).parts
-            parts |= dict(zip([next(places) for _ in window], members, strict=False))
-    for place, item in enumerate(inputs):
-        if place not in parts:
+            found, taken = packed(window, declaration, (), shop), [next(places) for _ in window]
+            parts |= {taken[place]: part for place, part in found.parts.items()}
+            failed |= {taken[place]: error for place, error in found.failed.items()}
+    for place in new:
+        item = inputs[place]
+        if place not in parts and place not in failed:
             progress(f"{shop.source}: reading {item.url}", 0.9 * len(parts) / len(inputs))
             name = digest([item.content, declaration])
-            parts[place] = shop.stored(name) or make(shop, name, item, ())
-    return [parts[place] for place in range(len(inputs))]
+            try:
+                parts[place] = shop.stored(name) or make(shop, name, item, ())
+            except UnreadableFileError as error:
+                failed[place] = error
+    if not parts:
+        refuse_all(shop.source, [failed[place] for place in sorted(failed)], list(earlier.values()))
+    gone = earlier | {place: _unreadable(inputs[place], error, shop) for place, error in failed.items()}
+    places_read = sorted(parts)
+    return ReadFiles(
+        [inputs[place] for place in places_read],
+        [parts[place] for place in places_read],
+        tuple(gone[place] for place in sorted(gone)),
+    )
+
+
+def _unreadable(item: Input, error: UnreadableFileError, shop: Workshop) -> UnreadableFile:
+    return UnreadableFile(
+        url=item.url,
+        sha256=item.sha256,
+        bytes=item.bytes,
+        stamp=item.stamp,
+        reason=error.message,
+        partition=item.partition,
+        memory=shop.spec.memory,
+    )
 
 
 def make(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
@@ -99,9 +150,7 @@ def read_as_text(
             again = packed(files, digest([name, "text"]), columns, shop).parts
             for number, (place, item) in enumerate(zip(places, files, strict=True)):
                 own = digest([item.content, name, "text", columns])
-                result[place] = (
-                    again[number] if number < len(again) else shop.stored(own) or make(shop, own, item, columns)
-                )
+                result[place] = again.get(number) or shop.stored(own) or make(shop, own, item, columns)
     return result
 
 

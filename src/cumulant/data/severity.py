@@ -26,6 +26,7 @@ def severity_of(spec: SourceSpec, rule: str, column: str | None) -> Severity:
         "table:min_rows": declared.min_rows,
         "table:max_rows": declared.max_rows,
         "table:fresh": declared.fresh,
+        "table:unreadable_files": declared.unreadable_files,
     }
     return by_name.get(rule, "fail")
 

@@ -66,6 +66,23 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
         return content_digest(self.sha256, self.partition)
 
 
+class UnreadableFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the source that could not be read, and why. `memory`: the limit that was declared then."""
+
+    url: str
+    sha256: str
+    bytes: int
+    stamp: str
+    reason: str
+    partition: tuple[tuple[str, str | None], ...] = ()
+    memory: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The digest of its bytes and partition."""
+        return content_digest(self.sha256, self.partition)
+
+
 def pack_name(part: str) -> str:
     """The name under which a part is stored: of a file in a pack, the pack's."""
     return part.partition(PACKED)[0]
@@ -180,6 +197,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     shifts: tuple[Shift, ...] = ()
     #: what the source's contract file asks that nothing checks
     unchecked: tuple[str, ...] = ()
+    #: files that could not be read, and are no part of it
+    unreadable: tuple[UnreadableFile, ...] = ()
     #: what of its files may not be as meant, though it is accepted
     warnings: tuple[str, ...] = ()
     profile: Profile

@@ -166,6 +166,12 @@ class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_rows: Annotated[Severity, Meta(description="Fewer rows than `table.min_rows` or `batch.min_rows`.")] = "fail"
     max_rows: Annotated[Severity, Meta(description="More rows than `table.max_rows` or `batch.max_rows`.")] = "fail"
     fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` asks.")] = "fail"
+    unreadable_files: Annotated[
+        Severity,
+        Meta(
+            description="Files that cannot be read: damaged, empty or in another format; `warn` goes on without them."
+        ),
+    ] = "fail"
 
 
 class BatchPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -357,7 +363,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         word = self.severity
         if isinstance(word, Severities):
             return word
-        return Severities(quarantine=word, columns=word, where=word, min_rows=word, max_rows=word, fresh=word)
+        return Severities(**dict.fromkeys(Severities.__struct_fields__, word))
 
     @property
     def known_columns(self) -> dict[str, str]:

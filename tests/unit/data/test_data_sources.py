@@ -184,11 +184,10 @@ def test_missing_files_and_unreadable_paths(place):
         place.ingest(path="")
 
 
-def test_one_broken_file_among_good_ones_stops_before_anything_is_accepted(place):
+def test_one_broken_file_among_good_ones_refuses_the_snapshot(place):
     place.write("in/a.parquet", TABLE)
     place.write("in/b.parquet", b"broken, cut off, no Parquet at all")
-    with pytest.raises(DataError, match=r"in/b\.parquet"):
-        place.ingest(path="in")
+    assert [file.url for file in place.refused(path="in").unreadable] == ["in/b.parquet"]
     place.write("in/b.parquet", TABLE.with_columns(pl.col("id") + 3))
     place.files.opened.clear()
     assert place.ingest(path="in", key="id").rows_passed == 6
