@@ -96,12 +96,16 @@ def _refuse_packed(path: Path, url: str) -> None:
             raise DataError(
                 f"{url} is encrypted or an old workbook (.xls)", subject=url, hint="save it as .xlsx without a password"
             )
-    with zipfile.ZipFile(path) as packed:
-        unpacked = sum(info.file_size for info in packed.infolist())
-    if unpacked > _MOST_XML:
+    if unpacked_bytes(path) > _MOST_XML:
         raise DataError(
             f"{url} expands to more than {_MOST_XML >> 20} MiB", subject=url, hint="save its sheet as CSV or Parquet"
         )
+
+
+def unpacked_bytes(path: Path) -> int:
+    """The bytes of a workbook's XML. Raises zipfile.BadZipFile: it is no workbook."""
+    with zipfile.ZipFile(path) as packed:
+        return sum(info.file_size for info in packed.infolist())
 
 
 def _sheet(book: Any, url: str, declared: str | None) -> Any:

@@ -39,6 +39,8 @@ class Input:
     partition: Partition = ()
     #: the rows of a large file in pieces; None of one that is read whole
     pieces: Callable[[Collection[str]], Pieces | None] = lambda _: None
+    #: the bytes of text that are read of it where it is read whole
+    text_bytes: Callable[[], int] = lambda: 0
 
     @property
     def content(self) -> str:
@@ -68,7 +70,10 @@ def of_files(listing: Listing, spec: SourceSpec, root: Path, files: Files, previ
         except UnreadableFileError as error:
             sha256, rows, pieces = "", partial(_refuse, error), partial(_refuse, error)
         guessed = file_kind(file.url, spec) not in TYPED
-        inputs.append(Input(file.url, sha256, file.info.bytes, file.info.stamp, guessed, rows, file.partition, pieces))
+        text_bytes = partial(file.text_bytes, spec)
+        inputs.append(
+            Input(file.url, sha256, file.info.bytes, file.info.stamp, guessed, rows, file.partition, pieces, text_bytes)
+        )
     return inputs
 
 

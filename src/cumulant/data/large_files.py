@@ -31,7 +31,7 @@ from cumulant.data.streaming import ParquetFile
 #: rows, and bytes of text, that a file has at least; smaller ones are read whole
 LARGE_ROWS, LARGE_TEXT = 1_000_000, 64 << 20
 #: of a Parquet file that may have so many rows; how much more text a compressed file is taken to hold
-_LARGE_BYTES, _PACKED = 1 << 20, 8
+_LARGE_BYTES, PACKED = 1 << 20, 8
 #: rows, and bytes of text, of a piece; names of fields make JSON lines longer
 _ROWS, _BYTES, _JSON_BYTES = 262_144, 32 << 20, 64 << 20
 #: encodings in which a line end is one byte that nothing else has
@@ -78,7 +78,7 @@ def pieces_of(path: Path, url: str, spec: SourceSpec, texts: Collection[str]) ->
         return _parquet(path, url, spec)
     if kind == "orc" and size >= _LARGE_BYTES:
         return _orc(path, url, spec)
-    if size * (1 if suffix(url) in TEXTS else _PACKED) >= LARGE_TEXT:
+    if size * (1 if suffix(url) in TEXTS else PACKED) >= LARGE_TEXT:
         if kind == "csv":
             return _csv(path, url, spec, frozenset(texts))
         if kind == "jsonl":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from cumulant.data.csv_text import Table
-from cumulant.data.large_files import Pieces, pieces_of
-from cumulant.data.listing import Listing, shown
+from cumulant.data.excel import unpacked_bytes
+from cumulant.data.large_files import PACKED, Pieces, pieces_of
+from cumulant.data.listing import TEXTS, TYPED, Listing, file_kind, shown, suffix
 from cumulant.data.partitions import Partition, partition_of, with_partition
 from cumulant.data.sources import read_any, read_table, with_absent
 from cumulant.data.spec import SourceSpec
@@ -39,6 +41,16 @@ class ListedFile:
         """The rows of a large file in pieces; None where it is read whole. Raises DataError as `pieces_of`."""
         found = pieces_of(self.fetch(), self.url, spec, texts)
         return None if found is None else found.placed(self.partition, spec, texts=texts, url=self.url)
+
+    def text_bytes(self, spec: SourceSpec) -> int:
+        """About the bytes of text that are read of it: of a workbook those of its XML."""
+        kind, name = file_kind(self.url, spec), suffix(self.url)
+        if kind == "excel":
+            try:
+                return unpacked_bytes(self.fetch())
+            except (zipfile.BadZipFile, OSError):
+                return 0  # reading it says what is wrong with it
+        return self.info.bytes * (PACKED if kind not in TYPED and name not in TEXTS else 1)
 
     def read_any(self, spec: SourceSpec) -> tuple[Table, SourceSpec]:
         """Its rows, and `spec` with the separator and encoding of the file. Raises DataError as `read_any`."""

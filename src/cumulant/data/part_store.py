@@ -24,8 +24,9 @@ from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.snapshot import SourceFile, UnreadableFile, pack_name
 from cumulant.data.unreadable_files import UnreadableFileError, refuse_all
 
-#: how many times its bytes a text takes where it is read whole (measured: 5.5 for CSV of seven columns)
-_TIMES_TEXT = 5
+#: how many times its bytes a text takes where it is read whole (measured: 5.5 for CSV of seven columns, 4 for the XML
+#: of workbooks), and with declared paths into JSON (8.7)
+_TIMES_TEXT, _TIMES_PATHS = 5, 9
 _GIB = 1 << 30
 #: so many neighbours of one size become a pack; a size is so many times as many files as the one before
 _FAN = 16
@@ -118,9 +119,9 @@ def make(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> Part
 
 
 def _refuse_above_memory(item: Input, shop: Workshop) -> None:
-    """Raise UsageError for a text that is read whole and takes more memory than it may."""
-    needed = item.bytes * _TIMES_TEXT
-    if item.guessed and needed > shop.room.memory:
+    """Raise UsageError for a text or workbook that is read whole and takes more memory than it may."""
+    needed = item.text_bytes() * (_TIMES_PATHS if shop.spec.columns else _TIMES_TEXT) if item.guessed else 0
+    if needed > shop.room.memory:
         raise UsageError(
             f"{item.url} is read whole, which takes about {needed / _GIB:.1f} GiB, more than resources.memory allows",
             subject="resources.memory",

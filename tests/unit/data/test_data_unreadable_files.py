@@ -12,8 +12,8 @@ import pytest
 from pyarrow import orc
 from test_data_large_files import in_pieces
 
-from cumulant.core.errors import DataError
-from cumulant.data import SourceBreachError, facts_of, warnings_of
+from cumulant.core.errors import DataError, UsageError
+from cumulant.data import Room, SourceBreachError, facts_of, warnings_of
 
 
 def table(number: int) -> pl.DataFrame:
@@ -178,3 +178,18 @@ def test_a_file_without_permission_is_named_with_the_others(place) -> None:
         "in/02.csv: Permission denied",
     ]
     assert place.ingest(path="in", severity=WARN, previous=found).rows_passed == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.xlsx", sheet(table(1))), ("t.csv.gz", gzip.compress(b"\n" + csv(pl.concat([table(1)] * 400))))],
+)
+def test_a_file_that_is_read_whole_and_takes_too_much_memory_is_refused_before(
+    place, monkeypatch, name, content
+) -> None:
+    monkeypatch.setattr("cumulant.data.listed_file.read_table", None)  # is not come to
+    monkeypatch.setattr("cumulant.data.large_files.LARGE_TEXT", 1)
+    place.write(name, content)
+    with pytest.raises(UsageError, match=rf"{name} is read whole, .* more than resources\.memory allows") as caught:
+        place.ingest(path=name, room=Room(30_000))
+    assert "set resources.memory to 1GiB or more" in caught.value.hint
