@@ -6,7 +6,6 @@ levels take 0.03 s, 30 half a minute), and a field that one line has takes memor
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -98,22 +97,6 @@ class Fields:
         missing = lines * len(self._bytes) - present
         if missing > 0:
             refuse_above(missing * sum(self._bytes.values()) // len(self._bytes), self._most, self._url)
-
-
-def fields_of_lines(content: bytes, url: str, memory: str | None) -> Fields:
-    """The fields of lines. One that is not JSON is passed over, with those around it.
-
-    Raises:
-        DataError: there are more than a table can have, or than fit into memory.
-    """
-    fields, shape = Fields(url, memory), shape_of(content)
-    for lines in lines_of(content, url):
-        try:
-            fields.add(pl.scan_ndjson(io.BytesIO(lines), infer_schema_length=None).collect_schema(), lines)
-        except pl.exceptions.PolarsError:
-            continue
-        fields.refuse_missing(*shape)
-    return fields
 
 
 def shape_of(content: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.csv_text import Table
-from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, fields_of_lines, without_deep
+from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, lines_of, shape_of, without_deep
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
 from cumulant.data.records import POSITION
 
@@ -108,16 +108,40 @@ def read_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
 
 
 def _frame(content: bytes, url: str, memory: str | None) -> pl.DataFrame:
-    fields = fields_of_lines(content, url, memory)
+    fields, schema = _fields(content, url, memory)
     try:
-        rows = pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
+        rows = pl.read_ndjson(io.BytesIO(content), schema=schema, infer_schema_length=None)
     except pl.exceptions.PolarsError:
         refuse_mixed(content, url)
         raise
     if rows.width <= UNORDERED:
         return rows
-    places = {name: place for place, name in enumerate(fields.names)}
-    return rows.select(sorted(rows.columns, key=lambda name: places.get(name, len(places))))
+    named = [name for name in fields.names if name in rows.columns]
+    return rows.select([*named, *(name for name in rows.columns if name not in fields.names)])
+
+
+def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Schema | None]:
+    """The fields of lines and their types together, None where only all lines at once tell these. Lines that are not
+    JSON are passed over, with those around them.
+
+    Raises:
+        DataError: there are more fields than a table can have, or than fit into memory.
+    """
+    fields, shape = Fields(url, memory), shape_of(content)
+    schema: pl.Schema | None = pl.Schema()
+    for lines in lines_of(content, url):
+        try:
+            found = _types(lines) if schema is None else joint_types(lines, schema)
+        except (LookupError, pl.exceptions.PolarsError):
+            schema = None
+            try:
+                found = _types(lines)
+            except pl.exceptions.PolarsError:
+                continue
+        schema = schema if schema is None else found
+        fields.add(found, lines)
+        fields.refuse_missing(*shape)
+    return fields, schema or None
 
 
 def refuse_mixed(content: bytes, url: str) -> None:
