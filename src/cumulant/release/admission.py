@@ -81,6 +81,19 @@ def refusal(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
     )
 
 
+def refit_fault(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    """Why the served model does not stand for its tested one, which is the `evaluation`'s champion; None: it does. It
+    has learned these rows, so it may be better by any amount, but neither worse nor of other answers.
+    """
+    margin = metrics(with_margins(spec, evaluation))["quality"].margin
+    return (
+        _failed(evaluation)
+        or (None if margin is None else _worse(evaluation, margin))
+        or (None if margin is None else _broken(evaluation, margin))
+        or _unlike(ReleaseSpec(), evaluation)
+    )
+
+
 def _better(spec: ReleaseSpec, evaluation: PairedEvaluation) -> bool:
     """Whether the candidate is shown to be better, and not by so much that it may know what no request holds."""
     margin, least = metrics(spec)["quality"].margin, _least_loss(spec, evaluation)

@@ -21,6 +21,7 @@ from cumulant.runtime.judging import champion_version, compared
 from cumulant.runtime.opponents import margin_reference, opponents_of
 from cumulant.runtime.rivals import Answers, answers_of
 from cumulant.runtime.task import resolve_task
+from cumulant.runtime.tested import tested_model
 from cumulant.runtime.train import work_of
 from cumulant.runtime.unseen import LEAST_UNSEEN, unseen
 from cumulant.runtime.validate import snapshots_of
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.work import Work
-    from cumulant.training import Split
+    from cumulant.training import FittedModel, Split
 
 
 def evaluate(
@@ -68,9 +69,11 @@ def evaluate(
 
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     record = find_record(context.project, version)
-    split, doubt, notes = _unlearned(context, work, rows_of(context, work), version)
+    split = rows_of(context, work)
+    model = _stand_in(context, work, split, version)
+    split, doubt, notes = _unlearned(context, work, split, version, tested=model is not None)
     context.progress("evaluate", 0.1)
-    candidate, more = answers_of(context, work, version, split.test)
+    candidate, more = answers_of(context, work, version, split.test, tested=model)
     if candidate is None:
         raise RefusedError(more[0], subject=version.uri, hint="train again: `cumulant train`")
     number = champion_version(context)
@@ -79,7 +82,8 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     before = None if champion is None else margin_reference(context.project, champion)
     if before is not None and before.version == version.version:
         before = None
-    opponents, told = opponents_of(context, work, champion, before, split.test)
+    refitted = None if record is None or model is None else record.fitted.split
+    opponents, told = opponents_of(context, work, champion, before, split.test, refitted=refitted)
     # Today's baseline: a search among no trainers but the naive one.
     alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
     return compared(
@@ -96,17 +100,30 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     )
 
 
-def _unlearned(context: Context, work: Work, split: Split, version: ModelVersion) -> tuple[Split, str, tuple[str, ...]]:
-    """The split with the test rows that the version did not learn from; why that is not known; notes.
+def _stand_in(context: Context, work: Work, split: Split, version: ModelVersion) -> FittedModel | None:
+    """The tested model of a version that learned nearly all of the test rows; None: it is measured as it is served."""
+    known, _ = unseen(context, work, split.test, version)
+    if known is not None and known.sum() >= LEAST_UNSEEN:
+        return None
+    return tested_model(context.project, version)
+
+
+def _unlearned(
+    context: Context, work: Work, split: Split, version: ModelVersion, *, tested: bool
+) -> tuple[Split, str, tuple[str, ...]]:
+    """The split with the test rows that the version, or its `tested` model, did not learn from; why that is not known;
+    notes.
 
     Raises:
         RefusedError: no more than a handful is left.
     """
-    known, reason = unseen(context, work, split.test, version)
+    known, reason = unseen(context, work, split.test, version, tested=tested)
     if known is None:
         return split, reason, (reason,)
+    told = (f"{version.uri} learned from all rows: the figures are of its configuration fitted without them",)
+    notes = told if tested else ()
     if known.all():
-        return split, "", ()
+        return split, "", notes
     if known.sum() < LEAST_UNSEEN:
         raise RefusedError(
             f"{version.uri} learned from all but {int(known.sum())} of the {len(known):,} test rows",
@@ -114,4 +131,4 @@ def _unlearned(context: Context, work: Work, split: Split, version: ModelVersion
             hint="evaluate it on later data, as with a later --as-of or a shorter evaluation.test",
         )
     note = f"{int((~known).sum()):,} test rows that the model learned from are left out"
-    return dataclasses.replace(split, test=split.test.take(known)), "", (note,)
+    return dataclasses.replace(split, test=split.test.take(known)), "", (*notes, note)

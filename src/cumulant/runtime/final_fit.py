@@ -32,9 +32,9 @@ def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
 
     def fit() -> dict[str, object]:
         rows = all_rows(context, work)
-        assert rows.at is not None  # `check_final_fit`
         model = on_all_rows(context, work, fitted, loaded(context, fitted.model), rows)
-        made = FinalFit(model=stored(context, model), rows=len(rows), learned_to=from_micros(int(rows.at.max())))
+        learned_to = None if rows.at is None else from_micros(int(rows.at.max()))
+        made = FinalFit(model=stored(context, model), rows=len(rows), learned_to=learned_to)
         return msgspec.to_builtins(made)  # type: ignore[no-any-return]
 
     def stands(found: Mapping[str, object]) -> bool:

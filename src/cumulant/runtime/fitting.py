@@ -49,11 +49,11 @@ class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinalFit(msgspec.Struct, frozen=True, kw_only=True):
-    """The chosen configuration fitted on all `rows`, up to the moment `learned_to`."""
+    """The chosen configuration fitted on all `rows`, up to the moment `learned_to`; None where rows have no time."""
 
     model: ObjectRef
     rows: int
-    learned_to: datetime
+    learned_to: datetime | None = None
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +114,6 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
         training.check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
         check_when(context.project.spec.serving.reasons, split.train.task)
-        training.check_final_fit(work.training, timed=split.train.at is not None)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         found = training.search(

@@ -15,6 +15,7 @@ from cumulant.runtime.judgement import Judgement
 from cumulant.runtime.models import CHAMPION
 from cumulant.runtime.opponents import Opponent, Opponents, margin_reference, opponents_of
 from cumulant.runtime.rivals import Answers
+from cumulant.runtime.tested import candidate_split
 from cumulant.runtime.window_uses import Reuse, remember, reuse_of
 from cumulant.training import Evaluation, Parameter, Rival
 from cumulant.training.spec import QUICK_RESAMPLES, RESAMPLES
@@ -105,7 +106,8 @@ def _judgement(
     test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
     model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
     context.progress("evaluate", 0.1)
-    opponents, notes = opponents_of(context, work, champion, before, test)
+    refitted = candidate_split(work, fitted.split)
+    opponents, notes = opponents_of(context, work, champion, before, test, refitted=refitted)
     if champion is not None and opponents.champion is None:
         notes = (*notes, f"{champion.uri} stays the champion until the alias is moved by hand")
     return compared(

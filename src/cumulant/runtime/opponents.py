@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import NotFoundError
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.rivals import Answers, answers_of
+from cumulant.runtime.tested import comparable_tested
 from cumulant.runtime.unseen import LEAST_UNSEEN, unseen
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
     from cumulant.runtime.context import Context
+    from cumulant.runtime.fitting import SplitSummary
     from cumulant.runtime.work import Work
     from cumulant.training import TrainingSet, Verdict
 
@@ -78,26 +80,41 @@ def margin_reference(project: Project, champion: ModelVersion) -> ModelVersion |
 
 
 def opponents_of(
-    context: Context, work: Work, champion: ModelVersion | None, before: ModelVersion | None, test: TrainingSet
+    context: Context,
+    work: Work,
+    champion: ModelVersion | None,
+    before: ModelVersion | None,
+    test: TrainingSet,
+    *,
+    refitted: SplitSummary | None,
 ) -> tuple[Opponents, tuple[str, ...]]:
-    """The opponents' answers to the test rows, and notes."""
+    """The opponents' answers to the test rows, and notes. `refitted`: the split of the candidate, where its
+    configuration is fitted on all rows after the test; None where it is served as tested.
+    """
     if champion is None:
         return Opponents(), ()
-    first, notes = _opponent(context, work, champion, test)
+    first, notes = _opponent(context, work, champion, test, refitted)
     if first is None or before is None:
         return Opponents(champion=first), notes
-    second, more = _opponent(context, work, before, test)
+    second, more = _opponent(context, work, before, test, refitted)
     usable = second if second is not None and second.answers is not None else None
     return Opponents(champion=first, before=usable), (*notes, *more)
 
 
 def _opponent(
-    context: Context, work: Work, version: ModelVersion, test: TrainingSet
+    context: Context, work: Work, version: ModelVersion, test: TrainingSet, refitted: SplitSummary | None
 ) -> tuple[Opponent | None, tuple[str, ...]]:
-    answers, notes = answers_of(context, work, version, test)
+    known, reason = unseen(context, work, test, version)
+    tested = None
+    if known is None or not known.all():
+        tested = comparable_tested(context.project, version, refitted)
+        if tested is not None:
+            known, reason = unseen(context, work, test, version, tested=True)
+    answers, notes = answers_of(context, work, version, test, tested=tested)
     if answers is None:
         return None, notes
-    known, reason = unseen(context, work, test, version)
+    if tested is not None:
+        notes = (*notes, f"{version.uri} and this model are compared as fitted without their test rows")
     if known is None:
         return Opponent(version=version, answers=None, reason=reason), notes
     count = int(known.sum())

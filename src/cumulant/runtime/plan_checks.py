@@ -169,7 +169,6 @@ def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRe
     searched_metric(spec, rows)
     training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
     check_when(project.spec.serving.reasons, rows.task)
-    training.check_final_fit(spec, timed=rows.at is not None)
     if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet
+    from cumulant.training import FittedModel, TrainingSet
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,21 @@ class Answers:
 
 
 def answers_of(
-    context: Context, work: Work, version: ModelVersion, test: TrainingSet
+    context: Context, work: Work, version: ModelVersion, test: TrainingSet, *, tested: FittedModel | None = None
 ) -> tuple[Answers | None, tuple[str, ...]]:
-    """A registered version's answers to the test rows; None, and a note why, where they would not be comparable."""
+    """A registered version's answers to the test rows, or those of its `tested` model; None, and a note why, where they
+    would not be comparable.
+    """
     try:
         scorer = packaging.Scorer(servable_folder(context.project, version))
         why = _another_question(version, scorer.servable.task, work, test)
         if why is None:
-            own = _features(context, work, scorer.servable.plan, scorer.features, test)
-            columns = {name: own[name].to_list() for name in scorer.features}
             found = scorer.servable
+            names = scorer.features if tested is None else tuple(dict.fromkeys(one.feature for one in tested.inputs))
+            own = _features(context, work, found.plan, names, test)
+            if tested is not None:
+                return Answers(tested.predict_frame(own), tested.threshold, classes=found.classes), ()
+            columns = {name: own[name].to_list() for name in names}
             return Answers(scorer.score(columns), found.threshold, classes=found.classes), ()
     except (DataError, IntegrityError, NotFoundError) as error:
         why = error.message

@@ -24,15 +24,18 @@ LEAST_UNSEEN = 30
 
 
 def unseen(
-    context: Context, work: Work, test: TrainingSet, version: ModelVersion
+    context: Context, work: Work, test: TrainingSet, version: ModelVersion, *, tested: bool = False
 ) -> tuple[NDArray[np.bool_] | None, str]:
-    """[n] the test rows that the version did not learn from: those after its last training row, or without times those
-    that its own split kept from it. None where that is not known, and why.
+    """[n] the test rows that the served model of the version did not learn from, or its `tested` model: those after the
+    last training row, or without times those that its own split kept from it. None where that is not known, and why.
     """
     record = find_record(context.project, version)
     split = None if record is None else record.fitted.split
-    if test.at is not None and (last := _learned_to(record, version)) is not None:
+    last = split.train_to if tested and split is not None else _learned_to(record, version)
+    if test.at is not None and last is not None:
         return test.at > to_micros(last), ""
+    if record is not None and record.fitted.final is not None and not tested:
+        return None, f"{version.uri} learned from all rows that there were, and rows have no time that tells which"
     if split is None or split.rule is None:
         return None, f"it is not known which rows {version.uri} learned from"
     found = unlearned(split.rule, identified(context.project, work))

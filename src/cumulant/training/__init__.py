@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet, training_set
     from cumulant.training.evaluation import evaluate, scored
     from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
-    from cumulant.training.final import check_final_fit, fit_all
+    from cumulant.training.final import fit_all
     from cumulant.training.fixed import fit_once
     from cumulant.training.model import FittedModel
     from cumulant.training.payloads import LinearWeights
@@ -65,7 +65,6 @@ _HOMES = {
     "fit_once": "fixed",
     "folds": "splits",
     "advice": "threshold",
-    "check_final_fit": "final",
     "check_gate": "verdicts",
     "check_trainers": "trainer_checks",
     "fit_all": "final",
@@ -108,7 +107,6 @@ __all__ = [
     "Verdict",
     "advice",
     "aged",
-    "check_final_fit",
     "check_gate",
     "check_trainers",
     "evaluate",

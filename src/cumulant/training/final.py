@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.training.budget import Budget
 from cumulant.training.calm import one_thread_a_product, quiet
@@ -24,16 +23,6 @@ from cumulant.training.searched import searched_metric
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.study import made_folds
 from cumulant.training.target_means import with_means
-
-
-def check_final_fit(spec: TrainingSpec, *, timed: bool) -> None:
-    """Raises UsageError where the model is to learn from all rows, and rows have no time that tells later which."""
-    if spec.final_fit == "all" and not timed:
-        raise UsageError(
-            "training.final_fit is all, but rows have no time: no later gate could tell which rows the model knows",
-            subject="training.final_fit",
-            hint="write `final_fit: train`, or declare event_time of the source",
-        )
 
 
 def fit_all(

@@ -2,6 +2,9 @@
 
 Rows later than the last one that either version learned from are preferred; then nothing flatters either of them. A
 version that was trained elsewhere is taken to have learned from all rows up to its registration.
+
+Models that were fitted on all rows (`training.final_fit: all`) leave no such row at first. Then their tested models
+stand for them, if the candidate's served model is shown to be no worse than its tested one on the same rows.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, micros, to_micros
+from cumulant.release.admission import refit_fault
 from cumulant.release.paired_rows import PairedRows, paired_evaluation
+from cumulant.release.spec import ReleaseSpec
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import feature_set
@@ -24,6 +29,7 @@ from cumulant.runtime.personal import personal_features
 from cumulant.runtime.rivals import answers_of
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.task import resolve_task
+from cumulant.runtime.tested import comparable_tested, tested_model
 from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
 
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.context import Context
     from cumulant.runtime.rivals import Answers
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet
+    from cumulant.training import FittedModel, TrainingSet
 
 #: labelled rows below which nothing is compared
 _FEWEST = 200
@@ -49,6 +55,8 @@ _FEWEST_OF_A_CLASS = 5
 _VALUES, _RANGES = 40, 20
 
 Versions = Mapping[str, "ModelVersion"]
+#: tested models by arm
+Tested = Mapping[str, "FittedModel"]
 
 
 def evaluate_pair(
@@ -87,7 +95,18 @@ def _evaluated(
     task = resolve_task(project, snapshots)
     table = feature_set(context, task, snapshots, as_of=None)
     work = work_of(project, task, snapshots, table, as_of=None, quick=False, trials=None, time=None)
-    rows, seen_by = _rows(context, work, versions, spec)
+    evaluation, notes = _as_served(context, work, versions, spec)
+    if evaluation is None or not evaluation.seen_by:
+        return evaluation, notes
+    return _as_tested(context, work, versions, spec) or (evaluation, notes)
+
+
+def _as_served(
+    context: Context, work: Work, versions: Versions, spec: PairedSpec
+) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
+    """The served models on the rows that the fewest of them learned from."""
+    project = context.project
+    rows, seen_by = _rows(context, work, versions, spec, {})
     if len(rows) < _FEWEST:
         return None, (_reason(f"{len(rows):,} rows have a label, and {_FEWEST} are needed"),)
     if (alone := _single_class(rows)) is not None:
@@ -108,6 +127,51 @@ def _evaluated(
     )
 
 
+def _as_tested(
+    context: Context, work: Work, versions: Versions, spec: PairedSpec
+) -> tuple[PairedEvaluation, tuple[str, ...]] | None:
+    """The tested models on rows that neither learned from; None where there are no such models or too few such rows,
+    or where the candidate's served model is not as good on them as its tested one.
+    """
+    project, candidate = context.project, versions[CANDIDATE]
+    tested = _tested(project, versions)
+    if CANDIDATE not in tested:
+        return None
+    rows, seen_by = _rows(context, work, versions, spec, tested)
+    if seen_by or len(rows) < _FEWEST or _single_class(rows) is not None:
+        return None
+    context.progress(f"compare: as fitted without {len(rows):,} labelled rows")
+    answers = {arm: answers_of(context, work, one, rows, tested=tested.get(arm))[0] for arm, one in versions.items()}
+    served = answers_of(context, work, candidate, rows)[0]
+    first, second = answers[CHAMPION], answers[CANDIDATE]
+    if first is None or second is None or served is None:
+        return None
+    refit = _paired(rows, {CHAMPION: second, CANDIDATE: served}, work, seen_by=(CANDIDATE,), usual=None)
+    fault = paired_evaluation(refit)
+    usual = _usual_loss(project, versions[CHAMPION], rows)
+    evaluation = paired_evaluation(_paired(rows, {CHAMPION: first, CANDIDATE: second}, work, seen_by=(), usual=usual))
+    if fault is None or evaluation is None or refit_fault(ReleaseSpec(), fault) is not None:
+        return None
+    note = "the versions were compared on labelled rows of the past as fitted without these rows"
+    return evaluation, (note,)
+
+
+def _tested(project: Project, versions: Versions) -> Tested:
+    """The tested models of the arms whose served model knows all rows; none where only one could be compared fairly."""
+    candidate = find_record(project, versions[CANDIDATE])
+    model = tested_model(project, versions[CANDIDATE])
+    if candidate is None or model is None:
+        return {}
+    found = {CANDIDATE: model}
+    champion = find_record(project, versions[CHAMPION])
+    if champion is not None and champion.fitted.final is not None:
+        other = comparable_tested(project, versions[CHAMPION], candidate.fitted.split)
+        if other is None:
+            return {}
+        found[CHAMPION] = other
+    return found
+
+
 def _single_class(rows: TrainingSet) -> str | None:
     """The class that nearly all labels name: its rows do not stand for the others. None: several are named."""
     if rows.task == "regression":
@@ -117,8 +181,12 @@ def _single_class(rows: TrainingSet) -> str | None:
     return rows.classes[most] if len(rows) - counts[most] < _FEWEST_OF_A_CLASS else None
 
 
-def _rows(context: Context, work: Work, versions: Versions, spec: PairedSpec) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The newest rows that none of the versions learned from, else those that the fewest did, and which these are."""
+def _rows(
+    context: Context, work: Work, versions: Versions, spec: PairedSpec, tested: Tested
+) -> tuple[TrainingSet, tuple[str, ...]]:
+    """The newest rows that none of the versions learned from, else those that the fewest did, and which these are; of
+    the arms in `tested`, those that this model did not learn from.
+    """
     from cumulant.training.splits import ripened
 
     rows = labelled_rows(
@@ -131,13 +199,13 @@ def _rows(context: Context, work: Work, versions: Versions, spec: PairedSpec) ->
         as_of=None,
     )
     if rows.at is None:
-        return _drawn(context, work, rows, versions, spec)
+        return _drawn(context, work, rows, versions, most=spec.rows, tested=tested)
     rows = rows.take(ripened(rows, _horizon(rows)))
     assert rows.at is not None
     if not len(rows):
         return rows, ()
     recent = rows.at > rows.at.max() - micros(duration(spec.days))
-    ends = {arm: _learned_to(context.project, version) for arm, version in versions.items()}
+    ends = {arm: _learned_to(context.project, version, tested=arm in tested) for arm, version in versions.items()}
     for wanted in ((CHAMPION, CANDIDATE), (CANDIDATE,), (CHAMPION,), ()):
         chosen = np.flatnonzero(recent & (rows.at > max([0, *(ends[arm] for arm in wanted)])))
         if len(chosen) >= _FEWEST:
@@ -150,14 +218,18 @@ def _rows(context: Context, work: Work, versions: Versions, spec: PairedSpec) ->
 
 
 def _drawn(
-    context: Context, work: Work, rows: TrainingSet, versions: Versions, spec: PairedSpec
+    context: Context, work: Work, rows: TrainingSet, versions: Versions, *, most: int, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The test rows of rows without a time: a version that learned from other snapshots may know some of them."""
-    test = training.split(rows, work.evaluation, seed=work.training.seed).test.at_most(spec.rows)
+    """The test rows of rows without a time: a version that learned from other snapshots may know some of them, one that
+    was fitted on all rows knows them all.
+    """
+    test = training.split(rows, work.evaluation, seed=work.training.seed).test.at_most(most)
     now = {name: snapshot.id for name, snapshot in work.snapshots.items()}
     records = {arm: find_record(context.project, version) for arm, version in versions.items()}
     known = {
-        arm: record is not None and all(now.get(name) == one for name, one in record.snapshots.items())
+        arm: record is not None
+        and (arm in tested or record.fitted.final is None)
+        and all(now.get(name) == one for name, one in record.snapshots.items())
         for arm, record in records.items()
     }
     return test, tuple(arm for arm, same in known.items() if not same)
@@ -170,10 +242,11 @@ def _horizon(rows: TrainingSet) -> int | None:
     return max(int(rows.at.max()), int(rows.known.max()))
 
 
-def _learned_to(project: Project, version: ModelVersion) -> int:
-    """Microseconds since 1970 UTC of the last row that a version can have learned from."""
+def _learned_to(project: Project, version: ModelVersion, *, tested: bool) -> int:
+    """Microseconds since 1970 UTC of the last row that a version, or its tested model, can have learned from."""
     record = find_record(project, version)
-    end = None if record is None else record.fitted.learned_to
+    fitted = None if record is None else record.fitted
+    end = None if fitted is None else fitted.split.train_to if tested else fitted.learned_to
     return to_micros(end or version.created)
 
 

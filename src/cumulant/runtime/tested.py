@@ -1,0 +1,63 @@
+"""The tested model of a version: the configuration that is served, fitted without the test rows.
+
+Under `training.final_fit: all` the model that is served knows all rows. The tested one is kept beside it, so that later
+versions can be compared on rows that neither tested model learned from.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cumulant import training
+from cumulant.runtime.candidate import find_record
+
+if TYPE_CHECKING:
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+    from cumulant.runtime.candidate import ModelRecord
+    from cumulant.runtime.fitting import SplitSummary
+    from cumulant.runtime.work import Work
+    from cumulant.training import FittedModel
+
+#: how much shorter the candidate's test may be in time than that of the version that it is compared with
+_SHORTER = 0.75
+
+
+def tested_model(project: Project, version: ModelVersion) -> FittedModel | None:
+    """The tested model; None where the served model is the tested one, where the version was not trained here, or where
+    the object is gone.
+    """
+    record = find_record(project, version)
+    if record is None or record.fitted.final is None:
+        return None
+    objects, key = project.objects(), record.fitted.model.key
+    return None if objects.find(key) is None else training.FittedModel.from_folder(objects.path(key))
+
+
+def candidate_split(work: Work, split: SplitSummary) -> SplitSummary | None:
+    """The split of a candidate whose configuration will be fitted on all rows; None where it is served as tested."""
+    return split if work.training.final_fit == "all" else None
+
+
+def comparable_tested(project: Project, version: ModelVersion, candidate: SplitSummary | None) -> FittedModel | None:
+    """The tested model of `version`, where a candidate's tested model may be compared with it: both are fitted on
+    all rows afterwards, and the candidate's lags behind its served model by about as much time as the version's. A
+    candidate with a far shorter test would have newer rows on its side that it will not have when both are served.
+    """
+    record = find_record(project, version)
+    if candidate is None or record is None or not _equally_late(candidate, record):
+        return None
+    return tested_model(project, version)
+
+
+def _equally_late(candidate: SplitSummary, record: ModelRecord) -> bool:
+    own, other = _lag(candidate), _lag(record.fitted.split)
+    return own is None or other is None or own >= _SHORTER * other
+
+
+def _lag(split: SplitSummary) -> timedelta | None:
+    """From the last row that the tested model learned from to the last row; None without times."""
+    if split.train_to is None or split.test_to is None:
+        return None
+    return split.test_to - split.train_to
