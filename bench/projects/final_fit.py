@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 from zero_edit import command, gap, halves, labels, ours
 
-from cumulant import packaging, project as projects
+from cumulant import packaging
+from cumulant import project as projects
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.models import servable_folder
 from cumulant.statistics import Rows, metric
