@@ -1,15 +1,15 @@
 """`cumulant new --from`, `train`, untouched, judged on a quarter of the rows that neither of them saw.
 
     python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--by time|random] [--split 0]
-        [--train-time 60s] [--clock wall|processor] [--edit "final_fit: all"] [--autogluon PYTHON [--answers FOLDER]]
+        [--train-time 60s] [--clock wall|processor] [--edit "final_fit: train"] [--autogluon PYTHON [--answers FOLDER]]
 
 `--by time` holds out the last quarter, else `--split` seeds the shuffle. The held-out rows are answered by `predict`,
 from the registered model's servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories;
 with `--autogluon` (a Python that has autogluon.tabular, which is not installed here) AutoGluon with the preset
 medium_quality and the same time; `--answers` keeps its answers, for a second run on the same rows. With `--clock
 processor` the time is that of the work done (`processor_clock.py`), so that a busy machine is fair to both. `cpu` are
-seconds of the processor, with start-up: of `new` and `train`, and of AutoGluon's fit and predict. `--edit` adds lines
-to `training:`, to measure a setting. Differences of log loss or RMSE are paired by row and above 0 where ours is
+seconds of the processor, with start-up: of `new` and `train`, and of AutoGluon's fit and predict. `--edit` adds or
+replaces lines of `training:`, to measure a setting. Differences of log loss or RMSE are paired by row and above 0 where ours is
 better.
 """
 
@@ -69,7 +69,9 @@ def ours(folder: Path, train: pl.DataFrame, test: pl.DataFrame, chosen: argparse
     project = str(folder / "p")
     edits = "".join(f"  {line}\n" for line in chosen.edit)
     file = folder / "p" / "cumulant.yaml"
-    file.write_text(file.read_text().replace("\ntraining:\n", f"\ntraining:\n{edits}", 1))
+    replaced = tuple(f"  {line.split(':')[0]}:" for line in chosen.edit)
+    text = "".join(line for line in file.read_text().splitlines(True) if not line.startswith(replaced))
+    file.write_text(text.replace("\ntraining:\n", f"\ntraining:\n{edits}", 1))
     clock = (sys.executable, str(CLOCK)) if chosen.clock == "processor" else ()
     line = ("train", "--time", chosen.train_time, "--trials", "200", "--project", project)
     found = command(*line, before=clock)

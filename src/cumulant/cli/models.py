@@ -17,7 +17,7 @@ from cumulant.core.servable import GraphServable, Servable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.runtime.models import ModelDetail
+    from cumulant.runtime.models import LearnedRows, ModelDetail
 
 HASH = 64
 
@@ -111,6 +111,13 @@ def compare(
 
 def _day(moment: str | None) -> str | None:
     return None if moment is None else moment[:16].replace("T", " ")
+
+
+def learned_text(rows: LearnedRows) -> str:
+    """The rows of the served model, and what its figures are of."""
+    if rows.rows == rows.tested:
+        return f"{rows.rows:,} rows; the test rows are not among them"
+    return f"all {rows.rows:,} rows; the figures are of its configuration fitted on {rows.tested:,} of them"
 
 
 def _equal_rows(found: list[ModelDetail]) -> str:
@@ -217,6 +224,7 @@ def document(found: ModelDetail) -> dict[str, object]:
     return {
         "version": found.version,
         "metrics": found.metrics,
+        "learned": found.learned,
         "task": servable.task,
         "classes": servable.classes,
         "threshold": servable.threshold,
@@ -247,6 +255,7 @@ def _show(console: Console, found: ModelDetail) -> None:
             ("aliases", version.aliases or "–"),
             ("registered", version.created),
             ("task", servable.task),
+            *([] if found.learned is None else [("learned from", learned_text(found.learned))]),
             *([("threshold", servable.threshold)] if servable.threshold is not None else []),
             ("features", len(servable.plan.features)),
             *[(name, value[:12] if len(value) == HASH else value) for name, value in lineage.items() if value],

@@ -168,7 +168,8 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
         lines.append(f"    personal: {_flow(spec.personal)}")
     if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None}:
         lines += ["    rules:", *(f"      {yaml_text(column)}: {_rule(rule)}" for column, rule in typed.items())]
-    return "\n".join([*lines, "training:", f"  target: {yaml_text(_expression(target))}", ""])
+    lines += ["training:", f"  target: {yaml_text(_expression(target))}"]
+    return "\n".join([*lines, "  final_fit: all  # after the test, the test rows are learned from too", ""])
 
 
 def _dialect(spec: SourceSpec) -> list[str]:

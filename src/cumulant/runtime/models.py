@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,6 +51,14 @@ class MeasuredRows(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
 
 
+class LearnedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows the served model learned from, and the tested one; `to`: the moment of the served model's last."""
+
+    rows: int
+    tested: int
+    to: datetime | None = None
+
+
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     """A version with its figures and the servable that answers for it."""
 
@@ -58,6 +67,8 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     servable: Servable | GraphServable
     #: where versions are compared
     measured: MeasuredRows | None = None
+    #: None where it was not trained here
+    learned: LearnedRows | None = None
 
 
 def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
@@ -77,6 +88,7 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
         version=version,
         metrics=plain_metrics(metrics),
         servable=packaging.load_description(servable_folder(project, version)),
+        learned=_learned_rows(project, version),
     )
 
 
@@ -84,6 +96,17 @@ def compare_models(project: Project, uris: Sequence[str], *, principal: Principa
     """Versions with the test rows that their figures are of: figures of other rows prove nothing about each other."""
     found = [show_model(project, uri, principal=principal) for uri in uris]
     return [msgspec.structs.replace(one, measured=_measured_rows(project, one.version)) for one in found]
+
+
+def _learned_rows(project: Project, version: ModelVersion) -> LearnedRows | None:
+    """None where it was not trained here."""
+    from cumulant.runtime.candidate import find_record
+
+    record = find_record(project, version)
+    if record is None:
+        return None
+    fitted = record.fitted
+    return LearnedRows(rows=fitted.rows, tested=fitted.split.train, to=fitted.learned_to)
 
 
 def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:

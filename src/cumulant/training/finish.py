@@ -39,11 +39,15 @@ class Finisher:
         spec: TrainingSpec,
         budget: Budget,
         fits: Mapping[str, Sequence[tuple[int, int, float]]],
+        refit: bool = False,
     ) -> None:
-        """`fits`: those of the search, (rows, rounds, seconds) by trainer."""
+        """`fits`: those of the search, (rows, rounds, seconds) by trainer. `refit`: the same is fitted once more
+        afterwards, in the time that is left.
+        """
         wide, self._widening = folds.means.fit(sampling.encoded(rows, matrix))
         self._rows, self._matrix, self._folds = rows, wide.matrix, folds
         self._spec, self._budget, self._fits = spec, budget, fits
+        self._parts = 2 if refit else 1
         #: seconds kept for the first boosters of a blend's members that are fitted afterwards
         self._later = 0.0
         self.notes: list[str] = []
@@ -207,7 +211,7 @@ class Finisher:
 
     def _left(self) -> float:
         """Seconds left for this trainer."""
-        return self._budget.left() - self._later
+        return self._budget.left() / self._parts - self._later
 
     def _seconds(self, trainer: str, record: TrialRecord, rows: int) -> float:
         return expected_seconds(self._fits.get(trainer, ()), rows, _rounds(record)) if self._budget.limited else 0.0

@@ -122,8 +122,8 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Literal["train", "all"],
         Meta(
             description="`all`: after the test the chosen configuration is fitted again on all rows, those of the test"
-            " included; the test figures are then of the configuration, and a later gate compares with it on newer rows"
-            " only. Needs rows with times."
+            " included, and served; the test figures are of the configuration, and a later gate compares the models as"
+            " they were fitted without their test rows. `train`: what was tested is served. `cumulant new` writes `all`."
         ),
     ] = "train"
     seed: Annotated[int, Meta(ge=0, description="Equal seed, data, trial budget and threads give an equal model.")] = 0

@@ -168,6 +168,7 @@ class _Study:
             spec=self.spec,
             budget=self.budget,
             fits={name: self._fits(name) for name in self.trainers},
+            refit=self.spec.final_fit == "all",
         )
         naive, _ = finisher.model(choices["naive"])
         model, text = finisher.model(best)
@@ -271,12 +272,15 @@ class _Study:
         return self.budget.left_for_search() > averages.median(record.seconds for record in done)
 
     def _reserve(self) -> None:
-        """Set time aside for the final fit: of the trainer that takes longest, or of all members of a blend."""
+        """Set time aside for the final fit, and for the one on all rows: of the trainer that takes longest, or of all
+        members of a blend.
+        """
+        fits = 2 if self.spec.final_fit == "all" else 1
         waves = math.ceil(self.spec.ensemble / self.problem.threads)
         seconds = {name: self._final_seconds(name) for name in self.trainers}
         parts = [trainer.name for trainer in self.trainers.values() if self.spec.blend == "auto" and blendable(trainer)]
         most = {name: one * (waves if self.trainers[name].searched else 1) for name, one in seconds.items()}
-        self.budget.reserve(longest(seconds, parts), at_most=longest(most, parts))
+        self.budget.reserve(fits * longest(seconds, parts), at_most=fits * longest(most, parts))
 
     def _final_seconds(self, name: str) -> float:
         """How long one fit of a trainer on all rows takes; 0 before its first trial has ended."""

@@ -72,7 +72,7 @@ def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
         assert line in notes, notes
     source = project.spec.data["rows"]
     assert (source.keys, source.time.column, source.personal) == (("order_id",), "ordered_at", ["email"])
-    assert project.spec.training.target == "bought"
+    assert (project.spec.training.target, project.spec.training.final_fit) == ("bought", "all")
     assert project.name == "shop"
 
 

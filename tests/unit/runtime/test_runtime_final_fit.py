@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cumulant.cli.models import learned_text
 from cumulant.core.progress import silent
 from cumulant.packaging import Scorer
 from cumulant.project import load
@@ -16,7 +17,7 @@ from cumulant.runtime.candidate import LEARNED_TO, find_record
 from cumulant.runtime.context import open_run
 from cumulant.runtime.evaluate import evaluate
 from cumulant.runtime.lineage import reproduce
-from cumulant.runtime.models import servable_folder
+from cumulant.runtime.models import servable_folder, show_model
 from cumulant.runtime.planning import plan
 from cumulant.runtime.review.reference import reference_of
 from cumulant.runtime.train import train
@@ -81,6 +82,12 @@ def test_the_model_learns_all_rows_and_its_figures_stay_those_of_the_configurati
         final, split = record.fitted.final, record.fitted.split
         assert (final.rows, split.train, final.learned_to) == (1500, 1200, rows["at"][-1])
         assert found.model.tags[LEARNED_TO] == final.learned_to.isoformat()
+        shown = show_model(project, "kept/1", principal=who)
+        assert (shown.learned.rows, shown.learned.tested, shown.learned.to) == (1500, 1200, final.learned_to)
+        assert (
+            learned_text(shown.learned)
+            == "all 1,500 rows; the figures are of its configuration fitted on 1,200 of them"
+        )
         assert found.evaluation.metrics == alone.evaluation.metrics
         assert any("not of this model" in note for note in found.notes)
         served, measured = (
