@@ -123,7 +123,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Meta(
             description="`all`: after the test the chosen configuration is fitted again on all rows, those of the test"
             " included, and served; the test figures are of the configuration, and a later gate compares the models as"
-            " they were fitted without their test rows. `train`: what was tested is served. `cumulant new` writes `all`."
+            " they were fitted without their test rows; `new --from` writes it. `train`: the tested model is served."
         ),
     ] = "train"
     seed: Annotated[int, Meta(ge=0, description="Equal seed, data, trial budget and threads give an equal model.")] = 0
