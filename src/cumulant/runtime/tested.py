@@ -36,8 +36,10 @@ def tested_model(project: Project, version: ModelVersion) -> FittedModel | None:
 
 
 def candidate_split(work: Work, split: SplitSummary) -> SplitSummary | None:
-    """The split of a candidate whose configuration will be fitted on all rows; None where it is served as tested."""
-    return split if work.training.final_fit == "all" else None
+    """The split of a candidate whose configuration will be fitted on all rows; None where it is served as tested. A
+    quick look is served by nobody, and says what a whole training would be compared with.
+    """
+    return split if work.training.final_fit == "all" or work.sample < 1 else None
 
 
 def comparable_tested(project: Project, version: ModelVersion, candidate: SplitSummary | None) -> FittedModel | None:

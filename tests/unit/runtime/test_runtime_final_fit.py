@@ -130,6 +130,8 @@ def test_a_later_gate_compares_what_was_tested_on_rows_that_neither_learned_from
         words = {rule.word for rule in later.verdict.rules if rule.against == "champion"}
         assert words <= {"cannot_tell", "not_worse", "better"}
         assert later.champion_uri == "models:/kept/1"
+        quick = train(project, principal=who, quick=True)
+        assert any("compared as fitted without their test rows" in note for note in quick.notes)
         record, served = find_record(project, first.model), find_record(project, later.model)
         tested = FittedModel.from_folder(project.objects().path(record.fitted.model.key))
         rows = visits(1520)[1216:]
