@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Collection, Sequence
 
-from cumulant.core.accepting import Closable, take_connections
+from cumulant.core.accepting import take_connections
 from cumulant.serving.sockets import BACKLOG
 
 
@@ -19,7 +19,7 @@ class Doors:
 
     def __init__(self, listeners: Sequence[socket.socket], own: int = 0) -> None:
         self._listeners, self._own = list(listeners), own
-        self._servers: dict[int, Closable] = {}
+        self._servers: dict[int, asyncio.Server] = {}
         self._protocol: Callable[[], asyncio.BaseProtocol] | None = None
         self._turn = asyncio.Lock()
 

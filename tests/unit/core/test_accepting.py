@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 
 import pytest
@@ -11,19 +10,17 @@ import pytest
 from cumulant.core.accepting import take_connections
 
 BACKLOG = 512
-FEW, MANY = 3, 200
+MANY = 200
 
 loops = pytest.mark.parametrize("make", [asyncio.new_event_loop, pytest.importorskip("uvloop").new_event_loop])
 
 
 class Kept(asyncio.Protocol):
-    def __init__(self, kept, all_taken=None):
-        self.kept, self.all_taken = kept, all_taken
+    def __init__(self, kept):
+        self.kept = kept
 
     def connection_made(self, transport):
         self.kept.append(transport)
-        if self.all_taken is not None and len(self.kept) == FEW:
-            self.all_taken.set()
 
     def data_received(self, data):
         self.kept[-1].write(data)
@@ -79,30 +76,3 @@ def test_a_connection_is_as_one_of_the_loop_s_own_server(make):
         kept[0].close()
 
     run(make, story)
-
-
-def test_without_files_for_connections_they_wait_until_there_are_some():
-    resource = pytest.importorskip("resource")
-    uvloop = pytest.importorskip("uvloop")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    async def story():
-        found, kept, told, all_taken = listener(), [], asyncio.Queue(), asyncio.Event()
-
-        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.put_nowait(what["message"]))
-        clients = [socket.create_connection(found.getsockname()) for _ in range(FEW)]
-        server = await take_connections(lambda: Kept(kept, all_taken), found, backlog=BACKLOG)
-        # the file of this very listing is one more
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) - 1, hard))
-        async with asyncio.timeout(30):
-            assert await told.get() == "no connection can be taken"
-            assert not kept
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            await all_taken.wait()
-        for one in [*clients, *kept, server]:
-            one.close()
-
-    try:
-        run(uvloop.new_event_loop, story)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
