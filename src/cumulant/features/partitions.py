@@ -28,7 +28,7 @@ from cumulant.features.groups import Group, event_columns, groups_of
 from cumulant.features.memory_need import Size, group_need, output_width, whole_need
 from cumulant.features.offline import MOST_THREADS, compute, with_expressions
 from cumulant.features.versions import as_predicted
-from cumulant.features.windows import GroupWindows
+from cumulant.features.windows import GroupWindows, count_events
 
 _PARTITION = "__partition"
 _SAMPLE = 65_536
@@ -39,9 +39,9 @@ _TARGET, _MOST, _BLOCK = 0.35, 0.8, 0.15
 #: partitions that lie in the processor's caches and are computed side by side take less time than the whole
 LEAST_MEMORY, _ENOUGH = 32 << 20, 1 << 30
 _LEAST_ROWS, _MOST_ROWS = 10_000, 2_000_000
-#: how often a partition that is too large is split before its key is named
-_LEVELS = 3
-_GIB = 1 << 30
+#: how often a partition that is too large is split before its key is named; and of its rows those of one key, surely
+_LEVELS, _ONE_KEY = 3, 0.9
+_MIB = 1 << 20
 
 
 class Layout(NamedTuple):
@@ -184,10 +184,10 @@ class _GroupPartitions:
         self._sizes = work.sizes[group.source], work.entity
         self._same = self._sources[0] == self._sources[1]
         events = event_columns(group, plan.sources[group.source])
-        dates = {FROM, UNTIL} & set(self._spill.scan(self._sources[0]).collect_schema().names())
+        self._dates = {FROM, UNTIL} & set(self._spill.scan(self._sources[0]).collect_schema().names())
         queries = {*group.by, plan.predict_at.column}
         self._columns = (
-            [*sorted(events | dates | (queries if self._same else set())), ROW],
+            [*sorted(events | self._dates | (queries if self._same else set())), ROW],
             [*sorted(queries), ROW],
         )
         self._partitions = 0
@@ -202,12 +202,14 @@ class _GroupPartitions:
             for begin in range(0, self._sizes[side].rows, self._layout.rows):
                 frame = _rows(self._spill, self._sources[side], self._columns[side], begin, self._layout.rows)
                 self._scatter(frame, side, parts, divisor=1)
-        share = self._layout.most / self._layout.threads
+        needs = [self._need(part) for part in parts]
+        share = self._limit / self._layout.threads
         with ThreadPoolExecutor(self._layout.threads) as pool:
-            list(pool.map(self._compute, [part for part in parts if self._need(part) <= share]))
-        for part in parts:  # with the memory of all
-            if self._need(part) > share:
-                self._compute_large(part, count, 1)
+            small = [part for part, need in zip(parts, needs, strict=True) if need <= share]
+            list(pool.map(self._compute, small))
+        for part, need in zip(parts, needs, strict=True):  # with the memory of all
+            if need > share:
+                self._compute_large(part, need, count, 1)
         return [self._result_file(number) for number, _ in enumerate(self._bounds)]
 
     def _result_file(self, number: int) -> str:
@@ -230,15 +232,24 @@ class _GroupPartitions:
             target.counts[side] += rows.height
             target.bytes[side] += int(rows.estimated_size())
 
-    def _need(self, part: _Partition) -> float:
-        """Bytes that the windows of a partition take."""
-        counts = part.counts[:1] * 2 if self._same else part.counts
-        return group_need(self._group, Size(counts[0], 0), Size(counts[1], 0)) + sum(part.bytes)
+    @property
+    def _limit(self) -> float:
+        """Bytes that a partition may take, unless its rows are those of one key."""
+        return min(self._layout.most, 2 * self._layout.target)
 
-    def _compute_large(self, part: _Partition, divisor: int, level: int) -> None:
-        need = self._need(part)
-        if need > self._layout.most:
+    def _need(self, part: _Partition) -> float:
+        """Bytes that the windows of a partition take. Corrected rows count as often as they are looked at."""
+        events = part.counts[0]
+        if self._dates and events:
+            events = count_events(self._plan, self._group, self._read(part, 0))
+        queries = part.counts[0 if self._same else 1]
+        return group_need(self._group, Size(events, 0), Size(queries, 0)) + sum(part.bytes)
+
+    def _compute_large(self, part: _Partition, need: float, divisor: int, level: int) -> None:
+        if need > self._limit and level <= _LEVELS:
             self._repartition(part, need, divisor, level)
+        elif need > self._layout.most:
+            raise self._too_many_rows(part, need)
         else:
             self._compute(part)
 
@@ -266,8 +277,6 @@ class _GroupPartitions:
 
     def _repartition(self, part: _Partition, need: float, divisor: int, level: int) -> None:
         """Split by further digits of the hash. A key that has too many rows by itself is named by its columns."""
-        if level > _LEVELS:
-            raise self._too_many_rows(part, need)
         count = math.ceil(need / self._layout.target) + 1
         parts = self._empty(count)
         for side, name in enumerate(part.files):
@@ -275,13 +284,14 @@ class _GroupPartitions:
                 self._scatter(frame, side, parts, divisor=divisor)
         self._spill.delete(part.files)
         for one in parts:
-            self._compute_large(one, divisor * count, level + 1)
+            undivided = max(one.counts) > _ONE_KEY * max(part.counts)
+            self._compute_large(one, self._need(one), divisor * count, _LEVELS + 1 if undivided else level + 1)
 
     def _too_many_rows(self, part: _Partition, need: float) -> UsageError:
         wanted = resident_memory() + need / _MOST
         return UsageError(
             f"one value of {', '.join(self._group.by)} has about {max(part.counts):,} rows, whose features take "
-            f"{need / _GIB:.1f} GiB, more than resources.memory leaves",
+            f"{need / _MIB:,.0f} MiB, more than resources.memory leaves",
             subject="resources.memory",
             hint=f"{raise_limit(wanted)}, or leave that value out in `prepare` of {self._group.source}",
         )

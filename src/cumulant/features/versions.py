@@ -84,20 +84,26 @@ class Epochs:
     def _packed(self, codes: Ints, moments: Ints) -> Ints:
         return codes * (len(self._moments) + 1) + np.searchsorted(self._moments, moments, side="right")
 
-    def spread(self, times: Ints, group: Group) -> tuple[Ints, Ints]:
-        """Which events count in which epochs: the number of the event, and of the key and epoch, for each.
+    def copies(self, times: Ints, group: Group) -> tuple[Ints, Ints]:
+        """In how many epochs each event counts, and the first of them.
 
         An event that no query of an epoch can see, for it comes later or is past the longest window, is left out.
-
-        Raises:
-            DataError: corrections are so many that the events would not fit into memory.
         """
         codes = self._codes
         first = np.maximum(self._past(codes, times), self._bounds(self._from, np.zeros_like(codes)))
         end = self._bounds(self._until, self._counts[codes])
         if not group.unlimited:
             end = np.minimum(end, self._past(codes, times + (group.span_us - 1)) + 1)
-        copies = np.maximum(end - first, 0)
+        return np.maximum(end - first, 0), first
+
+    def spread(self, times: Ints, group: Group) -> tuple[Ints, Ints]:
+        """Which events count in which epochs: the number of the event, and of the key and epoch, for each.
+
+        Raises:
+            DataError: corrections are so many that the events would not fit into memory.
+        """
+        codes = self._codes
+        copies, first = self.copies(times, group)
         total = int(copies.sum())
         if total > _MOST:
             raise _too_many(group, total)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.expr import Column, Node
-from cumulant.core.plan import FeaturePlan, Lookup, Window
+from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.data.dated_rows import is_in_force
 from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.aggregations import AGGREGATIONS, Flags, Numbers, Ranges, Values
@@ -18,6 +18,24 @@ from cumulant.features.groups import Group, reach_us
 from cumulant.features.kernel.timeline import Ints, Timeline, grouped_order
 from cumulant.features.polars import TYPES, expression
 from cumulant.features.versions import Epochs, has_versions
+
+
+def count_events(plan: FeaturePlan, group: Group, past: pl.DataFrame) -> int:
+    """How many events the windows of a group are made of: of corrected rows as many as epochs in which they count."""
+    if not has_versions(past):
+        return past.height
+    (codes,) = key_codes([past], group.by)
+    kept, moments = _entering(past, plan.sources[group.source], group, codes)
+    epochs = Epochs(past[kept], codes[kept], int(codes.max(initial=0)))
+    return int(epochs.copies(moments, group)[0].sum())
+
+
+def _entering(past: pl.DataFrame, source: Source, group: Group, codes: Ints) -> tuple[Ints, Ints]:
+    """Which events have a key and ever enter, and when."""
+    times = entry_times(past, source, group.entry)
+    enters, has_key = valid(times), codes >= 0
+    kept = np.flatnonzero(has_key if enters is None else has_key & enters)
+    return kept, numbers(times)[kept]
 
 
 class GroupWindows:
@@ -82,10 +100,7 @@ class GroupWindows:
 
     def _versions(self, event_codes: Ints, top: int) -> tuple[Timeline, Epochs]:
         """Events that ever enter, by key and epoch; keys are numbered up to `top`."""
-        times = entry_times(self._past, self._source, self._group.entry)
-        enters, has_key = valid(times), event_codes >= 0
-        kept = np.flatnonzero(has_key if enters is None else has_key & enters)
-        moments = numbers(times)[kept]
+        kept, moments = _entering(self._past, self._source, self._group, event_codes)
         epochs = Epochs(self._past[kept], event_codes[kept], top)
         events, codes = epochs.spread(moments, self._group)
         return Timeline(codes, moments[events], kept[events]), epochs

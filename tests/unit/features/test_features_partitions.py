@@ -21,9 +21,10 @@ from test_features_windows import HOUR, SCHEMA, START, make_plan
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.plan import FeaturePlan
 from cumulant.data.spill import spill_in
-from cumulant.features import compute
+from cumulant.features import compute, partitions
 from cumulant.features.memory_need import Size
 from cumulant.features.partitions import Layout, compute_partitioned, compute_within
+from cumulant.features.windows import GroupWindows, count_events
 
 PLAN = make_plan(HOUR / 2, HOUR)
 
@@ -116,6 +117,33 @@ def test_no_row_has_the_columns_of_the_whole(tmp_path: Path) -> None:
     (found,) = parts(PLAN, frames, Layout(400, 600_000, 1e9), tmp_path)
     assert found.height == 0
     assert found.schema == compute(PLAN, frames).schema
+
+
+def test_corrected_rows_count_as_often_as_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each correction of a key within a window is one more look at the events of the window."""
+    first = rows(600, 1).with_columns(
+        card=pl.format("c{}", pl.col("id") % 12),
+        shop=pl.col("id") % 12,
+        at=pl.lit(START) + pl.col("id") * timedelta(seconds=20),
+        done=pl.lit(START),
+    )
+    ends = (START + pl.int_range(pl.len()) * timedelta(seconds=25)).cast(pl.Datetime("us", "UTC")).cast(pl.Int64)
+    old = first.with_columns(__from=pl.lit(None, dtype=pl.Int64), __until=ends)
+    new = first.with_columns(amount=pl.lit(1.0), __from=ends, __until=pl.lit(None, dtype=pl.Int64))
+    frames = {"tx": pl.concat([old, new]), "other": rows(10, 2)}
+    whole, sizes_of, groups = compute(PLAN, frames), [], []
+
+    class Watched(GroupWindows):
+        def __init__(self, plan: Any, group: Any, past: Any, queries: Any, *, apart: bool) -> None:
+            if group.source == "tx":
+                sizes_of.append(count_events(plan, group, past))
+                groups.append(past.height)
+            super().__init__(plan, group, past, queries, apart=apart)
+
+    monkeypatch.setattr(partitions, "GroupWindows", Watched)
+    assert bits(pl.concat(parts(PLAN, frames, Layout(200, 400_000, 1e9), tmp_path))) == bits(whole)
+    assert sum(sizes_of) > 4 * sum(groups)
+    assert max(sizes_of) * 120 < 2 * 400_000
 
 
 def test_memory_decides_between_the_whole_and_parts(tmp_path: Path) -> None:
