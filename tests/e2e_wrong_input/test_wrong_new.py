@@ -34,7 +34,7 @@ UNREADABLE = {
     "an empty Parquet": (PARQUET, b"", "is empty (0 bytes)"),
     "a cut Parquet": (PARQUET, parquet(FRAME)[:900], "not a whole Parquet file"),
     "a Parquet without rows": (PARQUET, parquet(FRAME.clear()), "there are no rows"),
-    "cut JSON lines": ("rows.jsonl", jsonl(FRAME)[:-20], "not JSON: damaged or cut off"),
+    "cut JSON lines": ("rows.jsonl", jsonl(FRAME)[:-20], "cut off: its last line is not a whole JSON object"),
     "one JSON array": ("rows.json", b'[{"a": 1}]', "one JSON array"),
     "a cut workbook": ("rows.xlsx", b"PK\x03\x04", "not a whole Excel workbook"),
     "a spreadsheet": ("rows.ods", b"PK\x03\x04", "save it as CSV or Parquet"),

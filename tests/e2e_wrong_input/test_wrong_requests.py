@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
         ("new.csv", b"weight,colour\n3,x\n", "the rows lack amount, kind"),
         ("new.csv", b"amount,kind\n3,x\nlots,y\n", '"amount" must be a number, and is not in row 2'),
         ("new.csv", b'amount,kind\n"1,234.5",x\n', '"amount" must be a number, and is not in row 1'),
-        ("new.jsonl", b'{"amount": 3, "kind": "x"\n', "not JSON"),
+        ("new.jsonl", b'{"amount": 3, "kind": "x"\n', "no line that is a JSON object"),
         ("new.parquet", parquet(FRAME)[:900], "not a whole Parquet file"),
         ("new.doc", b"PK", "save it as CSV or Parquet"),
     ],

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.parquet_memory import allowed_memory, refuse_above
-from cumulant.data.records import LINE, POSITION, RULE, TEXT
 
 #: the rule that a line breaks which is nested deeper than so many levels, its object being the first
 DEPTH, MOST_LEVELS = "row:depth", 20
@@ -26,41 +25,13 @@ UNORDERED = 32
 #: bytes that a missing value takes while lines are read (measured): of a field of the line, and for each object around
 _VALUE, _NESTED = 20, 300
 _STEP, _TYPED, _LONG = 1 << 18, 1 << 16, 1 << 20
-_SHOWN = 1000
 _LINE_END, _QUOTE, _OPEN, _CLOSE, _FOLD = 10, 34, 0x7B, 0x7D, 0x20
 _NAME = re.compile(rb'"([^"]*+)"\s*+:')
 
 
-class Shallow(NamedTuple):
-    """Lines without those that are nested too deep, and these as refused rows: `__rule`, `__row`, `__line`, `__text`.
-
-    `rows` are the positions of the lines that are left, where some are not.
-    """
-
-    content: bytes
-    refused: pl.DataFrame | None = None
-    rows: pl.Series | None = None
-
-
-def without_deep(content: bytes, *, first_row: int = 0, first_line: int = 0) -> Shallow:
-    """The lines of a text that begins in that row and line (from 0) of its file."""
-    deep = [number for place, chunk in _chunks(content, _STEP) for number in _deep(chunk, place)]
-    if not deep:
-        return Shallow(content)
-    refused, left, rows = [], [], []
-    gone, row = set(deep), first_row
-    for number, line in enumerate(content.split(b"\n")):
-        if number in gone:
-            text = line[:_SHOWN].decode("utf-8", errors="replace")
-            refused.append((DEPTH, row, first_line + number + 1, text))
-        else:
-            left.append(line)
-            if line.strip():
-                rows.append(row)
-        row += bool(line.strip())
-    schema = {RULE: pl.String, POSITION: pl.Int64, LINE: pl.Int64, TEXT: pl.String}
-    found = pl.DataFrame(refused, schema=schema, orient="row")
-    return Shallow(b"\n".join(left), found, pl.Series(rows, dtype=pl.Int64))
+def deep_lines(content: bytes) -> dict[int, str]:
+    """The numbers (from 0) of the lines that are nested too deep, each with the rule that it breaks."""
+    return {number: DEPTH for place, chunk in _chunks(content, _STEP) for number in _deep(chunk, place)}
 
 
 def is_deep(text: str) -> bool:
@@ -104,16 +75,16 @@ def shape_of(content: bytes) -> tuple[int, int]:
     return content.count(b"\n") + 1, content.count(b":")
 
 
-def lines_of(content: bytes, url: str) -> Iterator[bytes]:
-    """The lines, so few together that their types are found in bounded time.
+def lines_of(content: bytes, url: str) -> Iterator[tuple[int, bytes]]:
+    """The lines, so few together that their types are found in bounded time, and how many are before them.
 
     Raises:
         DataError: one has too many fields.
     """
-    for _, lines in _chunks(content, _TYPED):
+    for before, lines in _chunks(content, _TYPED):
         if len(lines) > _LONG and len({found[1] for found in _NAME.finditer(lines)}) > MOST_FIELDS:
             raise _many(url)
-        yield lines
+        yield before, lines
 
 
 def _many(url: str) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.csv_text import Table
-from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, lines_of, shape_of, without_deep
+from cumulant.data.json_faults import BLANK, NOT_JSON, has_other_values, not_objects, set_aside, types_of
+from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of, shape_of
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
 from cumulant.data.records import POSITION
 
@@ -29,41 +31,83 @@ _SAMPLES: dict[pl.DataType, Any] = {
 
 
 def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str | None = None) -> Table:
-    """The rows of a JSON lines text, those apart that are nested too deep. `columns` and `memory`: as of `SourceSpec`.
+    """The rows of a JSON lines text, those apart that are no JSON objects or nested too deep. `columns` and `memory`:
+    as of `SourceSpec`.
 
     Raises:
-        DataError: it is one array, a line is not JSON, all lines are nested too deep, or it has too many fields.
-        polars.PolarsError: a line is not JSON, or a field holds values that have no common type.
+        DataError: it is one array or cut off, no line is a JSON object of few enough levels, or it has too many fields.
+        polars.PolarsError: a field holds values that have no common type.
     """
+    content = content.removeprefix(BOM_UTF8)
     if is_array(content):
         raise DataError(
             f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
         )
-    content, deep, places = without_deep(content)
-    if deep is not None and not content.strip():
+    faults = deep_lines(content)
+    left = set_aside(content, faults)
+    if left.refused is not None and not left.content.strip():
         raise DataError(
-            f"{url}: all of its {deep.height:,} rows are nested more than {MOST_LEVELS} levels deep",
+            f"{url}: all of its {left.refused.height:,} rows are nested more than {MOST_LEVELS} levels deep",
             subject=url,
             hint="write what is needed of them as fields of fewer levels",
         )
     if not columns:
-        return Table(_frame(content, url, memory), refused=deep)
+        rows, bad = _frame(left.content, url, memory)
+        return Table(rows, refused=set_aside(content, faults | bad).refused)
+    return _with_paths(content, faults, url, columns, memory)
+
+
+def _with_paths(
+    content: bytes, faults: Mapping[int, str], url: str, columns: Mapping[str, str], memory: str | None
+) -> Table:
+    """The table of the lines without `faults`, with the declared columns."""
     paths = paths_of(columns)
+    left = set_aside(content, faults)
     # The engine makes text of values of several types, which is not always JSON, and stops at structs beside lists.
-    objects, rest = _split(content, url, {path[0] for path in paths.values()})
+    objects, rest, bad = _split(left.content, url, {path[0] for path in paths.values()})
+    rows = pl.DataFrame()
+    if not bad and rest.strip(b"{}\n"):
+        rows, bad = _frame(rest, url, memory)
+    if bad:
+        return _with_paths(content, {**faults, **bad}, url, columns, memory)
     roots = {name for item in objects for name in item}
-    rows = _frame(rest, url, memory) if rest.strip(b"{}\n") else pl.DataFrame()
     leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
     rows, refused = replaced(rows, roots, {}, leaves, url)
-    if deep is not None and refused is not None and places is not None:
-        refused = refused.with_columns(places.gather(refused[POSITION]).alias(POSITION))
-    found = [frame for frame in (deep, refused) if frame is not None]
+    if left.rows is not None and refused is not None:
+        refused = refused.with_columns(left.rows.gather(refused[POSITION]).alias(POSITION))
+    found = [frame for frame in (left.refused, refused) if frame is not None]
     return Table(rows, refused=pl.concat(found, how="diagonal_relaxed") if found else None)
 
 
 def is_array(content: bytes) -> bool:
-    """Whether the text begins as one JSON array."""
-    return content.lstrip()[:1] == b"["
+    """Whether the text is one JSON array, and not lines of which the first is an array."""
+    text = content.lstrip()
+    if text[:1] != b"[":
+        return False
+    first, _, rest = text.partition(b"\n")
+    try:
+        msgspec.json.decode(first)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return True
+    return not rest.strip()
+
+
+def objects_of(lines: bytes, before: pl.Schema) -> tuple[pl.Schema | None, list[int]]:
+    """The types of the fields of lines and of those before them, as `joint_types`, None where these cannot be told; and
+    the numbers (from 0) of the lines that are no JSON objects, which have no part in them.
+    """
+    bad: list[int] = []
+    try:
+        if not has_other_values(lines):
+            try:
+                return joint_types(lines, before), bad
+            except pl.exceptions.PolarsError:
+                pass
+        bad = not_objects(lines)
+        left = set_aside(lines, dict.fromkeys(bad, NOT_JSON)).content
+        return (joint_types(left, before) if left.strip() else before), bad
+    except (LookupError, pl.exceptions.PolarsError):
+        return None, bad
 
 
 def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
@@ -77,16 +121,12 @@ def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
         polars.PolarsError: a line is not JSON, or a field holds values that have no common type.
     """
     if not before:
-        return _types(content)
+        return types_of(content)
     line = msgspec.json.encode(_sample(pl.Struct(before))) + b"\n"
-    found = _types(line)
+    found = types_of(line)
     if dict(found) != dict(before) or (len(before) <= UNORDERED and list(found) != list(before)):
         raise LookupError(before)
-    return _types(line + content)
-
-
-def _types(content: bytes) -> pl.Schema:
-    return pl.scan_ndjson(io.BytesIO(content), infer_schema_length=None).collect_schema()
+    return types_of(line + content)
 
 
 def _sample(dtype: Any) -> Any:
@@ -107,41 +147,68 @@ def read_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
     return pl.read_ndjson(io.BytesIO(content), schema=schema)
 
 
-def _frame(content: bytes, url: str, memory: str | None) -> pl.DataFrame:
-    fields, schema = _fields(content, url, memory)
+def _frame(content: bytes, url: str, memory: str | None) -> tuple[pl.DataFrame, dict[int, str]]:
+    """The rows of the lines that are JSON objects, and the numbers of the others."""
+    fields, schema, faults = _fields(content, url, memory)
+    left = set_aside(content, faults).content
+    if faults and not left.strip():
+        raise _no_object(content, url)
+    _refuse_cut(content, faults, url)
     try:
-        rows = pl.read_ndjson(io.BytesIO(content), schema=schema, infer_schema_length=None)
+        rows = pl.read_ndjson(io.BytesIO(left), schema=schema, infer_schema_length=None)
     except pl.exceptions.PolarsError:
-        refuse_mixed(content, url)
+        refuse_mixed(left, url)
         raise
     if rows.width <= UNORDERED:
-        return rows
+        return rows, faults
     named = [name for name in fields.names if name in rows.columns]
-    return rows.select([*named, *(name for name in rows.columns if name not in fields.names)])
+    return rows.select([*named, *(name for name in rows.columns if name not in fields.names)]), faults
 
 
-def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Schema | None]:
-    """The fields of lines and their types together, None where only all lines at once tell these. Lines that are not
-    JSON are passed over, with those around them.
+def _no_object(content: bytes, url: str) -> DataError:
+    hint = "each line must be one JSON object"
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return DataError(f"{url} is not UTF-8 text", subject=url, hint=f"convert it to UTF-8; {hint}")
+    return DataError(f"{url} has no line that is a JSON object: damaged, or not in its format", subject=url, hint=hint)
+
+
+def _refuse_cut(content: bytes, faults: Mapping[int, str], url: str) -> None:
+    if is_cut(content, faults):
+        raise DataError(
+            f"{url} is cut off: its last line is not a whole JSON object", subject=url, hint="copy or write it again"
+        )
+
+
+def is_cut(content: bytes, faults: Mapping[int, str]) -> bool:
+    """Whether the last line, which is among these, begins an object and has no line end."""
+    last = content.rfind(b"\n") + 1
+    return content[last : last + 1] == b"{" and faults.get(content.count(b"\n")) == NOT_JSON
+
+
+def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Schema | None, dict[int, str]]:
+    """The fields of lines and their types together, None where only all lines at once tell these; and the lines that
+    are no JSON objects.
 
     Raises:
         DataError: there are more fields than a table can have, or than fit into memory.
     """
     fields, shape = Fields(url, memory), shape_of(content)
     schema: pl.Schema | None = pl.Schema()
-    for lines in lines_of(content, url):
-        try:
-            found = _types(lines) if schema is None else joint_types(lines, schema)
-        except (LookupError, pl.exceptions.PolarsError):
+    faults: dict[int, str] = {}
+    for before, lines in lines_of(content, url):
+        found, bad = objects_of(lines, schema or pl.Schema())
+        if found is None:
+            found, bad = objects_of(lines, pl.Schema()) if schema else (None, bad)
             schema = None
-            try:
-                found = _types(lines)
-            except pl.exceptions.PolarsError:
-                continue
+        faults |= dict.fromkeys((before + number for number in bad), NOT_JSON)
+        if found is None:
+            continue
         schema = schema if schema is None else found
         fields.add(found, lines)
         fields.refuse_missing(*shape)
-    return fields, schema or None
+    return fields, schema or None, faults
 
 
 def refuse_mixed(content: bytes, url: str) -> None:
@@ -163,21 +230,21 @@ def refuse_mixed(content: bytes, url: str) -> None:
                 )
 
 
-def _split(content: bytes, url: str, wanted: set[str]) -> tuple[list[dict[str, Any]], bytes]:
-    """The wanted columns of each line, of those that it has; and the lines without them."""
-    objects, rest = [], bytearray()
+def _split(content: bytes, url: str, wanted: set[str]) -> tuple[list[dict[str, Any]], bytes, dict[int, str]]:
+    """The wanted columns of each line, of those that it has; the lines without them; and those that are no objects."""
+    objects, rest, faults = [], bytearray(), {}
     decoder, encoder = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Encoder()
-    for line in io.BytesIO(content):
-        if not line.strip():
-            continue
-        try:
-            item = decoder.decode(line)
-        except msgspec.MsgspecError as error:
-            raise DataError(
-                f"{url} has a line that is no JSON object: damaged or cut off",
-                subject=url,
-                hint="each line must be one JSON object",
-            ) from error
-        objects.append({name: item.pop(name) for name in wanted & item.keys()})
-        rest += encoder.encode(item) + b"\n"
-    return objects, bytes(rest)
+    for number, line in enumerate(io.BytesIO(content)):
+        if line.strip(BLANK):
+            try:
+                item = decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                faults[number] = NOT_JSON
+            else:
+                objects.append({name: item.pop(name) for name in wanted & item.keys()})
+                rest += encoder.encode(item)
+        rest += b"\n"
+    if faults and not objects:
+        raise _no_object(content, url)
+    _refuse_cut(content, faults, url)
+    return objects, bytes(rest), faults

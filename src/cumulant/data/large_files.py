@@ -6,6 +6,7 @@ column is what holds the values of all blocks, as in a file that is read whole.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from cumulant.core.errors import DataError
 from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks, opened
 from cumulant.data.csv_text import Table, read_csv
-from cumulant.data.json_limits import UNORDERED, Fields, lines_of, shape_of, without_deep
-from cumulant.data.json_lines import is_array, joint_types, read_lines
+from cumulant.data.json_faults import NOT_JSON, set_aside
+from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of, shape_of
+from cumulant.data.json_lines import is_array, is_cut, objects_of, read_lines
 from cumulant.data.listing import TEXTS, file_kind, suffix
 from cumulant.data.orc_file import OrcFile, frame_of
 from cumulant.data.parquet_footer import utf8
@@ -135,47 +137,65 @@ def _json_lines(path: Path, url: str, memory: str | None) -> Pieces | None:
     def contents() -> Iterator[bytes]:
         size = 0
         with readable(url):
-            for block in blocks(path, rows=_ROWS, most=_JSON_BYTES, csv=False):
+            for number, block in enumerate(blocks(path, rows=_ROWS, most=_JSON_BYTES, csv=False)):
                 size += len(block.content)
                 refuse_expansion(path, url, size)
-                yield block.content
+                yield block.content if number else block.content.removeprefix(BOM_UTF8)
 
     try:
         with readable(url):
-            schema = _json_schema(contents(), url, memory)
-    except DataError:  # also where `joint_types` finds no line for a type
-        return None  # reading the whole says what is wrong with it, or that nothing is
+            schema, faults = _json_schema(contents(), url, memory)
+    except DataError:
+        return None  # reading the whole says what is wrong with it
     if not schema or "" in schema:
         return None
 
     def tables() -> Iterator[Table]:
         first_row = first_line = 0
-        for content in contents():
-            left, refused, _ = without_deep(content, first_row=first_row, first_line=first_line)
+        for content, bad in zip(contents(), faults, strict=True):
+            left = set_aside(content, bad, first_row=first_row, first_line=first_line)
             try:
                 with readable(url):
-                    rows = read_lines(left, schema) if left.strip() else pl.DataFrame(schema=schema)
+                    rows = read_lines(left.content, schema) if left.content.strip() else pl.DataFrame(schema=schema)
             except DataError as error:
                 raise PieceError from error
-            yield Table(rows, refused=refused)
-            first_row += rows.height + (0 if refused is None else refused.height)
+            yield Table(rows, refused=left.refused)
+            first_row += rows.height + len(bad)
             first_line += content.count(b"\n")
 
     return Pieces(schema, tables, frozenset(schema), may_fail=True)
 
 
-def _json_schema(contents: Iterator[bytes], url: str, memory: str | None) -> pl.Schema | None:
-    """The types of the fields in all contents together; None of an array. Raises DataError: there are too many."""
+def _json_schema(
+    contents: Iterator[bytes], url: str, memory: str | None
+) -> tuple[pl.Schema | None, list[dict[int, str]]]:
+    """The types of the fields in all contents together, and the lines of each that are set aside; None where the whole
+    is one array or cut off, or only all lines at once tell the types.
+
+    Raises:
+        DataError: there are too many fields.
+    """
     schema, fields = pl.Schema(), Fields(url, memory)
+    faults = []
     for number, content in enumerate(contents):
         if not number and is_array(content):
-            return None
-        left = without_deep(content).content
-        for lines in lines_of(left, url):
-            schema = joint_types(lines, schema)
+            return None, []
+        bad = deep_lines(content)
+        left = set_aside(content, bad).content
+        for before, lines in lines_of(left, url):
+            found, numbers = objects_of(lines, schema)
+            if found is None:
+                return None, []
+            schema = found
+            bad |= dict.fromkeys((before + place for place in numbers), NOT_JSON)
             fields.add(schema, lines)
         fields.refuse_missing(*shape_of(left))
-    return pl.Schema({name: schema[name] for name in fields.names}) if len(schema) > UNORDERED else schema
+        faults.append(bad)
+        if is_cut(content, bad):
+            return None, []
+    if len(schema) > UNORDERED:
+        schema = pl.Schema({name: schema[name] for name in fields.names})
+    return schema, faults
 
 
 def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Pieces | None:

@@ -10,6 +10,7 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.data.casts import Cast
 from cumulant.data.csv_text import Table
+from cumulant.data.json_faults import NOT_JSON
 from cumulant.data.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.parts import MALFORMED, POSITION, RULE, PartCheck, PartFacts, PartField, Workshop, declared_types
 from cumulant.data.profile import Profile, profile
@@ -115,6 +116,8 @@ def _shape(rule: str, spec: SourceSpec) -> tuple[str | None, str]:
     """The column of a rule that refuses rows before they are read, and what it asks."""
     if rule == DEPTH:
         return None, f"each row is nested at most {MOST_LEVELS} levels deep"
+    if rule == NOT_JSON:
+        return None, "each row is one JSON object"
     name, _, kind = rule.rpartition(":")
     if kind == "path":
         return name, f"{name} is a plain value or missing at {spec.columns.get(name)}"

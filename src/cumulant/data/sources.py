@@ -21,6 +21,7 @@ from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import opened
 from cumulant.data.csv_text import DialectError, Table, read_csv
 from cumulant.data.excel import read_excel
+from cumulant.data.json_faults import NOT_JSON
 from cumulant.data.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.json_lines import read_jsonl
 from cumulant.data.listing import FORMATS, file_kind, suffix
@@ -91,6 +92,8 @@ def describe_refused(table: Table) -> str:
     if first[RULE] == DEPTH:
         rows = "1 row is" if count == 1 else f"{count:,} rows are"
         return f"{rows} nested more than {MOST_LEVELS} levels deep (line {first[LINE]:,})"
+    if first[RULE] == NOT_JSON:
+        return f"{'1 row is' if count == 1 else f'{count:,} rows are'} no JSON object (line {first[LINE]:,})"
     column = str(first[RULE]).rpartition(":")[0]
     rows = "1 row has" if count == 1 else f"{count:,} rows have"
     what = "an error or a formula without a value" if str(first[RULE]).endswith(":cell") else "a list or an object"

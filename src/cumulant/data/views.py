@@ -29,13 +29,14 @@ def quarantined(
     """The refused rows, of these files or of all, at most `limit`.
 
     `__rule` refused each, from `__file` and `__row` (its position among the prepared rows of that file; for a rule
-    across files, among its accepted rows; for a row with too few or too many fields, for one that is nested too deep
-    (its first 1,000 characters are `__text`), and for `COLUMN:path`, among all rows of the file; `__line` is the line
-    in which it begins). The columns follow as they came. Where a source has personal columns, all values of such a row
-    are hashed.
+    across files, among its accepted rows; for a row with too few or too many fields, for one that is no JSON object
+    or nested too deep (its first 1,000 characters are `__text`), and for `COLUMN:path`, among all rows of the file;
+    `__line` is the line in which it begins). The columns follow as they came. Where a source has personal columns, all
+    values of such a row are hashed.
     """
     import polars as pl
 
+    from cumulant.data.json_faults import NOT_JSON
     from cumulant.data.json_limits import DEPTH
     from cumulant.data.parts import MALFORMED, RULE
     from cumulant.data.records import TEXT
@@ -50,7 +51,7 @@ def quarantined(
         rows = rows.filter(pl.col("__file").is_in(list(files)))
     found = (rows if limit is None else rows.head(limit)).collect()
     personal = personal_columns(snapshot)
-    broken = found[RULE].is_in([MALFORMED, DEPTH]) | found[RULE].str.ends_with(":path")
+    broken = found[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | found[RULE].str.ends_with(":path")
     if not personal or not broken.any():
         return mask_frame(found, personal, salt)
     # a value of such a row may stand under any column, and the whole of an object under the column of one field

@@ -13,7 +13,8 @@ from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError
 from cumulant.data import SourceSpec, json_limits, large_files, quarantined
-from cumulant.data.json_limits import MOST_FIELDS, MOST_LEVELS, is_deep, without_deep
+from cumulant.data.json_faults import set_aside
+from cumulant.data.json_limits import MOST_FIELDS, MOST_LEVELS, deep_lines, is_deep
 from cumulant.data.large_files import pieces_of
 from cumulant.data.sources import read, read_table
 
@@ -139,9 +140,12 @@ def test_levels_are_those_that_go_sign_by_sign(monkeypatch: pytest.MonkeyPatch) 
         lines = [json.dumps(value) for value in values]
         if seed % 3 == 0:
             lines[draw.randrange(10)] = draw.choice(['{"x": "' + "[" * 50, "[" * 21, '"', "", "{}" * 30, "]" * 9])
-        found = without_deep("\n".join(lines).encode(), first_row=5, first_line=7)
+        content = "\n".join(lines).encode()
+        found = set_aside(content, deep_lines(content), first_row=5, first_line=7)
         expected = [line for line in lines if levels(line) > MOST_LEVELS]
-        assert found.content.decode().split("\n") == [line for line in lines if levels(line) <= MOST_LEVELS], seed
+        assert found.content.decode().split("\n") == ["" if levels(line) > MOST_LEVELS else line for line in lines], (
+            seed
+        )
         assert [is_deep(line) for line in lines] == [levels(line) > MOST_LEVELS for line in lines], seed
         if expected:
             assert found.refused["__text"].to_list() == [line[:1000] for line in expected], seed

@@ -67,8 +67,8 @@ CASES: dict[str, tuple[str, Callable[[pl.DataFrame], bytes], bytes, str]] = {
     "cut Parquet": (".parquet", parquet, parquet(table(5))[:-200], "is not a whole Parquet file"),
     "cut ORC": (".orc", stripes, stripes(table(5))[:-100], "is not a whole ORC file"),
     "no workbook": (".xlsx", sheet, b"hello", "is not a whole Excel workbook"),
-    "JSON garbage": (".jsonl", lines, bytes(range(256)) * 20, "has a line that is not JSON"),
-    "cut JSON": (".jsonl", lines, lines(table(5))[:-10], "has a line that is not JSON"),
+    "JSON garbage": (".jsonl", lines, bytes(range(256)) * 20, "is not UTF-8 text"),
+    "cut JSON": (".jsonl", lines, lines(table(5))[:-10], "is cut off: its last line is not a whole JSON object"),
 }
 WARN = {"unreadable_files": "warn"}
 
