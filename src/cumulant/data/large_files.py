@@ -21,12 +21,13 @@ from cumulant.data.json_faults import NOT_JSON, set_aside
 from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of, shape_of
 from cumulant.data.json_lines import is_array, is_cut, objects_of, read_lines
 from cumulant.data.listing import TEXTS, file_kind, suffix
+from cumulant.data.nested_paths import paths_of
 from cumulant.data.orc_file import OrcFile, frame_of
 from cumulant.data.parquet_footer import utf8
 from cumulant.data.parquet_memory import allowed_memory, refuse_above, refuse_large
 from cumulant.data.partitions import Partition, with_partition
 from cumulant.data.records import LINE, POSITION
-from cumulant.data.sources import EXPANSION, readable, refuse_expansion, separator_of
+from cumulant.data.sources import EXPANSION, nested, readable, refuse_expansion, separator_of, with_absent
 from cumulant.data.spec import SourceSpec
 from cumulant.data.streaming import ParquetFile
 
@@ -57,10 +58,14 @@ class Pieces(NamedTuple):
     may_fail: bool = False
 
     def placed(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
-        """The pieces with the columns of a partition. Raises DataError as `with_partition`."""
+        """The pieces with the columns of a partition, and nulls for declared paths that the file does not have.
+
+        Raises:
+            DataError: as `with_partition`.
+        """
 
         def table(one: Table) -> Table:
-            return with_partition(one, partition, spec, texts=texts, url=url)
+            return with_absent(with_partition(one, partition, spec, texts=texts, url=url), spec)
 
         head = table(Table(pl.DataFrame(schema=self.schema)))
         tables, guessed = self.tables, self.guessed | head.partitions
@@ -74,12 +79,11 @@ def pieces_of(path: Path, url: str, spec: SourceSpec, texts: Collection[str]) ->
         DataError: a Parquet or ORC file is damaged, or takes more than it may.
     """
     kind, size = file_kind(url, spec), path.stat().st_size
+    if kind in _READERS and size >= _LARGE_BYTES:
+        found = _READERS[kind](path, url, spec)
+        return found if found is None or not spec.columns else _with_paths(found, spec, url)
     if spec.columns:
         return None
-    if kind == "parquet" and size >= _LARGE_BYTES:
-        return _parquet(path, url, spec)
-    if kind == "orc" and size >= _LARGE_BYTES:
-        return _orc(path, url, spec)
     if size * (1 if suffix(url) in TEXTS else PACKED) >= LARGE_TEXT:
         if kind == "csv":
             return _csv(path, url, spec, frozenset(texts))
@@ -131,6 +135,27 @@ def _orc(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
                 yield Table(rows if rows.schema == schema else rows.cast(schema))
 
     return Pieces(schema, tables)
+
+
+_READERS = {"parquet": _parquet, "orc": _orc}
+
+
+def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
+    """The pieces with the declared columns in place of the structs that they are taken from; None where they are taken
+    from JSON texts, whose values say their types, or cannot be.
+    """
+    if any(pieces.schema.get(path[0]) == pl.String() for path in paths_of(spec.columns).values()):
+        return None
+
+    def taken(table: Table) -> Table:
+        return nested(table, spec, url)
+
+    try:
+        schema = taken(Table(pl.DataFrame(schema=pieces.schema))).rows.schema
+    except DataError:
+        return None  # reading the whole says so
+    tables = pieces.tables
+    return pieces._replace(schema=schema, tables=lambda: map(taken, tables()))
 
 
 def _json_lines(path: Path, url: str, memory: str | None) -> Pieces | None:

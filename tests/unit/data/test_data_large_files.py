@@ -15,7 +15,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from pyarrow import orc
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import DataError, UsageError
 from cumulant.data import Room, SourceBreachError, csv_text, group_repeats, large_files, large_parts, part_store, scan
 from cumulant.data.group_repeats import repeats_among
 from cumulant.data.spec import SourceSpec
@@ -103,6 +103,36 @@ def test_a_file_in_pieces_is_the_same_snapshot(place, monkeypatch, name, on_repe
     assert len(seen) > 5
     assert whole.rows_quarantined > 20
     same(place, whole, pieces)
+
+
+@pytest.mark.parametrize("name", ["in/day=1/t.parquet", "in/day=1/t.orc"])
+def test_columns_from_structs_are_those_of_the_whole_file(place, monkeypatch, name) -> None:
+    rows = table().select("id", pl.struct("at", "x", pl.struct("n", "kind").alias("c")).alias("s"), t=pl.struct("part"))
+    (place.root / name).parent.mkdir(parents=True)
+    if name.endswith(".orc"):
+        orc.write_table(pa.table(rows.to_dict(as_series=False)), str(place.root / name))
+    else:
+        place.write(name, rows)
+    columns = {"n": "s.c.n", "kind": "s.c.kind", "at": "s.at", "part": "t.part", "none": "s.c.none", "no": "u.v"}
+    declared = {"path": "in", "key": "id", "event_time": "at", "rules": RULES, "quarantine": "20%"}
+    whole, pieces, seen = both(place, monkeypatch, **declared, columns=columns)
+    assert len(seen) > 5
+    assert whole.rows_quarantined > 20
+    same(place, whole, pieces)
+
+
+@pytest.mark.parametrize("path", ["s.x", "s.c", "id.x", "text.x"])
+def test_columns_from_texts_or_without_a_value_are_taken_of_the_whole_file(place, monkeypatch, path) -> None:
+    rows = table().select("id", s=pl.struct("x", pl.struct("n").alias("c")), text=pl.lit('{"x": 1}'))
+    rows = rows.drop("s") if path == "text.x" else rows
+    place.write("t.parquet", rows)
+    seen = in_pieces(monkeypatch)
+    if path in ("s.x", "text.x"):
+        assert place.ingest(path="t.parquet", columns={"v": path}).rows_passed == 900
+        assert (len(seen) > 1) == (path == "s.x")
+        return
+    with pytest.raises(DataError, match=r"the path of v (ends at a struct|leads through id)"):
+        place.ingest(path="t.parquet", columns={"v": path})
 
 
 def test_types_are_those_of_the_whole_text(place, monkeypatch) -> None:
@@ -284,7 +314,7 @@ CODE = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import DataError, UsageError
 from cumulant.data import Room, SourceSpec, ingest
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
