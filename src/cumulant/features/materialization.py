@@ -254,7 +254,8 @@ class _Packed:
         identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
         positions = None if self._positions is None else self._positions[lo * 8 : hi * 8]
         slots = [column.cut(lo, hi) for column in self._columns]
-        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions, since)
+        since_us = None if since is None else (since, None)  # rows were corrected then; nothing is dropped
+        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions, since_us)
 
 
 class _Column:

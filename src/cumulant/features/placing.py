@@ -100,7 +100,8 @@ class Entity:
         self._positions = _integers(None if events is None else events.positions) if group.ordered else None
         slots: Sequence[Slot | None] = [None] * len(group.kinds) if events is None else events.slots
         self._values = [_Values(slot, kind) for slot, kind in zip(slots, group.kinds, strict=True)]
-        self.since = None if events is None else events.since_us
+        self.since = None if events is None else events.since
+        self.kept = None if events is None else events.kept
 
     def place(self, event: Event) -> bool | None:
         """Insert the event, or fill the nulls of the row that is here already.
@@ -139,6 +140,12 @@ class Entity:
         """A correction or deletion is in force from `moment` on: those before it are answered from what is left."""
         self.since = moment if self.since is None else max(moment, self.since)
 
+    def make_room(self, since: int) -> None:
+        """Remove what no prediction from `since` on can see; where that is anything, those before it miss it."""
+        if self.trim(since):
+            self.kept = since if self.kept is None else max(since, self.kept)
+            self.since = since if self.since is None else max(since, self.since)
+
     def trim(self, since: int) -> int:
         """Remove what no prediction from `since` on can see; how many that was."""
         gone = bisect_right(self._times, since - self._span)
@@ -151,11 +158,6 @@ class Entity:
             for values in self._values:
                 values.cut(gone)
         return gone
-
-    @property
-    def newest(self) -> int:
-        """When the newest event becomes known, where there is one."""
-        return self._times[-1]
 
     @property
     def identities(self) -> frozenset[int]:
@@ -178,7 +180,7 @@ class Entity:
                 slots=[values.slot() for values in self._values],
                 identities=None if self._identities is None else self._identities.tobytes(),
                 positions=None if self._positions is None else self._positions.tobytes(),
-                since_us=self.since,
+                since_us=self.since if self.since is None or self.since == self.kept else (self.since, self.kept),
                 version=version.to_bytes(8, "big"),
             )
         )

@@ -109,7 +109,7 @@ class History:
     """One entity's decoded blob."""
 
     def __init__(self, events: Events, kinds: tuple[DType, ...], size: int) -> None:
-        self.size, self.since, self.version = size, events.since_us, events.version
+        self.size, self.since, self.version = size, events.since, events.version
         self.times = memoryview(events.times).cast("q")
         self.values = [Recalled(slot, kind) for slot, kind in zip(events.slots, kinds, strict=True)]
         self._identities = None if events.identities is None else memoryview(events.identities).cast("q")

@@ -35,16 +35,28 @@ class Events(msgspec.Struct, frozen=True, array_like=True):
     """Events sorted by (time of entry, position in the source). Times are microseconds as int64 bytes.
 
     `identities` holds a number for the key of each row, where the source has a key; `positions` the rows' places in
-    the source, where the order of events known at one moment matters. Moments before `since_us` cannot be answered:
-    what they would see is gone. `version` is the number of the change that wrote the blob, in 8 bytes, and stays last.
+    the source, where the order of events known at one moment matters. `version` is the number of the change that wrote
+    the blob, in 8 bytes, and stays last.
+
+    Moments before `since` cannot be answered: events that they would see are dropped, or rows were corrected or deleted
+    then. Events that only moments before `kept` see are dropped. `since_us` is both where they are one moment, else
+    the two. Blobs of earlier versions of Cumulant name `since` alone, whatever it comes from.
     """
 
     times: bytes
     slots: list[Slot]
     identities: bytes | None = None
     positions: bytes | None = None
-    since_us: int | None = None
+    since_us: int | tuple[int, int | None] | None = None
     version: bytes = bytes(8)
+
+    @property
+    def since(self) -> int | None:
+        return self.since_us[0] if isinstance(self.since_us, tuple) else self.since_us
+
+    @property
+    def kept(self) -> int | None:
+        return self.since_us[1] if isinstance(self.since_us, tuple) else self.since_us
 
 
 class State(msgspec.Struct, frozen=True):

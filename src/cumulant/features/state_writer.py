@@ -122,13 +122,15 @@ class StateWriter:
         """Drop what is too old; False where nothing is left, so that there is nothing to write."""
         if entity.empty or (group.group.unlimited and self.versions_in(state, group.group.source) is not None):
             return not entity.empty  # where the newest row is deleted, a lookup finds the one before, however old
-        # A correction may have become known long after all events: they stay, though `since` is its moment.
-        own = None if entity.since is None else min(entity.since, entity.newest)
-        floor = max((moment for moment in (state.since_us, own) if moment is not None), default=None)
+        second = entity.second_newest(self.now_us())
+        limit = None if second is None else second - LATE_US
+        # What earlier rows made room for stays out. Blobs of earlier versions say a correction's moment there: not
+        # beyond the limit.
+        kept = None if limit is None or entity.kept is None else min(entity.kept, limit)
+        floor = max((moment for moment in (state.since_us, kept) if moment is not None), default=None)
         if floor is not None:
             entity.trim(floor)
-        second = entity.second_newest(self.now_us())
-        since = None if second is None or newest is None else min(newest, second) - LATE_US
-        if since is not None and (floor is None or since > floor) and entity.trim(since):
-            entity.since = since if entity.since is None else max(since, entity.since)
+        since = None if limit is None or newest is None else min(newest - LATE_US, limit)
+        if since is not None and (floor is None or since > floor):
+            entity.make_room(since)
         return not entity.empty

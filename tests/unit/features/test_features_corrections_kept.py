@@ -1,0 +1,119 @@
+"""What corrections leave of an entity's events, and of the rows that they correct, in every table that takes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import polars as pl
+import pytest
+
+from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt, Source
+from cumulant.core.units import to_micros
+from cumulant.features import OnlineFeatures, collect, compile_plan, materialize, source
+from cumulant.features.advance import advance
+from cumulant.features.placing import Entity
+from cumulant.features.state import decode_events
+from cumulant.features.state_writer import LATE_US, StateWriter
+from cumulant.testing import MemoryOnline
+
+Row = dict[str, Any]
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+FIELDS = tuple(
+    Field(name, dtype)  # type: ignore[arg-type]
+    for name, dtype in (("id", "int"), ("card", "str"), ("at", "time"), ("amount", "float"), ("changed", "time"))
+)
+
+
+def make_plan(*, known: bool) -> FeaturePlan:
+    """Windows of an hour; the amount is `known` with the column that orders versions, or with its event."""
+    corrections = Corrections((Field("changed", "time"),), Field("op", "str"), ("D",))
+    times = {"amount": KnownAt(column="changed")} if known else {}
+    of = Source("tx", ("id",), "at", FIELDS, known=times, corrections=corrections)
+    by = source("tx").by("card")
+    features = {"sum": by.sum("amount", window="1h"), "n": by.count(window="1h")}
+    return compile_plan(collect(features), {"tx": of}, entity="tx", predict_at=PredictAt("at", 0))
+
+
+PLANS = {known: make_plan(known=known) for known in (False, True)}
+
+
+def row(number: int, at: datetime, amount: float = 1.0) -> Row:
+    return {"id": number, "card": "a", "at": at, "amount": amount, "changed": at, "op": "U"}
+
+
+#: one a minute, for five days up to now
+ROWS = [row(number, NOW - number * MINUTE) for number in range(5 * 24 * 60)]
+
+
+class Served:
+    """A table of one plan that is filled from rows, at a clock that stands still."""
+
+    def __init__(self, plan: FeaturePlan, rows: list[Row], store: MemoryOnline | None = None) -> None:
+        self.plan, self.store = plan, MemoryOnline() if store is None else store
+        materialize(plan, {"tx": pl.DataFrame(rows)}, self.store, table="t")
+
+    def post(self, *rows: Row) -> int:
+        return advance([StateWriter(self.plan, self.store, "t", now_us=lambda: to_micros(NOW))], "tx", rows).accepted
+
+    def at(self, moment: datetime) -> tuple[Any, Any]:
+        asked = {"id": 10**6, "card": "a", "at": moment, "amount": 0.0}
+        found = OnlineFeatures(self.plan, self.store, "t").vectors([asked]).columns
+        return found["sum_1h"][0], found["n_1h"][0]
+
+
+@pytest.mark.parametrize("ahead", [MINUTE / 2, 2 * HOUR, 240 * HOUR, 24 * 365 * 50 * HOUR])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_correction_that_is_known_ahead_drops_no_event(known: bool, ahead: timedelta) -> None:
+    served = Served(PLANS[known], ROWS)
+    new = [row(10**5 + number, NOW) for number in range(20)]
+    moments = [NOW - hours * HOUR for hours in (0, 0.5, 5, 23)]
+    anew = Served(PLANS[known], [*ROWS, *new])
+    wanted = [anew.at(moment) for moment in moments]
+    assert served.post({"id": 100, "amount": 3.0, "changed": NOW + ahead}) == 1
+    for one in new:
+        assert served.post(one) == 1
+    # The row itself lies before the windows of all moments.
+    found = [served.at(moment) for moment in moments]
+    assert found[0] == wanted[0]
+    assert [one for one, _ in found[2:]] == [one for one, _ in wanted[2:]]
+    if known:
+        assert served.at(NOW + ahead)[0] == 3.0 + max(0.0, anew.at(NOW + ahead)[0] or 0.0)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_correction_keeps_the_day_of_tolerance_of_late_requests(known: bool) -> None:
+    served = Served(PLANS[known], ROWS)
+    moments = [NOW - hours * HOUR for hours in (0, 0.2, 0.5, 5, 23.9)]
+    before = [served.at(moment) for moment in moments]
+    assert served.post({"id": 3000, "amount": 3.0, "changed": NOW}) == 1
+    after = [served.at(moment) for moment in moments]
+    assert [count for _, count in after] == [count for _, count in before]
+    assert after[1:] == before[1:]
+    # Of a correction of an old row room is made for that one; of a new row up to a day before it.
+    times = decode_events(next(iter(_entities(served)))).times
+    assert served.post(row(10**5, NOW)) == 1
+    assert len(decode_events(next(iter(_entities(served)))).times) < len(times)
+    assert [served.at(moment) for moment in moments[1:]] == before[1:]
+
+
+def _entities(served: Served) -> list[bytes]:
+    return [blob for key, blob in served.store._tables["t"].items() if not key.startswith(b"\x00")]
+
+
+@pytest.mark.parametrize("moment", [-1, 1, 10**9])
+def test_blobs_that_say_one_moment_keep_the_day_of_tolerance(moment: int) -> None:
+    """Earlier versions of Cumulant wrote the moment of a correction as if events had been dropped up to it."""
+    served = Served(PLANS[False], ROWS)
+    key = next(key for key in served.store._tables["t"] if not key.startswith(b"\x00"))
+    older = decode_events(served.store._tables["t"][key])
+    older = msgspec.structs.replace(older, since_us=to_micros(NOW) + moment * 1_000_000)
+    served.store.put("t", [(key, msgspec.msgpack.encode(older))])
+    before = [served.at(NOW - hours * HOUR) for hours in (0.5, 23.9)]
+    assert served.post(row(10**5, NOW)) == 1
+    assert [served.at(NOW - hours * HOUR) for hours in (0.5, 23.9)] == before
+    first = Entity(StateWriter(PLANS[False], served.store, "t")._groups["tx"][0].group, older, keyed=True)
+    assert first.kept == older.since_us
+    assert first.second_newest(to_micros(NOW)) == to_micros(NOW - MINUTE) > to_micros(NOW) - LATE_US
