@@ -186,13 +186,15 @@ def _generation(connection: sqlite3.Connection, table: str) -> int | None:
 
 
 def _begin(connection: sqlite3.Connection, table: str) -> int:
+    # With row numbers: without them, each comparison with a key reads the whole blob that lies beside it.
     number = connection.execute("INSERT INTO generations (name) VALUES (?)", (table,)).lastrowid or 0
-    connection.execute(f"CREATE TABLE {_name(number)} (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+    connection.execute(f"CREATE TABLE {_name(number)} (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
     return number
 
 
 def _insert(connection: sqlite3.Connection, generation: int, rows: list[tuple[bytes, bytes]]) -> None:
-    connection.executemany(f"INSERT OR REPLACE INTO {_name(generation)} VALUES (?, ?)", rows)  # noqa: S608
+    into = f"INSERT INTO {_name(generation)} VALUES (?, ?)"  # noqa: S608
+    connection.executemany(f"{into} ON CONFLICT (key) DO UPDATE SET value = excluded.value", rows)
 
 
 def _point(connection: sqlite3.Connection, table: str, generation: int) -> None:
