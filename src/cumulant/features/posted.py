@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulant.features.state import encode
+from cumulant.features.state import encode, key_form
 from cumulant.ports.online import Cells
 
 Inside = dict[str, Any]
@@ -38,7 +38,8 @@ class Record(msgspec.Struct, array_like=True):
 
     Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
     accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was told `over` a
-    row that a table had of a snapshot, and the known time of that.
+    row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
+    deleted row back: then it has nothing of the row that a table holds.
     """
 
     position: int
@@ -51,6 +52,7 @@ class Record(msgspec.Struct, array_like=True):
     deleted: bool = False
     over: bool = False
     over_known: int | None = None
+    whole: bool = False
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -71,7 +73,7 @@ def log_table(scope: str, source: str) -> str:
 
 def row_key(values: Sequence[Any]) -> bytes:
     """The log's key of a row with this key, none of whose values is null."""
-    return _ROW + encode(list(values))
+    return _ROW + encode(list(key_form(values)))
 
 
 def key_values(key: bytes) -> list[Any]:

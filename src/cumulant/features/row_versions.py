@@ -16,7 +16,7 @@ import msgspec
 from cumulant.core.plan import Corrections, FeaturePlan, Source
 from cumulant.features.groups import event_columns, groups_of
 from cumulant.features.posted import POSTED, Inside, Record, Told
-from cumulant.features.state import encode
+from cumulant.features.state import encode, key_form
 
 _PREFIX = b"\x00row"
 
@@ -53,7 +53,7 @@ decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
 
 def version_key(source: str, values: Iterable[Any]) -> bytes:
     """Where a table holds the row in force of a key; values in their inside form."""
-    return _PREFIX + encode([source, *values])
+    return _PREFIX + encode([source, *key_form(values)])
 
 
 def corrections_of(source: Source) -> Corrections | None:
@@ -99,6 +99,7 @@ class VersionRule:
         if deleted and self._known and known is None:
             known = now
         after = Record(POSTED + entry, entry, values, other, known, now, None, deleted)
+        after.whole = not deleted and before is not None and (before.deleted or before.whole)
         if before is None:
             return after
         after.over, after.over_known, after.arrived = before.over, before.over_known, max(now, before.arrived or now)
@@ -151,19 +152,20 @@ class VersionRule:
 
     def placed(self, record: Record, values: Inside, stored: StoredVersion | None) -> StoredVersion | None:
         """What a table holds after a row of the log that has these `values` in its columns; None as it does."""
-        before: Inside = {} if stored is None else stored.values
+        held: Inside = {} if stored is None else stored.values
+        before: Inside = {} if record.whole else held
         if stored is None or self.supersedes(record, stored):
             merged = {} if record.deleted else _present(before | values)
             after = StoredVersion(record.position, merged, record.known, record.arrived, record.begins, record.deleted)
-            if stored is not None and merged == before and record.deleted == stored.deleted:
+            if stored is not None and merged == held and record.deleted == stored.deleted:
                 same = (after.known, after.arrived) == (stored.known, stored.arrived)
                 return None if same else msgspec.structs.replace(stored, known=after.known, arrived=after.arrived)
             return after
         # A scored row, or one of a log from before rows could be corrected, fills what the row of a snapshot lacks.
         if record.arrived is not None or stored.arrived is not None or stored.deleted:
             return None
-        filled = _present(values) | before
-        return None if filled == before else msgspec.structs.replace(stored, values=filled)
+        filled = _present(values) | held
+        return None if filled == held else msgspec.structs.replace(stored, values=filled)
 
 
 def _filled(told: Told, before: Record | None, entry: int) -> Record | None:
@@ -174,7 +176,7 @@ def _filled(told: Told, before: Record | None, entry: int) -> Record | None:
     if before is None:
         return Record(POSTED + entry, entry, present, told.other)
     missing = {n: v for n, v in present.items() if n not in before.values and n not in before.other}
-    if before.deleted or before.over or not missing:
+    if before.deleted or before.whole or before.over or not missing:
         return None
     return msgspec.structs.replace(before, entry=entry, values=before.values | missing)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -86,9 +87,16 @@ decode_events = msgspec.msgpack.Decoder(Events).decode
 decode_state = msgspec.msgpack.Decoder(State).decode
 
 
+def key_form(values: Sequence[Any]) -> Sequence[Any]:
+    """Values as keys have them: of the two zeros of floats, which are equal, the positive one."""
+    if 0.0 not in values:
+        return values
+    return [0.0 if isinstance(value, float) and not value else value for value in values]
+
+
 def entity_key(group: int, values: Sequence[bool | int | float | str]) -> bytes:
     """The key of one entity of a group; values in their inside form."""
-    return encode([group, *values])
+    return encode([group, *key_form(values)])
 
 
 def row_identity(values: Sequence[bool | int | float | str | None]) -> int:
@@ -97,7 +105,9 @@ def row_identity(values: Sequence[bool | int | float | str | None]) -> int:
         return NO_IDENTITY
     if len(values) == 1 and isinstance(values[0], int):
         return int(values[0])
-    return int.from_bytes(hashlib.blake2b(encode(list(values)), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(encode(list(key_form(values))), digest_size=8).digest(), "little", signed=True
+    )
 
 
 def typecode(dtype: DType) -> str | None:

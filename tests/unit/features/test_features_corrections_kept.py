@@ -117,3 +117,45 @@ def test_blobs_that_say_one_moment_keep_the_day_of_tolerance(moment: int) -> Non
     first = Entity(StateWriter(PLANS[False], served.store, "t")._groups["tx"][0].group, older, keyed=True)
     assert first.kept == older.since_us
     assert first.second_newest(to_micros(NOW)) == to_micros(NOW - MINUTE) > to_micros(NOW) - LATE_US
+
+
+def make_items(*names: str, key: str = "int") -> FeaturePlan:
+    fields = (Field("id", key), *FIELDS[1:], Field("items", "int"))  # type: ignore[arg-type]
+    of = Source("tx", ("id",), "at", fields, corrections=Corrections((FIELDS[4],), Field("op", "str"), ("D",)))
+    features = {name: source("tx").by("card").sum(name, window="7d") for name in names}
+    return compile_plan(collect(features), {"tx": of}, entity="tx", predict_at=PredictAt("at", 0))
+
+
+def sums(plan: FeaturePlan, store: MemoryOnline, table: str) -> list[Any]:
+    online = OnlineFeatures(plan, store, table)
+    online.catch_up()
+    asked = {"id": 10**6, "card": "a", "at": NOW + 24 * HOUR, "amount": 0.0, "items": 0}
+    return [column[0] for column in online.vectors([asked]).columns.values()]
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("served", [("amount", "both"), ("both", "amount"), ("amount",), ("both",)])
+def test_what_brings_a_deleted_row_back_has_nothing_of_the_row_before_in_any_plan(
+    served: tuple[str, ...], together: bool
+) -> None:
+    plans, store = {"amount": make_items("amount"), "both": make_items("amount", "items")}, MemoryOnline()
+    filed = pl.DataFrame([row(1, NOW) | {"items": 100}])
+    for name, plan in plans.items():
+        materialize(plan, {"tx": filed}, store, table=name)
+    gone = {"id": 1, "op": "D", "changed": NOW + HOUR}
+    back = row(1, NOW, 5.0) | {"changed": NOW + 2 * HOUR}
+    later = {"id": 1, "amount": 7.0, "changed": NOW + 3 * HOUR}
+    for rows in [[gone, back, later]] if together else [[gone], [back], [later]]:
+        advance([StateWriter(plans[name], store, name) for name in served], "tx", rows)
+    assert (sums(plans["amount"], store, "amount"), sums(plans["both"], store, "both")) == ([7.0], [7.0, 0])
+    materialize(plans["both"], {"tx": filed}, store, table="next")
+    assert sums(plans["both"], store, "next") == [7.0, 0]
+
+
+def test_the_two_zeros_are_one_key() -> None:
+    plan, store = make_items("amount", key="float"), MemoryOnline()
+    materialize(plan, {"tx": pl.DataFrame([row(0, NOW) | {"id": -0.0}])}, store, table="t")
+    for at, (amount, zero) in enumerate([(3.0, 0.0), (4.0, -0.0)]):
+        posted = {"id": zero, "amount": amount, "changed": NOW + (at + 1) * HOUR}
+        assert advance([StateWriter(plan, store, "t")], "tx", [posted]).accepted == 1
+        assert sums(plan, store, "t") == [amount]
