@@ -126,7 +126,8 @@ def _dated(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> 
     never = (pl.col(UNTIL) <= pl.col(FROM)).fill_null(value=False)
     others = others.with_columns(
         (never | pl.col(_MARK)).alias(HIDDEN),
-        pl.when(pl.col(FROM) != _START).then(FROM).alias(FROM),
+        # The first row of a key is in force from the start; what deletes it is known at its own moment all the same.
+        pl.when(pl.col(FROM) != _START).then(FROM).when(_MARK).then(pl.col(KNOWN).cast(pl.Int64)).alias(FROM),
     )
     dates = others.select(ROW, FROM, UNTIL, HIDDEN)
     rows = rows.join(dates, on=ROW, how="left", maintain_order="left")

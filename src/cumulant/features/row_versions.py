@@ -8,7 +8,7 @@ row that arrived last. A version that is older than the one in force changes not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -51,7 +51,7 @@ class StoredVersion(msgspec.Struct, array_like=True):
 decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
 
 
-def version_key(source: str, values: Iterable[Any]) -> bytes:
+def version_key(source: str, values: Sequence[Any]) -> bytes:
     """Where a table holds the row in force of a key; values in their inside form."""
     return _PREFIX + encode([source, *key_form(values)])
 
