@@ -31,6 +31,7 @@ from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.tested import comparable_tested, tested_model
 from cumulant.runtime.train import work_of
+from cumulant.runtime.unseen import unseen
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ _VALUES, _RANGES = 40, 20
 Versions = Mapping[str, "ModelVersion"]
 #: tested models by arm
 Tested = Mapping[str, "FittedModel"]
+#: by arm, [n] the rows that it did not learn from
+Unlearned = Mapping[str, "NDArray[np.bool_]"]
 
 
 def evaluate_pair(
@@ -205,34 +208,43 @@ def _rows(
     if not len(rows):
         return rows, ()
     recent = rows.at > rows.at.max() - micros(duration(spec.days))
+    rows = rows.take(np.flatnonzero(recent)[np.argsort(rows.at[recent], kind="stable")])
+    assert rows.at is not None
     ends = {arm: _learned_to(context.project, version, tested=arm in tested) for arm, version in versions.items()}
-    for wanted in ((CHAMPION, CANDIDATE), (CANDIDATE,), (CHAMPION,), ()):
-        chosen = np.flatnonzero(recent & (rows.at > max([0, *(ends[arm] for arm in wanted)])))
-        if len(chosen) >= _FEWEST:
-            break
-    newest = chosen[np.argsort(rows.at[chosen], kind="stable")[-spec.rows :]]
-    found = rows.take(newest)
-    assert found.at is not None
-    first = int(found.at.min()) if len(found) else 0
-    return found, tuple(arm for arm, end in ends.items() if first <= end)
+    unlearned = {arm: rows.at > end for arm, end in ends.items()}
+    newest = _least_learned(unlearned)[-spec.rows :]
+    return rows.take(newest), _learned_by(unlearned, newest)
 
 
 def _drawn(
     context: Context, work: Work, rows: TrainingSet, versions: Versions, *, most: int, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The test rows of rows without a time: a version that learned from other snapshots may know some of them, one that
-    was fitted on all rows knows them all.
+    """The same of the test rows of rows without a time, by each version's own split: of another share or other rows it
+    leaves others out, and of a version that was fitted on all rows, or whose rows are not known, none.
     """
-    test = training.split(rows, work.evaluation, seed=work.training.seed).test.at_most(most)
-    now = {name: snapshot.id for name, snapshot in work.snapshots.items()}
-    records = {arm: find_record(context.project, version) for arm, version in versions.items()}
-    known = {
-        arm: record is not None
-        and (arm in tested or record.fitted.final is None)
-        and all(now.get(name) == one for name, one in record.snapshots.items())
-        for arm, record in records.items()
-    }
-    return test, tuple(arm for arm, same in known.items() if not same)
+    test = training.split(rows, work.evaluation, seed=work.training.seed).test
+    unlearned = {}
+    for arm, version in versions.items():
+        known, _ = unseen(context, work, test, version, tested=arm in tested)
+        unlearned[arm] = np.zeros(len(test), dtype=bool) if known is None else known
+    found = test.take(_least_learned(unlearned)).at_most(most)
+    return found, _learned_by(unlearned, np.flatnonzero(np.isin(test.rows, found.rows)))
+
+
+def _least_learned(unlearned: Unlearned) -> NDArray[np.intp]:
+    """Places of the rows that none of the versions learned from; where these are too few, that the fewest did."""
+    chosen = np.zeros(0, dtype=np.intp)
+    for wanted in ((CHAMPION, CANDIDATE), (CANDIDATE,), (CHAMPION,), ()):
+        every = np.ones(len(unlearned[CANDIDATE]), dtype=bool)
+        chosen = np.flatnonzero(np.logical_and.reduce([every, *(unlearned[arm] for arm in wanted)]))
+        if len(chosen) >= _FEWEST:
+            break
+    return chosen
+
+
+def _learned_by(unlearned: Unlearned, places: NDArray[np.intp]) -> tuple[str, ...]:
+    """The versions that may have learned from some of these rows."""
+    return tuple(arm for arm, known in unlearned.items() if not known[places].all())
 
 
 def _horizon(rows: TrainingSet) -> int | None:
