@@ -89,11 +89,11 @@ def port(url: str) -> int:
 
 
 def served(found: Project, champion: str, **versions: str) -> Book:
-    """Versions `v1=URL, v2=URL` in the book, and all requests on the champion."""
+    """Versions `v1=URL, v2=URL` in the book, each once the champion, and all requests on the present one."""
     known = {name[1:]: Served(version=name[1:], command=("serve",), port=port(url)) for name, url in versions.items()}
 
     def change(book: Book) -> Book:
-        return msgspec.structs.replace(book, champion=champion, versions=known)
+        return msgspec.structs.replace(book, champion=champion, versions=known, champions=tuple(known))
 
     book = change_book(found.state, found.name, change)
     arm = Arm(name="champion", version=champion, endpoints=(known[champion].endpoint,))

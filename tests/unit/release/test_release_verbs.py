@@ -31,7 +31,7 @@ from cumulant.release.state import Board
 from cumulant.runtime.alerts import outbox
 from cumulant.runtime.release import queries, starting, store, verbs
 from cumulant.runtime.release.door import answer, opened
-from cumulant.runtime.release.effects import Effects, booked
+from cumulant.runtime.release.effects import Effects, booked, promoted
 from cumulant.runtime.release.outside import Outside
 from cumulant.runtime.release.rollback import roll_back
 from cumulant.runtime.release.starting import _asking, checked, start_release
@@ -366,6 +366,28 @@ def test_rollback_to_what_was_never_served(late, clock):
         roll_back(late, "late", principal=ADA, reason="x", to="7", clock=clock)
     with pytest.raises(UsageError, match="version 1 has all requests"):
         roll_back(late, "late", principal=ADA, reason="x", to="1", clock=clock)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, clock, over):
+    """The shadow of version 3 has just begun, or its release was aborted; 2 is the champion, in place of 1."""
+    served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    third = msgspec.structs.replace(read_book(late.state, "late").versions["1"], version="3", port=3)
+
+    def released(book):
+        book = msgspec.structs.replace(book, versions={**book.versions, "3": third})
+        return msgspec.structs.replace(promoted(book, "2", None), candidate=None if over else "3")
+
+    book, traffic = change_book(late.state, "late", released), late.traffic()
+    shadow = {} if over else {"candidate": book.arm("3", "candidate"), "mirror": 100.0}
+    traffic.apply(
+        msgspec.structs.replace(traffic.in_force("late"), champion=book.arm("2", "champion"), revision=5, **shadow)
+    )
+    with pytest.raises(NotFoundError, match="version 3 of late has not been served here") as refused:
+        roll_back(late, "late", principal=ADA, reason="x", to="3", clock=clock)
+    assert refused.value.hint == "versions that have, and can come back: 1, 2"
+    assert traffic.in_force("late").revision == 5
+    assert roll_back(late, "late", principal=ADA, reason="x", clock=clock).version == ("1" if over else "2")
 
 
 def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, monkeypatch):

@@ -71,7 +71,7 @@ def roll_back(
     started by the supervisor, and requests move when it is ready.
 
     Raises:
-        NotFoundError: the version was never served here, or there is none to go back to.
+        NotFoundError: the version was never the champion here, or there is none to go back to.
         UsageError: it has all requests already.
         EngineUnavailableError: its server does not become ready in time.
     """
@@ -118,23 +118,42 @@ def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
     """The arm that is to get all requests.
 
     Raises:
-        NotFoundError: the version was never served here, or there is none to go back to.
+        NotFoundError: the version was never the champion here, or there is none to go back to.
     """
-    if to and (known := next((arm for arm in (routes.arms if routes else ()) if arm.version == to), None)):
-        return msgspec.structs.replace(known, name=CHAMPION)
     if to:
-        return book.arm(to, CHAMPION)
+        return _named(model, book, routes, to)
     if routes is not None and routes.candidate is not None and (routes.weight > 0 or routes.mirror > 0):
         return routes.champion
     present = routes.champion.version if routes is not None else book.champion
     former = [one for one in book.former if one != present and one in book.versions]
     if not former:
+        others = [one for one in _served_before(book) if one != present]
         raise NotFoundError(
             f"{model} has no earlier version here to go back to",
             subject=model,
-            hint=f"name one with --to; served here: {', '.join(sorted(book.versions)) or 'none'}",
+            hint=f"name one with --to; served here before: {', '.join(others) or 'none'}",
         )
     return book.arm(former[-1], CHAMPION)
+
+
+def _named(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+    """The arm of a version that was the champion: a candidate may never have answered a caller."""
+    if routes is not None and routes.champion.version == to:
+        return routes.champion
+    before = _served_before(book)
+    if to not in before:
+        raise NotFoundError(
+            f"version {to} of {model} has not been served here as the champion",
+            subject=f"{model}/{to}",
+            hint=f"versions that have, and can come back: {', '.join(before) or 'none'}",
+        )
+    if routes is not None and routes.candidate is not None and routes.candidate.version == to:
+        return msgspec.structs.replace(routes.candidate, name=CHAMPION)
+    return book.arm(to, CHAMPION)
+
+
+def _served_before(book: Book) -> list[str]:
+    return sorted(one for one in book.served_before if one in book.versions)
 
 
 def _given_up(routes: Routes | None, version: str) -> tuple[str, ...]:

@@ -68,6 +68,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str | None = None
     #: versions that were the champion before, the newest last
     former: tuple[str, ...] = ()
+    #: all that have been the champion, kept by `change_book`
+    champions: tuple[str, ...] = ()
     versions: dict[str, Served] = {}
     #: rollbacks that are not told yet, the newest last
     returns: tuple[Return, ...] = ()
@@ -95,6 +97,11 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
                 hint=f"versions that can come back: {known}",
             )
         return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
+
+    @property
+    def served_before(self) -> tuple[str, ...]:
+        """The versions that answered callers: whatever has been the champion. A candidate need not have."""
+        return tuple(dict.fromkeys((*self.champions, *self.former, *filter(None, [self.champion]))))
 
     @property
     def ports(self) -> set[int]:
@@ -146,7 +153,7 @@ def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
             book = change(read_book(state, model))
-            book = msgspec.structs.replace(book, edition=book.edition + 1)
+            book = msgspec.structs.replace(book, edition=book.edition + 1, champions=book.served_before)
             _write(path, msgspec.json.format(msgspec.json.encode(book)))
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
