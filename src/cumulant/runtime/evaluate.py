@@ -70,7 +70,7 @@ def evaluate(
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     record = find_record(context.project, version)
     split = rows_of(context, work)
-    model = _stand_in(context, work, split, version)
+    model, told = _stand_in(context, work, split, version)
     split, doubt, notes = _unlearned(context, work, split, version, tested=model is not None)
     context.progress("evaluate", 0.1)
     candidate, more = answers_of(context, work, version, split.test, tested=model)
@@ -83,7 +83,7 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     if before is not None and before.version == version.version:
         before = None
     refitted = None if record is None or model is None else record.fitted.split
-    opponents, told = opponents_of(context, work, champion, before, split.test, refitted=refitted)
+    opponents, others = opponents_of(context, work, champion, before, split.test, refitted=refitted)
     # Today's baseline: a search among no trainers but the naive one.
     alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
     return compared(
@@ -96,15 +96,19 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
         main=alone.summary.metric,
         reuse=reuse_of(context, work, split, version.uri if record is None else record.fitted.model.key),
         doubt=doubt,
-        notes=(*notes, *more, *told),
+        notes=(*told, *notes, *more, *others),
     )
 
 
-def _stand_in(context: Context, work: Work, split: Split, version: ModelVersion) -> FittedModel | None:
-    """The tested model of a version that learned nearly all of the test rows; None: it is measured as it is served."""
+def _stand_in(
+    context: Context, work: Work, split: Split, version: ModelVersion
+) -> tuple[FittedModel | None, tuple[str, ...]]:
+    """The tested model of a version that learned nearly all of the test rows, and notes; None: it is measured as it is
+    served.
+    """
     known, _ = unseen(context, work, split.test, version)
     if known is not None and known.sum() >= LEAST_UNSEEN:
-        return None
+        return None, ()
     return tested_model(context.project, version)
 
 

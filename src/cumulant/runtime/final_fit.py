@@ -32,7 +32,7 @@ def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
 
     def fit() -> dict[str, object]:
         rows = all_rows(context, work)
-        model = on_all_rows(context, work, fitted, loaded(context, fitted.model), rows)
+        model = on_all_rows(context, work, fitted, loaded(context.project, fitted.model), rows)
         learned_to = None if rows.at is None else from_micros(int(rows.at.max()))
         made = FinalFit(model=stored(context, model), rows=len(rows), learned_to=learned_to)
         return msgspec.to_builtins(made)  # type: ignore[no-any-return]
@@ -62,8 +62,7 @@ def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord
     rows that a model knows, its scores are surer and its errors smaller than of others.
     """
     if record.fitted.final is not None:
-        model = training.FittedModel.from_folder(project.objects().path(record.fitted.model.key))
-        return model.predict_frame(test.features)
+        return loaded(project, record.fitted.model).predict_frame(test.features)
     scorer = packaging.Scorer(servable_folder(project, version))
     import numpy as np  # what is only read of a version needs none of it
 

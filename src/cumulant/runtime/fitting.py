@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant import training
+from cumulant.core.errors import IntegrityError
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.units import from_micros, to_micros
@@ -22,6 +23,7 @@ from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
 if TYPE_CHECKING:
+    from cumulant.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
     from cumulant.training import FittedModel, Split, TrainingSet
@@ -206,12 +208,29 @@ def stored(context: Context, model: FittedModel) -> ObjectRef:
     """The model in the object store, named by its content: equal models are one object."""
     with tempfile.TemporaryDirectory() as folder:
         content = model.to_folder(Path(folder) / "model")
-        name = digest({path.name: path.read_bytes().hex() for path in sorted(content.iterdir())})
-        return context.project.objects().put(f"models/{name}", content)
+        return context.project.objects().put(_key(content), content)
 
 
-def loaded(context: Context, ref: ObjectRef) -> FittedModel:
-    return training.FittedModel.from_folder(context.project.objects().path(ref.key))
+def loaded(project: Project, ref: ObjectRef) -> FittedModel:
+    """A stored model, verified by its name: an engine may end the process at half a file.
+
+    Raises:
+        NotFoundError: it is gone.
+        IntegrityError: its files are not what was stored.
+    """
+    folder = project.objects().path(ref.key)
+    if _key(folder) != ref.key:
+        raise IntegrityError(
+            f"the stored model {ref.key} is damaged: its files are not those that were stored",
+            subject=ref.key,
+            hint="restore it from a backup, or delete the object and run `cumulant train`, which fits it again",
+        )
+    return training.FittedModel.from_folder(folder)
+
+
+def _key(folder: Path) -> str:
+    """The name of a model by the content of its files."""
+    return f"models/{digest({path.name: path.read_bytes().hex() for path in sorted(folder.iterdir())})}"
 
 
 def _summary(split: Split, rule: SplitRule | None) -> SplitSummary:

@@ -104,7 +104,7 @@ def _judgement(
 ) -> Judgement:
     split = rows_of(context, work)
     test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
-    model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
+    model, naive = loaded(context.project, fitted.model), loaded(context.project, fitted.naive)
     context.progress("evaluate", 0.1)
     refitted = candidate_split(work, fitted.split)
     opponents, notes = opponents_of(context, work, champion, before, test, refitted=refitted)

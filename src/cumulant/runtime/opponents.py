@@ -105,12 +105,13 @@ def _opponent(
     context: Context, work: Work, version: ModelVersion, test: TrainingSet, refitted: SplitSummary | None
 ) -> tuple[Opponent | None, tuple[str, ...]]:
     known, reason = unseen(context, work, test, version)
-    tested = None
+    tested, doubts = None, tuple[str, ...]()
     if known is None or not known.all():
-        tested = comparable_tested(context.project, version, refitted)
+        tested, doubts = comparable_tested(context.project, version, refitted)
         if tested is not None:
             known, reason = unseen(context, work, test, version, tested=True)
     answers, notes = answers_of(context, work, version, test, tested=tested)
+    notes = (*doubts, *notes)
     if answers is None:
         return None, notes
     if tested is not None:

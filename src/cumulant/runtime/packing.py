@@ -61,7 +61,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
         inputs["reasons"] = msgspec.to_builtins(explained)
 
     def build() -> dict[str, object]:
-        model, rows = loaded(context, fitted.served), rows_of(context, work)
+        model, rows = loaded(context.project, fitted.served), rows_of(context, work)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "servable"
             servable = packaging.build(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from cumulant import training
+from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.runtime.candidate import find_record
+from cumulant.runtime.fitting import loaded
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 _SHORTER = 0.75
 
 
-def tested_model(project: Project, version: ModelVersion) -> FittedModel | None:
-    """The tested model; None where the served model is the tested one, where the version was not trained here, or where
-    the object is gone.
+def tested_model(project: Project, version: ModelVersion) -> tuple[FittedModel | None, tuple[str, ...]]:
+    """The tested model, and notes; None where the served model is the tested one, where the version was not trained
+    here, or with a note where the object is gone or damaged.
     """
     record = find_record(project, version)
     if record is None or record.fitted.final is None:
-        return None
-    objects, key = project.objects(), record.fitted.model.key
-    return None if objects.find(key) is None else training.FittedModel.from_folder(objects.path(key))
+        return None, ()
+    try:
+        return loaded(project, record.fitted.model), ()
+    except (NotFoundError, IntegrityError) as error:
+        why = "is damaged" if isinstance(error, IntegrityError) else "is gone"
+        note = f"the object {record.fitted.model.key} {why}, the tested model of {version.uri}: only as it is served"
+        return None, (f"{note} can it be compared",)
 
 
 def candidate_split(work: Work, split: SplitSummary) -> SplitSummary | None:
@@ -42,14 +47,17 @@ def candidate_split(work: Work, split: SplitSummary) -> SplitSummary | None:
     return split if work.training.final_fit == "all" or work.sample < 1 else None
 
 
-def comparable_tested(project: Project, version: ModelVersion, candidate: SplitSummary | None) -> FittedModel | None:
-    """The tested model of `version`, where a candidate's tested model may be compared with it: both are fitted on
-    all rows afterwards, and the candidate's lags behind its served model by about as much time as the version's. A
-    candidate with a far shorter test would have newer rows on its side that it will not have when both are served.
+def comparable_tested(
+    project: Project, version: ModelVersion, candidate: SplitSummary | None
+) -> tuple[FittedModel | None, tuple[str, ...]]:
+    """The tested model of `version`, where a candidate's tested model may be compared with it, and notes: both are
+    fitted on all rows afterwards, and the candidate's lags behind its served model by about as much time as the
+    version's. A candidate with a far shorter test would have newer rows on its side that it will not have when both are
+    served.
     """
     record = find_record(project, version)
     if candidate is None or record is None or not _equally_late(candidate, record):
-        return None
+        return None, ()
     return tested_model(project, version)
 
 

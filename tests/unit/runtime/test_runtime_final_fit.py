@@ -10,17 +10,19 @@ import polars as pl
 import pytest
 
 from cumulant.cli.models import learned_text
+from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import silent
 from cumulant.packaging import Scorer
 from cumulant.project import load
 from cumulant.runtime.candidate import LEARNED_TO, find_record
 from cumulant.runtime.context import open_run
 from cumulant.runtime.evaluate import evaluate
+from cumulant.runtime.final_fit import held_out_scores
 from cumulant.runtime.lineage import reproduce
 from cumulant.runtime.models import servable_folder, show_model
 from cumulant.runtime.planning import plan
 from cumulant.runtime.review.reference import reference_of
-from cumulant.runtime.train import train
+from cumulant.runtime.train import TrainResult, train
 from cumulant.runtime.watching.reference import served_reference
 from cumulant.training import FittedModel
 
@@ -167,12 +169,27 @@ def test_a_tested_model_does_not_stand_for_a_champion_that_knows_newer_rows_than
 
 
 @pytest.mark.slow
-def test_a_champion_whose_tested_model_is_gone_is_compared_as_it_is_served(shop):
+def test_a_champion_whose_tested_model_is_damaged_or_gone_is_compared_as_it_is_served(shop):
     with load(shop) as project:
-        record = find_record(project, project.registry().resolve("kept/1"))
-        project.objects().delete(record.fitted.model.key)
-        found = train(project, principal=project.principal(), promote=False)
-        assert "models:/kept/1 learned from all but 20 of the 304 test rows" in found.verdict.text
+        who = project.principal()
+        version = project.registry().resolve("kept/1")
+        key = find_record(project, version).fitted.model.key
+        # A booster cut to half ends the process that reads it.
+        file = project.objects().path(key) / "booster-0.txt"
+        whole = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(whole[: len(whole) // 2])
+        assert learned_by_heart(train(project, principal=who, promote=False), f"{key} is damaged")
+        with pytest.raises(IntegrityError, match=f"the stored model {key} is damaged"):
+            held_out_scores(project, version, find_record(project, version), None)
+        project.objects().delete(key)
+        assert learned_by_heart(train(project, principal=who, promote=False, trials=2), f"{key} is gone")
+
+
+def learned_by_heart(found: TrainResult, note: str) -> bool:
+    """Whether the champion was compared as it is served, and a note says why."""
+    served = "models:/kept/1 learned from all but 20 of the 304 test rows" in found.verdict.text
+    return served and any(note in one for one in found.notes)
 
 
 @pytest.mark.slow

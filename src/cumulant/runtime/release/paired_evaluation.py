@@ -101,7 +101,8 @@ def _evaluated(
     evaluation, notes = _as_served(context, work, versions, spec)
     if evaluation is None or not evaluation.seen_by:
         return evaluation, notes
-    return _as_tested(context, work, versions, spec) or (evaluation, notes)
+    tested, doubts = _tested(project, versions)
+    return _as_tested(context, work, versions, spec, tested) or (evaluation, (*notes, *doubts))
 
 
 def _as_served(
@@ -131,13 +132,12 @@ def _as_served(
 
 
 def _as_tested(
-    context: Context, work: Work, versions: Versions, spec: PairedSpec
+    context: Context, work: Work, versions: Versions, spec: PairedSpec, tested: Tested
 ) -> tuple[PairedEvaluation, tuple[str, ...]] | None:
     """The tested models on rows that neither learned from; None where there are no such models or too few such rows,
     or where the candidate's served model is not as good on them as its tested one.
     """
     project, candidate = context.project, versions[CANDIDATE]
-    tested = _tested(project, versions)
     if CANDIDATE not in tested:
         return None
     rows, seen_by = _rows(context, work, versions, spec, tested)
@@ -159,20 +159,22 @@ def _as_tested(
     return evaluation, (note,)
 
 
-def _tested(project: Project, versions: Versions) -> Tested:
-    """The tested models of the arms whose served model knows all rows; none where only one could be compared fairly."""
+def _tested(project: Project, versions: Versions) -> tuple[Tested, tuple[str, ...]]:
+    """The tested models of the arms whose served model knows all rows, and notes; none where only one could be compared
+    fairly.
+    """
     candidate = find_record(project, versions[CANDIDATE])
-    model = tested_model(project, versions[CANDIDATE])
+    model, notes = tested_model(project, versions[CANDIDATE])
     if candidate is None or model is None:
-        return {}
+        return {}, notes
     found = {CANDIDATE: model}
     champion = find_record(project, versions[CHAMPION])
     if champion is not None and champion.fitted.final is not None:
-        other = comparable_tested(project, versions[CHAMPION], candidate.fitted.split)
+        other, notes = comparable_tested(project, versions[CHAMPION], candidate.fitted.split)
         if other is None:
-            return {}
+            return {}, notes
         found[CHAMPION] = other
-    return found
+    return found, ()
 
 
 def _single_class(rows: TrainingSet) -> str | None:
