@@ -48,16 +48,26 @@ def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.summary import show_gate, show_metrics
-        from cumulant.runtime.report_page.terminal import heading
+        from cumulant.runtime.report_page.terminal import heading, pairs
 
         heading(console, page.subject)
         show_metrics(console, page)
+        pairs(console, (("note" if place == 0 else "", note) for place, note in enumerate(found.judgement.notes)))
         if page.gate is not None:
             show_gate(console, page.gate)
 
     figures = {one.name: one.model for one in page.metrics}
     call.answer(
-        {"run": found.run, "model": page.uri, "metrics": figures, "slices": page.slices, "gate": page.gate}, text
+        {
+            "run": found.run,
+            "model": page.uri,
+            "figures_of": "tested model" if page.of_tested else "model",
+            "metrics": figures,
+            "slices": page.slices,
+            "gate": page.gate,
+            "notes": found.judgement.notes,
+        },
+        text,
     )
     if page.gate is not None and not page.gate.passed:
         raise typer.Exit(1)

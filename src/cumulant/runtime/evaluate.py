@@ -86,7 +86,7 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     opponents, others = opponents_of(context, work, champion, before, split.test, refitted=refitted)
     # Today's baseline: a search among no trainers but the naive one.
     alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
-    return compared(
+    judgement = compared(
         context,
         split.test,
         work.evaluation,
@@ -98,6 +98,7 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
         doubt=doubt,
         notes=(*told, *notes, *more, *others),
     )
+    return msgspec.structs.replace(judgement, tested=model is not None)
 
 
 def _stand_in(

@@ -30,6 +30,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     margins_from: str | None = None
     #: of the test rows by this model
     use: WindowUse | None = None
+    #: of an evaluation of a version: whether its tested model was measured, since the served one knows the rows
+    tested: bool = False
     notes: tuple[str, ...] = ()
     reused: bool = False
 

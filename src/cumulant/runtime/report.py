@@ -107,7 +107,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
         evaluated = msgspec.convert(row.value, EvaluateResult)
         known = _of_model(project, evaluated.model, run=run.id)
         subject = f"{evaluated.model.name} version {evaluated.model.version}, evaluated again"
-        known = judged.with_judgement(known, evaluated.judgement, subject=subject)
+        known = judged.with_judgement(known, evaluated.judgement, subject=subject, tested=evaluated.judgement.tested)
         return _masked(project, known, packaging.load_servable(servable_folder(project, evaluated.model)).plan)
     version = _registered(project, run)
     if version is not None:

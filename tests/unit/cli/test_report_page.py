@@ -42,7 +42,7 @@ from cumulant.runtime.report_page.content import (
 )
 from cumulant.runtime.report_page.definitions import definition, kind
 from cumulant.runtime.report_page.markup import element, escape
-from cumulant.runtime.report_page.summary import show_training
+from cumulant.runtime.report_page.summary import show_metrics, show_training
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;|`[x](javascript:alert(1))\x1b[31m\u202e"""
@@ -328,6 +328,19 @@ def test_page_and_markdown_show_decisions_at_the_threshold_and_the_chosen_traine
     assert chosen in written
     assert "- alerts per day: 12.5 (labelled test rows" in written
     assert "- precision: 0.250 (of the alerts are right; 0.240 to 0.260)" in written
+
+
+def test_figures_of_a_tested_model_are_not_called_those_of_this_model() -> None:
+    shown = msgspec.structs.replace(report(), of_tested=True)
+    found, plain = (re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.render(one))) for one in (shown, report()))
+    assert "Measured of the tested model: the same configuration, fitted without the test rows" in found
+    assert "neither the search nor the fit has seen" not in found
+    stream = StringIO()
+    show_metrics(Console(file=stream, width=100), shown)
+    assert "tested model" in stream.getvalue()
+    assert "tested model" in markdown.render(shown)
+    assert "neither the search nor the fit has seen" in plain
+    assert "tested model" not in plain + markdown.render(report())
 
 
 def test_trials_are_sets_of_parameters_of_searched_trainers() -> None:

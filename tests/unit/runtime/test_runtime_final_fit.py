@@ -125,6 +125,7 @@ def test_a_later_gate_compares_what_was_tested_on_rows_that_neither_learned_from
             {name: one.value for name, one in first.evaluation.metrics.items()}
         )
         assert any("fitted without them" in note for note in again.notes)
+        assert again.tested
         visits(1520).write_csv(folder / "visits.csv")
         later = train(project, principal=who)
         assert any("compared as fitted without their test rows" in note for note in later.notes)

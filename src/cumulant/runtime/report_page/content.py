@@ -231,6 +231,8 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[FeatureReport, ...] = ()
     training: TrainingReport | None = None
     metrics: tuple[MetricReport, ...] = ()
+    #: whether the figures are of the tested model: this one's configuration, fitted without the test rows
+    of_tested: bool = False
     #: what was drawn whole for the intervals (day, row, an entity), and how many of them there were
     cluster: str = ""
     clusters: int = 0

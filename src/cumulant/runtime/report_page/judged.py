@@ -76,7 +76,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
     )
     features = with_importance(report.features, fitted.summary.importance)
     report = msgspec.structs.replace(report, training=found, features=features)
-    return with_judgement(report, record.judgement, subject=report.subject)
+    return with_judgement(report, record.judgement, subject=report.subject, tested=fitted.final is not None)
 
 
 def _blend(tried: BlendSummary | None) -> BlendReport | None:
@@ -94,8 +94,8 @@ def with_notes(report: ReportData, notes: Sequence[str]) -> ReportData:
     return msgspec.structs.replace(report, training=msgspec.structs.replace(report.training, notes=together))
 
 
-def with_judgement(report: ReportData, judgement: Judgement, *, subject: str) -> ReportData:
-    """`report` with the figures of one evaluation and the gate's word on it."""
+def with_judgement(report: ReportData, judgement: Judgement, *, subject: str, tested: bool) -> ReportData:
+    """`report` with the figures of one evaluation, of the model or its `tested` one, and the gate's word on it."""
     evaluation = judgement.evaluation
     training = report.training
     if training is not None and training.test_rows != evaluation.rows:
@@ -105,6 +105,7 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str) ->
         subject=subject,
         training=training,
         metrics=metrics(evaluation, judgement.naive),
+        of_tested=tested,
         cluster=evaluation.cluster,
         clusters=evaluation.clusters,
         threshold=evaluation.threshold,

@@ -52,7 +52,7 @@ def _parts(report: ReportData) -> Iterator[list[str]]:
     if report.gate is not None:
         yield _gate(report)
     if report.metrics:
-        yield _metrics(report.metrics)
+        yield _metrics(report.metrics, "tested model" if report.of_tested else "model")
     if lines := [f"- {name.lower()}: {value}{_note(note)}" for name, value, note in decisions(report)]:
         yield ["### Decisions at the threshold", "", *lines, ""]
     if report.slices:
@@ -108,7 +108,7 @@ def _gate(report: ReportData) -> list[str]:
     return ["## Gate", "", said, "", *table(heads, rows, right=["measured", "difference"])]
 
 
-def _metrics(metrics: Sequence[MetricReport]) -> list[str]:
+def _metrics(metrics: Sequence[MetricReport], measured: str) -> list[str]:
     rows = [
         [
             text(wording.title(one.name)),
@@ -119,8 +119,8 @@ def _metrics(metrics: Sequence[MetricReport]) -> list[str]:
         ]
         for one in metrics
     ]
-    heads = ["metric", "model", "95% interval", "naive", "better is"]
-    return ["## Quality", "", *table(heads, rows, right=["model", "95% interval", "naive"])]
+    heads = ["metric", measured, "95% interval", "naive", "better is"]
+    return ["## Quality", "", *table(heads, rows, right=[measured, "95% interval", "naive"])]
 
 
 def _note(note: str) -> str:

@@ -41,17 +41,23 @@ def quality(report: ReportData) -> Section:
     """Figures on untouched rows, beside the naive baseline; curves; slices."""
     test = report.training.test_rows if report.training else 0
     rows = f" ({wording.plural(test, 'row')})" if test else ""
-    lead = f"Measured on rows that neither the search nor the fit has seen{rows}. {_intervals(report)}"
+    lead = f"Measured on rows that neither the search nor the fit has seen{rows}."
+    if report.of_tested:
+        lead = (
+            f"Measured of the tested model: the same configuration, fitted without the test rows{rows}, which this"
+            " model has learned too."
+        )
+    lead, measured = f"{lead} {_intervals(report)}", "tested model" if report.of_tested else "this model"
     key = [
         element("li", element("span", class_=f"key {style}", aria_hidden="true"), text)
-        for style, text in (("model", "this model"), ("naive", "naive baseline"))
+        for style, text in (("model", measured), ("naive", "naive baseline"))
     ]
     return section(
         "quality",
         "Quality",
         lead,
         element("ul", *key, class_="legend"),
-        _metrics(report.metrics),
+        _metrics(report.metrics, measured),
         _decisions(report),
         _curves(report),
         _slices(report),
@@ -160,10 +166,10 @@ def _serving_tiles(found: ServingReport) -> list[Markup]:
     return parts
 
 
-def _metrics(metrics: Sequence[MetricReport]) -> Markup:
+def _metrics(metrics: Sequence[MetricReport], measured: str) -> Markup:
     columns = [
         Column("metric"),
-        Column("this model", "n"),
+        Column(measured, "n"),
         Column("95% interval", "n"),
         Column("naive", "n"),
         Column(""),

@@ -69,10 +69,11 @@ def show_metrics(console: Console, report: ReportData) -> None:
             if console.width >= 84:
                 cells.append(drawn(metric.model, metric.naive))
         rows.append(cells)
-    heads = ["on the test rows", "model", "95% interval"] + (["naive"] if with_naive else [])
+    measured = "tested model" if report.of_tested else "model"
+    heads = ["on the test rows", measured, "95% interval"] + (["naive"] if with_naive else [])
     if with_naive and console.width >= 84:
         heads.append("")
-    console.print(table(heads, rows, right=["model", "95% interval", "naive"]))
+    console.print(table(heads, rows, right=[measured, "95% interval", "naive"]))
 
 
 def show_gate(console: Console, gate: GateReport) -> None:
