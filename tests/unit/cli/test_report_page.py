@@ -355,6 +355,21 @@ def test_trials_are_sets_of_parameters_of_searched_trainers() -> None:
         "2 trials of lightgbm, 1 of them stopped early; without a search: naive, linear"
     )
     assert decisions.trials_text(trials[:1]) == "no trials; without a search: naive"
+    cut = [
+        TrialReport(number=number, trainer=trainer, state=state, shortened=number == 2)
+        for number, (trainer, state) in enumerate(
+            [("naive", "complete"), ("linear", "cut"), ("lightgbm", "complete"), ("lightgbm", "cut")]
+        )
+    ]
+    assert decisions.trials_text(cut) == (
+        "2 trials of lightgbm, 1 of them cut off by the time; without a search: naive, linear (cut off by the time, so"
+        " not fitted)"
+    )
+    base = report()
+    stream = StringIO()
+    training = msgspec.structs.replace(base.training, trials=tuple(cut), best=2)
+    show_training(Console(file=stream, width=200), msgspec.structs.replace(base, training=training))
+    assert "number 2: lightgbm; its fits were cut short by the time" in stream.getvalue()
 
 
 def test_a_blend_is_named_with_its_weights_and_its_gain_whether_it_was_chosen_or_not() -> None:

@@ -74,6 +74,8 @@ class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     score: float | None = None
     seconds: float | None = None
+    #: whether the time ended its fits before they were done
+    shortened: bool = False
     settings: dict[str, str] = {}
 
 

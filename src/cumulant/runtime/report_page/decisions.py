@@ -44,7 +44,10 @@ def trials_text(trials: Sequence[TrialReport]) -> str:
     pruned = sum(trial.state == "pruned" for trial in trials)
     parts = [f"{wording.plural(count, 'trial')} of {name}" for name, count in counts.items()] or ["no trials"]
     parts += [f"{pruned} of them stopped early"] if pruned else []
-    others = list(dict.fromkeys(trial.trainer for trial in trials if trial.trainer not in SEARCHED))
+    cut = sum(trial.state == "cut" for trial in trials if trial.trainer in SEARCHED)
+    parts += [f"{cut} of them cut off by the time"] if cut else []
+    whole = {trial.trainer: trial.state != "cut" for trial in trials if trial.trainer not in SEARCHED}
+    others = [name if done else f"{name} (cut off by the time, so not fitted)" for name, done in whole.items()]
     text = ", ".join(parts)
     return f"{text}; without a search: {', '.join(others)}" if others else text
 

@@ -199,6 +199,7 @@ def trials(fitted: Fitted) -> tuple[TrialReport, ...]:
             state=trial.state,
             score=trial.score,
             seconds=trial.seconds,
+            shortened=trial.shortened,
             settings={name: _setting(value) for name, value in trial.params.items()},
         )
         for trial in fitted.trials

@@ -140,7 +140,8 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
             else ""
         )
         rows.append(("search", trials_text(training.trials)))
-        rows.append(("best trial", f"number {best.number}: {best.trainer}{score}"))
+        short = "; its fits were cut short by the time" if best.shortened else ""
+        rows.append(("best trial", f"number {best.number}: {best.trainer}{score}{short}"))
         if settings:
             rows.append(("", Text(clean(settings), style="dim")))
     if training.blend is not None and training.blend.taken:
