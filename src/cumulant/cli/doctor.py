@@ -158,10 +158,18 @@ def project(call: Invocation) -> Iterator[Finding]:
         return
     with loaded:
         yield Finding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
+        yield features_file(loaded)
         yield drivers(loaded)
         yield gateway(loaded)
         yield journal(loaded)
         yield private(loaded)
+
+
+def features_file(loaded: Project) -> Finding:
+    path = loaded.features_path
+    if path.is_file():
+        return Finding("features", "ok", loaded.spec.features)
+    return Finding("features", "fail", f"{path} is not there", "write it, or name another file as features")
 
 
 def drivers(loaded: Project) -> Finding:

@@ -59,6 +59,11 @@ def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
     console.print(table(["setting", "value", "from"], [(row.path, value(row.value), str(row.origin)) for row in rows]))
 
 
+def held_out(part: str, *, timed: bool) -> str:
+    """Which rows are the test: a share or a duration, of rows with or without times."""
+    return f"the last {part}" if timed else f"{part} of rows, by the hash of what identifies them"
+
+
 def _show(console: Console, found: Plan, project: str | None) -> None:
     from cumulant.runtime.report_page.terminal import heading, pairs, table
 
@@ -73,7 +78,7 @@ def _show(console: Console, found: Plan, project: str | None) -> None:
             ("predicted at", found.predict_at or "any time: the rows have none"),
             ("trainers", training["trainers"]),
             ("search", f"{budget}, {training['folds']} folds"),
-            ("test", f"the last {evaluation['test']}"),
+            ("test", held_out(evaluation["test"], timed=found.predict_at is not None)),
             ("gate", gate or "beat naive; be no worse than the champion"),
         ],
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cumulant.cli.doctor import disk, writable
+from cumulant.cli.plan import held_out
 
 
 def test_new_says_what_it_assumed_and_refuses_a_taken_place(project: Path, cumulant: Any, tmp_path: Path) -> None:
@@ -301,6 +302,12 @@ def test_doctor_finds_a_broken_project_and_a_taken_port(project: Path, cumulant:
     ended = cumulant("doctor", "--project", str(project), "--json")
     assert ended.code == 0, ended.out
     assert ended.document["healthy"] is True
+    features = project / "features.py"
+    text = features.read_text()
+    features.unlink()
+    ended = cumulant("doctor", "--project", str(project))
+    assert (ended.code, "features.py is not there" in ended.out.replace("\n", "")) == (1, True), ended.out
+    features.write_text(text)
     (project / "cumulant.yaml").write_text("version: 1\nmodle: {}\n")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -371,3 +378,8 @@ def test_doctor_names_state_that_other_users_can_read(project: Path, cumulant: A
     found = check()
     assert (found["state"], found["fix"]) == ("warn", f"chmod o-rwx {shared}")
     assert "0644" in found["found"]
+
+
+def test_a_plan_says_which_rows_are_the_test() -> None:
+    assert held_out("20%", timed=True) == "the last 20%"
+    assert held_out("20%", timed=False) == "20% of rows, by the hash of what identifies them"

@@ -368,6 +368,22 @@ def test_rollback_to_what_was_never_served(late, clock):
         roll_back(late, "late", principal=ADA, reason="x", to="1", clock=clock)
 
 
+def test_a_release_of_a_version_that_the_gate_refused_says_so(clock, tmp_path):
+    """Only one that is named can be; here it waits for the release of version 2."""
+    with project(tmp_path / "late", "release: {newer: waits}\n", clock=clock) as late:
+        served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+        put(late, start(release()))
+        registry, folder = late.registry(), tmp_path / "servable"
+        folder.mkdir()
+        for number in ("1", "2", "3"):
+            tags = {"cumulant.verdict": "refused" if number == "3" else "passed"}
+            with registry.run("late", number, key=number) as run:
+                registry.register(run, "late", folder, [1], tags=tags, key=number)
+        found = start_release(late, "late/3", principal=ADA, clock=clock)
+        assert found.waits_for is not None
+        assert found.notes == ("the gate refused version 3 of late when it was trained",)
+
+
 @pytest.mark.parametrize("over", [False, True])
 def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, clock, over):
     """The shadow of version 3 has just begun, or its release was aborted; 2 is the champion, in place of 1."""

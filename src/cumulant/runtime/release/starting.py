@@ -114,6 +114,8 @@ def start_release(
     else:
         version = candidate_version(project, uri)
         _check_not_on_its_way(found, version.version)
+        if refused(version):  # it was named
+            notes.append(f"the gate refused version {version.version} of {version.name} when it was trained")
         champion = _champion(project)
         check_distinct(project, champion, version)
         under_way = found is not None and not found[0].over
@@ -124,7 +126,7 @@ def start_release(
         )
         waits = _waiting(project, version, spec, principal, approval=approval, supersede=not stale)
         if waits is not None:
-            return Begun(waits_for=waits, notes=(_STALE,) if stale else ())
+            return Begun(waits_for=waits, notes=(*notes, *([_STALE] if stale else [])))
         spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
         if not under_way:
             renew(project, champion, principal=principal, report=notes.append, progress=progress)
