@@ -80,7 +80,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rows(self) -> int:
         """How many rows the served model learned from."""
-        return self.split.train if self.final is None else self.final.rows
+        return self.summary.rows if self.final is None else self.final.rows
 
     @property
     def learned_to(self) -> datetime | None:

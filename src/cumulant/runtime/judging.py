@@ -106,7 +106,7 @@ def _judgement(
     test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
     model, naive = loaded(context.project, fitted.model), loaded(context.project, fitted.naive)
     context.progress("evaluate", 0.1)
-    refitted = candidate_split(work, fitted.split)
+    refitted = candidate_split(context.project, work, fitted.split)
     opponents, notes = opponents_of(context, work, champion, before, test, refitted=refitted)
     if champion is not None and opponents.champion is None:
         notes = (*notes, f"{champion.uri} stays the champion until the alias is moved by hand")

@@ -106,7 +106,7 @@ def _learned_rows(project: Project, version: ModelVersion) -> LearnedRows | None
     if record is None:
         return None
     fitted = record.fitted
-    return LearnedRows(rows=fitted.rows, tested=fitted.split.train, to=fitted.learned_to)
+    return LearnedRows(rows=fitted.rows, tested=fitted.summary.rows, to=fitted.learned_to)
 
 
 def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:

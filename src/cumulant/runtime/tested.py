@@ -40,11 +40,12 @@ def tested_model(project: Project, version: ModelVersion) -> tuple[FittedModel |
         return None, (f"{note} can it be compared",)
 
 
-def candidate_split(work: Work, split: SplitSummary) -> SplitSummary | None:
+def candidate_split(project: Project, work: Work, split: SplitSummary) -> SplitSummary | None:
     """The split of a candidate whose configuration will be fitted on all rows; None where it is served as tested. A
-    quick look is served by nobody, and says what a whole training would be compared with.
+    quick look is served by nobody, and says what a whole training of the project would be compared with.
     """
-    return split if work.training.final_fit == "all" or work.sample < 1 else None
+    spec = project.training() if work.sample < 1 else work.training
+    return split if spec.final_fit == "all" else None
 
 
 def comparable_tested(

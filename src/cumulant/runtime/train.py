@@ -201,12 +201,19 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "notes": (
             *fitted.notes,
             *judgement.notes,
+            *_quick_notes(context.project, made.work),
             *split_notes(context.project.spec),
             *unchecked_notes(context.project, made.work.task.plan),
             *_place_notes(made, version),
         ),
         "reused": reused,
     }
+
+
+def _quick_notes(project: Project, work: Work) -> tuple[str, ...]:
+    if work.sample == 1 or project.training().final_fit == "train":
+        return ()
+    return ("a quick look does not fit a second time on all rows, as a whole training does by final_fit: all",)
 
 
 def _same_as(made: Candidate, version: ModelVersion) -> str | None:

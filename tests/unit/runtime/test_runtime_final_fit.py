@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -135,6 +136,7 @@ def test_a_later_gate_compares_what_was_tested_on_rows_that_neither_learned_from
         assert later.champion_uri == "models:/kept/1"
         quick = train(project, principal=who, quick=True)
         assert any("compared as fitted without their test rows" in note for note in quick.notes)
+        assert any("does not fit a second time" in note for note in quick.notes)
         record, served = find_record(project, first.model), find_record(project, later.model)
         tested = FittedModel.from_folder(project.objects().path(record.fitted.model.key))
         rows = visits(1520)[1216:]
@@ -165,6 +167,12 @@ def test_a_tested_model_does_not_stand_for_a_champion_that_knows_newer_rows_than
             found = train(project, principal=project.principal(), promote=False)
             assert not found.verdict.passed
             assert "models:/kept/1 learned from all but 20 of the" in found.verdict.text
+            if "fit" in change:  # nor does a quick look say that a whole training would compare it
+                quick = train(project, principal=project.principal(), quick=True)
+                assert not any("compared as fitted" in note or "second time" in note for note in quick.notes)
+                fitted = find_record(project, quick.model).fitted
+                summary = msgspec.structs.replace(fitted.summary, rows=5000)  # as of a share of many rows
+                assert msgspec.structs.replace(fitted, summary=summary).rows == 5000
     finally:
         file.write_text(text)
 
