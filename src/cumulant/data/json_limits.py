@@ -7,6 +7,7 @@ levels take 0.03 s, 30 half a minute), and a field that one line has takes memor
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,8 +23,14 @@ DEPTH, MOST_LEVELS = "row:depth", 20
 MOST_FIELDS = 10_000
 #: an object with more fields than so many gets them from the engine in the order of a hash table
 UNORDERED = 32
-#: bytes that a missing value takes while lines are read (measured): of a field of the line, and for each object around
+#: bytes that a missing value takes at most while lines are read: of a field of the line, and for each object around
 _VALUE, _NESTED = 20, 300
+#: bytes that an empty list takes for each field of its items' type, and for each level of objects between (measured)
+_FIELD, _LEVEL = 70, 22
+#: how many times as much other containers take, in halves (measured)
+_EMPTY, _OBJECT, _LIST = 2, 3, 9
+#: of a path: the items of a list
+_ITEM = "[]"
 _STEP, _TYPED, _LONG = 1 << 18, 1 << 16, 1 << 20
 _LINE_END, _QUOTE, _OPEN, _CLOSE, _FOLD = 10, 34, 0x7B, 0x7D, 0x20
 _NAME = re.compile(rb'"([^"]*+)"\s*+:')
@@ -51,6 +58,9 @@ class Fields:
         self._url, self._most = url, allowed_memory(memory, 0)
         self._bytes: dict[tuple[str, ...], int] = {}
         self._last: pl.Schema | None = None
+        self._content = b""
+        self._lines = self._present = 0
+        self._containers: Counter[tuple[str, ...]] | None = None
         self.names: dict[str, None] = {}
 
     def add(self, schema: pl.Schema, lines: bytes) -> None:
@@ -63,16 +73,65 @@ class Fields:
         if len(self._bytes) > MOST_FIELDS:
             raise _many(self._url)
 
-    def refuse_missing(self, lines: int, present: int) -> None:
-        """Raises DataError where so many lines, with so many values, lack more than fits into memory."""
-        missing = lines * len(self._bytes) - present
-        if missing > 0:
-            refuse_above(missing * sum(self._bytes.values()) // len(self._bytes), self._most, self._url)
+    def refuse_missing(self, content: bytes) -> None:
+        """Raises DataError where these lines lack more values than fit into memory. `content` is parsed once for all
+        calls in a row, and only where a rough estimate, without the values that are null or empty, is too large.
+        """
+        if content is not self._content:
+            self._content, self._containers = content, None
+            self._lines, self._present = content.count(b"\n") + 1, content.count(b":")
+        missing = self._lines * len(self._bytes) - self._present
+        if missing <= 0 or missing * sum(self._bytes.values()) // len(self._bytes) <= self._most:
+            return
+        if self._containers is None:
+            self._containers = _containers(content, self._url)
+        refuse_above(_needed(self._bytes, self._lines, self._containers), self._most, self._url)
 
 
-def shape_of(content: bytes) -> tuple[int, int]:
-    """How many lines there are, and at most how many values."""
-    return content.count(b"\n") + 1, content.count(b":")
+def _containers(content: bytes, url: str) -> Counter[tuple[str, ...]]:
+    """What the objects and lists within lines take, by their path: half an empty list is 1.
+
+    Raises:
+        DataError: there are too many paths.
+    """
+    counts: Counter[tuple[str, ...]] = Counter()
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    for line in content.split(b"\n"):
+        try:
+            item = decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue  # it is set aside
+        for name, value in item.items():
+            _count(value, (name,), counts)
+        if len(counts) > MOST_FIELDS:
+            raise _many(url)
+    return counts
+
+
+def _count(value: Any, path: tuple[str, ...], counts: Counter[tuple[str, ...]]) -> None:
+    if isinstance(value, dict):
+        counts[path] += _OBJECT
+        for name, inner in value.items():
+            _count(inner, (*path, name), counts)
+    elif isinstance(value, list):
+        counts[path] += _LIST if value else _EMPTY
+        for inner in value:
+            _count(inner, (*path, _ITEM), counts)
+
+
+def _needed(paths: Mapping[tuple[str, ...], int], lines: int, containers: Counter[tuple[str, ...]]) -> int:
+    """The bytes that lines take: an object or list has the type of all fields within, null is one value of each."""
+    total = 0
+    for path in paths:
+        names = [part != _ITEM for part in path]
+        if _ITEM not in path or not any(names[path.index(_ITEM) :]):
+            total += lines * _VALUE
+        level = 0
+        for place in range(len(path) - 1, 0, -1):
+            level += names[place]
+            if level:
+                total += containers[path[:place]] * (_FIELD + _LEVEL * level) // _EMPTY
+    return total
 
 
 def lines_of(content: bytes, url: str) -> Iterator[tuple[int, bytes]]:
@@ -101,7 +160,7 @@ def _paths(fields: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[t
         path = (*above, name)
         inner = dtype
         while isinstance(inner, pl.List):
-            inner, path = inner.inner, (*path, "[]")
+            inner, path = inner.inner, (*path, _ITEM)
         yield path, _VALUE + _NESTED * (len(path) - 1)
         if isinstance(inner, pl.Struct):
             yield from _paths({field.name: field.dtype for field in inner.fields}, path)

@@ -13,7 +13,7 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.data.csv_text import Table
 from cumulant.data.json_faults import BLANK, NOT_JSON, has_other_values, not_objects, set_aside, types_of
-from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of, shape_of
+from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
 from cumulant.data.records import POSITION
 
@@ -194,7 +194,7 @@ def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Sc
     Raises:
         DataError: there are more fields than a table can have, or than fit into memory.
     """
-    fields, shape = Fields(url, memory), shape_of(content)
+    fields = Fields(url, memory)
     schema: pl.Schema | None = pl.Schema()
     faults: dict[int, str] = {}
     for before, lines in lines_of(content, url):
@@ -207,7 +207,7 @@ def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Sc
             continue
         schema = schema if schema is None else found
         fields.add(found, lines)
-        fields.refuse_missing(*shape)
+        fields.refuse_missing(content)
     return fields, schema or None, faults
 
 

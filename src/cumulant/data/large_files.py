@@ -18,7 +18,7 @@ from cumulant.data.arrow_errors import arrow_errors
 from cumulant.data.blocks import blocks, opened
 from cumulant.data.csv_text import Table, read_csv
 from cumulant.data.json_faults import NOT_JSON, set_aside
-from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of, shape_of
+from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of
 from cumulant.data.json_lines import is_array, is_cut, objects_of, read_lines
 from cumulant.data.listing import TEXTS, file_kind, suffix
 from cumulant.data.nested_paths import paths_of
@@ -214,7 +214,7 @@ def _json_schema(
             schema = found
             bad |= dict.fromkeys((before + place for place in numbers), NOT_JSON)
             fields.add(schema, lines)
-        fields.refuse_missing(*shape_of(left))
+        fields.refuse_missing(left)
         faults.append(bad)
         if is_cut(content, bad):
             return None, []
