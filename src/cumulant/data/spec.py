@@ -288,7 +288,10 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = _MISSING_FILES
     severity: Annotated[
         Severities | Severity,
-        Meta(description="What a broken rule does: one word for all, or by rule. A column may set its own."),
+        Meta(
+            description="What a broken rule does: one word for all but `unreadable_files`, or by rule. A column may "
+            "set its own."
+        ),
     ] = Severities()
     batch: Annotated[BatchPolicy, Meta(description="How new rows are evaluated, beside the source as a whole.")] = (
         BatchPolicy()
@@ -363,7 +366,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         word = self.severity
         if isinstance(word, Severities):
             return word
-        return Severities(**dict.fromkeys(Severities.__struct_fields__, word))
+        rules = (name for name in Severities.__struct_fields__ if name != "unreadable_files")  # whole files would go
+        return Severities(**dict.fromkeys(rules, word))
 
     @property
     def known_columns(self) -> dict[str, str]:

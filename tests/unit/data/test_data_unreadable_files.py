@@ -95,6 +95,12 @@ def test_files_that_cannot_be_read_are_all_named_and_refuse_the_snapshot(place, 
     assert [entry["url"] for entry in caught.value.as_dict()["unreadable"]] == [f"in/03{suffix}", f"in/07{suffix}"]
 
 
+def test_one_word_for_all_rules_does_not_accept_the_loss_of_whole_files(place) -> None:
+    write(place, "empty", 4, bad=(1,))
+    found = place.refused(path="in", key="id", severity="warn")
+    assert found.breaches == ("not so: each of the 4 files can be read; 1 cannot: in/01.csv is empty (0 bytes)",)
+
+
 @pytest.mark.parametrize("count", [10, 20])
 @pytest.mark.parametrize("case", CASES)
 def test_a_source_goes_on_without_them_where_that_only_warns(place, case, count) -> None:
