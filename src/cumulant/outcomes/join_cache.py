@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 import polars as pl
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 
 _INDEX = "index"
 _SUFFIX = ".arrow"
+
+
+class Rows(Protocol):
+    """What takes the joined rows of the files of the log, one after the other."""
+
+    def add(self, number: int, frame: pl.DataFrame, /) -> None:
+        """The rows of the file of this number in the order of the log; files come in any order."""
+
+
+Taken = TypeVar("Taken", bound=Rows)
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,42 +79,50 @@ class JoinCache:
     select: Callable[[pl.DataFrame], pl.DataFrame]
     joined: list[Path] = field(default_factory=list)
 
-    def rows(self, *, since: date | None, at: datetime) -> list[pl.DataFrame]:
+    def rows(self, begin: Callable[[], Taken], *, since: date | None, at: datetime) -> Taken:
         """The selected rows of the days from `since` on with what is known of them by `at`, a frame a file of the log.
+
+        `begin` makes what takes them, and what takes them all is returned: where files are merged meanwhile, it is
+        begun anew. In memory are the rows of one file.
 
         Raises:
             StorageError: a file of the log or of the labels cannot be read.
         """
         for _ in range(place.LISTINGS):
             with contextlib.suppress(FileNotFoundError):  # files were merged since they were listed
-                return self._rows(since, at)
+                taken = begin()
+                self._rows(taken, since, at)
+                return taken
         raise place.vanishing(self.outcomes.log)
 
-    def _rows(self, since: date | None, at: datetime) -> list[pl.DataFrame]:
+    def _rows(self, taken: Rows, since: date | None, at: datetime) -> None:
         before = self._index()
         labels = _Labels(self.outcomes, before.batches)
         known = before.files if labels.only_added else {}
-        frames: dict[str, pl.DataFrame] = {}  # by the file of the log, in the order of the log
+        numbers: dict[str, int] = {}  # by the file of the log
         files: dict[str, _Entry] = {}
         changed: dict[str, tuple[Path, log.Rows]] = {}
         for file, read in log.stored(self.outcomes.log, since=since):
             name = _identity(file.path)
+            if name in numbers:
+                continue
+            numbers[name] = len(numbers)
             entry = known.get(name)
             frame = None
             if entry is not None and entry.holds(at) and not labels.news_in(read):
                 frame = self._read(entry)
                 file.path.stat()  # a file that is gone hid news
             if entry is None or frame is None:
-                changed[name], frame = (file.path, read), pl.DataFrame()
-            else:
-                files[name] = entry
-            frames[name] = frame
+                changed[name] = (file.path, read)
+                continue
+            files[name] = entry
+            taken.add(numbers[name], frame)
         for name, entry, frame in self._join(changed, at):
-            files[name], frames[name] = entry, frame
+            files[name] = entry
+            taken.add(numbers[name], frame)
         after = _Index(batches=labels.batches, files=files)
         if after != before:
             self._replace(after)
-        return [frame for frame in frames.values() if frame.height]
 
     def _join(
         self, files: Mapping[str, tuple[Path, log.Rows]], at: datetime

@@ -23,6 +23,20 @@ def cache(tmp_path, name="rows"):
     return JoinCache(opened(tmp_path), tmp_path / name, lambda frame: frame)
 
 
+class Taken:
+    """The frames of a reading, in the order of the log."""
+
+    def __init__(self):
+        self._frames = {}
+
+    def add(self, number, frame):
+        assert number not in self._frames
+        self._frames[number] = frame
+
+    def __iter__(self):
+        return iter([self._frames[number] for number in sorted(self._frames) if self._frames[number].height])
+
+
 def rows(found):
     frames = list(found)
     return pl.concat(frames).sort("id", "row", "worker", "sequence").rows() if frames else []
@@ -55,18 +69,18 @@ def test_without_news_nothing_is_joined(tmp_path):
     predict(tmp_path, "a", "b")
     label(tmp_path, "a", True)
     first, second = cache(tmp_path), cache(tmp_path)
-    assert rows(first.rows(since=None, at=NOW)) == rows(second.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(first.rows(Taken, since=None, at=NOW)) == rows(second.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
     assert (len(first.joined), second.joined) == (1, [])
 
 
 def test_only_the_files_that_a_new_label_names_are_joined(tmp_path):
     predict(tmp_path, "a", number=1)
     predict(tmp_path, "b", number=2)
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     label(tmp_path, "b", True)
     label(tmp_path, "nobody", True)
     again = cache(tmp_path)
-    assert rows(again.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(again.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
     assert [path.parent.name for path in again.joined] == [f"date={day(2):%Y-%m-%d}"]
 
 
@@ -75,7 +89,7 @@ def test_a_label_of_the_future_counts_from_its_moment_on(tmp_path):
     label(tmp_path, "a", True, hours=-5)
     for hours, labelled, joined in ((0, 0, 1), (4, 0, 0), (5, 1, 1), (6, 1, 0), (1, 0, 1)):
         at, here = NOW + timedelta(hours=hours), cache(tmp_path)
-        found = pl.concat(here.rows(since=None, at=at))
+        found = pl.concat(here.rows(Taken, since=None, at=at))
         assert (found["label"].count(), len(here.joined)) == (labelled, joined), hours
 
 
@@ -83,11 +97,11 @@ def test_labels_that_are_merged_are_no_news(tmp_path):
     predict(tmp_path, "a", "b")
     label(tmp_path, "a", True)
     label(tmp_path, "b", False)
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     folder = tmp_path / "outcomes"
     _merge(folder, [ingested(folder, name) for name in batches(folder)], 1)
     after = cache(tmp_path)
-    assert rows(after.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(after.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
     assert after.joined == []
 
 
@@ -98,7 +112,7 @@ def test_labels_taken_in_again_with_another_meaning_are_news(tmp_path):
     for names, value in (({"label": "x"}, "true"), ({"label": "y"}, "false")):
         shutil.rmtree(tmp_path / "outcomes" / "labels", ignore_errors=True)
         tell(tmp_path / "outcomes", said, name=path.name, names=names, clock=_At(value))
-        assert pl.concat(cache(tmp_path).rows(since=None, at=NOW))["label"].to_list() == [value]
+        assert pl.concat(cache(tmp_path).rows(Taken, since=None, at=NOW))["label"].to_list() == [value]
 
 
 class _At:
@@ -113,7 +127,7 @@ class _At:
 def test_what_is_damaged_or_gone_is_joined_again(tmp_path, damage):
     predict(tmp_path, "a")
     label(tmp_path, "a", True)
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     folder = tmp_path / "rows"
     for path in folder.iterdir():
         if damage == "all":
@@ -121,14 +135,14 @@ def test_what_is_damaged_or_gone_is_joined_again(tmp_path, damage):
         elif (path.name == "index") == (damage == "index"):
             path.write_bytes(path.read_bytes()[:-9] + bytes(9))
     again = cache(tmp_path)
-    assert rows(again.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(again.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
     assert len(again.joined) == 1
 
 
 def test_a_folder_that_cannot_be_written_changes_no_result(tmp_path):
     predict(tmp_path, "a")
     (tmp_path / "rows").write_bytes(b"a file where the folder should be")
-    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 
 def merge_all(tmp_path):
@@ -145,7 +159,7 @@ def test_labels_that_are_merged_while_they_are_read_are_joined(tmp_path, monkeyp
     predict(tmp_path, "a", "b")
     if not first:
         label(tmp_path, "nobody", True)
-        cache(tmp_path).rows(since=None, at=NOW)
+        cache(tmp_path).rows(Taken, since=None, at=NOW)
     label(tmp_path, "a", True)
     label(tmp_path, "b", False)
     parts, merged = place.parts, []
@@ -157,23 +171,23 @@ def test_labels_that_are_merged_while_they_are_read_are_joined(tmp_path, monkeyp
         return parts(folder, name)
 
     monkeypatch.setattr(place, "parts", late)
-    read = rows(cache(tmp_path).rows(since=None, at=NOW))
+    read = rows(cache(tmp_path).rows(Taken, since=None, at=NOW))
     assert merged
-    assert read == rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert read == rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 
 def test_a_batch_without_rows_is_no_fault(tmp_path):
     predict(tmp_path, "a")
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     (tmp_path / "outcomes" / "labels" / "empty").mkdir(parents=True)
-    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 
 def test_a_file_of_the_log_that_is_merged_while_it_is_read_is_read_elsewhere(tmp_path, monkeypatch):
     predict(tmp_path, "a")
     (path,) = (tmp_path / "log").rglob("*.parquet")
     monkeypatch.setattr(log, "stored", moving(path, log.stored))
-    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 
 def moving(path, stored):
@@ -195,20 +209,20 @@ def moving(path, stored):
 def test_a_file_of_the_log_that_is_replaced_by_one_of_the_same_size_is_joined_again(tmp_path):
     predict(tmp_path, "a")
     (path,) = (tmp_path / "log").rglob("*.parquet")
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     again = cache(tmp_path)
-    again.rows(since=None, at=NOW)
+    again.rows(Taken, since=None, at=NOW)
     assert again.joined == [path]
 
 
 def test_rows_that_the_index_does_not_name_are_deleted(tmp_path):
     predict(tmp_path, "a")
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     before = set((tmp_path / "rows").glob("*.arrow"))
     label(tmp_path, "a", True)
-    cache(tmp_path).rows(since=None, at=NOW)
+    cache(tmp_path).rows(Taken, since=None, at=NOW)
     after = set((tmp_path / "rows").glob("*.arrow"))
     assert (len(before), len(after)) == (1, 1)
     assert before != after
@@ -253,4 +267,4 @@ def test_random_histories_give_what_a_full_join_gives(tmp_path, seed):
         for _ in range(draw.randint(0, 2)):
             change(tmp_path, draw, ids)
         at = datetime.fromtimestamp(NOW.timestamp() + 3600 * draw.choice([0, 0, 0, 1, 1.5, 3, -5]), UTC)
-        assert rows(cache(tmp_path).rows(since=None, at=at)) == whole(tmp_path, at)
+        assert rows(cache(tmp_path).rows(Taken, since=None, at=at)) == whole(tmp_path, at)

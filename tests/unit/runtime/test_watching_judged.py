@@ -4,7 +4,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.runtime.watching.late import selection_notes
+from cumulant.runtime.watching.late import LabelledWindows
+
+
+def selection_notes(parts):
+    found = LabelledWindows()
+    for part in parts:
+        found.add(part)
+    return found.notes()
 
 
 @pytest.mark.parametrize("several", [False, True])

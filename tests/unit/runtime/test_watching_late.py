@@ -33,14 +33,14 @@ def judged(found):
 def test_what_was_there_is_not_late_and_what_came_since_is(before, after, until):
     end = FIRST + until * DAY
     seen = judged([one for one in before if one[0] < 24 * until])
-    found = late(table(before + after), seen, DAY, since=FIRST, until=end)
+    found = late([table(before + after)], seen, DAY, since=FIRST, until=end)
     came = [known for hours, known in after if hours < 24 * until]
     assert found == Late(rows=len(came), labels=sum(came))
 
 
 def test_what_is_gone_from_the_log_makes_up_for_nothing():
     seen = judged([(1, True), (2, True), (30, True)])
-    found = late(table([(30, True), (31, False)]), seen, DAY, since=FIRST, until=FIRST + 2 * DAY)
+    found = late([table([(30, True), (31, False)])], seen, DAY, since=FIRST, until=FIRST + 2 * DAY)
     assert found == Late(rows=1, labels=0)
     assert "1 row came after" in found.said
     assert Late().said == ""

@@ -33,6 +33,14 @@ class Selection(NamedTuple):
     effect: float
 
 
+class Ranks(NamedTuple):
+    """Of a window: the sum of the ranks of its `labelled` rows above what is expected, and its variance, over n + 1."""
+
+    gap: float
+    variance: float
+    labelled: int
+
+
 def is_selected(answers: Sequence[Floats], labelled: Flags, window: Codes) -> bool:
     """Whether rows without a label surely have other answers than those with one, and enough to matter.
 
@@ -41,7 +49,12 @@ def is_selected(answers: Sequence[Floats], labelled: Flags, window: Codes) -> bo
         labelled: [n] whether there is a label.
         window: [n] the window of each row.
     """
-    each = [selection(answer, labelled, window) for answer in answers]
+    return are_selected([_windows(answer, labelled, window) for answer in answers])
+
+
+def are_selected(answers: Sequence[Sequence[Ranks]]) -> bool:
+    """`is_selected` by the ranks of each answer in each window, oldest first."""
+    each = [_selection(ranks) for ranks in answers]
     return any(one.chance * len(each) < _CHANCE and abs(one.effect) >= _LEAST_EFFECT for one in each)
 
 
@@ -56,10 +69,22 @@ def selection(answer: Floats, labelled: Flags, window: Codes) -> Selection:
         labelled: [n] whether there is a label.
         window: [n] the window of each row.
     """
+    return _selection(_windows(answer, labelled, window))
+
+
+def _windows(answer: Floats, labelled: Flags, window: Codes) -> list[Ranks]:
+    return [ranked(answer[own], labelled[own]) for place in np.unique(window) for own in [window == place]]
+
+
+def ranked(answer: Floats, labelled: Flags) -> Ranks:
+    """Of the rows of a window [n]; those without a number are left out."""
     known = np.isfinite(answer)
-    answer, labelled, window = answer[known], labelled[known], window[known]
-    rows = [window == place for place in np.unique(window)]
-    each = np.array([(*_ranked(answer[own], labelled[own]), labelled[own].sum()) for own in rows]).reshape(-1, 3)
+    answer, labelled = answer[known], labelled[known]
+    return Ranks(*_ranked(answer, labelled), int(labelled.sum()))
+
+
+def _selection(ranks: Sequence[Ranks]) -> Selection:
+    each = np.array(ranks, dtype=np.float64).reshape(-1, 3)
     each = each[each[:, 1] > 0]
     if len(each) < _WINDOWS:
         return _fixed(each)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -59,16 +58,16 @@ class Said(NamedTuple):
 
 class Estimates(NamedTuple):
     """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served.scored`, as one window, and
-    where labels have shown a kind of change.
+    where labels have shown a kind of change. `read`: reads at once what the log has of rows that will be asked about;
+    None: it is not asked for.
     """
 
     refused: str | None
     of: Callable[[pl.DataFrame, Kind | None], Said]
+    read: Callable[[pl.DataFrame], None] | None = None
 
 
-def estimates_of(
-    project: Project, served: Served, model: Model, test: pl.DataFrame, *, rows: pl.DataFrame, window: timedelta
-) -> Estimates:
+def estimates_of(project: Project, served: Served, model: Model, test: pl.DataFrame, *, window: timedelta) -> Estimates:
     """What the served version's test rows teach of its loss.
 
     Args:
@@ -76,7 +75,6 @@ def estimates_of(
         served: the version.
         model: what it answers.
         test: of `served.tested_rows`.
-        rows: of `served.scored`; those that will be asked about are among them.
         window: how long a window is.
     """
     reference = tested(test, served.truth, model, window)
@@ -88,7 +86,7 @@ def estimates_of(
     if model.task == "binary":
         return _by_scores(reference, window, cache)
     try:
-        return _by_inputs(_Inputs.of(project, served, model, test, rows), test, reference, window)
+        return _by_inputs(_Inputs.of(project, served, model, test), test, reference, window)
     except (DataError, MissingPartError) as error:
         return _none(error.message)
 
@@ -135,22 +133,23 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: Predictions, wind
         told = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
         return Said(told.figure, told.refused)
 
-    return Estimates(None, of)
+    return Estimates(None, of, inputs.hold)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Inputs:
     """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
-    and none that the model does not read or that nobody watches. Those of `rows` are read from the log at once.
+    and none that the model does not read or that nobody watches. `held`: rows that were read last from the log, and
+    what they have.
     """
 
     project: Project
     fields: tuple[Field, ...]
     inputs: tuple[Input, ...]
-    rows: pl.DataFrame
+    held: tuple[pl.DataFrame, Floats] | None = None
 
     @classmethod
-    def of(cls, project: Project, served: Served, model: Model, test: pl.DataFrame, rows: pl.DataFrame) -> _Inputs:
+    def of(cls, project: Project, served: Served, model: Model, test: pl.DataFrame) -> _Inputs:
         left_out = {*served.unread, *project.spec.monitoring.drift.ignore}
         fields = tuple(
             one
@@ -159,22 +158,28 @@ class _Inputs:
             and not {one.name, asked_name(one.name)} & left_out
             and test[asked_name(one.name)].null_count() < test.height
         )  # fmt: skip
-        return cls(project, fields, derive_inputs(_named(test, fields)), rows)
+        return cls(project, fields, derive_inputs(_named(test, fields)))
 
     def read(self, test: pl.DataFrame) -> Floats:
         """[n, fields] of rows of the reference."""
         return encode(_named(test, self.fields), self.inputs).astype(np.float64)
 
     def requested(self, part: pl.DataFrame) -> Floats:
-        """[n, fields] of some of `rows`. Raises StorageError."""
-        places = self.rows.select(IDENTITY).with_row_index("place")
-        held = part.select(IDENTITY).join(places, on=IDENTITY, how="left", maintain_order="left")["place"]
-        found: Floats = self._requested[held.to_numpy()]
-        return found
+        """[n, fields] of some rows of the log. Raises StorageError."""
+        for _ in range(2):
+            if self.held is not None:
+                rows, values = self.held
+                place = part.select(IDENTITY).join(rows, on=IDENTITY, how="left", maintain_order="left")["place"]
+                if not place.null_count():
+                    found: Floats = values[place.to_numpy()]
+                    return found
+            self.hold(part)
+        raise AssertionError("rows that were just read are not there")
 
-    @cached_property
-    def _requested(self) -> Floats:
-        return encode(asked(self.project, self.fields, self.rows), self.inputs).astype(np.float64)
+    def hold(self, rows: pl.DataFrame) -> None:
+        """Read what these rows have. Raises StorageError."""
+        values = encode(asked(self.project, self.fields, rows), self.inputs).astype(np.float64)
+        self.held = rows.select(IDENTITY).with_row_index("place"), values
 
 
 def _named(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:

@@ -6,16 +6,15 @@ known would be to choose among outcomes, and would void how often a sound model 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from cumulant.core.units import micros, to_micros
-from cumulant.monitoring.performance.selection import LACKING, is_selected
+from cumulant.monitoring.performance.selection import LACKING, Ranks, are_selected, ranked
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
@@ -44,18 +43,23 @@ class Late(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def late(rows: pl.DataFrame, judged: Sequence[Passed], window: timedelta, *, since: datetime, until: datetime) -> Late:
-    """What of `rows` (of `served.scored`, one version's) with a moment in [since, until) the windows did not hold when
-    they were judged. What is gone from the log since counts for nothing.
+def late(
+    parts: Iterable[pl.DataFrame], judged: Sequence[Passed], window: timedelta, *, since: datetime, until: datetime
+) -> Late:
+    """What of the rows of `parts` (of `served.scored`, one version's, each of other windows) with a moment in
+    [since, until) the windows did not hold when they were judged. What is gone from the log since counts for nothing.
     """
     length = micros(window)
     start = (pl.col(MOMENT).dt.epoch("us") // length * length).alias("start")
-    there = rows.filter(pl.col(MOMENT).is_between(since, until, closed="left")).group_by(start)
-    counted = there.agg(pl.len().alias("rows"), pl.col("value").count().alias("labels"))
     then = {to_micros(one.start): (one.rows, one.labelled) for one in judged}
-    found = [
-        (count - then.get(at, (0, 0))[0], labels - then.get(at, (0, 0))[1]) for at, count, labels in counted.iter_rows()
-    ]
+    found: list[tuple[int, int]] = []
+    for rows in parts:
+        there = rows.filter(pl.col(MOMENT).is_between(since, until, closed="left")).group_by(start)
+        counted = there.agg(pl.len().alias("rows"), pl.col("value").count().alias("labels"))
+        found += [
+            (count - then.get(at, (0, 0))[0], labels - then.get(at, (0, 0))[1])
+            for at, count, labels in counted.iter_rows()
+        ]
     return Late(rows=sum(max(0, one) for one, _ in found), labels=sum(max(0, one) for _, one in found))
 
 
@@ -64,18 +68,28 @@ def counted_from(judged: Sequence[Passed], most: int, read: datetime) -> datetim
     return max(read, judged[0].start) if len(judged) >= most else read
 
 
-def selection_notes(parts: Sequence[pl.DataFrame]) -> list[str]:
-    """What to say of windows whose labels are due, where rows without a label surely have other scores than those with
-    one: as where those of one class are late, or rows of some kind are never labelled.
-    """
-    parts = [part for part in parts if part["value"].count() < (1 - LACKING) * part.height]
-    if not parts:
-        return []
-    labelled, score = (pl.concat([part[name] for part in parts]) for name in ("value", "score"))
-    known, scores = labelled.is_not_null().to_numpy(), score.to_numpy()
-    window = np.repeat(np.arange(len(parts)), [part.height for part in parts])
-    columns = scores.T if scores.ndim > 1 else scores[None]
-    if not is_selected(list(columns), known, window):
-        return []
-    note = "rows without a label have other scores than those with one, so that losses are those of a selection"
-    return [f"{note}: where labels of one class are late, set a longer monitoring.performance.label_delay"]
+class LabelledWindows:
+    """Windows whose labels are due, by how the scores of rows with a label rank among those of all."""
+
+    def __init__(self) -> None:
+        #: of each column of scores what is known of each window
+        self._ranks: list[list[Ranks]] = []
+
+    def add(self, part: pl.DataFrame) -> None:
+        """Add a window, by its rows."""
+        if part["value"].count() >= (1 - LACKING) * part.height:
+            return
+        known, scores = part["value"].is_not_null().to_numpy(), part["score"].to_numpy()
+        columns = scores.T if scores.ndim > 1 else scores[None]
+        self._ranks = self._ranks or [[] for _ in columns]
+        for column, ranks in zip(columns, self._ranks, strict=True):
+            ranks.append(ranked(column, known))
+
+    def notes(self) -> list[str]:
+        """What to say where rows without a label surely have other scores than those with one: as where those of one
+        class are late, or rows of some kind are never labelled.
+        """
+        if not are_selected(self._ranks):
+            return []
+        note = "rows without a label have other scores than those with one, so that losses are those of a selection"
+        return [f"{note}: where labels of one class are late, set a longer monitoring.performance.label_delay"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration
+from cumulant.data.spill import Spill, spill_in
 from cumulant.monitoring.performance import (
     EstimatedFigure,
     Harm,
@@ -24,35 +24,33 @@ from cumulant.monitoring.performance import (
     Window,
     baseline,
     begin,
-    harm,
     harm_terms,
     is_ripe,
-    windows,
 )
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.policy import Evidence, RetrainState
 from cumulant.monitoring.tables import MOMENT
-from cumulant.outcomes.scored import IDENTITY
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
+from cumulant.runtime.room import SPILL
 from cumulant.runtime.validate import snapshots_of
 from cumulant.runtime.watching.estimates import Estimates, Said, estimates_of
-from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, distrust, enough, passed_of, with_estimate
-from cumulant.runtime.watching.late import Late, counted_from, late, selection_notes
+from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, distrust, enough, passed_of
+from cumulant.runtime.watching.judging import judge_window, named, no_scores
+from cumulant.runtime.watching.late import LabelledWindows, Late, counted_from, late
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
-from cumulant.runtime.watching.refits import Refits, refits_of
+from cumulant.runtime.watching.refits import refits_of
 from cumulant.runtime.watching.ruling import Tell, decided, remember
+from cumulant.runtime.watching.scored_rows import ScoredRows
 from cumulant.runtime.watching.served import (
     REF,
     Model,
     floored,
     label_delay,
     model_of,
-    predictions,
-    refs,
     scored,
     tested,
     tested_rows,
@@ -105,8 +103,15 @@ def judge_served(
     with open_run(
         project, "monitor", action="monitor.run", principal=principal, progress=progress, clock=clock or SystemClock(),
         quiet=True,
-    ) as context:  # fmt: skip
-        return _Look(context, served, schema, at or context.now(), drifted, tell).judged()
+    ) as context, spill_in(project.state / SPILL) as spill:  # fmt: skip
+        return _Look(context, served, schema, at or context.now(), drifted, tell, spill).judged()
+
+
+class _Closed(NamedTuple):
+    """A window that has ended, as it is kept where it is not judged; `due`: its labels had their time, and came."""
+
+    passed: Passed
+    due: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +122,7 @@ class _Look:
     at: datetime
     drifted: Monitored | None
     tell: Tell
+    spill: Spill
 
     @property
     def _project(self) -> Project:
@@ -147,14 +153,19 @@ class _Look:
         return floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
 
     @cached_property
-    def _rows(self) -> pl.DataFrame:
+    def _rows(self) -> ScoredRows:
         """Of all versions, as far back as a change of outcomes is looked for."""
-        return scored(self._project, self.schema, self._model, since=self._since, at=self.at)
+        return scored(
+            self._project, self.schema, self._model, since=self._since, at=self.at, window=self._window,
+            spill=self.spill,
+        )  # fmt: skip
 
-    @cached_property
-    def _own(self) -> pl.DataFrame:
-        """Those of the served version; of several classes only what told their probabilities."""
-        return self._rows.filter((pl.col("version") == self.served.version.version) & pl.col("score").is_not_null())
+    def _own(self, group: Iterable[tuple[Window, pl.DataFrame]]) -> Iterator[tuple[Window, pl.DataFrame]]:
+        """The windows' rows of the served version; of several classes only what told their probabilities."""
+        for window, rows in group:
+            part = rows.filter((pl.col("version") == self.served.version.version) & pl.col("score").is_not_null())
+            if part.height:
+                yield window, part
 
     @cached_property
     def _delay(self) -> timedelta:
@@ -170,24 +181,15 @@ class _Look:
         notes = self._without_scores()
         watch, told = self._watch(standing, notes), list[Harm]()
         passed, labels, until = list(standing.windows), 0, standing.until
-        closed = self._closed(standing.until)
-        estimates = self._estimates(standing.until)
-        said = self._said(estimates, [part for _, part in closed], notes)
-        refits = None
-        fresh = self._due(closed)
-        due, later = closed[:fresh], closed[fresh:]
-        notes += selection_notes(
-            [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
-        )
-        if watch is not None and watch.terms.refit:
-            due = self._named(due)
-            refits = self._refits(standing, due)
-        for (window, part), figure in zip(due, said[:fresh], strict=True):
-            watch, found, one = self._judge(watch, window, part, refits)
+        estimates = self._estimates()
+        closed = self._closed(standing.until, estimates, notes)
+        fresh = max((number for number, one in enumerate(closed, 1) if one.due), default=0)
+        for after_window, found, one in self._judged(watch, standing, closed[:fresh]):
+            watch = after_window
             told += [] if found is None else [found]
-            passed.append(with_estimate(one, figure))
-            labels, until = labels + one.labelled, window.end
-        passed += [passed_of(window, part, figure) for (window, part), figure in zip(later, said[fresh:], strict=True)]
+            passed.append(one)
+            labels, until = labels + one.labelled, one.end
+        passed += [one.passed for one in closed[fresh:]]
         ripe = tuple(one for one in passed if one.end <= until)
         last = told[-1] if told else standing.shown
         after = Standing(
@@ -224,8 +226,7 @@ class _Look:
         left, _ = read_left(self._project.journal(), self._project.name, self.served.version.version)
         if left is not None:
             return msgspec.structs.replace(left, retrain=msgspec.structs.replace(left.retrain, trainings=kept))
-        moments = self._own[MOMENT]
-        first = moments.min() if len(moments) else self.at
+        first = next((part[MOMENT].min() for _, part in self._own(self._rows.windows())), self.at)
         assert isinstance(first, datetime)
         start = floored(first, self._window)
         record = find_record(self._project, self.served.version)
@@ -237,11 +238,15 @@ class _Look:
 
     def _without_scores(self) -> list[str]:
         """A note of answers that cannot be held against anything, where there are some."""
-        answered = self._rows.filter(pl.col("version") == self.served.version.version)
-        lacking = answered.height - self._own.height
+        if not self._model.several:
+            return []
+        answered = lacking = 0
+        for _, rows in self._rows.windows():
+            scores = rows.filter(pl.col("version") == self.served.version.version)["score"]
+            answered, lacking = answered + len(scores), lacking + scores.null_count()
         if not lacking:
             return []
-        said = f"{lacking:,} of {answered.height:,} answers do not tell the probability of each class and are left out"
+        said = f"{lacking:,} of {answered:,} answers do not tell the probability of each class and are left out"
         return [f"{said}: `labels import-predictions` takes them as `probabilities`"]
 
     @property
@@ -269,97 +274,80 @@ class _Look:
             notes.append(f"loss is not watched: {error.message}")
             return None
 
-    def _closed(self, until: datetime) -> list[tuple[Window, pl.DataFrame]]:
-        """Windows that have ended and were not judged yet, with their rows."""
-        rows = self._own.filter(pl.col(MOMENT) >= until)
-        if not rows.height:
-            return []
-        held = predictions(rows, self._window)
-        found = []
-        for window, _ in windows(held, self._window):
-            if window.end <= self.at:
-                found.append((window, rows.filter(pl.col(MOMENT).is_between(window.start, window.end, closed="left"))))
+    def _closed(self, until: datetime, estimates: Estimates, notes: list[str]) -> list[_Closed]:
+        """Windows that have ended and were not judged yet, with what their scores say of themselves.
+
+        Those are judged now up to the newest whose labels have had their time and have come. One that lacks labels
+        waits for them, until a later one has its own: then they will not come any more.
+        """
+        if estimates.refused is not None:
+            notes.append(f"loss is not estimated: {estimates.refused}")
+        found, labelled = [], LabelledWindows()
+        for window, part in self._ended(until, estimates):
+            figure = self._said(estimates, part, notes)
+            ripe = is_ripe(window, now=self.at, label_delay=self._delay)
+            if ripe:
+                labelled.add(part)
+            found.append(_Closed(passed_of(window, part, figure), due=ripe and enough(part)))
+        notes += labelled.notes()
         return found
 
-    def _due(self, closed: Sequence[tuple[Window, pl.DataFrame]]) -> int:
-        """How many of the windows are judged now: up to the newest whose labels have had their time and have come.
+    def _ended(self, until: datetime, estimates: Estimates) -> Iterator[tuple[Window, pl.DataFrame]]:
+        """Windows that have ended, of the served version's rows from `until` on."""
+        begin = until if estimates.read is None else min(until, self.at - SPAN * self._window)
+        for group in self._rows.groups(begin):
+            own = list(self._own(group))
+            if estimates.read is not None and own:
+                estimates.read(pl.concat([part for _, part in own]))
+            for window, part in own:
+                fresh = part.filter(pl.col(MOMENT) >= until)
+                if window.end <= self.at and fresh.height:
+                    yield window, fresh
 
-        One that lacks labels waits for them, until a later one has its own: then they will not come any more.
-        """
-        judged = 0
-        for number, (window, part) in enumerate(closed, 1):
-            if is_ripe(window, now=self.at, label_delay=self._delay) and enough(part):
-                judged = number
-        return judged
-
-    def _named(self, due: Sequence[tuple[Window, pl.DataFrame]]) -> list[tuple[Window, pl.DataFrame]]:
-        """The windows with the references of their labelled rows: the log is read once."""
-        if not due:
-            return []
-        known = pl.concat([part for _, part in due]).filter(pl.col("value").is_not_null())
-        named = known.select(*IDENTITY, refs(self._project, self._model, known).alias(REF))
-        return [(window, part.join(named, on=IDENTITY, how="left", maintain_order="left")) for window, part in due]
-
-    def _refits(self, standing: Standing, due: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
-        parts = [part[REF].drop_nulls() for _, part in due]
-        named = pl.concat(parts) if parts else pl.Series(dtype=pl.String)
-        if not len(named):
-            return None
-        return refits_of(self.context, self.served.version, named, standing.since, classes=self._model.classes)
-
-    def _judge(
-        self, watch: Watch | None, window: Window, part: pl.DataFrame, refits: Refits | None
-    ) -> tuple[Watch | None, Harm | None, Passed]:
-        known = part.filter(pl.col("value").is_not_null())
-        one = passed_of(window, part, None)
-        if not known.height:
-            return watch, None, one
-        held, scores = predictions(known, self._window), None
-        loss = loss_of(self._loss, held.truth, held.score)
-        one = msgspec.structs.replace(
-            one, loss=float(np.average(loss, weights=held.weight)),
-            positive=None if held.several else float(np.average(held.truth, weights=held.weight)),
-        )  # fmt: skip
-        if watch is None or not enough(part):
-            return watch, None, one
-        if refits is not None:
-            scores = refits.scores(window, known[REF])
-        if scores is not None:
-            there = np.asarray(np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
-            held, scores = held.where(there), scores[there]
-            again = loss_of(self._loss, held.truth, scores)
-            one = msgspec.structs.replace(one, refit=float(np.average(again, weights=held.weight)))
-        watch, found = harm(watch, window, held, scores)
-        return watch, found, msgspec.structs.replace(one, word=found.word)
+    def _judged(
+        self, watch: Watch | None, standing: Standing, due: Sequence[_Closed]
+    ) -> Iterator[tuple[Watch | None, Harm | None, Passed]]:
+        """After each window that is due: the watch, what was found and what is kept of it."""
+        refit = watch is not None and watch.terms.refit
+        refits = cache(
+            partial(refits_of, self.context, self.served.version, standing.since, classes=self._model.classes)
+        )
+        said = iter(due)
+        for group in self._rows.groups(standing.until, due[-1].passed.end) if due else ():
+            parts, scores = list(self._own(group)), no_scores
+            if refit and parts:
+                parts = named(self._project, self._model, parts)
+                refs = pl.concat([part[REF].drop_nulls() for _, part in parts])
+                if len(refs) and (found := refits()) is not None:
+                    scores = partial(found.scores, places=found.places(refs))
+            for window, part in parts:
+                watch, told, one = judge_window(watch, window, part, scores, length=self._window, loss=self._loss)
+                before = next(said).passed
+                one = msgspec.structs.replace(one, estimated=before.estimated, low=before.low, high=before.high)
+                yield watch, told, one
 
     # --- what the scores say of themselves
 
-    def _estimates(self, until: datetime) -> Estimates:
+    def _estimates(self) -> Estimates:
         """What may be asked of windows that are not judged yet, and of the newest ones."""
-        rows = self._own.filter(pl.col(MOMENT) >= min(until, self.at - SPAN * self._window))
-        return estimates_of(self._project, self.served, self._model, self._test, rows=rows, window=self._window)
+        return estimates_of(self._project, self.served, self._model, self._test, window=self._window)
 
-    def _said(
-        self, estimates: Estimates, parts: Sequence[pl.DataFrame], notes: list[str]
-    ) -> list[EstimatedFigure | None]:
+    def _said(self, estimates: Estimates, part: pl.DataFrame, notes: list[str]) -> EstimatedFigure | None:
         if estimates.refused is not None:
-            notes.append(f"loss is not estimated: {estimates.refused}")
-            return [None] * len(parts)
-        found = []
-        for part in parts:
-            said = estimates.of(part, None)
-            notes += [] if said.refused is None else [f"a window's loss is not estimated: {said.refused}"]
-            found.append(said.figure)
-        return found
+            return None
+        said = estimates.of(part, None)
+        notes += [] if said.refused is None else [f"a window's loss is not estimated: {said.refused}"]
+        return said.figure
 
     def _estimate(self, estimates: Estimates, last: Harm | None, audit: Audit | None, notes: list[str]) -> Said:
         """Of the newest windows together, unless labels have shown that scores or estimates do not go with truth."""
-        recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
-        if estimates.refused is not None or not recent.height:
+        newest = self._own(self._rows.windows(self.at - SPAN * self._window))
+        recent = [part for _, part in newest] if estimates.refused is None else []
+        if not recent:
             return Said(None, estimates.refused)
         why = distrust(self._model.several, last, audit)
         kind = None if last is None else last.kind
-        said = estimates.of(recent, kind) if why is None else Said(None, why)
+        said = estimates.of(pl.concat(recent), kind) if why is None else Said(None, why)
         notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
         return said
 
@@ -369,11 +357,13 @@ class _Look:
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
         spec = self._project.spec.monitoring.drift
         names = [str(one) for one in self._model.classes] if self._model.several else ["0", "1"]
-        return outcome_shift(self._rows, spec, until=ripe, names=names)
+        parts = (rows for _, rows in self._rows.windows(ripe - RECENT - BEFORE, ripe))
+        return outcome_shift(parts, spec, self.spill, until=ripe, names=names)
 
     def _late(self, standing: Standing) -> Late:
         since = counted_from(standing.windows, _KEPT, self._since)
-        return late(self._own, standing.windows, self._window, since=since, until=standing.until)
+        parts = (part for _, part in self._own(self._rows.windows(since, standing.until)))
+        return late(parts, standing.windows, self._window, since=since, until=standing.until)
 
     # --- what the rule says
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cumulant.core.units import duration
+from cumulant.data.collected_frames import CollectedFrames
 from cumulant.monitoring import drift
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Finding
+    from cumulant.data.spill import Spill
+    from cumulant.monitoring.drift import Cut, Finding
     from cumulant.monitoring.spec import DriftSpec
 
 #: the newest weeks against those before them; both end before labels are due
@@ -21,10 +23,12 @@ RECENT, BEFORE = timedelta(days=28), timedelta(days=60)
 #: fewer windows before do not show how windows differ by themselves
 _LEAST_WINDOWS = 14
 LABEL = "label"
+#: moments that are read at once
+_PART = 262_144
 
 
 def outcome_shift(
-    rows: pl.DataFrame, spec: DriftSpec, *, until: datetime, names: Sequence[str] = ("0", "1")
+    parts: Iterable[pl.DataFrame], spec: DriftSpec, spill: Spill, *, until: datetime, names: Sequence[str] = ("0", "1")
 ) -> tuple[Finding, ...]:
     """A change of labels between the windows of RECENT before `until` and those of BEFORE, as `drift.compare` has it.
 
@@ -32,23 +36,35 @@ def outcome_shift(
     are, and a change that lasts is told once, until it has become what was before.
 
     Args:
-        rows: of `served.scored`, of all versions; labels are classes.
+        parts: of rows of `served.scored`, of all versions, in this order; labels are classes.
         spec: the project's; its `answers` says which change matters.
+        spill: where labels are set aside that are many.
         until: windows that end later are left out.
         names: what the classes are called, by their place.
     """
     length = duration(spec.window)
     border, places = until - RECENT, [float(place) for place in range(len(names))]
-    labelled = rows.filter(pl.col("value").is_not_null() & (pl.col(MOMENT) < until)).select(
-        MOMENT, pl.col("value").replace_strict(places, list(names), return_dtype=pl.String).alias(LABEL)
-    )
-    before = labelled.filter(pl.col(MOMENT).is_between(border - BEFORE, border, closed="left"))
-    recent = labelled.filter(pl.col(MOMENT) >= border)
-    if not recent.height or not before.height:
+    before, recent = CollectedFrames(spill, "labels.before"), CollectedFrames(spill, "labels.recent")
+    for rows in parts:
+        labelled = rows.filter(pl.col("value").is_not_null() & (pl.col(MOMENT) < until)).select(
+            MOMENT, pl.col("value").replace_strict(places, list(names), return_dtype=pl.String).alias(LABEL)
+        )
+        before.add(labelled.filter(pl.col(MOMENT).is_between(border - BEFORE, border, closed="left")))
+        recent.add(labelled.filter(pl.col(MOMENT) >= border))
+    if recent.is_empty or before.is_empty:
         return ()
-    old = drift.by_time(before[MOMENT], length)
-    if len(old.blocks) < _LEAST_WINDOWS:
+    old = before.rows()
+    cut = _cut(old, length)
+    if len(cut.blocks) < _LEAST_WINDOWS:
         return ()
-    reference = drift.profile(before.lazy(), {LABEL: "label"}, cut=old)
-    current = drift.profile(recent.lazy(), {LABEL: "label"}, cut=drift.by_time(recent[MOMENT], length), like=reference)
+    reference = drift.profile(old, {LABEL: "label"}, cut=cut)
+    new = recent.rows()
+    current = drift.profile(new, {LABEL: "label"}, cut=_cut(new, length), like=reference)
     return drift.compare(reference, current, spec).findings
+
+
+def _cut(rows: pl.LazyFrame, length: timedelta) -> Cut:
+    count = int(rows.select(pl.len()).collect().item())
+    return drift.by_time(
+        (rows.select(MOMENT).slice(at, _PART).collect()[MOMENT] for at in range(0, count, _PART)), length
+    )

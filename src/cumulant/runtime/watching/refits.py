@@ -21,6 +21,7 @@ from cumulant.runtime.rows import labelled_rows, since
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import newest
+from cumulant.runtime.watching.served import REF
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,13 +45,14 @@ _LEAST = 200
 class Refits:
     """The project's labelled rows, and the trainer and parameters of the served version, without search.
 
-    Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known. `columns`: of
-    several classes the place of each class of the served version among those of the rows, -1 for one that they lack.
+    Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known. `raw`: the
+    fields of the requests of all rows. `columns`: of several classes the place of each class of the served version
+    among those of the rows, -1 for one that they lack.
     """
 
     work: Work
     rows: TrainingSet
-    refs: Mapping[str, int]
+    raw: pl.DataFrame
     columns: NDArray[np.int64] | None
     learner: Learner
     context: Context
@@ -58,20 +60,27 @@ class Refits:
     every: timedelta
     fitted: dict[int, FittedModel | None] = field(default_factory=dict)
 
-    def scores(self, window: Window, refs: pl.Series) -> Floats | None:
-        """[n] scores of the predictions that `refs` name, or of several classes [n, classes], all made within `window`;
-        NaN where one is not found. None where too few are, or too little was known when the model would have been
-        fitted.
+    def places(self, refs: pl.Series) -> dict[str, int]:
+        """Of each of the references the place of its row in `rows`; and of others."""
+        at = pl.Series("at", self.rows.at).cast(pl.Datetime("us"))
+        fields = self.work.task.plan.request
+        found: Sequence[str | None] = refs_of(refs, self.raw, fields, at, self.context.project.salt()).to_list()
+        return {ref: place for place, ref in enumerate(found) if ref is not None}
+
+    def scores(self, window: Window, known: pl.DataFrame, *, places: Mapping[str, int]) -> Floats | None:
+        """[n] scores of predictions by their references, in the column REF, and the `places` of these; or of several
+        classes [n, classes], all made within `window`; NaN where a place is not known. None where too few are, or too
+        little was known when the model would have been fitted.
         """
-        places = np.array([-1 if ref is None else self.refs.get(ref, -1) for ref in refs], dtype=np.int64)
-        held = places >= 0
+        each = np.array([-1 if ref is None else places.get(ref, -1) for ref in known[REF]], dtype=np.int64)
+        held = each >= 0
         if not len(held) or held.mean() < _FOUND:
             return None
         model = self._model(max(0, (window.start - self.origin) // self.every))
         if model is None:
             return None
-        answers = self._of_served(model.predict_frame(self.rows.features[places[held]]))
-        found = np.full((len(places), *answers.shape[1:]), np.nan)
+        answers = self._of_served(model.predict_frame(self.rows.features[each[held]]))
+        found = np.full((len(each), *answers.shape[1:]), np.nan)
         found[held] = answers
         return found
 
@@ -108,10 +117,10 @@ class Refits:
 
 
 def refits_of(
-    context: Context, version: ModelVersion, refs: pl.Series, origin: datetime, *, classes: Sequence[object] = ()
+    context: Context, version: ModelVersion, origin: datetime, *, classes: Sequence[object] = ()
 ) -> Refits | None:
-    """What is needed to ask what a refit would have said of the predictions `refs`; None where it cannot be asked: the
-    project does not want it, or has no sources with times. `classes`: those of the served version.
+    """What is needed to ask what a refit would have said; None where it cannot be asked: the project does not want it,
+    or has no sources with times. `classes`: those of the served version.
     """
     project, spec = context.project, context.project.spec.monitoring.performance
     snapshots = {name: held for name in project.spec.data if (held := newest(project, name)) is not None}
@@ -132,7 +141,7 @@ def refits_of(
     return Refits(
         work=work,
         rows=rows,
-        refs=_places(context, work, rows, refs),
+        raw=_raw(context, work, rows),
         columns=_columns(rows, classes),
         learner=learner,
         context=context,
@@ -148,13 +157,9 @@ def _columns(rows: TrainingSet, classes: Sequence[object]) -> NDArray[np.int64] 
     return np.array([known.get(str(one), -1) for one in classes], dtype=np.int64)
 
 
-def _places(context: Context, work: Work, rows: TrainingSet, refs: pl.Series) -> dict[str, int]:
-    """Of each reference that is asked for, the place of its row in `rows`."""
+def _raw(context: Context, work: Work, rows: TrainingSet) -> pl.DataFrame:
+    """The fields of the requests of `rows`."""
     raw = data.scan(work.snapshot, context.project.tables())
     if (late_enough := since(work.training, work.snapshot)) is not None:
         raw = raw.filter(late_enough)
-    fields = work.task.plan.request
-    frame = raw.select(field.name for field in fields).collect()[rows.rows]
-    at = pl.Series("at", rows.at).cast(pl.Datetime("us"))
-    found: Sequence[str | None] = refs_of(refs.drop_nulls(), frame, fields, at, context.project.salt()).to_list()
-    return {ref: place for place, ref in enumerate(found) if ref is not None}
+    return raw.select(field.name for field in work.task.plan.request).collect()[rows.rows]

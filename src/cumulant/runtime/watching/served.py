@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,10 +32,12 @@ from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER
 from cumulant.runtime.task import target_of
 from cumulant.runtime.watching.result_cache import remove_oldest
+from cumulant.runtime.watching.scored_rows import ScoredRows
 
 if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source
     from cumulant.core.servable import Task
+    from cumulant.data.spill import Spill
     from cumulant.project import Project
     from cumulant.runtime.watching.reference import Served
 
@@ -86,21 +89,31 @@ def model_of(project: Project, served: Served) -> Model:
     )
 
 
-def scored(project: Project, schema: LabelSchema, model: Model, *, since: datetime, at: datetime) -> pl.DataFrame:
-    """The answered rows with a moment of prediction in [since, at), oldest first, with the labels known by `at`.
+def scored(
+    project: Project,
+    schema: LabelSchema,
+    model: Model,
+    *,
+    since: datetime,
+    at: datetime,
+    window: timedelta,
+    spill: Spill,
+) -> ScoredRows:
+    """The answered rows with a moment of prediction in [since, at), by window, with the labels known by `at`.
 
     Columns: `version`, `moment`, `time`, `score`, `decision`, `value` (the label's number or the place of its class,
     null without one), `weight` (predictions that a label stands for) and what tells rows of the log apart. Mirrored
     copies are left out. Of several classes a score is an array of their probabilities, null where they are not told.
 
     Raises:
-        StorageError: a file cannot be read.
+        StorageError: a file cannot be read, or rows cannot be set aside.
     """
-    parts = [
-        frame.filter(pl.col(MOMENT).is_between(since, at, closed="left"))
-        for frame in _cache(project, schema, model).rows(since=since.date(), at=at)
-    ]
-    return pl.concat(parts).sort(MOMENT, maintain_order=True) if parts else _empty(model)
+    number = count()
+
+    def begin() -> ScoredRows:
+        return ScoredRows(spill, f"scored.{next(number)}", window, since=since, until=at)
+
+    return _cache(project, schema, model).rows(begin, since=since.date(), at=at)
 
 
 def _cache(project: Project, schema: LabelSchema, model: Model) -> JoinCache:
@@ -142,13 +155,6 @@ def _places(labels: pl.Series, model: Model) -> pl.Series:
     named = [msgspec.json.encode(one).decode() for one in model.classes]
     places = [float(place) for place in range(len(named))]
     return labels.replace_strict(named, places, default=None, return_dtype=pl.Float64).alias("value")
-
-
-def _empty(model: Model) -> pl.DataFrame:
-    time, number = pl.Datetime("us", "UTC"), pl.Float64()
-    score = pl.Array(pl.Float64, len(model.classes)) if model.several else number
-    kinds: list[pl.DataType] = [pl.String(), time, time, score, pl.Boolean(), number, number]
-    return pl.DataFrame(schema=dict(zip(_KNOWN, [*kinds, pl.String(), pl.Int64(), pl.Int32()], strict=True)))
 
 
 def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
