@@ -69,7 +69,11 @@ def test_without_news_nothing_is_joined(tmp_path):
     predict(tmp_path, "a", "b")
     label(tmp_path, "a", True)
     first, second = cache(tmp_path), cache(tmp_path)
-    assert rows(first.rows(Taken, since=None, at=NOW)) == rows(second.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert (
+        rows(first.rows(Taken, since=None, at=NOW))
+        == rows(second.rows(Taken, since=None, at=NOW))
+        == whole(tmp_path, NOW)
+    )
     assert (len(first.joined), second.joined) == (1, [])
 
 
