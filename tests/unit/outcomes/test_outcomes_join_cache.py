@@ -1,8 +1,10 @@
 """The stored join is that of the whole log and all labels, whatever came, changed or went since; only that is joined."""
 
+import gc
 import os
 import random
 import shutil
+import weakref
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,6 +77,33 @@ def test_without_news_nothing_is_joined(tmp_path):
         == whole(tmp_path, NOW)
     )
     assert (len(first.joined), second.joined) == (1, [])
+
+
+class Counted:
+    """How many frames are in memory whenever one comes."""
+
+    def __init__(self):
+        self._frames, self.most = [], 0
+
+    @property
+    def files(self):
+        return len(self._frames)
+
+    def add(self, _number, frame):
+        self._frames.append(weakref.ref(frame))
+        gc.collect()
+        self.most = max(self.most, sum(one() is not None for one in self._frames))
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_rows_of_one_file_are_in_memory(tmp_path, joined):
+    for number in range(8):
+        predict(tmp_path, f"r{number}", number=number)
+    if not joined:
+        cache(tmp_path).rows(Taken, since=None, at=NOW)
+    found = JoinCache(opened(tmp_path), tmp_path / "rows", lambda frame: frame).rows(Counted, since=None, at=NOW)
+    assert found.files == 8
+    assert found.most <= 2
 
 
 def test_only_the_files_that_a_new_label_names_are_joined(tmp_path):
