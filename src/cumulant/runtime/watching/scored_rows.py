@@ -15,15 +15,16 @@ from cumulant.monitoring.performance import Window
 from cumulant.monitoring.tables import MOMENT
 from cumulant.outcomes.label_snapshot import windows
 
-#: rows that are held in memory, or read at once where windows are shorter
-_HELD = 262_144
+#: rows that are held in memory, some 100 bytes each, since a file for each short window takes time; and those that are
+#: read at once where windows are shorter
+_HELD, _TOGETHER = 1_000_000, 262_144
 _FILE, _START = "__file", "__start"
 
 
 class ScoredRows:
     """Rows in windows of `length`, counted from 1970; oldest first, and of one moment in the order of the log.
 
-    In memory are the rows of one window, and the joined ones of one file of the log, whatever the number of all.
+    In memory are the rows of some windows, and the joined ones of one file of the log, whatever the number of all.
     """
 
     def __init__(self, spill: Spill, name: str, length: timedelta, *, since: datetime, until: datetime) -> None:
@@ -73,7 +74,7 @@ class ScoredRows:
         self, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[list[tuple[Window, pl.DataFrame]]]:
         """As `windows`, short ones together: what reads the log reads it for a group."""
-        return windows(self.windows(since, until), _HELD, frame=lambda one: one[1])
+        return windows(self.windows(since, until), min(_HELD, _TOGETHER), frame=lambda one: one[1])
 
     @cached_property
     def _starts(self) -> list[int]:

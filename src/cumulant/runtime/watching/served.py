@@ -147,7 +147,8 @@ def _probabilities(outputs: pl.Series, model: Model) -> pl.Series:
     found = rounded(found)
     whole = are_probabilities(found)
     kind = pl.Array(pl.Float64, len(model.classes))
-    return pl.Series("score", [row if good else None for row, good in zip(found, whole, strict=True)], dtype=kind)
+    scores = [row if good else None for row, good in zip(found.tolist(), whole, strict=True)]
+    return pl.Series("score", scores, dtype=kind)
 
 
 def _places(labels: pl.Series, model: Model) -> pl.Series:
