@@ -14,11 +14,19 @@ from cumulant.data.spill import spill_in
 
 plain = st.one_of(st.none(), st.integers(-3, 3), st.floats(-3, 3), st.integers(2**63, 2**70), st.text(max_size=3))
 of_one_type = (
-    st.integers(-3, 3), st.floats(-3, 3), st.text(max_size=3), st.booleans(), st.none(), st.just({}), plain,
-    st.lists(st.integers(0, 3), max_size=2), st.fixed_dictionaries({}, optional={"u": plain, "v": st.booleans()}),
+    st.integers(-3, 3), st.floats(-3, 3), st.text(max_size=3), st.booleans(), st.none(), plain,
+    st.lists(st.integers(0, 3), max_size=2),
 )  # fmt: skip
+#: alone, as Polars' type of objects beside other values depends on what is put together at a time
+objects = st.fixed_dictionaries({"u": st.integers(-3, 3)}, optional={"v": st.booleans()})
+
+
+def frames_of(columns):
+    return st.lists(st.dictionaries(st.sampled_from("abc"), columns, min_size=1), min_size=1, max_size=6)
+
+
 columns = st.sampled_from(of_one_type).flatmap(lambda kind: st.lists(kind, min_size=1, max_size=4))
-frames = st.lists(st.dictionaries(st.sampled_from("abc"), columns, min_size=1), min_size=1, max_size=6)
+frames = frames_of(columns) | frames_of(st.lists(objects, min_size=1, max_size=4))
 
 
 def read(columns):
@@ -49,7 +57,14 @@ def test_rows_from_a_file_are_those_of_all_frames_at_once(given_frames, monkeypa
             return
         found = collected.rows().collect()
     assert found.schema == whole.schema
-    assert found.equals(whole)
+    assert [[_told(value) for value in row] for row in found.rows()] == [
+        [_told(value) for value in row] for row in whole.rows()
+    ]
+
+
+def _told(value):
+    """An object that is absent is null or has null fields, depending on what Polars puts together at a time."""
+    return None if isinstance(value, dict) and not any(field is not None for field in value.values()) else value
 
 
 def test_few_rows_are_held(monkeypatch):

@@ -9,7 +9,7 @@ from datetime import timedelta
 import polars as pl
 import pytest
 from outcomes_support import NOW, Clock, opened, put
-from test_outcomes_join_cache import cache, change, label, merge_all, predict, rows, whole
+from test_outcomes_join_cache import Taken, cache, change, label, merge_all, predict, rows, whole
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import Outcomes, joining, label_snapshot, labelled_log, numbered, report, scanning
@@ -52,7 +52,7 @@ def test_random_histories_give_the_same_in_windows(tmp_path, monkeypatch, seed):
         with monkeypatch.context() as patch:
             in_windows(patch, held=draw.randint(1, 3), window=draw.randint(1, 4))
             assert results(tmp_path, clock, "windows") == at_once
-            assert rows(cache(tmp_path).rows(since=None, at=clock.time)) == whole(tmp_path, clock.time)
+            assert rows(cache(tmp_path).rows(Taken, since=None, at=clock.time)) == whole(tmp_path, clock.time)
 
 
 def labelled_world(tmp_path):
@@ -112,8 +112,8 @@ def test_stored_rows_have_the_labels_of_one_moment_and_the_next_call_the_rest(tm
 
     with monkeypatch.context() as patch:
         patch.setattr(labelled_log, "matched", matched)
-        assert rows(cache(tmp_path).rows(since=None, at=NOW)) == before
-    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW) != before
+        assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == before
+    assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW) != before
 
 
 def test_labels_in_more_files_than_may_be_open_are_read_at_once(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ class Held:
     def __init__(self):
         self.posts = []
 
-    def post(self, source, rows):
+    def post(self, source, rows, *, scored=False):
         self.posts.append(Future())
         return self.posts[-1]
 
