@@ -10,7 +10,6 @@ paired by row and above 0 where the served model is better.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -18,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from zero_edit import command, gap, halves, labels, ours
+from zero_edit import command, gap, labels, options, ours, parts
 
 from cumulant import packaging
 from cumulant import project as projects
 from cumulant.runtime.candidate import find_record
+from cumulant.runtime.fitting import loaded
 from cumulant.runtime.models import servable_folder
 from cumulant.statistics import Rows, metric
-from cumulant.training import FittedModel
 
 
 def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
@@ -35,7 +34,7 @@ def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
         record = find_record(project, version)
         served = packaging.load_servable(servable_folder(project, version))
         objects = project.objects()
-        tested = FittedModel.from_folder(objects.path(record.fitted.model.key))
+        tested = loaded(project, record.fitted.model)
         tables = project.tables()
         sample = tables.scan(tables.find(record.table)).head(100).collect()
         with tempfile.TemporaryDirectory() as scratch:
@@ -54,18 +53,9 @@ def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path)
-    parser.add_argument("target")
-    parser.add_argument("--time")
-    parser.add_argument("--by", choices=["time", "random"], default="random")
-    parser.add_argument("--train-time", default="20s")
-    parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
-    parser.add_argument("--split", type=int, default=0)
-    chosen = parser.parse_args()
+    chosen = options(__doc__, train_time="20s").parse_args()
     chosen.edit = ["final_fit: all"]
-    table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
-    train, test = halves(table, moment=chosen.time if chosen.by == "time" else None, split=chosen.split)
+    train, test = parts(chosen)
     folder = Path(tempfile.mkdtemp(prefix="cumulant-bench-"))
     try:
         served, said = ours(folder, train, test, chosen)

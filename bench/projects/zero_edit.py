@@ -134,21 +134,32 @@ def labels(values: pl.Series) -> np.ndarray:
     return values.to_numpy().astype(float)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None, *, train_time: str) -> argparse.ArgumentParser:
+    """Which table is learned, how long, and which rows of it are held out."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("target")
     parser.add_argument("--time")
     parser.add_argument("--by", choices=["time", "random"], default="random")
-    parser.add_argument("--train-time", default="60s")
+    parser.add_argument("--train-time", default=train_time)
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
     parser.add_argument("--split", type=int, default=0)
+    return parser
+
+
+def parts(chosen: argparse.Namespace) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows of the table to learn from, and those that are held out."""
+    table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
+    return halves(table, moment=chosen.time if chosen.by == "time" else None, split=chosen.split)
+
+
+def main() -> None:
+    parser = options(__doc__, train_time="60s")
     parser.add_argument("--edit", action="append", default=[], metavar="LINE")
     parser.add_argument("--autogluon", metavar="PYTHON")
     parser.add_argument("--answers", type=Path, metavar="FOLDER")
     chosen = parser.parse_args()
-    table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
-    train, test = halves(table, moment=chosen.time if chosen.by == "time" else None, split=chosen.split)
+    train, test = parts(chosen)
     folder = Path(tempfile.mkdtemp(prefix="cumulant-bench-"))
     try:
         answers, said = ours(folder, train, test, chosen)
@@ -168,7 +179,7 @@ def main() -> None:
             json.dumps(
                 {
                     "table": chosen.table.name,
-                    "rows": table.height,
+                    "rows": train.height + test.height,
                     "by": chosen.by if chosen.by == "time" else f"split {chosen.split}",
                     ", ".join(["ours", *others]): measured,
                     **said,

@@ -32,7 +32,8 @@ async def take_connections(
         handshake: seconds that it may take.
     """
     loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.BaseEventLoop):  # whose servers take as many connections at a time as wait
+    # Servers of asyncio's own loops take as many connections at a time as wait.
+    if not isinstance(loop, asyncio.BaseEventLoop):
         protocol = _TakingMore(loop, protocol, listener, tls, handshake)
     return await loop.create_server(protocol, sock=listener, backlog=backlog, ssl=tls, ssl_handshake_timeout=handshake)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from cumulant.features.group_events import dated
 from cumulant.features.posted import Inside, Told, row_key
 from cumulant.features.requests import Reader
 from cumulant.features.row_versions import VersionRule, corrections_of
-from cumulant.features.state_writer import StateWriter
+from cumulant.features.state_writer import StateWriter, present_us
 
 
 class Advanced(msgspec.Struct, frozen=True):
@@ -47,7 +46,7 @@ class PostReader:
 
     def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
         self._skew_us = skew_us
-        self._now_us = writers[0].now_us if writers else lambda: time.time_ns() // 1000
+        self._now_us = writers[0].now_us if writers else present_us
         self._dated: dict[str, list[Callable[[Inside], int | None]]] = {}
         fields: dict[str, dict[str, Field]] = {}
         self._keys: dict[str, tuple[str, ...]] = {}

@@ -106,7 +106,8 @@ class VersionRule:
         if _rank(known) < _rank(before.known):
             return None
         if deleted and before.deleted:  # a deletion that is repeated counts from its first, up to its last known time
-            return _again(before, known, entry) if _rank(known) > _rank(before.known) else None
+            later = _rank(known) > _rank(before.known)
+            return msgspec.structs.replace(before, known=known, entry=entry) if later else None
         if not deleted and not before.deleted and _tells_nothing(told, before):
             return None
         after.begins = self._begins(after, before, told)
@@ -179,10 +180,6 @@ def _filled(told: Told, before: Record | None, entry: int) -> Record | None:
     if before.deleted or before.whole or before.over or not missing:
         return None
     return msgspec.structs.replace(before, entry=entry, values=before.values | missing)
-
-
-def _again(before: Record, known: int | None, entry: int) -> Record:
-    return msgspec.structs.replace(before, known=known, entry=entry)
 
 
 def _tells_nothing(told: Told, before: Record) -> bool:

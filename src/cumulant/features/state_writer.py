@@ -30,7 +30,8 @@ LATE_US = 86_400_000_000
 _STEP = 1_000
 
 
-def _now_us() -> int:
+def present_us() -> int:
+    """The present moment by the system's clock, in microseconds."""
     return time.time_ns() // 1000
 
 
@@ -43,7 +44,7 @@ class StateWriter:
         store: OnlineStore,
         table: str,
         *,
-        now_us: Callable[[], int] = _now_us,
+        now_us: Callable[[], int] = present_us,
     ) -> None:
         self.plan, self.store, self.table, self.now_us = plan, store, table, now_us
         self.fingerprint = fingerprint(plan)

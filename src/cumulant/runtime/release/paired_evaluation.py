@@ -98,19 +98,22 @@ def _evaluated(
     task = resolve_task(project, snapshots)
     table = feature_set(context, task, snapshots, as_of=None)
     work = work_of(project, task, snapshots, table, as_of=None, quick=False, trials=None, time=None)
-    evaluation, notes = _as_served(context, work, versions, spec)
+    labelled = labelled_rows(
+        project, work.task, work.snapshot, work.table, spec=work.training, evaluation=work.evaluation, as_of=None
+    )
+    evaluation, notes = _as_served(context, work, labelled, versions, spec)
     if evaluation is None or not evaluation.seen_by:
         return evaluation, notes
     tested, doubts = _tested(project, versions)
-    return _as_tested(context, work, versions, spec, tested) or (evaluation, (*notes, *doubts))
+    return _as_tested(context, work, labelled, versions, spec, tested=tested) or (evaluation, (*notes, *doubts))
 
 
 def _as_served(
-    context: Context, work: Work, versions: Versions, spec: PairedSpec
+    context: Context, work: Work, labelled: TrainingSet, versions: Versions, spec: PairedSpec
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
     """The served models on the rows that the fewest of them learned from."""
     project = context.project
-    rows, seen_by = _rows(context, work, versions, spec, {})
+    rows, seen_by = _rows(context, work, labelled, versions, spec, tested={})
     if len(rows) < _FEWEST:
         return None, (_reason(f"{len(rows):,} rows have a label, and {_FEWEST} are needed"),)
     if (alone := _single_class(rows)) is not None:
@@ -132,7 +135,7 @@ def _as_served(
 
 
 def _as_tested(
-    context: Context, work: Work, versions: Versions, spec: PairedSpec, tested: Tested
+    context: Context, work: Work, labelled: TrainingSet, versions: Versions, spec: PairedSpec, *, tested: Tested
 ) -> tuple[PairedEvaluation, tuple[str, ...]] | None:
     """The tested models on rows that neither learned from; None where there are no such models or too few such rows,
     or where the candidate's served model is not as good on them as its tested one.
@@ -140,7 +143,7 @@ def _as_tested(
     project, candidate = context.project, versions[CANDIDATE]
     if CANDIDATE not in tested:
         return None
-    rows, seen_by = _rows(context, work, versions, spec, tested)
+    rows, seen_by = _rows(context, work, labelled, versions, spec, tested=tested)
     if seen_by or len(rows) < _FEWEST or _single_class(rows) is not None:
         return None
     context.progress(f"compare: as fitted without {len(rows):,} labelled rows")
@@ -187,22 +190,13 @@ def _single_class(rows: TrainingSet) -> str | None:
 
 
 def _rows(
-    context: Context, work: Work, versions: Versions, spec: PairedSpec, tested: Tested
+    context: Context, work: Work, rows: TrainingSet, versions: Versions, spec: PairedSpec, *, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The newest rows that none of the versions learned from, else those that the fewest did, and which these are; of
-    the arms in `tested`, those that this model did not learn from.
+    """The newest of the labelled `rows` that none of the versions learned from, else those that the fewest did, and
+    which these are; of the arms in `tested`, those that this model did not learn from.
     """
     from cumulant.training.splits import ripened
 
-    rows = labelled_rows(
-        context.project,
-        work.task,
-        work.snapshot,
-        work.table,
-        spec=work.training,
-        evaluation=work.evaluation,
-        as_of=None,
-    )
     if rows.at is None:
         return _drawn(context, work, rows, versions, most=spec.rows, tested=tested)
     rows = rows.take(ripened(rows, _horizon(rows)))
