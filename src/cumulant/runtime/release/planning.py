@@ -327,10 +327,9 @@ def _smallest(
             continue
         if bad * ratio >= 1:
             return None
-        found = sequential.harm_power(
-            traffic, rate=bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES, stop_early=True
-        )
-        if found.decided >= _POWER:
+        if sequential.harm_is_seen(
+            traffic, rate=bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
+        ):
             return ratio
     return None
 

@@ -22,6 +22,7 @@ from cumulant.statistics.sequential.means import (
 from cumulant.statistics.sequential.power import (
     Power,
     Traffic,
+    harm_is_seen,
     harm_power,
     not_worse_power,
     paired_blocks,
@@ -56,6 +57,7 @@ __all__ = [
     "best_rho",
     "decide",
     "difference",
+    "harm_is_seen",
     "harm_power",
     "hedged_capital",
     "hedged_interval",

@@ -6,14 +6,13 @@ By simulation with the very tests that decide, many releases at once, from a see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from cumulant.statistics.sequential.arrays import Floats, level
 from cumulant.statistics.sequential.means import Betting
-from cumulant.statistics.sequential.rates import RateDesign, Rates
+from cumulant.statistics.sequential.simulated import decide_often, first_looks, harm_test, not_worse_test, simulated
 from cumulant.statistics.sequential.symmetric import growth
 
 
@@ -49,10 +48,6 @@ class Power:
     wanted: float
 
 
-#: releases that are simulated together where it may soon be known that too few decide
-_TOGETHER = 25
-
-
 def harm_power(
     traffic: Traffic,
     *,
@@ -86,9 +81,29 @@ def harm_power(
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
     """
-    counts = _simulated(traffic, (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    least = wanted if stop_early else 0.0
-    return _power(_first(counts, alpha, lambda s: s.log_harm(ratio=margin), least), traffic, looks, wanted)
+    counts = simulated(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
+    first = first_looks(counts, harm_test(alpha, margin), wanted if stop_early else 0.0)
+    return _power(first, traffic, looks, wanted)
+
+
+def harm_is_seen(
+    traffic: Traffic,
+    *,
+    rate: float,
+    ratio: float,
+    alpha: float = 0.05,
+    looks: int = 180,
+    wanted: float = 0.8,
+    releases: int = 400,
+    seed: int = 0,
+) -> bool:
+    """Whether `harm_power` of the same arguments decides in at least `wanted` of the releases; it is known sooner.
+
+    Raises:
+        ValueError: as `harm_power`.
+    """
+    counts = simulated(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
+    return decide_often(counts, harm_test(alpha), level(wanted))
 
 
 def not_worse_power(
@@ -112,9 +127,9 @@ def not_worse_power(
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
     """
-    counts = _simulated(traffic, (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    least = wanted if stop_early else 0.0
-    return _power(_first(counts, alpha, lambda s: s.log_not_worse(difference=margin), least), traffic, looks, wanted)
+    counts = simulated(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
+    first = first_looks(counts, not_worse_test(alpha, margin), wanted if stop_early else 0.0)
+    return _power(first, traffic, looks, wanted)
 
 
 def smallest_ratio(
@@ -126,10 +141,10 @@ def smallest_ratio(
         ValueError: as `harm_power`.
     """
     for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
-        if rate * ratio < 1:
-            found = harm_power(traffic, rate=rate, ratio=ratio, looks=looks, alpha=alpha, wanted=wanted, seed=seed)
-            if found.decided >= wanted:
-                return ratio
+        if rate * ratio < 1 and harm_is_seen(
+            traffic, rate=rate, ratio=ratio, looks=looks, alpha=alpha, wanted=wanted, seed=seed
+        ):
+            return ratio
     return None
 
 
@@ -189,81 +204,8 @@ def _until(grows: Floats, needed: float) -> float:
     return high
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """Each [looks, releases]."""
-
-    requests: Floats
-    bad: Floats
-    asked: Floats
-    worse: Floats
-
-    def of(self, releases: slice) -> _Counts:
-        """Those of some releases."""
-        every = (self.requests, self.bad, self.asked, self.worse)
-        return _Counts(*(one[:, releases] for one in every))
-
-
-def _simulated(
-    traffic: Traffic, rates: tuple[float, float], *, burst: float, shape: tuple[int, int], seed: int
-) -> _Counts:
-    rate, worse = rates
-    if not (0 < rate < 1 and 0 < worse < 1 and burst >= 0):
-        raise ValueError(f"rates {rate} and {worse} must lie between 0 and 1, and the burst {burst} at or above 0")
-    rng = np.random.default_rng(seed)
-
-    def arm(requests: float, chance: float) -> tuple[Floats, Floats]:
-        n = rng.poisson(requests, shape)
-        bursts = rng.gamma(burst**-2, burst**2, shape) if burst else np.ones(shape)
-        return n.astype(np.float64), rng.binomial(n, np.minimum(chance * bursts, 1)).astype(np.float64)
-
-    return _Counts(*arm(traffic.champion, rate), *arm(traffic.candidate, worse))
-
-
-def _design(counts: _Counts) -> RateDesign:
-    """A grid around the rates that were simulated: what is far away costs time and changes nothing."""
-    total = (counts.bad.sum() + counts.worse.sum()) / (counts.requests.sum() + counts.asked.sum())
-    return RateDesign(lowest=max(total / 50, 1e-7), highest=min(total * 50, 0.9), step=0.08)
-
-
-def _first(counts: _Counts, alpha: float, test: Callable[[Rates], Floats], least: float) -> Floats:
-    """[releases]: the look (from 1) at which each decided; infinity where it did not.
-
-    Infinity also of those that were not looked at, as it was sure before that less than the share `least` decides.
-    """
-    design, bound = _design(counts), math.log(1 / level(alpha))
-    count = counts.bad.shape[1]
-    first = np.full(count, math.inf)
-    size = _TOGETHER if least else count
-    for begin in range(0, count, size):
-        those = slice(begin, begin + size)
-        first[those] = _looks(counts.of(those), design, bound, test)
-        undecided = np.isinf(first[: begin + size]).sum()
-        if count - undecided < least * count:
-            break
-    return first
-
-
-def _looks(counts: _Counts, design: RateDesign, bound: float, test: Callable[[Rates], Floats]) -> Floats:
-    """As `_first`, of releases that are looked at together until each has decided."""
-    state = Rates.start(design, batch=counts.bad.shape[1:])
-    first = np.full(counts.bad.shape[1], math.inf)
-    waiting = np.arange(len(first))
-    for look in range(len(counts.bad)):
-        state = state.add(
-            champion_requests=counts.requests[look, waiting],
-            champion_bad=counts.bad[look, waiting],
-            candidate_requests=counts.asked[look, waiting],
-            candidate_bad=counts.worse[look, waiting],
-        )
-        decided = test(state) >= bound
-        first[waiting[decided]] = look + 1
-        waiting = waiting[~decided]
-        if not len(waiting):
-            break
-        if decided.any():
-            state = replace(state, champion=state.champion[~decided], candidate=state.candidate[~decided])
-    return first
+def _means(traffic: Traffic) -> tuple[float, float]:
+    return traffic.champion, traffic.candidate
 
 
 def _power(first: Floats, traffic: Traffic, looks: int, wanted: float) -> Power:

@@ -33,13 +33,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats, counted, level, packed, unpacked
 
+Places = npt.NDArray[np.int64]
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
 _LEAST = 1e-300
 #: logarithm of a likelihood, against the greatest, below which a champion's rate is left out: no evidence between
@@ -353,6 +354,41 @@ def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign
     return cast("Floats", known)
 
 
+def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> tuple[Floats, Places]:
+    """The log likelihoods [distinct, kinds, points] of distinct blocks, and which of them each given block has.
+
+    Logarithms are taken once for blocks of as many requests, and gamma functions once for as many bad events.
+    """
+    (k, k_of), (n, n_of) = _distinct(bad), _distinct(requests)
+    pairs, places = _distinct(n_of * len(k) + k_of)
+    n_of, k_of = pairs // len(k), pairs % len(k)
+    expected, events = n[:, None] * design.rates, k[:, None] * np.log(design.rates)
+    found = np.empty((len(pairs), len(design.kinds), len(design.rates)))
+
+    def bursts(factor: float, shape: float) -> Floats:
+        logs, ways = np.log1p(factor * expected / shape), _ways(k, shape)[:, None]
+        grown = np.multiply(logs[n_of], -(k + shape)[k_of, None])
+        return np.add(grown, (ways + events)[k_of], out=grown)
+
+    for place, (shape, outage) in enumerate(design.kinds):
+        calm = bursts(1.0, shape) if math.isfinite(shape) else events[k_of] - expected[n_of]
+        if outage:
+            wild = (k * math.log(_WILD))[k_of, None] + bursts(_WILD, _WILD_SHAPE)
+            calm = np.logaddexp(calm + math.log1p(-outage), wild + math.log(outage))
+        found[:, place] = calm
+    return found, places
+
+
+def _distinct(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Places]:
+    """The values without repetition [distinct], sorted, and which of them each is. numpy.unique imports numpy.ma."""
+    flat = values.ravel()
+    order = flat.argsort()
+    new = np.concatenate([[True], np.diff(flat[order]) != 0])
+    places = np.empty(len(flat), dtype=np.int64)
+    places[order] = new.cumsum() - 1
+    return flat[order][new], places.reshape(values.shape)
+
+
 def _likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
     """[batch, kinds, points]: log likelihood of one block, without the terms that no parameter changes."""
     expected = requests[..., None] * design.rates
@@ -373,10 +409,15 @@ def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
     """What remains of the negative binomial beside `bad` x log rate, and terms that neither shape nor rate changes."""
     if math.isinf(shape):
         return -expected
+    return _ways(bad, shape) - (bad + shape) * np.log1p(expected / shape)
+
+
+def _ways(bad: Floats, shape: float) -> Floats:
+    """The terms of `_bursts` without a rate."""
     # scipy.special, which has this function of arrays, takes longer to import than numpy.
     gammas = np.reshape([math.lgamma(one) for one in (bad + shape).ravel().tolist()], bad.shape)
-    ways = gammas - math.lgamma(shape) - bad * math.log(shape)
-    return ways - (bad + shape) * np.log1p(expected / shape)
+    ways: Floats = gammas - math.lgamma(shape) - bad * math.log(shape)
+    return ways
 
 
 def _places(curve: Floats, design: RateDesign) -> Floats:
