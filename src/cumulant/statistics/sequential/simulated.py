@@ -17,7 +17,6 @@ from cumulant.statistics.sequential.arrays import Floats, level
 from cumulant.statistics.sequential.rates import Places, RateDesign, Rates, distinct_likelihoods
 
 Flags = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
 #: releases that are looked at together where it may soon be known how many decide
 _TOGETHER = 25
 #: log evidence by which a test may exceed the one without bursts
