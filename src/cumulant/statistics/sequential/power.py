@@ -60,7 +60,6 @@ def harm_power(
     margin: float = 1.0,
     releases: int = 400,
     seed: int = 0,
-    stop_early: bool = False,
 ) -> Power:
     """Looks until a candidate with `ratio` x the champion's `rate` of bad events is rolled back.
 
@@ -75,15 +74,12 @@ def harm_power(
         margin: ratio up to which the candidate is not called worse.
         releases: simulated.
         seed: of the simulation.
-        stop_early: stop once it is sure that fewer than `wanted` of the releases decide. Then `decided` is the share
-            that had until there, and `median_looks` speaks of these; `looks` and what follows from it stay the same.
 
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
     """
     counts = simulated(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    first = first_looks(counts, harm_test(alpha, margin), wanted if stop_early else 0.0)
-    return _power(first, traffic, looks, wanted)
+    return _power(first_looks(counts, harm_test(alpha, margin)), traffic, looks, wanted)
 
 
 def harm_is_seen(
@@ -122,13 +118,15 @@ def not_worse_power(
 ) -> Power:
     """Looks until a candidate with `ratio` x the champion's rate is shown to be within `margin` (bad events a request).
 
-    The other arguments are those of `harm_power`.
+    The other arguments are those of `harm_power`. With `stop_early` the simulation stops once it is sure when `wanted`
+    of the releases decide, or that fewer do. Then `decided` is the share that had until there, and `median_looks`
+    speaks of these; `looks` and what follows from it stay the same.
 
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
     """
     counts = simulated(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    first = first_looks(counts, not_worse_test(alpha, margin), wanted if stop_early else 0.0)
+    first = first_looks(counts, not_worse_test(alpha, margin), wanted if stop_early else 1.0)
     return _power(first, traffic, looks, wanted)
 
 

@@ -33,14 +33,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats, counted, level, packed, unpacked
+from cumulant.statistics.sequential.block_likelihood import kind_likelihood, likelihood
 
-Places = npt.NDArray[np.int64]
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
 _LEAST = 1e-300
 #: logarithm of a likelihood, against the greatest, below which a champion's rate is left out: no evidence between
@@ -52,8 +52,6 @@ _RULED_OUT = -8.0
 _LEVEL, _DRIFT = 0.25, 3.0
 #: the same of the candidate's
 _CANDIDATE_RULED_OUT = -3.0
-#: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
-_WILD, _WILD_SHAPE = 30.0, 0.5
 #: ratios that an interval tries: from a twentieth to twenty times
 _TRIED = np.exp(np.linspace(-math.log(20), math.log(20), 121))
 
@@ -165,8 +163,8 @@ class Rates:
         worse, asked = counted(candidate_bad, candidate_requests, "candidate")
         return replace(
             self,
-            champion=self.champion + _likelihood(bad, requests, self.design),
-            candidate=self.candidate + _likelihood(worse, asked, self.design),
+            champion=self.champion + likelihood(bad, requests, self.design),
+            candidate=self.candidate + likelihood(worse, asked, self.design),
             blocks=self.blocks + 1,
         )
 
@@ -345,79 +343,13 @@ def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign
         return np.zeros((len(design.kinds), len(levels)))
     events = k[:, None] * np.log(levels)
     expected = n[:, None] * levels
-    found = np.stack([(events + _kind(k[:, None], expected, *kind)).sum(0) for kind in design.kinds])
+    found = np.stack([(events + kind_likelihood(k[:, None], expected, *kind)).sum(0) for kind in design.kinds])
     reach = round(math.log(_DRIFT) / _LEVEL)
     padded = np.pad(found, ((0, 0), (reach, reach)), mode="edge")
     near = np.max([padded[:, place : place + len(levels)] for place in range(2 * reach + 1)], axis=0)
     known = np.maximum(near - near.max(), _RULED_OUT)
     known[-1] = 0.0 if not k.any() else np.maximum(found[-1].max() - found.max(), _RULED_OUT)
     return cast("Floats", known)
-
-
-def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> tuple[Floats, Places]:
-    """The log likelihoods [distinct, kinds, points] of distinct blocks, and which of them each given block has.
-
-    Logarithms are taken once for blocks of as many requests, and gamma functions once for as many bad events.
-    """
-    (k, k_of), (n, n_of) = _distinct(bad), _distinct(requests)
-    pairs, places = _distinct(n_of * len(k) + k_of)
-    n_of, k_of = pairs // len(k), pairs % len(k)
-    expected, events = n[:, None] * design.rates, k[:, None] * np.log(design.rates)
-    found = np.empty((len(pairs), len(design.kinds), len(design.rates)))
-
-    def bursts(factor: float, shape: float) -> Floats:
-        logs, ways = np.log1p(factor * expected / shape), _ways(k, shape)[:, None]
-        grown = np.multiply(logs[n_of], -(k + shape)[k_of, None])
-        return np.add(grown, (ways + events)[k_of], out=grown)
-
-    for place, (shape, outage) in enumerate(design.kinds):
-        calm = bursts(1.0, shape) if math.isfinite(shape) else events[k_of] - expected[n_of]
-        if outage:
-            wild = (k * math.log(_WILD))[k_of, None] + bursts(_WILD, _WILD_SHAPE)
-            calm = np.logaddexp(calm + math.log1p(-outage), wild + math.log(outage))
-        found[:, place] = calm
-    return found, places
-
-
-def _distinct(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Places]:
-    """The values without repetition [distinct], sorted, and which of them each is. numpy.unique imports numpy.ma."""
-    flat = values.ravel()
-    order = flat.argsort()
-    new = np.concatenate([[True], np.diff(flat[order]) != 0])
-    places = np.empty(len(flat), dtype=np.int64)
-    places[order] = new.cumsum() - 1
-    return flat[order][new], places.reshape(values.shape)
-
-
-def _likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
-    """[batch, kinds, points]: log likelihood of one block, without the terms that no parameter changes."""
-    expected = requests[..., None] * design.rates
-    events = bad[..., None] * np.log(design.rates)
-    k = bad[..., None]
-    return np.stack([events + _kind(k, expected, *kind) for kind in design.kinds], axis=-2)
-
-
-def _kind(bad: Floats, expected: Floats, shape: float, outage: float) -> Floats:
-    calm = _bursts(bad, expected, shape)
-    if not outage:
-        return calm
-    wild = bad * math.log(_WILD) + _bursts(bad, _WILD * expected, _WILD_SHAPE)
-    return np.logaddexp(calm + math.log1p(-outage), wild + math.log(outage))
-
-
-def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
-    """What remains of the negative binomial beside `bad` x log rate, and terms that neither shape nor rate changes."""
-    if math.isinf(shape):
-        return -expected
-    return _ways(bad, shape) - (bad + shape) * np.log1p(expected / shape)
-
-
-def _ways(bad: Floats, shape: float) -> Floats:
-    """The terms of `_bursts` without a rate."""
-    # scipy.special, which has this function of arrays, takes longer to import than numpy.
-    gammas = np.reshape([math.lgamma(one) for one in (bad + shape).ravel().tolist()], bad.shape)
-    ways: Floats = gammas - math.lgamma(shape) - bad * math.log(shape)
-    return ways
 
 
 def _places(curve: Floats, design: RateDesign) -> Floats:

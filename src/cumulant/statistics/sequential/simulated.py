@@ -14,13 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats, level
-from cumulant.statistics.sequential.rates import Places, RateDesign, Rates, distinct_likelihoods
+from cumulant.statistics.sequential.block_likelihood import Places, distinct_likelihoods
+from cumulant.statistics.sequential.rates import RateDesign, Rates
 
 Flags = npt.NDArray[np.bool_]
 #: releases that are looked at together where it may soon be known how many decide
 _TOGETHER = 25
-#: log evidence by which a test may exceed the one without bursts
-_SLACK = 0.0
+#: log evidence by which a test, whose rates lie on a grid, may exceed the one without bursts
+_SLACK = 0.5
+#: of a share of releases, which is no whole number by it
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,8 @@ def harm_test(alpha: float, margin: float = 1.0) -> Test:
     def most(until: Counts, design: RateDesign) -> Floats:
         # Given the total of bad events, the candidate's are binomial: no grid is needed.
         ratios = np.array(design.ratios)[:, None, None]
-        champion, candidate = until.requests, until.asked * margin
-        events = until.bad + until.worse
-        gains = until.worse * np.log(ratios) - events * np.log(
-            (champion + candidate * ratios) / np.maximum(champion + candidate, 1)
-        )
+        share = until.asked * margin / np.maximum(until.requests + until.asked * margin, 1)
+        gains = until.worse * np.log(ratios) - (until.bad + until.worse) * np.log1p(share * (ratios - 1))
         top = gains.max(0)
         found: Floats = top + np.log(np.exp(gains - top).mean(0))
         return found
@@ -121,46 +121,40 @@ def not_worse_test(alpha: float, margin: float) -> Test:
     return Test(lambda state: state.log_not_worse(difference=margin), most, math.log(1 / level(alpha)))
 
 
-def first_looks(counts: Counts, test: Test, least: float) -> Floats:
+def first_looks(counts: Counts, test: Test, enough: float = 1.0) -> Floats:
     """[releases]: the look (from 1) at which each decided; infinity where it did not.
 
-    Infinity also of those that were not looked at, as it was sure before that less than the share `least` decides.
+    Once it is known when the share `enough` had decided, or that it does not, the others are not looked at any more.
     """
-    design, count = _design(counts), counts.bad.shape[1]
+    design, count = design_of(counts), int(counts.bad.shape[1])
     possible = test.may_decide(counts, design)
     first = np.full(count, math.inf)
-    if possible.any(0).sum() < least * count:
+    wanted = math.ceil(enough * count - _ROUNDING)
+    if enough < 1 and possible.any(0).sum() < wanted:
         return first
-    size = _TOGETHER if least else count
-    for begin in range(0, count, size):
-        those = slice(begin, begin + size)
-        first[those] = _first(_States(counts.of(those), design), test, possible[:, those])
-        undecided = np.isinf(first[: begin + size]).sum()
-        if count - undecided < least * count:
-            break
-    return first
+    return _first(_States(counts, design), test, possible, wanted)
 
 
 def decide_often(counts: Counts, test: Test, least: float) -> bool:
     """Whether at least the share `least` of the releases decides at some look."""
-    design, count = _design(counts), counts.bad.shape[1]
+    design, count = design_of(counts), int(counts.bad.shape[1])
     possible = test.may_decide(counts, design)
-    undecided = int((~possible.any(0)).sum())
-    decided = 0
-    for begin in range(0, count, _TOGETHER):
-        if count - undecided < least * count or decided >= least * count:
-            break
-        those = slice(begin, begin + _TOGETHER)
+    wanted = math.ceil(least * count - _ROUNDING)
+    decided, undecided = 0, int(possible.any(0).sum())  # of those that may decide
+    begin, size = 0, _TOGETHER
+    while decided < wanted <= decided + undecided:
+        those = slice(begin, begin + size)
         some = _ever(_States(counts.of(those), design), test, possible[:, those])
-        decided += some
-        undecided += int(possible[:, those].any(0).sum()) - some
-    return decided >= least * count
+        decided, undecided = decided + some, undecided - int(possible[:, those].any(0).sum())
+        # Where few do, that is soon sure; else all others are looked at together, which is faster.
+        begin, size = begin + size, _TOGETHER if decided < least * (begin + size) else count
+    return decided >= wanted
 
 
-def _design(counts: Counts) -> RateDesign:
+def design_of(counts: Counts) -> RateDesign:
     """A grid around the rates that were simulated: what is far away costs time and changes nothing."""
     total = (counts.bad.sum() + counts.worse.sum()) / (counts.requests.sum() + counts.asked.sum())
-    return RateDesign(lowest=max(total / 50, 1e-7), highest=min(total * 50, 0.9), step=0.08)
+    return RateDesign(lowest=max(total / 50, 1e-7), highest=min(max(total * 50, 1e-5), 0.9), step=0.08)
 
 
 class _States:
@@ -194,25 +188,27 @@ class _States:
         """[releases]: which of the chosen decide."""
         decided = np.zeros(len(chosen), dtype=np.bool_)
         if chosen.any():
-            state = Rates(self._design, *(one[chosen] for one in sums))
+            champion, candidate = (one[chosen] for one in sums)
+            state = Rates(self._design, champion, candidate)
             decided[chosen] = test.evidence(state) >= test.bound
         return decided
 
 
-def _first(states: _States, test: Test, possible: Flags) -> Floats:
-    """As `first_looks`, look by look until each release has decided or cannot decide any more."""
+def _first(states: _States, test: Test, possible: Flags, wanted: int) -> Floats:
+    """As `first_looks`, look by look until as many as `wanted` have decided, or no other can decide any more."""
     first = np.full(possible.shape[1], math.inf)
     waiting = np.flatnonzero(possible.any(0))
-    sums = states.sums(0, waiting)
+    sums, undecided = states.sums(0, waiting), wanted
     for look, may in enumerate(possible):
         states.add(sums, look, waiting)
         decided = states.decided(sums, test, may[waiting])
         first[waiting[decided]] = look + 1
+        undecided -= int(decided.sum())
         goes_on = ~decided & possible[look + 1 :, waiting].any(0)
+        if undecided <= 0 or (wanted < len(first) and goes_on.sum() < undecided) or not goes_on.any():
+            break
         if not goes_on.all():
             waiting, sums = waiting[goes_on], [one[goes_on] for one in sums]
-        if not len(waiting):
-            break
     return first
 
 
