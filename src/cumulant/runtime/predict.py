@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
 
+#: rows that are answered together
+_BLOCK = 65_536
+
 
 def predict(
     project: Project,
@@ -74,7 +77,16 @@ def predict(
         if warnings is not None:
             warnings += checks.warnings(faults, frame.height)
         progress("answers", 0.8)
-        return frame_of(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
+        return _answered(scorer, computed)
+
+
+def _answered(scorer: packaging.Scorer, computed: pl.DataFrame) -> pl.DataFrame:
+    """The answers to a table of features, block by block: Python objects take many times the room of columns."""
+    import polars as pl
+
+    columns = computed.select(scorer.features)
+    blocks = (columns.slice(begin, _BLOCK) for begin in range(0, max(columns.height, 1), _BLOCK))
+    return pl.concat([frame_of(scorer.answers(block.to_dict(as_series=False))) for block in blocks])
 
 
 def _given(
