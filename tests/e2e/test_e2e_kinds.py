@@ -98,6 +98,9 @@ def check_served(project, rows: pl.DataFrame) -> pl.DataFrame:
     service = serve.prepare_service(project, "kind", principal=who)
     with serve.running(service) as running:
         served = predict(project, "kind", rows, principal=who, url=running.url)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cumulant.runtime.predict._BLOCK", 7)
+        assert predict(project, "kind", rows, principal=who).equals(offline)
     assert offline.height == rows.height
     assert offline.columns == [name for name in served.columns if name != "state_age"]
     for name in offline.columns:
