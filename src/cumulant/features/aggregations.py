@@ -181,7 +181,8 @@ def _numbers(series: pl.Series) -> Numbers:
     return floats(series) if series.dtype == pl.Float64 else numbers(series)
 
 
-AGGREGATIONS: dict[Aggregation, Callable[[Values, Ranges], tuple[Numbers, Flags | None]]] = {
+Aggregate = Callable[[Values, Ranges], tuple[Numbers, Flags | None]]
+AGGREGATIONS: dict[Aggregation, Aggregate] = {
     "count": Values.count,
     "sum": Values.total,
     "mean": Values.mean,

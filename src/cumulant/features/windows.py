@@ -11,13 +11,16 @@ from cumulant.core.expr import Column, Node
 from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.data.dated_rows import is_in_force
 from cumulant.data.snapshot import FROM, UNTIL
-from cumulant.features.aggregations import AGGREGATIONS, Flags, Numbers, Ranges, Values
+from cumulant.features.aggregations import AGGREGATIONS, Aggregate, Flags, Numbers, Ranges, Values
 from cumulant.features.dtypes import Kind, resolve
 from cumulant.features.frames import entry_times, key_codes, kinds, numbers, valid
 from cumulant.features.groups import Group, reach_us
-from cumulant.features.kernel.timeline import Ints, Timeline, grouped_order
+from cumulant.features.kernel.timeline import CHUNK, Ints, Timeline, grouped_order
 from cumulant.features.polars import TYPES, expression
 from cumulant.features.versions import Epochs, has_versions
+
+#: aggregations that take each range by itself
+_SUMMED = frozenset({"count", "sum", "mean"})
 
 
 def count_events(plan: FeaturePlan, group: Group, past: pl.DataFrame) -> int:
@@ -56,6 +59,14 @@ class GroupWindows:
         moments, known_moment = self._moments()
         query_codes = event_codes if same else rest[0]
         found = query_codes >= 0 if known_moment is None else (query_codes >= 0) & known_moment
+        self._own_times: Ints | None = None
+        self._values: dict[int, Values] = {}
+        self._all_found = bool(found.all())
+        if same and self._all_found and not has_versions(past) and self._events_at(moments):
+            self._timeline = Timeline(event_codes, moments)
+            self._query_order, self._times, self._found = self._timeline.order, self._timeline.times, found
+            self._keys, self._hi = self._timeline.own()
+            return
         if has_versions(past):
             top = max(int(event_codes.max(initial=0)), int(query_codes.max(initial=0)))
             self._timeline, epochs = self._versions(event_codes, top)
@@ -66,11 +77,10 @@ class GroupWindows:
         self._query_order = grouped_order(query_codes, moments)
         self._times = moments[self._query_order]
         self._found = found[self._query_order]
-        self._all_found = bool(found.all())
         self._keys = self._timeline.find(query_codes[self._query_order])
         self._hi = self._timeline.until(self._keys, self._times)
-        self._own_times = self._own_entries() if apart else None
-        self._values: dict[int, Values] = {}
+        if apart:
+            self._own_times = self._own_entries()
 
     def results(self) -> dict[str, pl.Series]:
         """Each window and lookup as a column in the order of the queries."""
@@ -88,6 +98,11 @@ class GroupWindows:
         assert predict_at is not None
         column = self._queries[predict_at.column]
         return numbers(column) + predict_at.offset_us, valid(column)
+
+    def _events_at(self, moments: Ints) -> bool:
+        """Whether all events enter, each at the moment at the same place."""
+        times = entry_times(self._past, self._source, self._group.entry)
+        return not times.null_count() and np.array_equal(numbers(times), moments)
 
     def _events(self, event_codes: Ints) -> Timeline:
         """Events that ever enter: those with a key and all their times."""
@@ -143,6 +158,8 @@ class GroupWindows:
         if measure.value is None:
             return self._series(ranges.count, None)
         values = self._value(slot)
+        if measure.agg in _SUMMED and self._own_times is None:
+            return self._by_chunk(AGGREGATIONS[measure.agg], values, ranges)
         if measure.agg == "last":
             return self._newest(values, ranges, skip_null=True)
         result, found = AGGREGATIONS[measure.agg](values, ranges)
@@ -154,29 +171,57 @@ class GroupWindows:
         source = values.series if values.own is None else pl.concat([values.series, values.own])
         return source.gather(self._series(position, found))
 
-    def _series(self, values: Numbers, found: Flags | None) -> pl.Series:
-        """A result in the order of the queries, null where it was not found or is not finite.
+    def _by_chunk(self, aggregate: Aggregate, values: Values, ranges: Ranges) -> pl.Series:
+        """`_series` of an aggregation, for so many queries at a time that their numbers stay in the caches."""
+        column = _Column(self._query_order, None if self._all_found else self._found)
+        for begin in range(0, len(ranges.lo), CHUNK):
+            part = slice(begin, begin + CHUNK)
+            column.put(part, *aggregate(values, Ranges(ranges.lo[part], ranges.hi[part], None)))
+        return column.series()
 
-        Null, too, for queries without a key or a moment.
-        """
-        if not self._all_found:
-            found = self._found if found is None else found & self._found
+    def _series(self, values: Numbers, found: Flags | None) -> pl.Series:
+        """A result in the order of the queries; null, too, for queries without a key or a moment."""
+        column = _Column(self._query_order, None if self._all_found else self._found)
+        column.put(slice(None), values, found)
+        return column.series()
+
+
+class _Column:
+    """A result in the order of the queries, null where it was not found or is not finite.
+
+    `order` holds the positions of the sorted queries, `found` which of those can have a result; None for all.
+    """
+
+    def __init__(self, order: Ints, found: Flags | None) -> None:
+        self._order, self._found = order, found
+        self._values: Numbers = np.empty(0, dtype=np.int64)
+        self._flags: Flags | None = None
+        self._whole = True
+
+    def put(self, part: slice, values: Numbers, found: Flags | None) -> None:
+        """The numbers of a part of the sorted queries, and which are there; None for all."""
+        order = self._order[part]
+        if len(self._values) != len(self._order):
+            self._values = np.empty(len(self._order), dtype=values.dtype)
+        if self._found is not None:
+            found = self._found[part] if found is None else found & self._found[part]
         if values.dtype == np.float64:
             stands = np.isfinite(values)
             if found is not None:
                 stands &= found
-            whole = bool(stands.all())
-            result = np.empty(len(values))
-            result[self._query_order] = values if whole else np.where(stands, values, np.nan)
-            return pl.Series(result, nan_to_null=not whole)
-        result = np.empty(len(values), dtype=np.int64)
-        result[self._query_order] = values
-        series = pl.Series(result)
-        if found is None or found.all():
-            return series
-        flags = np.empty(len(values), dtype=np.bool_)
-        flags[self._query_order] = found
-        return pl.DataFrame({"value": series, "found": flags}).select(pl.when("found").then("value"))["value"]
+            if not stands.all():
+                self._whole, values = False, np.where(stands, values, np.nan)
+        elif found is not None and not found.all():
+            if self._flags is None:
+                self._flags = np.ones(len(self._order), dtype=np.bool_)
+            self._flags[order] = found
+        self._values[order] = values
+
+    def series(self) -> pl.Series:
+        if self._flags is None:
+            return pl.Series(self._values, nan_to_null=not self._whole)
+        columns = pl.DataFrame({"value": self._values, "found": self._flags})
+        return columns.select(pl.when("found").then("value"))["value"]
 
 
 def _among(rows: pl.DataFrame, history: pl.DataFrame, moments: Ints) -> Flags:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 _BITS = 62
 #: so many queries are looked up at once that what is needed for them stays in the processor's cache
-_CHUNK = 1 << 16
+CHUNK = 1 << 13
 
 
 def is_sorted(values: Ints) -> bool:
@@ -85,21 +85,50 @@ class Timeline:
         A bisection within the events of each key, so that neither the number of keys nor the length of time counts.
         Quick where the queries are sorted by key.
         """
-        result = np.empty(len(moments), dtype=np.int64)
-        for start in range(0, len(moments), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            result[part] = _bisected(self.times, keys.starts[part], keys.ends[part], moments[part])
+        if not len(self.times):
+            return keys.starts
+        result, search = np.empty(len(moments), dtype=np.int64), _Bisection(self.times, min(len(moments), CHUNK))
+        for start in range(0, len(moments), CHUNK):
+            part = slice(start, start + CHUNK)
+            search.until(keys.starts[part], keys.ends[part], moments[part], out=result[part])
         return result
 
+    def own(self) -> tuple[Keys, Ints]:
+        """`find` and `until` of the sorted events themselves, at their own times."""
+        starts, ends = self._bounds[:-1], self._bounds[1:]
+        last = np.ones(len(self), dtype=np.bool_)
+        np.not_equal(self.times[1:], self.times[:-1], out=last[:-1])
+        last[ends - 1] = True
+        until = np.flatnonzero(last) + 1
+        sizes = ends - starts
+        keys = Keys(self.keys, np.repeat(starts, sizes), np.repeat(ends, sizes))
+        return keys, np.repeat(until, np.diff(until, prepend=0))
 
-def _bisected(times: Ints, starts: Ints, ends: Ints, moments: Ints) -> Ints:
-    """For each range [start, end) of sorted times, the position after its last one that is not after the moment."""
-    at = starts.copy()
-    step = 1 << bits(int((ends - starts).max(initial=0))) - 1
-    while step and len(times):
-        further = at + step
-        inside = further <= ends
-        inside &= times[np.minimum(further, len(times)) - 1] <= moments
-        at += inside * step
-        step >>= 1
-    return at
+
+class _Bisection:
+    """Searches of up to `count` ranges of sorted times at once, in arrays that are used again."""
+
+    def __init__(self, times: Ints, count: int) -> None:
+        self._times = times
+        self._positions, self._last, self._there = np.empty((3, count), dtype=np.int64)
+        self._flags, self._before = np.empty((2, count), dtype=np.bool_)
+
+    def until(self, starts: Ints, ends: Ints, moments: Ints, *, out: Ints) -> None:
+        """For each range [start, end) the position after its last time that is not after the moment."""
+        count = len(out)
+        further, last, there = self._positions[:count], self._last[:count], self._there[:count]
+        inside, before = self._flags[:count], self._before[:count]
+        np.subtract(ends, starts, out=further)
+        step = 1 << bits(int(further.max(initial=0))) - 1
+        np.subtract(starts, 1, out=out)  # the last position of which it is known
+        np.subtract(ends, 1, out=last)
+        while step:
+            np.add(out, step, out=further)
+            np.less_equal(further, last, out=inside)
+            self._times.take(further, out=there, mode="clip")
+            np.less_equal(there, moments, out=before)
+            np.logical_and(inside, before, out=inside)
+            np.multiply(inside, step, out=further)
+            np.add(out, further, out=out)
+            step >>= 1
+        np.add(out, 1, out=out)
