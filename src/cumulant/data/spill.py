@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,7 @@ class Spill:
         self._folder = folder
         #: bytes of each frame that was appended to a file
         self._appended: dict[str, list[int]] = defaultdict(list)
+        self._appending = threading.Lock()
 
     def write(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> None:
         path = self._folder / name
@@ -62,10 +64,10 @@ class Spill:
         return pl.scan_ipc(self._folder / name, glob=False)
 
     def append(self, name: str, frame: pl.DataFrame) -> None:
-        """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file."""
+        """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file. From any thread."""
         stream = io.BytesIO()
         frame.write_ipc_stream(stream, compression="lz4", compat_level=pl.CompatLevel.newest())
-        with _disk_errors(self._folder), open(self._folder / name, "ab", opener=_owned) as file:
+        with self._appending, _disk_errors(self._folder), open(self._folder / name, "ab", opener=_owned) as file:
             self._appended[name].append(file.write(stream.getbuffer()))
 
     def appended(self, name: str) -> Iterator[pl.DataFrame]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
@@ -31,6 +31,10 @@ from cumulant.features.versions import as_predicted
 from cumulant.features.windows import GroupWindows, count_events
 
 _PARTITION = "__partition"
+#: the file with the columns of the rows that expressions read
+_ROWS = "rows"
+#: positions of a block that are so many times as far apart as rows are sorted
+_NEAR = 4
 _SAMPLE = 65_536
 #: of the memory that is free to use: the partitions of a group that are computed at a time, and the most that they may
 #: take; one block of rows
@@ -90,26 +94,25 @@ def compute_partitioned(
 ) -> Iterator[pl.DataFrame]:
     """`compute`, block by block."""
     with spill_in(scratch) as spill:
-        for name, source in plan.sources.items():
-            spill.write(_source_file(name), reading(name, source.fields, frames[name]))
-        queries, height = _queries_file(plan, spill)
-        if not height:
+        sources = {name: reading(name, source.fields, frames[name]) for name, source in plan.sources.items()}
+        queries = sources[plan.entity]
+        if FROM in queries.collect_schema():  # other rows than the source's
+            queries = as_predicted(queries, plan.sources[plan.entity], plan.predict_at)
+        work = _Work(plan, layout, spill, sizes, sources, queries)
+        groups = [_GroupPartitions(work, group) for group in groups_of(plan)]
+        bounds = _partition(work, groups)
+        if not bounds:
             yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
             return
-        ends = [min(begin + layout.rows, height) for begin in range(0, height, layout.rows)]
-        bounds = [_rows(spill, queries, [ROW], end - 1, 1)[ROW].item() for end in ends]
-        work = _Work(plan, layout, spill, sizes, queries, Size(height, sizes[plan.entity].width), bounds)
-        results = [_GroupPartitions(work, group).results() for group in groups_of(plan)]
+        results = [group.results(bounds) for group in groups]
         fields = kinds(plan.sources[plan.entity].fields)
-        read = row_columns(plan)
-        for number, _ in enumerate(bounds):
-            rows = _rows(spill, queries, [*read, ROW], number * layout.rows, layout.rows)
+        for number, rows in enumerate(spill.appended(_ROWS)):
             measured: dict[str, pl.Series] = {}
             for names in results:
-                block = pl.concat(spill.appended(names[number])).sort(ROW)
+                block = _in_order(pl.concat(spill.appended(names[number])))
                 spill.delete([names[number]])
                 measured |= {name: block[name] for name in block.columns if name != ROW}
-            yield with_expressions(plan, {name: fields[name] for name in read}, rows, measured)
+            yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, measured)
 
 
 def row_columns(plan: FeaturePlan) -> list[str]:
@@ -126,38 +129,56 @@ def source_size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame 
     return Size(lazy.select(pl.len()).collect().item(), sample.estimated_size() / max(sample.height, 1))
 
 
-def _source_file(name: str) -> str:
-    return f"source-{name}"
-
-
-def _queries_file(plan: FeaturePlan, spill: Spill) -> tuple[str, int]:
-    """The file with the rows to compute features of, and how many they are: other rows than the source's where these
-    have versions.
-    """
-    name = _source_file(plan.entity)
-    source = spill.scan(name)
-    if FROM in source.collect_schema():
-        name = "queries"
-        spill.write(name, as_predicted(source, plan.sources[plan.entity], plan.predict_at))
-    return name, spill.scan(name).select(pl.len()).collect().item()
-
-
-def _rows(spill: Spill, file: str, columns: list[str], begin: int, count: int) -> pl.DataFrame:
-    return spill.scan(file).select(columns).slice(begin, count).collect()
-
-
 class _Work(NamedTuple):
-    """What the groups of a plan share. `queries`: the file with the rows to compute features of, of which there are so
-    many; `bounds`: the position of the last one of each block.
-    """
+    """What the groups of a plan share. `queries`: the rows to compute features of."""
 
     plan: FeaturePlan
     layout: Layout
     spill: Spill
     sizes: Mapping[str, Size]
-    queries: str
-    entity: Size
-    bounds: list[int]
+    sources: Mapping[str, pl.LazyFrame]
+    queries: pl.LazyFrame
+
+
+def _partition(work: _Work, groups: list[_GroupPartitions]) -> list[int]:
+    """Read each source once and put its rows into the partitions of all groups; those of the queries that expressions
+    read into blocks.
+
+    Returns:
+        The position of the last query of each block; none where there are no queries.
+    """
+    bounds = []
+    columns = [*row_columns(work.plan), ROW]
+    for block in _blocks(work.queries, {*columns}.union(*(group.columns[1] for group in groups)), work.layout.rows):
+        bounds.append(int(block[ROW][-1]))
+        work.spill.append(_ROWS, block.select(columns))
+        for group in groups:
+            group.add(block, 1)
+    for name, source in work.sources.items() if bounds else ():
+        readers = [group for group in groups if group.source == name and not group.same]
+        if readers:
+            for block in _blocks(source, set().union(*(group.columns[0] for group in readers)), work.layout.rows):
+                for group in readers:
+                    group.add(block, 0)
+    return bounds
+
+
+def _blocks(rows: pl.LazyFrame, columns: set[str], count: int) -> Iterator[pl.DataFrame]:
+    """The rows in order, so many at a time."""
+    for frame in rows.select(sorted(columns)).collect_batches(chunk_size=count, maintain_order=True):
+        if frame.height:
+            yield from frame.iter_slices(count)
+
+
+def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows by their positions. Where these are near each other, to place them costs a third of sorting them."""
+    positions = rows[ROW].to_numpy()
+    places = positions - positions.min()
+    if int(places.max()) >= _NEAR * len(places):
+        return rows.sort(ROW)
+    order = np.full(int(places.max()) + 1, -1, dtype=np.int32)
+    order[places] = np.arange(len(places), dtype=np.int32)
+    return rows[order[order >= 0] if len(order) > len(places) else order]
 
 
 class _Partition(NamedTuple):
@@ -176,32 +197,36 @@ class _GroupPartitions:
     def __init__(self, work: _Work, group: Group) -> None:
         plan = work.plan
         assert plan.predict_at is not None
-        self._plan, self._group, self._layout, self._spill, self._bounds = (
-            plan, group, work.layout, work.spill, work.bounds,
-        )  # fmt: skip
-        #: files with the events and the queries, and how many rows they have
-        self._sources = _source_file(group.source), work.queries
-        self._sizes = work.sizes[group.source], work.entity
-        self._same = self._sources[0] == self._sources[1]
-        events = event_columns(group, plan.sources[group.source])
-        self._dates = {FROM, UNTIL} & set(self._spill.scan(self._sources[0]).collect_schema().names())
+        self._plan, self._group, self._layout, self._spill = plan, group, work.layout, work.spill
+        source = work.sources[group.source]
+        self.source = group.source
+        #: the events are the queries
+        self.same = source is work.queries
+        self._dates = {FROM, UNTIL} & set(source.collect_schema().names())
+        events = event_columns(group, plan.sources[group.source]) | self._dates
         queries = {*group.by, plan.predict_at.column}
-        self._columns = (
-            [*sorted(events | self._dates | (queries if self._same else set())), ROW],
-            [*sorted(queries), ROW],
-        )
+        if self.same:
+            events = queries = events | queries
+        #: of the events and of the queries
+        self.columns = [*sorted(events), ROW], [*sorted(queries), ROW]
+        self._none = [
+            pl.DataFrame(schema=frame.select(columns).collect_schema())
+            for frame, columns in zip((source, work.queries), self.columns, strict=True)
+        ]
+        need = group_need(group, work.sizes[group.source], work.sizes[plan.entity])
         self._partitions = 0
-        self._merging = threading.Lock()
+        self._parts = self._empty(max(math.ceil(need * work.layout.threads / work.layout.target), 1))
+        self._bounds: list[int] = []
 
-    def results(self) -> list[str]:
-        """The file with the results of each block of rows."""
-        need = group_need(self._group, *self._sizes)
-        count = max(math.ceil(need * self._layout.threads / self._layout.target), 1)
-        parts = self._empty(count)
-        for side in (0,) if self._same else (0, 1):
-            for begin in range(0, self._sizes[side].rows, self._layout.rows):
-                frame = _rows(self._spill, self._sources[side], self._columns[side], begin, self._layout.rows)
-                self._scatter(frame, side, parts, divisor=1)
+    def add(self, rows: pl.DataFrame, side: int) -> None:
+        """Put events (`side` 0) or queries (1) into their partitions."""
+        side = 0 if self.same else side
+        self._scatter(rows.select(self.columns[side]), side, self._parts, divisor=1)
+
+    def results(self, bounds: list[int]) -> list[str]:
+        """The file with the results of each block of rows, which end at these positions."""
+        self._bounds = bounds
+        parts, count = self._parts, len(self._parts)
         needs = [self._need(part) for part in parts]
         share = self._limit / self._layout.threads
         with ThreadPoolExecutor(self._layout.threads) as pool:
@@ -210,7 +235,7 @@ class _GroupPartitions:
         for part, need in zip(parts, needs, strict=True):  # with the memory of all
             if need > share:
                 self._compute_large(part, need, count, 1)
-        return [self._result_file(number) for number, _ in enumerate(self._bounds)]
+        return [self._result_file(number) for number, _ in enumerate(bounds)]
 
     def _result_file(self, number: int) -> str:
         return f"result-{self._group.number}-{number}"
@@ -242,7 +267,7 @@ class _GroupPartitions:
         events = part.counts[0]
         if self._dates and events:
             events = count_events(self._plan, self._group, self._read(part, 0))
-        queries = part.counts[0 if self._same else 1]
+        queries = part.counts[0 if self.same else 1]
         return group_need(self._group, Size(events, 0), Size(queries, 0)) + sum(part.bytes)
 
     def _compute_large(self, part: _Partition, need: float, divisor: int, level: int) -> None:
@@ -254,26 +279,24 @@ class _GroupPartitions:
             self._compute(part)
 
     def _compute(self, part: _Partition) -> None:
-        if not part.counts[0 if self._same else 1]:
+        if not part.counts[0 if self.same else 1]:
             self._spill.delete(part.files)
             return
         events = self._read(part, 0)
-        queries = events if self._same else self._read(part, 1)
+        queries = events if self.same else self._read(part, 1)
         self._spill.delete(part.files)
         columns = GroupWindows(self._plan, self._group, events, queries, apart=False).results()
         result = pl.DataFrame({ROW: queries[ROW], **columns})
         begin = 0
-        with self._merging:
-            for number, last in enumerate(self._bounds):
-                end = int(result[ROW].search_sorted(last, side="right"))
-                if end > begin:
-                    self._spill.append(self._result_file(number), result[begin:end])
-                begin = end
+        for number, end in enumerate(np.searchsorted(result[ROW].to_numpy(), self._bounds, side="right").tolist()):
+            if end > begin:
+                self._spill.append(self._result_file(number), result[begin:end])
+            begin = end
 
     def _read(self, part: _Partition, side: int) -> pl.DataFrame:
         if part.counts[side]:
             return pl.concat(self._spill.appended(part.files[side]))
-        return _rows(self._spill, self._sources[side], self._columns[side], 0, 0)
+        return self._none[side]
 
     def _repartition(self, part: _Partition, need: float, divisor: int, level: int) -> None:
         """Split by further digits of the hash. A key that has too many rows by itself is named by its columns."""
