@@ -4,7 +4,7 @@
 
 Millions of rows; one key a hundred rows, a year of times in microseconds, eight windows. Each measurement is a new
 process that reads one Parquet file and writes one; memory is the process's high-water mark (VmHWM). `parts` is ours
-within `--memory` (1GiB). Prints a table and the exponent of processor time over rows, and fails where the answers
+within `--memory` (1GiB), which writes a table of the store. Prints a table and the exponent of processor time over rows, and fails where the answers
 differ from Polars' by more than a relative 1e-9, or those of parts from those of the whole at all.
 """
 
@@ -69,10 +69,9 @@ def parts(path: Path, out: Path) -> None:
     from cumulant.features import compute_within
 
     memory = int(os.environ["BENCH_MEMORY"])
-    tables = FileTables((out.parent / "tables").as_uri())
     frames = {"tx": pl.scan_parquet(path)}
-    table = tables.write("parts", compute_within(plan(), frames, memory=memory, scratch=out.parent / "spill"))
-    tables.scan(table).sink_parquet(out)
+    computed = compute_within(plan(), frames, memory=memory, scratch=out.parent / "spill")
+    FileTables(out.parent.as_uri()).write(out.stem, computed)  # as the folder `out`
 
 
 def polars(path: Path, out: Path) -> None:
@@ -107,13 +106,17 @@ def worst(one: Path, other: Path) -> float:
     """The largest relative difference of a value; infinite where one side alone has it."""
     found = 0.0
     for name in NAMES:
-        pair = pl.DataFrame({"a": pl.read_parquet(one, columns=[name])[name].cast(pl.Float64)})
-        pair = pair.with_columns(b=pl.read_parquet(other, columns=[name])[name].cast(pl.Float64))
+        pair = pl.DataFrame({"a": _column(one, name), "b": _column(other, name)})
         if not pair.select((pl.col("a").is_null() == pl.col("b").is_null()).all()).item():
             return math.inf
         difference = ((pl.col("a") - pl.col("b")).abs() / pl.max_horizontal(pl.col("a").abs(), pl.lit(1e-300))).max()
         found = max(found, pair.select(difference).item() or 0.0)
     return found
+
+
+def _column(path: Path, name: str) -> pl.Series:
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(pl.Float64)).collect()[name]
 
 
 def main(millions: list[float], engines: list[str]) -> None:

@@ -174,7 +174,7 @@ class GroupWindows:
     def _by_chunk(self, aggregate: Aggregate, values: Values, ranges: Ranges) -> pl.Series:
         """`_series` of an aggregation, for so many queries at a time that their numbers stay in the caches."""
         column = _Column(self._query_order, None if self._all_found else self._found)
-        for begin in range(0, len(ranges.lo), CHUNK):
+        for begin in range(0, max(len(ranges.lo), 1), CHUNK):
             part = slice(begin, begin + CHUNK)
             column.put(part, *aggregate(values, Ranges(ranges.lo[part], ranges.hi[part], None)))
         return column.series()
@@ -194,14 +194,14 @@ class _Column:
 
     def __init__(self, order: Ints, found: Flags | None) -> None:
         self._order, self._found = order, found
-        self._values: Numbers = np.empty(0, dtype=np.int64)
+        self._values: Numbers | None = None
         self._flags: Flags | None = None
         self._whole = True
 
     def put(self, part: slice, values: Numbers, found: Flags | None) -> None:
         """The numbers of a part of the sorted queries, and which are there; None for all."""
         order = self._order[part]
-        if len(self._values) != len(self._order):
+        if self._values is None:
             self._values = np.empty(len(self._order), dtype=values.dtype)
         if self._found is not None:
             found = self._found[part] if found is None else found & self._found[part]
@@ -219,7 +219,7 @@ class _Column:
 
     def series(self) -> pl.Series:
         if self._flags is None:
-            return pl.Series(self._values, nan_to_null=not self._whole)
+            return pl.Series(values=self._values, nan_to_null=not self._whole)
         columns = pl.DataFrame({"value": self._values, "found": self._flags})
         return columns.select(pl.when("found").then("value"))["value"]
 

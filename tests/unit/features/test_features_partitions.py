@@ -21,7 +21,8 @@ from test_features_windows import HOUR, SCHEMA, START, make_plan
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.plan import FeaturePlan
 from cumulant.data.spill import spill_in
-from cumulant.features import compute, partitions
+from cumulant.features import compute, partitions, windows
+from cumulant.features.kernel import timeline
 from cumulant.features.memory_need import Size
 from cumulant.features.partitions import Layout, compute_partitioned, compute_within
 from cumulant.features.windows import GroupWindows, count_events
@@ -116,7 +117,19 @@ def test_no_row_has_the_columns_of_the_whole(tmp_path: Path) -> None:
     frames = {"tx": rows(0, 1), "other": rows(700, 2)}
     (found,) = parts(PLAN, frames, Layout(400, 600_000, 1e9), tmp_path)
     assert found.height == 0
-    assert found.schema == compute(PLAN, frames).schema
+    assert found.schema == compute(PLAN, frames).schema == compute(PLAN, {"tx": rows(9, 1), "other": rows(9, 2)}).schema
+
+
+@pytest.mark.parametrize("offset", [timedelta(0), -HOUR])
+def test_windows_do_not_depend_on_how_many_rows_are_computed_at_a_time(
+    offset: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, frames = make_plan(offset, HOUR), {"tx": rows(300, 1), "other": rows(300, 2)}
+    known = frames | {"tx": frames["tx"].drop_nulls(["card", "shop", "at", "done", "asked"]).sort("at")}
+    at_once = [bits(compute(plan, one)) for one in (frames, known)]
+    for module in (windows, timeline):
+        monkeypatch.setattr(module, "CHUNK", 7)
+    assert [bits(compute(plan, one)) for one in (frames, known)] == at_once
 
 
 def test_corrected_rows_count_as_often_as_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
