@@ -105,14 +105,29 @@ def compute_partitioned(
             yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
             return
         results = [group.results(bounds) for group in groups]
-        fields = kinds(plan.sources[plan.entity].fields)
-        for number, rows in enumerate(spill.appended(_ROWS)):
-            measured: dict[str, pl.Series] = {}
-            for names in results:
-                block = _in_order(pl.concat(spill.appended(names[number])))
-                spill.delete([names[number]])
-                measured |= {name: block[name] for name in block.columns if name != ROW}
-            yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, measured)
+        yield from _ahead(_merged(work, results))
+
+
+def _merged(work: _Work, results: list[list[str]]) -> Iterator[pl.DataFrame]:
+    """The features of each block of rows, of the files with the results of each group."""
+    plan, spill = work.plan, work.spill
+    fields = kinds(plan.sources[plan.entity].fields)
+    for number, rows in enumerate(spill.appended(_ROWS)):
+        measured: dict[str, pl.Series] = {}
+        for names in results:
+            block = _in_order(pl.concat(spill.appended(names[number])))
+            spill.delete([names[number]])
+            measured |= {name: block[name] for name in block.columns if name != ROW}
+        yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, measured)
+
+
+def _ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Frames, of which the next one is made while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, frames, None)
+        while (frame := following.result()) is not None:
+            following = pool.submit(next, frames, None)
+            yield frame
 
 
 def row_columns(plan: FeaturePlan) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cumulant.core.expr import Column, Node
@@ -194,7 +196,7 @@ class _Column:
 
     def __init__(self, order: Ints, found: Flags | None) -> None:
         self._order, self._found = order, found
-        self._values: Numbers | None = None
+        self._values: npt.NDArray[Any] | None = None
         self._flags: Flags | None = None
         self._whole = True
 
