@@ -31,8 +31,8 @@ from cumulant.features.versions import as_predicted
 from cumulant.features.windows import GroupWindows, count_events
 
 _PARTITION = "__partition"
-#: the file with the columns of the rows that expressions read
-_ROWS = "rows"
+#: the files with the columns of the rows that expressions read, and with a source that has versions
+_ROWS, _ENTITY = "rows", "entity"
 #: positions of a block that are so many times as far apart as rows are sorted
 _NEAR = 4
 _SAMPLE = 65_536
@@ -96,8 +96,10 @@ def compute_partitioned(
     with spill_in(scratch) as spill:
         sources = {name: reading(name, source.fields, frames[name]) for name, source in plan.sources.items()}
         queries = sources[plan.entity]
-        if FROM in queries.collect_schema():  # other rows than the source's
-            queries = as_predicted(queries, plan.sources[plan.entity], plan.predict_at)
+        if FROM in queries.collect_schema():  # other rows than the source's, which is read several times for them
+            spill.write(_ENTITY, queries)
+            sources[plan.entity] = spill.scan(_ENTITY)
+            queries = as_predicted(sources[plan.entity], plan.sources[plan.entity], plan.predict_at)
         work = _Work(plan, layout, spill, sizes, sources, queries)
         groups = [_GroupPartitions(work, group) for group in groups_of(plan)]
         bounds = _partition(work, groups)
