@@ -63,10 +63,10 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
             _read_output(output, binary, classes)
     parameters = request.parameters
     return Call(
-        checked_id(request.id),
+        None if request.id is None else checked_id(request.id),
         inputs,
-        [output.name for output in request.outputs],
-        demand(parameters, received, client) if parameters or client else _PLAIN,
+        [output.name for output in request.outputs] if request.outputs else [],
+        demand(parameters, received, client) if parameters else Demand(None, _USUAL, client) if client else _PLAIN,
         binary,
         parameters.get("binary_data_output") is True,
         classes,

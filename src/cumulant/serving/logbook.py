@@ -7,7 +7,7 @@ import time
 from asyncio import Future
 from collections.abc import Sequence
 from random import Random
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -28,6 +28,8 @@ from cumulant.serving.work import Work
 
 #: numbers lie in memory as they travel
 _NATIVE = sys.byteorder == "little"
+#: bytes of an array that is copied
+_COPIED = 4096
 
 
 class Told(Protocol):
@@ -132,7 +134,8 @@ class Logbook:
         sizes, answers = asked.shape, answered.shape
         if not sizes or sizes[:1] != answers[:1]:
             return None
-        key = (model.name, model.version, *marks[:3], work.fallback, sizes[1:], answers[1:])
+        common = marks.arm, marks.served, marks.shadow, work.fallback
+        key = (model.name, model.version, common, sizes[1:], answers[1:])
         if key in self._patterns:
             return self._patterns[key]
         if len(self._patterns) == PATTERNS:
@@ -164,8 +167,13 @@ def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
 
 
 def _memory(array: Array) -> bytes:
-    """An array's values as they lie in memory, which are encoded without another copy."""
-    return cast("bytes", np.ascontiguousarray(array).data)
+    """An array's values as they lie in memory. Large ones are encoded without another copy; of small ones a copy is
+    made in less time than a view.
+    """
+    if array.nbytes <= _COPIED:
+        return array.tobytes()
+    view: Any = np.ascontiguousarray(array).data
+    return view  # type: ignore[no-any-return]
 
 
 def _tensor(name: str, datatype: str, array: Array) -> Tensor:

@@ -81,18 +81,20 @@ class Metrics:
     """The counts of one process; used from its event loop."""
 
     def __init__(self) -> None:
-        self._requests: defaultdict[Labels, int] = defaultdict(int)
+        self._requests: defaultdict[tuple[Labels, int], int] = defaultdict(int)
         self._rows: defaultdict[Labels, int] = defaultdict(int)
         self._seconds: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
 
     def observe(self, model: str, version: str, endpoint: str, *, status: int, rows: int, seconds: float) -> None:
-        self._requests[model, version, endpoint, str(status)] += 1
+        labels = model, version, endpoint
+        self._requests[labels, status] += 1
         self._rows[model, version] += rows
-        self._seconds[model, version, endpoint].see(seconds)
+        self._seconds[labels].see(seconds)
 
     def series(self) -> list[Series]:
         """Everything counted so far."""
-        found = [Series("cumulant_requests_total", labels, n) for labels, n in self._requests.items()]
+        requests = self._requests.items()
+        found = [Series("cumulant_requests_total", (*labels, str(status)), n) for (labels, status), n in requests]
         found += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
         found += [_histogram("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
         return found

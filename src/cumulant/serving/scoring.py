@@ -60,12 +60,14 @@ def inference(
     Raises:
         RequestError: the call does not fit the model.
     """
-    known = model.outputs if model.reasons is None else {**model.outputs, **OUTPUT}
-    check_outputs(call.wanted, known)
-    if call.classes:
-        check_ranked(call.classes, known)
+    if call.wanted or call.classes:
+        known = model.outputs if model.reasons is None else {**model.outputs, **OUTPUT}
+        check_outputs(call.wanted, known)
+        if call.classes:
+            check_ranked(call.classes, known)
     work = model.from_tensors(call.inputs)
-    work.why = why_outputs(model.reasons, call.reasons, call.wanted)
+    if call.reasons is not None or model.reasons is not None:
+        work.why = why_outputs(model.reasons, call.reasons, call.wanted)
 
     def finish(raw: Sequence[Array]) -> R:
         found = model.tensors(work, raw, call.wanted)

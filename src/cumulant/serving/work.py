@@ -70,7 +70,7 @@ class Work(msgspec.Struct, gc=False):
 
     def parameters(self) -> dict[str, object]:
         """What the protocol's answer carries besides its outputs."""
-        age = self.age()
+        age = self.age() if self.ages else None
         told: dict[str, object] = {} if age is None else {"state_age": age}
         if self.fallback:
             told["degraded"] = self.fallback

@@ -349,3 +349,12 @@ async def test_a_head_that_is_refused_ends_a_connection_whose_client_waits_to_se
     connection, wire = Loop().connect()
     connection.data_received(head(3, extra="host: twice\r\nexpect: 100-continue\r\n"))
     assert (wire.statuses, wire.ended) == ([400], True)
+
+
+def test_of_requests_without_a_gap_one_in_four_is_measured():
+    readings = []
+    turns = Turns(TURN, QUEUE, clock=lambda: 0.0, busy=lambda: readings.append(0) or 0.0)
+    for _ in range(9):
+        assert turns.at_once()
+        turns.answered(0)
+    assert len(readings) == 2 * 3  # the first, the fifth and the ninth

@@ -29,9 +29,11 @@ _SLACK = 256 * 1024
 _PER_HEADER = 160
 _HEADERS = "the headers are too many or too long"
 _HOSTS = "a request must have exactly one header Host"
-_BUSY = "the server has more to do than it can do in time; try again, or start more workers"
 _CROWDED = "too many large requests come at once; try again"
-_AGAIN = ((b"retry-after", b"1"),)
+#: made once: it is what is answered most under an overload
+_BUSY = error_response(
+    429, "the server has more to do than it can do in time; try again, or start more workers", ((b"retry-after", b"1"),)
+)
 
 
 class Connection(asyncio.Protocol):
@@ -45,12 +47,10 @@ class Connection(asyncio.Protocol):
         self._waiting = Queued(site)
         self._task: asyncio.Task[Response] | None = None
         self._writable, self._ending, self._answered = True, False, False
-        #: of `site.turns`: a request of this connection waits for its turn
-        self._in_line = False
-        #: bytes that came since the last part of a body, or the end of a head
-        self._in_head, self._fed = True, 0
-        #: bytes of the present body that the site counts
-        self._held = 0
+        #: a request of this connection waits for its turn of `site.turns`; so much waits that no more is read
+        self._in_line, self._crowded = False, False
+        #: bytes that came since the last part of a body, or the end of a head; of the body, those that the site counts
+        self._in_head, self._fed, self._held = True, 0, 0
         self._clear()
         #: when the present request began or the last one ended
         self._since = time.perf_counter()
@@ -184,7 +184,8 @@ class Connection(asyncio.Protocol):
         elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length), close=awaits)
         elif self._site.turns.full and not (self._task or self._waiting or self._site.urgent(self._target)):
-            self._refuse("busy", 429, _BUSY, close=awaits, headers=_AGAIN)
+            self._site.refusals.add("busy", 429, self._client)
+            self._refuse_with(_BUSY, close=awaits)
         elif awaits:
             self._transport.write(_CONTINUE)
 
@@ -221,6 +222,7 @@ class Connection(asyncio.Protocol):
         if self._task is not None or self._waiting or not self._writable:
             self._wait(request, keep=keep)
             if self._waiting.crowded:
+                self._crowded = True
                 self._transport.pause_reading()
         elif self._site.urgent(self._target):
             self._answer(request, keep=keep)
@@ -260,14 +262,11 @@ class Connection(asyncio.Protocol):
         elif size > self._limits.body:
             self._too_large(size)
 
-    def _refuse(
-        self, reason: Reason, status: int, text: str, *, close: bool = False,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:  # fmt: skip
+    def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
         """Answer before the request is whole; what is left of it is thrown away."""
         if self._refusal is None:
             self._site.refusals.add(reason, status, self._client)
-            self._refuse_with(error_response(status, text, headers), close=close)
+            self._refuse_with(error_response(status, text), close=close)
 
     def _refuse_with(self, response: Response, *, close: bool) -> None:
         self._refusal = response
@@ -322,9 +321,10 @@ class Connection(asyncio.Protocol):
         if self._ready():
             request, keep = self._waiting.pop()
             self._answer(request, keep=keep and not self._site.draining)
-        if self._ready():
-            self._join()
-        self._next()
+        if self._waiting or self._ending or self._crowded:
+            if self._ready():
+                self._join()
+            self._next()
 
     def _ready(self) -> bool:
         return bool(self._waiting and self._task is None and self._writable and not self._transport.is_closing())
@@ -334,6 +334,7 @@ class Connection(asyncio.Protocol):
             request, keep = self._waiting.pop()
             self._answer(request, keep=keep)
         if self._writable and not self._waiting.crowded:
+            self._crowded = False
             self._transport.resume_reading()
         if self._ending and self._task is None and not self._waiting:
             self._end()

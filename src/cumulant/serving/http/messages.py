@@ -12,23 +12,18 @@ encode = msgspec.json.Encoder().encode
 Headers = dict[bytes, bytes]
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """A whole request. Header names are lower case; of a repeated header the first value counts."""
 
-    __slots__ = ("body", "client", "headers", "method", "received", "target")
-
-    def __init__(
-        self, method: str, target: bytes, headers: Headers, body: bytes, *, client: str = "", received: float = 0.0
-    ) -> None:
-        self.method = method
-        #: path and query as they were sent
-        self.target = target
-        self.headers = headers
-        self.body = body
-        #: the peer's address
-        self.client = client
-        #: when its last byte came, by `time.perf_counter`
-        self.received = received
+    method: str
+    #: path and query as they were sent
+    target: bytes
+    headers: Headers
+    body: bytes
+    #: the peer's address
+    client: str = ""
+    #: when its last byte came, by `time.perf_counter`
+    received: float = 0.0
 
 
 class Response(msgspec.Struct):

@@ -29,6 +29,8 @@ class Queued:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._requests: deque[Waiting] = deque()
+        #: of their bodies
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -42,7 +44,7 @@ class Queued:
     def crowded(self) -> bool:
         """Whether so much waits that no more is read."""
         limits = self._site.limits
-        return len(self) > limits.waiting or sum(len(one.request.body) for one in self._requests) > limits.body
+        return len(self._requests) > limits.waiting or self._bytes > limits.body
 
     @property
     def next_body(self) -> int:
@@ -50,14 +52,18 @@ class Queued:
         return len(self._requests[0].request.body)
 
     def add(self, request: Request, head: int, *, keep: bool) -> None:
-        self._site.held += len(request.body)
+        size = len(request.body)
+        self._bytes += size
+        self._site.held += size
         self._site.heads += head
         self._requests.append(Waiting(request, keep, head))
 
     def pop(self) -> tuple[Request, bool]:
         """The one that waited longest."""
         request, keep, head = self._requests.popleft()
-        self._site.held -= len(request.body)
+        size = len(request.body)
+        self._bytes -= size
+        self._site.held -= size
         self._site.heads -= head
         return request, keep
 

@@ -20,6 +20,9 @@ _FORGET = 1.0
 #: of what a turn, or a request that is answered at once, shows, how much the estimate of a request's seconds moves; and
 #: how many times the estimate it may count: a loop that lost its core for a while says nothing of the requests
 _LEARN, _OUTLIER = 0.1, 3.0
+#: while requests come without a gap, one in so many of those that are answered at once is measured: the system's
+#: answers to when a request began and ended cost a microsecond
+_MEASURED = 4
 #: bytes of a body that take as long as the rest of a request; larger ones than the second are read on another thread
 #: (`reading.LARGE`), or are tensors that are taken as they lie, and then count as so many requests
 _BODY, _LARGE, _OF_LARGE = 1500, 256 * 1024, 3.0
@@ -69,8 +72,10 @@ class Turns:
         #: of `busy`, when the last turn ended, where the line has not been empty since: the line also waits for what is
         #: read and refused until the next turn
         self._turned: float | None = None
-        #: of `busy`, when the request that is answered at once was begun
-        self._asked = 0.0
+        #: of `busy`, when the request that is answered at once was begun; None: it is not measured
+        self._asked: float | None = None
+        #: requests that were answered at once since the last that was measured
+        self._unmeasured = 0
 
     def __len__(self) -> int:
         return len(self._line)
@@ -90,17 +95,24 @@ class Turns:
         """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
         if self._line:
             return False
-        now, self._asked = self._clock(), self._busy()
-        if now - self._ended > _FORGET:
+        now = self._clock()
+        gap = now - self._ended
+        if gap > _FORGET:
             self._each = min(self._each, self._unknown)
-        if now - self._ended > _IDLE:
+        if gap > _IDLE:
             self._began = now
-        return now - self._began < self._turn
+        if now - self._began >= self._turn:
+            return False
+        self._unmeasured += 1
+        self._asked = self._busy() if gap > _IDLE or self._unmeasured >= _MEASURED else None
+        return True
 
     def answered(self, body: int) -> None:
         """A request with a body of so many bytes was answered at once."""
         self._ended = self._clock()
-        self._learn((self._busy() - self._asked) / _load(body))
+        if self._asked is not None:
+            self._unmeasured = 0
+            self._learn((self._busy() - self._asked) / _load(body))
 
     def join(self, connection: Waiting, body: int) -> None:
         """Wait in line with a body of so many bytes. Whoever is first has its turn when the sockets have been read."""

@@ -27,7 +27,7 @@ class Cost:
         """Take in one run. One that took far longer than expected counts as a few times the expectation: a process that
         lost its core for a while says nothing of the model, and a real change shows in every run.
         """
-        expected = self.of(rows)
+        expected = self.fixed + rows * self.each
         if expected > 0:
             seconds = min(seconds, _OUTLIER * expected)
         self._n = self._n * _KEEP + 1
