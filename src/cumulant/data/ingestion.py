@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.errors import DataError
 from cumulant.core.ids import digest
 from cumulant.core.memory import memory_limit
 from cumulant.core.plan import Field, KnownAt
@@ -32,6 +32,7 @@ from cumulant.data.file_checks import (
     padding_warnings,
     skipped_warnings,
 )
+from cumulant.data.file_differences import difference_warnings
 from cumulant.data.inputs import Input, of_files, of_frame
 from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
 from cumulant.data.late import refuse_dangling, refuse_repeats
@@ -44,7 +45,7 @@ from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
 from cumulant.data.quarantine import example_of, quarantined
 from cumulant.data.room import Room
-from cumulant.data.rules import RuleCompiler
+from cumulant.data.rules import RuleCompiler, refuse_unknown
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
@@ -116,13 +117,13 @@ def ingest(
     inputs, parts, unreadable = parts_of(
         inputs, files_before, shop, declaration, progress, unreadable=() if force else tried
     )
-    parts = compacted(parts, shop)
+    parts = as_read = compacted(parts, shop)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
     fields = fields_of(parts, spec, previous)
     parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], shop)
     fields = fields_of(parts, spec, previous)
-    _refuse_unknown(spec, fields, name)
+    refuse_unknown(spec, [field.name for field in fields], source=name)
     refuse_undecidable(spec, fields, name)
     progress(f"{name}: checking across files", 0.95)
     kept = refuse_dangling(parts, fields, shop, others or {})
@@ -137,8 +138,8 @@ def ingest(
         else gone_files(previous, inputs, parts, spec, root=root, unreadable=unreadable)
     )
     bill = _Bill(
-        name, spec, declaration, inputs, parts, kept, arrived, repeats, versions, fields, previous, others or {}, now,
-        unchecked, warnings, gone, unreadable,
+        name, spec, declaration, inputs, as_read, parts, kept, arrived, repeats, versions, fields, previous,
+        others or {}, now, unchecked, warnings, gone, unreadable,
     )  # fmt: skip
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
@@ -162,27 +163,6 @@ def _declaration(spec: SourceSpec, prepare: str | None) -> str:
     return digest([READING, declared, spec.table.where, prepare])
 
 
-def _refuse_unknown(spec: SourceSpec, fields: Sequence[Field], name: str) -> None:
-    """Raise where a rule, known time, period or personal mark names a column that no file has, or no column."""
-    if spec.batch.period is not None and spec.time is None:
-        raise DataError(
-            f"source {name}: `batch.period` needs the time of each row",
-            subject=name,
-            hint="declare event_time, or leave `period` out: new rows are then evaluated by file",
-        )
-    columns = [field.name for field in fields]
-    named = [("rules", column) for column in spec.rules]
-    named += [("known_time", column) for column in spec.known_columns]
-    named += [("personal", column) for column in spec.personal]
-    for role, column in named:
-        if column not in columns:
-            raise DataError(
-                f'source {name} has no column "{column}", which stands under {role}',
-                subject=column,
-                hint=did_you_mean(column, columns) or f"columns: {', '.join(columns[:20])}",
-            )
-
-
 @dataclass(frozen=True)
 class _Bill:
     """What a snapshot is made from."""
@@ -191,6 +171,7 @@ class _Bill:
     spec: SourceSpec
     declaration: str
     inputs: Sequence[Input]
+    as_read: Sequence[PartFacts]
     parts: Sequence[PartFacts]
     kept: Sequence[PartFacts]
     arrived: Sequence[Arrival]
@@ -224,6 +205,12 @@ class _Bill:
     def fresh(self) -> list[tuple[str, PartFacts]]:
         """New or changed files, with their parts."""
         return [(item.url, part) for item, part, _ in self._fresh()]
+
+    @property
+    def fresh_as_read(self) -> list[tuple[str, PartFacts]]:
+        """New or changed files, with their parts before digits became text for the sake of another file."""
+        parts = {item.url: part for item, part in zip(self.inputs, self.as_read, strict=True)}
+        return [(url, parts[url]) for url, _ in self.fresh]
 
     def new_files(self, shop: Workshop) -> list[NewFile]:
         """New or changed files, each with the part that was accepted of it before."""
@@ -342,6 +329,8 @@ def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> datetime | N
 
 def _warnings(bill: _Bill) -> tuple[str, ...]:
     gone = [*list_warnings(bill.previous), *([] if bill.gone is None else [bill.gone.text])]
+    if bill.previous is None:  # later ones are compared with it
+        gone += difference_warnings([item.url for item in bill.inputs], bill.as_read)
     gone += copy_warnings(bill.inputs, bill.parts)
     gone += empty_path_warnings(bill.spec, bill.parts)
     gone += [f"{item.url}: {note}" for item, part in zip(bill.inputs, bill.parts, strict=True) for note in part.notes]
@@ -355,7 +344,7 @@ def _against_previous(
     previous, fresh = bill.previous, bill.fresh
     if previous is None or not fresh:
         return (), ()
-    found = changes(previous, fresh, bill.spec, used)
+    found = changes(previous, bill.fresh_as_read, bill.spec, used)
     if previous.declaration != bill.declaration:
         found = tuple(msgspec.structs.replace(change, refused=False) for change in found)
     new = merge(profiles_of([part for _, part in fresh], shop), bill.fields)

@@ -164,6 +164,7 @@ def _as_before(change: SchemaChange) -> str:
 
 def _change(change: SchemaChange) -> str:
     where = f" in {change.file}" if change.file else ""
+    where += f" and {change.others:,} other {'file' if change.others == 1 else 'files'}" if change.others else ""
     if change.kind == "added":
         return f'column "{change.column}" ({change.to}) is new{where}'
     if change.kind == "removed":

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.memory import raise_limit
 from cumulant.core.progress import Progress
+from cumulant.data.file_differences import with_files
 from cumulant.data.inputs import Input
 from cumulant.data.large_parts import made_in_pieces
 from cumulant.data.pack_changes import combined
@@ -73,7 +74,11 @@ def parts_of(
         places = iter(small)
         for window in windows([inputs[place] for place in small]):
             progress(f"{shop.source}: reading {window[0].url} and others", 0.9 * len(parts) / len(inputs))
-            found, taken = packed(window, declaration, (), shop), [next(places) for _ in window]
+            try:
+                found = packed(window, declaration, (), shop)
+            except (DataError, DefinitionError) as error:
+                raise with_files(error, inputs, shop) from error
+            taken = [next(places) for _ in window]
             parts |= {taken[place]: part for place, part in found.parts.items()}
             failed |= {taken[place]: error for place, error in found.failed.items()}
     for place in new:
@@ -85,6 +90,8 @@ def parts_of(
                 parts[place] = shop.stored(name) or make(shop, name, item, ())
             except UnreadableFileError as error:
                 failed[place] = error
+            except (DataError, DefinitionError) as error:
+                raise with_files(error, inputs, shop, known=item.url) from error
     if not parts:
         refuse_all(shop.source, [failed[place] for place in sorted(failed)], list(earlier.values()))
     gone = earlier | {place: _unreadable(inputs[place], error, shop) for place, error in failed.items()}

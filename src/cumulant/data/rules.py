@@ -5,7 +5,7 @@ An expression marks the rows that fail. A null breaks no rule, except where null
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -213,6 +213,26 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
                 f'source {source}: {url} has no column "{name}", which is declared as {role}',
                 subject=name,
                 hint=did_you_mean(name, known) or f"columns: {', '.join(known[:20])}",
+            )
+
+
+def refuse_unknown(spec: SourceSpec, columns: Sequence[str], *, source: str) -> None:
+    """Raise DataError where a rule, known time, period or personal mark names no column, or one that no file has."""
+    if spec.batch.period is not None and spec.time is None:
+        raise DataError(
+            f"source {source}: `batch.period` needs the time of each row",
+            subject=source,
+            hint="declare event_time, or leave `period` out: new rows are then evaluated by file",
+        )
+    named = [("rules", column) for column in spec.rules]
+    named += [("known_time", column) for column in spec.known_columns]
+    named += [("personal", column) for column in spec.personal]
+    for role, column in named:
+        if column not in columns:
+            raise DataError(
+                f'source {source} has no column "{column}", which stands under {role}',
+                subject=column,
+                hint=did_you_mean(column, columns) or f"columns: {', '.join(columns[:20])}",
             )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from cumulant.core.plan import DType, Field
 from cumulant.data.parts import PartFacts, PartField
 from cumulant.data.shift import distance
@@ -77,7 +79,7 @@ def changes(
     spec: SourceSpec,
     used: Collection[str] | None,
 ) -> tuple[SchemaChange, ...]:
-    """What the columns of new files (`fresh`: name and part) changed against the last accepted snapshot.
+    """What the columns of new files (`fresh`: name and part as read) changed against the last accepted snapshot.
 
     A change is refused where the policy says so and the column is used (`used` None: all are; a mapping also says by
     what).
@@ -87,13 +89,13 @@ def changes(
         if not part.fields:
             continue
         for change in _changes_of(previous, part, url):
-            found.setdefault((change.kind, change.column), _judged(change, spec, used))
+            first = found.setdefault((change.kind, change.column), _judged(change, spec, used))
+            if first.file != change.file:
+                found[change.kind, change.column] = replace(first, others=first.others + 1)
     return tuple(found.values())
 
 
 def _judged(change: SchemaChange, spec: SourceSpec, used: Collection[str] | None) -> SchemaChange:
-    from msgspec.structs import replace
-
     loses = change.kind not in ("added", "widened")
     concerned = not loses or used is None or change.column in used
     return replace(

@@ -135,7 +135,8 @@ class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
 class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
     """A difference of columns against the last accepted snapshot; `to` is a type, or a column's new name.
 
-    `used_by` says what uses a column that is gone, narrowed or renamed; `unused` that nothing does.
+    `others`: how many further files differ so. `used_by` says what uses a column that is gone, narrowed or renamed;
+    `unused` that nothing does.
     """
 
     kind: ChangeKind
@@ -146,6 +147,7 @@ class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
     refused: bool = False
     used_by: str | None = None
     unused: bool = False
+    others: int = 0
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True):
