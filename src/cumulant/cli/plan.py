@@ -65,7 +65,8 @@ def held_out(part: str, *, timed: bool) -> str:
 
 
 def _show(console: Console, found: Plan, project: str | None) -> None:
-    from cumulant.runtime.report_page.terminal import heading, pairs, table
+    from cumulant.runtime.report_page.terminal import heading, pairs, table, warn
+    from cumulant.runtime.report_page.wording import classes_text
 
     heading(console, found.project, f"environment {found.environment}")
     training, evaluation = found.training, found.evaluation
@@ -75,6 +76,7 @@ def _show(console: Console, found: Plan, project: str | None) -> None:
         console,
         [
             ("target", f"{found.target}, for each row of {found.entity}"),
+            *([("classes", classes_text(found.classes))] if found.classes else []),
             ("predicted at", found.predict_at or "any time: the rows have none"),
             ("trainers", training["trainers"]),
             ("search", f"{budget}, {training['folds']} folds"),
@@ -88,6 +90,7 @@ def _show(console: Console, found: Plan, project: str | None) -> None:
     console.print(table(["source", "rows", "quarantined", ""], rows))
     kinds = [(one.name, one.dtype) for one in found.features.features]
     console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
+    warn(console, found.warnings)
     for note in found.notes:
         console.print(f"note: {note}", soft_wrap=True)
     console.print("next: " + line("train", project=project), style="dim", soft_wrap=True)

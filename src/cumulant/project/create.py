@@ -25,6 +25,7 @@ from cumulant.project.templates import Created, write_schema
 
 if TYPE_CHECKING:
     from cumulant.data import RuleSpec, SourceSpec
+    from cumulant.data.spec import Member
 
 __all__ = ["Created", "create_from", "create_from_frame"]
 
@@ -64,7 +65,14 @@ def create_from(
     sample = read_sample(str(file), drivers or Drivers.installed(), sheet=sheet)
     raw = sample.rows
     found = inspect_table(
-        raw, path=path, target=target, time=time, key=_columns(key), known=sample.spec, quoted=sample.quoted
+        raw,
+        path=path,
+        target=target,
+        time=time,
+        key=_columns(key),
+        known=sample.spec,
+        quoted=sample.quoted,
+        whole=sample.whole,
     )
     with new_folder(name, parent) as content:
         _write(content, found, target, name=folder_name(root))
@@ -166,7 +174,7 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
         lines.append(f"    event_time: {value}")
     if spec.personal:
         lines.append(f"    personal: {_flow(spec.personal)}")
-    if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None}:
+    if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None or rule.in_}:
         lines += ["    rules:", *(f"      {yaml_text(column)}: {_rule(rule)}" for column, rule in typed.items())]
     lines += ["training:", f"  target: {yaml_text(_expression(target))}"]
     return "\n".join([*lines, "  final_fit: all  # after the test, the test rows are learned from too", ""])
@@ -188,8 +196,11 @@ def _dialect(spec: SourceSpec) -> list[str]:
 
 def _rule(rule: RuleSpec) -> str:
     formats = {"number_format": rule.number_format, "date_format": rule.date_format}
-    written = "".join(f", {key}: {yaml_text(form)}" for key, form in formats.items() if form is not None)
-    return f"{{type: {rule.type}{written}}}"
+    written: dict[str, str] = {} if rule.type is None else {"type": rule.type}
+    written |= {key: yaml_text(form) for key, form in formats.items() if form is not None}
+    if rule.in_:
+        written["in"] = _flow(rule.in_)
+    return f"{{{', '.join(f'{key}: {text}' for key, text in written.items())}}}"
 
 
 def _expression(column: str) -> str:
@@ -280,5 +291,6 @@ def _escaped(letter: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _flow(values: Sequence[str]) -> str:
-    return f"[{', '.join(yaml_text(value, plain=_PLAIN_IN_LIST) for value in values)}]"
+def _flow(values: Sequence[Member]) -> str:
+    written = (yaml_text(one, plain=_PLAIN_IN_LIST) if isinstance(one, str) else json.dumps(one) for one in values)
+    return f"[{', '.join(written)}]"

@@ -14,6 +14,7 @@ from cumulant.project.calendar_parts import CalendarPart, calendar_parts
 from cumulant.project.elapsed import Elapsed, elapsed_days
 from cumulant.project.leaks import gives_away, missing_predicts
 from cumulant.project.plain_columns import as_plain, nested
+from cumulant.project.target_notes import MOST_CLASSES, rare_note, target_note, with_classes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,8 +34,6 @@ _READABLE = 0.9
 _LISTED = 8
 _A_TIME = "a time; derive numbers from it in features.py"
 _TELLING = "missing values predict the target"
-#: as many as training takes
-_MOST_CLASSES = 100
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -61,11 +60,13 @@ def inspect_table(
     key: Sequence[str],
     known: SourceSpec | None = None,
     quoted: Collection[str] = (),
+    whole: bool = True,
 ) -> Inspection:
     """Look at a table as it was read, and decide.
 
     `target` is a column, or an expression over columns, which then are no features. `known` is what had to be
     found out to read the table (a separator, an encoding), `quoted` are columns of text whose digits are in quotes.
+    `whole`: the table has all rows that there are, so that its values of a class are all of them.
 
     Raises:
         DataError: no such column, no rows, a target with one value or none, a time that cannot be read.
@@ -76,7 +77,7 @@ def inspect_table(
     node = _named(raw, target, time, key)
     column = node.name if isinstance(node, Column) else None
     # Too many values for classes are amounts, whatever the quotes around them.
-    quoted = [name for name in quoted if name != column or raw[name].n_unique() <= _MOST_CLASSES]
+    quoted = [name for name in quoted if name != column or raw[name].n_unique() <= MOST_CLASSES]
     proposal = infer(raw, path=path, time=time, key=key, target=column, quoted=quoted, rules=False)
     spec = proposal.spec
     if known is not None:
@@ -89,9 +90,12 @@ def inspect_table(
     notes = [
         *proposal.notes,
         *assumed,
-        _target_note(label, target),
-        *_rare_note(label, target, timed=spec.time is not None),
+        target_note(label, target),
+        *rare_note(label, target, timed=spec.time is not None),
     ]
+    if column is not None:
+        spec, classes = with_classes(spec, label, column, whole=whole)
+        notes += classes
     if shown := sorted(columns(node) & set(spec.personal)):
         # A personal column can be no target, and only its name said that it is one.
         spec = msgspec.structs.replace(spec, personal=[name for name in spec.personal if name not in shown])
@@ -221,46 +225,6 @@ def _label(rows: pl.DataFrame, node: Node, target: str) -> pl.Series:
     except DefinitionError as error:
         problem = f'the target "{target}" cannot be computed: {error.message}'
         raise DataError(problem, subject=target, hint=error.hint) from None
-
-
-def _target_note(label: pl.Series, target: str) -> str:
-    labelled = label.drop_nulls()
-    distinct = labelled.n_unique() if labelled.len() else 0
-    if distinct == 0:
-        raise DataError(
-            f'the target "{target}" is empty in all {label.len():,} rows',
-            subject=target,
-            hint="name another column, or give data in which it is known",
-        )
-    if distinct == 1:
-        raise DataError(
-            f'the target "{target}" has the same value in every row, so there is nothing to learn',
-            subject=target,
-            hint="name another column, or give data in which it varies",
-        )
-    if distinct > _MOST_CLASSES and not label.dtype.is_numeric():
-        raise DataError(
-            f'the target "{target}" is text with {distinct:,} different values, too many for classes',
-            subject=target,
-            hint=f"name a column with at most {_MOST_CLASSES} classes, or a number",
-        )
-    unlabelled = label.len() - labelled.len()
-    more = f"; {unlabelled:,} rows without it are not trained on" if unlabelled else ""
-    if distinct == 2:
-        rare = min(labelled.value_counts()["count"].to_list()) / labelled.len()
-        return f"the target {target} has two values, the rarer one in {rare:.1%} of the rows{more}"
-    return f"the target {target} has {distinct:,} values{more}"
-
-
-def _rare_note(label: pl.Series, target: str, *, timed: bool) -> list[str]:
-    """A warning where the positive class, the later in order, is rare: no decision has a price yet."""
-    from cumulant.training import advice
-
-    labelled = label.drop_nulls()
-    if labelled.n_unique() != 2:
-        return []
-    said = advice(float((labelled == labelled.unique().sort()[1]).mean() or 0.0), timed=timed)
-    return [] if said is None else [f"warning: {target}: {said}"]
 
 
 def _key_notes(rows: pl.DataFrame, key: tuple[str, ...]) -> list[str]:

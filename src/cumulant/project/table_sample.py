@@ -26,12 +26,16 @@ _LISTED = 8
 
 
 class TableSample(NamedTuple):
-    """The rows, what had to be declared to read them, columns whose quotes say that digits are text, and notes."""
+    """The rows, what had to be declared to read them, columns whose quotes say that digits are text, and notes.
+
+    `whole`: every file was read.
+    """
 
     rows: pl.DataFrame
     spec: SourceSpec
     quoted: frozenset[str]
     notes: list[str]
+    whole: bool = True
 
 
 def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> TableSample:
@@ -63,7 +67,8 @@ def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> Tab
         rows = _joined(tables)
         notes += fields_notes(spec.columns, left_out, mixed)
     quoted = frozenset.union(*(table.quoted for table in tables))
-    return TableSample(rows, spec, quoted, [*_files_note(every, chosen), *notes, *_notes(tables, chosen, spec)])
+    said = [*_files_note(every, chosen), *notes, *_notes(tables, chosen, spec)]
+    return TableSample(rows, spec, quoted, said, whole=len(chosen) == len(every))
 
 
 def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequence[str] = ()) -> list[str]:

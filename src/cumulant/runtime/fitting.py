@@ -19,6 +19,7 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.runtime.explained import check_when
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.split_rule import SplitRule, rule_of
+from cumulant.runtime.target_classes import class_counts, class_warnings
 from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
@@ -48,6 +49,8 @@ class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
     test_to: datetime | None = None
     #: of rows without times: by what they were split
     rule: SplitRule | None = None
+    #: the labelled rows of each class, in training and test together
+    classes: dict[str, int] = {}
 
 
 class FinalFit(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +102,16 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.summary.notes, note)
 
 
-def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
+def fit(
+    context: Context,
+    work: Work,
+    *,
+    champion: Mapping[str, Parameter] | None,
+) -> Fitted:
     """Search and fit, or find it done. A search that was cut off goes on with its next trial.
 
     Raises:
+        DataError: other values have made the target another task than it was.
         UsageError: the rows take more than `resources.memory`, or without it more than the machine has.
     """
     objects = context.project.objects()
@@ -112,6 +121,10 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
         refuse_too_many_rows(context.project, work.task, work.snapshot, work.training, as_of=work.as_of)
         split = rows_of(context, work, leakage=True)
+        counts = class_counts(split.train, split.test)
+        kind = split.train.task
+        warnings = class_warnings(context.project, work.task, work.snapshot, kind=kind, counts=counts)
+        split = replace(split, train=replace(split.train, warnings=(*split.train.warnings, *warnings)))
         costs = split.train.false_negative is not None
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
         training.check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
@@ -247,6 +260,7 @@ def _summary(split: Split, rule: SplitRule | None) -> SplitSummary:
         test_from=test[0],
         test_to=test[1],
         rule=rule,
+        classes=class_counts(split.train, split.test),
     )
 
 

@@ -17,6 +17,7 @@ from cumulant.runtime.explained import check_codes, check_when
 from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import check_training_columns, computed_names
+from cumulant.runtime.target_classes import class_counts
 from cumulant.runtime.task import refuse_no_features
 from cumulant.training.spec import WITHOUT_PART
 
@@ -124,10 +125,13 @@ class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     task: ServableTask
     classes: tuple[str, ...]
+    #: the labelled rows of each class
+    counts: dict[str, int] = {}
 
 
-def check_rows(context: Context, task: Task, snapshot: Snapshot) -> None:
-    """Make the training set without its features, split it, and check the settings that depend on its task and times.
+def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
+    """Make the training set without its features, split it, and check the settings that depend on its task and times;
+    what the rows say of the task.
 
     The rows are read once for the same rows and settings.
 
@@ -156,6 +160,7 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> None:
     # What packages and the project's functions take may change while rows and settings stay.
     if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
         training.check_trainers(spec, found.task, found.classes, root=Path(project.root))
+    return found
 
 
 def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRef | None) -> RowFacts:
@@ -177,4 +182,4 @@ def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRe
         if rows.at is not None:
             training.weighted(parts.train, spec)
             training.folds(parts.train, spec.folds, seed=spec.seed)
-    return RowFacts(task=rows.task, classes=rows.classes)
+    return RowFacts(task=rows.task, classes=rows.classes, counts=class_counts(rows))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cumulant.core.plan import PredictAt
     from cumulant.ports.access import Principal
     from cumulant.project import Project
+    from cumulant.runtime.plan_checks import RowFacts
 
 
 class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +48,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     training: dict[str, Any]
     evaluation: dict[str, Any]
     notes: tuple[str, ...] = ()
+    #: what kind of problem the target is, and the labelled rows of each class; None where nothing was checked
+    task: str | None = None
+    classes: dict[str, int] = {}
+    warnings: tuple[str, ...] = ()
 
 
 def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> Plan:
@@ -64,6 +69,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     """
     if checks:
         from cumulant.runtime import plan_checks  # which imports what trains and releases
+        from cumulant.runtime.target_classes import class_warnings
     project.check_drivers()
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
@@ -74,9 +80,12 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             plan_checks.check_code(project)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
+        rows: RowFacts | None = None
+        warnings: tuple[str, ...] = ()
         if checks:
             plan_checks.check_names(project, task, snapshots[task.entity])
-            plan_checks.check_rows(context, task, snapshots[task.entity])
+            rows = plan_checks.check_rows(context, task, snapshots[task.entity])
+            warnings = class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts)
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,
@@ -98,6 +107,9 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         training=settings["training"],
         evaluation=settings["evaluation"],
         notes=(*split_notes(project.spec), *unchecked_notes(project, task.plan)),
+        task=None if rows is None else rows.task,
+        classes={} if rows is None else rows.counts,
+        warnings=warnings,
     )
 
 

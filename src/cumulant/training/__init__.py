@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
+    from cumulant.training.tasks import label, rare_classes
     from cumulant.training.threshold import advice
     from cumulant.training.trainer_checks import check_trainers
     from cumulant.training.verdicts import check_gate, gate
@@ -65,6 +66,8 @@ _HOMES = {
     "fit_once": "fixed",
     "folds": "splits",
     "advice": "threshold",
+    "label": "tasks",
+    "rare_classes": "tasks",
     "check_gate": "verdicts",
     "check_trainers": "trainer_checks",
     "fit_all": "final",
@@ -114,7 +117,9 @@ __all__ = [
     "fit_once",
     "folds",
     "gate",
+    "label",
     "quick",
+    "rare_classes",
     "refit",
     "save_plots",
     "scored",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 MOST_CLASSES = 100
 LEAST_ROWS = 20
 LEAST_OF_A_CLASS = 5
+#: one of several classes is rare below this share of the rows, and of the mean rows of a class
+_RARE, _RARE_OF_MEAN = 0.01, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,18 @@ def encode(series: pl.Series, *, task: Task, classes: Sequence[str]) -> Target:
         mapped = series.replace_strict(list(codes), list(codes.values()), default=None, return_dtype=pl.Float64)
         values = np.asarray(mapped.fill_null(np.nan).to_numpy(), dtype=np.float64)
     return Target(task=task, classes=tuple(classes), values=values)
+
+
+def rare_classes(name: str, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """A warning of each of more than two classes that has few of the rows: it may be a value that is none."""
+    rows = sum(counts.values())
+    rare = min(_RARE, _RARE_OF_MEAN / max(len(counts), 1)) * rows
+    return tuple(
+        f'the class "{text}" of the target {name} has {count:,} of {rows:,} rows: if it is no class, name '
+        f"the others in rules: {{{name}: {{in: [...]}}}}, and its rows go to quarantine"
+        for text, count in counts.items()
+        if len(counts) > 2 and count < rare
+    )
 
 
 def label(value: object) -> str:

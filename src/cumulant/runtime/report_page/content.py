@@ -114,6 +114,8 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     unlabelled: int = 0
     test_rows: int = 0
+    #: the labelled rows of each class, in training and test together
+    classes: dict[str, int] = {}
     seconds: float | None = None
     score_name: str = ""
     higher_is_better: bool = True

@@ -60,6 +60,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
         rows=split.train,
         unlabelled=split.unlabelled,
         test_rows=split.test,
+        classes=split.classes,
         seconds=fitted.summary.seconds,
         score_name=fitted.summary.metric,
         higher_is_better=wording.higher_is_better(fitted.summary.metric),

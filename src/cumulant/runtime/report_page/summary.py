@@ -129,6 +129,8 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
     if training.unlabelled:
         learned += f", {training.unlabelled:,} without a label"
     rows: list[tuple[str, object]] = [("rows", learned)]
+    if training.classes:
+        rows.append(("classes", wording.classes_text(training.classes)))
     if folds:
         timed = all(fold.held_to for fold in folds)
         rows.append(("folds", f"{len(folds)} in time order" if timed else f"{len(folds)}"))

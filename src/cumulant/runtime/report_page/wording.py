@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -30,6 +30,8 @@ _TITLES = {
 _NOISE = 1e-12
 #: figures from here on are written with an exponent
 _LARGE = 1e15
+#: of many classes, those that are named
+_CLASSES = 6
 _VERDICTS = {
     "better": "Better",
     "worse": "Worse",
@@ -164,3 +166,12 @@ _VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (datetime, instant),
     (timedelta, lambda found: duration(found.total_seconds())),
 )
+
+
+def classes_text(counts: Mapping[str, int]) -> str:
+    """The classes with their rows; of many the first and the rarest."""
+    named = [f"{text} {count:,}" for text, count in counts.items()]
+    if len(named) <= _CLASSES:
+        return " · ".join(named)
+    rarest = min(counts.items(), key=lambda pair: pair[1])
+    return f"{len(named)}: {' · '.join(named[:_CLASSES])} · ...; the rarest is {rarest[0]} {rarest[1]:,}"
