@@ -109,3 +109,31 @@ def test_a_later_loss_of_a_column_says_how_many_files_have_it(cumulant, project)
     (project.parent / "in" / "04.csv").write_text((project.parent / "in" / "03.csv").read_text().replace("3-", "4-"))
     ended = cumulant("data", "validate", "--project", project)
     refused(ended, 1, 'column "kind" is gone in ../in/03.csv and 1 other file; it is used by feature kind')
+
+
+def broken_folder(parent):
+    folder = parent / "broken"
+    folder.mkdir()
+    for name, content in {"1.csv": "", "2.csv": table(), "3.parquet": "hello", "4.csv": ""}.items():
+        (folder / name).write_text(content)
+    return "broken"
+
+
+UNREADABLE = (
+    "3 of 4 files cannot be read: ",
+    "1.csv is empty",
+    "3.parquet is not a whole Parquet file",
+    "4.csv is empty",
+)
+
+
+@pytest.mark.parametrize("command", [["new", "made", "--target", "late", "--from"], ["data", "infer"]])
+def test_all_files_that_cannot_be_read_are_named_at_once(cumulant, here, command):
+    refused(cumulant(*command, broken_folder(here)), 2, *UNREADABLE)
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "answers.csv"]])
+def test_all_files_that_cannot_be_answered_are_named_at_once(cumulant, trained, here, out):
+    ended = cumulant("predict", broken_folder(here), "--project", trained, *out)
+    refused(ended, 2, *UNREADABLE)
+    assert str(here) not in ended.err

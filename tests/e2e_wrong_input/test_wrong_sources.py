@@ -295,3 +295,39 @@ def test_a_clock_time_that_its_zone_skips_goes_to_quarantine(cumulant, project):
     assert found["rows_quarantined"] == 1
     write(project, "key: id", "key: id\n    event_time: at")
     refused(cumulant("data", "validate", "--project", project), 2, "have no zone", "zone: UTC")
+
+
+def test_each_kind_of_breach_has_its_own_hint(cumulant, project):
+    file = project.parent / "orders.csv"
+    assert cumulant("data", "validate", "--project", project).code == 0
+    rows = [row[:3] for row in changed(1, lambda n, v: -v if n < 30 else v)]
+    file.write_text(table(rows, header=HEADER[:3]))
+    ended = cumulant("data", "validate", "--project", project)
+    refused(
+        ended,
+        1,
+        'column "late" is gone',
+        "(1) columns: mend the source, or accept it: on_schema_change: accept",
+        "(2) refused rows: look at the rows: cumulant data quarantine rows; mend them, or raise `quarantine`",
+    )
+    file.write_text(table(rows))
+    assert "(1)" not in cumulant("data", "validate", "--project", project).err
+
+
+def test_values_that_a_rule_does_not_name_are_shown_in_the_hint(cumulant, project):
+    write(project, "{min: 0}", "{min: 0}\n      kind: {in: [x, y]}")
+    ended = cumulant("data", "validate", "--project", project)
+    refused(ended, 1, 'values of kind, such as "z" are not among those of `rules: {kind: {in: ...}}`: add them')
+
+
+def test_why_files_cannot_be_read_is_said_once(cumulant, project):
+    write(project, "path: ../orders.csv", "path: ../in\n    severity: {unreadable_files: warn}")
+    folder = project.parent / "in"
+    folder.mkdir()
+    (folder / "1.csv").write_text(table())
+    (folder / "2.csv").write_text("")
+    for command in ("validate", "show"):
+        words = ["rows", "--project", project] if command == "show" else ["--project", project]
+        shown = " ".join(cumulant("data", command, *words).out.split())
+        assert shown.count("2.csv is empty") == 1
+        assert "rules hold" not in shown

@@ -299,11 +299,16 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
             ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
         ],
     )
-    failed = [check for check in snapshot.checks if (check.kind == "row" and check.failed) or not check.passed]
+    # A rule on the whole that only warns is among the warnings below.
+    failed = [
+        check
+        for check in snapshot.checks
+        if (check.failed if check.kind == "row" else not check.passed and check.severity == "fail")
+    ]
     if failed:
         rows = [(check.column or "–", check.text, check.failed, percent(check.share)) for check in failed]
         console.print(table(["column", "rule", "refused", "share"], rows))
-    elif snapshot.checks and not snapshot.batch_checks:
+    elif all(check.passed for check in snapshot.checks) and snapshot.checks and not snapshot.batch_checks:
         console.print(f"all {len(snapshot.checks)} rules hold", style="dim")
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cumulant.data.sources import describe_malformed, read, read_any, refuse_malformed
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule
     from cumulant.data.streaming import Piece, Stream
+    from cumulant.data.unreadable_files import each_readable, several_unreadable
     from cumulant.data.usage import declared_uses, referred_uses
     from cumulant.data.user_frames import to_polars
     from cumulant.data.views import personal_columns, preview, quarantined
@@ -93,6 +94,7 @@ _HOMES = {
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule"),
     "written_spec": ("declared",),
     "streaming": ("Piece", "Stream"),
+    "unreadable_files": ("each_readable", "several_unreadable"),
     "usage": ("declared_uses", "referred_uses"),
     "views": ("personal_columns", "preview", "quarantined"),
 }
@@ -128,6 +130,7 @@ __all__ = [
     "declared",
     "declared_uses",
     "describe_malformed",
+    "each_readable",
     "expired",
     "facts_of",
     "find",
@@ -157,6 +160,7 @@ __all__ = [
     "scan_added",
     "scan_deletions",
     "scan_versions",
+    "several_unreadable",
     "shifts",
     "shown",
     "skipped_warnings",

@@ -197,38 +197,72 @@ def first_of(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
-    """What to do about the first breach; `example` gives a value that a check refused, None where none may be shown."""
-    if any(change.refused for change in snapshot.changes):
-        return "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
-    if any(check.rule == UNREADABLE_FILES and check.severity == "fail" for check in snapshot.checks):
-        return (
+    """What to do about the breaches: about each kind of them, where there are several. `example` gives a value that a
+    check refused, None where none may be shown.
+    """
+    hints = _hints(snapshot, example)
+    if len(hints) == 1:
+        return next(iter(hints.values()))
+    return " ".join(f"({number}) {kind}: {hint}" for number, (kind, hint) in enumerate(hints.items(), start=1))
+
+
+def _hints(snapshot: Snapshot, example: Callable[[CheckResult], object]) -> dict[str, str]:
+    """Kind of breach to what to do about it."""
+    changes = [change for change in snapshot.changes if change.refused]
+    whole = {check.rule for check in snapshot.checks if _stops(check)}
+    batches = [check.rule for check in snapshot.batch_checks if check.severity == "fail"]
+    # One breach is of all refused rows together; the others are counted above.
+    rows = len(snapshot.breaches) > len(changes) + len(whole) + len(batches)
+    hints = {}
+    if changes:
+        hints["columns"] = (
+            "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+        )
+    if UNREADABLE_FILES in whole:
+        hints["unreadable files"] = (
             "write the files again, or remove them; to go on without them, named in a warning: "
             "severity: {unreadable_files: warn}"
         )
-    if any(check.rule == MISSING_FILES and not check.passed for check in snapshot.checks):
-        return (
+    if MISSING_FILES in whole:
+        hints["lost rows"] = (
             "put the files or their rows back, or accept that they are gone: missing_files: 100% (or a share between)"
         )
+    if rows:
+        hints["refused rows"] = _hint_for_rows(snapshot, example)
+    if batches if not rows else set(batches) - {"quarantine"}:  # where all rows break it, so do the new ones
+        hints["new rows"] = _hint_for_batch(snapshot)
+    if whole - {UNREADABLE_FILES, MISSING_FILES}:
+        hints["rules of the whole source"] = "mend the source, or change its rule in the project file"
+    return hints
+
+
+def _stops(check: CheckResult) -> bool:
+    return check.kind == "table" and not check.passed and check.severity == "fail"
+
+
+def _hint_for_rows(snapshot: Snapshot, example: Callable[[CheckResult], object]) -> str:
+    look = f"`cumulant data quarantine {snapshot.source}` shows the rows"
     if (check := _mostly_of_another_type(snapshot)) is not None:
-        value = example(check)
-        such = "" if value is None else f', such as "{str(value)[:_SHOWN]}"'
         return (
-            f"most values of {check.column}{such} cannot be read as declared: change `type`, `number_format` or "
-            f"`date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
-            f"`cumulant data quarantine {snapshot.source}` shows the rows"
+            f"most values of {check.column}{_such(check, example)} cannot be read as declared: change `type`, "
+            f"`number_format` or `date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
+            f"{look}"
         )
-    return _hint_for_rows(snapshot)
-
-
-def _hint_for_rows(snapshot: Snapshot) -> str:
     merging = (check.column for check in snapshot.checks if check.failed and check.rule == f"{check.column}:zeros")
     if (column := next(merging, None)) is not None:
         return f"values of {column} that differ in leading zeros are one number: set rules: {{{column}: {{type: str}}}}"
-    if len(snapshot.breaches) == sum(check.severity == "fail" for check in snapshot.batch_checks):
-        return _hint_for_batch(snapshot)
-    if snapshot.rows_quarantined:
-        return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
-    return "mend the source, or change its rule in the project file"
+    worst = max((check for check in snapshot.checks if check.kind == "row"), key=lambda one: one.failed, default=None)
+    if worst is not None and worst.rule == f"{worst.column}:in":
+        return (
+            f"values of {worst.column}{_such(worst, example)} are not among those of `rules: {{{worst.column}: "
+            f"{{in: ...}}}}`: add them there if they are right, else mend the rows; {look}"
+        )
+    return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
+
+
+def _such(check: CheckResult, example: Callable[[CheckResult], object]) -> str:
+    value = example(check)
+    return "" if value is None else f', such as "{str(value)[:_SHOWN]}"'
 
 
 def _hint_for_batch(snapshot: Snapshot) -> str:

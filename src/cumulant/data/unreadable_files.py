@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from cumulant.core.errors import DataError
 from cumulant.data.judge import UNREADABLE_FILES, first_of
 from cumulant.data.severity import severity_of
 from cumulant.data.snapshot import CheckResult, UnreadableFile
 from cumulant.data.spec import SourceSpec
+
+File = TypeVar("File")
+Read = TypeVar("Read")
 
 
 class UnreadableFileError(DataError):
@@ -40,6 +44,36 @@ def refuse_all(source: str, errors: Sequence[UnreadableFileError], earlier: Sequ
         f"source {source}: none of its {len(reasons):,} files can be read: {'; '.join(first_of(reasons))}",
         subject=source,
         hint=errors[0].hint if errors else "write the files again",
+    )
+
+
+def each_readable(files: Iterable[File], read: Callable[[File], Read]) -> list[Read]:
+    """What `read` gives of each file, in their order.
+
+    Raises:
+        DataError: files cannot be read; it names all of them, of one it is its own error.
+    """
+    results: list[Read] = []
+    errors: list[DataError] = []
+    for file in files:
+        try:
+            results.append(read(file))
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise several_unreadable(errors, len(results) + len(errors))
+    return results
+
+
+def several_unreadable(errors: Sequence[DataError], files: int) -> DataError:
+    """The errors of some of so many files as one."""
+    if len(errors) == 1:
+        return errors[0]
+    hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+    return DataError(
+        f"{len(errors):,} of {files:,} files cannot be read: {'; '.join(first_of([one.message for one in errors]))}",
+        subject=errors[0].subject,
+        hint=hints[0] if len(hints) == 1 else "write the files again, or take them away",
     )
 
 

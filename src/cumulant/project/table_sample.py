@@ -84,11 +84,14 @@ def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequen
 
 def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec]:
     """The files as they are, and how the last one is read."""
-    tables = []
-    for file in files:
+    from cumulant.data import each_readable
+
+    def read(file: ListedFile) -> Table:
+        nonlocal spec
         table, spec = file.read_any(spec)
-        tables.append(table)
-    return tables, spec
+        return table
+
+    return each_readable(files, read), spec
 
 
 def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec, list[str]]:

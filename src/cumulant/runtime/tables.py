@@ -56,16 +56,19 @@ def _read(
 
     spec, files = like or data.SourceSpec(sheet=sheet), _files()
     spec = msgspec.structs.replace(spec, path=_spec(file).path)
-    frames = []
     listing = data.list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
     for warning in data.skipped_warnings(listing, Path.cwd()):
         warn(f"warning: {warning}")
-    for one in data.listed_files(listing, spec, root=Path.cwd(), files=files):
+
+    def rows(one: data.ListedFile) -> pl.DataFrame:
+        nonlocal spec
         table, spec = one.read_any(spec)
         if like is not None:
             table = data.with_folders(table, spec, url=one.info.url)
         refuse(table, one.url)
-        frames.append(table.rows)
+        return table.rows
+
+    frames = data.each_readable(data.listed_files(listing, spec, root=Path.cwd(), files=files), rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from cumulant import data
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.batch.ahead import ahead
 from cumulant.runtime.batch.lanes import Lanes, best_size, cores, part_rows
@@ -89,6 +89,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
     threads = request.threads or cores()
     with ExitStack() as stack:
         parts = stack.enter_context(Parts(request.output))
+        stack.enter_context(_naming_all_unreadable(model, inputs))
         manifest, done = _begun(model, request, inputs, parts, progress)
         reused = sum(map(sum, done))
         lanes = Lanes(threads, manifest.slice_rows)
@@ -133,6 +134,29 @@ def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_In
         inputs.append(_Input(file, file.fetch(), before / total, file.info.bytes / total))
         before += file.info.bytes
     return inputs
+
+
+@contextmanager
+def _naming_all_unreadable(model: Model, inputs: list[_Input]) -> Iterator[None]:
+    """Where one file cannot be read, the others that cannot are named with it."""
+    try:
+        yield
+    except DataError as error:
+        named = {one.file.url for one in inputs}
+        if error.subject not in named:
+            raise
+        others = [one for one in inputs if one.file.url != error.subject]
+        more = [fault for one in others if (fault := _fault(model, one)) is not None]
+        raise data.several_unreadable([error, *more], len(inputs)) from error
+
+
+def _fault(model: Model, one: _Input) -> DataError | None:
+    """Why not even the head of a file can be read."""
+    try:
+        _stream(model, one, _SAMPLE)
+    except DataError as error:
+        return error
+    return None
 
 
 def _refuse_inside(request: BatchRequest, found: list[FileInfo]) -> None:
@@ -190,7 +214,7 @@ def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
 
 
 def _stream(model: Model, one: _Input, rows: int) -> Stream:
-    return data.Stream(one.path, one.file.info.url, model.reading, rows=rows, partition=one.file.partition)
+    return data.Stream(one.path, one.file.url, model.reading, rows=rows, partition=one.file.partition)
 
 
 class _Job(NamedTuple):
