@@ -149,3 +149,23 @@ def test_tables_as_people_have_them_become_projects(cumulant, here, case):
 def test_a_table_without_anything_to_learn_from(cumulant, here, content, said, why):
     (here / "rows.csv").write_text(content)
     refused(cumulant("new", "shop", "--from", "rows.csv", "--target", "late"), 2, said, why)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--json",), "write it after a command: cumulant ps --json"),
+        (("up", "--port", "99"), "write the address: --http 127.0.0.1:PORT"),
+        (("up", "--projct", "x"), 'did you mean "--project"?'),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_named_where_it_belongs(cumulant, here, words, said):
+    ended = cumulant(*words)
+    assert ended.code == 2
+    assert said in (ended.out + ended.err).replace('\\"', '"')
+
+
+def test_the_shares_of_versions_are_said_in_one_line():
+    from cumulant.cli.stack_table import shares_text
+
+    assert shares_text({"3": 0.875, "4": 0.125}) == "version 3 answers 87.5%, version 4 answers 12.5% of the requests"

@@ -38,6 +38,8 @@ TERMINATED = 143
 #: Typer has carried its parser inside since 0.26 and used Click's before: its usage error is found by a public child.
 PARSER_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 PAGE = "docs/reference/errors.md"
+#: options of every command, which `cumulant` alone has not
+_AFTER_COMMAND = frozenset({"--json", "--project", "--env", "--debug"})
 _NO_COMMAND = re.compile(r"No such command '(.+)'")
 #: modules whose absence means an extra is not installed
 _EXTRAS = {"onnxruntime": "serve", "uvicorn": "serve", "httptools": "serve", "uvloop": "serve", "obstore": "objects"}
@@ -153,10 +155,19 @@ def _from_parser(error: BaseException) -> UsageError:
             f"no such option: {option}",
             [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")],
         )
-        hint = did_you_mean(str(option), known)
+        hint = _other_place(str(option), known, path) or did_you_mean(str(option), known)
     elif (missing := _NO_COMMAND.match(head)) and context is not None:
         hint = did_you_mean(missing[1], context.command.list_commands(context))
     return UsageError(_lower_first(head.rstrip(".")), subject=path, hint=hint or f"{path} --help")
+
+
+def _other_place(option: str, known: list[str], path: str) -> str | None:
+    """Where an option stands that many commands have and this place has not, or what it is called here."""
+    if path == "cumulant" and option in _AFTER_COMMAND:
+        return f"write it after a command: cumulant ps {option}"
+    if option == "--port" and "--http" in known:
+        return "write the address: --http 127.0.0.1:PORT"
+    return None
 
 
 def _lower_first(text: str) -> str:

@@ -60,7 +60,10 @@ def ingest(
     ] = None,
     map_: Map = None,
 ) -> None:
-    """Take in labels, each file once, and join them with the predictions."""
+    """Take in labels, each file once, and join them with the predictions.
+
+    Exit code 1 where no row of the files can be used.
+    """
     from cumulant.runtime.labels import ingest_labels, watch_labels
 
     names = parts(map_)
@@ -71,7 +74,10 @@ def ingest(
         if watch is not None:
             watch_labels(project, watch, principal=principal, names=names, told=lambda one: _tell(call, one))
             return
-        _tell(call, ingest_labels(project, files or [], principal=principal, names=names))
+        intake = ingest_labels(project, files or [], principal=principal, names=names)
+    _tell(call, intake)
+    if intake.useless:
+        raise typer.Exit(1)
 
 
 @command(
@@ -227,7 +233,7 @@ def _tell(call: Invocation, intake: Intake) -> None:
 def _print_intake(console: Console, intake: Intake) -> None:
     for source in intake.sources:
         if source.error:
-            console.print(f"{source.name}: nothing was taken in: {source.error}", style="yellow", markup=False)
+            console.print(f"nothing was taken in: {source.error}", style="yellow", markup=False)
         elif source.again:
             console.print(f"{source.name}: taken in before, {source.rows:,} rows", markup=False)
         else:

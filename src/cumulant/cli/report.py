@@ -32,6 +32,8 @@ def report(
     """Write one page that needs no network: data and quarantine, features, metrics, gate, lineage, who did what."""
     from cumulant.runtime.report import report as flow
 
+    new = next((folder for folder in reversed(out.absolute().parents) if not folder.exists()), None)
     with call.project() as project:
         path = flow(project, target, out=out, principal=project.principal())
-    call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}"))
+    made = f"; the folder {new} was made" if new is not None else ""
+    call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}{made}", soft_wrap=True))

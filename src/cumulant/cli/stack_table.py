@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,12 @@ def table(status: Status) -> RenderableType:
     if status.trouble:
         parts.append(Text(clean(status.trouble), style="red"))
     return Group(*parts)
+
+
+def shares_text(shares: Mapping[str, float]) -> str:
+    """Which version answers which share of the requests."""
+    named = [f"version {version} answers {100 * share:.4g}%" for version, share in shares.items()]
+    return f"{', '.join(named)} of the requests"
 
 
 def heading(status: Status) -> str:

@@ -106,6 +106,8 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     closed: tuple[str, ...] = ()
     #: request fields that no row of the training source lacked, of many: a missing one is worth a warning
     complete: tuple[str, ...] = ()
+    #: number fields that no row of the training source has below 0, of many: a negative one is worth a warning
+    nonnegative: tuple[str, ...] = ()
     #: of the salt that personal values are hashed with (`masking.fingerprint`); empty: any will do
     salt_fingerprint: str = ""
     calibration: Calibration = Calibration()

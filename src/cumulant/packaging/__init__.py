@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.packaging.builder import build
-    from cumulant.packaging.closed import closed_features, complete_fields
+    from cumulant.packaging.closed import closed_features, complete_fields, nonnegative_fields
     from cumulant.packaging.encoder import Encoder
     from cumulant.packaging.engine import DTYPES, Engine
     from cumulant.packaging.events import ServableBuilt
@@ -33,6 +33,7 @@ _HOMES = {
     "check_state": "state",
     "closed_features": "closed",
     "complete_fields": "closed",
+    "nonnegative_fields": "closed",
     "initial_state": "state",
     "labels": "scorer",
     "load_description": "folder",
@@ -62,6 +63,7 @@ __all__ = [
     "load_description",
     "load_servable",
     "new_folder",
+    "nonnegative_fields",
     "quantize",
     "reference_values",
     "seal",

@@ -42,6 +42,7 @@ def build(
     rules: Mapping[str, FieldRule] | None = None,
     closed: Sequence[str] = (),
     complete: Sequence[str] = (),
+    nonnegative: Sequence[str] = (),
     salt_fingerprint: str = "",
     reasons: Reasons | None = None,
     target: str = "",
@@ -51,7 +52,7 @@ def build(
 
     `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
     `lineage` says what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
-    `complete`, `salt_fingerprint` and `reasons` are as in `Servable`; `target` is named in the
+    `complete`, `nonnegative`, `salt_fingerprint` and `reasons` are as in `Servable`; `target` is named in the
     graph. Equal inputs give equal bytes.
 
     Raises:
@@ -73,6 +74,7 @@ def build(
         rules=dict(rules or {}),
         closed=tuple(closed),
         complete=tuple(complete),
+        nonnegative=tuple(nonnegative),
         salt_fingerprint=salt_fingerprint,
         calibration=model.calibration,
         threshold=model.threshold,

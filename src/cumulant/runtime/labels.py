@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: the folder of the project's state
 FOLDER = "outcomes"
 _LOOK_SECONDS = 2.0
+#: the name under which what servers were told is shown
+_POSTED = "posted"
 #: of servers elsewhere whose predictions are imported, where none is declared
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -58,6 +60,14 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     labelled: int
     pairs: int
     graded: int
+
+    @property
+    def useless(self) -> bool:
+        """Whether files were read for the first time, and no row of any can be used."""
+        read = [source for source in self.sources if source.name != _POSTED]
+        return bool(read) and all(
+            source.error or (not source.again and sum(source.problems.values()) >= source.rows) for source in read
+        )
 
 
 class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
@@ -351,7 +361,7 @@ def _ingest(
     except DataError as error:
         if alone:
             raise
-        return Source(name=name, error=_said(error))
+        return Source(name=name, error=_said(error).replace(file.url.removeprefix("file://"), name))
     one = taken.file
     if not taken.again:
         _tell(project, principal, [_ingested(name, one)])
@@ -366,7 +376,7 @@ def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], pri
     if found.labelled or found.pairs or found.graded:
         facts.append(outcomes.PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
     _tell(project, principal, facts)
-    told = (*sources, *(Source(name="posted", rows=one.rows, problems=one.problems) for one in posted))
+    told = (*sources, *(Source(name=_POSTED, rows=one.rows, problems=one.problems) for one in posted))
     rows = sum(one.rows for one in posted)
     return Intake(sources=told, posted=rows, labelled=found.labelled, pairs=found.pairs, graded=found.graded)
 

@@ -258,7 +258,7 @@ def notes(found: Monitored) -> tuple[str, ...]:
         "the reference itself moves, so that these are compared with its newest windows": tuple(
             f"{one.feature} ({one.windows})" for one in told.unsteady
         ),
-        "no feature of the model reads them, so they count little": found.unread,
+        "no feature that the model uses reads them (the importance is 0), so they count little": found.unread,
         "no such column, though the settings name it": found.unknown,
     }
     facts = {

@@ -77,6 +77,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 rules=rules,
                 closed=packaging.closed_features(rows.train.features, model.inputs),
                 complete=_complete(work),
+                nonnegative=_nonnegative(work),
                 salt_fingerprint=salt,
                 reasons=reasons_of(explained, model, rows.train.features),
                 target=work.training.target,
@@ -134,6 +135,14 @@ def _complete(work: Work) -> tuple[str, ...]:
     profile = work.snapshot.profile
     nulls = {column.name: column.nulls for column in profile.columns}
     return packaging.complete_fields((field.name for field in work.task.plan.request), nulls, profile.rows)
+
+
+def _nonnegative(work: Work) -> tuple[str, ...]:
+    """The request fields of numbers that no row of the source has below 0."""
+    profile = work.snapshot.profile
+    columns = {column.name: column for column in profile.columns}
+    numbers = [field.name for field in work.task.plan.request if field.dtype in ("int", "float")]
+    return packaging.nonnegative_fields({name: columns[name].min for name in numbers if name in columns}, profile.rows)
 
 
 def _is_number(context: Context, work: Work) -> bool:

@@ -77,7 +77,7 @@ class RowModel:
         self.version = self.servable.version or UNREGISTERED
         self.schema = RequestSchema(self.servable.plan, self.servable.unread)
         self.rules: RequestRules | None = None
-        if self.servable.rules or self.servable.closed or self.servable.complete:
+        if self.servable.rules or self.servable.closed or self.servable.complete or self.servable.nonnegative:
             self.rules = RequestRules(self.servable, self.schema.fields, refuse=refuse_invalid)
         #: fields without which a request is refused, in the order of the schema
         needed = {*self.schema.required, *(() if self.rules is None else self.rules.required)}

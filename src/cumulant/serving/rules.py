@@ -25,6 +25,7 @@ _NAMED = 5
 _MOST_TEXT = 128
 UNSEEN = "unseen"
 MISSING = "missing"
+NEGATIVE = "negative"
 #: types of tensors that hold most numbers with decimals less exactly than a bound is declared
 _NARROW: tuple[Datatype, ...] = ("FP16", "FP32")
 Row = Mapping[str, Any]
@@ -37,8 +38,9 @@ Fault = tuple[str, str]
 class RequestRules:
     """Checks rows that have the plan's types. `counts`: rows by the rule that they broke, as `amt:min`.
 
-    With `refuse` a broken rule of the contract refuses the request. A category that the model has not seen, or a
-    missing value of a field that was never missing in training, breaks no rule of a contract, and only warns.
+    With `refuse` a broken rule of the contract refuses the request. A category that the model has not seen, a missing
+    value of a field that was never missing in training, or a negative one of a field that was never negative, breaks
+    no rule of a contract, and only warns.
     """
 
     def __init__(self, servable: Servable, fields: Mapping[str, Field], *, refuse: bool) -> None:
@@ -62,6 +64,9 @@ class RequestRules:
         required = {name for name, rule in servable.rules.items() if rule.required}
         #: fields without which a row is unusual
         self.complete = tuple(name for name in servable.complete if name in fields and name not in required)
+        limited = {name for name, rule in servable.rules.items() if rule.min is not None or rule.members is not None}
+        #: fields of which a negative number is unusual
+        self.nonnegative = tuple(name for name in servable.nonnegative if name in fields and name not in limited)
 
     @property
     def required(self) -> frozenset[str]:
@@ -95,10 +100,13 @@ class RequestRules:
         columns: Mapping[str, Sequence[Any]],
         broken: Mapping[Fault, list[int]],
     ) -> dict[Fault, list[int]]:
-        """The broken rules, and what only warns: missing values and categories that no training row had."""
+        """The broken rules, and what only warns: missing values, negative ones and categories that no training row
+        had.
+        """
         missing = self._missing(rows) if self.complete else {}
+        negative = self._negative(rows) if self.nonnegative else {}
         unseen = self._unseen(columns, broken) if self._known else {}
-        return {**broken, **missing, **unseen} if missing or unseen else dict(broken)
+        return {**broken, **missing, **negative, **unseen} if missing or negative or unseen else dict(broken)
 
     def _missing(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
         """Fields that are missing here and in no row of training, with their rows."""
@@ -108,6 +116,17 @@ class RequestRules:
                 for name in self.complete:
                     if row[name] is None:
                         faults.setdefault((name, MISSING), []).append(number)
+        self._count(faults)
+        return faults
+
+    def _negative(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
+        """Fields that are below 0 here and in no row of training, with their rows."""
+        faults: dict[Fault, list[int]] = {}
+        for number, row in enumerate(rows):
+            for name in self.nonnegative:
+                value = row[name]
+                if value is not None and value < 0:
+                    faults.setdefault((name, NEGATIVE), []).append(number)
         self._count(faults)
         return faults
 
@@ -143,6 +162,8 @@ class RequestRules:
             return f"{name} has a value that the model has not seen, which it takes for a missing one"
         if rule == MISSING:
             return f"{name} is missing, which it was in no row of training"
+        if rule == NEGATIVE:
+            return f"{name} is negative, which it was in no row of training"
         return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
 
     def _refusal(self, faults: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:

@@ -117,7 +117,10 @@ def test_whatever_labels_say_it_is_kept_and_counted_in_words(filled, cumulant, t
     for name, text in BAD.items():
         (tmp_path / name).write_text(text)
     found = {name: ingest(cumulant, filled, str(tmp_path / name)) for name in BAD}
-    assert {one.code for one in found.values()} == {0}
+    unusable = {name for name, one in found.items() if one.code == 1}
+    sources = {name: one.document["sources"][0] for name, one in found.items()}
+    assert unusable == {name for name, one in sources.items() if sum(one["problems"].values()) == one["rows"]}
+    assert {one.code for one in found.values()} == {0, 1}
     assert [one.document["labelled"] for one in found.values()] == [0, 1, 0, 3, 0, 0, 0, 0, 0]
     assert found["wrong.jsonl"].document["sources"][0]["problems"] == {
         "wrong type": 1, "names no prediction": 1, "not a row": 2, "wrong weight": 1,
@@ -191,6 +194,24 @@ def test_the_project_file_names_the_labels(filled, cumulant, tmp_path):
     assert ingest(cumulant, filled).document["labelled"] == 1
 
 
+def test_a_file_without_a_usable_row_ends_with_1(filled, cumulant, tmp_path):
+    none = write(tmp_path / "none.jsonl", {"id": 7.5, "label": "yes"}, {"label": "yes"})
+    ended = ingest(cumulant, filled, none)
+    assert ended.code == 1, ended
+    assert sum(ended.document["sources"][0]["problems"].values()) == 2
+    some = write(tmp_path / "some.jsonl", {"label": "no"}, {"id": "r1", "label": "yes"})
+    assert ingest(cumulant, filled, some).code == 0
+    assert ingest(cumulant, filled, none).code == 0, "taken in before"
+
+
+def test_the_name_of_a_broken_file_is_said_once(filled, cumulant, tmp_path):
+    (tmp_path / "broken.csv").write_text("a\n1\n")
+    write(tmp_path / "one.jsonl", {"id": "r1", "label": "yes"})
+    said = cumulant("labels", "ingest", f"{tmp_path}/broken.csv", f"{tmp_path}/one.jsonl", "--project", str(filled)).out
+    assert said.count("broken.csv") == 1
+    assert str(tmp_path) not in said
+
+
 def test_a_watched_folder_is_taken_in_as_it_fills(filled, tmp_path):
     folder = tmp_path / "inbox"
     folder.mkdir()
@@ -204,7 +225,7 @@ def test_a_watched_folder_is_taken_in_as_it_fills(filled, tmp_path):
             until = time.monotonic() + 90
             while "1 predictions have a label now" not in said and time.monotonic() < until:
                 said += process.stdout.readline()
-            assert "broken.csv: nothing was taken in" in said
+            assert "nothing was taken in: broken.csv " in said
             assert "one.jsonl: 1 rows" in said
         finally:
             process.send_signal(signal.SIGTERM)

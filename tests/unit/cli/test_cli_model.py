@@ -53,7 +53,7 @@ def test_a_rule_that_no_request_is_checked_for_is_named(trained: Path, cumulant:
     shutil.copytree(trained, tmp_path / "shop", ignore=shutil.ignore_patterns(".cumulant"))
     file = tmp_path / "shop" / "cumulant.yaml"
     text = file.read_text().replace("../visits.csv", str(trained.parent / "visits.csv"))
-    text = text.replace("    key: visit\n", '    key: visit\n    rules: {channel: {pattern: "^[[:lower:]]+$"}}\n')
+    text = text.replace("    rules:\n", '    rules:\n      channel: {pattern: "^[[:lower:]]+$"}\n')
     file.write_text(text + "serving: {invalid: refuse}\n")
     named = "requests are not checked for the rule channel:pattern"
     assert named in cumulant("plan", "--project", str(file.parent)).out

@@ -93,8 +93,9 @@ def test_rows_are_counted_and_the_second_time_is_known(project: Path, cumulant: 
 def test_a_breached_contract_ends_with_1_and_its_rows_can_be_seen(project: Path, cumulant: Any, tmp_path: Path) -> None:
     file = project / "cumulant.yaml"
     text = file.read_text()
-    assert "    rules:" not in text
-    file.write_text(text.replace("training:\n", "    rules: {pages: {max: 20}}\ntraining:\n", 1))
+    rules = "    rules:\n      bought: {in: [no, yes]}\n"
+    assert rules in text
+    file.write_text(text.replace(rules, "    rules: {pages: {max: 20}}\n", 1))
     ended = cumulant("data", "validate", "--project", str(project))
     assert ended.code == 1
     assert "contract-breach" in ended.err

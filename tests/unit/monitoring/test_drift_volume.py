@@ -76,6 +76,14 @@ def test_few_days_judge_nothing_and_say_so():
     assert "25 windows of 1d are too few to say what is usual, and about 26 are needed" in found.note
 
 
+def test_enough_days_that_do_not_follow_each_other_judge_nothing_and_say_why():
+    rows = counts(4, 32)
+    rows[10:16] = 0
+    found = judged(rows, reference=14)
+    assert (found.findings, found.judged) == ((), False)
+    assert "of 26 windows of 1d too few can say what is usual: about 26 in a row" in found.note
+
+
 def test_a_first_or_last_window_that_is_cut_off_is_none():
     rows = counts(5, 90)
     rows[-1] //= 4  # today, until now

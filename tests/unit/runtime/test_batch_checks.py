@@ -89,6 +89,13 @@ def test_a_file_warns_of_what_the_server_warns_of_by_rows_and_answers_all(tmp_pa
     assert scored(folder, frame([GOOD] * 50), tmp_path / "good.parquet").warnings == ()
 
 
+def test_a_file_warns_of_numbers_that_were_never_negative(tmp_path):
+    folder = servable(tmp_path / "model", nonnegative=("distance", "seats"))
+    rows = frame([GOOD, GOOD | {"distance": -3.0}, GOOD | {"distance": None}]).drop("seats")
+    found = scored(folder, rows, tmp_path / "out.parquet")
+    assert found.warnings == ("1 of 3 rows: distance is negative, which it was in no row of training",)
+
+
 def test_a_column_that_is_absent_is_missing_in_each_row(tmp_path, folder):
     found = scored(folder, frame([GOOD] * 40).drop("carrier", "seats"), tmp_path / "out.parquet")
     assert sorted(found.warnings) == [

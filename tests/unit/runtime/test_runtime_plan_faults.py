@@ -392,8 +392,8 @@ def test_only_the_columns_that_are_checked_are_read(with_fault):
 def test_a_rule_that_requests_are_not_checked_for_is_named(with_fault, pattern, invalid, named):
     folder = with_fault(f"serving: {{invalid: {invalid}}}\n")
     file = folder / "cumulant.yaml"
-    rules = f'    key: id\n    rules: {{country: {{pattern: "{pattern}"}}}}\n'
-    file.write_text(file.read_text().replace("    key: id\n", rules))
+    rules = f'    rules:\n      country: {{pattern: "{pattern}"}}\n'
+    file.write_text(file.read_text().replace("    rules:\n", rules))
     notes = planned(folder).notes
     assert [name for name in named if name in notes[0]] == named
     assert len(notes) == len(named)

@@ -16,7 +16,7 @@ from test_serving_app import INFER, PREDICT, tensors
 from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
-from cumulant.packaging import complete_fields
+from cumulant.packaging import complete_fields, nonnegative_fields
 from cumulant.runtime import asking
 from cumulant.serving.app import Application
 from cumulant.serving.grpc import start
@@ -105,6 +105,26 @@ def test_a_field_that_training_never_lacked_is_warned_of_where_it_is_missing(tmp
             assert told == ["row 2: carrier is missing, which it was in no row of training"]
         assert counts(app) == {"carrier:missing": 2}
         assert call(app, "POST", PREDICT, GOOD | {"seats": None}).status_code == (422 if refuse else 200)
+
+
+def test_a_number_that_was_never_negative_is_warned_of_where_it_is(tmp_path):
+    rules = {"seats": FieldRule(min=1)}
+    folder = servable(tmp_path / "model", rules=rules, nonnegative=("seats", "distance"))
+    for refuse in (False, True):
+        app = Application(ModelSet([open_model(folder, refuse_invalid=refuse)]))
+        assert "warnings" not in call(app, "POST", PREDICT, [GOOD, GOOD | {"distance": None}]).json()
+        told = call(app, "POST", PREDICT, [GOOD, GOOD | {"distance": -1.5}]).json()["warnings"]
+        assert told == ["row 2: distance is negative, which it was in no row of training"]
+        assert counts(app) == {"distance:negative": 1}
+        negative = call(app, "POST", PREDICT, GOOD | {"seats": -1})
+        assert negative.status_code == (422 if refuse else 200)
+        assert "negative, which" not in str(negative.json())  # the contract says what it is
+
+
+def test_a_field_is_nonnegative_by_many_rows():
+    lowest = {"a": 0, "b": -0.1, "c": None, "d": 3.5}
+    assert nonnegative_fields(lowest, 300) == ("a", "d")
+    assert nonnegative_fields(lowest, 299) == ()
 
 
 def test_a_field_is_complete_by_many_rows_without_a_null():

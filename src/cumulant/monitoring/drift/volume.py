@@ -156,10 +156,17 @@ def _all_alike(found: Sequence[Deviation], judged: Sequence[int]) -> bool:
 
 
 def _too_few(windows: int, length: timedelta) -> str:
-    return (
-        f"numbers of rows are not evaluated: {windows:,} windows of {show_duration(length)} are too few to say what is "
-        f"usual, and about {LEAST_SEASONS * _season(length) + LEAST_ERRORS + 2:,} are needed"
-    )
+    needed = LEAST_SEASONS * _season(length) + LEAST_ERRORS + 2
+    if windows < needed:
+        why = (
+            f"{windows:,} windows of {show_duration(length)} are too few to say what is usual, and about {needed:,} are"
+        )
+    else:  # windows without rows, cut off ones and those before a lasting change say nothing of what is usual
+        why = (
+            f"of {windows:,} windows of {show_duration(length)} too few can say what is usual: about {needed:,} in a "
+            "row, with rows in each and without a lasting change, are"
+        )
+    return f"numbers of rows are not evaluated: {why} needed"
 
 
 def _findings(found: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import RequestError
-from cumulant.serving.rules import MISSING, UNSEEN, Fault, RequestRules, Test
+from cumulant.serving.rules import MISSING, NEGATIVE, UNSEEN, Fault, RequestRules, Test
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,6 +38,9 @@ class ColumnChecks:
         counts = Counter({fault: int(rows.sum()) for fault, rows in broken.items()})
         for name in self._rules.complete:
             counts[name, MISSING] = fields[name].null_count() if name in fields.columns else fields.height
+        for name in self._rules.nonnegative:
+            if name in fields.columns:
+                counts[name, NEGATIVE] = int((fields[name] < 0).sum())
         for name in self._servable.closed:
             column = features[name]
             unseen = self._rules.unseen_values(name, column.unique().to_list())

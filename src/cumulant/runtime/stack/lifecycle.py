@@ -175,6 +175,21 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
     return None if found is None else as_it_is(found)
 
 
+def shares(project: Project) -> dict[str, float]:
+    """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
+    are none, or the gateway does not tell them.
+    """
+    try:
+        routes = project.traffic().in_force(project.name)
+    except CumulantError:
+        return {}
+    if routes is None:
+        return {}
+    candidate = 0.0 if routes.candidate is None else routes.weight / 100
+    found = {routes.champion.version: 1 - candidate}
+    return found if routes.candidate is None else found | {routes.candidate.version: candidate}
+
+
 def apply_first(project: Project, book: Book) -> None:
     """Routes to the book's servers: of an earlier book, the gateway keeps addresses where nobody listens any more."""
     traffic = project.traffic()

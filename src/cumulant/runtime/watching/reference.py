@@ -51,7 +51,7 @@ class Served:
     """The reference of a served version. `path`: a Parquet file, `key`: a name of its content.
 
     `truth`: the column of what became of the test rows. `weights`: what the model makes of each column of a request;
-    `unread`: those of them that no feature reads.
+    `unread`: those of them that no feature with any importance reads.
     """
 
     version: ModelVersion

@@ -17,7 +17,7 @@ LEAST = 0.1
 
 def weights_of(plan: FeaturePlan, importance: Mapping[str, float]) -> tuple[dict[str, float], tuple[str, ...]]:
     """Weights of the columns of a request, with a mean of 1 before what is below LEAST is lifted to it, and those that
-    no feature of the model reads.
+    no feature with any importance reads.
 
     A column's is the sum of the importances of the features that read it, themselves or through other features. Where
     the model tells no importance there are no weights.

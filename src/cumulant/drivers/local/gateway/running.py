@@ -111,7 +111,9 @@ def _bind(address: str) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                f"{address} is already in use", subject=address, hint="stop what listens there"
+                f"{address} is already in use",
+                subject=address,
+                hint="stop what listens there, or take another address, such as 127.0.0.1:0 for a free port",
             ) from None
         raise UsageError(f"cannot listen on {address}: {error.strerror}", subject=address) from None
     listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
