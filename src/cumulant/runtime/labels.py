@@ -175,9 +175,12 @@ def ingest_labels(
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
     check(project.access(), principal, "labels.ingest", project.name)
-    found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
     schema = schema_of(project)
-    sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
+    try:
+        found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
+        sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
+    except DataError as error:  # files are listed by their whole path, and callers write relative ones
+        raise error.reworded(lambda text: text.replace(f"{Path.cwd()}/", "")) from None
     return joined(project, schema, sources, principal)
 
 

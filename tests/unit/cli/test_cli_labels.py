@@ -204,6 +204,16 @@ def test_a_file_without_a_usable_row_ends_with_1(filled, cumulant, tmp_path):
     assert ingest(cumulant, filled, none).code == 0, "taken in before"
 
 
+@pytest.mark.parametrize("name", ["broken.csv", "none.csv"])
+def test_a_file_is_named_as_the_caller_names_it(filled, cumulant, tmp_path, monkeypatch, name):
+    (tmp_path / "broken.csv").write_text("a\n1\n")
+    monkeypatch.chdir(tmp_path)
+    ended = cumulant("labels", "ingest", name, "--project", str(filled))
+    assert ended.code == 2
+    assert name in ended.err
+    assert str(tmp_path) not in ended.err
+
+
 def test_the_name_of_a_broken_file_is_said_once(filled, cumulant, tmp_path):
     (tmp_path / "broken.csv").write_text("a\n1\n")
     write(tmp_path / "one.jsonl", {"id": "r1", "label": "yes"})
