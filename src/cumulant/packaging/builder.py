@@ -18,6 +18,7 @@ from cumulant.packaging.graph_metadata import describe_graph
 from cumulant.packaging.linear import add_constant, add_linear
 from cumulant.packaging.model import Columns, TrainedModel
 from cumulant.packaging.parity import measure
+from cumulant.packaging.perceptron import add_perceptrons
 from cumulant.packaging.scorer import Scorer
 from cumulant.packaging.trees import add_boosters
 from cumulant.packaging.user_graph import adopt
@@ -119,15 +120,20 @@ def to_onnx(model: TrainedModel) -> ModelProto:
     return graph.finish(result, outputs)
 
 
+#: models of which several are averaged, from their texts
+_AVERAGED = {
+    "lightgbm": add_boosters,
+    "xgboost": add_xgboost,
+    "catboost": add_catboost,
+    "mlp": add_perceptrons,
+}
+
+
 def _add(graph: Graph, model: TrainedModel) -> tuple[str, int]:
     """Append the model; returns the name of its uncalibrated answer and the number of outputs."""
     match model.kind:
-        case "lightgbm":
-            return add_boosters(graph, model.boosters())
-        case "xgboost":
-            return add_xgboost(graph, model.boosters())
-        case "catboost":
-            return add_catboost(graph, model.boosters())
+        case "lightgbm" | "xgboost" | "catboost" | "mlp":
+            return _AVERAGED[model.kind](graph, model.boosters())
         case "linear":
             return add_linear(graph, model.linear())
         case "naive":

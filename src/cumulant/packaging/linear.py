@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 def add_linear(graph: Graph, weights: LinearWeights) -> tuple[str, int]:
     """Append the model of `weights`; returns the name of its answer and the number of outputs."""
     outputs = len(weights.bias)
-    score = graph.add("Add", _numbers(graph, weights), graph.constant(np.array(weights.bias, np.float64)))
+    return graph.link(weights.link, add_scores(graph, weights, graph.x), outputs), outputs
+
+
+def add_scores(graph: Graph, weights: LinearWeights, x: str) -> str:
+    """Append what the link of `weights` is applied to, [n, outputs], of the matrix `x`."""
+    score = graph.add("Add", _numbers(graph, weights, x), graph.constant(np.array(weights.bias, np.float64)))
     for column, table in sorted(weights.tables.items()):
-        score = graph.add("Add", score, _category(graph, column, np.array(table, np.float64)))
-    return graph.link(weights.link, score, outputs), outputs
+        score = graph.add("Add", score, _category(graph, x, column, np.array(table, np.float64)))
+    return score
 
 
-def _numbers(graph: Graph, weights: LinearWeights) -> str:
+def _numbers(graph: Graph, weights: LinearWeights, x: str) -> str:
     """The part of the numeric columns, [n, outputs]; without any, zeros of that shape."""
     outputs = len(weights.bias)
-    picked = graph.add("Gather", graph.x, graph.constant(np.array(weights.columns, np.int64)), axis=1)
+    picked = graph.add("Gather", x, graph.constant(np.array(weights.columns, np.int64)), axis=1)
     unknown = graph.add("IsNaN", picked)
     filled = graph.add("Where", unknown, graph.constant(np.array(weights.fill, np.float64)), picked)
     centred = graph.add("Sub", filled, graph.constant(np.array(weights.mean, np.float64)))
@@ -39,9 +44,9 @@ def _numbers(graph: Graph, weights: LinearWeights) -> str:
     return graph.add("Add", score, graph.add("MatMul", flags, graph.constant(missing)))
 
 
-def _category(graph: Graph, column: int, table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+def _category(graph: Graph, x: str, column: int, table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
     """The row of `table` for each code; its last row for missing codes."""
-    codes = graph.add("Gather", graph.x, graph.constant(np.array(column, np.int64)), axis=1)
+    codes = graph.add("Gather", x, graph.constant(np.array(column, np.int64)), axis=1)
     known = graph.add("Where", graph.add("IsNaN", codes), graph.number(len(table) - 1), codes)
     rows = graph.add("Cast", known, to=7)  # 7: int64
     return graph.add("Gather", graph.constant(table), rows, axis=0)

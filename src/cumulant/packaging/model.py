@@ -21,7 +21,7 @@ Matrix = NDArray[np.float32]
 Values = Sequence[Any] | NDArray[Any]
 #: feature name -> its values
 Columns = Mapping[str, Values]
-Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "blend", "widened"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "mlp", "linear", "naive", "onnx", "blend", "widened"]
 
 
 class TrainedModel(Protocol):
@@ -50,7 +50,7 @@ class TrainedModel(Protocol):
     def threshold(self) -> float | None: ...
 
     def boosters(self) -> Sequence[str]:
-        """`lightgbm`, `xgboost`, `catboost`: the text of each booster; their outputs are averaged."""
+        """`lightgbm`, `xgboost`, `catboost`, `mlp`: the text of each booster; their outputs are averaged."""
         ...
 
     def linear(self) -> LinearWeights:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Created", "create_from", "create_from_frame"]
 
 _SOURCE = "rows"
+#: trainers of a new project, and of what package each is where it is not in all installations; the perceptron, whose
+#: fits take longest to tell how long they take, is last
+_TRAINERS = {"naive": None, "linear": None, "lightgbm": None, "xgboost": "xgboost", "catboost": "catboost", "mlp": None}
 #: text that may stand unquoted; whether it reads back as text is tried all the same
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_ ./*<>=+-]*[A-Za-z0-9_*]|[A-Za-z_]")
 _PLAIN_IN_LIST = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -177,6 +181,8 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
     if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None or rule.in_}:
         lines += ["    rules:", *(f"      {yaml_text(column)}: {_rule(rule)}" for column, rule in typed.items())]
     lines += ["training:", f"  target: {yaml_text(_expression(target))}"]
+    trainers = [name for name, package in _TRAINERS.items() if package is None or find_spec(package) is not None]
+    lines.append(f"  trainers: {_flow(trainers)}  # averaged where that is better than the best of them")
     return "\n".join([*lines, "  final_fit: all  # after the test, the test rows are learned from too", ""])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import msgspec
 
 from cumulant import features, training
 from cumulant.core import expr
-from cumulant.core.errors import DataError, DefinitionError, did_you_mean
+from cumulant.core.errors import DataError, DefinitionError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
 from cumulant.runtime.constant_fallback import check_constant
 from cumulant.runtime.explained import check_codes, check_when
@@ -19,7 +20,7 @@ from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import check_training_columns, computed_names
 from cumulant.runtime.target_classes import class_counts
 from cumulant.runtime.task import refuse_no_features
-from cumulant.training.spec import WITHOUT_PART
+from cumulant.training.spec import SEARCHED, WITHOUT_PART
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -51,6 +52,10 @@ def check_code(project: Project) -> None:
 
 
 def _check_trainer(project: Project, trainer: str) -> None:
+    if trainer in SEARCHED:  # each has the name of its package, which is not imported for this
+        if find_spec(trainer) is None:
+            raise missing_part(trainer, trainer)
+        return
     from cumulant.training import scikit
     from cumulant.training.making import make_trainer
     from cumulant.training.user import load_function

@@ -2,7 +2,8 @@
 
 Weights come from greedy ensemble selection with replacement (Caruana et al. 2004, Ensemble Selection from Libraries of
 Models) on out-of-fold answers: probabilities, or values of a regression. Weights that are judged by the rows they were
-fitted on always seem to help. So the comparison takes each fold's answers by weights of the other folds.
+fitted on always seem to help, and so does a trainer by the rows that its parameters were chosen on: the longer its
+search, the more. So the comparison takes each fold's answers of both by what the other folds chose.
 """
 
 from __future__ import annotations
@@ -35,55 +36,85 @@ def blendable(trainer: Trainer) -> bool:
     return trainer.name != "naive" and not isinstance(trainer, UserTrainer)
 
 
-def blend(choices: Sequence[Choice], folds: CrossValidation, rows: TrainingSet) -> BlendChoice | None:
+def blend(
+    choices: Sequence[Choice], crossed: Sequence[Sequence[Choice]], folds: CrossValidation, rows: TrainingSet
+) -> BlendChoice | None:
     """The blend of those of `choices` that can be part of one; None where one of them has all the weight.
 
-    rows: those of the folds. The gain is measured against the best of all choices.
+    crossed: of each fold the choices by the other folds. rows: those of the folds.
     """
-    sign = 1 if folds.metric.larger_is_better else -1
-    ranked = sorted(choices, key=lambda choice: -sign * choice.score)
+    ranked = _ranked(choices, folds)
     members = [choice for choice in ranked if blendable(choice.trainer)]
     if len(members) < 2 or folds.count < 2:
         return None
-    weighing = _Weighing([folds.judged(one.answers) for one in members], folds, rows)
-    weights = weighing.weights(range(folds.count))
-    crossed = weighing.crossed()
+    weights = _Weighing(members, folds, rows).weights(range(folds.count))
     if np.count_nonzero(weights) < 2:
         return None
     order = [place for place in np.argsort(-weights, kind="stable") if weights[place] > 0]
     kept = [members[place] for place in order]
     shares = tuple(float(weights[place]) for place in order)
-    places, best = weighing.places, folds.judged(ranked[0].answers)
-    gain = _gain(folds.metric, crossed[places], best[places], rows.take(folds.places[places]))
+    averaged, alone, places = _judged_by_others(crossed, folds, rows)
     return BlendChoice(
         members=tuple(kept),
         weights=shares,
         answers=average([one.answers for one in kept], shares),
-        score=weighing.score(crossed),
-        gain=gain,
+        score=_score(averaged, folds, rows),
+        gain=_gain(folds.metric, averaged[places], alone[places], rows.take(folds.places[places])),
         best=ranked[0].name,
+    )
+
+
+def _ranked(choices: Sequence[Choice], folds: CrossValidation) -> list[Choice]:
+    """The best first."""
+    return sorted(choices, key=lambda choice: choice.score, reverse=folds.metric.larger_is_better)
+
+
+def _judged_by_others(
+    crossed: Sequence[Sequence[Choice]], folds: CrossValidation, rows: TrainingSet
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Answers to each fold of the blend and of the best trainer that the other folds choose, and the positions of the
+    rows that the gain is measured on.
+    """
+    pairs, measured = [], []
+    for fold, choices in enumerate(crossed):
+        ranked = _ranked(choices, folds)
+        members = [choice for choice in ranked if blendable(choice.trainer)]
+        weighing = _Weighing(members, folds, rows)
+        weights = weighing.weights([other for other in range(folds.count) if other != fold])
+        own = folds.parts == fold
+        averaged = average([folds.judged(one.answers)[own] for one in members], weights.tolist())
+        pairs.append((averaged, folds.judged(ranked[0].answers)[own]))
+        measured.append(weighing.places(fold))
+    averaged, alone = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    return averaged, alone, np.concatenate(measured)
+
+
+def _score(answers: Floats, folds: CrossValidation, rows: TrainingSet) -> float:
+    """The mean over folds."""
+    truth = rows.target[folds.places]
+    return float(
+        np.mean([folds.score(answers[folds.parts == fold], truth[folds.parts == fold]) for fold in range(folds.count)])
     )
 
 
 class _Weighing:
     """Answers of several members to the judged rows, and the scores of their averages fold by fold."""
 
-    def __init__(self, answers: Sequence[Floats], folds: CrossValidation, rows: TrainingSet) -> None:
-        self._answers, self._folds = answers, folds
+    def __init__(self, members: Sequence[Choice], folds: CrossValidation, rows: TrainingSet) -> None:
+        self._answers, self._folds = [folds.judged(one.answers) for one in members], folds
         self._sign = 1 if folds.metric.larger_is_better else -1
         self._truth = rows.target[folds.places]
-        self._places = [np.flatnonzero(folds.parts == fold) for fold in range(folds.count)]
+        places = [np.flatnonzero(folds.parts == fold) for fold in range(folds.count)]
         generator = np.random.default_rng(folds.problem.seed)
         self._fitted = [
             place if len(place) <= _FITTED_ROWS else np.sort(generator.choice(place, size=_FITTED_ROWS, replace=False))
-            for place in self._places
+            for place in places
         ]
         self._scores: dict[tuple[int, tuple[float, ...]], float] = {}
 
-    @property
-    def places(self) -> NDArray[np.int64]:
-        """Positions of the judged rows that weights are fitted on."""
-        return np.concatenate(self._fitted)
+    def places(self, fold: int) -> NDArray[np.int64]:
+        """Positions of the judged rows of a fold that weights are fitted on."""
+        return self._fitted[fold]
 
     def weights(self, parts: Sequence[int]) -> Floats:
         """[members] of sum 1: the best that a greedy selection comes by, as scored on the folds `parts`."""
@@ -96,18 +127,6 @@ class _Weighing:
             if max(scores) > best_score:
                 best, best_score = counts, max(scores)
         return np.asarray(best / max(int(best.sum()), 1), dtype=np.float64)
-
-    def crossed(self) -> Floats:
-        """The answers to each fold by weights of the other folds."""
-        answers = np.array(self._answers[0])
-        for fold, place in enumerate(self._places):
-            weights = self.weights([other for other in range(len(self._places)) if other != fold])
-            answers[place] = average([one[place] for one in self._answers], weights.tolist())
-        return answers
-
-    def score(self, answers: Floats) -> float:
-        """The mean over folds."""
-        return float(np.mean([self._folds.score(answers[place], self._truth[place]) for place in self._places]))
 
     def _mean(self, counts: NDArray[np.int64], parts: Sequence[int]) -> float:
         """The larger the better; a metric that a fold does not define (no positive) is passed over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from cumulant.training.journal import TrialJournal
 from cumulant.training.payloads import Floats
 from cumulant.training.records import BLEND, BlendMember, BlendSummary, FittedBooster, TrialRecord
 from cumulant.training.trainers import Trainer
+
+#: an average of more trials is taken while its score is worse by no more than this part: the best trial alone is the
+#: one that the rows which judge favoured most, and another draw of rows would favour another
+_ALIKE = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +36,8 @@ class Choice:
 class BlendChoice:
     """Choices of several trainers, averaged by `weights` (above 0, of sum 1), the largest weight first.
 
-    answers: out of fold, by `weights`. score, and gain over `best` alone: of answers to each fold by weights that were
-    fitted on the other folds.
+    answers: out of fold, by `weights`. score, and gain over one trainer alone (`best` on all folds): of answers to each
+    fold by trials, weights and a trainer that the other folds chose.
     """
 
     members: tuple[Choice, ...]
@@ -73,25 +78,47 @@ class BlendChoice:
 
 
 def best_of(
-    trainer: Trainer, records: Sequence[TrialRecord], journal: TrialJournal, folds: CrossValidation, *, most: int
+    trainer: Trainer,
+    records: Sequence[TrialRecord],
+    journal: TrialJournal,
+    folds: CrossValidation,
+    *,
+    most: int,
+    without: int | None = None,
 ) -> Choice | None:
-    """The best trial of a trainer, or of a searched one the average of its best few that scores best out of fold."""
-    ranked = ranking(records, trainer.name, larger_is_better=folds.metric.larger_is_better)
-    sign = 1 if folds.metric.larger_is_better else -1
-    best: Choice | None = None
+    """The best trial of a trainer, or of a searched one the average of as many of its best few as are no worse out of
+    fold than fewer of them; `without`: a fold by which nothing is chosen, nor counted in the score.
+    """
+    larger = folds.metric.larger_is_better
+    ranked = ranking(records, trainer.name, larger_is_better=larger, without=without)
+    sign = 1 if larger else -1
+    averaged: list[Choice] = []
     total: Floats | None = None
     for count, record in enumerate(ranked[: most if trainer.searched else 1], start=1):
         answers = journal.answers(record.number)
         total = answers if total is None else total + answers
         mean = total / count
-        score = folds.mean_score(mean)
-        if best is None or sign * score > sign * best.score:
-            best = Choice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score)
-    return best
+        score = folds.mean_score(mean, without=without)
+        averaged.append(Choice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score))
+    if not averaged:
+        return None
+    best = max(sign * one.score for one in averaged)
+    alike = (one for one in reversed(averaged) if sign * one.score >= best - _ALIKE * abs(best))
+    return next(alike, averaged[0])
 
 
-def ranking(records: Sequence[TrialRecord], trainer: str, *, larger_is_better: bool) -> list[TrialRecord]:
-    """The finished trials of a trainer, the best first, the earlier among equals."""
-    finished = [(record.score, record) for record in records if record.trainer == trainer and record.score is not None]
+def ranking(
+    records: Sequence[TrialRecord], trainer: str, *, larger_is_better: bool, without: int | None = None
+) -> list[TrialRecord]:
+    """The finished trials of a trainer, the best first, the earlier among equals; `without`: a fold that is not
+    counted.
+    """
+    finished = [
+        (_mean(record, without), record) for record in records if record.trainer == trainer and record.score is not None
+    ]
     sign = -1 if larger_is_better else 1
     return [record for _, record in sorted(finished, key=lambda pair: (sign * pair[0], pair[1].number))]
+
+
+def _mean(record: TrialRecord, without: int | None) -> float:
+    return statistics.fmean(score for fold, score in enumerate(record.scores) if fold != without)

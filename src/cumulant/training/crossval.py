@@ -213,15 +213,22 @@ class CrossValidation:
     def count(self) -> int:
         return len(self._train)
 
+    @property
+    def left_out(self) -> range:
+        """The folds that the others can judge without."""
+        return range(self.count if self.count > 1 else 0)
+
     def score(self, answers: Floats, target: Floats) -> float:
         return self.metric.value(Rows(truth=target, prediction=answers))
 
-    def mean_score(self, answers: Floats) -> float:
-        """The mean over folds of the metric of out-of-fold `answers`."""
-        edges = np.cumsum([0, *(len(place) for place in self._places)])
+    def mean_score(self, answers: Floats, *, without: int | None = None) -> float:
+        """The mean over folds, but for `without`, of the metric of out-of-fold `answers`."""
         own = self.judged(answers)
-        spans = zip(edges[:-1], edges[1:], self._validate, strict=True)
-        return averages.fmean(self.score(own[start:end], validate.target) for start, end, validate in spans)
+        return averages.fmean(
+            self.score(own[self.parts == fold], validate.target)
+            for fold, validate in enumerate(self._validate)
+            if fold != without
+        )
 
 
 def _encoded(traffic: Traffic | None, inputs: Sequence[Input]) -> Matrix | None:

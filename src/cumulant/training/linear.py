@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from cumulant.core.servable import Input
 from cumulant.training.encoding import Matrix
 from cumulant.training.payloads import Floats, LinearWeights, Payload
 from cumulant.training.spec import Parameter, linear_name
@@ -22,7 +24,7 @@ class Linear(Plain):
         self.name = name
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
-        design = _Design(problem, train.matrix)
+        design = Design(problem.inputs, train.matrix)
         estimator = _estimator(problem, DEFAULTS | dict(params))
         table = design.table(train.matrix)
         if problem.task == "regression":
@@ -71,15 +73,13 @@ def _all_classes(estimator: Any, count: int) -> tuple[Floats, Floats]:
     return full, offsets
 
 
-class _Design:
+class Design:
     """How the matrix becomes columns of a linear model, learned from training rows."""
 
-    def __init__(self, problem: Problem, matrix: Matrix) -> None:
-        kinds = [one.kind for one in problem.inputs]
-        self.numbers = [place for place, kind in enumerate(kinds) if kind != "category"]
-        self.categories = {
-            place: len(problem.inputs[place].categories) for place, kind in enumerate(kinds) if kind == "category"
-        }
+    def __init__(self, inputs: Sequence[Input], matrix: Matrix | Floats, *, least_scale: float = 0.0) -> None:
+        """Numbers are divided by their spread, or by `least_scale` where that is more."""
+        self.numbers = [place for place, one in enumerate(inputs) if one.kind != "category"]
+        self.categories = {place: len(one.categories) for place, one in enumerate(inputs) if one.kind == "category"}
         values = matrix[:, self.numbers].astype(np.float64)
         unknown = np.isnan(values)
         empty = unknown.all(axis=0)
@@ -89,10 +89,11 @@ class _Design:
         filled = np.where(unknown, self.fill, values)
         self.mean, spread = filled.mean(axis=0), filled.std(axis=0)
         # a constant column gives no information, and its rounding noise must not be blown up
-        self.scale = np.where(spread > 1e-12 * np.maximum(np.abs(self.mean), 1e-30), spread, 1.0)
+        wide = spread > 1e-12 * np.maximum(np.abs(self.mean), 1e-30)
+        self.scale = np.maximum(np.where(wide, spread, 1.0), least_scale)
         self.flagged = np.flatnonzero(unknown.any(axis=0) & ~empty)
 
-    def table(self, matrix: Matrix) -> Any:
+    def table(self, matrix: Matrix | Floats) -> Any:
         """[n, columns]: scaled numbers, flags of missing ones, one column a category and one for missing texts."""
         from scipy import sparse
 

@@ -10,13 +10,19 @@ from cumulant.training import scikit
 from cumulant.training.boosting import LightGBM
 from cumulant.training.catboost_trainer import CatBoost
 from cumulant.training.linear import Linear
+from cumulant.training.mlp import MLP
 from cumulant.training.naive import Naive
 from cumulant.training.spec import BUILT_IN
 from cumulant.training.trainers import Trainer
 from cumulant.training.user import UserTrainer
 from cumulant.training.xgboost_trainer import XGBoost
 
-BOOSTED: Mapping[str, Callable[[], Trainer]] = {"lightgbm": LightGBM, "xgboost": XGBoost, "catboost": CatBoost}
+WITH_ROUNDS: Mapping[str, Callable[[], Trainer]] = {
+    "lightgbm": LightGBM,
+    "xgboost": XGBoost,
+    "catboost": CatBoost,
+    "mlp": MLP,
+}
 
 
 def make_trainer(name: str, root: Path) -> Trainer:
@@ -31,8 +37,8 @@ def make_trainer(name: str, root: Path) -> Trainer:
         return Naive()
     if name in ("linear", "logistic", "ridge"):
         return Linear(name)
-    if name in BOOSTED:
-        return BOOSTED[name]()
+    if name in WITH_ROUNDS:
+        return WITH_ROUNDS[name]()
     if name.startswith(scikit.PREFIX):
         return scikit.ScikitTrainer(name)
     if ":" in name:

@@ -16,6 +16,7 @@ from cumulant.training.calibration import apply
 from cumulant.training.encoding import Matrix, encode
 from cumulant.training.engine_models import CatboostModels, XgboostModels
 from cumulant.training.payloads import Blend, Boosters, Floats, Graph, Kind, LinearWeights, Payload, Prior, payload_from
+from cumulant.training.perceptron import Perceptrons
 from cumulant.training.spec import Parameter
 from cumulant.training.target_means import Widening
 from cumulant.training.widened import Widened
@@ -95,12 +96,12 @@ class FittedModel:
         return self.predict(self.encode(features))
 
     def boosters(self) -> Sequence[str]:
-        """The texts of LightGBM, XGBoost or CatBoost, whose answers are averaged.
+        """The texts of boosters or perceptrons, whose answers are averaged.
 
         Raises:
             DefinitionError: a model of another kind.
         """
-        if isinstance(self.payload, (XgboostModels, CatboostModels)):
+        if isinstance(self.payload, (XgboostModels, CatboostModels, Perceptrons)):
             return self.payload.texts
         return self._of(Boosters).texts
 

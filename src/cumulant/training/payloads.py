@@ -19,7 +19,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.training.encoding import Matrix
 
 Floats = NDArray[np.float64]
-Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "blend", "widened"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "mlp", "linear", "naive", "onnx", "blend", "widened"]
 
 
 class Payload(Protocol):
@@ -97,6 +97,10 @@ class LinearWeights(msgspec.Struct, frozen=True, kw_only=True):
         return "linear"
 
     def predict(self, matrix: Matrix, /) -> Floats:
+        return linked(self.scores(matrix), self.link)
+
+    def scores(self, matrix: Matrix | Floats) -> Floats:
+        """[n, m] before the link."""
         score = np.tile(np.array(self.bias), (len(matrix), 1))
         if self.columns:
             picked = matrix[:, list(self.columns)].astype(np.float64)
@@ -106,7 +110,7 @@ class LinearWeights(msgspec.Struct, frozen=True, kw_only=True):
         for column, rows in self.tables.items():
             codes, table = matrix[:, column], np.array(rows)
             score += table[np.where(np.isnan(codes), len(table) - 1, codes).astype(np.int64)]
-        return linked(score, self.link)
+        return score
 
     def files(self) -> dict[str, bytes]:
         return {"linear.json": msgspec.json.encode(self)}
@@ -222,12 +226,14 @@ def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
         ValueError: one is not what it should be.
     """
     from cumulant.training.engine_models import CatboostModels, XgboostModels
+    from cumulant.training.perceptron import Perceptrons
     from cumulant.training.widened import read_widened
 
     readers: dict[Kind, Callable[[Mapping[str, bytes]], Payload]] = {
         "lightgbm": lambda files: Boosters(_texts(files, "booster", ".txt")),
         "xgboost": lambda files: XgboostModels(_texts(files, "xgboost", ".json")),
         "catboost": lambda files: CatboostModels(_texts(files, "catboost", ".json")),
+        "mlp": lambda files: Perceptrons(_texts(files, "mlp", ".json")),
         "linear": lambda files: msgspec.json.decode(files["linear.json"], type=LinearWeights),
         "naive": lambda files: msgspec.json.decode(files["prior.json"], type=Prior),
         "onnx": lambda files: Graph(files["model.onnx"], int(files["outputs"])),

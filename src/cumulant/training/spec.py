@@ -8,11 +8,11 @@ from msgspec import Meta
 from cumulant.core.servable import Task
 
 #: the built-in trainers; `logistic` and `ridge` are what `linear` means for classes and for numbers
-BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm", "xgboost", "catboost")
+BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm", "xgboost", "catboost", "mlp")
 #: those of them that need no package of their own
-WITHOUT_PART = ("naive", "linear", "logistic", "ridge", "lightgbm")
+WITHOUT_PART = ("naive", "linear", "logistic", "ridge", "lightgbm", "mlp")
 #: those of them whose parameters are searched
-SEARCHED = ("lightgbm", "xgboost", "catboost")
+SEARCHED = ("lightgbm", "xgboost", "catboost", "mlp")
 
 #: of the intervals of an evaluation
 RESAMPLES = 1000
@@ -89,9 +89,10 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     trainers: Annotated[
         list[str],
         Meta(
-            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, `xgboost` and `catboost` (extras of"
-            " these names), an estimator of scikit-learn by name (`sklearn:RandomForestClassifier`), or a function of"
-            " yours by import path: `trainers.py:forest` or `package.module:forest`."
+            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, `mlp` (a multilayer perceptron),"
+            " `xgboost` and `catboost` (extras of these names), an estimator of scikit-learn by name"
+            " (`sklearn:RandomForestClassifier`), or a function of yours by import path: `trainers.py:forest` or"
+            " `package.module:forest`."
         ),
     ] = msgspec.field(default_factory=lambda: ["naive", "linear", "lightgbm"])
     parameters: Annotated[
@@ -109,12 +110,13 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         int, Meta(ge=2, le=20, description="Folds in time order with a gap of the label delay; random without times.")
     ] = 4
     ensemble: Annotated[
-        int, Meta(ge=1, le=20, description="How many of the best tried boosters are averaged in the model.")
+        int,
+        Meta(ge=1, le=20, description="How many of the best tried boosters or perceptrons are averaged in the model."),
     ] = 3
     blend: Annotated[
         Literal["auto", "off"],
         Meta(
-            description="`auto`: a weighted average of `linear`, `lightgbm` and other built-in trainers, as one model,"
+            description="`auto`: a weighted average of built-in trainers, as one model,"
             " where it is better out of fold than the best of them beyond noise; `off`: one trainer."
         ),
     ] = "auto"
@@ -201,8 +203,14 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def quick(spec: TrainingSpec) -> TrainingSpec:
-    """`spec` for a first look: one set of parameters, two folds, one booster, no blend, the test rows kept apart."""
-    return msgspec.structs.replace(spec, trials=1, folds=2, ensemble=1, blend="off", final_fit="train")
+    """`spec` for a first look: one set of parameters of the first searched trainer, two folds, no average; the test
+    rows are kept apart.
+    """
+    later = [name for name in spec.trainers if name in SEARCHED][1:]
+    trainers = [name for name in spec.trainers if name not in later]
+    return msgspec.structs.replace(
+        spec, trainers=trainers, trials=1, folds=2, ensemble=1, blend="off", final_fit="train"
+    )
 
 
 def linear_name(task: Task) -> str:

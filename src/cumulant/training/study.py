@@ -250,12 +250,15 @@ class _Study:
             self.on_trial(record)
 
     def _needed(self) -> set[int]:
-        """Trials whose answers may still enter the model: the best few of each trainer."""
-        larger = self.metric.larger_is_better
+        """Trials whose answers may still enter the model, or its comparison: the best few of each trainer, on all folds
+        and without each of them.
+        """
+        larger, records = self.metric.larger_is_better, self.journal.records
         return {
             record.number
             for name in self.trainers
-            for record in ranking(self.journal.records, name, larger_is_better=larger)[: self.spec.ensemble]
+            for fold in (None, *self.folds.left_out)
+            for record in ranking(records, name, larger_is_better=larger, without=fold)[: self.spec.ensemble]
         }
 
     def _searched(self, trainer: Trainer) -> list[TrialRecord]:
@@ -311,10 +314,11 @@ class _Study:
     def _categories(self) -> bool:
         return any(one.kind == "category" for one in self.problem.inputs)
 
-    def _choices(self) -> dict[str, Choice]:
-        records = self.journal.records
+    def _choices(self, without: int | None = None) -> dict[str, Choice]:
+        """The best of each trainer; `without`: a fold that chooses nothing."""
+        journal, most = self.journal, self.spec.ensemble
         found = {
-            name: best_of(trainer, records, self.journal, self.folds, most=self.spec.ensemble)
+            name: best_of(trainer, journal.records, journal, self.folds, most=most, without=without)
             for name, trainer in self.trainers.items()
         }
         return {name: choice for name, choice in found.items() if choice is not None}
@@ -328,7 +332,9 @@ class _Study:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
-        return blend([choice for name, choice in choices.items() if name != "naive"], self.folds, self.rows)
+        each = [choices, *(self._choices(fold) for fold in self.folds.left_out)]
+        whole, *crossed = [[choice for name, choice in one.items() if name != "naive"] for one in each]
+        return blend(whole, crossed, self.folds, self.rows)
 
     def _tell(self, trainer: Trainer) -> None:
         done = self._searched(trainer)

@@ -10,9 +10,9 @@ import numpy as np
 
 from cumulant.core.errors import DefinitionError, did_you_mean
 from cumulant.core.servable import Input, Task
-from cumulant.training import boosting, linear, scikit
+from cumulant.training import boosting, linear, mlp, scikit
 from cumulant.training.engine_models import catboost_part
-from cumulant.training.making import BOOSTED
+from cumulant.training.making import WITH_ROUNDS
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Params, Problem, Sample
 from cumulant.training.user import check_signature, load_function
@@ -68,13 +68,15 @@ def _check_names(name: str, given: set[str]) -> None:
 def _known(name: str) -> set[str]:
     if name == "lightgbm":
         return boosting.parameter_names()
+    if name == "mlp":
+        return {*mlp.PLAIN, "rounds"}
     return set() if name == "naive" else set(linear.DEFAULTS)
 
 
 def _check_values(name: str, problem: Problem, params: Params) -> None:
     """Lists, also as one text, are left to the training: their length is that of the features."""
     plain = {key: value for key, value in params.items() if not _is_list(value)}
-    engine = BOOSTED.get(name)
+    engine = WITH_ROUNDS.get(name)
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, *_errors(name))
     try:
         with warnings.catch_warnings(record=True) as warned:

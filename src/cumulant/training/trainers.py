@@ -113,7 +113,7 @@ class Trainer(Protocol):
 
 
 class Searched(Trainer, Protocol):
-    """A trainer of boosted trees: parameters are searched, and the models of several fits are averaged."""
+    """A trainer that fits in rounds: parameters are searched, and the models of several fits are averaged."""
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters."""

@@ -106,7 +106,7 @@ class XGBoost:
         texts: dict[str, Parameter] = {"max_cat_to_onehot": 4} if categories else {}
         rare = rate is not None and rate < 0.1
         careful: dict[str, Parameter] = {
-            "learning_rate": 0.08,
+            "learning_rate": 0.05,
             "max_depth": 4 if rows < 2000 else 6,
             "min_child_weight": 2.0 if rare else 4.0,
             "reg_lambda": 5.0 if rare else 2.0,

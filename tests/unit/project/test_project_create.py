@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -73,6 +74,8 @@ def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
     source = project.spec.data["rows"]
     assert (source.keys, source.time.column, source.personal) == (("order_id",), "ordered_at", ["email"])
     assert (project.spec.training.target, project.spec.training.final_fit) == ("bought", "all")
+    extras = [name for name in ("xgboost", "catboost") if find_spec(name) is not None]
+    assert project.spec.training.trainers == ["naive", "linear", "lightgbm", *extras, "mlp"]
     assert project.name == "shop"
 
 

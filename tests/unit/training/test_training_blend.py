@@ -107,6 +107,11 @@ def choices_of(rows, folds, names, answers):
     ]
 
 
+def tried_blend(choices, folds, rows):
+    """Of trainers without a search: every fold chooses the same."""
+    return blend(choices, [choices] * folds.count, folds, rows)
+
+
 def noise_worlds(count, *, clusters, shared):
     """How often a blend is taken of two answers that know the same: each adds noise that its days or customers share,
     `shared` of it, to the truth; the second much more, so that the best is alone as good as any average.
@@ -124,7 +129,7 @@ def noise_worlds(count, *, clusters, shared):
         first = 0.5 * truth + 0.5 * own
         second = first + 0.3 * generator.normal(size=clusters)[group] + 0.3 * generator.normal(size=600)
         answers = [first[folds.places], second[folds.places]]
-        tried = blend(choices_of(rows, folds, ["lightgbm", "linear"], answers), folds, rows)
+        tried = tried_blend(choices_of(rows, folds, ["lightgbm", "linear"], answers), folds, rows)
         taken += tried is not None and tried.better
     return taken
 
@@ -134,6 +139,55 @@ def test_an_answer_that_adds_only_noise_is_rarely_taken(clusters, shared):
     assert noise_worlds(40, clusters=clusters, shared=shared) <= 3
 
 
+def searched(records, answers, folds, trainer, *, without=None):
+    """The best of the trials whose `answers` are these, by all folds or by the others."""
+    best = max(range(len(answers)), key=lambda trial: -folds.mean_score(answers[trial], without=without))
+    return Choice(
+        trainer=make_trainer(trainer, None),
+        members=(records[best],) if records else (),
+        answers=answers[best],
+        score=folds.mean_score(answers[best], without=without),
+    )
+
+
+def long_search_worlds(count, *, own, other):
+    """How often a blend is taken of a trainer with 100 trials, none really better than another, which differ by noise
+    of size `own`, and of a second trainer with the same error and noise of size `other`.
+    """
+    taken = 0
+    for seed in range(count):
+        generator = np.random.default_rng(seed)
+        truth = generator.normal(size=800)
+        frame = pl.DataFrame({"x": generator.normal(size=800)})
+        rows = training_set(frame, pl.Series("y", truth), spec=TrainingSpec(target="y"))
+        spec = TrainingSpec(target="y")
+        folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+        error = 0.5 * generator.normal(size=800)
+        noises, scales = own * generator.normal(size=(100, 800)), 1 + 0.05 * generator.normal(size=100)
+        first = [(scale * (truth + error) + noise)[folds.places] for scale, noise in zip(scales, noises, strict=True)]
+        second = [(truth + 0.97 * error + other * generator.normal(size=800))[folds.places]]
+        pairs = {
+            fold: [
+                searched(None, answers, folds, name, without=fold)
+                for name, answers in (("lightgbm", first), ("linear", second))
+            ]
+            for fold in (None, *range(folds.count))
+        }
+        tried = blend(pairs[None], [pairs[fold] for fold in range(folds.count)], folds, rows)
+        taken += tried is not None and tried.better
+    return taken
+
+
+def test_a_long_search_does_not_hide_what_an_average_gains():
+    """Of the best of 100 trials on the rows that chose it, the blend is taken in 11 of these worlds."""
+    assert long_search_worlds(20, own=0.2, other=0.25) >= 15
+
+
+def test_a_long_search_does_not_make_an_average_look_good():
+    """The second trainer has the first one's error and more: the average of both gains nothing."""
+    assert long_search_worlds(40, own=0.0, other=0.55) <= 3
+
+
 def test_a_model_of_the_users_takes_no_part_and_a_constant_none():
     rows = mixed("amount", rows=600)
     spec = spec_of("amount")
@@ -141,9 +195,9 @@ def test_a_model_of_the_users_takes_no_part_and_a_constant_none():
     truth = rows.target[folds.places]
     generator = np.random.default_rng(0)
     good = [truth + generator.normal(size=len(truth)) for _ in range(2)]
-    assert blend(choices_of(rows, folds, ["lightgbm", "linear"], good), folds, rows).better
-    assert blend(choices_of(rows, folds, ["lightgbm", "sklearn:Ridge"], good), folds, rows) is None
-    assert blend(choices_of(rows, folds, ["lightgbm", "naive"], good), folds, rows) is None
+    assert tried_blend(choices_of(rows, folds, ["lightgbm", "linear"], good), folds, rows).better
+    assert tried_blend(choices_of(rows, folds, ["lightgbm", "sklearn:Ridge"], good), folds, rows) is None
+    assert tried_blend(choices_of(rows, folds, ["lightgbm", "naive"], good), folds, rows) is None
 
 
 def test_a_blend_is_fitted_on_more_rows_with_its_weights_calibration_and_threshold(blended):

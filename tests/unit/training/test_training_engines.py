@@ -1,4 +1,4 @@
-"""XGBoost and CatBoost as trainers: searched, repeatable, and served as they answer."""
+"""XGBoost, CatBoost and the multilayer perceptron as trainers: searched, repeatable, and served as they answer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from cumulant.training.making import make_trainer
 from cumulant.training.replay import refit
 from cumulant.training.trainers import Problem, Sample
 
-ENGINES = ["xgboost", "catboost"]
+SMALL = {"xgboost": {"max_depth": 2}, "catboost": {"depth": 2}, "mlp": {"width": 16}}
+ENGINES = ["xgboost", "catboost", "mlp"]
+
+
+def skip_absent(name):
+    """The perceptron is scikit-learn's, which is always there."""
+    if name != "mlp":
+        pytest.importorskip(name)
 
 
 def spec(target, name, **options):
-    pytest.importorskip(name)
+    skip_absent(name)
     return TrainingSpec(target=target, **{"trainers": [name], "time": None, "folds": 2, "trials": 2} | options)
 
 
@@ -108,7 +115,7 @@ def test_symmetric_trees_answer_as_catboost_does():
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_class_may_be_absent_and_a_column_constant(name):
-    pytest.importorskip(name)
+    skip_absent(name)
     matrix, inputs, score = sample()
     matrix[:, 1] = np.nan
     trainer = make_trainer(name, Path())
@@ -128,11 +135,11 @@ def test_a_class_may_be_absent_and_a_column_constant(name):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_weights_move_the_answers(name):
-    pytest.importorskip(name)
+    skip_absent(name)
     matrix, inputs, score = sample()
     target = (score > 1).astype(float)
     problem = Problem(task="binary", classes=("false", "true"), inputs=inputs, metric="log_loss")
-    trainer, params = make_trainer(name, Path()), {"rounds": 20, "max_depth" if name == "xgboost" else "depth": 2}
+    trainer, params = make_trainer(name, Path()), {"rounds": 20, **SMALL[name]}
     means = [
         trainer.fit(problem, params, Sample(matrix=matrix, target=target, weight=weight)).payload.predict(matrix).mean()
         for weight in (None, np.where(target == 1, 20.0, 1.0))
@@ -142,7 +149,7 @@ def test_weights_move_the_answers(name):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_fit_ends_with_the_rounds_it_has_when_the_time_is_over(name):
-    pytest.importorskip(name)
+    skip_absent(name)
     matrix, inputs, score = sample()
     looks = iter([1.0] * 3 + [0.0] * 1000)
     problem = Problem(task="regression", classes=(), inputs=inputs, metric="rmse", left=lambda: next(looks))
@@ -152,7 +159,7 @@ def test_a_fit_ends_with_the_rounds_it_has_when_the_time_is_over(name):
 
 
 def test_an_absent_extra_is_refused_with_its_install_line(monkeypatch):
-    for name in ENGINES:
+    for name in set(ENGINES) - {"mlp"}:
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(MissingPartError) as caught:
             make_trainer(name, Path())
@@ -189,6 +196,7 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(name, table, rows_of, t
     [
         ({"xgboost": {"max_dept": 3}}, "max_dept"), ({"xgboost": {"max_depth": "deep"}}, "max_depth"),
         ({"catboost": {"depht": 3}}, "depht"), ({"catboost": {"depth": 99}}, "16"),
+        ({"mlp": {"widht": 3}}, "widht"), ({"mlp": {"layers": 3}}, "layers"), ({"mlp": {"alpha": -1}}, "alpha"),
     ],
 )  # fmt: skip
 def test_parameters_that_an_engine_does_not_take_are_refused_before_data_are_read(params, said):
