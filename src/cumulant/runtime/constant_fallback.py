@@ -36,7 +36,7 @@ def check_constant(constant: Mapping[str, Value] | None, task: Task, classes: Se
 
 
 def _text(value: Value) -> str:
-    from cumulant.training.tasks import label
+    from cumulant.training.class_names import label
 
     return label(value)
 

@@ -20,6 +20,7 @@ from cumulant.runtime.figures import plain_metrics
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
+    from cumulant.runtime.fitting import Fitted
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 #: the folder of the project's state with servables of versions that were not made here
@@ -67,8 +68,9 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     servable: Servable | GraphServable
     #: where versions are compared
     measured: MeasuredRows | None = None
-    #: None where it was not trained here
+    #: None where it was not trained here; `trainer` names the members of a blend with their weights
     learned: LearnedRows | None = None
+    trainer: str | None = None
 
 
 def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
@@ -82,13 +84,17 @@ def list_models(project: Project, *, principal: Principal, name: str | None = No
 def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
     """A version with its metrics and its servable. Raises NotFoundError."""
     check(project.access(), principal, "model.show", uri)
+    from cumulant.runtime.candidate import find_record
+
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
+    record = find_record(project, version)
     return ModelDetail(
         version=version,
         metrics=plain_metrics(metrics),
         servable=packaging.load_description(servable_folder(project, version)),
-        learned=_learned_rows(project, version),
+        learned=None if record is None else _learned_rows(record.fitted),
+        trainer=None if record is None else record.fitted.summary.made_by,
     )
 
 
@@ -98,14 +104,7 @@ def compare_models(project: Project, uris: Sequence[str], *, principal: Principa
     return [msgspec.structs.replace(one, measured=_measured_rows(project, one.version)) for one in found]
 
 
-def _learned_rows(project: Project, version: ModelVersion) -> LearnedRows | None:
-    """None where it was not trained here."""
-    from cumulant.runtime.candidate import find_record
-
-    record = find_record(project, version)
-    if record is None:
-        return None
-    fitted = record.fitted
+def _learned_rows(fitted: Fitted) -> LearnedRows:
     return LearnedRows(rows=fitted.rows, tested=fitted.summary.rows, to=fitted.learned_to)
 
 

@@ -6,13 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cumulant import data, packaging, training
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
 from cumulant.core.expr import Column
 from cumulant.runtime.models import CANDIDATE, CHAMPION, servable_folder
-from cumulant.training.tasks import label
 
 if TYPE_CHECKING:
     from cumulant.core.servable import Task as Kind
@@ -27,9 +24,8 @@ _SHOWN = 5
 
 def class_counts(*parts: TrainingSet) -> dict[str, int]:
     """Class to its labelled rows, in the order of the classes; nothing for a regression."""
-    classes = parts[0].classes
-    values = np.concatenate([rows.target for rows in parts])
-    return {text: int((values == number).sum()) for number, text in enumerate(classes)}
+    classes = enumerate(parts[0].classes)
+    return {text: sum(int((rows.target == number).sum()) for rows in parts) for number, text in classes}
 
 
 def class_warnings(
@@ -76,7 +72,7 @@ def refused_classes(project: Project, task: Task, snapshot: Snapshot) -> tuple[s
         return ()
     rows = data.quarantined(snapshot, project.tables(), project.salt())
     refused = rows.filter(rows["__rule"].str.contains(rule, literal=True))
-    counts = Counter(label(value) for value in refused[column]) if column in rows.columns else {}
+    counts = Counter(training.label(value) for value in refused[column]) if column in rows.columns else {}
     text = (
         f"rows whose {column} is not among `rules: {{{column}: {{in: ...}}}}` are in quarantine and not learned from: "
         f"{_named(counts)}; where one is a class, add it to `in`"

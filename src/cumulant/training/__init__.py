@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cumulant.training.class_names import label, rare_classes
     from cumulant.training.comparisons import Rival
     from cumulant.training.dataset import TrainingSet, training_set
     from cumulant.training.evaluation import evaluate, scored
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
-    from cumulant.training.tasks import label, rare_classes
     from cumulant.training.threshold import advice
     from cumulant.training.trainer_checks import check_trainers
     from cumulant.training.verdicts import check_gate, gate
@@ -66,8 +66,8 @@ _HOMES = {
     "fit_once": "fixed",
     "folds": "splits",
     "advice": "threshold",
-    "label": "tasks",
-    "rare_classes": "tasks",
+    "label": "class_names",
+    "rare_classes": "class_names",
     "check_gate": "verdicts",
     "check_trainers": "trainer_checks",
     "fit_all": "final",

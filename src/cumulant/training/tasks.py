@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Task
+from cumulant.training.class_names import label
 
 Floats = NDArray[np.float64]
 
 MOST_CLASSES = 100
 LEAST_ROWS = 20
 LEAST_OF_A_CLASS = 5
-#: one of several classes is rare below this share of the rows, and of the mean rows of a class
-_RARE, _RARE_OF_MEAN = 0.01, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,27 +73,6 @@ def encode(series: pl.Series, *, task: Task, classes: Sequence[str]) -> Target:
         mapped = series.replace_strict(list(codes), list(codes.values()), default=None, return_dtype=pl.Float64)
         values = np.asarray(mapped.fill_null(np.nan).to_numpy(), dtype=np.float64)
     return Target(task=task, classes=tuple(classes), values=values)
-
-
-def rare_classes(name: str, counts: Mapping[str, int]) -> tuple[str, ...]:
-    """A warning of each of more than two classes that has few of the rows: it may be a value that is none."""
-    rows = sum(counts.values())
-    rare = min(_RARE, _RARE_OF_MEAN / max(len(counts), 1)) * rows
-    return tuple(
-        f'the class "{text}" of the target {name} has {count:,} of {rows:,} rows: if it is no class, name '
-        f"the others in rules: {{{name}: {{in: [...]}}}}, and its rows go to quarantine"
-        for text, count in counts.items()
-        if len(counts) > 2 and count < rare
-    )
-
-
-def label(value: object) -> str:
-    """A class as text: `true`, `1`, `setosa`."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def _cleaned(series: pl.Series, name: str) -> pl.Series:

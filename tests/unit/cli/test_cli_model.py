@@ -94,6 +94,8 @@ def test_models_list_show_compare_tag_and_alias(trained: Path, cumulant: Any) ->
     shown = cumulant("models", "show", *project, "--json").document
     assert shown["curl"].startswith("curl -s http://127.0.0.1:8080/v1/models/shop/predict")
     assert {field["name"] for field in shown["request"]} >= {"channel", "pages"}
+    assert shown["trainer"] in ("linear", "lightgbm")
+    assert shown["trainer"] in cumulant("models", "show", "shop/1", *project).out
     text = cumulant("models", "show", "shop/1", *project).out
     assert "ROC AUC" in text
     assert "request field" in text
