@@ -25,7 +25,14 @@ from cumulant.statistics.sequential import (
     stages,
 )
 from cumulant.statistics.sequential.power import _until
-from cumulant.statistics.sequential.simulated import design_of, first_looks, harm_test, not_worse_test, simulated
+from cumulant.statistics.sequential.simulated import (
+    Counts,
+    design_of,
+    first_looks,
+    harm_test,
+    not_worse_test,
+    simulated,
+)
 
 ALPHAS = split({"errors": 2, "latency": 1, "quality": 1})
 STRONG = math.log(1000)
@@ -161,18 +168,50 @@ def test_releases_without_a_bad_event_decide_nothing():
     assert not_worse_power(traffic, margin=0.001, **what).decided == 0
 
 
+def decided_by_look(counts, test):
+    """The look at which each release decides, by all tests at all looks."""
+    releases = counts.bad.shape[1]
+    first, state = np.full(releases, math.inf), Rates.start(design_of(counts), batch=(releases,))
+    for look in range(len(counts.bad)):
+        arms = (one[look] for one in (counts.requests, counts.bad, counts.asked, counts.worse))
+        names = ("champion_requests", "champion_bad", "candidate_requests", "candidate_bad")
+        state = state.add(**dict(zip(names, arms, strict=True)))
+        first[np.isinf(first) & (test.evidence(state) >= test.bound)] = look + 1
+    return first.tolist()
+
+
 @pytest.mark.parametrize("test", [harm_test(0.05), harm_test(0.05, 1.5), not_worse_test(0.05, 0.04)])
 def test_simulated_releases_decide_where_a_test_look_by_look_does(test):
     """The time-savers change nothing: no state, no test that is left out."""
     decided = 0
     for seed, ratio in enumerate((0.3, 1.0, 2.0, 5.0)):
         counts = simulated((200, 40), (0.02, 0.02 * ratio), shape=(15, 30), seed=seed, burst=0.5 * (seed % 2))
-        first, state = np.full(30, math.inf), Rates.start(design_of(counts), batch=(30,))
-        for look in range(15):
-            arms = (one[look] for one in (counts.requests, counts.bad, counts.asked, counts.worse))
-            names = ("champion_requests", "champion_bad", "candidate_requests", "candidate_bad")
-            state = state.add(**dict(zip(names, arms, strict=True)))
-            first[np.isinf(first) & (test.evidence(state) >= test.bound)] = look + 1
-        assert first_looks(counts, test).tolist() == first.tolist()
+        first = first_looks(counts, test).tolist()
+        assert first == decided_by_look(counts, test)
         decided += int(np.isfinite(first).sum())
     assert decided > 10
+
+
+@pytest.mark.parametrize(
+    ("requests", "rate", "ratio", "test", "looks"),
+    [
+        ((167, 1096), 0.425, 1.25, harm_test(0.01, 1.1), 40),  # many events between two points of the grid
+        ((3, 200), 0.45, 1.5, harm_test(0.3, 1.1), 60),  # at the end of the grid
+        ((50, 8), 0.45, 2.0, harm_test(0.01), 40),
+    ],
+)
+def test_harm_at_high_rates_is_decided_as_look_by_look(requests, rate, ratio, test, looks):
+    counts = simulated(requests, (rate, rate * ratio), shape=(looks, 30), seed=87730)
+    first = first_looks(counts, test).tolist()
+    assert first == decided_by_look(counts, test)
+    assert np.isfinite(first).any()
+
+
+def test_an_outage_of_the_champion_does_not_hide_harm():
+    """Without bursts one bad look would be its rate; a test that knows bursts sees through it."""
+    ones, outage = np.ones((40, 2)), np.zeros((40, 2))
+    outage[4] = 900
+    counts = Counts(1000 * ones, outage + 1, 1000 * ones, 15 * ones, bursts=True)
+    first = first_looks(counts, harm_test(0.05)).tolist()
+    assert first == decided_by_look(counts, harm_test(0.05))
+    assert np.isfinite(first).all()
