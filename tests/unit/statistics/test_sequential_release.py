@@ -210,7 +210,7 @@ def test_harm_at_high_rates_is_decided_as_look_by_look(requests, rate, ratio, te
 def test_an_outage_of_the_champion_does_not_hide_harm():
     """Without bursts one bad look would be its rate; a test that knows bursts sees through it."""
     ones, outage = np.ones((40, 2)), np.zeros((40, 2))
-    outage[4] = 900
+    outage[0] = 900
     counts = Counts(1000 * ones, outage + 1, 1000 * ones, 15 * ones, bursts=True)
     first = first_looks(counts, harm_test(0.05)).tolist()
     assert first == decided_by_look(counts, harm_test(0.05))
