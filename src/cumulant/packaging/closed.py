@@ -43,10 +43,12 @@ def complete_fields(names: Iterable[str], nulls: Mapping[str, int], rows: int) -
     return tuple(name for name in names if nulls.get(name) == 0)
 
 
-def nonnegative_fields(lowest: Mapping[str, float | None], rows: int) -> tuple[str, ...]:
-    """Those of the number fields that are below 0 in no row, of so many rows that at most 1% of later ones are;
-    `lowest`: field to its least value, None where it is not known.
+def nonnegative_fields(lowest: Mapping[str, float | None], present: Mapping[str, int]) -> tuple[str, ...]:
+    """Those of the number fields that are below 0 in no row, of so many rows with a value that at most 1% of later ones
+    are; `lowest`: field to its least value, None where it is not known; `present`: field to its rows with a value.
     """
-    if rows * _MOST < _UNSEEN_ROWS:
-        return ()
-    return tuple(name for name, value in lowest.items() if value is not None and value >= 0)
+    return tuple(
+        name
+        for name, value in lowest.items()
+        if value is not None and value >= 0 and present[name] * _MOST >= _UNSEEN_ROWS
+    )

@@ -141,8 +141,10 @@ def _nonnegative(work: Work) -> tuple[str, ...]:
     """The request fields of numbers that no row of the source has below 0."""
     profile = work.snapshot.profile
     columns = {column.name: column for column in profile.columns}
-    numbers = [field.name for field in work.task.plan.request if field.dtype in ("int", "float")]
-    return packaging.nonnegative_fields({name: columns[name].min for name in numbers if name in columns}, profile.rows)
+    fields = [field.name for field in work.task.plan.request if field.dtype in ("int", "float")]
+    numbers = [columns[name] for name in fields if name in columns]
+    lowest = {column.name: column.min for column in numbers}
+    return packaging.nonnegative_fields(lowest, {column.name: profile.rows - column.nulls for column in numbers})
 
 
 def _is_number(context: Context, work: Work) -> bool:

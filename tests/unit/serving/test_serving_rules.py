@@ -123,8 +123,8 @@ def test_a_number_that_was_never_negative_is_warned_of_where_it_is(tmp_path):
 
 def test_a_field_is_nonnegative_by_many_rows():
     lowest = {"a": 0, "b": -0.1, "c": None, "d": 3.5}
-    assert nonnegative_fields(lowest, 300) == ("a", "d")
-    assert nonnegative_fields(lowest, 299) == ()
+    assert nonnegative_fields(lowest, dict.fromkeys(lowest, 300)) == ("a", "d")
+    assert nonnegative_fields(lowest, dict.fromkeys(lowest, 300) | {"a": 299}) == ("d",)
 
 
 def test_a_field_is_complete_by_many_rows_without_a_null():
