@@ -72,7 +72,9 @@ def test_plan_shows_the_classes_with_their_rows(cumulant, learned):
     assert f"no {counts['no']} · yes {counts['yes']}" in shown.out
 
 
-@pytest.mark.parametrize(("words", "rule"), [(WORDS, "late: {in: [no, yes]}"), ((0, 1), "late: {in: [0, 1]}")])
+@pytest.mark.parametrize(
+    ("words", "rule"), [(WORDS, "late: {type: str, in: [no, yes]}"), ((0, 1), "late: {type: int, in: [0, 1]}")]
+)
 def test_a_new_project_names_the_classes_and_a_new_one_goes_to_quarantine(cumulant, here, words, rule):
     (here / "orders.csv").write_text(labelled(words=words))
     assert cumulant("new", "shop", "--from", "orders.csv", "--target", "late").code == 0
@@ -83,6 +85,37 @@ def test_a_new_project_names_the_classes_and_a_new_one_goes_to_quarantine(cumula
     assert '"7" (2 rows)' in shown.out
     (here / "orders.csv").write_text(labelled(words=words, stray=20, value=7))
     refused(cumulant("plan", "--project", "shop"), 1, "late:in (20)")
+
+
+@pytest.mark.parametrize(
+    ("words", "later", "value"), [((0, 1), (0, 1), "unknown"), (("1", "x"), (1, 1), 3), (("true", "false"), (1, 0), 2)]
+)
+def test_of_a_later_file_whose_values_read_as_another_type_only_strange_rows_are_refused(
+    cumulant, here, words, later, value
+):
+    (here / "days").mkdir()
+    (here / "days" / "1.csv").write_text(labelled(300, words=words))
+    assert cumulant("new", "shop", "--from", "days", "--target", "late").code == 0
+    assert cumulant("plan", "--project", "shop").code == 0
+    (here / "days" / "2.csv").write_text(labelled(300, words=later, stray=2, value=value).replace("id0", "later0"))
+    shown = cumulant("plan", "--project", "shop")
+    assert shown.code == 0, shown.err
+    assert f'are in quarantine and not learned from: "{value}" (2 rows)' in shown.out
+
+
+def test_a_class_that_the_rule_leaves_out_or_takes_in_is_a_declared_change(cumulant, here):
+    (here / "orders.csv").write_text(labelled(1000, stray=7))
+    assert cumulant("new", "shop", "--from", "orders.csv", "--target", "late").code == 0
+    assert cumulant("train", "--quick", "--project", "shop").code == 0
+    file = here / "shop" / "cumulant.yaml"
+    written = file.read_text()
+    file.write_text(written.replace("in: [no, unknown, yes]", "in: [no, yes]"))  # as the warning says
+    shown = cumulant("plan", "--project", "shop")
+    assert shown.code == 0, shown.err
+    assert "has no row of classes that models:/shop/1 knows: unknown" in shown.out
+    file.write_text(written)
+    (here / "orders.csv").write_text(labelled(1000))
+    refused(cumulant("plan", "--project", "shop"), 2, "was multiclass in", "no row has unknown any more")
 
 
 def test_a_new_project_warns_of_a_rare_class(cumulant, here):

@@ -11,6 +11,7 @@ from cumulant.core.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.core.plan import DType
     from cumulant.data import SourceSpec
 
 #: as many as training takes
@@ -80,9 +81,20 @@ def with_classes(spec: SourceSpec, label: pl.Series, column: str, *, whole: bool
     rare = tuple(f"warning: {text}" for text in training.rare_classes(column, named))
     if not whole:
         return spec, rare
-    rule = msgspec.structs.replace(spec.rules.get(column, RuleSpec()), in_=list(counts))
+    declared = spec.rules.get(column, RuleSpec())
+    # A file whose values are all of another type would else be refused as a whole, though the rule is on rows.
+    kind = declared.type or _type_of(label)
+    rule = msgspec.structs.replace(declared, type=kind, in_=list(counts))
     spec = msgspec.structs.replace(spec, rules={**spec.rules, column: rule})
     return spec, (f"rows in which {column} is none of its {len(counts)} values will go to quarantine", *rare)
+
+
+def _type_of(label: pl.Series) -> DType:
+    import polars as pl
+
+    if label.dtype.is_numeric():
+        return "int" if label.dtype.is_integer() else "float"
+    return "bool" if label.dtype == pl.Boolean else "str"
 
 
 def _nearly_binary(column: str, counts: dict[object, int]) -> tuple[str, ...]:

@@ -24,8 +24,9 @@ _SHOWN = 5
 
 def class_counts(*parts: TrainingSet) -> dict[str, int]:
     """Class to its labelled rows, in the order of the classes; nothing for a regression."""
-    classes = enumerate(parts[0].classes)
-    return {text: sum(int((rows.target == number).sum()) for rows in parts) for number, text in classes}
+    return {
+        text: sum(int((rows.target == number).sum()) for rows in parts) for number, text in enumerate(parts[0].classes)
+    }
 
 
 def class_warnings(
@@ -34,12 +35,14 @@ def class_warnings(
     """What of the classes may not be as meant, and what the champion (without one, the candidate) does not know.
 
     Raises:
-        DataError: other values have made the target another task than that version's, and none is declared.
+        DataError: other values have made the target another task than that version's, and no declaration says that it
+            is meant.
     """
     spec = project.training()
     champion = _version(project)
     known = None if champion is None else _classes_of(project, champion, spec)
-    if known is not None and champion is not None and spec.task == "auto" and known[0] != kind:
+    meant = spec.task != "auto" or _declared(project, task, kind, counts)
+    if known is not None and champion is not None and known[0] != kind and not meant:
         raise _another_task(spec.target, kind, counts, champion, known)
     warnings = refused_classes(project, task, snapshot)
     rare = training.rare_classes(spec.target, counts)
@@ -54,6 +57,18 @@ def class_warnings(
     return (*warnings, *rare)
 
 
+def _members(project: Project, task: Task) -> set[str] | None:
+    """The classes that the source's rule `in` names; None where there is none."""
+    rules = project.source(task.entity).rules
+    rule = rules.get(task.target.name) if isinstance(task.target, Column) else None
+    return None if rule is None or rule.in_ is None else {training.label(member) for member in rule.in_}
+
+
+def _declared(project: Project, task: Task, kind: Kind, counts: Mapping[str, int]) -> bool:
+    """Whether the rule `in` names these classes and no others: then its author has declared the change."""
+    return kind != "regression" and _members(project, task) == set(counts)
+
+
 def _version(project: Project) -> ModelVersion | None:
     for alias in (CHAMPION, CANDIDATE):
         try:
@@ -64,14 +79,16 @@ def _version(project: Project) -> ModelVersion | None:
 
 
 def refused_classes(project: Project, task: Task, snapshot: Snapshot) -> tuple[str, ...]:
-    """A warning of the values of the target that its rule `in` has put into quarantine."""
-    if not isinstance(task.target, Column):
+    """A warning of the values of the target that its rule `in`, or its type, has put into quarantine."""
+    members = _members(project, task)
+    if members is None or not isinstance(task.target, Column):
         return ()
-    column, rule = task.target.name, f"{task.target.name}:in"
-    if not any(check.rule == rule and check.failed for check in snapshot.checks):
+    column = task.target.name
+    rules = [f"{column}:in", f"{column}:type"]
+    if not any(check.rule in rules and check.failed for check in snapshot.checks):
         return ()
     rows = data.quarantined(snapshot, project.tables(), project.salt())
-    refused = rows.filter(rows["__rule"].str.contains(rule, literal=True))
+    refused = rows.filter(rows["__rule"].is_in(rules))
     counts = Counter(training.label(value) for value in refused[column]) if column in rows.columns else {}
     text = (
         f"rows whose {column} is not among `rules: {{{column}: {{in: ...}}}}` are in quarantine and not learned from: "

@@ -93,7 +93,7 @@ def test_rows_are_counted_and_the_second_time_is_known(project: Path, cumulant: 
 def test_a_breached_contract_ends_with_1_and_its_rows_can_be_seen(project: Path, cumulant: Any, tmp_path: Path) -> None:
     file = project / "cumulant.yaml"
     text = file.read_text()
-    rules = "    rules:\n      bought: {in: [no, yes]}\n"
+    rules = "    rules:\n      bought: {type: str, in: [no, yes]}\n"
     assert rules in text
     file.write_text(text.replace(rules, "    rules: {pages: {max: 20}}\n", 1))
     ended = cumulant("data", "validate", "--project", str(project))

@@ -46,7 +46,8 @@ def test_times_as_iso_text_are_days_to_the_event_time_where_none_is_later(missin
     assert names_of(made.path) == ["size", "at_hour", "at_weekday", "days_since_signup", "days_since_visit"]
     assert 'col("at").dt.seconds_since(col("signup")) / 86_400' in (made.path / "features.py").read_text()
     rules = load(made.path).spec.data["rows"].rules
-    assert {name: rule.type for name, rule in rules.items()} == {"signup": "date", "visit": "time", "shipped": "time"}
+    types = {name: rule.type for name, rule in rules.items() if name != "y"}
+    assert types == {"signup": "date", "visit": "time", "shipped": "time"}
     assert any("days from signup to at" in note for note in made.assumptions)
     assert any("shipped (a time" in note for note in made.assumptions)
 

@@ -115,7 +115,7 @@ def test_numbers_beyond_64_bits_are_text(tmp_path):
     made = create_from(tmp_path / "visits.parquet", "bought", name="shop", directory=tmp_path)
     assert any("read as text" in note and note.endswith(": hash") for note in made.assumptions)
     rules = load(made.path).spec.data["rows"].rules
-    assert {name: rule.type for name, rule in rules.items()} == {"hash": "str"}
+    assert {name: rule.type for name, rule in rules.items()} == {"hash": "str", "bought": "int"}
     with cumulant.open(made.path) as project:
         project.validate()
         found = project.preview("rows", rows=1)
