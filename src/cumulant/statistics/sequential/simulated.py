@@ -44,13 +44,15 @@ class Counts:
 
     def of(self, releases: slice) -> Counts:
         """Those of some releases."""
-        every = (self.requests, self.bad, self.asked, self.worse)
-        return Counts(*(one[:, releases] for one in every), bursts=self.bursts)
+        return self._each(lambda counts: counts[:, releases])
 
     def until(self) -> Counts:
         """The sums of all looks until each."""
-        every = (self.requests, self.bad, self.asked, self.worse)
-        return Counts(*(one.cumsum(0) for one in every), bursts=self.bursts)
+        return self._each(lambda counts: counts.cumsum(0))
+
+    def _each(self, change: Callable[[Floats], Floats]) -> Counts:
+        requests, bad, asked, worse = (change(one) for one in (self.requests, self.bad, self.asked, self.worse))
+        return Counts(requests, bad, asked, worse, self.bursts)
 
 
 @dataclass(frozen=True)
