@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -125,7 +126,7 @@ OF_THE_DATA = {
 
 @pytest.fixture(scope="module")
 def payments(tmp_path_factory):
-    """A project on 400 payments, as `new --from` writes it."""
+    """A project on 400 payments, as `new --from` writes it, but for its trainers."""
     folder, dice = tmp_path_factory.mktemp("faults"), random.Random(3)
     at, lines = datetime(2026, 1, 1, tzinfo=UTC), ["id,card,at,amount,country,fraud"]
     for number in range(400):
@@ -137,6 +138,8 @@ def payments(tmp_path_factory):
         )
     (folder / "payments.csv").write_text("\n".join(lines) + "\n")
     create_from(folder / "payments.csv", "fraud", name="pay", directory=folder)
+    file = folder / "pay" / "cumulant.yaml"
+    file.write_text(re.sub(r"  trainers: .*\n", "", file.read_text()))
     return folder / "pay"
 
 
