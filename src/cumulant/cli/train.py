@@ -32,7 +32,14 @@ def train(
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the rows and no search: seconds.")] = False,
     as_of: AsOf = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="At most this many trials.", min=1)] = None,
-    time: Annotated[str | None, typer.Option(metavar="TIME", help="At most this long, such as 90s or 10m.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Search and final fits take at most this long, such as 90s or 10m; reading, evaluation and"
+            " registration are not counted.",
+        ),
+    ] = None,
 ) -> None:
     """Bring data and features up to date, search, evaluate, package, register.
 
@@ -40,13 +47,11 @@ def train(
     Exit code 1 where the gate says no: the version is registered all the same, without the alias `champion`.
     Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
     """
-    from cumulant.core.units import duration, moment
+    from cumulant.core.units import moment
     from cumulant.runtime.report import content
     from cumulant.runtime.report_page.judged import with_notes
     from cumulant.runtime.train import train as flow
 
-    if time is not None:
-        duration(time)  # refused here, before anything runs
     with call.project() as project:
         who = project.principal()
         with call.progress(f"train {project.name}") as progress:

@@ -16,7 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
-from cumulant.core.units import moment
+from cumulant.core.units import duration, moment
 from cumulant.monitoring.policy import learned_from
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.gate_rules import split_notes
@@ -104,11 +104,14 @@ def train(
 
     Raises:
         ProjectFileError: a setting that no training could use.
-        UsageError: the project has no target, cannot be trained as declared, or its rows do not fit in memory.
+        UsageError: the project has no target, cannot be trained as declared, or its rows do not fit in memory; `time`
+            is no duration, or 0.
         ContractBreachError: a source breaks its contract.
         ParityError: the packaged model answers otherwise than the trained one.
     """
     begun = clock.monotonic()
+    if time is not None and not duration(time):
+        raise UsageError(f"a training needs time: {time}", subject="time", hint="give 90s or 10m")
     settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
     if history is not None:
         settings["history"] = msgspec.to_builtins(history)

@@ -22,6 +22,7 @@ import msgspec
 import pytest
 
 from cumulant.cli import documents
+from cumulant.cli.app import load
 from cumulant.cli.documents import demo_schema
 from cumulant.runtime.report_page.content import ReportData
 
@@ -81,10 +82,22 @@ def test_a_gate_that_says_no_ends_with_1(trained: Path, cumulant: Any, tmp_path:
     assert (before["status"], before["verdict"]) == ("done", "passed")
 
 
-@pytest.mark.parametrize("option", [("--as-of", "tomorrow"), ("--time", "long"), ("--trials", "0")])
+@pytest.mark.parametrize(
+    "option", [("--as-of", "tomorrow"), ("--time", "long"), ("--time", "0s"), ("--time", "-5s"), ("--trials", "0")]
+)
 def test_train_refuses_what_it_cannot_read(option: tuple[str, str], trained: Path, cumulant: Any) -> None:
+    before = cumulant("runs", "list", "--project", str(trained), "--json").document
     ended = cumulant("train", *option, "--project", str(trained))
     assert ended.code == 2
+    assert cumulant("runs", "list", "--project", str(trained), "--json").document == before, "refused before it begins"
+
+
+def test_help_of_train_says_what_its_time_bounds() -> None:
+    (option,) = [one for one in load("train").params if one.name == "time"]
+    assert option.help == (
+        "Search and final fits take at most this long, such as 90s or 10m; reading, evaluation and registration are"
+        " not counted."
+    )
 
 
 def test_models_list_show_compare_tag_and_alias(trained: Path, cumulant: Any) -> None:
