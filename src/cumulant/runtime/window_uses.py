@@ -48,9 +48,12 @@ class WindowUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reuse(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate has to make of earlier uses: `earlier` counts them, by the share of rows; `level` of intervals."""
+    """What the gate has to make of earlier uses: `uses` is their number, `earlier` counts each by the share of today's
+    test rows that it had; `level` of intervals.
+    """
 
     use: WindowUse
+    uses: int = 0
     earlier: float = 0.0
     level: float = LEVEL
 
@@ -59,10 +62,21 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
         if self.level <= LEVEL:
             return ()
         note = (
-            f"these test rows have judged {self.earlier:.3g} other models: the gate's intervals are at"
-            f" {percent(self.level)} instead of {LEVEL:.0%}; later rows would be fresh"
+            f"{self._judged}: the gate's intervals are at {percent(self.level)} instead of {LEVEL:.0%};"
+            " later rows would be fresh"
         )
         return (note,)
+
+    @property
+    def _judged(self) -> str:
+        share = self.earlier / max(self.uses, 1)
+        # 99.5% and more would be shown as 100%
+        part = "" if share >= 0.995 else f"{100 * share:.2g}% of "
+        if self.uses == 1:
+            return f"another model was judged before on {part}these test rows"
+        return (
+            f"other models were judged before, {self.uses} times, on {part and f'an average of {part}'}these test rows"
+        )
 
 
 def reuse_of(context: Context, work: Work, split: Split, model: str) -> Reuse:
@@ -79,9 +93,10 @@ def reuse_of(context: Context, work: Work, split: Split, model: str) -> Reuse:
     known = _known(context.project.journal(), _prefix(context, work))
     own = [one.at for one in known if one.model == model and one.overlap(split, rule) >= _AGAIN]
     until = min(own, default=use.at)
-    earlier = sum(one.overlap(split, rule) for one in known if one.model != model and one.at < until)
+    shares = [one.overlap(split, rule) for one in known if one.model != model and one.at < until]
+    earlier = sum(shares)
     level = level_of(earlier) if work.evaluation.reuse == "widen" else LEVEL
-    return Reuse(use=use, earlier=earlier, level=level)
+    return Reuse(use=use, uses=sum(share > 0 for share in shares), earlier=earlier, level=level)
 
 
 def level_of(earlier: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from cumulant.runtime.release.planning import plan_release
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.stack.book import change_book
 from cumulant.runtime.train import train
-from cumulant.runtime.window_uses import level_of
+from cumulant.runtime.window_uses import Reuse, WindowUse, level_of
 from cumulant.training.row_hash import places, row_hashes
 
 #: a booster that learns its rows by heart
@@ -84,7 +85,7 @@ def test_no_version_is_judged_on_rows_that_it_learned_from(tmp_path):
         assert rule.reference.value == pytest.approx(first.evaluation.metrics["log_loss"].value, rel=0.15)
         # Most of the test rows have judged the first model: the second one's intervals are wider.
         assert (first.verdict.level, round(second.verdict.level, 3)) == (0.95, 0.972)
-        assert any("have judged 0.9" in note for note in second.notes)
+        assert any("another model was judged before on 9" in note for note in second.notes)
         # The keys are given anew: which rows a version learned from is not known any more, and nobody can tell.
         visits(2200).with_columns(pl.col("visit").reverse()).write_csv(folder / "visits.csv")
         verdict = evaluate(project, "kept/2", principal=who).judgement.verdict
@@ -103,6 +104,21 @@ def test_hashes_do_not_depend_on_the_other_rows():
     shares = places(row_hashes(pl.DataFrame({"key": np.arange(20_000)}), ["key"]))
     assert np.abs(np.histogram(shares, bins=10, range=(0, 1))[0] - 2000).max() < 200
     assert row_hashes(pl.DataFrame({"key": [1]}), ["key"]).tolist() == [8518482412311870710]
+
+
+@pytest.mark.parametrize(
+    ("uses", "earlier", "said"),
+    [
+        (1, 0.709, "another model was judged before on 71% of these test rows: the gate's intervals are at 95.874%"),
+        (1, 1.0, "another model was judged before on these test rows: the gate's intervals"),
+        (3, 3.0, "other models were judged before, 3 times, on these test rows: the gate's intervals"),
+        (4, 1.0, "other models were judged before, 4 times, on an average of 25% of these test rows: the gate's"),
+    ],
+)
+def test_the_note_of_earlier_uses_counts_whole_models(uses, earlier, said):
+    use = WindowUse(model="a", at=datetime(2026, 1, 1, tzinfo=UTC), rows=100)
+    (note,) = Reuse(use=use, uses=uses, earlier=earlier, level=level_of(earlier)).note
+    assert note.startswith(said)
 
 
 def test_of_many_models_without_information_one_in_twenty_passes_at_most():
