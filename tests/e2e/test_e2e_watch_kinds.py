@@ -2,12 +2,14 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from e2e_support import opened, run, start
+from e2e_support import environment, opened, run, start
 from test_e2e_kinds import MARKS, make, visits
 
 from cumulant.core.errors import UsageError
@@ -129,6 +131,38 @@ def test_the_loop_tells_what_passes_and_goes_on_and_ctrl_c_ends_it(tmp_path):
         thread.join(10)
         pipe.close()
     assert "interrupted" in "".join(told)
+    assert "next look in" not in "".join(told), "programs read documents alone"
+
+
+def test_people_read_when_the_next_look_is_and_how_to_stop(tmp_path):
+    folder = tmp_path / "kind"
+    served(folder, visits(), "score", timed=True)
+    words = ("monitor", "watch", "--no-retrain", "--project", str(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cumulant.cli", *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    stop = threading.Timer(120, process.kill)
+    stop.start()
+    try:
+        told = []
+        for line in process.stderr:
+            told.append(line.strip())
+            if "next look" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, told
+    finally:
+        stop.cancel()
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert "next look in 10m (Ctrl-C stops it; --once looks once)" in told
+    once = subprocess.run(
+        [sys.executable, "-m", "cumulant.cli", *words, "--once"],
+        capture_output=True, text=True, env=environment(), timeout=120, check=False,
+    )  # fmt: skip
+    assert once.returncode in (0, 1), once.stderr
+    assert "next look" not in once.stdout + once.stderr
 
 
 def test_a_first_look_that_can_not_be_ends_the_loop(tmp_path):

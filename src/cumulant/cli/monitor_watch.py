@@ -71,6 +71,9 @@ def _watch(
             _tell(call, error, every)
         else:
             call.answer(document(found, done), partial(_print, found=found, done=done))
+            if not once and not call.json:
+                said = f"next look in {every} (Ctrl-C stops it; --once looks once)"
+                call.output.notices().print(said, style="dim", soft_wrap=True)
         if once:
             break
         time.sleep(pause)
