@@ -7,7 +7,7 @@ detail of the step that runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cumulant.cli.output import Output
 
 BAR = 24
+#: seconds without a line after which the detail of a step is one
+QUIET = 15.0
 
 
 @contextmanager
@@ -41,16 +43,24 @@ def watch(title: str, output: Output) -> Iterator[Progress]:
 
 
 class Lines:
-    """One plain line for each step, when it begins."""
+    """One plain line for each step, when it begins, and the detail of a long one after each `QUIET` seconds."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last = ""
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._last, self._step = "", ""
+        self._at = clock()
 
     def say(self, text: str, share: float | None = None) -> None:
-        if begins_step(text, share) and text != self._last:
-            self._last = text
-            self._console.print(clean(text), style="dim")
+        if begins_step(text, share):
+            if text != self._step:
+                self._step = text
+                self._print(text)
+        elif text not in (self._step, self._last) and self._clock() - self._at >= QUIET:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._last, self._at = text, self._clock()
+        self._console.print(clean(text), style="dim")
 
 
 class Steps:

@@ -193,6 +193,8 @@ class _Study:
     def _search(self, trainer: Searched, *, offset: int) -> None:
         done = self._searched(trainer)
         numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
+        if numbers:
+            self.progress(f"trying {trainer.name}")
         with ThreadPoolExecutor(self.spec.jobs) as pool, self.budget.ends_with():
             running: dict[Future[Outcome], int] = {}
             while numbers or running:
@@ -339,8 +341,9 @@ class _Study:
     def _tell(self, trainer: Trainer) -> None:
         done = self._searched(trainer)
         complete = ranking(done, trainer.name, larger_is_better=self.metric.larger_is_better)
-        best = f", best {self.metric.name} {complete[0].score:.4f}" if complete else ""
-        self.progress(f"trial {len(done)} of {self.spec.trials}{best}", 0.95 * len(done) / self.spec.trials)
+        best = f", best {self.metric.name.replace('_', ' ')} {complete[0].score:.4f}" if complete else ""
+        said = f"{trainer.name}: trial {len(done)} of {self.spec.trials}{best}"
+        self.progress(said, 0.95 * len(done) / self.spec.trials)
 
     def _identity(self) -> str:
         """What makes a search this search: its rows, settings and folds."""

@@ -74,6 +74,24 @@ def test_plain_lines_say_each_step_once() -> None:
     assert stream.getvalue() == "data [b]flights[/b]\nsearch\n"
 
 
+def test_plain_lines_say_what_a_long_step_does_now_and_then() -> None:
+    stream, now = StringIO(), [0.0]
+    lines = Lines(Console(file=stream, markup=False, highlight=False), clock=lambda: now[0])
+    lines.say("trying lightgbm")
+    for number in range(1, 41):
+        now[0] += 1.0
+        lines.say(f"lightgbm: trial {number} of 40", number / 40)
+    lines.say("trying catboost")
+    now[0] += 100.0
+    lines.say("trying catboost", 0.0)
+    assert stream.getvalue().splitlines() == [
+        "trying lightgbm",
+        "lightgbm: trial 15 of 40",
+        "lightgbm: trial 30 of 40",
+        "trying catboost",
+    ]
+
+
 def test_with_json_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with Output(json=True) as output, watch("train", output) as progress:
         progress("search")

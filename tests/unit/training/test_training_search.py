@@ -43,6 +43,8 @@ def test_every_task_goes_the_same_way_and_beats_naive(target, metric, timed, tab
     assert found.summary.metric == metric
     assert [record.trainer for record in found.trials] == ["naive", "linear", *["lightgbm"] * 4]
     assert told == list(found.trials)
+    assert said[:3] == ["trying naive", "trying linear", "trying lightgbm"]
+    assert said[3].startswith(f"lightgbm: trial 1 of 4, best {metric.replace('_', ' ')} ")
     assert said[-1].startswith("final fit")
     truth = parts.test.target
     ours = METRICS[metric].value(Rows(truth=truth, prediction=found.best.predict_frame(parts.test.features)))
