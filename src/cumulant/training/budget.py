@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Self
 
 from cumulant.core import units
@@ -17,6 +18,11 @@ _REST = 0.03
 _FINAL_SHARE = 0.4
 #: of the whole time, for trainers that are fitted once a fold
 _BASELINE_SHARE = 0.25
+
+#: whole trials of a trainer, below which nothing was searched
+_FEWEST_TRIALS = 3
+#: what is advised where the time was too short: this many times as long, and no less than the least
+_LONGER, _LEAST_ADVISED = 3, timedelta(minutes=2)
 
 
 class Budget:
@@ -102,7 +108,36 @@ def clock_notes(
         return ()
     text = (
         f"the time of {time} ended this search after {done} of {wanted} trials: another run, or another machine, may "
-        "come further and find another model. A budget of trials alone does not depend on the clock: "
-        f"`train --trials {max(done // max(len(searched), 1), 1)}`"
+        "come further and find another model"
     )
+    each = done // max(len(searched), 1)
+    if each >= _FEWEST_TRIALS:
+        text += f". A budget of trials alone does not depend on the clock: `train --trials {each}`"
     return (text,)
+
+
+def clock_warnings(
+    time: str | None, records: Sequence[TrialRecord], *, searched: Collection[str], trials: int
+) -> tuple[str, ...]:
+    """That `time` left a trainer unfitted, or one of `searched` fewer whole trials than a search needs."""
+    if time is None:
+        return ()
+    states = {name: [one for one in records if one.trainer == name] for name in dict.fromkeys(searched)}
+    short = [text for name, own in states.items() if (text := _too_few(name, own, trials))]
+    unfitted = [one.trainer for one in records if one.trainer not in searched and one.state == "cut"]
+    if not short and not unfitted:
+        return ()
+    said = "; ".join([*short, *(f"{name} was not fitted" for name in unfitted)])
+    longer = units.show_duration(max(_LEAST_ADVISED, _LONGER * units.duration(time)))
+    fewer = " or fewer trainers (`training.trainers`)" if len(searched) + len(unfitted) > 1 else ""
+    return (f"the time of {time} was too short: {said}. Give more time (`train --time {longer}`){fewer}",)
+
+
+def _too_few(name: str, records: Sequence[TrialRecord], trials: int) -> str:
+    """What a trainer finished, where that is fewer than it takes to choose between parameters; else empty."""
+    done = [one for one in records if one.state != "cut"]
+    shortened = sum(one.shortened for one in done)
+    if len(done) - shortened >= min(_FEWEST_TRIALS, trials):
+        return ""
+    hurried = f", {shortened} of them cut short" if shortened else ""
+    return f"{name} finished {len(done)} of {trials} trials{hurried}"

@@ -20,7 +20,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.statistics import Metric
 from cumulant.training import boosting, duplicates, proposals
 from cumulant.training.blend import blend, blendable
-from cumulant.training.budget import Budget, clock_notes, longest
+from cumulant.training.budget import Budget, clock_notes, clock_warnings, longest
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.choices import BlendChoice, Choice, best_of, ranking
 from cumulant.training.crossval import CrossValidation, Outcome
@@ -369,6 +369,7 @@ class _Study:
         trials = tuple(record for part in parts for record in part.members)
         searched = [name for name, trainer in self.trainers.items() if trainer.searched]
         clocked = clock_notes(self.spec.time, records, searched=searched, trials=self.spec.trials)
+        hurried = clock_warnings(self.spec.time, records, searched=searched, trials=self.spec.trials)
         return TrainingSummary(
             task=model.task,
             classes=model.classes,
@@ -393,6 +394,6 @@ class _Study:
             trials_wanted=self.spec.trials * len(searched),
             ended_by="time" if clocked else "trials",
             notes=(*self.rows.notes, *self.notes, *clocked, *finisher.notes),
-            warnings=(*self.rows.warnings, *self.warnings, *finisher.warnings),
+            warnings=(*self.rows.warnings, *self.warnings, *hurried, *finisher.warnings),
             seconds=round(self.budget.spent(), 2),
         )

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import IntegrityError
-from cumulant.training import EvaluationSpec, TrainingSpec, TrainingSummary, refit, search, split
-from cumulant.training.budget import Budget
+from cumulant.training import EvaluationSpec, TrainingSpec, TrainingSummary, TrialRecord, refit, search, split
+from cumulant.training.budget import Budget, clock_notes, clock_warnings
 
 
 def files(model, folder):
@@ -52,6 +52,41 @@ def test_a_trial_that_had_to_finish_says_that_time_shortened_it(table, rows_of):
     found = search(rows, spec)
     assert any(one.shortened for one in found.trials)
     assert found.summary.ended_by == "time"
+    assert "the time of 1ms was too short: lightgbm finished 1 of 1 trials, 1 of them cut short. Give more time" in (
+        " ".join(found.summary.warnings)
+    )
+
+
+def trial(trainer, number, **options):
+    return TrialRecord(number=number, trainer=trainer, **options)
+
+
+def test_a_time_that_is_too_short_is_one_warning_with_what_to_do():
+    hurried = [
+        trial("naive", 0), trial("linear", 1, state="cut"), trial("lightgbm", 2, shortened=True),
+        trial("xgboost", 32), trial("xgboost", 33, state="pruned"), trial("xgboost", 34, state="cut"),
+        *(trial("mlp", 62 + number) for number in range(3)),
+    ]  # fmt: skip
+    searched = ["lightgbm", "xgboost", "mlp"]
+    (warning,) = clock_warnings("5s", hurried, searched=searched, trials=30)
+    assert warning == (
+        "the time of 5s was too short: lightgbm finished 1 of 30 trials, 1 of them cut short;"
+        " xgboost finished 2 of 30 trials; linear was not fitted."
+        " Give more time (`train --time 2m`) or fewer trainers (`training.trainers`)"
+    )
+    (note,) = clock_notes("5s", hurried, searched=searched, trials=30)
+    assert "--trials" not in note, "2 trials are too few to advise"
+    (alone,) = clock_warnings("1h", hurried[2:3], searched=["lightgbm"], trials=1)
+    assert alone.endswith("Give more time (`train --time 3h`)")
+
+
+def test_a_time_that_was_enough_for_a_search_is_no_warning():
+    enough = [trial("naive", 0), *(trial("lightgbm", number) for number in range(1, 4))]
+    assert clock_warnings("5s", enough, searched=["lightgbm"], trials=30) == ()
+    (note,) = clock_notes("5s", enough, searched=["lightgbm"], trials=30)
+    assert note.endswith("`train --trials 3`")
+    assert clock_warnings("5s", enough[:2], searched=["lightgbm"], trials=1) == (), "one was asked for"
+    assert clock_warnings(None, enough[:1], searched=[], trials=30) == ()
 
 
 def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, monkeypatch):
