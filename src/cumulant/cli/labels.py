@@ -252,15 +252,17 @@ def _print_said(console: Console, found: list[Shown]) -> None:
     from cumulant.runtime.report_page.terminal import table
 
     rows = [
-        (one.state, _meant(one), one.label, one.known_time, one.problem, f"{one.source}:{one.line}") for one in found
+        (one.state, meant(one), one.label, one.known_time, one.problem, f"{one.source}:{one.line}") for one in found
     ]
     console.print(table(["state", "prediction", "label", "known", "problem", "from"], _dashed(rows)))
 
 
-def _meant(one: Shown) -> str:
+def meant(one: Shown) -> str:
+    """The prediction that a label names: its id and row, or its key and event time as far as they are known."""
     if one.id is not None:
         return one.id if not one.row else f"{one.id} row {one.row}"
-    return "" if one.key is None else f"{', '.join(map(str, one.key))} at {one.event_time}"
+    key = "" if one.key is None else ", ".join(map(str, one.key))
+    return key if one.event_time is None else f"{key} at {one.event_time}"
 
 
 def _dashed(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

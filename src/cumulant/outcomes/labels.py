@@ -100,13 +100,11 @@ class Reader:
                 f"{subject} has no column {missing[0]}", subject=subject,
                 hint=did_you_mean(missing[0], known) or f"columns: {', '.join(sorted(known)[:12])}",
             )  # fmt: skip
-        time = self._time_column()
-        keyed = [field.name for field in self._schema.key] + ([time] if time else [])
-        if not any(name in known for name in self._id_columns()) and not (self._schema.key and set(keyed) <= known):
-            by_key = f", or {', '.join(keyed)}" if self._schema.key else ""
+        keyed = self._key_columns()
+        if not any(name in known for name in self._id_columns()) and not (keyed and set(keyed) <= known):
             raise DataError(
                 f"{subject} does not say which predictions its labels are for", subject=subject,
-                hint=f"it needs a column id{by_key}; `--map id=COLUMN` names it",
+                hint=self._reference_hint(keyed),
             )  # fmt: skip
         target = self._schema.target
         if not self._label_column(known) and not (target is not None and set(columns(target)) <= known):
@@ -232,6 +230,17 @@ class Reader:
 
     def _id_columns(self) -> Sequence[str]:
         return (self._names["id"],) if "id" in self._names else _ALIASES["id"]
+
+    def _key_columns(self) -> list[str]:
+        """The columns that name a prediction by its key; none where the schema has no key, or no time beside it."""
+        time = self._time_column()
+        return [*(field.name for field in self._schema.key), time] if self._schema.key and time else []
+
+    def _reference_hint(self, keyed: Sequence[str]) -> str:
+        timeless = bool(self._schema.key) and not keyed
+        why = "this source has no event time, so a label names its prediction by id: " if timeless else ""
+        by_key = f", or {', '.join(keyed)}" if keyed else ""
+        return f"{why}it needs a column id{by_key}; `--map id=COLUMN` names it"
 
     def _time_column(self) -> str | None:
         return self._names.get("time") or (self._schema.time.name if self._schema.time else None)

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
-from cumulant.cli.labels import parts
+from cumulant.cli.labels import meant, parts
 from cumulant.core.errors import UsageError
+from cumulant.outcomes import Shown
 
 OLD = "request,at,p\n" + "".join(
     f"r{number},2026-10-0{1 + number % 3}T10:00:00Z,0.{number}\n" for number in range(1, 7)
@@ -247,3 +250,13 @@ def test_the_parts_of_a_map():
     for text in ("id", "id=", "id=a,id=b"):
         with pytest.raises(UsageError, match="names no column"):
             parts(text)
+
+
+def test_a_key_without_a_time_is_shown_alone():
+    at = datetime(2026, 10, 1, tzinfo=UTC)
+    one = Shown(
+        state="refused", id=None, row=None, key=["1699-TLDLZ"], event_time=None, model="", label=True, known_time=at,
+        weight=1.0, problem="names no prediction", source="x.csv", line=1, received=at,
+    )  # fmt: skip
+    assert meant(one) == "1699-TLDLZ"
+    assert meant(msgspec.structs.replace(one, event_time=at)) == "1699-TLDLZ at 2026-10-01 00:00:00+00:00"

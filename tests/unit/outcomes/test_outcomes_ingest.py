@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
+import msgspec
 import polars as pl
 import pytest
 from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
@@ -348,3 +349,22 @@ def test_a_merge_that_is_cut_off_counts_no_row_twice(tmp_path, monkeypatch):
     assert len(shown(tmp_path / "o", FAR)) == 4
     assert compaction.compact(tmp_path / "o") == 0
     assert len(list((tmp_path / "o" / "labels").iterdir())) == 1
+
+
+def test_a_key_without_a_time_names_no_prediction_and_is_not_offered(tmp_path):
+    timeless = LabelSchema(key=(Field("card", "str"),), task="binary", classes=(False, True))
+    path = write(tmp_path / "x.jsonl", [{"card": "c1", "label": True}])
+    with pytest.raises(DataError, match="does not say which predictions") as caught:
+        ingest_file(tmp_path / "o", path, timeless)
+    reason = "this source has no event time, so a label names its prediction by id"
+    assert caught.value.hint == f"{reason}: it needs a column id; `--map id=COLUMN` names it"
+    assert place.batches(tmp_path / "o") == []
+    with pytest.raises(DataError) as caught:
+        ingest_file(tmp_path / "o", path, msgspec.structs.replace(timeless, time=Field("at", "time")))
+    assert caught.value.hint == "it needs a column id, or card, at; `--map id=COLUMN` names it"
+    assert not ingest_file(
+        tmp_path / "o", write(tmp_path / "y.jsonl", [{"id": "a", "label": 1}]), timeless
+    ).file.problems
+    dated = [{"card": "c1", "when": "2026-01-01", "label": True}]
+    taken = ingest_file(tmp_path / "o", write(tmp_path / "z.jsonl", dated), timeless, names={"time": "when"})
+    assert not taken.file.problems
