@@ -192,7 +192,7 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
         raise NotFoundError(
             f"no version of {project.name} has the alias candidate",
             subject=project.name,
-            hint=f"`cumulant train` gives it to the new version; or name one: {project.name}/3",
+            hint="`cumulant train` gives it to the new version" + _or_name_one(project),
         ) from None
     if version.name != project.name:
         raise UsageError(
@@ -207,6 +207,16 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
             hint=f"train another, or name it to release it all the same: {version.name}/{version.version}",
         )
     return version
+
+
+def _or_name_one(project: Project) -> str:
+    """The newest version that is not the champion, in words; empty where there is none."""
+    try:
+        versions = project.registry().versions(project.name)
+    except NotFoundError:  # the model has no version yet
+        return ""
+    newest = next((one for one in versions if CHAMPION not in one.aliases), None)
+    return "" if newest is None else f"; or name one: {newest.name}/{newest.version}"
 
 
 def author_of(project: Project, version: ModelVersion) -> str:
