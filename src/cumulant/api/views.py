@@ -94,7 +94,7 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
         *[(wording.title(name), _figure(name, one, found)) for name, one in figures(found.metrics).items()],
         ("request", ", ".join(field.name for field in fields(found.servable))),
     ]
-    extra = element("pre", curl(found.servable), style="white-space:pre-wrap")
+    extra = element("pre", curl(found.servable, found.url), style="white-space:pre-wrap")
     return _facts(f"{version.name} version {version.version}", rows, found, extra)
 
 

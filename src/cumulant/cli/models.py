@@ -231,7 +231,7 @@ def document(found: ModelDetail) -> dict[str, object]:
         "threshold": servable.threshold,
         "parity": servable.parity,
         "request": fields(servable),
-        "curl": curl(servable),
+        "curl": curl(servable, found.url),
         "features": servable.plan.names,
         "lineage": servable.lineage,
     }
@@ -274,7 +274,7 @@ def _show(console: Console, found: ModelDetail) -> None:
     request = [(one.name, one.dtype, one.nullable, *([one.personal] if personal else []), one.example) for one in asked]
     heads = ["request field", "type", "may be absent", *(["personal"] if personal else []), "example"]
     console.print(table(heads, request))
-    console.print(clean(curl(servable)), soft_wrap=True)
+    console.print(clean(curl(servable, found.url)), soft_wrap=True)
 
 
 def _show_graph(console: Console, found: ModelDetail, servable: GraphServable) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from cumulant import packaging
+from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest, short
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
 from cumulant.runtime.figures import plain_metrics
+from cumulant.runtime.report_page.requests import LOCAL_URL
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -71,6 +73,8 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     #: None where it was not trained here; `trainer` names the members of a blend with their weights
     learned: LearnedRows | None = None
     trainer: str | None = None
+    #: of the server that requests go to: the running gateway of the model, else where `cumulant serve` listens
+    url: str = LOCAL_URL
 
 
 def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
@@ -95,7 +99,19 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
         servable=packaging.load_description(servable_folder(project, version)),
         learned=None if record is None else _learned_rows(record.fitted),
         trainer=None if record is None else record.fitted.summary.made_by,
+        url=_served_at(project, version.name) or LOCAL_URL,
     )
+
+
+def _served_at(project: Project, model: str) -> str | None:
+    """Where the gateway of the project's running supervisor takes requests for the model; None where none does."""
+    from cumulant.runtime.stack.holding import own_status
+
+    try:
+        status = own_status(project.state)
+    except IntegrityError:  # `cumulant ps` reports it
+        return None
+    return status.url if status is not None and status.running and status.model == model else None
 
 
 def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:

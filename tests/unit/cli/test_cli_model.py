@@ -24,7 +24,10 @@ import pytest
 from cumulant.cli import documents
 from cumulant.cli.app import load
 from cumulant.cli.documents import demo_schema
+from cumulant.runtime.processes import process_of
 from cumulant.runtime.report_page.content import ReportData
+from cumulant.runtime.stack.identity import home_of
+from cumulant.runtime.stack.status import Status, remove_status, write_status
 
 
 def test_train_again_reuses_every_step_and_prints_one_document(trained: Path, cumulant: Any) -> None:
@@ -98,6 +101,30 @@ def test_help_of_train_says_what_its_time_bounds() -> None:
         "Search and final fits take at most this long, such as 90s or 10m; reading, evaluation and registration are"
         " not counted."
     )
+
+
+def test_models_show_prints_the_address_of_the_running_gateway(trained: Path, cumulant: Any) -> None:
+    state, now = trained / ".cumulant", datetime.now(UTC)
+    (state / "stack").mkdir(exist_ok=True)
+    living = Status(
+        model="shop", environment="local", supervisor=process_of(os.getpid()), since=now, at=now,
+        url="http://127.0.0.1:9191", home=home_of(state),
+    )  # fmt: skip
+    ended = msgspec.structs.replace(living.supervisor, born="0")
+    try:
+        for status, port in (
+            (living, 9191),
+            (msgspec.structs.replace(living, supervisor=ended), 8080),
+            (msgspec.structs.replace(living, url=None), 8080),
+            (msgspec.structs.replace(living, model="another"), 8080),
+        ):
+            write_status(state, status)
+            told = cumulant("models", "show", "--project", str(trained))
+            assert f"http://127.0.0.1:{port}/v1/models/shop/predict" in told.out
+        (state / "stack" / "status.json").write_text("{")
+        assert ":8080/v1/models/shop/predict" in cumulant("models", "show", "--project", str(trained)).out
+    finally:
+        remove_status(state)
 
 
 def test_models_list_show_compare_tag_and_alias(trained: Path, cumulant: Any) -> None:

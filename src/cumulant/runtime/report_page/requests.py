@@ -20,6 +20,8 @@ _SAMPLES: dict[str, object] = {
 }
 #: shown in place of a personal value: an example must not carry anybody's data
 PERSONAL = "..."
+#: where `cumulant serve` listens by default
+LOCAL_URL = "http://127.0.0.1:8080"
 
 
 def fields(servable: Servable) -> list[FieldReport]:
@@ -45,8 +47,8 @@ def example(field: Field, servable: Servable) -> object:
     return _sample(field)
 
 
-def curl(servable: Servable, url: str = "http://127.0.0.1:8080") -> str:
-    """A line for a shell that sends one row to a local server."""
+def curl(servable: Servable, url: str = LOCAL_URL) -> str:
+    """A line for a shell that sends one row to the server at `url`."""
     row = {field.name: example(field, servable) for field in servable.plan.request}
     body = shlex.quote(json.dumps(row, ensure_ascii=False))
     target = shlex.quote(f"{url}/v1/models/{servable.name}/predict")
