@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
 from cumulant.core.errors import RequestError, did_you_mean
-from cumulant.core.plan import Field
+from cumulant.core.plan import DType, Field
 from cumulant.data.casts import Cast, casts
-from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+from cumulant.data.spec import DateFormat, EventTime, RuleSpec, SourceSpec
 
 
 def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
@@ -54,13 +55,14 @@ def as_fields(
 
     Raises:
         RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a
-            value cannot be read as its type. Values are not repeated.
+            value cannot be read as its type. Values are not repeated, but for one that is not in the declared date
+            format, where its column is not personal.
     """
     present = [field for field in fields if field.name in frame.columns]
     try:
         _refuse_absent([name for name in frame.columns if name not in others], fields, required)
         field_casts = [_cast(frame.schema[field.name], field, missing, rules or {}) for field in present]
-        _refuse_lost(frame, field_casts, first)
+        _refuse_lost(frame, field_casts, first, rules or {}, {field.name for field in present if field.personal})
     except RequestError as error:
         error.hint = f"{error.hint}{not_prepared(prepare)}"
         raise
@@ -95,20 +97,38 @@ def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str], rules: Mappi
     return casts({field.name: dtype}, spec, "the rows")[0]
 
 
-def _refuse_lost(frame: pl.DataFrame, found: Sequence[Cast], first: int) -> None:
+def _refuse_lost(
+    frame: pl.DataFrame, found: Sequence[Cast], first: int, rules: Mapping[str, RuleSpec], personal: Collection[str]
+) -> None:
     for cast in found:
         if cast.present is None:
             continue
         lost = frame.select(lost=cast.present & cast.expr.is_null())["lost"].arg_true()
         if lost.len():
             rows = f"row {first + lost[0] + 1:,}" + (f" and {lost.len() - 1:,} more" if lost.len() > 1 else "")
+            form = rules.get(cast.name, RuleSpec()).date_format if cast.dtype in ("time", "date") else None
+            quoted = "" if form is None or cast.name in personal else f": {_quoted(frame[cast.name][lost[0]])}"
             raise RequestError(
-                f'column "{cast.name}" must be {_WORDS[cast.dtype]}, and is not in {rows}',
+                f'column "{cast.name}" must be {_demand(cast.dtype, form)}, and is not in {rows}{quoted}',
                 subject=cast.name,
                 hint="mend the values, or leave them empty if they are not known",
             )
 
 
+def _demand(dtype: DType, form: DateFormat | None) -> str:
+    if form is None:
+        return _WORDS[dtype]
+    example = f"{form} 15:30" if dtype == "time" else form
+    return f"a {dtype} such as {example} (date_format: {form})"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...", ensure_ascii=False)
+
+
+#: characters of a value in a message
+_LONGEST = 60
 _WORDS = {
     "bool": "true or false",
     "int": "a whole number",
