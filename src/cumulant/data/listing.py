@@ -87,11 +87,16 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _neighbour(path: Path) -> str | None:
-    """The file of nearly that name in the same folder."""
+    """The file of nearly that name in the same folder; the suffix alone, which most files share, makes none alike."""
     try:
-        return did_you_mean(path.name, [one.name for one in path.parent.iterdir() if one.is_file()])
+        names = [one.name for one in path.parent.iterdir() if one.is_file()]
     except OSError:
         return None
+    return did_you_mean(path.name, [name for name in names if did_you_mean(_stem(path.name), [_stem(name)])])
+
+
+def _stem(name: str) -> str:
+    return name[: len(name) - len(suffix(name))]
 
 
 def shown(url: str, root: Path) -> str:

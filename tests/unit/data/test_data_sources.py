@@ -185,6 +185,21 @@ def test_missing_files_and_unreadable_paths(place):
         place.ingest(path="")
 
 
+@pytest.mark.parametrize(
+    ("present", "named", "hint"),
+    [
+        ("bike.csv", "nofile.csv", "relative paths start at "), ("bike.csv.gz", "nofile.csv.gz", "relative paths start at "),
+        ("bike.csv", "bikes.csv", 'did you mean "bike.csv"?'), ("bike.csv.gz", "bike.csv", 'did you mean "bike.csv.gz"?'),
+        ("bike", "bikes", 'did you mean "bike"?'),
+    ],
+)  # fmt: skip
+def test_a_file_is_suggested_for_its_name_and_not_for_its_suffix(place, present, named, hint):
+    place.write(f"near/{present}", b"id\n1\n")
+    with pytest.raises(DataError, match="no file matches") as caught:
+        place.ingest(path=f"near/{named}")
+    assert caught.value.hint.startswith(hint)
+
+
 def test_one_broken_file_among_good_ones_refuses_the_snapshot(place):
     place.write("in/a.parquet", TABLE)
     place.write("in/b.parquet", b"broken, cut off, no Parquet at all")
