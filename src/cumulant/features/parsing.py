@@ -9,6 +9,8 @@ it can run.
 from __future__ import annotations
 
 import ast
+import json
+import keyword
 import re
 from collections.abc import Collection, Mapping
 from typing import cast
@@ -69,6 +71,26 @@ def _syntax_hint(text: str) -> str:
     if "&&" in text or "||" in text:
         return "write and, or, not"
     return 'a column whose name has spaces or signs is written col("its name")'
+
+
+def with_quoted_columns(text: str, columns: Collection[str]) -> str | None:
+    """`text` with `col("any name")` for the columns in it that are no Python names; None where that is no expression
+    either, or names no such column.
+    """
+    names = [name for name in columns if name and (keyword.iskeyword(name) or not name.isidentifier())]
+    if not names:
+        return None
+    known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    written = re.sub(rf"""("[^"]*"|'[^']*')|(?<!\w)(?:{known})(?!\w)""", _quoted_column, text)
+    try:
+        parse(written, columns=columns)
+    except DefinitionError:
+        return None
+    return None if written == text else written
+
+
+def _quoted_column(match: re.Match[str]) -> str:
+    return match[1] or f"col({json.dumps(match[0], ensure_ascii=False)})"
 
 
 def parse_predict_at(text: str, sources: Mapping[str, Source], *, entity: str | None = None) -> PredictAt:

@@ -160,7 +160,7 @@ def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str])
 
 
 def _target(raw: pl.DataFrame, target: str) -> Node:
-    from cumulant.features import parse
+    from cumulant.features.parsing import parse, with_quoted_columns
 
     if target in raw.columns:
         return Column(target)
@@ -169,11 +169,12 @@ def _target(raw: pl.DataFrame, target: str) -> Node:
     try:
         node = parse(target, columns=raw.columns)
     except DefinitionError as error:
+        written = with_quoted_columns(target, raw.columns)
         near = did_you_mean(target, raw.columns) or _alike(target, raw.columns) or error.hint
         raise DataError(
             f'the target "{target}" is neither a column nor an expression over columns: {error.message}',
             subject=target,
-            hint=near,
+            hint=near if written is None else f"write: {written}",
         ) from None
     if not columns(node):
         raise DataError(f'the target "{target}" reads no column', subject=target, hint="name one: delay > 15")

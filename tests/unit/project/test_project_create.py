@@ -230,6 +230,35 @@ def test_expressions_that_are_no_target(table, tmp_path, target, said):
     assert not (tmp_path / "shop").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("Rented Bike Count > 500", 'write: col("Rented Bike Count") > 500'),
+        (
+            "wind-speed > 2 and note == 'Rented Bike Count'",
+            "write: col(\"wind-speed\") > 2 and note == 'Rented Bike Count'",
+        ),
+        ("Rented Bike Count > Bike Count", 'write: col("Rented Bike Count") > col("Bike Count")'),
+        ("class > 20", 'write: col("class") > 20'),
+        ("Rented Bike Cuont", 'did you mean "Rented Bike Count"?'),
+        ("Rented Bike Count >", 'did you mean "Rented Bike Count"?'),
+    ],
+)
+def test_hints_write_columns_that_are_no_python_names_as_expressions_do(tmp_path, target, hint):
+    names = ("Rented Bike Count", "Bike Count", "wind-speed", "class", "")
+    frame = pl.DataFrame({name: range(60) for name in names} | {"note": ["a", "b"] * 30})
+    with pytest.raises(DataError) as caught:
+        made(frame, tmp_path, target=target)
+    assert caught.value.hint == hint
+
+
+def test_a_column_with_spaces_is_a_target_as_the_hint_writes_it(tmp_path):
+    frame = pl.DataFrame({"Rented Bike Count": range(60), "note": ["a", "b"] * 30})
+    written = 'col("Rented Bike Count") > 30'
+    project, names, _ = made(frame, tmp_path, target=written)
+    assert (project.spec.training.target, names) == (written, ["note"])
+
+
 def test_hints_name_the_nearest_column(table, tmp_path):
     for target in ("bougth", "Bought", "BOUGHT"):
         with pytest.raises(DataError) as caught:
