@@ -97,7 +97,7 @@ def test_a_later_change_of_type_names_the_new_file_that_holds_it(cumulant, proje
     assert cumulant("data", "validate", "--project", project).code == 0
     folder(project, 4, in_euro)
     ended = cumulant("data", "validate", "--project", project)
-    refused(ended, 1, 'column "amount" narrowed from float to str in ../in/04.csv')
+    refused(ended, 1, 'column "amount" changed from float to str in ../in/04.csv')
     assert "03.csv" not in ended.err
 
 

@@ -34,7 +34,7 @@ CUT = table().encode()[:-4]
         (table(header=("id", "amount", "kinds", "late")).encode(), 1, "renamed?"),
         (table([row[:3] for row in orders()], header=HEADER[:3]).encode(), 1, 'column "late" is gone'),
         (table(changed(1, lambda n, v: "lots" if n < 7 else v)).encode(), 1, "amount:type (7)"),
-        (table(changed(3, lambda n, v: "maybe" if n == 7 else v)).encode(), 1, "narrowed from int to str"),
+        (table(changed(3, lambda n, v: "maybe" if n == 7 else v)).encode(), 1, "changed from int to str"),
         (table([*orders(), *orders()[:99]]).encode(), 1, "key:repeat (99)"),
         (table(changed(1, lambda n, v: -v if n < 30 else v)).encode(), 1, "amount:min (30)"),
     ],

@@ -17,7 +17,7 @@ from cumulant.core.plan import Field
 from cumulant.data.casts import casts, conform, stored_columns
 from cumulant.data.packs import OWNER, blocks_of, refused_rows
 from cumulant.data.parts import RULE, PartFacts, Workshop
-from cumulant.data.schema import WIDER
+from cumulant.data.snapshot import WIDER
 from cumulant.data.spec import Period, SourceSpec
 from cumulant.data.zones import to_local
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.units import duration, share, show_duration
 from cumulant.data.profile import Profile
 from cumulant.data.severity import severity_of
-from cumulant.data.snapshot import BatchCheck, CheckResult, SchemaChange, Snapshot
+from cumulant.data.snapshot import WIDER, BatchCheck, CheckResult, SchemaChange, Snapshot
 from cumulant.data.spec import Severity, SourceSpec
 
 if TYPE_CHECKING:
@@ -171,7 +171,10 @@ def _change(change: SchemaChange) -> str:
         return f'column "{change.column}" is gone{where}'
     if change.kind == "renamed":
         return f'column "{change.column}" is gone and the like "{change.to}" is new{where}: renamed?'
-    return f'column "{change.column}" {change.kind} from {change.before} to {change.to}{where}'
+    # the kind `narrowed` holds every type that is not wider, of which few are narrower: float to int is, int to str not
+    narrower = (change.to, change.before) in WIDER
+    how = "changed" if change.kind == "narrowed" and not narrower else change.kind
+    return f'column "{change.column}" {how} from {change.before} to {change.to}{where}'
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:

@@ -10,13 +10,9 @@ from msgspec.structs import replace
 from cumulant.core.plan import DType, Field
 from cumulant.data.parts import PartFacts, PartField
 from cumulant.data.shift import distance
-from cumulant.data.snapshot import ChangeKind, SchemaChange, Snapshot
+from cumulant.data.snapshot import WIDER, ChangeKind, SchemaChange, Snapshot
 from cumulant.data.spec import SourceSpec
 
-#: (from, to) where `to` holds every value of `from`
-WIDER: frozenset[tuple[DType, DType]] = frozenset(
-    {("bool", "int"), ("bool", "float"), ("int", "float"), ("date", "time")}
-)
 _ALIKE_NAMES = 0.7
 _ALIKE_VALUES = 0.15
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cumulant.core.ids import digest
-from cumulant.core.plan import Corrections, Field, KnownAt, Source
+from cumulant.core.plan import Corrections, DType, Field, KnownAt, Source
 from cumulant.core.refs import TableRef
 from cumulant.data.profile import Profile
 from cumulant.data.spec import Severity, SourceSpec
@@ -26,6 +26,10 @@ FROM, UNTIL = "__from", "__until"
 #: stands between the name of a pack and the place of a file in it
 PACKED = "#"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
+#: (from, to) where `to` holds every value of `from`
+WIDER: frozenset[tuple[DType, DType]] = frozenset(
+    {("bool", "int"), ("bool", "float"), ("int", "float"), ("date", "time")}
+)
 
 
 class RowRange(msgspec.Struct, frozen=True):

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import StorageError
-from cumulant.data import Snapshot, expired, facts_of, removable, scan, shifts
+from cumulant.data import Snapshot, expired, facts_of, removable, scan, shifts, told
+from cumulant.data.snapshot import SchemaChange
 from cumulant.drivers.local.tables import FileTables
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
@@ -126,6 +127,19 @@ def test_schema_changes_are_classed_by_policy(place, change, kind, refused):
     column = found.changes[0].column
     if kind in ("removed", "narrowed", "renamed"):
         assert not place.ingest(**spec, used={"id"} - {column}).breaches, "an unused column may go"
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "to", "said"),
+    [
+        ("narrowed", "int", "str", "changed from int to str"), ("narrowed", "str", "int", "changed from str to int"),
+        ("narrowed", "bool", "date", "changed from bool to date"), ("narrowed", "float", "int", "narrowed from float to int"),
+        ("narrowed", "time", "date", "narrowed from time to date"), ("widened", "int", "float", "widened from int to float"),
+    ],
+)  # fmt: skip
+def test_a_change_of_type_is_called_narrowed_only_where_it_is(kind, before, to, said):
+    change = SchemaChange(kind=kind, column="x", before=before, to=to)
+    assert told(change).startswith(f'column "x" {said}')
 
 
 def test_changes_that_the_project_itself_makes_are_told_and_not_refused(place):
