@@ -163,7 +163,9 @@ def test_a_new_project_declares_them(tmp_path):
     lines = ["price,size,y", *(f'"${n * 37 % 5000 + 100:,}.50",{n % 7},{n % 2}' for n in range(200))]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     project = load(create_from(tmp_path / "t.csv", "y", name="m", directory=tmp_path).path)
-    assert project.spec.data["rows"].rules == {"price": RuleSpec(type="float", number_format=EN)}
+    assert project.spec.data["rows"].rules == {
+        "price": RuleSpec(type="float", number_format=EN), "y": RuleSpec(type="int", in_=[0, 1])
+    }  # fmt: skip
     assert '"price"' in project.features_path.read_text()
 
 
