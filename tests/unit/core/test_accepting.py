@@ -45,7 +45,7 @@ def test_many_connections_are_taken_in_few_turns_of_the_loop(make):
         found, kept = listener(), []
         clients = [socket.create_connection(found.getsockname()) for _ in range(MANY)]
         server = await take_connections(lambda: Kept(kept), found, backlog=BACKLOG)
-        for _ in range(MANY // 4):
+        for _ in range(MANY // 2):
             await asyncio.sleep(0)
         taken = len(kept)
         for one in [*clients, *kept, server]:

@@ -32,11 +32,9 @@ def place(tmp_path):
 
 
 def test_what_workers_put_can_be_read_and_found(place):
+    values = {"rows": b'[{"x":1},{"x":2}]', "event_times": [5, None], "ages": [1.5], "now": time.time_ns() // 1000}
     with running(*place):
-        one = put(
-            place[0],
-            [entry(f"r{n:03d}", rows=b'[{"x":1},{"x":2}]', event_times=[5, None], ages=[1.5]) for n in range(600)],
-        )
+        one = put(place[0], [entry(f"r{n:03d}", **values) for n in range(600)])
         wait_for(lambda: place[1].exists() and scan(place[1]).count_rows() == 1200)
     assert (one.written, one.lost, one.waiting) == (600, 0, 0)
     first, second = find(place[1], "r007")
@@ -45,6 +43,7 @@ def test_what_workers_put_can_be_read_and_found(place):
     assert (first.worker, first.sequence, first.model, first.latency_us) == (one.worker, 8, "m", 90)
     assert gaps(place[1]) == []
     assert find(place[1], "nothing") == []
+    # all of one microsecond: the newest are those that were put last
     assert [p.id for p in recent(place[1], limit=3)] == ["r599", "r599", "r598"]
     assert recent(place[1], model="other") == []
 

@@ -196,7 +196,8 @@ def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) 
     """The newest rows of one file, at most `limit`."""
     table = _read(path)
     times = _integers(table["time"])
-    order = np.argsort(-times, kind="stable")
+    # of answers of one microsecond the oldest stands first in the file, and the rows of each in their order
+    order = np.lexsort((-_integers(table["sequence"]), -times))
     if earliest is not None:
         order = order[times[order] >= earliest]
     if model is not None:
