@@ -26,7 +26,7 @@ def add_xgboost(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
     models = [XgboostTrees(msgspec.json.decode(text)) for text in texts]
     x = graph.cast(graph.x, "FP32")  # exact: the graph's input is of float32
     answers = [graph.cast(one.answers(graph, one.add_to(graph, x)), "FP64") for one in models]
-    return _mean(graph, answers), models[0].outputs
+    return graph.mean(answers), models[0].outputs
 
 
 def add_catboost(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
@@ -35,7 +35,7 @@ def add_catboost(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
 
     models = CatboostModels(tuple(texts)).models
     answers = [_symmetric(graph, one) for one in models]
-    return _mean(graph, answers), len(models[0].bias)
+    return graph.mean(answers), len(models[0].bias)
 
 
 def _symmetric(graph: Graph, model: SymmetricTrees) -> str:
@@ -59,10 +59,3 @@ def _look(tree: SymmetricTree, target: int, node: tuple[int, int]) -> Leaf | Spl
         return Split(test.column, LEQ, test.border, missing=not test.missing, yes=failed, no=passed)
     members = (float(test.code),)
     return Split(test.column, MEMBER, 0.0, missing=test.missing, yes=passed, no=failed, members=members)
-
-
-def _mean(graph: Graph, answers: Sequence[str]) -> str:
-    total = answers[0]
-    for answer in answers[1:]:
-        total = graph.add("Add", total, answer)
-    return graph.add("Div", total, graph.number(len(answers))) if len(answers) > 1 else total

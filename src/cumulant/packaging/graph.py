@@ -6,7 +6,7 @@ What is float64 inside answers as the trained model does, and onnxruntime takes 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -106,6 +106,13 @@ class Graph:
         """The columns of `matrix` [n, count], each [n, 1]."""
         places = [self.constant(np.array([place], np.int64)) for place in range(count)]
         return [self.add("Gather", matrix, place, axis=1) for place in places]
+
+    def mean(self, answers: Sequence[str]) -> str:
+        """The mean of answers, added in their order; of one alone it itself."""
+        total = answers[0]
+        for answer in answers[1:]:
+            total = self.add("Add", total, answer)
+        return self.add("Div", total, self.number(len(answers))) if len(answers) > 1 else total
 
     def finish(self, result: str, outputs: int) -> ModelProto:
         """The model whose output is `result` [n, outputs]; the batch dimension is free."""

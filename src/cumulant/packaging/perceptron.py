@@ -29,8 +29,7 @@ def add_perceptrons(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
         if model.numbers not in made:
             made[model.numbers] = _normal_scores(graph, model.numbers)
         answers.append(_answer(graph, model, made[model.numbers]))
-    total = answers[0] if len(answers) == 1 else graph.add("Sum", *answers)
-    return graph.add("Div", total, graph.number(len(answers))), len(models[0].layers[-1].bias)
+    return graph.mean(answers), len(models[0].layers[-1].bias)
 
 
 def _answer(graph: Graph, model: Perceptron, scores: str) -> str:

@@ -56,12 +56,7 @@ def add_boosters(graph: Graph, texts: Sequence[str], *, links: Mapping[str, str]
     answers = [_add_booster(graph, text, links) for text in texts]
     if len({outputs for _, outputs in answers}) != 1:
         raise DefinitionError("boosters with different numbers of outputs cannot be averaged")
-    total, outputs = answers[0]
-    for answer, _ in answers[1:]:
-        total = graph.add("Add", total, answer)
-    if len(answers) > 1:
-        total = graph.add("Div", total, graph.number(len(answers)))
-    return total, outputs
+    return graph.mean([answer for answer, _ in answers]), answers[0][1]
 
 
 def _add_booster(graph: Graph, text: str, links: Mapping[str, str]) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from cumulant.project.layers import FILE, folder_name
 from cumulant.project.staging import new_folder, target_folder
 from cumulant.project.table_sample import fields_notes, read_sample
 from cumulant.project.templates import Created, write_schema
+from cumulant.training.spec import WITHOUT_PART
 
 if TYPE_CHECKING:
     from cumulant.data import RuleSpec, SourceSpec
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Created", "create_from", "create_from_frame"]
 
 _SOURCE = "rows"
-#: trainers of a new project, and of what package each is where it is not in all installations; the perceptron, whose
-#: fits take longest to tell how long they take, is last
-_TRAINERS = {"naive": None, "linear": None, "lightgbm": None, "xgboost": "xgboost", "catboost": "catboost", "mlp": None}
+#: trainers of a new project, where they are installed. The perceptron is last: its first fit, which may be slow, then
+#: takes no time from the searches of the others
+_TRAINERS = ("naive", "linear", "lightgbm", "xgboost", "catboost", "mlp")
 #: text that may stand unquoted; whether it reads back as text is tried all the same
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_ ./*<>=+-]*[A-Za-z0-9_*]|[A-Za-z_]")
 _PLAIN_IN_LIST = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -181,7 +182,7 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
     if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None or rule.in_}:
         lines += ["    rules:", *(f"      {yaml_text(column)}: {_rule(rule)}" for column, rule in typed.items())]
     lines += ["training:", f"  target: {yaml_text(_expression(target))}"]
-    trainers = [name for name, package in _TRAINERS.items() if package is None or find_spec(package) is not None]
+    trainers = [name for name in _TRAINERS if name in WITHOUT_PART or find_spec(name) is not None]
     lines.append(f"  trainers: {_flow(trainers)}  # averaged where that is better than the best of them")
     return "\n".join([*lines, "  final_fit: all  # after the test, the test rows are learned from too", ""])
 

@@ -102,12 +102,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.summary.notes, note)
 
 
-def fit(
-    context: Context,
-    work: Work,
-    *,
-    champion: Mapping[str, Parameter] | None,
-) -> Fitted:
+def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
     """Search and fit, or find it done. A search that was cut off goes on with its next trial.
 
     Raises:

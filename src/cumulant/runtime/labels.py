@@ -375,7 +375,7 @@ def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], pri
     """As `join_labels`, for a flow that has asked whether it may; `sources` were taken in before."""
     posted = outcomes.ingest_inbox(folder_of(project), schema, salt=project.salt())
     found = outcomes_of(project, schema).advance()
-    facts: list[Fact] = [_ingested("posted", one) for one in posted]
+    facts: list[Fact] = [_ingested(_POSTED, one) for one in posted]
     if found.labelled or found.pairs or found.graded:
         facts.append(outcomes.PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
     _tell(project, principal, facts)

@@ -30,7 +30,6 @@ from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
-from cumulant.serving.reading import LARGE as LARGE_BODY
 from cumulant.serving.reading import Reader, decode_rows, decoded_memory, is_large, request_id_of, rows_of
 from cumulant.serving.reasons import queried, why
 from cumulant.serving.replies import LARGE, fault, packed, refusal
@@ -297,7 +296,7 @@ class Application:
     # --- scoring
 
     def _score(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response | Awaitable[Response]:
-        if len(request.body) > LARGE_BODY and is_large(request, tensors=endpoint == _TENSORS):
+        if is_large(request, tensors=endpoint == _TENSORS):
             return self._apart(request, read, endpoint, model)
         return self.score(request, read, endpoint, model)
 

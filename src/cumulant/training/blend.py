@@ -58,7 +58,7 @@ def blend(
         members=tuple(kept),
         weights=shares,
         answers=average([one.answers for one in kept], shares),
-        score=_score(averaged, folds, rows),
+        score=folds.mean_judged(averaged),
         gain=_gain(folds.metric, averaged[places], alone[places], rows.take(folds.places[places])),
         best=ranked[0].name,
     )
@@ -76,25 +76,16 @@ def _judged_by_others(
     rows that the gain is measured on.
     """
     pairs, measured = [], []
-    for fold, choices in enumerate(crossed):
+    for fold, (own, choices) in enumerate(zip(folds.judged_by, crossed, strict=True)):
         ranked = _ranked(choices, folds)
         members = [choice for choice in ranked if blendable(choice.trainer)]
         weighing = _Weighing(members, folds, rows)
         weights = weighing.weights([other for other in range(folds.count) if other != fold])
-        own = folds.parts == fold
         averaged = average([folds.judged(one.answers)[own] for one in members], weights.tolist())
         pairs.append((averaged, folds.judged(ranked[0].answers)[own]))
         measured.append(weighing.places(fold))
     averaged, alone = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return averaged, alone, np.concatenate(measured)
-
-
-def _score(answers: Floats, folds: CrossValidation, rows: TrainingSet) -> float:
-    """The mean over folds."""
-    truth = rows.target[folds.places]
-    return float(
-        np.mean([folds.score(answers[folds.parts == fold], truth[folds.parts == fold]) for fold in range(folds.count)])
-    )
 
 
 class _Weighing:
@@ -104,7 +95,7 @@ class _Weighing:
         self._answers, self._folds = [folds.judged(one.answers) for one in members], folds
         self._sign = 1 if folds.metric.larger_is_better else -1
         self._truth = rows.target[folds.places]
-        places = [np.flatnonzero(folds.parts == fold) for fold in range(folds.count)]
+        places = [np.arange(own.start, own.stop) for own in folds.judged_by]
         generator = np.random.default_rng(folds.problem.seed)
         self._fitted = [
             place if len(place) <= _FITTED_ROWS else np.sort(generator.choice(place, size=_FITTED_ROWS, replace=False))

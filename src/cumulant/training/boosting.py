@@ -210,9 +210,9 @@ def space(trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Para
     return params
 
 
-def patience(learning_rate: float) -> int:
-    """Rounds without a better score before a fit ends."""
-    return max(_LEAST_PATIENCE, round(_PATIENCE / learning_rate))
+def patience(learning_rate: float, times: float = _PATIENCE) -> int:
+    """Rounds without a better score before a fit ends: so many `times` those of one whole step."""
+    return max(_LEAST_PATIENCE, round(times / learning_rate))
 
 
 def bins(rows: int) -> list[int]:

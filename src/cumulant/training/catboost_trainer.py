@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from cumulant.training.boosting import DEFAULT_ROUNDS, MOST_ROUNDS
+from cumulant.training.boosting import DEFAULT_ROUNDS, MOST_ROUNDS, patience
 from cumulant.training.class_columns import only_class
 from cumulant.training.encoding import Matrix
 from cumulant.training.engine_models import CatboostModels, SymmetricTree, SymmetricTrees, Test, catboost_part
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 #: rounds between two looks at the clock
 _LOOK = 5
-#: rounds without a better score before a fit ends: this over the learning rate, but some at least. All nodes of a level
-#: of a symmetric tree make the same test, so its gains come in steps further apart than those of other trees
-_PATIENCE, _LEAST_PATIENCE = 5.0, 20
+#: `times` of `patience`: all nodes of a level of a symmetric tree make the same test, so its gains come in steps
+#: further apart than those of other trees
+_PATIENCE = 5.0
 #: values of a text that CatBoost tests one by one at most
 _ONE_HOT = 255
 _MISSING = -1
@@ -65,7 +65,7 @@ class CatBoost:
             fit = self.fit(problem, params, train)
             return Judged(answers=fit.payload.predict(validate.answered), rounds=fit.rounds, ran=fit.rounds)
         settings = _settings(problem, params, MOST_ROUNDS)
-        wait = max(_LEAST_PATIENCE, round(_PATIENCE / float(settings["learning_rate"])))
+        wait = patience(float(settings["learning_rate"]), _PATIENCE)
         settings |= {"od_type": "Iter", "od_wait": wait, "use_best_model": True}
         model = catboost_part().CatBoost(settings)
         pool = _pool(problem, train, classes)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -117,6 +118,12 @@ class CrossValidation:
         return np.repeat(np.arange(len(self._places)), [len(place) for place in self._places])
 
     @property
+    def judged_by(self) -> list[slice]:
+        """The judged rows of each fold."""
+        edges = np.cumsum([0, *(len(place) for place in self._places)]).tolist()
+        return [slice(begin, end) for begin, end in pairwise(edges)]
+
+    @property
     def counted(self) -> tuple[int, ...]:
         """How many rows of each fold are answered only to be counted."""
         return tuple(0 if traffic is None else len(traffic) for traffic in self._counted)
@@ -223,10 +230,13 @@ class CrossValidation:
 
     def mean_score(self, answers: Floats, *, without: int | None = None) -> float:
         """The mean over folds, but for `without`, of the metric of out-of-fold `answers`."""
-        own = self.judged(answers)
+        return self.mean_judged(self.judged(answers), without=without)
+
+    def mean_judged(self, answers: Floats, *, without: int | None = None) -> float:
+        """`mean_score` of answers of the judged rows alone."""
         return averages.fmean(
-            self.score(own[self.parts == fold], validate.target)
-            for fold, validate in enumerate(self._validate)
+            self.score(answers[own], validate.target)
+            for fold, (own, validate) in enumerate(zip(self.judged_by, self._validate, strict=True))
             if fold != without
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -10,33 +9,24 @@ import numpy as np
 
 from cumulant.core.errors import missing_part
 from cumulant.training.encoding import Matrix
-from cumulant.training.payloads import Floats, Kind, linked, mean_of
+from cumulant.training.payloads import Averaged, Floats, linked
 
 
-class XgboostModels(msgspec.Struct, frozen=True, dict=True):
-    """XGBoost models; their answers are averaged."""
+class XgboostModels(Averaged, frozen=True, dict=True):
+    """XGBoost models."""
 
-    texts: tuple[str, ...]
+    kind = "xgboost"
+    stem = "xgboost"
 
-    @property
-    def kind(self) -> Kind:
-        return "xgboost"
+    @staticmethod
+    def _read(text: str) -> Any:
+        booster = xgboost_part().Booster(params={"nthread": 1})
+        booster.load_model(bytearray(text.encode()))
+        return booster
 
-    @cached_property
-    def _loaded(self) -> list[Any]:
-        return [_load_xgboost(text) for text in self.texts]
-
-    def predict(self, matrix: Matrix, /) -> Floats:
-        return mean_of([xgboost_answers(booster, matrix) for booster in self._loaded])
-
-    def files(self) -> dict[str, bytes]:
-        return {f"xgboost-{number}.json": text.encode() for number, text in enumerate(self.texts)}
-
-
-def _load_xgboost(text: str) -> Any:
-    booster = xgboost_part().Booster(params={"nthread": 1})
-    booster.load_model(bytearray(text.encode()))
-    return booster
+    @staticmethod
+    def _answers(model: Any, matrix: Matrix) -> Floats:
+        return xgboost_answers(model, matrix)
 
 
 def xgboost_answers(booster: Any, matrix: Matrix, rounds: int = 0) -> Floats:
@@ -99,24 +89,15 @@ class SymmetricTrees(msgspec.Struct, frozen=True, kw_only=True):
         return linked(score, self.link)
 
 
-class CatboostModels(msgspec.Struct, frozen=True, dict=True):
-    """CatBoost models, each as JSON of `SymmetricTrees`; their answers are averaged."""
+class CatboostModels(Averaged, frozen=True, dict=True):
+    """CatBoost models, each as JSON of `SymmetricTrees`."""
 
-    texts: tuple[str, ...]
+    kind = "catboost"
+    stem = "catboost"
 
-    @property
-    def kind(self) -> Kind:
-        return "catboost"
-
-    @cached_property
-    def models(self) -> list[SymmetricTrees]:
-        return [msgspec.json.decode(text, type=SymmetricTrees) for text in self.texts]
-
-    def predict(self, matrix: Matrix, /) -> Floats:
-        return mean_of([model.predict(matrix) for model in self.models])
-
-    def files(self) -> dict[str, bytes]:
-        return {f"catboost-{number}.json": text.encode() for number, text in enumerate(self.texts)}
+    @staticmethod
+    def _read(text: str) -> SymmetricTrees:
+        return msgspec.json.decode(text, type=SymmetricTrees)
 
 
 def catboost_part() -> Any:

@@ -18,10 +18,8 @@ from cumulant.training.choices import BlendChoice, Choice
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix
-from cumulant.training.engine_models import CatboostModels, XgboostModels
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import Blend, Boosters, Payload
-from cumulant.training.perceptron import Perceptrons
+from cumulant.training.payloads import Averaged, Blend, Payload
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Fit, Params, Sample, Searched, Trainer
@@ -234,5 +232,5 @@ def _weighted(importance: Sequence[Mapping[str, float]], weights: Sequence[float
 
 
 def _averaged(fits: Sequence[Fit]) -> Payload:
-    kind = cast("type[Boosters | XgboostModels | CatboostModels | Perceptrons]", type(fits[0].payload))
-    return kind(tuple(text for fit in fits for text in cast("Boosters", fit.payload).texts))
+    kind = cast("type[Averaged]", type(fits[0].payload))
+    return kind(tuple(text for fit in fits for text in cast("Averaged", fit.payload).texts))

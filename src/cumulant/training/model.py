@@ -14,9 +14,18 @@ from cumulant.core.errors import DefinitionError, IntegrityError
 from cumulant.core.servable import Calibration, Input, Task
 from cumulant.training.calibration import apply
 from cumulant.training.encoding import Matrix, encode
-from cumulant.training.engine_models import CatboostModels, XgboostModels
-from cumulant.training.payloads import Blend, Boosters, Floats, Graph, Kind, LinearWeights, Payload, Prior, payload_from
-from cumulant.training.perceptron import Perceptrons
+from cumulant.training.payloads import (
+    Averaged,
+    Blend,
+    Boosters,
+    Floats,
+    Graph,
+    Kind,
+    LinearWeights,
+    Payload,
+    Prior,
+    payload_from,
+)
 from cumulant.training.spec import Parameter
 from cumulant.training.target_means import Widening
 from cumulant.training.widened import Widened
@@ -101,7 +110,7 @@ class FittedModel:
         Raises:
             DefinitionError: a model of another kind.
         """
-        if isinstance(self.payload, (XgboostModels, CatboostModels, Perceptrons)):
+        if isinstance(self.payload, Averaged):
             return self.payload.texts
         return self._of(Boosters).texts
 

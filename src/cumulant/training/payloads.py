@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -33,26 +33,55 @@ class Payload(Protocol):
         ...
 
 
-class Boosters(msgspec.Struct, frozen=True, dict=True):
-    """LightGBM models in LightGBM's own text form; their answers are averaged."""
+class Averaged(msgspec.Struct, frozen=True, dict=True):
+    """Models of one kind as texts; their answers are averaged. Their files are named by `stem` and `suffix`."""
 
     texts: tuple[str, ...]
-
-    @property
-    def kind(self) -> Kind:
-        return "lightgbm"
+    kind: ClassVar[Kind]
+    stem: ClassVar[str]
+    suffix: ClassVar[str] = ".json"
 
     @cached_property
-    def _loaded(self) -> list[Any]:
-        import lightgbm
-
-        return [lightgbm.Booster(model_str=text) for text in self.texts]
+    def models(self) -> list[Any]:
+        return [self._read(text) for text in self.texts]
 
     def predict(self, matrix: Matrix, /) -> Floats:
-        return mean_of([np.asarray(booster.predict(matrix), dtype=np.float64) for booster in self._loaded])
+        return mean_of([self._answers(model, matrix) for model in self.models])
 
     def files(self) -> dict[str, bytes]:
-        return {f"booster-{number}.txt": text.encode() for number, text in enumerate(self.texts)}
+        return {f"{self.stem}-{number}{self.suffix}": text.encode() for number, text in enumerate(self.texts)}
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes]) -> Self:
+        """Raises FileNotFoundError where there are none."""
+        return cls(_texts(files, cls.stem, cls.suffix))
+
+    @staticmethod
+    def _read(text: str) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def _answers(model: Any, matrix: Matrix) -> Floats:
+        answers: Floats = model.predict(matrix)
+        return answers
+
+
+class Boosters(Averaged, frozen=True, dict=True):
+    """LightGBM models in LightGBM's own text form."""
+
+    kind = "lightgbm"
+    stem = "booster"
+    suffix = ".txt"
+
+    @staticmethod
+    def _read(text: str) -> Any:
+        import lightgbm
+
+        return lightgbm.Booster(model_str=text)
+
+    @staticmethod
+    def _answers(model: Any, matrix: Matrix) -> Floats:
+        return np.asarray(model.predict(matrix), dtype=np.float64)
 
 
 def mean_of(answers: list[Floats]) -> Floats:
@@ -230,10 +259,10 @@ def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
     from cumulant.training.widened import read_widened
 
     readers: dict[Kind, Callable[[Mapping[str, bytes]], Payload]] = {
-        "lightgbm": lambda files: Boosters(_texts(files, "booster", ".txt")),
-        "xgboost": lambda files: XgboostModels(_texts(files, "xgboost", ".json")),
-        "catboost": lambda files: CatboostModels(_texts(files, "catboost", ".json")),
-        "mlp": lambda files: Perceptrons(_texts(files, "mlp", ".json")),
+        "lightgbm": Boosters.of_files,
+        "xgboost": XgboostModels.of_files,
+        "catboost": CatboostModels.of_files,
+        "mlp": Perceptrons.of_files,
         "linear": lambda files: msgspec.json.decode(files["linear.json"], type=LinearWeights),
         "naive": lambda files: msgspec.json.decode(files["prior.json"], type=Prior),
         "onnx": lambda files: Graph(files["model.onnx"], int(files["outputs"])),

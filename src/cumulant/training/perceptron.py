@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Literal, Self
 
 import msgspec
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.training.encoding import Matrix
-from cumulant.training.payloads import Floats, Kind, LinearWeights, linked, mean_of
+from cumulant.training.payloads import Averaged, Floats, LinearWeights, linked
 
 #: points between which a normal score is linear, at most
 _KNOTS = 100
@@ -118,21 +117,12 @@ class Perceptron(msgspec.Struct, frozen=True, kw_only=True):
         return amounts
 
 
-class Perceptrons(msgspec.Struct, frozen=True, dict=True):
-    """Multilayer perceptrons, each as JSON of `Perceptron`; their answers are averaged."""
+class Perceptrons(Averaged, frozen=True, dict=True):
+    """Multilayer perceptrons, each as JSON of `Perceptron`."""
 
-    texts: tuple[str, ...]
+    kind = "mlp"
+    stem = "mlp"
 
-    @property
-    def kind(self) -> Kind:
-        return "mlp"
-
-    @cached_property
-    def models(self) -> list[Perceptron]:
-        return [msgspec.json.decode(text, type=Perceptron) for text in self.texts]
-
-    def predict(self, matrix: Matrix, /) -> Floats:
-        return mean_of([model.predict(matrix) for model in self.models])
-
-    def files(self) -> dict[str, bytes]:
-        return {f"mlp-{number}.json": text.encode() for number, text in enumerate(self.texts)}
+    @staticmethod
+    def _read(text: str) -> Perceptron:
+        return msgspec.json.decode(text, type=Perceptron)
