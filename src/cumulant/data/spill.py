@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -29,13 +30,14 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 
 class Spill:
-    """Named frames in a folder."""
+    """Named frames in a folder. Of those that are appended, about `in_memory` bytes stay in memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_memory: int = 0) -> None:
         self._folder = folder
-        #: bytes of each frame that was appended to a file
-        self._appended: dict[str, list[int]] = defaultdict(list)
+        #: each frame that was appended: what is in memory, or where it begins in the file and its bytes
+        self._appended: dict[str, list[bytes | tuple[int, int]]] = defaultdict(list)
         self._appending = threading.Lock()
+        self._free = in_memory
 
     def write(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> None:
         path = self._folder / name
@@ -65,16 +67,39 @@ class Spill:
 
     def append(self, name: str, frame: pl.DataFrame) -> None:
         """Add a frame to those under `name`. A small one costs a fifteenth of a Parquet file. From any thread."""
-        stream = io.BytesIO()
-        frame.write_ipc_stream(stream, compression="lz4", compat_level=pl.CompatLevel.newest())
-        with self._appending, _disk_errors(self._folder), open(self._folder / name, "ab", opener=_owned) as file:
-            self._appended[name].append(file.write(stream.getbuffer()))
+        if frame.estimated_size() <= self._free:  # as bytes, since a slice holds the rows that it is of
+            written = _arrow(frame, "uncompressed")
+            with self._appending:
+                self._free -= len(written)
+                self._appended[name].append(written)
+            return
+        written = _arrow(frame, "lz4")
+        with self._appending:
+            self._appended[name].append(self._write(name, written))
 
     def appended(self, name: str) -> Iterator[pl.DataFrame]:
         """The frames that were appended under `name`, in that order."""
-        with _disk_errors(self._folder), (self._folder / name).open("rb") as file:
-            for size in self._appended[name]:
-                yield pl.read_ipc_stream(io.BytesIO(file.read(size)))
+        with _disk_errors(self._folder):
+            for written in self._appended[name]:
+                yield pl.read_ipc_stream(self._read(name, written))
+
+    def release_memory(self) -> None:
+        """Write the frames that are in memory, and from now on each that is appended."""
+        with self._appending:
+            self._free = 0
+            for name, frames in self._appended.items():
+                frames[:] = [self._write(name, each) if isinstance(each, bytes) else each for each in frames]
+
+    def _read(self, name: str, written: bytes | tuple[int, int]) -> bytes:
+        if isinstance(written, bytes):
+            return written
+        with (self._folder / name).open("rb") as file:
+            file.seek(written[0])
+            return file.read(written[1])
+
+    def _write(self, name: str, frame: bytes) -> tuple[int, int]:
+        with _disk_errors(self._folder), open(self._folder / name, "ab", opener=_owned) as file:
+            return file.tell(), file.write(frame)
 
     @contextmanager
     def within(self, name: str) -> Iterator[Spill]:
@@ -90,7 +115,15 @@ class Spill:
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
-            self._appended.pop(name, None)
+            with self._appending:
+                frames = self._appended.pop(name, ())
+                self._free += sum(len(each) for each in frames if isinstance(each, bytes))
+
+
+def _arrow(frame: pl.DataFrame, compression: Literal["uncompressed", "lz4"]) -> bytes:
+    stream = io.BytesIO()
+    frame.write_ipc_stream(stream, compression=compression, compat_level=pl.CompatLevel.newest())
+    return stream.getvalue()
 
 
 def _owned(path: str, flags: int) -> int:
@@ -98,7 +131,7 @@ def _owned(path: str, flags: int) -> int:
 
 
 @contextmanager
-def spill_in(root: Path | None) -> Iterator[Spill]:
+def spill_in(root: Path | None, *, in_memory: int = 0) -> Iterator[Spill]:
     """A folder under `root` (None: where the system has temporary files), removed at the end.
 
     Raises:
@@ -106,7 +139,7 @@ def spill_in(root: Path | None) -> Iterator[Spill]:
     """
     if root is None:
         with tempfile.TemporaryDirectory(prefix="cumulant-") as place:
-            yield Spill(Path(place))
+            yield Spill(Path(place), in_memory=in_memory)
         return
     folder = root / uuid.uuid4().hex
     with _disk_errors(root):
@@ -115,7 +148,7 @@ def spill_in(root: Path | None) -> Iterator[Spill]:
         folder.mkdir(mode=0o700)
     try:
         with in_use(folder):
-            yield Spill(folder)
+            yield Spill(folder, in_memory=in_memory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

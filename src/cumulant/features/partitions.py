@@ -37,8 +37,8 @@ _ROWS, _ENTITY = "rows", "entity"
 _NEAR = 4
 _SAMPLE = 65_536
 #: of the memory that is free to use: the partitions of a group that are computed at a time, and the most that they may
-#: take; one block of rows
-_TARGET, _MOST, _BLOCK = 0.35, 0.8, 0.15
+#: take; one block of rows; rows and results that are not set aside on disk
+_TARGET, _MOST, _BLOCK, _IN_MEMORY = 0.35, 0.8, 0.15, 0.3
 #: whatever is free, so much is used, since less would be spent on files, and no more than that unless one key needs it:
 #: partitions that lie in the processor's caches and are computed side by side take less time than the whole
 LEAST_MEMORY, _ENOUGH = 32 << 20, 1 << 30
@@ -49,14 +49,15 @@ _MIB = 1 << 20
 
 
 class Layout(NamedTuple):
-    """Rows of a block, the bytes that partitions computed at a time should and may take together, and how many they
-    are.
+    """Rows of a block, the bytes that partitions computed at a time should and may take together, how many they are,
+    and the bytes that stay in memory between the steps.
     """
 
     rows: int
     target: float
     most: float
     threads: int = 1
+    in_memory: int = 0
 
 
 def compute_within(
@@ -80,7 +81,8 @@ def compute_within(
         return compute(plan, frames)
     rows = int(used * _BLOCK / (2 * output_width(plan, sizes[plan.entity].width)))
     threads = min(os.cpu_count() or 1, MOST_THREADS)
-    layout = Layout(min(max(rows, _LEAST_ROWS), _MOST_ROWS), used * _TARGET, free * _MOST, threads)
+    rows = min(max(rows, _LEAST_ROWS), _MOST_ROWS)
+    layout = Layout(rows, used * _TARGET, free * _MOST, threads, int(used * _IN_MEMORY))
     return compute_partitioned(plan, frames, layout, sizes=sizes, scratch=scratch)
 
 
@@ -93,7 +95,7 @@ def compute_partitioned(
     scratch: Path,
 ) -> Iterator[pl.DataFrame]:
     """`compute`, block by block."""
-    with spill_in(scratch) as spill:
+    with spill_in(scratch, in_memory=layout.in_memory) as spill:
         sources = {name: reading(name, source.fields, frames[name]) for name, source in plan.sources.items()}
         queries = sources[plan.entity]
         if FROM in queries.collect_schema():  # other rows than the source's, which is read several times for them
@@ -249,9 +251,11 @@ class _GroupPartitions:
         with ThreadPoolExecutor(self._layout.threads) as pool:
             small = [part for part, need in zip(parts, needs, strict=True) if need <= share]
             list(pool.map(self._compute, small))
-        for part, need in zip(parts, needs, strict=True):  # with the memory of all
-            if need > share:
-                self._compute_large(part, need, count, 1)
+        large = [(part, need) for part, need in zip(parts, needs, strict=True) if need > share]
+        if large:
+            self._spill.release_memory()
+        for part, need in large:  # with the memory of all
+            self._compute_large(part, need, count, 1)
         return [self._result_file(number) for number, _ in enumerate(bounds)]
 
     def _result_file(self, number: int) -> str:

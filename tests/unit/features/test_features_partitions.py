@@ -87,6 +87,8 @@ def bits(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
         (900, 700, Layout(5000, 400_000, 900_000)),  # parts that are parted again
         (900, 700, Layout(200, 400_000, 1e9, 3)),  # three at a time
         (900, 700, Layout(200, 400_000, 900_000, 3)),  # and what is too large for a third of the memory
+        (900, 700, Layout(200, 400_000, 900_000, 3, 40_000)),  # some rows and results in memory until then
+        (900, 700, Layout(200, 400_000, 1e9, 2, 10**9)),  # all of them
         (900, 0, Layout(450, 700_000, 1e9)),
         (1, 700, Layout(400, 600_000, 1e9)),
     ],
