@@ -1,6 +1,6 @@
 """How long refusals of a light model beyond its peak take, with a client in C: `refused.py [--seconds 4] [--rounds 3]`.
 
-Needs `h2load` and `wrk`. 1,000 connections that are kept, each with one request at a time, at twice the peak of the
+Needs `h2load` and `wrk`. `--connections` (1,000) that are kept, each with one request at a time, at twice the peak of the
 closed loop. The same client at the same rate of a server that answers 503 to everything, and does nothing else, says
 how much of a latency is that of the client and of the system. Prints a table; latencies count from when a request was
 sent, processor time is that of the server's processes a request.
@@ -23,7 +23,6 @@ import uvloop
 from bench import Bench
 from processes import Server, free_port
 
-CONNECTIONS = 1000
 _ANSWER = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -45,13 +44,13 @@ async def refuse(port: int) -> None:
     await server.serve_forever()
 
 
-def measured(bench: Bench, server: Server, rate: float, body: Path) -> dict[int, np.ndarray]:
+def measured(bench: Bench, server: Server, rate: float, connections: int, body: Path) -> dict[int, np.ndarray]:
     """Latencies in milliseconds by status; 0: processor time of a request, in microseconds."""
     log = bench.work / "h2load.log"
     log.unlink(missing_ok=True)
     before = server.cpu()
     subprocess.run(
-        ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"--rps={rate / CONNECTIONS:.3f}", f"-D{bench.long:g}s", "-d", body,
+        ["h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections:.3f}", f"-D{bench.long:g}s", "-d", body,
          "-H", "content-type: application/json", f"--log-file={log}", f"http://127.0.0.1:{server.port}/v2/models/bench/infer"],
         check=True, capture_output=True, timeout=bench.long + 60,
     )  # fmt: skip
@@ -74,6 +73,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--rate", type=float, help="requests a second; default: twice the peak, measured first")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "cumulant-bench-serving")
     given = parser.parse_args()
@@ -96,7 +96,7 @@ def main() -> int:
         )
         for _ in range(given.rounds):
             for name, server in (("ours", ours), ("503 to everything", bare)):
-                print(line(name, measured(bench, server, rate, body), bench.long), flush=True)
+                print(line(name, measured(bench, server, rate, given.connections, body), bench.long), flush=True)
     return 0
 
 
