@@ -9,17 +9,10 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.runtime.release import planning
 from cumulant.runtime.release.planning import planned, rate_of
 from cumulant.runtime.release.simulation.reading import policy_of
 from cumulant.runtime.release.simulation.simulate import simulate
 from cumulant.runtime.release.simulation.world import World
-
-
-@pytest.fixture(autouse=True)
-def few_releases(monkeypatch):
-    """Powers of 80% and more of 40 simulated releases are above 66% (95% confidence): enough for what is told here."""
-    monkeypatch.setattr(planning, "_RELEASES", 40)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +44,23 @@ def test_much_traffic_decides_and_little_does_not():
     assert any("not shown" in text for text in little.undecided)
     assert any("add the stage shadow" in text for text in little.advice)
     assert any("backtest" in text for text in little.advice)
+
+
+def test_at_much_traffic_a_candidate_is_fine_as_soon_as_requests_prove_it():
+    """At 300 requests a second the longest time, seven days, was simulated in looks of hours with coarse rates."""
+    found = planned(ReleaseSpec(), rate=300, source="declared", errors=0.005)
+    for stage in found.stages[1:]:
+        for power in stage.metrics:
+            assert power.fine_seconds < 600
+            assert power.harm_longest <= power.harm_shortest
+
+
+def test_stages_of_one_weight_and_longest_time_have_the_same_plan():
+    first, second = planned(ReleaseSpec(), rate=20, source="declared", errors=0.005).stages[1:3]
+    assert (first.name, second.name) == ("ab 10%", "canary 10%")
+    for one, other in zip(first.metrics, second.metrics, strict=True):
+        assert (one.harm_longest, one.fine_seconds) == (other.harm_longest, other.fine_seconds)
+    assert first.metrics[0].harm_shortest < second.metrics[0].harm_shortest  # 30 minutes against 10
 
 
 def test_more_traffic_sees_smaller_harm_and_needs_less_time():

@@ -18,7 +18,10 @@ from cumulant.statistics.sequential import (
     decide,
     harm_is_seen,
     harm_power,
+    harm_seconds,
+    not_worse_looks,
     not_worse_power,
+    not_worse_seconds,
     paired_pairs,
     smallest_ratio,
     split,
@@ -141,15 +144,30 @@ def test_pairs_are_about_those_that_the_test_needs():
     assert np.median(first) == pytest.approx(paired_pairs(margin=0.02, deviation=0.1), rel=0.35)
 
 
-@pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0])
-def test_a_simulation_that_stops_early_gives_the_same_looks(ratio):
+@pytest.mark.parametrize("champion", [300, 3000])
+@pytest.mark.parametrize("margin", [0.01, 0.02, 0.04])
+def test_the_looks_until_most_releases_are_fine_are_about_those_of_all_tests(champion, margin):
+    traffic = Traffic(champion=champion, candidate=300, seconds=10)
+    what = {"rate": 0.01, "margin": margin, "looks": 30, "releases": 60, "seed": 3}
+    exact, found = not_worse_power(traffic, **what).looks, not_worse_looks(traffic, **what)
+    assert exact <= found <= exact + 2
+
+
+def test_a_margin_that_is_not_shown_in_time_has_no_look():
     traffic = Traffic(champion=300, candidate=100, seconds=10)
-    what = {"rate": 0.01, "ratio": ratio, "margin": 0.02, "looks": 12, "releases": 60, "seed": 3}
-    whole, early = (not_worse_power(traffic, **what, stop_early=stop) for stop in (False, True))
-    for name in ("looks", "seconds", "candidate_requests"):
-        assert getattr(early, name) == getattr(whole, name)
-    assert (early.decided >= early.wanted) == (whole.decided >= whole.wanted)
-    assert early.decided <= whole.decided
+    assert not_worse_looks(traffic, rate=0.01, margin=0.002, looks=12, releases=60) is None
+    assert not_worse_looks(traffic, rate=0.01, ratio=3, margin=0.01, looks=12, releases=60) is None
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_the_usual_times_are_those_at_which_half_of_the_releases_begin_to_decide(share):
+    """Without bursts; the tests, which know of bursts, take up to a few times as long."""
+    traffic = Traffic(champion=2000 * (1 - share), candidate=2000 * share, seconds=1)
+    what = {"rate": 0.02, "looks": 60, "releases": 40}
+    harm, seen = harm_seconds(traffic, rate=0.02, ratio=2), harm_power(traffic, ratio=2, **what).median_looks
+    fine, shown = not_worse_seconds(traffic, rate=0.02, margin=0.02), not_worse_power(traffic, margin=0.02, **what)
+    assert harm / 2 < seen < 5 * harm + 2
+    assert fine / 2 < shown.median_looks < 5 * fine + 2
 
 
 @pytest.mark.parametrize("wanted", [0.05, 0.3, 0.5, 0.8, 1 - 1e-9])

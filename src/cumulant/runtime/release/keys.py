@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.core.units import to_micros
 from cumulant.release.steps import Step, steps
-from cumulant.runtime.serve import PREDICTIONS
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 
 if TYPE_CHECKING:
     from cumulant.ports.traffic import Traffic

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError
 from cumulant.core.units import duration
-from cumulant.runtime.candidate import find_record
 from cumulant.runtime.models import CHAMPION
 from cumulant.runtime.task import target_of
 
@@ -43,6 +42,8 @@ def _of_target(training: TrainingSpec, known: dict[str, str]) -> list[str]:
 
 
 def _of_champion(project: Project) -> timedelta | None:
+    from cumulant.runtime.candidate import find_record  # which imports how versions are trained
+
     try:
         record = find_record(project, project.registry().resolve(f"{project.name}@{CHAMPION}"))
     except CumulantError:  # a plan needs no registry

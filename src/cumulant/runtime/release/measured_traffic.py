@@ -110,8 +110,8 @@ def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | 
 def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
     """The traffic of [n] sorted moments, in seconds, n > 1. A break is no traffic, also since the last request."""
     steps = np.diff(np.floor(times))
-    steps = steps[steps > 0]  # between distinct seconds; numpy.unique would import numpy.ma
-    median = float(np.median(steps)) if len(steps) else 0.0
+    steps = np.sort(steps[steps > 0])  # between distinct seconds; numpy.unique and numpy.median import numpy.ma
+    median = float(steps[(len(steps) - 1) // 2] + steps[len(steps) // 2]) / 2 if len(steps) else 0.0
     limit = max(_LEAST_BREAK, _TIMES_MEDIAN * median)
     # The time since the last request belongs to its stretch where it is no break.
     ends = times[-1:] if now - times[-1] > limit else np.array([now])

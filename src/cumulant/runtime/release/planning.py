@@ -16,13 +16,13 @@ from cumulant.core.units import duration, share, show_duration
 from cumulant.core.version import __version__
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
-from cumulant.release.sizes import BEYOND_ERRORS, size_of
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.release.label_delay import label_delay
 from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
+from cumulant.runtime.release.planning_power import StepPower
 from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided, warnings
-from cumulant.runtime.serve import PREDICTIONS
 from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.statistics import sequential
 
@@ -31,21 +31,10 @@ if TYPE_CHECKING:
     from cumulant.project import Project
     from cumulant.release.spec import ReleaseSpec
 
-#: simulated: looks a stage at most (longer ones are simulated in coarser looks), and releases
-_LOOKS, _RELEASES = 40, 100
-_POWER = 0.8
 #: spread of the difference of two models' Brier losses on one row, where nothing was measured
 _DEVIATION = 0.17
-#: failures of the candidate below which no test of failures can say anything
-_FEWEST = 3.0
-#: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
-_FASTER, _NONE = 0.4, 1e-6
 #: times of the last step that are tried where its own is too short
 _LONGER = (4, 16)
-#: standard errors by which a harm must exceed what is accepted, so that 80% of releases act on it
-_ERRORS = BEYOND_ERRORS + 0.84
-#: how often a time that was found at once is looked at more finely
-_FINER = 4
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +168,9 @@ def planned(
     every = tuple(step for step in steps(spec) if step.stage != "holdback")
     for place, step in enumerate(every):
         progress(step.label, place / len(every))
-        found.append(_stage(step, named, parts, rate=traffic.rate_within(step.at_most), errors=errors, spec=spec))
+        alike = next((one for one in found if (one.weight, one.at_most) == (step.weight, step.at_most)), None)
+        rate_of_step = traffic.rate_within(step.at_most)
+        found.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, spec=spec, alike=alike))
     pairs, pair_seconds = _quality(
         spec, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
     )
@@ -238,7 +229,8 @@ def _longer(
         wider = msgspec.structs.replace(step, at_most=step.at_most * factor)
         rate = traffic.rate_within(wider.at_most)
         bad = {one.metric: errors if one.metric == "errors" else 1 - named[one.metric].quantile for one in short}
-        if all(_fine(wider, rate, spec, metric=named[name], bad=share_) is not None for name, share_ in bad.items()):
+        powers = [StepPower(step=wider, rate=rate, spec=spec, metric=named[name], bad=one) for name, one in bad.items()]
+        if all(power.fine_seconds() is not None for power in powers):
             longer = show_duration(timedelta(seconds=wider.at_most))
             yield (
                 f"give it more time: release.stages.canary.at_most: {longer}, within which a"
@@ -259,11 +251,14 @@ def _stage(
     rate: float,
     errors: float,
     spec: ReleaseSpec,
+    alike: StagePlan | None,
 ) -> StagePlan:
     share_of = (step.weight or step.mirror) / 100
     slower = min(share_of, 1 - share_of) if step.weight else share_of
     samples_seconds = step.samples / (rate * slower) if slower else math.inf
-    powers = list(_powers(step, named, parts, rate=rate, errors=errors, spec=spec)) if step.weight else []
+    powers = []
+    if step.weight:
+        powers = list(_powers(step, named, parts, rate=rate, errors=errors, spec=spec, alike=alike))
     return StagePlan(
         name=step.label,
         weight=step.weight,
@@ -286,8 +281,13 @@ def _powers(
     rate: float,
     errors: float,
     spec: ReleaseSpec,
+    alike: StagePlan | None,
 ) -> Iterator[Power]:
-    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound."""
+    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
+
+    `alike`: a stage of the same weight and longest time, which is simulated once.
+    """
+    simulated = {} if alike is None else {one.metric: one for one in alike.metrics}
     for name in ("errors", "latency"):
         metric = named[name]
         if metric.margin is None:
@@ -296,77 +296,18 @@ def _powers(
         shortest = max(
             step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
         )
+        power = StepPower(step=step, rate=rate, spec=spec, metric=metric, bad=bad)
+        harm = power.smallest_harm(shortest, parts[name])
+        if name in simulated:
+            yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
+            continue
         yield Power(
             metric=name,
-            harm_shortest=_smallest(step, rate, spec, metric=metric, bad=bad, within=shortest, alpha=parts[name]),
-            harm_longest=_smallest(step, rate, spec, metric=metric, bad=bad, within=step.at_most, alpha=parts[name]),
-            fine_seconds=_fine(step, rate, spec, metric=metric, bad=bad),
+            harm_shortest=harm,
+            harm_longest=power.smallest_harm(step.at_most, parts[name], known=harm),
+            fine_seconds=power.fine_seconds(),
             margin=metric.margin,
         )
-
-
-def _traffic(step: Step, rate: float, within: float, spec: ReleaseSpec) -> tuple[sequential.Traffic, int]:
-    """Looks of equal length that fill the time, no shorter than the spec's blocks of evidence."""
-    seconds = max(duration(spec.block).total_seconds(), duration(spec.look).total_seconds(), within / _LOOKS)
-    share_of = step.weight / 100
-    traffic = sequential.Traffic(
-        champion=rate * (1 - share_of) * seconds, candidate=rate * share_of * seconds, seconds=seconds
-    )
-    return traffic, max(1, int(within / seconds))
-
-
-def _smallest(
-    step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float, within: float, alpha: float
-) -> float | None:
-    traffic, looks = _traffic(step, rate, within, spec)
-    for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
-        if metric.kind == "failures" and not _acted_on(traffic, looks, metric, bad=bad, ratio=ratio):
-            continue
-        # Where fewer failures are expected than any test needs, nothing is to be simulated.
-        if bad * ratio * traffic.candidate * looks < _FEWEST:
-            continue
-        if bad * ratio >= 1:
-            return None
-        if sequential.harm_is_seen(
-            traffic, rate=bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
-        ):
-            return ratio
-    return None
-
-
-def _acted_on(traffic: sequential.Traffic, looks: int, metric: Metric, *, bad: float, ratio: float) -> bool:
-    """Whether a harm of that size is acted on when it is proven: surely beyond the margin, or twice the rate."""
-    n, m = traffic.champion * looks, traffic.candidate * looks
-    size = size_of([(n, bad * n, m, bad * ratio * m)], metric, usual=bad, weighed=1.0)
-    return size.difference - size.accepted > _ERRORS * size.error
-
-
-def _fine(step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float) -> float | None:
-    """The time until it is shown. Found in the first looks, it is looked at again in finer ones."""
-    within = step.at_most
-    # A candidate that is as fast as the champion exceeds a bound that is raised by the margin less often.
-    margin, ratio = (metric.margin or 0.0, 1.0) if metric.kind == "failures" else (_NONE, _FASTER)
-    last: float | None = None
-    for _ in range(_FINER):
-        traffic, looks = _traffic(step, rate, within, spec)
-        found = sequential.not_worse_power(
-            traffic,
-            rate=bad,
-            margin=margin,
-            ratio=ratio,
-            alpha=share(spec.alpha),
-            looks=looks,
-            wanted=_POWER,
-            releases=_RELEASES,
-            stop_early=True,
-        )
-        if found.seconds is None or found.looks is None:
-            return last
-        last = found.seconds
-        if found.looks > 5 or traffic.seconds <= duration(spec.block).total_seconds():
-            return last
-        within = found.seconds * 1.5
-    return last
 
 
 def _quality(

@@ -1,8 +1,8 @@
 """Many simulated releases under the very tests that decide real ones, and when each decides.
 
-Three things save time and change no result: equal blocks have one likelihood; where rates do not vary, a test is run
-only where the same test without bursts, which then proves more and costs little, reaches the bound; and none is run
-once the answer is sure.
+What saves time: equal blocks have one likelihood; where rates do not vary, a test is run only where the same test
+without bursts, which then proves more and costs little, reaches the bound; the grid of rates is no finer than the
+events need; and no test is run once the answer is sure, or far more likely than another.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ _SLACK = 0.5
 _AN_EVENT, _A_ROOT = 0.001, 0.1
 #: standard deviations of the candidate's rate from the end of the grid, where all worse alternatives are one
 _FROM_END = 8.0
+#: spacing of the grid on the logarithm of the rate, in parts of a rate's own standard error, and its bounds
+_RESOLVED, _STEPS = 1.0, (0.02, 0.16)
+#: log evidence by which what bursts may explain at a look may cost less than at a later one
+_LESS = 1.0
+#: standard deviations from the wanted share at which releases not yet tested would not change the answer
+_FAR = 2.5
 #: of a share of releases, which is no whole number by it
 _ROUNDING = 1e-9
 
@@ -69,12 +75,12 @@ class Test:
     most: Callable[[Counts, RateDesign], Floats]
     bound: float
 
-    def may_decide(self, counts: Counts, design: RateDesign) -> Flags:
-        """[looks, releases]: where evidence without bursts reaches the bound; everywhere if rates vary."""
+    def beyond(self, counts: Counts, design: RateDesign) -> Floats:
+        """[looks, releases]: by how much evidence may exceed the bound at most; infinity if rates vary."""
         if counts.bursts:
-            return np.ones(counts.bad.shape, dtype=np.bool_)
-        possible: Flags = self.most(counts.until(), design) >= self.bound - _SLACK
-        return possible
+            return np.full(counts.bad.shape, math.inf)
+        beyond: Floats = self.most(counts.until(), design) - self.bound + _SLACK
+        return beyond
 
 
 def simulated(
@@ -85,16 +91,21 @@ def simulated(
     seed: int,
     burst: float = 0.0,
 ) -> Counts:
-    """Poisson requests with these means in each look, and bad events at these rates, of champion and candidate."""
+    """So many requests in each look, and binomial bad events at these rates, of champion and candidate.
+
+    Chance in how many requests come matters little beside how many of them fail, and equal numbers give few distinct
+    blocks.
+    """
     rate, worse = rates
     if not (0 < rate < 1 and 0 < worse < 1 and burst >= 0):
         raise ValueError(f"rates {rate} and {worse} must lie between 0 and 1, and the burst {burst} at or above 0")
     rng = np.random.default_rng(seed)
 
     def arm(requests: float, chance: float) -> tuple[Floats, Floats]:
-        n = rng.poisson(requests, shape)
+        whole = math.ceil(requests)
         bursts = rng.gamma(burst**-2, burst**2, shape) if burst else np.ones(shape)
-        return n.astype(np.float64), rng.binomial(n, np.minimum(chance * bursts, 1)).astype(np.float64)
+        bad = rng.binomial(whole, np.minimum(chance * bursts, 1) * (requests / whole))
+        return np.full(shape, requests, dtype=np.float64), bad.astype(np.float64)
 
     return Counts(*arm(means[0], rate), *arm(means[1], worse), bursts=burst > 0)
 
@@ -141,40 +152,78 @@ def not_worse_test(alpha: float, margin: float) -> Test:
     return Test(lambda state: state.log_not_worse(difference=margin), most, math.log(1 / level(alpha)))
 
 
-def first_looks(counts: Counts, test: Test, enough: float = 1.0) -> Floats:
-    """[releases]: the look (from 1) at which each decided; infinity where it did not.
+def first_looks(counts: Counts, test: Test) -> Floats:
+    """[releases]: the look (from 1) at which each decided; infinity where it did not."""
+    design = design_of(counts)
+    states, possible = _States(counts, design), test.beyond(counts, design) >= 0
+    first = np.full(possible.shape[1], math.inf)
+    waiting = np.flatnonzero(possible.any(0))
+    sums = states.sums(0, waiting)
+    for look, may in enumerate(possible):
+        states.add(sums, look, waiting)
+        decided = states.evidence(sums, test, may[waiting]) >= test.bound
+        first[waiting[decided]] = look + 1
+        goes_on = ~decided & possible[look + 1 :, waiting].any(0)
+        if not goes_on.any():
+            break
+        if not goes_on.all():
+            waiting, sums = waiting[goes_on], [one[goes_on] for one in sums]
+    return first
 
-    Once it is known when the share `enough` had decided, or that it does not, the others are not looked at any more.
+
+def look_of_most(counts: Counts, test: Test, share: float) -> int | None:
+    """The look (from 1) at which the `share` of the releases has evidence enough; None where fewer have at the last.
+
+    By bisection, as evidence grows with time: a release that had it earlier, and no longer has, may be missed.
     """
-    design, count = design_of(counts), int(counts.bad.shape[1])
-    possible = test.may_decide(counts, design)
-    first = np.full(count, math.inf)
-    wanted = math.ceil(enough * count - _ROUNDING)
-    if enough < 1 and possible.any(0).sum() < wanted:
-        return first
-    return _first(_States(counts, design), test, possible, wanted)
+    looks, count = (int(size) for size in counts.bad.shape)
+    states, everything = _States(counts, design_of(counts)), np.arange(count)
+    wanted, begun, reached = math.ceil(share * count - _ROUNDING), 0, np.zeros(count, dtype=np.bool_)
+    sums = states.sums(0, everything)
+    tried, end = looks, looks + 1
+    while begun + 1 < end:
+        further = [one.copy() for one in sums]
+        for look in range(begun, tried):
+            states.add(further, look, everything)
+        enough = reached | (states.evidence(further, test, ~reached) >= test.bound)
+        if enough.sum() >= wanted:
+            end = tried
+        elif tried == looks:
+            return None
+        else:
+            begun, sums, reached = tried, further, enough
+        tried = (begun + end) // 2
+    return end
 
 
 def decide_often(counts: Counts, test: Test, least: float) -> bool:
-    """Whether at least the share `least` of the releases decides at some look."""
+    """Whether at least the share `least` of the releases decides at some look.
+
+    They are tested in groups, until the share among all is sure, or among those tested is far from it.
+    """
     design, count = design_of(counts), int(counts.bad.shape[1])
-    possible = test.may_decide(counts, design)
+    beyond = test.beyond(counts, design)
+    possible: Flags = np.any(beyond >= 0, axis=0)
     wanted = math.ceil(least * count - _ROUNDING)
-    decided, undecided = 0, int(possible.any(0).sum())  # of those that may decide
-    begin, size = 0, _TOGETHER
-    while decided < wanted <= decided + undecided:
-        those = slice(begin, begin + size)
-        some = _ever(_States(counts.of(those), design), test, possible[:, those])
-        decided, undecided = decided + some, undecided - int(possible[:, those].any(0).sum())
-        # Where few do, that is soon sure; else all others are looked at together, which is faster.
-        begin, size = begin + size, _TOGETHER if decided < least * (begin + size) else count
+    decided = 0
+    for begin in range(0, count, _TOGETHER):
+        those = slice(begin, begin + _TOGETHER)
+        decided += _ever(_States(counts.of(those), design), test, beyond[:, those])
+        tested, left = min(begin + _TOGETHER, count), int(possible[begin + _TOGETHER :].sum())
+        if not decided < wanted <= decided + left:
+            break
+        apart = decided - least * tested
+        if abs(apart) > _FAR * math.sqrt(tested * least * (1 - least)):
+            return apart > 0
     return decided >= wanted
 
 
 def design_of(counts: Counts) -> RateDesign:
-    """A grid around the rates that were simulated: what is far away costs time and changes nothing."""
+    """A grid around the rates that were simulated, as fine as their events need: more costs time and changes little."""
     total = (counts.bad.sum() + counts.worse.sum()) / (counts.requests.sum() + counts.asked.sum())
-    return RateDesign(lowest=max(total / 50, 1e-7), highest=min(max(total * 50, 1e-5), 0.9), step=0.08)
+    events = min(counts.bad.sum(), counts.worse.sum()) / counts.bad.shape[1]
+    step = float(np.clip(_RESOLVED / math.sqrt(max(events, 1.0)), *_STEPS))
+    return RateDesign(lowest=max(total / 50, 1e-7), highest=min(max(total * 50, 1e-5), 0.9), step=step)
 
 
 class _States:
@@ -204,42 +253,32 @@ class _States:
         for sum_, (table, places) in zip(sums, self._tables, strict=True):
             np.subtract(sum_, table[places[look, releases]], out=sum_)
 
-    def decided(self, sums: list[Floats], test: Test, chosen: Flags) -> Flags:
-        """[releases]: which of the chosen decide."""
-        decided = np.zeros(len(chosen), dtype=np.bool_)
+    def evidence(self, sums: list[Floats], test: Test, chosen: Flags) -> Floats:
+        """[releases]: that of the chosen; of others minus infinity."""
+        evidence = np.full(len(chosen), -math.inf)
         if chosen.any():
             champion, candidate = (one[chosen] for one in sums)
-            state = Rates(self._design, champion, candidate)
-            decided[chosen] = test.evidence(state) >= test.bound
-        return decided
+            evidence[chosen] = test.evidence(Rates(self._design, champion, candidate))
+        return evidence
 
 
-def _first(states: _States, test: Test, possible: Flags, wanted: int) -> Floats:
-    """As `first_looks`, look by look until as many as `wanted` have decided, or no other can decide any more."""
-    first = np.full(possible.shape[1], math.inf)
-    waiting = np.flatnonzero(possible.any(0))
-    sums, undecided = states.sums(0, waiting), wanted
-    for look, may in enumerate(possible):
-        states.add(sums, look, waiting)
-        decided = states.decided(sums, test, may[waiting])
-        first[waiting[decided]] = look + 1
-        undecided -= int(decided.sum())
-        goes_on = ~decided & possible[look + 1 :, waiting].any(0)
-        if undecided <= 0 or (wanted < len(first) and goes_on.sum() < undecided) or not goes_on.any():
-            break
-        if not goes_on.all():
-            waiting, sums = waiting[goes_on], [one[goes_on] for one in sums]
-    return first
+def _ever(states: _States, test: Test, beyond: Floats) -> int:
+    """How many releases decide at some look. Most of these would also do so at the last, which goes first.
 
-
-def _ever(states: _States, test: Test, possible: Flags) -> int:
-    """How many releases decide at some look. Most of these would also do so at the last, which goes first."""
-    waiting = np.flatnonzero(possible.any(0))
-    sums, count = states.sums(len(possible), waiting), 0
-    for look in reversed(range(len(possible))):
-        decided = states.decided(sums, test, possible[look, waiting])
+    What bursts may explain costs evidence, and more of it the fewer looks there are: where evidence at one look lacks
+    as much, no earlier look is tested at which less remains without bursts.
+    """
+    waiting = np.flatnonzero((beyond >= 0).any(0))
+    sums, count = states.sums(len(beyond), waiting), 0
+    needed = np.zeros(beyond.shape[1])
+    for look in reversed(range(len(beyond))):
+        evidence = states.evidence(sums, test, beyond[look, waiting] >= needed[waiting])
+        decided = evidence >= test.bound
         count += int(decided.sum())
-        goes_on = ~decided & possible[:look, waiting].any(0)
+        tested = np.isfinite(evidence)
+        costs = beyond[look, waiting] + test.bound - evidence
+        needed[waiting[tested]] = np.maximum(costs[tested] - _LESS, 0)
+        goes_on = ~decided & (beyond[:look, waiting] >= needed[waiting]).any(0)
         if not goes_on.all():
             waiting, sums = waiting[goes_on], [one[goes_on] for one in sums]
         if not len(waiting):
