@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cumulant.release.wording import told
 from cumulant.runtime.report_page.terminal import clean, heading, table, warn
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ def show(console: Console, found: Plan) -> None:
     from rich.text import Text
 
     console.print(Text(_sentence(found), style="bold"), soft_wrap=True)
-    rate = f"{found.requests:,.3g} requests a second ({found.requests_a_day:,.0f} a day), {found.source}"
-    console.print(f"at {rate}; {found.errors:.2%} of them fail today; alpha {found.alpha:.0%}", style="dim")
+    console.print(_traffic(found), style="dim", soft_wrap=True)
+    console.print(f"{told(found.errors, '%')} of them fail today; alpha {told(found.alpha, '%')}", style="dim")
     rows = [_row(one) for one in found.stages]
     heads = ["stage", "done after", "candidate's requests", "errors seen from", "slow seen from", "shown to be fine"]
     console.print(table(heads, rows, right=["candidate's requests"]))
@@ -47,9 +48,18 @@ def show(console: Console, found: Plan) -> None:
 
 
 def _sentence(found: Plan) -> str:
-    if found.seconds is None:
+    if found.seconds is None or found.requests_needed is None:
         return "such a release would end as inconclusive: the evidence for a promotion does not come in time"
-    return f"a candidate that is no worse is promoted after {span(found.seconds)}, at the earliest"
+    text, needed = "a candidate that is no worse is promoted after", f"{found.requests_needed:,.0f} requests"
+    if found.requests_a_day is not None or found.observed_seconds is None:
+        return f"{text} {span(found.seconds)}, at the earliest ({needed})"
+    observed = span(found.observed_seconds)
+    return f"{text} {needed}, at the earliest: {span(found.seconds)} while requests come as in the last {observed}"
+
+
+def _traffic(found: Plan) -> str:
+    day = "" if found.requests_a_day is None else f" ({found.requests_a_day:,.0f} a day)"
+    return f"at {found.requests:,.3g} requests a second{day}, {found.source}"
 
 
 def _row(one: StagePlan) -> tuple[object, ...]:

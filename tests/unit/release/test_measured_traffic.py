@@ -24,10 +24,59 @@ def test_a_day_without_requests_since_the_last_one_does_not_dilute_the_rate() ->
     found = traffic_of(arrivals(200, 0, 180), DAY)
     assert found.rate == pytest.approx(200, rel=0.05)
     assert found.longest == pytest.approx(180, rel=0.05)
-    assert found.rate_within(DAY) == found.rate
+    assert found.rate_within(120) == found.rate
     assert found.warning(120, DAY) is None
     assert "came for 3m at most" in str(found.warning(600, DAY))
     assert found.warning(None, DAY) == found.warning(600, DAY)
+
+
+def test_a_stage_longer_than_requests_came_is_planned_with_the_time_without_them() -> None:
+    found = traffic_of(arrivals(200, 0, 180), 2 * DAY)
+    assert found.rate_within(600) == pytest.approx(36_000 / (2 * DAY), rel=0.05)
+    assert "no request came in the last 2d" in str(found.warning(600, DAY))
+    assert "--requests 2" in str(found.warning(600, DAY))
+
+
+def test_a_minute_of_requests_says_nothing_of_a_day() -> None:
+    found = traffic_of(arrivals(60, 0, 60), 60)
+    assert found.requests_a_day is None
+    assert "the prediction log covers 1m only" in str(found.warning(600, DAY))
+    assert found.warning(50, DAY) is None
+    plan = planned(ReleaseSpec(), rate=found, errors=0.005)
+    assert (plan.requests_a_day, plan.observed_seconds) == (None, 60)
+    assert plan.requests_needed == pytest.approx(sum(one.seconds for one in plan.stages) * found.rate, rel=0.3)
+    assert not any("a day" in text for text in plan.advice)
+
+
+def test_hours_of_a_first_day_are_no_day_and_a_whole_day_is() -> None:
+    hours = traffic_of(arrivals(0.1, 0, 20 * 3600), 20 * 3600)
+    assert hours.requests_a_day is None
+    day = traffic_of(arrivals(0.1, 0, DAY), DAY)
+    assert day.requests_a_day == pytest.approx(8640, rel=0.05)
+
+
+def test_an_hour_each_night_is_a_day_of_requests_whenever_it_is_looked_at() -> None:
+    nights = np.concatenate([arrivals(1, night * DAY, 3600, night) for night in range(4)])
+    for hours in (1, 7, 13, 23):
+        known = nights[nights < 2 * DAY + hours * 3600]
+        assert traffic_of(known, 2 * DAY + hours * 3600).requests_a_day == pytest.approx(3600, rel=0.1)
+
+
+def test_a_quiet_weekend_counts() -> None:
+    """From Monday to Monday: 5 days of 5,000 requests and 2 of 500; the newer half is Friday to Sunday."""
+    week = np.concatenate([arrivals((0.05, 0.005)[day >= 5], day * DAY, DAY, day) for day in range(7)])
+    monday, saturday = traffic_of(week, 7 * DAY), traffic_of(week[week < 5 * DAY], 5 * DAY)
+    assert monday.requests_a_day == pytest.approx((0.05 + 2 * 0.005) * DAY / 3, rel=0.05)
+    assert saturday.requests_a_day == pytest.approx(0.05 * DAY, rel=0.05)
+    assert monday.rate_within(600) == monday.mean_rate
+
+
+def test_traffic_that_falls_is_planned_with_its_newer_half() -> None:
+    falling = np.concatenate([arrivals(0.2 * 2.0**-day, day * DAY, DAY, day) for day in range(6)])
+    newest = sum(0.2 * 2.0**-day for day in (3, 4, 5)) / 3
+    assert traffic_of(falling, 6 * DAY).mean_rate == pytest.approx(newest, rel=0.1)
+    growing = np.concatenate([arrivals(0.01 * 2.0**day, day * DAY, DAY, day) for day in range(6)])
+    assert traffic_of(growing, 6 * DAY).mean_rate == pytest.approx(0.01 * 63 / 6, rel=0.1)
 
 
 def test_bursts_a_day_apart_are_measured_each_by_itself() -> None:
@@ -67,14 +116,14 @@ def test_a_plan_counts_the_breaks_of_a_stage_that_is_longer_than_requests_come()
     daily = traffic_of(np.concatenate([arrivals(0.3, day * DAY, 3600, day) for day in range(7)]), 6 * DAY + 3600)
     canary = CanarySpec(weights=["50%"], at_least="10m", soak="10m", at_most="1d", samples=500)
     spec = ReleaseSpec(stages=StagesSpec(shadow=None, ab=None, canary=canary))
-    found = planned(spec, rate=daily, source=daily.source(), errors=0.005)
+    found = planned(spec, rate=daily, errors=0.005)
     # 1,080 requests a day in one hour: 540 of each arm in a day are too few for a proof, and take most of it.
     assert found.seconds is None
     assert found.stages[0].samples_seconds == pytest.approx(500 / 540 * DAY, rel=0.15)
     assert found.requests_a_day == pytest.approx(1080, rel=0.1)
     assert any("inconclusive" in text for text in found.undecided)
     # Labels of two hours come in time: the release takes the day.
-    late = planned(spec, rate=daily, source="", errors=0.005, label_delay=timedelta(hours=2))
+    late = planned(spec, rate=daily, errors=0.005, label_delay=timedelta(hours=2))
     assert not any(text.startswith("quality") for text in late.undecided)
 
 

@@ -125,13 +125,3 @@ def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):
     late.traffic().apply(Routes(model="late", revision=2, champion=arm))
     assert known_keys(late, "late", "customer", enough=40) == 4
     assert known_keys(late, "late", "city", enough=40) is None
-
-
-def test_the_same_plan_is_simulated_once(late, monkeypatch):
-    plans = [plan_release(late, principal=ADA, requests="20/s")]
-    monkeypatch.setattr("cumulant.runtime.release.planning.planned", None)
-    plans.append(plan_release(late, principal=ADA, requests="20/s"))
-    assert plans[0] == plans[1]
-    assert plans[0].source == "declared"
-    with pytest.raises(TypeError):  # other traffic, other figures
-        plan_release(late, principal=ADA, requests="21/s")

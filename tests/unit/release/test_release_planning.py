@@ -34,12 +34,12 @@ def spec(**other):
 
 
 def test_much_traffic_decides_and_little_does_not():
-    much = planned(spec(), rate=200, source="declared", errors=0.005)
+    much = planned(spec(), rate=200, errors=0.005)
     assert much.undecided == []
     assert much.advice == []
     assert much.seconds is not None
     assert much.seconds >= 600
-    little = planned(spec(), rate=2000 / 86_400, source="declared", errors=0.005)
+    little = planned(spec(), rate=2000 / 86_400, errors=0.005)
     assert little.seconds is None
     assert any("not shown" in text for text in little.undecided)
     assert any("add the stage shadow" in text for text in little.advice)
@@ -48,7 +48,7 @@ def test_much_traffic_decides_and_little_does_not():
 
 def test_at_much_traffic_a_candidate_is_fine_as_soon_as_requests_prove_it():
     """At 300 requests a second the longest time, seven days, was simulated in looks of hours with coarse rates."""
-    found = planned(ReleaseSpec(), rate=300, source="declared", errors=0.005)
+    found = planned(ReleaseSpec(), rate=300, errors=0.005)
     for stage in found.stages[1:]:
         for power in stage.metrics:
             assert power.fine_seconds < 600
@@ -56,7 +56,7 @@ def test_at_much_traffic_a_candidate_is_fine_as_soon_as_requests_prove_it():
 
 
 def test_stages_of_one_weight_and_longest_time_have_the_same_plan():
-    first, second = planned(ReleaseSpec(), rate=20, source="declared", errors=0.005).stages[1:3]
+    first, second = planned(ReleaseSpec(), rate=20, errors=0.005).stages[1:3]
     assert (first.name, second.name) == ("ab 10%", "canary 10%")
     for one, other in zip(first.metrics, second.metrics, strict=True):
         assert (one.harm_longest, one.fine_seconds) == (other.harm_longest, other.fine_seconds)
@@ -64,7 +64,7 @@ def test_stages_of_one_weight_and_longest_time_have_the_same_plan():
 
 
 def test_more_traffic_sees_smaller_harm_and_needs_less_time():
-    slow, fast = (planned(spec(), rate=rate, source="declared", errors=0.005).stages[0] for rate in (2, 200))
+    slow, fast = (planned(spec(), rate=rate, errors=0.005).stages[0] for rate in (2, 200))
     assert fast.samples_seconds < slow.samples_seconds
     first, second = slow.metrics[0], fast.metrics[0]
     assert (second.harm_shortest or 99) < (first.harm_shortest or 99)
@@ -77,39 +77,39 @@ def test_samples_that_never_come():
         ab=AbSpec(weight="10%", at_least="1m", at_most="1h", samples=1000),
         canary=CanarySpec(weights=["50%"]),
     )
-    found = planned(ReleaseSpec(stages=stages), rate=0.02, source="declared", errors=0.005)
+    found = planned(ReleaseSpec(stages=stages), rate=0.02, errors=0.005)
     assert any(text.startswith("ab 10%: its 1,000 requests take") for text in found.undecided)
     assert found.seconds is None
 
 
 def test_labels_that_come_after_the_release_are_told_with_what_stands_for_them():
-    found = planned(spec(), rate=200, source="declared", errors=0.005, label_delay=timedelta(days=7))
+    found = planned(spec(), rate=200, errors=0.005, label_delay=timedelta(days=7))
     assert any(text.startswith("quality: labels come 7 days after a request") for text in found.undecided)
     assert found.advice == []
     assert "labelled rows of the past" in found.instead[0]
     assert "holdback: until_labels" in found.instead[1]
-    soon = planned(spec(), rate=200, source="declared", errors=0.005, label_delay=timedelta(minutes=1))
+    soon = planned(spec(), rate=200, errors=0.005, label_delay=timedelta(minutes=1))
     assert (soon.undecided, soon.instead) == ([], [])
 
 
 def test_a_holdback_is_told_and_is_no_stage_of_the_plan():
     held = spec(holdback="until_labels")
-    found = planned(held, rate=200, source="declared", errors=0.005, label_delay=timedelta(days=7))
+    found = planned(held, rate=200, errors=0.005, label_delay=timedelta(days=7))
     assert [one.name for one in found.stages] == ["canary 50%"]
     assert "after the canary 5% of the callers stay on the champion until labels" in found.instead[-1]
 
 
 def test_at_little_traffic_more_time_is_proposed_or_a_decision_by_hand():
-    little = planned(spec(at_most="6h"), rate=0.2, source="declared", errors=0.005)
+    little = planned(spec(at_most="6h"), rate=0.2, errors=0.005)
     assert little.seconds is None
     assert any("give it more time: release.stages.canary.at_most" in text for text in little.advice)
-    least = planned(spec(at_most="2h"), rate=0.002, source="declared", errors=0.005)
+    least = planned(spec(at_most="2h"), rate=0.002, errors=0.005)
     assert any("rarely ends with proof" in text for text in least.advice)
 
 
 def test_a_harm_that_is_planned_for_is_one_that_is_acted_on():
     """Half as many errors again, 0.25 points, is inside the margin of 0.5 points at any traffic."""
-    found = planned(spec(), rate=2000, source="declared", errors=0.005).stages[0].metrics[0]
+    found = planned(spec(), rate=2000, errors=0.005).stages[0].metrics[0]
     assert found.metric == "errors"
     assert found.harm_longest is not None
     assert found.harm_longest > 2.0
@@ -131,6 +131,6 @@ def test_the_planned_time_is_within_a_factor_of_three_of_simulated_releases():
         world = msgspec.convert(
             {"policy": policy, "traffic": {"requests_per_second": rate}, "errors": {"champion": 0.005}}, World
         )
-        plan = planned(policy_of(world, ReleaseSpec()), rate=rate, source="declared", errors=0.005)
+        plan = planned(policy_of(world, ReleaseSpec()), rate=rate, errors=0.005)
         median = simulate(world, ReleaseSpec(), releases=3, seed=1, processes=1).seconds.median
         assert median / 3 < plan.seconds < median * 3

@@ -1,4 +1,4 @@
-"""How much traffic a model has, declared or by its prediction log: while requests come, and how long at a stretch."""
+"""How much traffic a model has, declared or by its prediction log, and for how long it was observed."""
 
 from __future__ import annotations
 
@@ -22,56 +22,76 @@ _RATE = re.compile(r"\s*([0-9]+(?:[.][0-9]+)?)\s*/\s*(s|m|min|h|d)\s*")
 _PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 #: a break is a gap between requests that is longer than both: seconds, and times the median gap of distinct seconds
 _LEAST_BREAK, _TIMES_MEDIAN = 600.0, 20.0
+_DAY = 86_400.0
 #: seconds that a stretch of requests has at least
 _LEAST_STRETCH = 60.0
 
 
 class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests a second while requests come; the longest stretch without a break, in seconds; the share of the time
-    from the first request until now that such stretches fill.
-    """
+    """How many requests come, as far as they were observed. Times in seconds, rates in requests a second."""
 
+    #: while requests come
     rate: float
+    #: breaks included: over what was observed, and from a whole day on no more than over its newer half
+    mean_rate: float
+    #: the longest time without a break
     longest: float
+    #: the share of the time from the first request until now in which requests came
     share: float
-    #: the share of the time that stretches fill where breaks recur; 1: there was one stretch, over or not
-    recurring_share: float = 1.0
+    #: from the first request until now, at most a week; infinity: the traffic was declared
+    observed: float
+    #: since the last request, where that is a break
+    idle: float = 0.0
 
     @staticmethod
     def steady(rate: float) -> MeasuredTraffic:
         """Traffic without breaks."""
-        return MeasuredTraffic(rate=rate, longest=math.inf, share=1.0)
+        return MeasuredTraffic(rate=rate, mean_rate=rate, longest=math.inf, share=1.0, observed=math.inf)
 
     @property
-    def mean_rate(self) -> float:
-        """Requests a second, breaks between stretches included."""
-        return self.rate * self.recurring_share
+    def requests_a_day(self) -> float | None:
+        """None: less than a day was observed, which says nothing of a day."""
+        return 86_400 * self.mean_rate if _whole_days(self.observed) else None
 
     def rate_within(self, seconds: float) -> float:
         """Requests a second of a stage that takes at most so many seconds: its clock runs on in a break."""
-        return self.rate if seconds <= self.longest else self.mean_rate
+        if seconds > self.longest:
+            return self.mean_rate
+        return min(self.rate, self.mean_rate) if _whole_days(self.longest) else self.rate
 
     def source(self) -> str:
         """Where the rate comes from, in words."""
-        text = "measured in the prediction log"
-        if self.share >= 1:
+        if math.isinf(self.observed):
+            return "declared"
+        text = f"measured in the prediction log of the last {_rounded(self.observed)}"
+        if self.share < 1:
+            text += f" while requests came, which is {self.share:.2g} of the time"
+        if self.mean_rate >= self.rate:
             return text
-        text += f" while requests came, which is {self.share:.2g} of the time"
-        if self.recurring_share >= 1:
-            return text
-        mean, longest = f"{self.mean_rate:.3g} a second", _rounded(self.longest)
-        return f"{text}; a stage that may take more than {longest} is planned with {mean}"
+        longest = _rounded(self.longest)
+        return f"{text}; a stage that may take more than {longest} is planned with {self.mean_rate:.3g} a second"
 
     def warning(self, seconds: float | None, at_most: float) -> str | None:
         """That a release of so many seconds (None: it ends undecided, at the latest `at_most`) is longer than requests
-        ever came without a break; None where it is not.
+        were observed, or ever came without a break; None where it is not.
         """
-        if self.share >= 1 or (at_most if seconds is None else seconds) <= self.longest:
+        needed = at_most if seconds is None else seconds
+        if self.idle > _DAY:
+            return (
+                f"no request came in the last {_rounded(self.idle)}: the plan counts that time; where requests come"
+                f" again as before, declare them (--requests {self.rate:.3g}/s)"
+            )
+        if self.requests_a_day is None and needed > self.observed:
+            return (
+                f"the prediction log covers {_rounded(self.observed)} only, and the release needs more: how long it"
+                " takes is not known; plan again once whole days are logged, or declare the traffic (--requests)"
+            )
+        if self.share >= 1 or needed <= self.longest:
             return None
-        text = f"requests came for {_rounded(self.longest)} at most without a break, and the release needs more"
-        if self.recurring_share >= 1:
-            return f"{text}: the plan holds where requests come that long at the same rate"
-        return f"{text}: a stage that begins shortly before a break takes longer than planned"
+        return (
+            f"requests came for {_rounded(self.longest)} at most without a break, and the release needs more: a stage"
+            " that begins shortly before a break takes longer than planned"
+        )
 
 
 def _rounded(seconds: float) -> str:
@@ -119,13 +139,30 @@ def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
     after = np.flatnonzero(np.diff(marks) > limit)
     begun, ended = marks[np.concatenate([[0], after + 1])], marks[np.concatenate([after, [len(marks) - 1]])]
     stretches = np.maximum(ended - begun, _LEAST_STRETCH)
-    active = float(stretches.sum())
-    breaks = begun[1:] - ended[:-1]
-    # The last stretch is followed by a break as the others were; one that none was seen to follow says nothing of any.
-    paused = float(breaks.mean()) * len(stretches) if len(breaks) else 0.0
+    active, observed = float(stretches.sum()), max(now - float(times[0]), _LEAST_STRETCH)
     return MeasuredTraffic(
         rate=len(times) / active,
+        mean_rate=_mean_rate(times, now, observed),
         longest=float(stretches.max()),
-        share=min(1.0, active / max(now - float(times[0]), _LEAST_STRETCH)),
-        recurring_share=active / (active + paused),
+        share=min(1.0, active / observed),
+        observed=observed,
+        idle=0.0 if ends[0] == now else now - float(times[-1]),
     )
+
+
+def _mean_rate(times: NDArray[np.float64], now: float, observed: float) -> float:
+    """Requests a second, breaks included: over whole days, as part of a day is more or less busy than others; not more
+    than over the newer half of them, as traffic may have fallen. Where these had no request, over all of the days.
+    """
+    days = _whole_days(observed)
+    if not days:
+        return len(times) / observed
+    newest = (days, max(1, days // 2))
+    counts = [len(times) - int(np.searchsorted(times, now - some * _DAY)) for some in newest]
+    rates = [count / (some * _DAY) for count, some in zip(counts, newest, strict=True) if count]
+    return min(rates, default=len(times) / (math.ceil(observed / _DAY) * _DAY))
+
+
+def _whole_days(seconds: float) -> int:
+    """How many days, of which a tenth may lack: the first request of a week comes after its begin."""
+    return math.floor(min(seconds / _DAY, PERIOD.days) + 0.1)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, share, show_duration
-from cumulant.core.version import __version__
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
 from cumulant.release.steps import Step, steps
@@ -23,7 +21,6 @@ from cumulant.runtime.release.label_delay import label_delay
 from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
 from cumulant.runtime.release.planning_power import StepPower
 from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided, warnings
-from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
@@ -55,6 +52,8 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     weight: float
     mirror: float
+    #: requests a second of both arms with which the stage is planned
+    rate: float
     #: requests of the candidate in the longest time
     requests: float
     at_least: float
@@ -72,13 +71,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     #: a second, while requests come; a day, breaks included
     requests: float
-    requests_a_day: float
+    #: None: less than a day was observed
+    requests_a_day: float | None
+    #: from the first request of the last week until now, in seconds; None: the traffic was declared
+    observed_seconds: float | None
     source: str
     errors: float
     alpha: float
     stages: list[StagePlan]
     #: until promotion, at the earliest; None: it ends as inconclusive
     seconds: float | None
+    #: that come until then, of both arms
+    requests_needed: float | None
     undecided: list[str]
     advice: list[str]
     #: mirrored and labelled rows until quality is shown to be within its margin
@@ -113,50 +117,28 @@ def plan_release(
             subject="--errors",
             hint="write the share of requests that fail today, such as 0.5%; without any, 0.1% is a fair guess",
         )
-    measured = None
-    if requests is not None:
-        traffic, source = MeasuredTraffic.steady(rate_of(requests)), "declared"
-    else:
-        measured = measured_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
-        if measured is None:
-            raise UsageError(
-                f"no prediction of {project.name} is logged from which its traffic could be told",
-                subject="--requests",
-                hint="say it: --requests 200/s, 30/m, 2000/d",
-            )
-        traffic, source = measured, measured.source()
-    found = _stored_plan(
-        project, traffic, errors=errors, label_delay=label_delay(project), source=source, progress=progress
+    traffic = _traffic(project) if requests is None else MeasuredTraffic.steady(rate_of(requests))
+    found = planned(
+        project.spec.release, rate=traffic, errors=errors, label_delay=label_delay(project), progress=progress
     )
     return msgspec.structs.replace(found, warnings=warnings(project, traffic, found))
 
 
-def _stored_plan(
-    project: Project,
-    traffic: MeasuredTraffic,
-    *,
-    errors: float,
-    label_delay: timedelta | None,
-    source: str,
-    progress: Progress,
-) -> Plan:
-    """As `planned`: the plan of the same inputs, where it was made before."""
-    spec, traffic = project.spec.release, msgspec.structs.replace(traffic, share=1.0)  # which a plan does not depend on
-    delay = None if label_delay is None else label_delay.total_seconds()
-    inputs = {"spec": spec, "traffic": traffic, "errors": errors, "label_delay": delay, "by": __version__}
-    plans = ResultCache(project.state / "release" / "plans", digest(msgspec.to_builtins(inputs)))
-
-    def make() -> Plan:
-        return planned(spec, rate=traffic, source="", errors=errors, label_delay=label_delay, progress=progress)
-
-    return msgspec.structs.replace(plans.get("plan", Plan, make), source=source)
+def _traffic(project: Project) -> MeasuredTraffic:
+    found = measured_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
+    if found is None:
+        raise UsageError(
+            f"fewer than two requests of {project.name} in the last week are logged, which give no rate",
+            subject="--requests",
+            hint="declare the traffic: --requests 200/s, 30/m, 2000/d",
+        )
+    return found
 
 
 def planned(
     spec: ReleaseSpec,
     *,
     rate: float | MeasuredTraffic,
-    source: str,
     errors: float,
     label_delay: timedelta | None = None,
     progress: Progress = silent,
@@ -179,19 +161,22 @@ def planned(
     missing, tardy = list(undecided(found, named)), late_labels(label_delay, found)
     helps = [
         *_longer(every[-1], found[-1], named, traffic=traffic, errors=errors, spec=spec),
-        *advice(found, traffic.mean_rate),
+        *advice(found, traffic.requests_a_day),
     ]
     late = any(one.samples_seconds > one.at_most for one in found) or any(
         one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
     )
+    times = [*(one.seconds for one in found[:-1]), _last(found[-1], named)]
     return Plan(
         requests=traffic.rate,
-        requests_a_day=86_400 * traffic.mean_rate,
-        source=source,
+        requests_a_day=traffic.requests_a_day,
+        observed_seconds=traffic.observed if math.isfinite(traffic.observed) else None,
+        source=traffic.source(),
         errors=errors,
         alpha=share(spec.alpha),
         stages=found,
-        seconds=None if late else sum(one.seconds for one in found[:-1]) + _last(found[-1], named),
+        seconds=None if late else sum(times),
+        requests_needed=None if late else sum(time * one.rate for time, one in zip(times, found, strict=True)),
         undecided=missing if tardy is None else [*missing, tardy],
         advice=helps if missing else [],
         label_delay=None if label_delay is None else label_delay.total_seconds(),
@@ -263,6 +248,7 @@ def _stage(
         name=step.label,
         weight=step.weight,
         mirror=step.mirror,
+        rate=rate,
         requests=rate * share_of * step.at_most,
         at_least=step.at_least,
         at_most=step.at_most,

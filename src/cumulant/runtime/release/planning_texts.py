@@ -91,8 +91,8 @@ def _name(power: Power) -> str:
     return "share of errors" if power.metric == "errors" else "share of slow requests"
 
 
-def advice(found: list[StagePlan], rate: float) -> list[str]:
-    """What helps where something cannot be decided in time."""
+def advice(found: list[StagePlan], a_day: float | None) -> list[str]:
+    """What helps where something cannot be decided in time, at so many requests a day."""
     texts = []
     mirrored = next((one for one in found if one.mirror and not one.weight), None)
     if mirrored is None:
@@ -100,9 +100,9 @@ def advice(found: list[StagePlan], rate: float) -> list[str]:
     elif mirrored.mirror < 100:
         texts.append("mirror all requests (release.stages.shadow.mirror: 100%): both versions score every one")
     else:
-        day = 86_400 * rate
+        many = "requests" if a_day is None else f"{a_day:,.0f} requests a day"
         texts.append(
-            f"decide in shadow: all {day:,.0f} requests a day are scored by both versions and compared in pairs;"
+            f"decide in shadow: all {many} are scored by both versions and compared in pairs;"
             " lengthen release.stages.shadow.at_most"
         )
     texts.append(

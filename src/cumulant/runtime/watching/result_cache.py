@@ -4,7 +4,6 @@
     STATE/monitoring/estimators/KEY     what test rows teach of the loss without labels
     STATE/monitoring/rows/KEY           of the log with its labels (`outcomes.join_cache`)
     STATE/review/figures/KEY            of a report on the review queue
-    STATE/release/plans/KEY             plans of releases
 
 Every file has a digest of its content: one that is damaged or was cut off is made again.
 """
