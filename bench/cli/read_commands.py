@@ -72,8 +72,13 @@ def listed(project: Path, *words: str) -> Any:
 
 def commands(project: Path) -> Iterator[list[str]]:
     """Each read command, with ids of this project."""
-    run = next(one["id"] for one in listed(project, "runs", "list") if one["flow"] == "train")
-    versions = listed(project, "models", "list")
+    runs, versions = (
+        listed(project, "runs", "list", "--flow", "train", "--last", "1"),
+        listed(project, "models", "list"),
+    )
+    if not runs or not versions:
+        sys.exit(f"{project}: no model was trained here; `make demo KEEP=1` leaves a project with all that is read")
+    run = runs[0]["id"]
     model = f"{versions[0]['name']}@champion"
     labelled = listed(project, "labels", "list", "--limit", "1")
     predictions = listed(project, "predictions", "list", "--limit", "1")
