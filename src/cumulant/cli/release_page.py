@@ -39,7 +39,7 @@ def page(found: ReleaseView, *, waiting: str | None = None) -> RenderableType:
         parts.append(Text(clean(found.evaluation), style="dim"))
     if found.lacks:
         parts.append(Text("still needed: " + clean("; ".join(found.lacks)), style="dim"))
-    parts += [Text("assumed: " + clean(text), style="dim") for text in found.assumptions]
+    parts += [Text("note: " + clean(text), style="dim") for text in found.assumptions]
     if waiting:
         parts.append(Text(f"{clean(waiting)} waits until this release is over", style="dim"))
     return Group(*parts)
@@ -144,4 +144,4 @@ def _between(one: MetricView) -> str:
 def _margin(one: MetricView) -> str:
     if one.margin is None:
         return ""
-    return f"{one.margin:.0%}" if one.unit == "ms" else told(one.margin, one.unit)
+    return told(one.margin, "%" if one.unit == "ms" else one.unit)

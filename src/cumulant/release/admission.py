@@ -26,6 +26,7 @@ from cumulant.release.paired import (
 from cumulant.release.paired_records import PairedEvaluation
 from cumulant.release.segments import broken_segment
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
+from cumulant.release.wording import told
 
 #: part of alpha of a metric whose margin nobody declared, against the others' whole part
 UNDECLARED_PART = 0.5
@@ -124,8 +125,8 @@ def _disagreeing(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | N
         return None
     return Refusal(
         metric="disagreement",
-        text=f"the candidate decides otherwise than the champion in {evaluation.disagreement:.1%} of"
-        f" {evaluation.rows:,} labelled rows, more than {allowed:.0%}",
+        text=f"the candidate decides otherwise than the champion in {told(evaluation.disagreement, '%')} of"
+        f" {evaluation.rows:,} labelled rows, more than {told(allowed, '%')}",
         hint="where the change is meant, write release: {metrics: {disagreement: {margin: "
         f"{math.ceil(evaluation.disagreement * 120)}%}}}}}}",
     )

@@ -33,7 +33,7 @@ def _warm_up(memory: Memory) -> Iterator[str]:
     if memory.warm_up_seconds:
         yield (
             f"the first {memory.warm_up_seconds:g} s of the candidate with {memory.warm_up_requests:,} requests are its"
-            " warm-up, and count for nothing"
+            " warm-up and are not counted"
         )
 
 
@@ -41,12 +41,12 @@ def _history(memory: Memory, look: float) -> Iterator[str]:
     known = memory.champion
     if known.looks < FEWEST_LOOKS:
         yield (
-            f"{known.looks} looks of the champion are known of {FEWEST_LOOKS} without which nothing is promoted: they"
-            " say how its failures depend on each other"
+            f"the champion's log covers {known.looks} of the {FEWEST_LOOKS} looks ({look:g} s each) that a promotion"
+            " needs: they show how its failures depend on each other"
         )
         return
     longest = show_duration(timedelta(seconds=known.visible_looks() * look))
-    yield f"what the champion did before shows how failures depend on each other up to {longest}; longer is not seen"
+    yield f"the champion's log shows how failures depend on each other within {longest}, and nothing of longer times"
 
 
 def _blocks(memory: Memory) -> Iterator[str]:

@@ -95,7 +95,7 @@ def lacking(release: Release) -> list[str]:
             needs.append(f"the {arm} lacks {short} of {step.samples} requests")
     moot = _moot(release)
     needs += [
-        f"{board.metric} is beyond its margin as it looks"
+        f"{board.metric} is beyond its margin so far"
         for name, board in release.boards.items()
         if board.beyond and board.margin is not None and name not in moot
     ]
@@ -105,8 +105,8 @@ def lacking(release: Release) -> list[str]:
         needs += [] if release.boards else ["nothing has been measured"]
         if not has_history(release):
             needs.append(
-                f"fewer than {FEWEST_LOOKS} looks of the champion are known, so that nothing says how its failures"
-                " depend on each other"
+                f"the champion's log covers fewer than {FEWEST_LOOKS} looks, too few to show how its failures depend"
+                " on each other"
             )
     return needs
 

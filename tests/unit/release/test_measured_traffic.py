@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import re
 from datetime import timedelta
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from cumulant.cli.plan_of_release import show
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.runtime.release.measured_traffic import traffic_of
-from cumulant.runtime.release.planning import planned
+from cumulant.runtime.release.planning import Plan, planned
 
 DAY = 86_400.0
 
@@ -130,3 +134,22 @@ def test_a_plan_counts_the_breaks_of_a_stage_that_is_longer_than_requests_come()
 def test_requests_in_batches_every_five_minutes_have_no_breaks() -> None:
     times = np.sort(np.concatenate([np.full(100, minute * 300.0) for minute in range(288)]))
     assert traffic_of(times, DAY).rate == pytest.approx(100 / 300, rel=0.02)
+
+
+def shown(plan: Plan) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    show(console, plan)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_a_plan_of_a_short_log_says_requests_first_and_a_time_only_as_observed() -> None:
+    minute = shown(planned(ReleaseSpec(), rate=traffic_of(arrivals(60, 0, 60), 60), errors=0.005))
+    assert re.search(
+        r"promoted after [0-9,]+ requests, at the earliest: .* while requests come as in the last 1 min", minute
+    )
+    assert "of the last 1m" in minute
+    assert " a day" not in minute
+    declared = shown(planned(ReleaseSpec(), rate=60, errors=0.005))
+    assert re.search(r"promoted after 2 h, at the earliest \([0-9,]+ requests\)", declared)
+    assert "at 60 requests a second (5,184,000 a day), declared" in declared
+    assert "0.50% of them fail today; alpha 5.00%" in declared

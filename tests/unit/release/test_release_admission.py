@@ -77,7 +77,7 @@ def test_a_declared_margin_is_kept() -> None:
     ("found", "metric", "text"),
     [
         (_evaluation(failed=3), "errors", "no answer to 3 of 30,000"),
-        (_evaluation(disagreement=0.51), "disagreement", "decides otherwise than the champion in 51.0%"),
+        (_evaluation(disagreement=0.51), "disagreement", "decides otherwise than the champion in 51.00%"),
         (_evaluation(0.02), "quality", "worse by more than the margin 0.005"),
         (_evaluation(-0.1), "quality", "may know what no request holds"),
         (

@@ -38,7 +38,7 @@ def after(now: Release, *, keys: int, failing: int, looks: int = 20, seed: int =
 def test_all_as_assumed_says_only_how_far_the_history_reaches() -> None:
     now = after(start(remembered(release(CANARY))), keys=2000, failing=0)
     assert assumption_notes(now) == [
-        "what the champion did before shows how failures depend on each other up to 5m20s; longer is not seen"
+        "the champion's log shows how failures depend on each other within 5m20s, and nothing of longer times"
     ]
 
 
@@ -47,7 +47,7 @@ def test_a_short_history_few_keys_and_a_warm_up_are_said() -> None:
     now = after(now, keys=10, failing=0, looks=4)
     text = "; ".join(assumption_notes(now))
     assert "the first 30 s of the candidate with" in text
-    assert "4 looks of the champion are known of 12" in text
+    assert "the champion's log covers 4 of the 12 looks" in text
     assert "fewer than 5 keys fall to the candidate: its requests are no evidence" in text
 
 

@@ -97,7 +97,7 @@ def test_without_any_history_of_the_champion_nothing_is_promoted() -> None:
         counted, skewed = seen(now, world.look(now, 60))
         now = decide(counted, skewed=skewed, at=MOMENT)
     assert now.status == "running"
-    assert "looks of the champion are known" in " ".join(lacking(now))
+    assert "fewer than 12 looks" in " ".join(lacking(now))
 
 
 def test_a_point_estimate_beyond_the_margin_holds_every_step() -> None:

@@ -174,7 +174,9 @@ def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
     with load(tmp_path) as late:
         found, error = tick(late, principal=ADA)
     assert error is None
-    assert found[0].said == "version 2 of late was rolled back in shadow: it was slow"
+    assert found[0].said == (
+        "no release is under way; the last one: version 2 of late was rolled back in shadow: it was slow"
+    )
 
 
 def test_a_fault_of_the_controller_does_not_end_it(world):

@@ -141,7 +141,8 @@ def test_pause_resume_and_what_cannot_be_done(late):
     assert verbs.resume(late, principal=BOB).status == "running"
     with pytest.raises(UsageError, match="is running, so it cannot be approved"):
         verbs.approve(late, principal=ADA)
-    assert verbs.abort(late, principal=BOB, reason="wrong data").status == "rolled_back"
+    aborted = verbs.abort(late, principal=BOB, reason="wrong data")
+    assert (aborted.status, aborted.reason) == ("rolled_back", "aborted by bob: wrong data")
     with pytest.raises(UsageError, match="is rolled back, so it cannot be promoted"):
         verbs.promote(late, principal=BOB, reason="x")
 

@@ -185,7 +185,9 @@ def _round(found: Sequence[Release]) -> float:
 
 def where(release: Release) -> str:
     """How far a release is, in a line."""
-    if release.over or release.status == "pending":
+    if release.over:
+        return f"no release is under way; the last one: {sentence(release)}"
+    if release.status == "pending":
         return sentence(release)
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
 

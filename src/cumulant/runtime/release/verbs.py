@@ -84,7 +84,7 @@ def abort(
         UsageError: the release is over.
     """
     at = (clock or SystemClock()).now()
-    text = f"ended by {_who(principal)}: {reason}"
+    text = f"aborted by {_who(principal)}: {reason}"
     return _changed(
         project,
         principal,

@@ -10,6 +10,7 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.ports.notifier import Message
+from cumulant.release.wording import told
 from cumulant.runtime.release.store import figure
 
 if TYPE_CHECKING:
@@ -146,14 +147,14 @@ def sentence(release: Release, returns: Sequence[Return] = ()) -> str:
 
 
 def evaluation_text(found: PairedEvaluation) -> str:
-    """`on 5,000 labelled rows of 20 days (..): brier 0.1403, the champion's 0.1411; 3.2% other decisions`."""
+    """`on 5,000 labelled rows of the past, ..: brier 0.1403, the champion's 0.1411; other decisions in 3.20%`."""
     span = "" if found.first is None or found.last is None else f", {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d}"
     text = (
         f"on {found.rows:,} labelled rows of the past{span}: {found.loss} {found.candidate_loss:.4g},"
         f" the champion's {found.champion_loss:.4g}"
     )
     if found.disagreement is not None:
-        text += f"; other decisions in {found.disagreement:.1%}"
+        text += f"; other decisions in {told(found.disagreement, '%')}"
     return text
 
 
@@ -208,7 +209,7 @@ def metric_view(board: Board) -> MetricView:
 
 def _verdict(board: Board) -> str:
     if board.margin is None:
-        return "told only"
+        return "reported only"
     if board.harmful:
         return "worse"
     if board.acceptable:
