@@ -13,9 +13,10 @@ from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.progress import silent
 from cumulant.runtime import serve
-from cumulant.runtime.candidate import MODEL, Candidate, find_record
+from cumulant.runtime.candidate import Candidate, find_record
 from cumulant.runtime.clean import clean
 from cumulant.runtime.context import open_run
+from cumulant.runtime.models import MODEL
 from cumulant.runtime.records import runs
 from cumulant.runtime.train import train
 

@@ -22,12 +22,12 @@ from cumulant.data import inputs
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.packaging import load_servable
 from cumulant.runtime import serve
-from cumulant.runtime.candidate import MODEL
 from cumulant.runtime.clean import clean
 from cumulant.runtime.evaluate import evaluate
 from cumulant.runtime.events import verify
 from cumulant.runtime.features import featurize
 from cumulant.runtime.lineage import lineage, record_of, reproduce
+from cumulant.runtime.models import MODEL
 from cumulant.runtime.predict import predict
 from cumulant.runtime.train import train
 from cumulant.runtime.validate import load_snapshot, newest, validate

@@ -277,10 +277,8 @@ def plan(
     from cumulant.core.units import share
     from cumulant.runtime.release.planning import plan_release
 
-    with call.project() as project, call.progress("release plan") as progress:
-        found = plan_release(
-            project, principal=project.principal(), requests=requests, errors=share(errors), progress=progress
-        )
+    with call.project() as project:
+        found = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
     call.answer(found, lambda console: _show_plan(console, found))
 
 

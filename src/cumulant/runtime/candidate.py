@@ -14,6 +14,7 @@ from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.figures import registry_metrics
 from cumulant.runtime.fitting import Fitted
 from cumulant.runtime.judgement import Judgement
+from cumulant.runtime.models import MODEL
 from cumulant.runtime.records import RunVerdict
 from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from cumulant.runtime.work import Work
 
 
-#: journal rows: what a registered version was made of, by `name/version`
-MODEL = "model"
 #: a version's tag: the moment of the last row that it learned from
 LEARNED_TO = "cumulant.learned_to"
 

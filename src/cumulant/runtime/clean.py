@@ -15,7 +15,7 @@ from cumulant.core.events import Fact
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
-from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.candidate import ModelRecord
 from cumulant.runtime.cleaning import CLEAN
 from cumulant.runtime.context import open_run
 from cumulant.runtime.leftovers import (
@@ -26,6 +26,7 @@ from cumulant.runtime.leftovers import (
     unneeded_references,
     unneeded_states,
 )
+from cumulant.runtime.models import MODEL
 from cumulant.runtime.records import STEP, read_step, runs
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 

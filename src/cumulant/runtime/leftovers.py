@@ -16,8 +16,8 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.temporary_folders import DAY
 from cumulant.review import Desk
-from cumulant.runtime.candidate import MODEL, ModelRecord
-from cumulant.runtime.models import FETCHED, copy_name
+from cumulant.runtime.candidate import ModelRecord
+from cumulant.runtime.models import FETCHED, MODEL, copy_name
 from cumulant.runtime.records import STEP, StepRecord, read_step
 from cumulant.runtime.review.reference_key import key_of
 from cumulant.runtime.serve import ONLINE_STATE, SERVING, USES, state_table

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.fitting import Fitted
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+#: journal rows: what a registered version was made of, by `name/version`
+MODEL = "model"
 #: the folder of the project's state with servables of versions that were not made here
 FETCHED = "fetched"
 

@@ -18,10 +18,10 @@ from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.local.sqlite import Database
 from cumulant.review.desk import CLOSED, DRAW, OPEN
 from cumulant.runtime.alerts.book import ALERTS
-from cumulant.runtime.candidate import MODEL
 from cumulant.runtime.events import verify
 from cumulant.runtime.judgement import EVALUATION
 from cumulant.runtime.ledger import RUN, STEP
+from cumulant.runtime.models import MODEL
 from cumulant.runtime.release.store import PAST, RELEASE
 from cumulant.runtime.validate import NEWEST, SNAPSHOT
 from cumulant.runtime.window_uses import USE

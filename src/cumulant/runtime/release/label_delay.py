@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError
 from cumulant.core.units import duration
-from cumulant.runtime.models import CHAMPION
+from cumulant.runtime.models import CHAMPION, MODEL
 from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
@@ -41,14 +43,28 @@ def _of_target(training: TrainingSpec, known: dict[str, str]) -> list[str]:
     return [known[column] for column in expr.columns(target_of(training, known)) if column in known]
 
 
-def _of_champion(project: Project) -> timedelta | None:
-    from cumulant.runtime.candidate import find_record  # which imports how versions are trained
+class _Split(msgspec.Struct, frozen=True):
+    train_to: datetime | None = None
+    test_from: datetime | None = None
 
+
+class _Fitted(msgspec.Struct, frozen=True):
+    split: _Split
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """Of a `ModelRecord`, whose module imports how versions are trained, what is needed here."""
+
+    fitted: _Fitted
+
+
+def _of_champion(project: Project) -> timedelta | None:
     try:
-        record = find_record(project, project.registry().resolve(f"{project.name}@{CHAMPION}"))
+        champion = project.registry().resolve(f"{project.name}@{CHAMPION}")
+        row = project.journal().get(MODEL, f"{champion.name}/{champion.version}")
     except CumulantError:  # a plan needs no registry
         return None
-    split = None if record is None else record.fitted.split
+    split = None if row is None else msgspec.convert(row.value, _Record).fitted.split
     if split is None or split.train_to is None or split.test_from is None:
         return None
     return max(timedelta(), split.test_from - split.train_to)

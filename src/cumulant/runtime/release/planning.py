@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, share, show_duration
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
@@ -103,7 +102,6 @@ def plan_release(
     principal: Principal,
     requests: str | None = None,
     errors: float = 0.005,
-    progress: Progress = silent,
 ) -> Plan:
     """What a release of this project can decide at declared traffic, else as the last week's prediction log has it.
 
@@ -118,9 +116,7 @@ def plan_release(
             hint="write the share of requests that fail today, such as 0.5%; without any, 0.1% is a fair guess",
         )
     traffic = _traffic(project) if requests is None else MeasuredTraffic.steady(rate_of(requests))
-    found = planned(
-        project.spec.release, rate=traffic, errors=errors, label_delay=label_delay(project), progress=progress
-    )
+    found = planned(project.spec.release, rate=traffic, errors=errors, label_delay=label_delay(project))
     return msgspec.structs.replace(found, warnings=warnings(project, traffic, found))
 
 
@@ -141,15 +137,13 @@ def planned(
     rate: float | MeasuredTraffic,
     errors: float,
     label_delay: timedelta | None = None,
-    progress: Progress = silent,
 ) -> Plan:
     """The plan at `rate` requests a second, of which the share `errors` fails today, up to the holdback if any."""
     traffic = rate if isinstance(rate, MeasuredTraffic) else MeasuredTraffic.steady(rate)
     named, found = metrics(spec), list[StagePlan]()
     parts = harm_alphas(_deciding(spec), share(spec.alpha))
     every = tuple(step for step in steps(spec) if step.stage != "holdback")
-    for place, step in enumerate(every):
-        progress(step.label, place / len(every))
+    for step in every:
         alike = next((one for one in found if (one.weight, one.at_most) == (step.weight, step.at_most)), None)
         rate_of_step = traffic.rate_within(step.at_most)
         found.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, spec=spec, alike=alike))

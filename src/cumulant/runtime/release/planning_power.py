@@ -29,8 +29,11 @@ _FASTER, _NONE = 0.4, 1e-6
 _ERRORS = BEYOND_ERRORS + 0.84
 #: a time that is simulated first, in times what a test without bursts takes, and by how much it then grows
 _TIMES_USUAL, _LONGER = 5.0, 4.0
-#: looks of the shortest such time, and bad events of an arm in a look, beyond which more would prove as much
-_FEWEST_LOOKS, _EVENTS = 12, 100.0
+#: looks of the shortest such time
+_FEWEST_LOOKS = 12
+#: bad events of an arm, beyond which more would prove as much: in one of the shortest looks, and in all looks, as a
+#: release's own test begins afresh where it has seen more than its grid of rates resolves
+_EVENTS, _RESOLVED = 100.0, 10_000.0
 #: looks within which a time is found too coarsely, and how often it is simulated again in finer ones
 _COARSE, _FINER = 5, 4
 
@@ -139,10 +142,11 @@ class StepPower:
         return traffic, max(1, int(within / seconds))
 
     def _simulated(self, within: float) -> tuple[sequential.Traffic, int]:
-        """The same with no more bad events in the shortest looks than prove about as much: their number costs time."""
+        """The same with no more bad events than prove about as much: their number costs time."""
         traffic, looks = self._traffic(within)
-        part = _EVENTS / (self.bad * min(traffic.champion, traffic.candidate))
-        if part >= 1 or traffic.seconds > self._block:
+        most = _RESOLVED / looks if traffic.seconds > self._block else _EVENTS
+        part = most / (self.bad * min(traffic.champion, traffic.candidate))
+        if part >= 1:
             return traffic, looks
         arms = {"champion": traffic.champion * part, "candidate": traffic.candidate * part}
         return sequential.Traffic(**arms, seconds=traffic.seconds), looks

@@ -20,8 +20,9 @@ from cumulant.core.events import Actor
 from cumulant.outcomes.labels import Reader
 from cumulant.review import Case, Desk, Figures, Reviewer, moves
 from cumulant.runtime.actions import check
-from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.candidate import ModelRecord
 from cumulant.runtime.labels import folder_of, joined, schema_of
+from cumulant.runtime.models import MODEL
 from cumulant.runtime.review.cases import CaseView, classes_of, spec_of, view, wrong_cases
 from cumulant.runtime.review.reader import CaseReader
 from cumulant.runtime.review.stored_figures import error_of
