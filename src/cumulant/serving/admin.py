@@ -13,7 +13,7 @@ from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Fleet
 from cumulant.serving.http import Request, Response, json_response
-from cumulant.serving.inference import decoded
+from cumulant.serving.json_body import decoded
 from cumulant.serving.metrics import Series, added, exposition
 from cumulant.serving.models import Model
 from cumulant.serving.reasons import DESCRIBED
@@ -81,7 +81,7 @@ def _body(request: Request) -> Mapping[str, Any]:
         return {}
     if len(request.body) > _MOST_BODY:
         raise HttpError(413, f"the body of a request to the repository is larger than {_MOST_BODY} bytes")
-    found = decoded(_decode, request.body)
+    found = decoded(_decode, request.body, expected="send {}")
     if not isinstance(found, dict):
         raise RequestError("the body must be a JSON object")
     return found

@@ -23,7 +23,8 @@ from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.gateway import name_of
 from cumulant.serving.http import Request, Response, decompressed, encode, json_response
 from cumulant.serving.inbox import Inbox
-from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
+from cumulant.serving.inference import HEADER_LENGTH, read_call, write_answer
+from cumulant.serving.json_body import decoded
 from cumulant.serving.json_size import check_decoded, most_decoded
 from cumulant.serving.metrics import Metrics, Series, of_fallback, of_rules, of_runner
 from cumulant.serving.models import Model, ModelSet
@@ -61,6 +62,9 @@ class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
     #: how they were made where the model had no time: `cached`, `servable` or `constant`
     degraded: str = ""
+
+
+_EXPECTED = 'send the fields of one row: {"FIELD": VALUE, ...}; GET /v1/models/NAME lists them'
 
 
 class Application:
@@ -321,7 +325,7 @@ class Application:
 
     def _predict(self, model: Model, request: Request) -> Scoring[Response]:
         decode = partial(decode_rows, wrapped="rows" not in model.inputs)
-        rows, single, asked = rows_of(decoded(decode, request.body), model)
+        rows, single, asked = rows_of(decoded(decode, request.body, expected=_EXPECTED), model)
         work = model.from_rows(rows)
         work.why = why(model.reasons, queried(request.target, asked))
         # Our name, where a gateway or the check of its token gave one.

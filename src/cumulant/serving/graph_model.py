@@ -21,6 +21,7 @@ from cumulant.serving.noise import noise
 from cumulant.serving.row_model import UNREGISTERED
 from cumulant.serving.row_tensors import unknown_input
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
+from cumulant.serving.schema import lacking, quoted
 from cumulant.serving.sequences import SequenceRunner, Shelf, no_state
 from cumulant.serving.tensors import Fit, Input, Output
 from cumulant.serving.work import Work, check_any, check_rows
@@ -147,8 +148,9 @@ class GraphModel:
                 raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
             feeds[tensor.name] = fit(tensor)
         if len(feeds) < len(self._specs):
-            missing = next(name for name in self._specs if name not in feeds)
-            raise RequestError(f'input "{missing}" is missing', subject=missing)
+            missing = [name for name in self._specs if name not in feeds]
+            are = "input {} is" if len(missing) == 1 else "inputs {} are"
+            raise RequestError(f"{are.format(quoted(missing))} missing", subject=missing[0])
         return Work(feeds, self._rows(feeds))
 
     def _rows(self, feeds: Feeds) -> int:
@@ -202,8 +204,7 @@ class GraphModel:
             raise RequestError(f"row {number}: the row has none of the model's fields", hint=hint)
         for name in self.servable.required:
             if row.get(name) is None:
-                problem = "must not be null" if name in row else "is required"
-                raise RequestError(f'row {number}: field "{name[:100]}" {problem}', subject=name[:100])
+                raise lacking([one for one in self.servable.required if row.get(one) is None], row, f"row {number}: ")
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
         unknown = next((name for row in rows for name in row if name not in self._specs), None)

@@ -10,6 +10,7 @@ import msgspec
 from cumulant.core.errors import RequestError
 from cumulant.serving.classification import checked_count
 from cumulant.serving.http import Response, encode
+from cumulant.serving.json_body import decoded
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.sequences import sequence_of
 from cumulant.serving.tensors import (
@@ -47,6 +48,10 @@ class Call(msgspec.Struct):
     reasons: object = None
 
 
+#: what to send instead of an empty body
+_EXPECTED = 'send {"inputs": [{"name": NAME, "shape": [N], "datatype": TYPE, "data": [...]}]}'
+
+
 def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> Call:
     """The request in `body`, whose first `header_length` bytes are JSON where raw tensors follow.
 
@@ -54,7 +59,7 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
         RequestError: it is no such request.
     """
     document, rest = _parts(body, header_length)
-    request = decoded(_decode, document)
+    request = decoded(_decode, document, expected=_EXPECTED)
     inputs = _inputs(request.inputs, rest)
     binary: dict[str, bool] = {}
     classes: dict[str, int] = {}
@@ -140,18 +145,6 @@ def write_answer(
         return Response(200, document)
     length = (b"Inference-Header-Content-Length", b"%d" % len(document))
     return Response(200, b"".join((document, *parts)), _OCTETS, (length,))
-
-
-def decoded(decode: Callable[[Any], Any], body: bytes | memoryview) -> Any:
-    """`body` by `decode`, with what msgspec says of it as a `RequestError`."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"the request does not have the expected form: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the body is no valid JSON: {error}") from None
-    except RecursionError:
-        raise RequestError("the body is nested too deeply") from None
 
 
 def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes | memoryview, memoryview]:

@@ -13,7 +13,7 @@ from cumulant.serving.csv_rows import csv_rows, repeated
 from cumulant.serving.errors import HttpError
 from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.http import Request, Response, encode
-from cumulant.serving.inference import decoded
+from cumulant.serving.json_body import decoded
 from cumulant.serving.json_size import check_lists
 from cumulant.serving.models import Model
 from cumulant.serving.reading import LARGE
@@ -23,6 +23,8 @@ from cumulant.serving.scoring import Scoring
 from cumulant.serving.work import Work, check_rows
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+#: what to send instead of an empty body
+_EXPECTED = 'send {"dataframe_split": {"columns": [...], "data": [[...]]}}, or another of its formats'
 _CHARSETS: Mapping[str, str] = {
     "": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"
 }  # fmt: skip
@@ -84,7 +86,7 @@ def _document(text: str, model: Model) -> tuple[str, Work, object]:
     body = text.encode()
     if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
         check_lists(body)
-    found = decoded(_decode, body)
+    found = decoded(_decode, body, expected=_EXPECTED)
     if not isinstance(found, dict):
         raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
     asked = _asked(found.pop("params", None), model)

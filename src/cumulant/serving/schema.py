@@ -7,6 +7,7 @@ import math
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -18,6 +19,8 @@ from cumulant.core.units import EPOCH
 
 Check = Callable[[object], object]
 _INT64 = 2**63
+#: names that one message lists
+NAMED = 10
 
 
 #: what is said of a column of the training source that a request need not carry
@@ -77,7 +80,7 @@ class RequestSchema:
             check = checks.get(name)
             if check is None:
                 if name not in self.unread:
-                    raise self._unknown(name, where)
+                    raise self._unknown(raw, where)
                 ignored += 1
                 continue
             if value is not None:
@@ -87,16 +90,23 @@ class RequestSchema:
                     raise self._invalid(name, value, str(error), where) from None
         for name in self.required:
             if values[name] is None:
-                problem = "must not be null" if name in raw else "is required"
-                raise RequestError(f'{where}field "{name}" {problem}', subject=name)
+                raise lacking([one for one in self.required if values[one] is None], raw, where)
         if ignored == len(raw) and self.fields:
             hint = f"expected fields: {', '.join(self.fields)}"
             raise RequestError(f"{where}the row has none of the model's fields", hint=hint)
         return values
 
-    def _unknown(self, name: str, where: str) -> RequestError:
-        hint = did_you_mean(name, self.fields) or f"known fields: {', '.join(self.fields)}"
-        return RequestError(f'{where}there is no field "{name[:100]}"', subject=name[:100], hint=hint)
+    def _unknown(self, row: Mapping[str, object], where: str) -> RequestError:
+        names = [name for name in row if name not in self.fields and name not in self.unread]
+        if len(names) == 1:
+            near = did_you_mean(names[0], self.fields)
+        else:
+            close = ((name, get_close_matches(name, self.fields, n=1)) for name in names[:NAMED])
+            told = ", ".join(f'"{found[0]}" for "{name[:100]}"' for name, found in close if found)
+            near = f"did you mean {told}?" if told else None
+        are = "is no field" if len(names) == 1 else "are no fields"
+        hint = near or f"known fields: {', '.join(self.fields)}"
+        return RequestError(f"{where}there {are} {quoted(names)}", subject=names[0][:100], hint=hint)
 
     def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
         got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {short(value)}".strip()
@@ -125,6 +135,26 @@ class SourceSchema(RequestSchema):
     def __init__(self, fields: Sequence[Field], key: Sequence[str]) -> None:
         self.unread = {}
         self._checking(fields, key)
+
+
+def lacking(names: Sequence[str], row: Mapping[str, object], where: str) -> RequestError:
+    """The error for a row in which the required fields `names` are absent or null: all of them, in one sentence."""
+    absent = [name for name in names if name not in row]
+    null = [name for name in names if name in row]
+    told = [f"{_fields(absent)} required"] if absent else []
+    told += [f"{_fields(null, 'must not be')} null"] if null else []
+    return RequestError(f"{where}{'; '.join(told)}", subject=names[0][:100])
+
+
+def _fields(names: Sequence[str], verb: str = "") -> str:
+    noun, are = ("field", "is") if len(names) == 1 else ("fields", "are")
+    return f"{noun} {quoted(names)} {verb or are}"
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names in quotes, each cut to 100 characters; of many the first and how many more there are."""
+    listed = ", ".join(f'"{name[:100]}"' for name in names[:NAMED])
+    return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"
 
 
 def _kind(value: object) -> str:

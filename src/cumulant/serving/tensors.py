@@ -15,6 +15,7 @@ from cumulant.core.servable import TensorSpec
 from cumulant.core.traffic import LONGEST_ID
 from cumulant.packaging import DTYPES
 from cumulant.packaging.engine import Array
+from cumulant.serving.json_body import is_out_of_range, out_of_range
 
 _MAX_RANK = 8
 #: bounds of what can be a size, and a number of values: beyond, neither numpy nor a message can show them
@@ -249,6 +250,8 @@ def _decoded_list(raw: msgspec.Raw, name: str) -> list[Any]:
     except RecursionError:
         raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
     except msgspec.DecodeError as error:
+        if is_out_of_range(error):
+            raise out_of_range(name) from None
         raise RequestError(f'the data of input "{name}" cannot be read: {error}', subject=name) from None
     if not isinstance(found, list):
         raise RequestError(f'the data of input "{name}" are no list', subject=name)

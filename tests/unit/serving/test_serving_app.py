@@ -257,14 +257,32 @@ def test_a_required_field_is_missing(app):
     refused(call(app, "POST", PREDICT, {"sched_dep": 0}), 400, 'field "distance" is required')
 
 
+def test_all_missing_fields_are_named_at_once(app):
+    refused(call(app, "POST", PREDICT, {}), 400, 'fields "distance", "sched_dep" are required')
+    two = call(app, "POST", PREDICT, [ROW, {"distance": None}])
+    refused(two, 400, 'row 2: field "sched_dep" is required; field "distance" must not be null')
+
+
+def test_all_unknown_fields_are_named_at_once_and_few_of_many(app):
+    two = call(app, "POST", PREDICT, ROW | {"distanc": 1, "zzz": 2})
+    refused(two, 400, 'there are no fields "distanc", "zzz"; did you mean "distance" for "distanc"?')
+    many = call(app, "POST", PREDICT, ROW | {f"zzz{number}": 1 for number in range(1000)})
+    refused(many, 400, '"zzz9" and 990 more; known fields: ')
+    assert len(many.text) < 1000
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", ["no valid JSON"]),
+        (b"", ["the body is empty; send the fields of one row"]),
+        (b" \n", ["the body is empty"]),
         (b"{", ["no valid JSON"]),
         (b"\xff\xfe", ["no valid JSON"]),
         (b'{"distance": NaN}', ["no valid JSON"]),
-        (b'{"distance": 1e999}', ["out of range"]),
+        (
+            b'{"distance": 1e999}',
+            ['the number of "distance" is beyond the range of a 64-bit float', "send a finite number"],
+        ),
         (b"[" * 50_000, ["nested too deeply"]),
         (b'"text"', ["expected an object"]),
         (b"3", ["expected an object"]),
@@ -284,6 +302,8 @@ def one_input(**change):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        (b"", ["the body is empty", "inputs"]),
+        (b'{"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [1e400]}]}', ['the number of "distance" is beyond']),
         ({}, ["inputs"]),
         ({"inputs": []}, ["no inputs"]),
         ({"inputs": [one_input(name="distanc")]}, ['did you mean "distance"?']),

@@ -296,6 +296,7 @@ def test_no_bytes_make_a_fault_of_the_server(scaling, body, length):
     [
         ({"a": 1}, 'row 1: field "b" is required'),
         ({"a": 1, "b": None}, 'row 1: field "b" must not be null'),
+        ({"c": 1}, 'row 1: fields "a", "b" are required'),
         ({}, "row 1: the row has none of the model's fields; expected fields: a, b, c"),
     ],
 )

@@ -23,7 +23,7 @@ def clean(value: object) -> str:
 
 
 def cell(value: object) -> str:
-    """A value in a table: short numbers, local words for truth, a dash for nothing."""
+    """A value in a table: short numbers, times in UTC, a dash for nothing."""
     return clean(wording.value(value))
 
 

@@ -160,7 +160,7 @@ def value(found: object) -> str:
 
 
 _VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (
-    (bool, lambda found: "yes" if found else "no"),
+    (bool, lambda found: "true" if found else "false"),  # as the data, JSON and the project file write it
     (int, lambda found: count(found) if -(2**63) <= found < 2**63 else f"{Decimal(found):.3g}"),
     (float, number),
     (datetime, instant),

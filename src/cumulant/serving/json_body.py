@@ -1,0 +1,56 @@
+"""JSON bodies of requests: read, and what is said of one that cannot be read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import RequestError
+
+#: how msgspec begins its message about a number that no float holds
+_OUT_OF_RANGE = "Number out of range"
+#: bytes of a body in which the field of such a number is looked for
+_LOOKED_AT = 65_536
+_NUMBER_OF = re.compile(rb'"([^"\\]{1,100})"[ \t\r\n]*:[ \t\r\n]*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)')
+
+
+def decoded(decode: Callable[[Any], Any], body: bytes | memoryview, *, expected: str) -> Any:
+    """`body` by `decode`; `expected` tells what to send instead of an empty body.
+
+    Raises:
+        RequestError: it is empty, no valid JSON, or none of the expected form.
+    """
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        if is_out_of_range(error):
+            raise out_of_range(_field_out_of_range(bytes(body[:_LOOKED_AT]))) from None
+        raise RequestError(f"the request does not have the expected form: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not bytes(body).strip():
+            raise RequestError("the body is empty", hint=expected) from None
+        raise RequestError(f"the body is no valid JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+
+
+def is_out_of_range(error: msgspec.DecodeError) -> bool:
+    """Whether a number is larger than any float."""
+    return str(error).startswith(_OUT_OF_RANGE)
+
+
+def out_of_range(name: str | None) -> RequestError:
+    """The error for such a number in field or input `name`. It is not repeated: it may be of a personal field."""
+    what = "a number" if name is None else f'the number of "{name}"'
+    return RequestError(
+        f"{what} is beyond the range of a 64-bit float (1.8e308)", subject=name, hint="send a finite number"
+    )
+
+
+def _field_out_of_range(body: bytes) -> str | None:
+    found = (match[1] for match in _NUMBER_OF.finditer(body) if math.isinf(float(match[2])))
+    return next(found, b"").decode(errors="replace") or None
