@@ -83,17 +83,18 @@ def test_a_column_that_nothing_uses_may_go_and_is_told(cumulant, project):
 
 
 @pytest.mark.parametrize(
-    ("gone", "code", "said"),
+    ("gone", "said"),
     [
-        ("kind", 1, 'column "kind" is gone in ../orders.csv; it is used by feature kind'),
-        ("late", 1, 'column "late" is gone in ../orders.csv; it is used by the target'),
-        ("note", 1, "it is used by evaluation.slices"),
-        ("remark", 2, "the condition `remark <> 'x'` does not fit its columns"),
-        ("id", 2, "declared as key"),
-        ("amount", 2, "stands under rules"),
+        ("kind", 'column "kind" is gone in ../orders.csv; it is used by feature kind'),
+        ("late", 'column "late" is gone in ../orders.csv; it is used by the target'),
+        ("note", "it is used by evaluation.slices"),
+        ("remark", "no column \"remark\", which the condition `remark <> 'x'` names"),
+        ("id", "declared as key"),
+        ("amount", "stands under rules"),
     ],
 )
-def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, code, said):
+def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, said):
+    """One exit code for every use of the column and every command that reads the source."""
     write(project, "training:", "evaluation: {slices: [note]}\ntraining:")
     text = (project / "cumulant.yaml").read_text()
     (project / "cumulant.yaml").write_text(
@@ -104,8 +105,17 @@ def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, code, 
     assert cumulant("data", "validate", "--project", project).code == 0
     before = snapshot(cumulant, project)
     file.write_text(wider(*(name for name in WIDER if name != gone)))
-    refused(cumulant("data", "validate", "--project", project), code, said)
+    for words in (["data", "validate"], ["train", "--quick"], ["plan"]):
+        refused(cumulant(*words, "--project", project), 1, said, "contract-breach")
     assert snapshot(cumulant, project) == before
+
+
+@pytest.mark.parametrize("old", ["key: id", "amount: {min: 0}"])
+def test_a_declared_column_that_never_was_is_a_fault_of_the_project_file(cumulant, project, old):
+    assert cumulant("data", "validate", "--project", project).code == 0
+    write(project, old, old.replace("id", "idd").replace("amount", "amuont"))
+    for words in (["data", "validate"], ["train", "--quick"], ["plan"]):
+        refused(cumulant(*words, "--project", project), 2, "did you mean", "errors.md#data")
 
 
 CONTRACT = """\

@@ -11,7 +11,7 @@
     │   ├── ConflictError           what is asked no longer fits what became of a thing
     │   └── MissingPartError        an extra that is not installed; names the install line
     ├── RefusedError                a gate said no
-    │   ├── ContractBreachError     more rows refused than the source allows
+    │   ├── ContractBreachError     a source breaks its contract: rows, a rule on the whole, or columns
     │   ├── GateRefusedError        a candidate is not good enough
     │   ├── ParityError             the packaged model does not answer as the trained one
     │   └── IntegrityError          the event chain or a stored object was altered

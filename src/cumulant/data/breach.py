@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import ContractBreachError
+from cumulant.core.errors import ContractBreachError, DataError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cumulant.data.snapshot import Snapshot
 
 
@@ -26,3 +28,23 @@ class SourceBreachError(ContractBreachError):
             "batch_checks": checks,
             "unreadable": [{"url": file.url, "reason": file.reason} for file in self.snapshot.unreadable],
         }
+
+
+class AbsentColumnError(DataError):
+    """A declared column that the rows do not have; its name is the subject."""
+
+
+def absent_column(message: str, name: str, known: Sequence[str]) -> AbsentColumnError:
+    """The error for a declared column `name` that is not among `known`, with the nearest of them as hint."""
+    hint = did_you_mean(name, known) or f"columns: {', '.join(known[:20])}"
+    return AbsentColumnError(message, subject=name, hint=hint)
+
+
+def as_change(error: AbsentColumnError, previous: Snapshot | None) -> DataError | ContractBreachError:
+    """`error` as a breach where the last accepted snapshot had the column: the data changed, not the declaration."""
+    if previous is None or error.subject not in {field.name for field in previous.fields}:
+        return error
+    hint = f"mend the source, or declare another column; {error.hint}"
+    return ContractBreachError(
+        f"{error.message}; snapshot {previous.id[:12]} had it", subject=previous.source, hint=hint
+    )

@@ -20,7 +20,7 @@ from cumulant.data.batch_checks import broken_shares
 from cumulant.data.batch_freshness import past_events, stale
 from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
 from cumulant.data.batches import NewFile, deliveries, gathered, is_grown
-from cumulant.data.breach import SourceBreachError
+from cumulant.data.breach import AbsentColumnError, SourceBreachError, as_change
 from cumulant.data.contract import contract_of, merged
 from cumulant.data.distribution import broken_distributions
 from cumulant.data.file_checks import (
@@ -93,6 +93,7 @@ def ingest(
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
             the policy refuses. Its `snapshot` is complete, so that the rows can be inspected.
+        ContractBreachError: a declared column is gone that the previous snapshot had.
         DataError: a source that cannot be read as declared.
         DefinitionError: a rule or `prepare` that cannot be used.
         UsageError: a limit that cannot be evaluated.
@@ -114,17 +115,23 @@ def ingest(
     inputs = [of_frame(frame, spec, name)] if listing is None else of_files(listing, spec, root, files, known)
     same = previous is not None and previous.declaration == declaration
     files_before, tried = (previous.files, previous.unreadable) if same and previous else ((), ())
-    inputs, parts, unreadable = parts_of(
-        inputs, files_before, shop, declaration, progress, unreadable=() if force else tried
-    )
+    try:
+        inputs, parts, unreadable = parts_of(
+            inputs, files_before, shop, declaration, progress, unreadable=() if force else tried
+        )
+    except AbsentColumnError as error:
+        raise as_change(error, previous) from error
     parts = as_read = compacted(parts, shop)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
     fields = fields_of(parts, spec, previous)
     parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], shop)
     fields = fields_of(parts, spec, previous)
-    refuse_unknown(spec, [field.name for field in fields], source=name)
-    refuse_undecidable(spec, fields, name)
+    try:
+        refuse_unknown(spec, [field.name for field in fields], source=name)
+        refuse_undecidable(spec, fields, name)
+    except AbsentColumnError as error:
+        raise as_change(error, previous) from error
     progress(f"{name}: checking across files", 0.95)
     kept = refuse_dangling(parts, fields, shop, others or {})
     arrived = arrivals(inputs, kept, fields, shop, previous=previous, now=now)

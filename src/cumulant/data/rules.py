@@ -11,9 +11,10 @@ from datetime import date, datetime
 
 import polars as pl
 
-from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
+from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.plan import DType
 from cumulant.core.units import moment, share
+from cumulant.data.breach import absent_column
 from cumulant.data.casts import POLARS, Cast
 from cumulant.data.conditions import failing
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
@@ -209,10 +210,8 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
     needed += [("known_time", when) for when in spec.known_time if not when[:1].isdigit()]
     for role, name in needed:
         if name not in known:
-            raise DataError(
-                f'source {source}: {url} has no column "{name}", which is declared as {role}',
-                subject=name,
-                hint=did_you_mean(name, known) or f"columns: {', '.join(known[:20])}",
+            raise absent_column(
+                f'source {source}: {url} has no column "{name}", which is declared as {role}', name, known
             )
 
 
@@ -229,22 +228,23 @@ def refuse_unknown(spec: SourceSpec, columns: Sequence[str], *, source: str) -> 
     named += [("personal", column) for column in spec.personal]
     for role, column in named:
         if column not in columns:
-            raise DataError(
-                f'source {source} has no column "{column}", which stands under {role}',
-                subject=column,
-                hint=did_you_mean(column, columns) or f"columns: {', '.join(columns[:20])}",
-            )
+            raise absent_column(f'source {source} has no column "{column}", which stands under {role}', column, columns)
 
 
 def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str) -> None:
     """Raise where a cross-column condition does not fit the columns.
 
     Raises:
-        DefinitionError: it names an unknown column, compares what cannot be compared, or is no yes-or-no.
+        AbsentColumnError: it names an unknown column.
+        DefinitionError: it compares what cannot be compared, or is no yes-or-no.
     """
     for check in checks:
         if check.column is not None:
             continue
+        absent = next((name for name in check.failing.meta.root_names() if name not in frame.columns), None)
+        if absent is not None:
+            message = f'source {source} has no column "{absent}", which the condition `{check.text}` names'
+            raise absent_column(message, absent, frame.columns)
         try:
             dtype = frame.select(check.failing.alias("failing")).schema["failing"]
         except pl.exceptions.PolarsError as error:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.data.arrivals import ARRIVED, Arrival
+from cumulant.data.breach import absent_column
 from cumulant.data.casts import conform
 from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.deletions import is_deletion
@@ -60,11 +61,8 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
         )
     columns = [field.name for field in fields]
     if spec.deleted.column not in columns:
-        raise DataError(
-            f'source {source} has no column "{spec.deleted.column}", which stands under deleted',
-            subject=spec.deleted.column,
-            hint=did_you_mean(spec.deleted.column, columns) or f"columns: {', '.join(columns[:20])}",
-        )
+        message = f'source {source} has no column "{spec.deleted.column}", which stands under deleted'
+        raise absent_column(message, spec.deleted.column, columns)
 
 
 def versions_of(

@@ -93,12 +93,19 @@ def test_conditions_across_columns_are_sql_unless_a_compiler_is_given(place):
     assert place.rows(own) == [(5, 3)]
 
 
-@pytest.mark.parametrize("condition", ["arr >", "arr + dep", "arr >= nothing", "arr >= 'text' || 1", "(select 1) = 1"])
+@pytest.mark.parametrize("condition", ["arr >", "arr + dep", "arr >= 'text' || 1", "(select 1) = 1"])
 def test_conditions_that_make_no_sense_are_named(place, condition):
     place.write("trips.csv", "dep,arr\n1,2\n")
     with pytest.raises(DefinitionError) as caught:
         place.ingest(table={"where": [condition]})
     assert condition in str(caught.value)
+
+
+def test_a_condition_over_a_column_that_there_is_not_is_named(place):
+    place.write("trips.csv", "dep,arr\n1,2\n")
+    with pytest.raises(DataError, match="no column \"arrr\", which the condition `arrr >= dep` names") as caught:
+        place.ingest(table={"where": ["arrr >= dep"]})
+    assert caught.value.hint == 'did you mean "arr"?'
 
 
 def test_a_condition_may_not_look_at_other_rows(place):
