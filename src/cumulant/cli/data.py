@@ -139,14 +139,21 @@ def quarantine(
 
     def text(console: Console) -> None:
         from cumulant.cli.frames import show_frame
+        from cumulant.cli.listing import tell_rest
         from cumulant.runtime.report_page.terminal import clean
+        from cumulant.runtime.report_page.wording import plural
 
         place = f"from {clean(file)}" if file else f"of {snapshot.rows_in:,}"
-        console.print(f"quarantine of {source}: {count:,} {'row' if count == 1 else 'rows'} {place}", soft_wrap=True)
+        if not count:
+            rows_in = f"no row of {clean(file)}" if file else f"none of {snapshot.rows_in:,} rows of {source}"
+            console.print(f"nothing in quarantine: {rows_in} was refused", soft_wrap=True)
+        else:
+            console.print(f"quarantine of {source}: {plural(count, 'row')} {place}", soft_wrap=True)
         if out is not None:
             console.print(f"written to {out}")
-        else:
+        elif count:
             show_frame(console, frame)
+            tell_rest(console, frame.height, count, option="--rows N or --out FILE")
 
     figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": count}
     call.answer(figures | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)

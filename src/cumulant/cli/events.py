@@ -12,6 +12,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.listing import tell_rest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,8 +65,7 @@ def list_(
             for event in shown
         ]
         console.print(table(["seq", "time", "who", "what", ""], rows))
-        if len(shown) < len(events):
-            console.print(f"{len(events) - len(shown):,} earlier events: add --last 0", style="dim")
+        tell_rest(console, len(shown), len(events), option="--last N")
 
     call.answer(shown, text)
 

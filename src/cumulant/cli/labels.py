@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.listing import tell_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 
@@ -97,17 +98,18 @@ def list_(
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
 ) -> None:
-    """Show what was said, the newest first."""
+    """Show labels, the newest first."""
     from cumulant.runtime.labels import list_labels
 
     with call.project() as project:
-        found = list_labels(project, principal=project.principal(), state=state, limit=limit)
+        found, total = list_labels(project, principal=project.principal(), state=state, limit=limit)
 
     def text(console: Console) -> None:
         if found:
             _print_said(console, found)
+            tell_rest(console, len(found), total)
             return
-        none = f"no label was said yet: {line('labels ingest FILE', project=call.given)}"
+        none = f"no labels yet: {line('labels ingest FILE', project=call.given)}"
         console.print(none if state is None else f"no label is {state}", style="dim")
 
     call.answer(found, text)
@@ -161,7 +163,7 @@ def report(
     first, last = (None if text is None else moment(text).date() for text in (since, until))
     with call.project() as project:
         found = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
-    call.answer(_document(found), lambda console: _print_report(console, found))
+    call.answer(_document(found), lambda console: _print_report(console, found, call.given))
 
 
 @command(
@@ -227,23 +229,35 @@ def parts(text: str | None) -> dict[str, str]:
 
 
 def _tell(call: Invocation, intake: Intake) -> None:
-    call.answer(intake, lambda console: _print_intake(console, intake))
+    call.answer(intake, lambda console: _print_intake(console, intake, call.given))
 
 
-def _print_intake(console: Console, intake: Intake) -> None:
+def _refused(problems: Mapping[str, int]) -> str:
+    """How many rows cannot be used, and why; nothing where all can."""
+    if not problems:
+        return ""
+    reasons = ", ".join(f"{count:,} {problem}" for problem, count in problems.items())
+    return f", {sum(problems.values()):,} refused ({reasons})"
+
+
+def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
+    from cumulant.runtime.report_page.wording import plural
+
     for source in intake.sources:
         if source.error:
             console.print(f"nothing was taken in: {source.error}", style="yellow", markup=False)
         elif source.again:
             console.print(f"{source.name}: taken in before, {source.rows:,} rows", markup=False)
         else:
-            why = "".join(f", {count:,} {problem}" for problem, count in source.problems.items())
-            console.print(f"{source.name}: {source.rows:,} rows{why}", markup=False)
-    console.print(f"{intake.labelled:,} predictions have a label now")
+            console.print(f"{source.name}: {plural(source.rows, 'row')}{_refused(source.problems)}", markup=False)
+    has = "has" if intake.labelled == 1 else "have"
+    console.print(f"{plural(intake.labelled, 'prediction')} {has} a label now")
+    if any(one.problems for one in intake.sources):
+        console.print(f"refused rows: {line('labels list --state refused', project=given)}", style="dim")
     usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
     if intake.labelled < usable:
-        told = "`cumulant labels report` counts what has no prediction, is said twice or contradicts"
-        console.print(told, style="dim")
+        rest = f"unmatched, duplicate and contradicted labels: {line('labels report', project=given)}"
+        console.print(rest, style="dim")
     if intake.pairs or intake.graded:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 
@@ -277,8 +291,9 @@ def _document(found: Report) -> dict[str, object]:
     return plain
 
 
-def _print_report(console: Console, found: Report) -> None:
+def _print_report(console: Console, found: Report, given: str | None) -> None:
     from cumulant.runtime.report_page.terminal import table
+    from cumulant.runtime.report_page.wording import plural
 
     rows = [
         (one.start, one.model, one.version, one.arm or "–", one.predictions, one.labelled, f"{one.share:.1%}")
@@ -297,13 +312,18 @@ def _print_report(console: Console, found: Report) -> None:
     else:
         console.print("no prediction is in the log, or none of these days", style="dim")
     if len(found.cohorts) > 1:
-        share = f", {found.labelled / found.predictions:.1%}" if found.predictions else ""
-        console.print(f"{found.predictions:,} predictions in all, {found.labelled:,} labelled{share}")
+        share = f" ({found.labelled / found.predictions:.1%})" if found.predictions else ""
+        console.print(f"predictions: {found.predictions:,}, of these {found.labelled:,} labelled{share}")
+    told = {
+        "duplicate": found.duplicates,
+        "known in the future": found.waiting,
+        "without a prediction in the log": found.unmatched,
+    }
+    rest = "".join(f", {count:,} {what}" for what, count in told.items() if count)
+    console.print(f"labels: {plural(found.rows, 'row')}{rest}{_refused(found.problems)}", soft_wrap=True, markup=False)
+    changed = {"a corrected label": found.corrected, "contradictory labels": found.contradicted}
     console.print(
-        f"{found.rows:,} rows were said: {found.duplicates:,} duplicates, {found.waiting:,} known in the future, "
-        f"{found.unmatched:,} without a prediction; {found.corrected:,} predictions were corrected, "
-        f"{found.contradicted:,} contradicted",
-        soft_wrap=True,
+        "".join(f"{plural(count, 'prediction')} with {what}\n" for what, count in changed.items() if count), end=""
     )
     if found.early:
         console.print(
@@ -311,5 +331,6 @@ def _print_report(console: Console, found: Report) -> None:
             "an answer to something else, or an outcome that the model could have been told",
             soft_wrap=True,
         )
-    for problem, count in found.problems.items():
-        console.print(f"not usable: {count:,} {problem}", markup=False)
+    for state, count in (("refused", len(found.problems)), ("contradicted", found.contradicted)):
+        if count:
+            console.print(f"next: {line(f'labels list --state {state}', project=given)}", style="dim")

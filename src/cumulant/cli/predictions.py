@@ -70,7 +70,9 @@ def list_(
     """Show predictions, newest first."""
     from cumulant.runtime.predictions import list_predictions
 
-    found = list_predictions(_folder(call, log), model=model, since=_since(since), limit=limit)
+    # The log is not counted for this: it may hold billions of rows.
+    further = list_predictions(_folder(call, log), model=model, since=_since(since), limit=limit + 1)
+    found = further[:limit]
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table
@@ -85,6 +87,8 @@ def list_(
             for one in found
         ]
         console.print(table(["time", "id", "row", "model", "version", "answer", "took"], rows, right=["took"]))
+        if len(further) > limit:
+            console.print(f"the newest {limit:,}; --limit N for more", style="dim")
 
     call.answer(found, text)
 

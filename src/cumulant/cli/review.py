@@ -70,15 +70,17 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="How many.", min=1)] = 20,
 ) -> None:
     """Show cases: those that wait in the order in which they are given out, closed ones newest first."""
-    from cumulant.runtime.review.verbs import list_cases
+    from cumulant.cli.listing import tell_rest
+    from cumulant.runtime.review.verbs import first_cases
 
     with call.project() as project:
-        found = list_cases(project, principal=project.principal(), status=status, limit=limit)
+        found, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
 
     def text(console: Console) -> None:
         from cumulant.cli.review_page import cases
 
         cases(console, found, status, fill=line("review fill", project=call.given))
+        tell_rest(console, len(found), total)
 
     call.answer(found, text)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.outcomes.cohorts import report
     from cumulant.outcomes.events import LabelsIngested, PredictionsImported, PredictionsLabelled
-    from cumulant.outcomes.facts import Shown, shown
+    from cumulant.outcomes.facts import Shown, newest_labels, shown
     from cumulant.outcomes.files import kind_of
     from cumulant.outcomes.files_in_place import write_bytes
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
@@ -60,6 +60,7 @@ _HOMES = {
     "key_refs": "prediction_refs",
     "locked": "store",
     "logged": "scored",
+    "newest_labels": "facts",
     "number": "labels",
     "read_outputs": "losses",
     "decision": "losses",
@@ -103,6 +104,7 @@ __all__ = [
     "kind_of",
     "locked",
     "logged",
+    "newest_labels",
     "number",
     "read_outputs",
     "report",

@@ -23,6 +23,10 @@ _SORTED, _FALLING = [*_ORDER, scanning.FILE], [True, False, False]
 _STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
 
 
+#: the column of the number of rows without the limit
+_TOTAL = "total"
+
+
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """One row that was said. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
 
@@ -57,20 +61,40 @@ def shown(
     Raises:
         StorageError: a file cannot be read.
     """
-    shown = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
-    rows = scanning.facts(folder, shown, named=True)
-    return [] if rows is None else [_shown(row) for row in rows.to_dicts()]
+    return newest_labels(folder, now, state=state, request=request, limit=limit, named=named)[0]
+
+
+def newest_labels(
+    folder: Path,
+    now: datetime,
+    *,
+    state: str | None = None,
+    request: str | None = None,
+    limit: int | None = 20,
+    named: Named | None = None,
+) -> tuple[list[Shown], int]:
+    """As `shown`, and how many there are without the limit.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    query = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
+    rows = scanning.facts(folder, query, named=True)
+    if rows is None or not rows.height:
+        return [], 0
+    return [_shown(row) for row in rows.drop(_TOTAL).to_dicts()], rows[_TOTAL][0]
 
 
 def _newest(
     said: pl.LazyFrame, *, now: datetime, state: str | None, request: str | None, limit: int | None, named: Named | None
 ) -> pl.LazyFrame:
-    """The rows to show. Of all requests, what tells which are the newest is read first, the rest from the files that
-    hold these.
+    """The rows to show, and in `_TOTAL` how many there are.
+
+    Of all requests, what tells which are the newest is read first, the rest from the files that hold these.
     """
     if request is not None:  # what has a reference in common has the id in common
         said = said.filter(pl.col("id") == request).collect().lazy()
-    rows = said
+    rows, total = said, None
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
     if limit is not None and request is None:
         order = (
@@ -78,7 +102,9 @@ def _newest(
             if state is None
             else _stated(rows.select(*_STATED, scanning.FILE), said, now, named)
         )
-        newest = order.filter(wanted).sort(_SORTED, descending=_FALLING).head(limit).collect()
+        order = order.filter(wanted)
+        total = order.select(pl.len()).collect().item()
+        newest = order.sort(_SORTED, descending=_FALLING).head(limit).collect()
         if not newest.height:
             return rows.head(0)
         received, line = newest.select(_ORDER).row(-1)
@@ -86,6 +112,7 @@ def _newest(
         newer = pl.col("received") > received
         rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
     ordered = _stated(rows, said, now, named).filter(wanted).sort(_SORTED, descending=_FALLING)
+    ordered = ordered.with_columns((pl.len() if total is None else pl.lit(total)).alias(_TOTAL))
     return ordered if limit is None else ordered.head(limit)
 
 

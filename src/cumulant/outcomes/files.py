@@ -6,11 +6,11 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 import msgspec
 
@@ -48,6 +48,23 @@ def batches(path: Path) -> Iterator[list[object]]:
     Raises:
         DataError: the file is empty, damaged, or in no known format.
     """
+    for batch in numbered_batches(path):
+        yield batch.rows
+
+
+class NumberedRows(NamedTuple):
+    """Rows of a file, each with the line in which it begins; of a format without lines with its number. Both from 1."""
+
+    lines: Sequence[int]
+    rows: list[object]
+
+
+def numbered_batches(path: Path) -> Iterator[NumberedRows]:
+    """As `batches`, with the place of each row.
+
+    Raises:
+        DataError: as `batches`.
+    """
     kind = kind_of(path)
     if kind is None:
         raise DataError(
@@ -64,19 +81,27 @@ def batches(path: Path) -> Iterator[list[object]]:
             yield from _gathered(_csv(stream, path) if kind == "csv" else _json(stream, path, kind))
 
 
-def _gathered(rows: Iterator[object]) -> Iterator[list[object]]:
+def _gathered(rows: Iterator[tuple[int, object]]) -> Iterator[NumberedRows]:
     while batch := list(islice(rows, ROWS)):
-        yield batch
+        lines, found = zip(*batch, strict=True)
+        yield NumberedRows(lines, list(found))
 
 
-def _parquet(path: Path) -> Iterator[list[object]]:
+def counted(batches: Iterable[list[object]]) -> Iterator[NumberedRows]:
+    """The rows of all batches, counted from 1."""
+    first = 1
+    for rows in batches:
+        yield NumberedRows(range(first, first + len(rows)), rows)
+        first += len(rows)
+
+
+def _parquet(path: Path) -> Iterator[NumberedRows]:
     import pyarrow.parquet as pq
 
     refuse_encrypted(path, str(path))
     with utf8(str(path)), pq.ParquetFile(path, buffer_size=_BUFFER) as found:
         rows = min(ROWS, fitting_rows(path, str(path), found, None))
-        for batch in found.iter_batches(rows):
-            yield cast("list[object]", batch.to_pylist())
+        yield from counted(cast("list[object]", batch.to_pylist()) for batch in found.iter_batches(rows))
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -85,28 +110,32 @@ def _opened(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def _csv(stream: IO[bytes], path: Path) -> Iterator[object]:
+def _csv(stream: IO[bytes], path: Path) -> Iterator[tuple[int, object]]:
     separator = "\t" if ".tsv" in path.name.lower() else ","
     with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-        yield from _records(csv.reader(text, delimiter=separator, strict=True), path, separator)
+        yield from _records(text, path, separator)
 
 
-def _records(reader: Iterator[list[str]], path: Path, separator: str) -> Iterator[object]:
+def _records(text: IO[str], path: Path, separator: str) -> Iterator[tuple[int, object]]:
+    reader = csv.reader(text, delimiter=separator, strict=True)
     header = next(reader, [])
     if not header or len(set(header)) != len(header):
         raise DataError(
             f"{path} has two columns of one name, or no header", subject=str(path), hint="give each column its own name"
         )
+    line = reader.line_num + 1
     for fields in reader:
         if len(fields) == len(header):
-            yield dict(zip(header, fields, strict=True))
+            yield line, dict(zip(header, fields, strict=True))
         elif fields:
-            yield separator.join(fields)
+            yield line, separator.join(fields)
+        line = reader.line_num + 1  # a quoted field may hold line ends
 
 
-def _json(stream: IO[bytes], path: Path, kind: str) -> Iterator[object]:
-    first = stream.read(1)
+def _json(stream: IO[bytes], path: Path, kind: str) -> Iterator[tuple[int, object]]:
+    first, line = stream.read(1), 1
     while first.isspace():
+        line += first == b"\n"
         first = stream.read(1)
     if first == b"[" and kind == "json":
         text = first + stream.read(_ARRAY)
@@ -116,21 +145,24 @@ def _json(stream: IO[bytes], path: Path, kind: str) -> Iterator[object]:
                 subject=str(path),
                 hint="write JSON lines: one object a line",
             )
-        yield from msgspec.json.decode(text, type=list[object])
+        yield from enumerate(msgspec.json.decode(text, type=list[object]), 1)
         return
-    yield from _lines(first, stream)
+    yield from _lines(first, stream, line)
 
 
-def _lines(first: bytes, stream: IO[bytes]) -> Iterator[object]:
+def _lines(first: bytes, stream: IO[bytes], begin: int) -> Iterator[tuple[int, object]]:
+    """`first` is the beginning of the line `begin`, which was read before."""
     decode = msgspec.json.Decoder().decode
-    while line := first + stream.readline(_LINE):
-        first = b""
+    for number in count(begin):
+        line, first = first + stream.readline(_LINE), b""
+        if not line:
+            return
         if not line.strip():
             continue
         try:
-            yield decode(line)
+            yield number, decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield line[:200].decode(errors="replace").strip()
+            yield number, line[:200].decode(errors="replace").strip()
         while len(line) >= _LINE and not line.endswith(b"\n"):
             line = stream.readline(_LINE)
 

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import files
 from cumulant.outcomes.compaction import compact
+from cumulant.outcomes.files import NumberedRows
 from cumulant.outcomes.labels import LabelSchema, Reader, Said
 from cumulant.outcomes.place import CLAIMED, INBOX, POSTED, Ingested, ingested
 from cumulant.outcomes.store import FACTS, Batch, locked, writing_to
@@ -57,7 +58,7 @@ def ingest_file(
         known = ingested(folder, content)
         if known is not None:
             return Taken(file=known, again=True)
-        batches = _checked(files.batches(path), reader, str(path))
+        batches = _checked(files.numbered_batches(path), reader, str(path))
         return Taken(file=_store(folder, content, source or path.name, batches, reader))
 
 
@@ -74,8 +75,8 @@ def ingest_inbox(folder: Path, schema: LabelSchema, *, salt: bytes = b"", clock:
             known = ingested(folder, claim.name)
             if known is None:
                 reader = Reader(schema, {}, salt, received=received)
-                rows = (batch for path in sorted(claim.glob("*.jsonl")) for batch in files.batches(path))
-                known = _store(folder, claim.name, "posted", rows, reader)
+                posts = (batch for path in sorted(claim.glob("*.jsonl")) for batch in files.batches(path))
+                known = _store(folder, claim.name, "posted", files.counted(posts), reader)
                 found.append(known)
             with writing_to(claim):
                 shutil.rmtree(claim)
@@ -115,34 +116,34 @@ def _claiming(folder: Path) -> Iterator[Path]:
         yield claim
 
 
-def _checked(batches: Iterable[list[object]], reader: Reader, subject: str) -> Iterator[list[object]]:
+def _checked(batches: Iterable[NumberedRows], reader: Reader, subject: str) -> Iterator[NumberedRows]:
     """The batches, after the first one's columns were looked at."""
     first = True
     for batch in batches:
         if first:
-            columns = {str(name) for row in batch if isinstance(row, dict) for name in row}
+            columns = {str(name) for row in batch.rows if isinstance(row, dict) for name in row}
             reader.check(sorted(columns), subject)
         first = False
         yield batch
 
 
-def _store(folder: Path, content: str, name: str, batches: Iterable[list[object]], reader: Reader) -> Ingested:
+def _store(folder: Path, content: str, name: str, batches: Iterable[NumberedRows], reader: Reader) -> Ingested:
     rows, problems = 0, Counter[str]()
     with contextlib.ExitStack() as stack:
         batch = stack.enter_context(Batch(folder, content))
-        for one in batches:
+        for lines, one in batches:
             said = reader.read(one)
             problems.update(fact.problem for fact in said if fact.problem)
-            batch.add(_columns(said, name, rows + 1, reader.received))
+            batch.add(_columns(said, name, lines, reader.received))
             rows += len(one)
         told = Ingested(name=name, content=content, received=reader.received, rows=rows, problems=dict(problems))
         batch.finish(told)
     return told
 
 
-def _columns(said: list[Said], name: str, line: int, received: datetime) -> dict[str, list[object]]:
+def _columns(said: list[Said], name: str, lines: Sequence[int], received: datetime) -> dict[str, list[object]]:
     found: dict[str, list[object]] = dict(zip(Said._fields, map(list, zip(*said, strict=True)), strict=True))
-    found["line"] = list(range(line, line + len(said)))
+    found["line"] = list(lines)
     found["source"], found["received"] = [name] * len(said), [received] * len(said)
     if set(found) != set(FACTS.names):
         raise StorageError("a fact has not the columns of the store")

@@ -251,11 +251,11 @@ def report_labels(
 
 def list_labels(
     project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
-) -> list[outcomes.Shown]:
-    """What was said, the newest first. Raises StorageError."""
+) -> tuple[list[outcomes.Shown], int]:
+    """What was said, the newest first, and how many there are in all. Raises StorageError."""
     check(project.access(), principal, "labels.show", project.name)
     named = _labelled_log(project).named
-    return outcomes.shown(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+    return outcomes.newest_labels(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
 
 
 def _labelled_log(project: Project) -> outcomes.LabelledLog:

@@ -239,7 +239,7 @@ def test_a_file_decides_many_cases_and_names_the_rows_that_do_not(review, queue,
     file.write_text("case,label,note\n" + "\n".join(rows) + "\n")
     told = review("decide", "--from", str(file)).document
     assert (told["decided"], told["labelled"]) == (2, 2)
-    assert list(told["problems"]) == ["nowhere", "row 4"]
+    assert list(told["problems"]) == ["nowhere", "decisions.csv:5"]
     assert len(review("list").document) == waiting - 2
     assert review("show", cases[0]).document["notes"][0]["text"] == "seen"
     again = review("decide", "--from", str(file)).document
@@ -257,7 +257,7 @@ def test_a_running_number_in_a_file_decides_no_case(review, queue, tmp_path):
     file.write_text("case,label\n" + "\n".join(f"{one},1" for one in rows) + "\n")
     told = review("decide", "--from", str(file)).document
     assert (told["decided"], told["labelled"], len(review("list").document)) == (0, 0, waiting)
-    assert told["problems"]["row 1"].endswith("write the id as `cumulant review list --json` gives it")
+    assert told["problems"]["decisions.csv:2"].endswith("write the id as `cumulant review list --json` gives it")
 
 
 def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(review, queue, tmp_path, monkeypatch):

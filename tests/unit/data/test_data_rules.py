@@ -103,7 +103,7 @@ def test_conditions_that_make_no_sense_are_named(place, condition):
 
 def test_a_condition_over_a_column_that_there_is_not_is_named(place):
     place.write("trips.csv", "dep,arr\n1,2\n")
-    with pytest.raises(DataError, match="no column \"arrr\", which the condition `arrr >= dep` names") as caught:
+    with pytest.raises(DataError, match='no column "arrr", which the condition `arrr >= dep` names') as caught:
         place.ingest(table={"where": ["arrr >= dep"]})
     assert caught.value.hint == 'did you mean "arr"?'
 

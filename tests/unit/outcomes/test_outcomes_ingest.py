@@ -212,6 +212,20 @@ def test_lines_that_are_no_labels_are_kept(tmp_path):
     assert (taken.file.rows, taken.file.problems) == (6, {"not a row": 4})
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("a.csv", b'id,label\n"a\nb",1\n\nc,0\r\nd,1\n', [2, 5, 6]),
+        ("a.jsonl", b'\n\n{"id":"a","label":1}\n\n{\n{"id":"b","label":0}\n', [3, 5, 6]),
+        ("a.json", b'\n[{"id":"a","label":1},\n\n{"id":"b","label":0}]', [1, 2]),
+    ],
+)
+def test_a_label_names_the_line_in_which_it_begins(tmp_path, name, content, lines):
+    (tmp_path / name).write_bytes(content)
+    ingest_file(tmp_path / "o", tmp_path / name, SCHEMA)
+    assert [one.line for one in shown(tmp_path / "o", FAR)] == lines
+
+
 def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
     path = write(tmp_path / "x.jsonl", ROWS)
 

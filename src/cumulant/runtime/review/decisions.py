@@ -44,8 +44,8 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
     """
     reader, desk = session_reader(project), desk_of(project, clock=clock)
     decided, problems = 0, dict[str, str]()
-    for number, row in enumerate((row for batch in files.batches(path) for row in batch), start=1):
-        name = f"row {number}"
+    for line, row in ((line, row) for batch in files.numbered_batches(path) for line, row in zip(*batch, strict=True)):
+        name = f"{path.name}:{line}"
         try:
             case, label, note = _decision(row, name)
             name = case

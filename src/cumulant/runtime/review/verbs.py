@@ -61,7 +61,15 @@ def named(name: str) -> str:
 
 
 def list_cases(project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20) -> list[CaseView]:
-    """Cases that wait in the order in which they are given out, or closed ones, the newest first.
+    """As `first_cases`, without the number of all."""
+    return first_cases(project, principal=principal, status=status, limit=limit)[0]
+
+
+def first_cases(
+    project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20
+) -> tuple[list[CaseView], int]:
+    """Cases that wait in the order in which they are given out, or closed ones, the newest first; and how many there
+    are in all.
 
     Raises:
         UsageError: there is no queue.
@@ -71,7 +79,7 @@ def list_cases(project: Project, *, principal: Principal, status: str = "waiting
     opened, closed = desk.standing()
     found = list(opened) if status in ("waiting", "all") else []
     found += [one for one in reversed(closed) if status in ("all", one.status)]
-    return [view(project, one, desk.spec, viewer=principal.name, reader=None) for one in found[:limit]]
+    return [view(project, one, desk.spec, viewer=principal.name, reader=None) for one in found[:limit]], len(found)
 
 
 def next_case(
