@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
         ("  trials: 1", "  trials: 1\nevaluation: {gate: {log_loss: {}}}", 11, "exactly one of min and max"),
         ("  trials: 1", "  trials: 1\n  trials: 2", 11, "is set twice; the first time in line 10"),
         ("  trials: 1", "\ttrials: 1", 10, "indent with spaces, not tabs"),
-        ("{min: 0}", "{min: 0", 8, "not valid YAML"),
+        ("{min: 0}", "{min: 0", 7, "not valid YAML in column 15"),
         ("version: 1\n", "", 1, '"version" is missing'),
         ("version: 1", "version: 2", 1, "allowed: 1"),
         ("../orders.csv", "'${secert:X}'", 4, "a secret is written ${secret:NAME}"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cumulant.core.errors import ProjectFileError
+from cumulant.project.yaml_faults import excerpt, yaml_fault
 
 #: an event of ruamel.yaml, whose classes declare no attributes
 Event = Any
@@ -105,10 +106,10 @@ def relabelled(entry: Entry, layer: Layer, name: str | None) -> Entry:
 
 
 class _Fault(Exception):  # noqa: N818  # internal: becomes a ProjectFileError with its place
-    def __init__(self, line: int | None, text: str) -> None:
+    def __init__(self, line: int | None, text: str, *, column: int | None = None, hint: str | None = None) -> None:
         super().__init__(text)
-        self.line = line
-        self.text = text
+        self.line, self.column = line, column
+        self.text, self.hint = text, hint
 
 
 def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | None = None) -> Entry:
@@ -149,13 +150,12 @@ def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | 
     try:
         return _Composer(YAML(typ="safe", pure=True).parse(text), Place(shown, 1, layer, name)).document()
     except _Fault as fault:
-        raise refused([(shown, fault.line, fault.text)]) from None
+        said = fault.text + excerpt(text, fault.line or 0, fault.column)
+        raise refused([(shown, fault.line, said)], hint=fault.hint) from None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        said = " ".join(part for part in (error.context, error.problem) if part) or "this is not YAML"
-        where = f" (column {column})" if column else ""
-        raise refused([(shown, line, f"not valid YAML: {said}{where}{_tab_hint(text, line)}")]) from None
+        wrong = yaml_fault(error)
+        said = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
+        raise refused([(shown, wrong.line, said)], hint=wrong.hint) from None
     except ReaderError as error:
         at = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, at) + 1
@@ -173,13 +173,6 @@ def refused(problems: list[Problem], *, hint: str | None = None) -> ProjectFileE
         lines.append(f"{where}: {text}")
     message = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems in the project file", *lines])
     return ProjectFileError(message, problems=problems, hint=hint)
-
-
-def _tab_hint(text: str, line: int | None) -> str:
-    lines = text.splitlines()
-    around = lines[max(0, line - 2) : line] if line else []
-    indents = [row[: len(row) - len(row.lstrip())] for row in around]
-    return "; indent with spaces, not tabs" if any("\t" in indent for indent in indents) else ""
 
 
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -323,7 +316,10 @@ class _Composer:
                     merged = {**other, **merged}
                 continue
             if key in own:
-                raise _Fault(line, f'the key "{key}" is set twice; the first time in line {lines[key]}')
+                raise _Fault(
+                    line, f'the key "{key}" is set twice; the first time in line {lines[key]}',
+                    column=inner.start_mark.column + 1, hint="keep one of them, with all that both hold",
+                )  # fmt: skip
             lines[key] = line
             own[key] = replace(value, place=self._place(inner))  # a person looks for the line of the key
         return Entry({**merged, **own}, self._place(event))
