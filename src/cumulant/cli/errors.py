@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -65,7 +67,7 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
             "interrupted; run the same command again and it goes on from the last finished step", soft_wrap=True
         )
         return INTERRUPTED
-    known = as_known(error).reworded(output.redact)
+    known = as_known(error).reworded(output.redact).reworded(_from_here)
     if debug:
         sys.stderr.write(output.redact("".join(traceback.format_exception(error))))
     if output.json and not output.documents:
@@ -73,6 +75,13 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
     else:
         show(known, output.notices(), debug=debug)
     return exit_code(known)
+
+
+def _from_here(text: str) -> str:
+    """`text` with paths below the working directory as a user of it writes them."""
+    with suppress(OSError):  # the working directory may be gone
+        return re.sub(rf"(?<![\w/]){re.escape(str(Path.cwd()))}/", "", text)
+    return text
 
 
 def _reader_gone(error: BaseException | None) -> bool:

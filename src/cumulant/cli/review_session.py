@@ -78,7 +78,7 @@ def _answer(console: Console, project: Project, case: CaseView, reader: CaseRead
                 console.print(outcome(answered))
                 return True
         except CumulantError as error:
-            console.print(error.message if error.hint is None else f"{error.message}; {error.hint}", style="yellow")
+            console.print(error.full_text, style="yellow")
             if error.retryable:
                 return False
 

@@ -61,6 +61,11 @@ class CumulantError(Exception):
         self.hint = None if self.hint is None else change(self.hint)
         return self
 
+    @property
+    def full_text(self) -> str:
+        """Message and hint as one text, for a place that has one: `what is wrong; what to do`."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
     def as_dict(self) -> dict[str, object]:
         """The error for machines (`--json`, HTTP)."""
         found = {"code": self.code, "error": self.message, "subject": self.subject, "hint": self.hint}

@@ -358,7 +358,7 @@ class Project:
                 except UsageError as error:
                     place = None if entry is None else entry.place
                     where = (place.file, place.line) if place is not None else (self.file.name, None)
-                    problems.append((*where, f"{error.message}; {error.hint}" if error.hint else error.message))
+                    problems.append((*where, error.full_text))
         problems += self._notify_problems()
         if problems:
             raise refused(list(dict.fromkeys(problems)))

@@ -90,7 +90,7 @@ def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             # A value that the file does not hold is a default: the nearest section above it is shown.
             within = (path[:length] for length in range(len(path), 0, -1))
             place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
-            yield place, error.message if error.hint is None else f"{error.message}; {error.hint}"
+            yield place, error.full_text
 
 
 def _check_alpha(release: ReleaseSpec) -> None:

@@ -54,7 +54,7 @@ def _addresses(serving: ServingSpec) -> Iterator[Fault]:
         try:
             host, port = split_address(address)
         except UsageError as error:
-            yield ("serving", name), f"serving.{name}: {error.message}; {error.hint}"
+            yield ("serving", name), f"serving.{name}: {error.full_text}"
             continue
         if port and (host, port) in seen:
             yield ("serving", name), f"serving.{name}: {address} is the address of serving.http; write another port"

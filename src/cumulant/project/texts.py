@@ -52,7 +52,7 @@ def text_fault(form: str, value: str | float) -> str | None:
         try:
             _FORMS[name](value)  # type: ignore[arg-type]  # numbers reach `share` only, which takes them
         except UsageError as error:
-            faults.append(f"{error.message}; {error.hint}")
+            faults.append(error.full_text)
         except (ValueError, OverflowError):
             faults.append(f'"{value}" is not a {name}; {_EXAMPLES[name]}')
         else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant import outcomes, packaging
-from cumulant.core.errors import CumulantError, DataError, NotFoundError, UsageError
+from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
@@ -176,11 +176,8 @@ def ingest_labels(
     """
     check(project.access(), principal, "labels.ingest", project.name)
     schema = schema_of(project)
-    try:
-        found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
-        sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
-    except DataError as error:  # files are listed by their whole path, and callers write relative ones
-        raise error.reworded(lambda text: text.replace(f"{Path.cwd()}/", "")) from None
+    found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
+    sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
     return joined(project, schema, sources, principal)
 
 
@@ -364,7 +361,7 @@ def _ingest(
     except DataError as error:
         if alone:
             raise
-        return Source(name=name, error=_said(error).replace(file.url.removeprefix("file://"), name))
+        return Source(name=name, error=error.full_text.replace(file.url.removeprefix("file://"), name))
     one = taken.file
     if not taken.again:
         _tell(project, principal, [_ingested(name, one)])
@@ -393,10 +390,6 @@ def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             for fact in facts:
                 transaction.emit(fact)
-
-
-def _said(error: CumulantError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _labelled(row: dict[str, object]) -> PredictionLabels:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError, did_you_mean
 from cumulant.core.hosts import host_name
 from cumulant.core.stderr import lossy_stderr
-from cumulant.serving.errors import text_of
 
 if TYPE_CHECKING:
     from cumulant.serving.declared import Declared
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _serve(options)
     except CumulantError as error:
-        sys.stderr.write(f"error: {text_of(error)}\n")
+        sys.stderr.write(f"error: {error.full_text}\n")
         return _exit_code(error)
     return 0
 

@@ -15,7 +15,6 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.stderr import lossy_stderr
 from cumulant.serving.channel import Channel
 from cumulant.serving.doors import Doors
-from cumulant.serving.errors import text_of
 from cumulant.serving.loops import ending, new_loop
 from cumulant.serving.pins import Pin
 from cumulant.serving.settings import Settings
@@ -82,7 +81,7 @@ def main() -> int:
     try:
         worker = Worker(orders.settings, pins=orders.pins)
     except CumulantError as error:
-        sys.stderr.write(f"error: {text_of(error)}\n")
+        sys.stderr.write(f"error: {error.full_text}\n")
         return 4
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

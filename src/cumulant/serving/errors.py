@@ -44,11 +44,6 @@ def status_of(error: CumulantError) -> int:
             return 500
 
 
-def text_of(error: CumulantError) -> str:
-    """One sentence for the caller: what is wrong and, where known, what would be right."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
-
-
 def headers_of(error: CumulantError) -> tuple[tuple[bytes, bytes], ...]:
     """When to try again, where that helps; what a refusal of the form must say besides."""
     match error:

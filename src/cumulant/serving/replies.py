@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulant.core.errors import CumulantError
 from cumulant.serving.access_log import say_fault
-from cumulant.serving.errors import headers_of, status_of, text_of
+from cumulant.serving.errors import headers_of, status_of
 from cumulant.serving.http import Request, Response, compressed, error_response
 
 #: bytes of an answer that may be worth compressing
@@ -25,7 +25,7 @@ def packed(response: Response, request: Request) -> Response:
 
 def refusal(error: CumulantError) -> Response:
     """An error as the caller sees it."""
-    return error_response(status_of(error), text_of(error), headers_of(error))
+    return error_response(status_of(error), error.full_text, headers_of(error))
 
 
 def fault() -> Response:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with folder.running(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
             return _run(folder, opening, f"{private}/admin.sock")
     except CumulantError as error:
-        sys.stderr.write("; ".join(filter(None, [error.message, error.hint])) + "\n")
+        sys.stderr.write(f"{error.full_text}\n")
         return 1
 
 

@@ -289,8 +289,7 @@ def _tried(project: Project, receiver: Receiver, now: datetime, results: dict[st
     try:
         said, taken, code = project.notifier(receiver).send(_sample(project, now), seconds=SECONDS), True, ""
     except CumulantError as error:
-        hint = f"; {error.hint}" if error.hint else ""
-        said, taken, code = project.vault.redact(error.message + hint), False, error.code
+        said, taken, code = project.vault.redact(error.full_text), False, error.code
     results[receiver.name] = Tested(receiver=receiver.name, url=receiver.shown, taken=taken, said=said, code=code)
 
 

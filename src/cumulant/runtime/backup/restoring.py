@@ -135,7 +135,7 @@ def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str
             _report(project, archive, manifest)
             _note_missing_sources(project, note)
     except CumulantError as error:
-        note(f"restored, but {error.message}" + (f": {error.hint}" if error.hint else ""))
+        note(f"restored, but {error.full_text}")
 
 
 def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:

@@ -55,7 +55,7 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
             )  # fmt: skip
             decided += 1
         except CumulantError as error:
-            problems[name] = error.message if error.hint is None else f"{error.message}; {error.hint}"
+            problems[name] = error.full_text
     labelled = tell_unless_held(project, principal=principal, clock=clock)
     return DecidedFile(decided=decided, labelled=labelled, problems=problems)
 

@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error.message}\n")
         return 3
     except CumulantError as error:
-        sys.stderr.write(f"{error.message}{f'; {error.hint}' if error.hint else ''}\n")
+        sys.stderr.write(f"{error.full_text}\n")
         return 4
     return 0
 

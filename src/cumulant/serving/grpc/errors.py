@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import grpc
 
 from cumulant.core.errors import CumulantError, DeadlineError, RefusedError
-from cumulant.serving.errors import headers_of, status_of, text_of
+from cumulant.serving.errors import headers_of, status_of
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -38,7 +38,7 @@ def code_of(error: CumulantError) -> grpc.StatusCode:
 
 
 def details_of(error: CumulantError) -> str:
-    return text_of(error)[:_MAX_TEXT]
+    return error.full_text[:_MAX_TEXT]
 
 
 def trailing_of(error: CumulantError) -> Metadata:

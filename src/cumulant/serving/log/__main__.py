@@ -14,7 +14,6 @@ from cumulant.core import units
 from cumulant.core.errors import CumulantError, RetryableError, UsageError
 from cumulant.core.plan import Field
 from cumulant.core.stderr import lossy_stderr
-from cumulant.serving.errors import text_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except CumulantError as error:
-        sys.stderr.write(f"error: {text_of(error)}\n")
+        sys.stderr.write(f"error: {error.full_text}\n")
         return {UsageError: 2, RetryableError: 3}.get(_kind(error), 4)
     return 0
 

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(run(given.folder.absolute(), opening))
     except CumulantError as error:
-        sys.stderr.write(f"{error}{f'; {error.hint}' if error.hint else ''}\n")
+        sys.stderr.write(f"{error.full_text}\n")
         return 3 if error.retryable else 2
     return 0
 
