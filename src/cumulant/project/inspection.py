@@ -12,6 +12,7 @@ from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you
 from cumulant.core.expr import Column, Node, columns
 from cumulant.project.calendar_parts import CalendarPart, calendar_parts
 from cumulant.project.elapsed import Elapsed, elapsed_days
+from cumulant.project.leak_notes import leak_notes
 from cumulant.project.leaks import gives_away, missing_predicts
 from cumulant.project.plain_columns import as_plain, nested
 from cumulant.project.target_notes import MOST_CLASSES, rare_note, target_note, with_classes
@@ -129,6 +130,8 @@ def inspect_table(
             subject=path,
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
+    told = {target: label} | {name: rows[name] for name in sorted(columns(node))}
+    notes += [text for name, values in told.items() for text in leak_notes(rows, features, values, name)]
     notes += [*_grouped(left_out), *_identifiers(rows, features, timed=spec.time is not None)]
     notes += [
         f"days from {one.since} to {one.column} are the feature {one.feature}: in none of {rows.height:,} rows is "
