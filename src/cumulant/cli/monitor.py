@@ -12,6 +12,7 @@ from cumulant.cli.estimated import figures
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.monitor_backtest import declare as declare_backtest
 from cumulant.cli.monitor_watch import declare as declare_watch
+from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +125,16 @@ def run(
         estimate=True, out=out,
     )  # fmt: skip
     found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
-    call.answer(_document(found), lambda console: _print(console, found, every=every, page=out))
+
+    def text(console: Console) -> None:
+        _print(console, found, every=every, page=out)
+        # Of other rows than the project's no alert is made.
+        steps = [line("alerts list", project=call.given)] if predictions is None else []
+        steps += [] if out else ["add --out drift.html for charts"]
+        if found.alarming and steps:
+            console.print(f"next: {'; '.join(steps)}", style="dim", markup=False, soft_wrap=True)
+
+    call.answer(_document(found), text)
     if found.alarming:
         raise typer.Exit(1)
 

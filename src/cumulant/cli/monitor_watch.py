@@ -11,6 +11,7 @@ import typer
 
 from cumulant.cli.command import command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
 from cumulant.core.errors import CumulantError, RetryableError, TerminalError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _watch(
                 raise
             _tell(call, error, every)
         else:
-            call.answer(document(found, done), partial(_print, found=found, done=done))
+            call.answer(document(found, done), partial(_print, found=found, done=done, project=call.given))
             if not once and not call.json:
                 said = f"next look in {every} (Ctrl-C stops it; --once looks once)"
                 call.output.notices().print(said, style="dim", soft_wrap=True)
@@ -138,7 +139,7 @@ def document(found: Round, done: Wanted | None) -> dict[str, object]:
     }
 
 
-def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
+def _print(console: Console, *, found: Round, done: Wanted | None, project: str | None) -> None:
     from cumulant.runtime.report_page.terminal import clean, pairs, table
 
     judged = found.judged
@@ -170,6 +171,8 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
     for note in (*judged.notes, *filter(None, [judged.late.said])):
         console.print(clean(note), style="dim", markup=False, highlight=False)
+    if found.alarming:
+        console.print(f"next: {line('alerts list', project=project)}", style="dim", markup=False, soft_wrap=True)
 
 
 def _labels(found: Round) -> str:

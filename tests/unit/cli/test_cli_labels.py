@@ -236,10 +236,10 @@ def test_a_watched_folder_is_taken_in_as_it_fills(filled, tmp_path):
             write(folder / "one.jsonl", {"id": "r1", "label": "yes"})
             said = ""
             until = time.monotonic() + 90
-            while "1 predictions have a label now" not in said and time.monotonic() < until:
+            while "1 prediction has a label now" not in said and time.monotonic() < until:
                 said += process.stdout.readline()
             assert "nothing was taken in: broken.csv " in said
-            assert "one.jsonl: 1 rows" in said
+            assert "one.jsonl: 1 row\n" in said
         finally:
             process.send_signal(signal.SIGTERM)
 

@@ -53,6 +53,7 @@ def test_a_shift_is_told_with_its_day_kind_and_segment(cumulant, files):
         "2 of 7",
         "of the change is where place is south",
         "alarming: 3 of 7 windows",
+        "next: add --out drift.html for charts",
     ):
         assert words in text
     assert "independent" not in text
@@ -175,6 +176,7 @@ def test_the_log_of_a_project_is_watched_by_its_settings_and_reported(cumulant, 
     for less in ("--columns place", "--ignore amount", "--until 2026-01-23", "--windows 1 --columns place"):
         assert cumulant(*words, *less.split()).code == 0
         assert cumulant("alerts", "list", "--project", str(project), "--json").document["alerts"] == [alert]
+    assert f"next: cumulant alerts list --project {project}; add --out" in cumulant(*words).out
     (project / "cumulant.yaml").write_text(
         (project / "cumulant.yaml").read_text() + "\nmonitoring: {drift: {ignore: [amount]}}\n"
     )
