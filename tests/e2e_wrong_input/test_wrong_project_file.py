@@ -73,6 +73,10 @@ def test_outside_a_project(cumulant, here):
     refused(cumulant("plan"), 2, 'did you mean "cumulant.yml"?')
 
 
+def test_a_project_in_a_folder_below_is_named(cumulant, project):
+    refused(cumulant("train"), 2, "there is no cumulant.yaml", "there is one in shop: add --project shop")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -316,7 +316,8 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         rows = [(check.column or "–", check.text, check.failed, percent(check.share)) for check in failed]
         console.print(table(["column", "rule", "refused", "share"], rows))
     elif all(check.passed for check in snapshot.checks) and snapshot.checks and not snapshot.batch_checks:
-        console.print(f"all {len(snapshot.checks)} rules hold", style="dim")
+        count = len(snapshot.checks)
+        console.print("the one rule holds" if count == 1 else f"all {count:,} rules hold", style="dim")
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):
             console.print(clean(data.told(change)), soft_wrap=True)

@@ -42,6 +42,7 @@ PARSER_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 PAGE = "docs/reference/errors.md"
 #: options of every command, which `cumulant` alone has not
 _AFTER_COMMAND = frozenset({"--json", "--project", "--env", "--debug"})
+_NO_NUMBER = re.compile(r"is not a valid (int|float)(?:eger)?(?: range)?\b")
 _NO_COMMAND = re.compile(r"No such command '(.+)'")
 #: modules whose absence means an extra is not installed
 _EXTRAS = {"onnxruntime": "serve", "uvicorn": "serve", "httptools": "serve", "uvloop": "serve", "obstore": "objects"}
@@ -167,6 +168,7 @@ def _from_parser(error: BaseException) -> UsageError:
         hint = _other_place(str(option), known, path) or did_you_mean(str(option), known)
     elif (missing := _NO_COMMAND.match(head)) and context is not None:
         hint = did_you_mean(missing[1], context.command.list_commands(context))
+    head = _NO_NUMBER.sub(lambda match: f"is no {'whole number' if match[1] == 'int' else 'number'}", head)
     return UsageError(_lower_first(head.rstrip(".")), subject=path, hint=hint or f"{path} --help")
 
 

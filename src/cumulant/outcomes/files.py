@@ -78,13 +78,17 @@ def numbered_batches(path: Path) -> Iterator[NumberedRows]:
             yield from _parquet(path)
             return
         with _opened(path) as stream:
-            yield from _gathered(_csv(stream, path) if kind == "csv" else _json(stream, path, kind))
+            lines: list[int] = []
+            yield from _gathered(
+                _csv(stream, path, lines) if kind == "csv" else _json(stream, path, kind, lines), lines
+            )
 
 
-def _gathered(rows: Iterator[tuple[int, object]]) -> Iterator[NumberedRows]:
+def _gathered(rows: Iterator[object], lines: list[int]) -> Iterator[NumberedRows]:
+    """`rows` in batches; whatever yields a row has put its line into `lines`: a pair a row takes twice the time."""
     while batch := list(islice(rows, ROWS)):
-        lines, found = zip(*batch, strict=True)
-        yield NumberedRows(lines, list(found))
+        yield NumberedRows(lines.copy(), batch)
+        lines.clear()
 
 
 def counted(batches: Iterable[list[object]]) -> Iterator[NumberedRows]:
@@ -110,13 +114,13 @@ def _opened(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def _csv(stream: IO[bytes], path: Path) -> Iterator[tuple[int, object]]:
+def _csv(stream: IO[bytes], path: Path, lines: list[int]) -> Iterator[object]:
     separator = "\t" if ".tsv" in path.name.lower() else ","
     with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-        yield from _records(text, path, separator)
+        yield from _records(text, path, separator, lines)
 
 
-def _records(text: IO[str], path: Path, separator: str) -> Iterator[tuple[int, object]]:
+def _records(text: IO[str], path: Path, separator: str, lines: list[int]) -> Iterator[object]:
     reader = csv.reader(text, delimiter=separator, strict=True)
     header = next(reader, [])
     if not header or len(set(header)) != len(header):
@@ -125,14 +129,13 @@ def _records(text: IO[str], path: Path, separator: str) -> Iterator[tuple[int, o
         )
     line = reader.line_num + 1
     for fields in reader:
-        if len(fields) == len(header):
-            yield line, dict(zip(header, fields, strict=True))
-        elif fields:
-            yield line, separator.join(fields)
+        if fields:
+            lines.append(line)
+            yield dict(zip(header, fields, strict=True)) if len(fields) == len(header) else separator.join(fields)
         line = reader.line_num + 1  # a quoted field may hold line ends
 
 
-def _json(stream: IO[bytes], path: Path, kind: str) -> Iterator[tuple[int, object]]:
+def _json(stream: IO[bytes], path: Path, kind: str, lines: list[int]) -> Iterator[object]:
     first, line = stream.read(1), 1
     while first.isspace():
         line += first == b"\n"
@@ -145,12 +148,14 @@ def _json(stream: IO[bytes], path: Path, kind: str) -> Iterator[tuple[int, objec
                 subject=str(path),
                 hint="write JSON lines: one object a line",
             )
-        yield from enumerate(msgspec.json.decode(text, type=list[object]), 1)
+        for number, row in enumerate(msgspec.json.decode(text, type=list[object]), 1):
+            lines.append(number)
+            yield row
         return
-    yield from _lines(first, stream, line)
+    yield from _lines(first, stream, line, lines)
 
 
-def _lines(first: bytes, stream: IO[bytes], begin: int) -> Iterator[tuple[int, object]]:
+def _lines(first: bytes, stream: IO[bytes], begin: int, lines: list[int]) -> Iterator[object]:
     """`first` is the beginning of the line `begin`, which was read before."""
     decode = msgspec.json.Decoder().decode
     for number in count(begin):
@@ -159,10 +164,11 @@ def _lines(first: bytes, stream: IO[bytes], begin: int) -> Iterator[tuple[int, o
             return
         if not line.strip():
             continue
+        lines.append(number)
         try:
-            yield number, decode(line)
+            yield decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield number, line[:200].decode(errors="replace").strip()
+            yield line[:200].decode(errors="replace").strip()
         while len(line) >= _LINE and not line.endswith(b"\n"):
             line = stream.readline(_LINE)
 

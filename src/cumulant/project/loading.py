@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -76,11 +77,14 @@ def _elsewhere(folder: Path) -> str:
     above = next((str(parent) for parent in folder.parents if (parent / FILE).is_file()), None)
     if above is not None:
         return f"there is one in {above}: add --project {above}"
-    readable = os.access(folder, os.R_OK | os.X_OK)
-    files = sorted(found.name for found in folder.iterdir() if found.is_file()) if readable else []
+    inside = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
+    files = [found.name for found in inside if found.is_file()]
     near = did_you_mean(FILE, files)
     if near is not None:
         return f"a file there has another name; {near}"
+    below = [found.name for found in inside if (found / FILE).is_file()]
+    if below:
+        return f"there is one in {', '.join(below[:5])}: add --project {shlex.quote(below[0])}, or work in that folder"
     return "start a project: cumulant new NAME --from FILE --target COLUMN"
 
 

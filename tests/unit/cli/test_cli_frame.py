@@ -288,3 +288,15 @@ def test_the_edge_returns_a_code_for_whatever_is_raised(monkeypatch: pytest.Monk
     assert run(["runs", "list"]) == 2
     assert run(["runs", "list", "--project", str(tmp_path / "nowhere")]) == 2
     assert isinstance(typer.Exit(), RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "--trials", "x"), "'x' is no whole number"),
+        (("events", "follow", "--for", "soon"), "'soon' is no number"),
+    ],
+)
+def test_an_option_that_takes_a_number_says_so(words: tuple[str, ...], said: str, cumulant: Any) -> None:
+    ended = cumulant(*words)
+    assert (ended.code, said in ended.err) == (2, True), ended.err
