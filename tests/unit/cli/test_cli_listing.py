@@ -63,3 +63,15 @@ def test_a_quarantine_that_is_cut_says_of_how_many(project: Path, cumulant: Any)
     shown = cumulant("data", "quarantine", "--rows", "2", "--project", str(project)).out
     assert "2 of " in shown
     assert "--rows N or --out FILE for more" in shown
+
+
+def test_truth_values_are_written_as_the_data_write_them() -> None:
+    import polars as pl
+    from rich.console import Console
+
+    from cumulant.cli.frames import show_frame
+
+    console = Console(record=True, width=80)
+    show_frame(console, pl.DataFrame({"prediction": [False, True], "score": [0.1, 0.9]}))
+    words = console.export_text().split()
+    assert ("false" in words, "true" in words, {"yes", "no"} & set(words)) == (True, True, set())
