@@ -70,7 +70,7 @@ def test_the_newest_are_listed(log, cumulant):
     assert len(cumulant("predictions", "list", "--since", "1h", "--log", log, "--json").document) == 6
     assert cumulant("predictions", "list", "--since", "2999-01-01", "--log", log, "--json").document == []
     text = cumulant("predictions", "list", "--log", log).out
-    assert "prediction yes, probability 0.75" in text
+    assert "prediction true, probability 0.75" in text
     assert "ada@" not in text
     ended = cumulant("predictions", "list", "--since", "soon", "--log", log)
     assert ended.code == 2
