@@ -12,14 +12,16 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command in `sys.argv` and end the process with its exit code (see `cumulant.cli.errors`)."""
-    from cumulant.cli.collection import collect_rarely
+    from cumulant.cli.collection import collect_no_more, collect_rarely
 
     collect_rarely()
     from cumulant.cli.app import run
     from cumulant.cli.encoding import write_lookalikes
 
     write_lookalikes()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    collect_no_more()
+    sys.exit(code)
 
 
 __all__ = ["main"]

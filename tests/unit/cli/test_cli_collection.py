@@ -23,3 +23,11 @@ def test_garbage_is_collected_rarely_where_a_command_only_reads(line: str, rare:
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert "no cumulant.yaml" in done.stderr
     assert (int(done.stderr.split()[-1]) > gc.get_threshold()[0]) is rare
+
+
+def test_what_lives_at_the_end_is_not_collected_and_functions_at_exit_run(tmp_path: Path) -> None:
+    program = PROGRAM.replace("gc.get_threshold()[0]", "gc.get_freeze_count()")
+    command = [sys.executable, "-c", program, "runs", "list"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert int(done.stderr.split()[-1]) > 1000, "objects that the last collection does not search"
