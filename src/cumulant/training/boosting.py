@@ -55,18 +55,17 @@ class LightGBM:
 
         settings = _settings(problem) | dict(params)
         dataset = self._dataset(problem, train, settings)
-        clock, rounds = _Clock(problem), patience(float(settings["learning_rate"]))
+        trees, clock, rounds = _Trees(), _Clock(problem), patience(float(settings["learning_rate"]))
         booster = lightgbm.train(
             settings,
             dataset,
             MOST_ROUNDS,
             valid_sets=[_judge(dataset, validate)],
-            callbacks=[clock, lightgbm.early_stopping(rounds, first_metric_only=True, verbose=False)],
+            callbacks=[trees, clock, lightgbm.early_stopping(rounds, first_metric_only=True, verbose=False)],
         )
-        rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-        answers = booster.predict(validate.answered, num_iteration=rounds, num_threads=1)
-        ran = booster.current_iteration()
-        return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=ran, cut=clock.cut)
+        rounds = booster.best_iteration if booster.best_iteration > 0 else trees.rounds
+        answers = booster.predict(validate.answered, num_iteration=trees.after(rounds), num_threads=1)
+        return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=trees.rounds, cut=clock.cut)
 
     def answers_again(
         self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
@@ -133,6 +132,28 @@ def _binned(problem: Problem, train: Sample, settings: dict[str, Any]) -> lightg
 
 def _judge(dataset: lightgbm.Dataset, validate: Sample) -> lightgbm.Dataset:
     return dataset.create_valid(validate.matrix, validate.target, weight=validate.weight)
+
+
+class _Trees:
+    """How many trees (of each class) there are after each round. A round whose draw of rows and features allows no split
+    adds none, and a later one may: rounds say how often to train, and not which trees answer.
+    """
+
+    order = -1
+    before_iteration = False
+
+    def __init__(self) -> None:
+        self._after: list[int] = []
+
+    def __call__(self, env: Any) -> None:
+        self._after.append(env.model.current_iteration())
+
+    @property
+    def rounds(self) -> int:
+        return len(self._after)
+
+    def after(self, rounds: int) -> int:
+        return self._after[rounds - 1]
 
 
 class _Clock:

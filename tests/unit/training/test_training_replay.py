@@ -1,11 +1,26 @@
 """A model made again from the records of its search, whatever the clock decided in it."""
 
+import itertools
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
 import msgspec
+import numpy as np
 import pytest
 
 from cumulant.core.errors import IntegrityError
 from cumulant.training import EvaluationSpec, TrainingSpec, TrainingSummary, TrialRecord, refit, search, split
 from cumulant.training.budget import Budget, clock_notes, clock_warnings
+from cumulant.training.making import make_trainer
+from cumulant.training.searched import searched_metric
+from cumulant.training.spec import SEARCHED
+from cumulant.training.study import made_folds
+
+#: many rounds draw rows and features that allow no split, and the rounds after them others
+HARD_TO_SPLIT = {"learning_rate": 0.1, "feature_fraction": 0.3, "bagging_fraction": 0.5, "min_data_in_leaf": 120,
+                 "extra_trees": True}  # fmt: skip
 
 
 def files(model, folder):
@@ -33,6 +48,23 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, ro
     assert any(f"the time of {time} ended this search" in note for note in found.summary.notes)
     assert found.summary.members == len(found.summary.boosters) > 0
     assert files(again(found, rows, spec), tmp_path / "again") == files(found.best, tmp_path / "first")
+
+
+@pytest.mark.parametrize("target", ["late", "kind", "amount"])
+@pytest.mark.parametrize("name", SEARCHED)
+def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, target, table, rows_of):
+    rows = train_rows(rows_of, table, target)
+    spec = TrainingSpec(target=target, time=None, folds=2, trainers=[name])
+    folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    trainer, (train, validate) = make_trainer(name, Path()), folds.sample(0)
+    params = HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]
+    for looks in (*range(8), math.inf):
+        times = itertools.chain(itertools.repeat(1.0, looks), itertools.repeat(0.0)) if looks < math.inf else None
+        left = (lambda: math.inf) if times is None else partial(next, times)
+        judged = trainer.judge(replace(folds.problem, left=left), params, train, validate)
+        assert judged.cut is (times is not None)
+        again = trainer.answers_again(folds.problem, params, train, validate, rounds=judged.rounds)
+        assert np.array_equal(again, judged.answers), f"cut at look {looks}"
 
 
 def test_what_the_clock_decided_is_said_and_nothing_where_trials_ended_the_search(table, rows_of):
