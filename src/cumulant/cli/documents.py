@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.runtime.report_page.content import GateReport, Interval, ReportData
+from cumulant.runtime.report_page.content import GateReport, Interval, ReportData, StepReport
 from cumulant.runtime.story.told import Monitored, Reviewed, Told
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class TrainDocument(msgspec.Struct, frozen=True, kw_only=True):
     gate: GateReport
     model: ModelFigures
     reused: tuple[str, ...]
+    #: the steps in order, with the seconds that each took in this run
+    steps: tuple[StepReport, ...]
     seconds: float
 
 
@@ -158,6 +160,7 @@ def train_document(
             name=report.name, version=report.version or "", uri=report.uri or "", aliases=report.aliases
         ),
         reused=reused,
+        steps=report.steps,
         seconds=seconds,
     )
 

@@ -76,6 +76,7 @@ def show(
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import heading, pairs, table
+        from cumulant.runtime.report_page.wording import duration as seconds
 
         heading(console, record.id, record.flow)
         error = (record.error or {}).get("error")
@@ -92,8 +93,9 @@ def show(
         )
         console.print(
             table(
-                ["step", "", "identity"],
-                [(u.name, "reused" if u.reused else "done", u.identity[:12]) for u in record.steps],
+                ["step", "time", "identity"],
+                [(u.name, "reused" if u.reused else seconds(u.seconds), u.identity[:12]) for u in record.steps],
+                right=["time"],
             )
         )
 

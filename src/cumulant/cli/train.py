@@ -36,8 +36,8 @@ def train(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Search and final fits take at most this long, such as 90s or 10m; reading, evaluation and"
-            " registration are not counted.",
+            help="Search and final fits take at most this long, such as 90s or 10m; reading, evaluation, packaging and"
+            " registration come on top. The time of each step is shown at the end.",
         ),
     ] = None,
 ) -> None:
@@ -80,12 +80,16 @@ def finish(call: Invocation, page: object, found: TrainResult) -> None:
 
         from cumulant.runtime.report_page.summary import show_training
         from cumulant.runtime.report_page.wording import duration as spent
+        from cumulant.runtime.report_page.wording import steps
 
         assert isinstance(console, Console)
         show_training(console, page)
         reused, computed = len(found.reused), found.features.computed_of
         said = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
         console.print(f"{spent(found.seconds)}{said}", style="dim")
+        if shown := steps(page.steps, page.seconds):
+            limit = f" ({found.time} is for search and final fits)" if found.time is not None else ""
+            console.print(f"steps: {shown}{limit}", style="dim", soft_wrap=True)
         if computed is not None:
             console.print(f"features: {computed}", style="dim")
         console.print(

@@ -296,7 +296,7 @@ class Ledger:
             tx.put(STEP, work.identity, msgspec.to_builtins(done), expect=version)
             if work.write is not None:
                 work.write(tx, result)
-            self._note(tx, StepUse(work.name, work.identity, reused=False))
+            self._note(tx, StepUse(work.name, work.identity, reused=False, seconds=done.seconds))
             tx.emit(fact, cause=cause)
 
     def _reuse(self, work: _Work, found: StepRecord, result: Json) -> StepResult:

@@ -38,11 +38,14 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepUse(msgspec.Struct, frozen=True):
-    """A step that a run needed: `identity` is the key of its row."""
+    """A step that a run needed: `identity` is the key of its row. `seconds` that it took in this run, those of steps
+    within it included: 0 where it was found done, and in records of before.
+    """
 
     name: str
     identity: str
     reused: bool
+    seconds: float = 0
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.judgement import EVALUATION, EvaluateResult
 from cumulant.runtime.models import servable_folder
-from cumulant.runtime.records import RunRecord, read_step, runs
+from cumulant.runtime.records import RUN, RunRecord, read_run, read_step, runs
 from cumulant.runtime.report_page import collect, definitions, judged
 from cumulant.runtime.validate import load_snapshot
 
@@ -119,6 +119,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
         sources=collect.sources(project, _snapshots(project, run)),
         lineage={"flow": run.flow, "status": run.status, "command": run.command},
         events=collect.events(project.journal().events(run=run.id)),
+        **collect.times(run),
     )
 
 
@@ -131,7 +132,7 @@ def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> Re
         features=collect.features(servable),
         serving=collect.serving(servable),
         lineage=dict(servable.lineage),
-        events=collect.events(project.journal().events(run=run)) if run else (),
+        **(_of_journal(project, run) if run else {}),
     )
     record = find_record(project, version)
     if record is None:
@@ -145,6 +146,13 @@ def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> Re
     )
     known = judged.with_training(known, record, predict_at=servable.plan.predict_at)
     return _masked(project, known, servable.plan)
+
+
+def _of_journal(project: Project, run: str) -> dict[str, Any]:
+    """What the journal says of a run: its events, and its row unless that was deleted."""
+    row = project.journal().get(RUN, run)
+    times = {} if row is None else collect.times(read_run(row))
+    return {"events": collect.events(project.journal().events(run=run)), **times}
 
 
 def _masked(project: Project, known: ReportData, plan: FeaturePlan) -> ReportData:

@@ -70,6 +70,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool
     as_of: datetime | None
     promoted: bool
+    #: the most that search and final fits might take, such as 60s; None without a limit
+    time: str | None
     #: the champion that was made again, as NAME/VERSION: it stays
     same_as: str | None
     #: commands that bring the version to callers, in order; none where it is the champion, or was refused
@@ -150,6 +152,7 @@ def train(
             **_result(context, made, version, tuple(name for name, again in found.items() if again)),
             validation=Validation(run=context.run, snapshots=snapshots, reused=fresh),
             quick=quick,
+            time=work.training.time,
             seconds=round(clock.monotonic() - begun, 1),
         )
 

@@ -135,8 +135,8 @@ def _judge(dataset: lightgbm.Dataset, validate: Sample) -> lightgbm.Dataset:
 
 
 class _Trees:
-    """How many trees (of each class) there are after each round. A round whose draw of rows and features allows no split
-    adds none, and a later one may: rounds say how often to train, and not which trees answer.
+    """How many trees (of each class) there are after each round. A round whose draw of rows and features allows no
+    split adds none, and a later one may: rounds say how often to train, and not which trees answer.
     """
 
     order = -1

@@ -43,6 +43,33 @@ def test_train_again_reuses_every_step_and_prints_one_document(trained: Path, cu
     assert figure.low <= figure.value
     assert document.gate.verdict in {"better", "worse", "not_worse", "cannot_tell"}
     assert document.model.uri == "models:/shop/1"
+    assert [step.name for step in document.steps if step.reused] == list(document.reused)
+    assert not any(step.seconds for step in document.steps if step.reused)
+
+
+def test_the_time_of_each_step_is_shown(trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "shop", ignore=shutil.ignore_patterns(".cumulant"))
+    file = tmp_path / "shop" / "cumulant.yaml"
+    file.write_text(file.read_text().replace("../visits.csv", str(trained.parent / "visits.csv")))
+    ended = cumulant("train", "--quick", "--time", "1h", "--project", str(file.parent))
+    assert ended.code in (0, 1), ended.err
+    (shown,) = [line for line in ended.out.splitlines() if line.startswith("steps: ")]
+    names = [part.rsplit(" ", 2)[0] for part in shown.removeprefix("steps: ").partition(" (")[0].split(", ")]
+    assert names == ["data rows", "features", "search", "evaluate", "package", "register", "between them"]
+    assert shown.endswith("(1h is for search and final fits)")
+
+    run = cumulant("runs", "show", "--project", str(file.parent), "--json").document
+    spent = [step["seconds"] for step in run["steps"]]
+    assert all(seconds > 0 for seconds in spent)
+    assert sum(spent) < run["seconds"]
+    assert "search" in cumulant("runs", "show", "--project", str(file.parent)).out
+    for suffix in (".html", ".md", ".json"):
+        page = tmp_path / f"page{suffix}"
+        assert cumulant("report", "--out", str(page), "--project", str(file.parent)).code == 0
+    data = msgspec.json.decode((tmp_path / "page.json").read_bytes(), type=ReportData)
+    assert [step.seconds for step in data.steps] == spent
+    for suffix in (".html", ".md"):
+        assert f"The steps of the run took {names[0]}" in (tmp_path / f"page{suffix}").read_text()
 
 
 def test_train_for_people(trained: Path, cumulant: Any) -> None:
@@ -98,8 +125,8 @@ def test_train_refuses_what_it_cannot_read(option: tuple[str, str], trained: Pat
 def test_help_of_train_says_what_its_time_bounds() -> None:
     (option,) = [one for one in load("train").params if one.name == "time"]
     assert option.help == (
-        "Search and final fits take at most this long, such as 90s or 10m; reading, evaluation and registration are"
-        " not counted."
+        "Search and final fits take at most this long, such as 90s or 10m; reading, evaluation, packaging and"
+        " registration come on top. The time of each step is shown at the end."
     )
 
 

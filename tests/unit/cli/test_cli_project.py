@@ -220,7 +220,9 @@ def test_runs_and_their_steps(project: Path, cumulant: Any) -> None:
     shown = cumulant("runs", "show", runs[0]["id"][:16], "--project", str(project), "--json").document
     assert shown["status"] == "done"
     assert [step["reused"] for step in shown["steps"]] == [False]
-    assert "done" in cumulant("runs", "show", "--project", str(project)).out
+    assert shown["steps"][0]["seconds"] > 0
+    text = cumulant("runs", "show", "--project", str(project)).out
+    assert "time" in text.partition("step")[2]
     ended = cumulant("runs", "show", "nothing", "--project", str(project))
     assert ended.code == 2
 

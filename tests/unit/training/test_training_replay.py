@@ -57,7 +57,9 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
     spec = TrainingSpec(target=target, time=None, folds=2, trainers=[name])
     folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
     trainer, (train, validate) = make_trainer(name, Path()), folds.sample(0)
-    params = HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]
+    params = (
+        HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]
+    )
     for looks in (*range(8), math.inf):
         times = itertools.chain(itertools.repeat(1.0, looks), itertools.repeat(0.0)) if looks < math.inf else None
         left = (lambda: math.inf) if times is None else partial(next, times)

@@ -20,6 +20,7 @@ from cumulant.runtime.report_page.content import (
     ReportData,
     ServingReport,
     SourceReport,
+    StepReport,
 )
 from cumulant.runtime.report_page.definitions import definition, kind
 from cumulant.runtime.report_page.requests import curl, fields
@@ -28,6 +29,7 @@ from cumulant.runtime.report_page.wording import value
 if TYPE_CHECKING:
     from cumulant.data import SchemaChange, Shift, Snapshot
     from cumulant.project import Project
+    from cumulant.runtime.records import RunRecord
 
 #: what an event may say of itself on the page: names, words and figures
 _SAID = (str, int, float, bool)
@@ -120,6 +122,12 @@ def events(found: Iterable[Event]) -> tuple[EventReport, ...]:
         for event in found
         if event.kind not in ("step.started", "training.trial_finished")
     )
+
+
+def times(run: RunRecord) -> dict[str, Any]:
+    """How long the run and its steps took, as fields of a report."""
+    steps = (StepReport(name=use.name, seconds=use.seconds, reused=use.reused) for use in run.steps)
+    return {"steps": tuple(steps), "seconds": run.seconds if run.finished else None}
 
 
 def said(data: Mapping[str, Any]) -> str:

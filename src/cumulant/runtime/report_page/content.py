@@ -208,6 +208,14 @@ class ServingReport(msgspec.Struct, frozen=True, kw_only=True):
     curl: str = ""
 
 
+class StepReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of the run. `seconds` that it took in it: 0 where it was `reused`."""
+
+    name: str
+    seconds: float
+    reused: bool
+
+
 class EventReport(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     time: datetime
@@ -249,4 +257,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     serving: ServingReport | None = None
     lineage: dict[str, str] = {}
     environment: dict[str, str] = {}
+    #: of the run, in order, and the seconds that it took as a whole
+    steps: tuple[StepReport, ...] = ()
+    seconds: float | None = None
     events: tuple[EventReport, ...] = ()

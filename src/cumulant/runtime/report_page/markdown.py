@@ -72,7 +72,9 @@ def _parts(report: ReportData) -> Iterator[list[str]]:
         yield [*[f"- {text(name)}: {code(value)}" for name, value in report.environment.items()], ""]
     if report.events:
         rows = [[wording.moment(one.time), text(one.actor), code(one.kind), text(one.text)] for one in report.events]
-        yield ["## Who did what", "", *table(["when", "who", "what", ""], rows)]
+        shown = wording.steps(report.steps, report.seconds)
+        steps = [f"The steps of the run took {text(shown)}.", ""] if shown else []
+        yield ["## Who did what", "", *steps, *table(["when", "who", "what", ""], rows)]
 
 
 def _head(report: ReportData) -> list[str]:

@@ -142,7 +142,9 @@ def _events(report: ReportData) -> Section:
         for event in report.events
     )
     lead = "The events of this run, from the project's chain; `cumulant events verify` proves that none was altered."
-    return section("events", "Who did what", lead, table("Events", columns, rows))
+    shown = wording.steps(report.steps, report.seconds)
+    steps = element("p", f"The steps of the run took {shown}.") if shown else None
+    return section("events", "Who did what", lead, steps, table("Events", columns, rows))
 
 
 def _footer(report: ReportData) -> Markup:

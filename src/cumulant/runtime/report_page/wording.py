@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from cumulant.runtime.report_page.content import Interval
+from cumulant.runtime.report_page.content import Interval, StepReport
 
 _LOWER = frozenset(
     {"log_loss", "brier", "calibration_error", "cost", "mae", "rmse", "pinball", "mean_absolute_error", "error_rate"}
@@ -143,6 +143,17 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def steps(found: Sequence[StepReport], seconds: float | None) -> str:
+    """`features 0.2 s, search 14.6 s, ..., between them 0.5 s`: the time of each step that was done in a run of
+    `seconds`; empty where none was.
+    """
+    done = [(one.name, one.seconds) for one in found if not one.reused]
+    rest = 0.0 if seconds is None else seconds - sum(spent for _, spent in done)
+    if done and rest > 0:
+        done.append(("between them", rest))
+    return ", ".join(f"{name} {duration(spent)}" for name, spent in done)
 
 
 def plural(number_of: int, noun: str) -> str:
