@@ -1,12 +1,22 @@
-"""A polite request to end (SIGTERM: a shut-down, a scheduler, `kill`) ends a command as Ctrl-C does."""
+"""A polite request to end (SIGTERM: a shut-down, a scheduler, `kill`) ends a command as Ctrl-C does.
+
+The interrupt is raised wherever the main thread happens to be. In a finalizer or the callback of a weak reference
+Python prints an exception and drops it: one in sixty interrupts of a registration was lost so. It is raised again.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+#: seconds until a dropped interrupt is raised again: by then the callback that dropped it has ended
+_PAUSE = 0.02
 
 
 class Termination:
@@ -14,6 +24,7 @@ class Termination:
 
     def __init__(self) -> None:
         self.received = False
+        self._timer: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -21,6 +32,22 @@ class Termination:
             return  # asked again while it tidies up, which must not be cut off; SIGKILL still ends it at once
         self.received = True
         raise KeyboardInterrupt
+
+    def again(self, dropped: Any) -> bool:
+        """Whether what Python dropped is an interrupt, which is then raised again; of the signal that it was of."""
+        if dropped.exc_type is None or not issubclass(dropped.exc_type, KeyboardInterrupt):
+            return False
+        number = signal.SIGTERM if self.received else signal.SIGINT
+        self.received = False
+        self._timer = threading.Timer(_PAUSE, os.kill, (os.getpid(), number))
+        self._timer.daemon = True
+        self._timer.start()
+        return True
+
+    def close(self) -> None:
+        """Raise nothing again from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 @contextmanager
@@ -31,7 +58,11 @@ def termination() -> Iterator[Termination]:
         yield asked
         return
     signal.signal(signal.SIGTERM, asked)
+    before: Callable[[Any], object] = sys.unraisablehook
+    sys.unraisablehook = lambda dropped: None if asked.again(dropped) else before(dropped)
     try:
         yield asked
     finally:
+        sys.unraisablehook = before
+        asked.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

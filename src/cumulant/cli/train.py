@@ -80,14 +80,14 @@ def finish(call: Invocation, page: object, found: TrainResult) -> None:
 
         from cumulant.runtime.report_page.summary import show_training
         from cumulant.runtime.report_page.wording import duration as spent
-        from cumulant.runtime.report_page.wording import steps
+        from cumulant.runtime.report_page.wording import steps as step_times
 
         assert isinstance(console, Console)
         show_training(console, page)
         reused, computed = len(found.reused), found.features.computed_of
         said = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
         console.print(f"{spent(found.seconds)}{said}", style="dim")
-        if shown := steps(page.steps, page.seconds):
+        if shown := step_times(page.steps, page.seconds):
             limit = f" ({found.time} is for search and final fits)" if found.time is not None else ""
             console.print(f"steps: {shown}{limit}", style="dim", soft_wrap=True)
         if computed is not None:

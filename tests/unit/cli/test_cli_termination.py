@@ -1,0 +1,52 @@
+"""A polite request to end reaches the command, wherever the main thread is when it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from cumulant.cli.termination import termination
+
+
+class Finalized:
+    """Its finalizer is interrupted by the signal: Python drops what is raised there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(0)
+
+
+@pytest.fixture
+def default_interrupt():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_interrupt")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_raised_again(number: int) -> None:
+    with termination() as asked:
+        with pytest.raises(KeyboardInterrupt):
+            Finalized(number)
+            time.sleep(20)
+        assert asked.received is (number == signal.SIGTERM)
+
+
+def test_what_else_python_drops_is_shown_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken")
+
+    dropped: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda one: dropped.append(one.exc_type))
+    with termination():
+        Broken()
+    assert dropped == [ValueError]
