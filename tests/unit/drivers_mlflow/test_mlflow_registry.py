@@ -130,6 +130,15 @@ def test_a_run_that_fails_says_so_and_can_go_on(registry):
     assert registry._client.get_run(run.id).info.status == "FINISHED"
 
 
+def test_what_ended_a_run_is_raised_also_where_its_end_cannot_be_recorded(registry):
+    for ended in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(ended), registry.run("flights", "ends", key=f"run {ended.__name__}") as run:
+            registry._client.delete_run(run.id)  # MLflow ends no run that was deleted
+            raise ended
+    with pytest.raises(UsageError, match="active"), registry.run("flights", "ends", key="run") as run:
+        registry._client.delete_run(run.id)
+
+
 def test_the_run_shows_its_data_and_its_model(registry, registered):
     stored = registry._client.get_run(registered.run_id)
     (data,) = stored.inputs.dataset_inputs

@@ -6,13 +6,14 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cumulant.core.errors import CumulantError
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.ports.registry import Dataset, Origin
 
@@ -147,17 +148,16 @@ def open_run(
         if found:
             client.update_run(run.info.run_id, status="RUNNING")
     opened = MlflowRun(client, experiment_id, run, key, again=found is not None)
-    status = "KILLED"
+    end = None if seconds is None else run.info.start_time + int(1000 * seconds)
     try:
         yield opened
-        status = "FINISHED"
-    except Exception:
-        status = "FAILED"
+    except BaseException as error:
+        # A registry that was interrupted may refuse this too: what ended the run is the one to raise.
+        with suppress(CumulantError), engine(f"run {name}"):
+            client.set_terminated(opened.id, "FAILED" if isinstance(error, Exception) else "KILLED", end)
         raise
-    finally:
-        with engine(f"run {name}"):
-            end = None if seconds is None else run.info.start_time + int(1000 * seconds)
-            client.set_terminated(opened.id, status, end)
+    with engine(f"run {name}"):
+        client.set_terminated(opened.id, "FINISHED", end)
 
 
 def origin_tags(origin: Origin) -> dict[str, str]:
