@@ -125,7 +125,7 @@ def ingest(
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
     fields = fields_of(parts, spec, previous)
-    parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], shop)
+    parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], shop, progress)
     fields = fields_of(parts, spec, previous)
     try:
         refuse_unknown(spec, [field.name for field in fields], source=name)

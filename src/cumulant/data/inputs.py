@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import file_digest
+from cumulant.core.progress import Progress
 from cumulant.data.csv_text import Table
 from cumulant.data.large_files import Pieces
 from cumulant.data.listed_file import ListedFile, listed_files
@@ -37,8 +38,8 @@ class Input:
     guessed: bool
     rows: Callable[[Collection[str]], Table]
     partition: Partition = ()
-    #: the rows of a large file in pieces; None of one that is read whole
-    pieces: Callable[[Collection[str]], Pieces | None] = lambda _: None
+    #: the rows of a large file in pieces, with progress each time; None of one that is read whole
+    pieces: Callable[[Collection[str], Progress], Pieces | None] = lambda *_: None
     #: the bytes of text that are read of it where it is read whole
     text_bytes: Callable[[], int] = lambda: 0
 
@@ -64,7 +65,7 @@ def of_files(listing: Listing, spec: SourceSpec, root: Path, files: Files, previ
     inputs = []
     for file in listed_files(listing, spec, root=root, files=files):
         rows: Callable[[Collection[str]], Table] = partial(_rows, file, spec)
-        pieces: Callable[[Collection[str]], Pieces | None] = partial(_pieces, file, spec)
+        pieces: Callable[[Collection[str], Progress], Pieces | None] = partial(_pieces, file, spec)
         try:
             sha256 = known.get((file.url, file.info.stamp)) or _digest(file)
         except UnreadableFileError as error:
@@ -82,7 +83,7 @@ def _digest(file: ListedFile) -> str:
         return file_digest(file.fetch())
 
 
-def _refuse(error: UnreadableFileError, _: Collection[str]) -> NoReturn:
+def _refuse(error: UnreadableFileError, *_: object) -> NoReturn:
     raise error
 
 
@@ -91,9 +92,9 @@ def _rows(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Table:
         return file.read(spec, texts=texts)
 
 
-def _pieces(file: ListedFile, spec: SourceSpec, texts: Collection[str]) -> Pieces | None:
+def _pieces(file: ListedFile, spec: SourceSpec, texts: Collection[str], progress: Progress) -> Pieces | None:
     with reading_file():
-        pieces = file.pieces(spec, texts=texts)
+        pieces = file.pieces(spec, texts=texts, progress=progress)
     return None if pieces is None else pieces._replace(tables=partial(_tables, pieces))
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DataError
+from cumulant.core.progress import Progress, silent
 from cumulant.data.arrow_errors import arrow_errors
-from cumulant.data.blocks import blocks, opened
+from cumulant.data.blocks import Block, blocks, opened
 from cumulant.data.csv_text import Table, read_csv
 from cumulant.data.json_faults import NOT_JSON, set_aside
 from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of
@@ -40,6 +41,7 @@ _ROWS, _BYTES, _JSON_BYTES = 262_144, 32 << 20, 64 << 20
 #: encodings in which a line end is one byte that nothing else has
 _LINES = ("utf8", "ascii", "latin1", "iso88591", "iso885915", "cp1252", "windows1252")
 _HEAD = 1 << 16
+_MB, _TYPES = 1e6, "finding the types of"
 
 
 class PieceError(Exception):
@@ -72,27 +74,30 @@ class Pieces(NamedTuple):
         return self._replace(schema=head.rows.schema, tables=lambda: map(table, tables()), guessed=guessed)
 
 
-def pieces_of(path: Path, url: str, spec: SourceSpec, texts: Collection[str]) -> Pieces | None:
-    """The pieces of a large file; None where it is small, or only the whole file says how it is read.
+def pieces_of(
+    path: Path, url: str, spec: SourceSpec, texts: Collection[str], progress: Progress = silent
+) -> Pieces | None:
+    """The pieces of a large file; None where it is small, or only the whole file says how it is read. Each time that
+    the file is read, `progress` says how much of it is.
 
     Raises:
         DataError: a Parquet or ORC file is damaged, or takes more than it may.
     """
     kind, size = file_kind(url, spec), path.stat().st_size
     if kind in _READERS and size >= _LARGE_BYTES:
-        found = _READERS[kind](path, url, spec)
+        found = _READERS[kind](path, url, spec, progress)
         return found if found is None or not spec.columns else _with_paths(found, spec, url)
     if spec.columns:
         return None
     if size * (1 if suffix(url) in TEXTS else PACKED) >= LARGE_TEXT:
         if kind == "csv":
-            return _csv(path, url, spec, frozenset(texts))
+            return _csv(path, url, spec, frozenset(texts), progress)
         if kind == "jsonl":
-            return _json_lines(path, url, spec.memory)
+            return _json_lines(path, url, spec.memory, progress)
     return None
 
 
-def _parquet(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
+def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Pieces | None:
     with readable(url):
         with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
             # What is read in pieces may be larger than the memory, but not out of all proportion to its bytes.
@@ -110,14 +115,17 @@ def _parquet(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
         return None
 
     def tables() -> Iterator[Table]:
+        done = 0
         with readable(url):
             for piece in file.pieces(_ROWS, None, skip=0):
                 yield Table(piece.rows if piece.rows.schema == schema else piece.rows.cast(schema))
+                done += piece.rows.height
+                progress(f"reading {url}, {done:,} of {file.rows:,} rows", done / file.rows)
 
     return Pieces(schema, tables)
 
 
-def _orc(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
+def _orc(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Pieces | None:
     with readable(url):
         file = OrcFile(path, url)
         if file.rows < LARGE_ROWS or "" in file.schema.names:  # as of Parquet
@@ -126,13 +134,15 @@ def _orc(path: Path, url: str, spec: SourceSpec) -> Pieces | None:
         most = allowed_memory(spec.memory, EXPANSION * path.stat().st_size)
 
     def tables() -> Iterator[Table]:
-        needed = 0
+        needed = done = 0
         with readable(url):
             for piece in file.pieces(rows=_ROWS, most=_BYTES):
                 needed += piece.nbytes
                 refuse_above(needed, most, url)
                 rows = frame_of(piece)
                 yield Table(rows if rows.schema == schema else rows.cast(schema))
+                done += piece.num_rows
+                progress(f"reading {url}, {done:,} of {file.rows:,} rows", done / file.rows)
 
     return Pieces(schema, tables)
 
@@ -158,18 +168,27 @@ def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
     return pieces._replace(schema=schema, tables=lambda: map(taken, tables()))
 
 
-def _json_lines(path: Path, url: str, memory: str | None) -> Pieces | None:
-    def contents() -> Iterator[bytes]:
+def _told(found: Iterator[Block], path: Path, text: str, progress: Progress) -> Iterator[Block]:
+    """The blocks of a file; after each, how much of its bytes is read."""
+    size = path.stat().st_size / _MB
+    for block in found:
+        yield block
+        progress(f"{text}, {block.share * size:,.0f} of {size:,.0f} MB", block.share)
+
+
+def _json_lines(path: Path, url: str, memory: str | None, progress: Progress) -> Pieces | None:
+    def contents(text: str) -> Iterator[bytes]:
         size = 0
         with readable(url):
-            for number, block in enumerate(blocks(path, rows=_ROWS, most=_JSON_BYTES, csv=False)):
+            found = _told(blocks(path, rows=_ROWS, most=_JSON_BYTES, csv=False), path, f"{text} {url}", progress)
+            for number, block in enumerate(found):
                 size += len(block.content)
                 refuse_expansion(path, url, size)
                 yield block.content if number else block.content.removeprefix(BOM_UTF8)
 
     try:
         with readable(url):
-            schema, faults = _json_schema(contents(), url, memory)
+            schema, faults = _json_schema(contents(_TYPES), url, memory)
     except DataError:
         return None  # reading the whole says what is wrong with it
     if not schema or "" in schema:
@@ -177,7 +196,7 @@ def _json_lines(path: Path, url: str, memory: str | None) -> Pieces | None:
 
     def tables() -> Iterator[Table]:
         first_row = first_line = 0
-        for content, bad in zip(contents(), faults, strict=True):
+        for content, bad in zip(contents("reading"), faults, strict=True):
             left = set_aside(content, bad, first_row=first_row, first_line=first_line)
             try:
                 with readable(url):
@@ -223,7 +242,7 @@ def _json_schema(
     return schema, faults
 
 
-def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Pieces | None:
+def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str], progress: Progress) -> Pieces | None:
     with readable(url), path.open("rb") as raw, opened(raw) as stream:
         head = stream.read(_HEAD)
     encoding = spec.encoding.lower().replace("-", "").replace("_", "")
@@ -232,7 +251,7 @@ def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Piece
     if head.removeprefix(b"\xef\xbb\xbf").startswith((b"\n", b"\r")):  # a block's header would be the blank line
         return None
     try:
-        first, schema = _united(_blocks(path, url, spec, texts))
+        first, schema = _united(_blocks(path, url, spec, texts, progress=progress))
     except DataError:
         return None  # reading the whole says what is wrong with it, or that nothing is
     if len(schema) == 1:  # of which a blank line is a row
@@ -243,22 +262,29 @@ def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str]) -> Piece
     as_text = texts | {name for name, dtype in schema.items() if dtype == pl.String}
 
     def tables() -> Iterator[Table]:
-        for table in _blocks(path, url, spec, as_text, schema):
+        for table in _blocks(path, url, spec, as_text, progress=progress, types=schema):
             yield table._replace(rows=table.rows.cast(schema))
 
     return Pieces(schema, tables, frozenset(schema))
 
 
 def _blocks(
-    path: Path, url: str, spec: SourceSpec, texts: frozenset[str], types: pl.Schema | None = None
+    path: Path,
+    url: str,
+    spec: SourceSpec,
+    texts: frozenset[str],
+    *,
+    progress: Progress,
+    types: pl.Schema | None = None,
 ) -> Iterator[Table]:
     """The blocks of a CSV file; rows and lines are numbered in the file.
 
     Each has the types of its own values where `types`, those of all blocks, are not known yet.
     """
     rows = lines = size = 0
+    text = f"{_TYPES if types is None else 'reading'} {url}"
     with readable(url):
-        for number, block in enumerate(blocks(path, rows=_ROWS, most=_BYTES, csv=True)):
+        for number, block in enumerate(_told(blocks(path, rows=_ROWS, most=_BYTES, csv=True), path, text, progress)):
             table = read_csv(
                 block.content, url, spec, texts, separator=separator_of(url, spec), begin=not number, types=types
             )

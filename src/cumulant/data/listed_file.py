@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from cumulant.core.progress import Progress, silent
 from cumulant.data.csv_text import Table
 from cumulant.data.excel import unpacked_bytes
 from cumulant.data.large_files import PACKED, Pieces, pieces_of
@@ -37,9 +38,9 @@ class ListedFile:
         table = read_table(self.fetch(), self.url, spec, texts=texts)
         return with_absent(with_partition(table, self.partition, spec, texts=texts, url=self.url), spec)
 
-    def pieces(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> Pieces | None:
+    def pieces(self, spec: SourceSpec, *, texts: Collection[str] = (), progress: Progress = silent) -> Pieces | None:
         """The rows of a large file in pieces; None where it is read whole. Raises DataError as `pieces_of`."""
-        found = pieces_of(self.fetch(), self.url, spec, texts)
+        found = pieces_of(self.fetch(), self.url, spec, texts, progress)
         return None if found is None else found.placed(self.partition, spec, texts=texts, url=self.url)
 
     def text_bytes(self, spec: SourceSpec) -> int:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.memory import raise_limit
-from cumulant.core.progress import Progress
+from cumulant.core.progress import Progress, silent
 from cumulant.data.file_differences import with_files
 from cumulant.data.inputs import Input
 from cumulant.data.large_parts import made_in_pieces
@@ -86,8 +86,9 @@ def parts_of(
         if place not in parts and place not in failed:
             progress(f"{shop.source}: reading {item.url}", 0.9 * len(parts) / len(inputs))
             name = digest([item.content, declaration])
+            within = _within(progress, shop.source, done=len(parts) / len(inputs), own=1 / len(inputs))
             try:
-                parts[place] = shop.stored(name) or make(shop, name, item, ())
+                parts[place] = shop.stored(name) or make(shop, name, item, (), within)
             except UnreadableFileError as error:
                 failed[place] = error
             except (DataError, DefinitionError) as error:
@@ -103,6 +104,15 @@ def parts_of(
     )
 
 
+def _within(progress: Progress, source: str, *, done: float, own: float) -> Progress:
+    """Progress within a file, of which there are others: `done` of all of them, and its `own` part."""
+
+    def within(text: str, share: float | None = None) -> None:
+        progress(f"{source}: {text}", 0.9 * (done + own * (share or 0.0)))
+
+    return within
+
+
 def _unreadable(item: Input, error: UnreadableFileError, shop: Workshop) -> UnreadableFile:
     return UnreadableFile(
         url=item.url,
@@ -115,9 +125,11 @@ def _unreadable(item: Input, error: UnreadableFileError, shop: Workshop) -> Unre
     )
 
 
-def make(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
-    """A part of its own. Raises as `part_making.made`, and UsageError where it takes more memory than it may."""
-    pieces = item.pieces(texts)
+def make(shop: Workshop, name: str, item: Input, texts: Collection[str], progress: Progress = silent) -> PartFacts:
+    """A part of its own; `progress` of a large file. Raises as `part_making.made`, and UsageError where it takes more
+    memory than it may.
+    """
+    pieces = item.pieces(texts, progress)
     part = None if pieces is None else made_in_pieces(shop, name, pieces, url=item.url)
     if part is not None:
         return part
@@ -137,7 +149,11 @@ def _refuse_above_memory(item: Input, shop: Workshop) -> None:
 
 
 def read_as_text(
-    parts: Sequence[PartFacts], inputs: Sequence[Input], texts: Sequence[tuple[str, ...]], shop: Workshop
+    parts: Sequence[PartFacts],
+    inputs: Sequence[Input],
+    texts: Sequence[tuple[str, ...]],
+    shop: Workshop,
+    progress: Progress = silent,
 ) -> list[PartFacts]:
     """The parts with those read again whose digits were taken for numbers: `texts` names such columns of each.
 
@@ -150,7 +166,8 @@ def read_as_text(
             packs.setdefault(pack_name(part.digest), []).append(place)
         elif texts[place]:
             name = digest([part.digest, "text", texts[place]])
-            result[place] = shop.stored(name) or make(shop, name, inputs[place], texts[place])
+            within = _within(progress, shop.source, done=0.0, own=1.0)
+            result[place] = shop.stored(name) or make(shop, name, inputs[place], texts[place], within)
     for name, places in packs.items():
         columns = sorted({column for place in places for column in texts[place]})
         if columns:

@@ -105,6 +105,46 @@ def test_a_file_in_pieces_is_the_same_snapshot(place, monkeypatch, name, on_repe
     same(place, whole, pieces)
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.jsonl", "t.orc"])
+def test_each_reading_of_a_large_file_says_how_much_of_it_is_read(place, monkeypatch, name) -> None:
+    rows = table()
+    text = rows.write_csv().encode() if ".csv" in name else rows.write_ndjson().encode()
+    if name == "t.orc":
+        orc.write_table(pa.table(rows.to_dict(as_series=False)), str(place.root / name))
+    else:
+        place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
+    in_pieces(monkeypatch)
+    monkeypatch.setattr("cumulant.data.blocks._SAMPLE", 512)
+    monkeypatch.setattr(large_files, "_MB", 1)  # the file is as many bytes as others are megabytes
+    told: list[tuple[str, float]] = []
+    place.ingest(
+        path=name, key="id", rules=RULES, quarantine="20%", on_repeat="first",
+        progress=lambda text, share=None: told.append((text, share)),
+    )  # fmt: skip
+    readings = {"reading"} if name in ("t.parquet", "t.orc") else {"finding the types of", "reading"}
+    size = f"{(place.root / name).stat().st_size:,} MB" if len(readings) == 2 else "900 rows"
+    for reading in readings:
+        said = [pair for pair in told if pair[0].startswith(f"trips: {reading} {name}, ")]
+        assert said[-1] == (f"trips: {reading} {name}, {size.split(maxsplit=1)[0]} of {size}", 0.9)
+        shares = [share for _, share in said]
+        assert len(set(shares)) > (0 if name.endswith("gz") else 5)  # of which so little is unpacked at once
+        assert shares == sorted(shares)
+    shares = [share for _, share in told]
+    assert 0 <= min(shares) <= max(shares) <= 1
+
+
+def test_a_large_file_is_its_part_of_the_progress_of_all(place, monkeypatch) -> None:
+    for name, rows in (("a.csv", 900), ("b.csv", 880)):
+        place.write(name, table(rows).write_csv())
+    in_pieces(monkeypatch)
+    monkeypatch.setattr("cumulant.data.blocks._SAMPLE", 512)
+    told: list[tuple[str, float]] = []
+    place.ingest(path="*.csv", rules=RULES, quarantine="20%", progress=lambda text, share: told.append((text, share)))
+    for name, end in (("a.csv", 0.45), ("b.csv", 0.9)):
+        shares = [share for text, share in told if text.startswith(f"trips: reading {name}, ")]
+        assert end - 0.45 < shares[0] < shares[-1] == pytest.approx(end)
+
+
 @pytest.mark.parametrize("name", ["in/day=1/t.parquet", "in/day=1/t.orc"])
 def test_columns_from_structs_are_those_of_the_whole_file(place, monkeypatch, name) -> None:
     rows = table().select("id", pl.struct("at", "x", pl.struct("n", "kind").alias("c")).alias("s"), t=pl.struct("part"))
