@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,10 +37,13 @@ _LEAST_BEYOND = 5
 _LEAST_DEFINED = 0.8
 
 
+@lru_cache(maxsize=1)  # a model is measured by a dozen metrics under the same draws, which took most of the time
 def draw(clusters: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """Weights [resamples, clusters]: how often each cluster came when as many as there are were drawn."""
+    """Weights [resamples, clusters]: how often each cluster came when as many as there are were drawn. Read-only."""
     chances = np.full(clusters, 1 / clusters)
-    return np.random.default_rng(seed).multinomial(clusters, chances, size=resamples).astype(np.float64)
+    weights = np.random.default_rng(seed).multinomial(clusters, chances, size=resamples).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
 
 
 def estimate(

@@ -224,3 +224,13 @@ def test_intervals_over_a_few_skewed_days_cover(clusters):
         found = estimate(METRICS["mae"], rows, resamples=200, seed=seed)
         covered += found.low <= 1.2 <= found.high
     assert covered >= 0.93 * runs
+
+
+def test_metrics_share_the_draws_of_their_clusters():
+    weights = draw(50, resamples=20, seed=3)
+    assert draw(50, resamples=20, seed=3) is weights
+    assert not np.array_equal(draw(50, resamples=20, seed=4), weights)
+    again = np.random.default_rng(3).multinomial(50, np.full(50, 1 / 50), size=20)
+    assert np.array_equal(draw(50, resamples=20, seed=3), again)
+    with pytest.raises(ValueError, match="read-only"):
+        weights[0, 0] = 1
