@@ -33,10 +33,13 @@ def default_interrupt():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_python_drops_is_raised_again(number: int) -> None:
+    def wait() -> None:
+        Finalized(number)
+        time.sleep(20)
+
     with termination() as asked:
         with pytest.raises(KeyboardInterrupt):
-            Finalized(number)
-            time.sleep(20)
+            wait()
         assert asked.received is (number == signal.SIGTERM)
 
 

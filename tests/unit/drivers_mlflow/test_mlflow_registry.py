@@ -131,10 +131,14 @@ def test_a_run_that_fails_says_so_and_can_go_on(registry):
 
 
 def test_what_ended_a_run_is_raised_also_where_its_end_cannot_be_recorded(registry):
-    for ended in (ZeroDivisionError, KeyboardInterrupt):
-        with pytest.raises(ended), registry.run("flights", "ends", key=f"run {ended.__name__}") as run:
+    def end(error):
+        with registry.run("flights", "ends", key=f"run {error.__name__}") as run:
             registry._client.delete_run(run.id)  # MLflow ends no run that was deleted
-            raise ended
+            raise error
+
+    for error in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(error):
+            end(error)
     with pytest.raises(UsageError, match="active"), registry.run("flights", "ends", key="run") as run:
         registry._client.delete_run(run.id)
 
