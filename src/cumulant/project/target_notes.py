@@ -21,6 +21,14 @@ _FEW_NUMBERS, _NEARLY_ALL = 10, 0.95
 
 
 def target_note(label: pl.Series, target: str) -> str:
+    import polars as pl
+
+    if label.dtype == pl.Binary():
+        raise DataError(
+            f'the target "{target}" holds bytes, which cannot be learned',
+            subject=target,
+            hint="write it as text or as a number, or name another column",
+        )
     labelled = label.drop_nulls()
     distinct = labelled.n_unique() if labelled.len() else 0
     if distinct == 0:

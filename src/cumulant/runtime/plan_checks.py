@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import msgspec
 
 from cumulant import features, training
 from cumulant.core import expr
-from cumulant.core.errors import DataError, DefinitionError, did_you_mean, missing_part
+from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.servable import Task as ServableTask
 from cumulant.runtime.constant_fallback import check_constant
 from cumulant.runtime.explained import check_codes, check_when
@@ -36,7 +35,7 @@ def check_code(project: Project) -> None:
 
     Raises:
         DefinitionError: a file, module or function does not exist, or the features file defines nothing usable.
-        MissingPartError: the package of a trainer is not installed.
+        MissingPartError: the package of a trainer is not installed, or cannot be imported.
         UserCodeError: importing one raised.
     """
     features.load(Path(project.root) / project.spec.features)
@@ -52,9 +51,10 @@ def check_code(project: Project) -> None:
 
 
 def _check_trainer(project: Project, trainer: str) -> None:
-    if trainer in SEARCHED:  # each has the name of its package, which is not imported for this
-        if find_spec(trainer) is None:
-            raise missing_part(trainer, trainer)
+    if trainer in SEARCHED:  # each has the name of its package
+        from cumulant.training.engine_models import imported
+
+        imported(trainer)
         return
     from cumulant.training import scikit
     from cumulant.training.making import make_trainer

@@ -65,10 +65,12 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
         UserCodeError: a function or features file of the project raised.
         DataError: the rows cannot be learned from as declared: target, split, costs.
+        EngineUnavailableError: the registry does not answer.
         UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
     if checks:
         from cumulant.runtime import plan_checks  # which imports what trains and releases
+        from cumulant.runtime.judging import champion_version
         from cumulant.runtime.target_classes import class_warnings
     project.check_drivers()
     training = project.training()
@@ -78,6 +80,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             check_release(project)
             check_serving(project)
             plan_checks.check_code(project)
+            champion_version(context)  # a training begins with it, and needs a registry that answers
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
         rows: RowFacts | None = None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from cumulant.core.errors import missing_part
+from cumulant.core.errors import MissingPartError, missing_part
 from cumulant.training.encoding import Matrix
 from cumulant.training.payloads import Averaged, Floats, linked
+
+#: of what a package says that cannot be imported
+_LONGEST = 200
 
 
 class XgboostModels(Averaged, frozen=True, dict=True):
@@ -35,17 +39,29 @@ def xgboost_answers(booster: Any, matrix: Matrix, rounds: int = 0) -> Floats:
     return np.asarray(booster.predict(data, iteration_range=(0, rounds)), dtype=np.float64)
 
 
-def xgboost_part() -> Any:
-    """The `xgboost` package, imported on first use.
+def imported(name: str) -> Any:
+    """The package of a trainer, which has the trainer's name.
 
     Raises:
-        MissingPartError: it is not installed.
+        MissingPartError: it is not installed, or cannot be imported: it was built for another NumPy, or a library of
+            the system is missing.
     """
     try:
-        import xgboost
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise missing_part(error.name or "xgboost", "xgboost") from None
-    return xgboost
+        raise missing_part(error.name or name, name) from None
+    except (ImportError, OSError, ValueError, AttributeError, TypeError) as error:
+        said = " ".join(str(error).split())[:_LONGEST]
+        raise MissingPartError(
+            f"the Python package {name} is installed and cannot be imported: {said}",
+            subject=name,
+            hint=f'pip install --force-reinstall "cumulant[{name}]"',
+        ) from error
+
+
+def xgboost_part() -> Any:
+    """The `xgboost` package, imported on first use. Raises MissingPartError as `imported`."""
+    return imported("xgboost")
 
 
 class Test(msgspec.Struct, frozen=True, array_like=True):
@@ -101,13 +117,5 @@ class CatboostModels(Averaged, frozen=True, dict=True):
 
 
 def catboost_part() -> Any:
-    """The `catboost` package, imported on first use.
-
-    Raises:
-        MissingPartError: it is not installed.
-    """
-    try:
-        import catboost
-    except ModuleNotFoundError as error:
-        raise missing_part(error.name or "catboost", "catboost") from None
-    return catboost
+    """The `catboost` package, imported on first use. Raises MissingPartError as `imported`."""
+    return imported("catboost")

@@ -87,7 +87,9 @@ def _cleaned(series: pl.Series, name: str) -> pl.Series:
         raise DataError(
             f"the target {name} is of type {kind}, which cannot be learned",
             subject=name,
-            hint="compare it or take a number of it, as in `arr_delay > 15`",
+            hint="write it as text or as a number in the data"
+            if kind == pl.Binary()
+            else "compare it or take a number of it, as in `arr_delay > 15`",
         )
     series = series.fill_nan(None)
     infinite = int(series.is_infinite().sum())

@@ -15,7 +15,7 @@ from cumulant.training.engine_models import catboost_part
 from cumulant.training.making import WITH_ROUNDS
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Params, Problem, Sample
-from cumulant.training.user import check_signature, load_function
+from cumulant.training.user import check_returns, check_signature, load_function
 
 _ROWS = 60
 #: engines that name a parameter that they do not know when they fit: CatBoost by an error, XGBoost by a warning
@@ -46,7 +46,9 @@ def check_trainers(spec: TrainingSpec, task: Task, classes: tuple[str, ...], *, 
         if name.startswith(scikit.PREFIX):
             scikit.ScikitTrainer(name).check(problem, params)
         elif ":" in name:
-            check_signature(load_function(name, root), name)
+            function = load_function(name, root)
+            check_signature(function, name)
+            check_returns(function, name)
         elif params:
             if name not in _NAMED_BY_FIT:
                 _check_names(name, set(params))

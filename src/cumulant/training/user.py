@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,34 @@ def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
         subject=path,
         hint=next_step(error) or "correct the function and run the same command again: finished steps are reused",
     )
+
+
+def check_returns(function: Callable[..., Any], path: str) -> None:
+    """Raises DefinitionError where no statement of the function returns a value; a decorator may."""
+    if not inspect.isfunction(function) or hasattr(function, "__wrapped__"):
+        return
+    try:
+        module = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError):  # made without a file, or part of a longer line
+        return
+    if isinstance(module.body[0], ast.FunctionDef) and not _returns(module.body[0].body):
+        raise DefinitionError(
+            f"the trainer {path} returns nothing",
+            subject=path,
+            hint="end it with `return` and what was fitted: an estimator, a LightGBM model, or ONNX bytes",
+        )
+
+
+def _returns(statements: Sequence[ast.AST]) -> bool:
+    """Whether one of them, or one within them, returns a value; functions and classes within them are others."""
+    for one in statements:
+        if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            continue
+        if isinstance(one, ast.Return):
+            return not (one.value is None or (isinstance(one.value, ast.Constant) and one.value.value is None))
+        if isinstance(one, (ast.Yield, ast.YieldFrom)) or _returns(list(ast.iter_child_nodes(one))):
+            return True
+    return False
 
 
 def check_signature(function: Callable[..., Any], path: str) -> None:

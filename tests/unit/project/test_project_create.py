@@ -426,3 +426,13 @@ def test_a_target_of_amounts_in_quotes_is_a_number(tmp_path):
     (tmp_path / "sales.csv").write_text("n,area,price\n" + amounts)
     created = create_from(tmp_path / "sales.csv", "price", name="sales", directory=tmp_path)
     assert load(created.path).spec.data["rows"].rules["price"].type == "int"
+
+
+@pytest.mark.parametrize("values", [(b"no", b"yes"), (b"a", b"b", b"c")])
+def test_a_target_of_bytes_is_refused_with_what_to_do(tmp_path: Path, values: tuple[bytes, ...]) -> None:
+    labels = [values[number % len(values)] for number in range(ROWS)]
+    pl.DataFrame({"x": range(ROWS), "label": labels}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match='the target "label" holds bytes') as caught:
+        create_from(tmp_path / "t.parquet", "label", name="shop", directory=tmp_path)
+    assert caught.value.hint == "write it as text or as a number, or name another column"
+    assert not (tmp_path / "shop").exists()

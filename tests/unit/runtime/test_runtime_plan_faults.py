@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 import re
+import socket
+import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cumulant.core.errors import CumulantError, DataError, DefinitionError, ProjectFileError
+from cumulant.core.errors import (
+    CumulantError,
+    DataError,
+    DefinitionError,
+    EngineUnavailableError,
+    MissingPartError,
+    ProjectFileError,
+)
 from cumulant.ports.access import Principal
 from cumulant.project import create_from, load
 from cumulant.runtime.features import featurize
@@ -410,3 +419,57 @@ def test_rows_that_were_checked_are_not_read_again(with_fault, monkeypatch):
         assert planned(folder).target == "fraud"
     with pytest.raises(CumulantError, match="does not measure this task"):
         planned(with_fault("evaluation: {gate: {rmse: {margin: 0.1}}}\n"))
+
+
+@pytest.mark.parametrize(
+    "body", ["    model = (X, y)", "    if len(X):\n        return\n    return None", "    def f():\n        return 1"]
+)
+def test_a_trainer_that_returns_nothing_is_refused(with_fault, body):
+    folder = with_fault('  trainers: ["trainers.py:forest"]\n')
+    code = folder / "trainers.py"
+    code.write_text(f"def forest(X, y):\n{body}\n")
+    try:
+        with pytest.raises(DefinitionError, match="forest returns nothing"):
+            planned(folder)
+        for accepted in (
+            "    if len(X):\n        return (X, y)",
+            "    try:\n        return X\n    finally:\n        pass",
+        ):
+            code.write_text(f"def forest(X, y):\n{accepted}\n")
+            assert planned(folder).target == "fraud"
+        code.write_text("import functools\n\n\ndef model(f):\n    @functools.wraps(f)\n    def g(X, y):\n        return X\n"
+                        f"    return g\n\n\n@model\ndef forest(X, y):\n{body}\n")  # fmt: skip
+        assert planned(folder).target == "fraud"
+    finally:
+        code.unlink()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "raise ImportError('libgomp.so.1: cannot open shared object file')",
+        "raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')",
+        "raise OSError('dlopen failed')",
+    ],
+)
+def test_a_package_of_a_trainer_that_cannot_be_imported_is_refused(with_fault, monkeypatch, tmp_path, broken):
+    (tmp_path / "catboost").mkdir()
+    (tmp_path / "catboost" / "__init__.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "catboost"]:
+        monkeypatch.delitem(sys.modules, name)
+    folder = with_fault("  trainers: [catboost]\n")
+    with without_data(folder), pytest.raises(MissingPartError, match="is installed and cannot be imported") as caught:
+        planned(folder)
+    assert caught.value.message.endswith(broken.split("'")[1])
+    assert caught.value.hint == 'pip install --force-reinstall "cumulant[catboost]"'
+
+
+def test_a_registry_that_does_not_answer_is_refused_before_data_are_read(with_fault):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    folder = with_fault(f"environments: {{local: {{tracking_uri: 'http://127.0.0.1:{port}'}}}}\n")
+    with without_data(folder), pytest.raises(EngineUnavailableError, match=f"127.0.0.1:{port}") as caught:
+        planned(folder)
+    assert caught.value.hint
+    assert caught.value.retryable

@@ -63,6 +63,7 @@ def test_nulls_and_nan_have_no_label():
         ([0] * 40 + [1] * 3, {}, 'class "1" .* has 3 rows'),
         ([str(number) for number in range(120)] * 5, {}, "120 different values"),
         ([date(2020, 1, 1 + number % 9) for number in range(30)], {}, "type Date"),
+        ([b"a", b"b"] * 15, {}, "type Binary"),
         (["a", "b", "c"] * 10, {"task": "binary"}, "3 values where binary needs two"),
         (["a", "b"] * 15, {"task": "regression"}, "no numbers"),
     ],
