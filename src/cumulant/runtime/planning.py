@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulant.core.errors import NotFoundError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
@@ -70,7 +72,6 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     """
     if checks:
         from cumulant.runtime import plan_checks  # which imports what trains and releases
-        from cumulant.runtime.judging import champion_version
         from cumulant.runtime.target_classes import class_warnings
     project.check_drivers()
     training = project.training()
@@ -80,7 +81,8 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             check_release(project)
             check_serving(project)
             plan_checks.check_code(project)
-            champion_version(context)  # a training begins with it, and needs a registry that answers
+            with suppress(NotFoundError):  # a training asks for the champion first, of a registry that answers
+                project.registry().resolve(project.name)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
         rows: RowFacts | None = None

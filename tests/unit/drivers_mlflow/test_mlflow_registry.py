@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy
 from mlflow_servables import FRAME, model_of, servable
 
 from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.drivers.mlflow import engine as engine_module
 from cumulant.drivers.mlflow.client import MlflowRegistry
 from cumulant.drivers.mlflow.database import make_database
 from cumulant.packaging import Scorer
@@ -141,6 +143,40 @@ def test_what_ended_a_run_is_raised_also_where_its_end_cannot_be_recorded(regist
             end(error)
     with pytest.raises(UsageError, match="active"), registry.run("flights", "ends", key="run") as run:
         registry._client.delete_run(run.id)
+
+
+def test_a_run_that_is_interrupted_while_it_writes_is_ended_at_once(registry):
+    """A statement that has rows left keeps its connection, and the lock on the database, until nothing refers to it."""
+    engine = registry._client._tracking_client.store.engine
+    entities = engine_module.load_mlflow().entities
+    written, interrupted, ids = [], [], []
+
+    def interrupt(connection, cursor, text, *_):
+        if text.startswith(("INSERT", "UPDATE")):
+            written.append(text)
+        elif written and text.startswith("SELECT") and not interrupted:
+            interrupted.append(text)
+            raise KeyboardInterrupt
+
+    def write():
+        with registry.run("flights", "interrupted", key="run-9") as run:
+            ids.append(run.id)
+            run.tags({"a": "b"})
+            sqlalchemy.event.listen(engine, "after_cursor_execute", interrupt)
+            registry._client.log_batch(
+                run.id,
+                params=[entities.Param("trainer", "linear")],
+                metrics=[entities.Metric("loss", 0.5, 1, 0)],
+                tags=[entities.RunTag("a", "c")],
+            )
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    finally:
+        sqlalchemy.event.remove(engine, "after_cursor_execute", interrupt)
+    assert interrupted
+    assert registry._client.get_run(ids[0]).info.status == "KILLED"
 
 
 def test_the_run_shows_its_data_and_its_model(registry, registered):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -152,6 +153,8 @@ def open_run(
     try:
         yield opened
     except BaseException as error:
+        # An interrupted statement locks the database as long as the error's frames refer to it: 20 s for whoever waits.
+        traceback.clear_frames(error.__traceback__)
         # A registry that was interrupted may refuse this too: what ended the run is the one to raise.
         with suppress(CumulantError), engine(f"run {name}"):
             client.set_terminated(opened.id, "FAILED" if isinstance(error, Exception) else "KILLED", end)
