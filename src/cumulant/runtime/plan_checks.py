@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import msgspec
 
 from cumulant import features, training
 from cumulant.core import expr
-from cumulant.core.errors import DataError, DefinitionError, did_you_mean
+from cumulant.core.errors import DataError, DefinitionError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
 from cumulant.runtime.constant_fallback import check_constant
 from cumulant.runtime.explained import check_codes, check_when
@@ -35,7 +36,7 @@ def check_code(project: Project) -> None:
 
     Raises:
         DefinitionError: a file, module or function does not exist, or the features file defines nothing usable.
-        MissingPartError: the package of a trainer is not installed, or cannot be imported.
+        MissingPartError: the package of a trainer is not installed.
         UserCodeError: importing one raised.
     """
     features.load(Path(project.root) / project.spec.features)
@@ -51,10 +52,9 @@ def check_code(project: Project) -> None:
 
 
 def _check_trainer(project: Project, trainer: str) -> None:
-    if trainer in SEARCHED:  # each has the name of its package
-        from cumulant.training.engine_models import imported
-
-        imported(trainer)
+    if trainer in SEARCHED:  # each has the name of its package, which is not imported for this
+        if find_spec(trainer) is None:
+            raise missing_part(trainer, trainer)
         return
     from cumulant.training import scikit
     from cumulant.training.making import make_trainer
@@ -66,6 +66,24 @@ def _check_trainer(project: Project, trainer: str) -> None:
     made = make_trainer(trainer, project.root)
     if isinstance(made, scikit.ScikitTrainer):
         made.check_probabilities(project.training().parameters.get(trainer, {}))
+
+
+def check_packages(context: Context) -> None:
+    """Import the packages of the trainers, once in an environment: it takes a second.
+
+    Raises:
+        MissingPartError: one is installed and cannot be imported.
+    """
+    project = context.project
+    packages = sorted({*project.training().trainers} & {*SEARCHED} - {*WITHOUT_PART})
+
+    def load() -> dict[str, object]:
+        from cumulant.training.engine_models import imported
+
+        return {name: str(getattr(imported(name), "__version__", "")) for name in packages}
+
+    if packages:
+        context.step("check packages", {"packages": packages, "environment": project.python.identity}, load)
 
 
 def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:

@@ -62,6 +62,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     that only a training or a release needs is checked.
 
     Raises:
+        MissingPartError: the package of a trainer is not installed, or cannot be imported.
         ProjectFileError: a driver is missing, or a setting that no training, release or server could use.
         NotKnownYetError: an input is not known at the moment of prediction.
         DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
@@ -81,6 +82,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             check_release(project)
             check_serving(project)
             plan_checks.check_code(project)
+            plan_checks.check_packages(context)
             with suppress(NotFoundError):  # a training asks for the champion first, of a registry that answers
                 project.registry().resolve(project.name)
         snapshots, reused = snapshots_of(context)
