@@ -32,7 +32,7 @@ def plan(
 
     Refuses what `train` and `release start` would refuse, before data are read where that is possible: an unknown key,
     metric or column, an input that is not known at the prediction, a test that leaves nothing to train on, stages or
-    margins that no release could follow, a driver that is not installed.
+    margins that no release could follow, a driver that is not installed, a registry that does not answer.
     """
     with call.project() as project:
         if resolved:

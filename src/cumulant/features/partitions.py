@@ -21,6 +21,7 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.memory import raise_limit, resident_memory
 from cumulant.core.plan import FeaturePlan
+from cumulant.core.progress import Progress, silent
 from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.data.spill import Spill, spill_in
 from cumulant.features.frames import ROW, kinds, reading
@@ -46,6 +47,8 @@ _LEAST_ROWS, _MOST_ROWS = 10_000, 2_000_000
 #: how often a partition that is too large is split before its key is named; and of its rows those of one key, surely
 _LEVELS, _ONE_KEY = 3, 0.9
 _MIB = 1 << 20
+#: of the whole work, for progress: reading the rows, and computing the windows
+_READ, _WINDOWS = 0.3, 0.4
 
 
 class Layout(NamedTuple):
@@ -61,7 +64,12 @@ class Layout(NamedTuple):
 
 
 def compute_within(
-    plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame | pl.DataFrame], *, memory: int, scratch: Path
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    *,
+    memory: int,
+    scratch: Path,
+    progress: Progress = silent,
 ) -> pl.DataFrame | Iterator[pl.DataFrame]:
     """The features of every row of the entity source, with about `memory` bytes held by this process.
 
@@ -83,7 +91,7 @@ def compute_within(
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     rows = min(max(rows, _LEAST_ROWS), _MOST_ROWS)
     layout = Layout(rows, used * _TARGET, free * _MOST, threads, int(used * _IN_MEMORY))
-    return compute_partitioned(plan, frames, layout, sizes=sizes, scratch=scratch)
+    return compute_partitioned(plan, frames, layout, sizes=sizes, scratch=scratch, progress=progress)
 
 
 def compute_partitioned(
@@ -93,8 +101,9 @@ def compute_partitioned(
     *,
     sizes: Mapping[str, Size],
     scratch: Path,
+    progress: Progress = silent,
 ) -> Iterator[pl.DataFrame]:
-    """`compute`, block by block."""
+    """`compute`, block by block; `progress` says how far it is, also while the blocks are taken."""
     with spill_in(scratch, in_memory=layout.in_memory) as spill:
         sources = {name: reading(name, source.fields, frames[name]) for name, source in plan.sources.items()}
         queries = sources[plan.entity]
@@ -102,17 +111,20 @@ def compute_partitioned(
             spill.write(_ENTITY, queries)
             sources[plan.entity] = spill.scan(_ENTITY)
             queries = as_predicted(sources[plan.entity], plan.sources[plan.entity], plan.predict_at)
-        work = _Work(plan, layout, spill, sizes, sources, queries)
+        work = _Work(plan, layout, spill, sizes, sources, queries, progress)
         groups = [_GroupPartitions(work, group) for group in groups_of(plan)]
         bounds = _partition(work, groups)
         if not bounds:
             yield compute(plan, {name: frame.lazy().head(0) for name, frame in frames.items()})
             return
-        results = [group.results(bounds) for group in groups]
-        yield from _ahead(_merged(work, results))
+        results = []
+        for place, group in enumerate(groups):
+            progress(f"features: windows of group {place + 1} of {len(groups)}", _READ + _WINDOWS * place / len(groups))
+            results.append(group.results(bounds))
+        yield from _ahead(_merged(work, results, bounds))
 
 
-def _merged(work: _Work, results: list[list[str]]) -> Iterator[pl.DataFrame]:
+def _merged(work: _Work, results: list[list[str]], bounds: list[int]) -> Iterator[pl.DataFrame]:
     """The features of each block of rows, of the files with the results of each group."""
     plan, spill = work.plan, work.spill
     fields = kinds(plan.sources[plan.entity].fields)
@@ -123,6 +135,11 @@ def _merged(work: _Work, results: list[list[str]]) -> Iterator[pl.DataFrame]:
             spill.delete([names[number]])
             measured |= {name: block[name] for name in block.columns if name != ROW}
         yield with_expressions(plan, {name: fields[name] for name in row_columns(plan)}, rows, measured)
+        done = (bounds[number] + 1) / (bounds[-1] + 1)
+        work.progress(
+            f"features of {bounds[number] + 1:,} of {bounds[-1] + 1:,} rows",
+            1 - (1 - _READ - _WINDOWS) * (1 - done),
+        )
 
 
 def _ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -157,6 +174,7 @@ class _Work(NamedTuple):
     sizes: Mapping[str, Size]
     sources: Mapping[str, pl.LazyFrame]
     queries: pl.LazyFrame
+    progress: Progress
 
 
 def _partition(work: _Work, groups: list[_GroupPartitions]) -> list[int]:
@@ -173,6 +191,8 @@ def _partition(work: _Work, groups: list[_GroupPartitions]) -> list[int]:
         work.spill.append(_ROWS, block.select(columns))
         for group in groups:
             group.add(block, 1)
+        done, rows = bounds[-1] + 1, work.sizes[work.plan.entity].rows
+        work.progress(f"features: {done:,} of {rows:,} rows read", _READ * min(done / max(rows, 1), 1.0))
     for name, source in work.sources.items() if bounds else ():
         readers = [group for group in groups if group.source == name and not group.same]
         if readers:

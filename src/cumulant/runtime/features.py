@@ -79,7 +79,8 @@ def feature_set(
     def compute() -> dict[str, object]:
         made = extended(context.project, key, task.plan, snapshots, inputs)
         if made is None:
-            table = stored(context.project, key, task.plan, scans(context.project, snapshots, used, as_of=as_of))
+            rows = scans(context.project, snapshots, used, as_of=as_of)
+            table = stored(context.project, key, task.plan, rows, progress=context.progress)
             made = Extended(table, table.rows)
         return {"table": msgspec.to_builtins(made.table), "computed": made.computed}
 
@@ -114,10 +115,16 @@ def feature_set(
     )
 
 
-def stored(project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame]) -> TableRef:
-    """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`."""
+def stored(
+    project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame], *, progress: Progress = silent
+) -> TableRef:
+    """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`, with
+    `progress`.
+    """
     room = room_of(project)
-    computed = features.compute_within(plan, frames, memory=room.memory, scratch=project.state / SPILL)
+    computed = features.compute_within(
+        plan, frames, memory=room.memory, scratch=project.state / SPILL, progress=progress
+    )
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
         computed = computed.iter_slices(_FRAME_ROWS)
     return project.tables().write(key, computed)

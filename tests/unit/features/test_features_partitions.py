@@ -166,9 +166,18 @@ def test_memory_decides_between_the_whole_and_parts(tmp_path: Path) -> None:
     lazy = {name: frame.lazy() for name, frame in frames.items()}
     whole = compute_within(PLAN, lazy, memory=1 << 40, scratch=tmp_path)
     assert isinstance(whole, pl.DataFrame)
-    found = compute_within(PLAN, lazy, memory=1 << 20, scratch=tmp_path)
+    told: list[tuple[str, float]] = []
+    found = compute_within(
+        PLAN, lazy, memory=1 << 20, scratch=tmp_path, progress=lambda text, share: told.append((text, share))
+    )
     assert not isinstance(found, pl.DataFrame)
     assert pl.concat(list(found)).equals(whole)
+    count = f"{whole.height:,}"
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert (f"features: {count} of {count} rows read", 0.3) in told
+    assert any(text.startswith("features: windows of group 1 of ") for text, _ in told)
+    assert told[-1] == (f"features of {count} of {count} rows", 1.0)
 
 
 def test_a_key_that_fits_no_part_is_named_with_what_to_set(tmp_path: Path) -> None:
