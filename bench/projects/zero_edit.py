@@ -1,16 +1,17 @@
 """`cumulant new --from`, `train`, untouched, judged on a quarter of the rows that neither of them saw.
 
-    python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--by time|random] [--split 0]
-        [--train-time 60s] [--clock wall|processor] [--edit "final_fit: train"] [--autogluon PYTHON [--answers FOLDER]]
+    python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--time-format 31/12/2024] [--by time|random]
+        [--split 0] [--train-time 60s] [--clock wall|processor] [--edit "final_fit: train"]
+        [--autogluon PYTHON [--answers FOLDER]]
 
-`--by time` holds out the last quarter, else `--split` seeds the shuffle. The held-out rows are answered by `predict`,
-from the registered model's servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories;
-with `--autogluon` (a Python that has autogluon.tabular, which is not installed here) AutoGluon with the preset
-medium_quality and the same time; `--answers` keeps its answers, for a second run on the same rows. With `--clock
-processor` the time is that of the work done (`processor_clock.py`), so that a busy machine is fair to both. `cpu` are
-seconds of the processor, with start-up: of `new` and `train`, and of AutoGluon's fit and predict. `--edit` adds or
-replaces lines of `training:`, to measure a setting. Differences of log loss or RMSE are paired by row and above 0 where ours is
-better.
+`--by time` holds out the newest quarter by the column `--time`, else `--split` seeds the shuffle. The held-out rows are
+answered by `predict`, from the registered model's servable. Beside it, on the same rows: LightGBM's defaults, texts as
+its own categories; with `--autogluon` (a Python that has autogluon.tabular, which is not installed here) AutoGluon with
+the preset medium_quality and the same time; `--answers` keeps its answers, for a second run on the same rows. With
+`--clock processor` the time is that of the work done (`processor_clock.py`), so that a busy machine is fair to both.
+`cpu` are seconds of the processor, with start-up: of `new` and `train`, and of AutoGluon's fit and predict. `--edit`
+adds or replaces lines of `training:`, to measure a setting. Differences of log loss or RMSE are paired by row and above
+0 where ours is better.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import lightgbm
 import numpy as np
 import polars as pl
 
 from cumulant.core.units import duration
+from cumulant.data import date_text, iso_text
+from cumulant.data.spec import DateFormat
 from cumulant.statistics import Rows, difference, metric
 
 CUMULANT = Path(sys.executable).with_name("cumulant")
@@ -50,11 +54,33 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def halves(table: pl.DataFrame, *, moment: str | None, split: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Three quarters to learn from, and the quarter that is held out."""
-    table = table.sample(fraction=1, shuffle=True, seed=7 + split) if moment is None else table.sort(moment)
-    cut = table.height * 3 // 4
-    return table[:cut], table[cut:]
+def halves(
+    table: pl.DataFrame, *, moment: str | None, split: int, form: DateFormat | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Three quarters to learn from, and the quarter that is held out: at random, or the newest by the column `moment`.
+
+    Rows of one time are never in both. form: how texts of times are written; None: ISO 8601, or as `new` finds it.
+    """
+    if moment is None:
+        table = table.sample(fraction=1, shuffle=True, seed=7 + split)
+        cut = table.height * 3 // 4
+        return table[:cut], table[cut:]
+    times = moments(table[moment], form)
+    first = times.sort()[table.height * 3 // 4]
+    older = (times < first).fill_null(True)  # without a time too
+    return table.filter(older), table.filter(~older)
+
+
+def moments(column: pl.Series, form: DateFormat | None) -> pl.Series:
+    """A column of times, or of texts that are times, so that it can be ordered."""
+    if column.dtype != pl.String:
+        return column
+    text = column.str.strip_chars()
+    form = form or date_text.detect(text.drop_nulls())
+    times = text.to_frame().select(iso_text.moments(pl.col(text.name), None, form)).to_series()
+    if times.null_count() > column.null_count():
+        raise SystemExit(f"{column.name} holds texts that are no times: name their format by --time-format")
+    return times
 
 
 def ours(folder: Path, train: pl.DataFrame, test: pl.DataFrame, chosen: argparse.Namespace) -> tuple[np.ndarray, dict]:
@@ -140,6 +166,7 @@ def options(description: str | None, *, train_time: str) -> argparse.ArgumentPar
     parser.add_argument("table", type=Path)
     parser.add_argument("target")
     parser.add_argument("--time")
+    parser.add_argument("--time-format", choices=get_args(DateFormat), help="of texts that are not ISO 8601")
     parser.add_argument("--by", choices=["time", "random"], default="random")
     parser.add_argument("--train-time", default=train_time)
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
@@ -150,7 +177,10 @@ def options(description: str | None, *, train_time: str) -> argparse.ArgumentPar
 def parts(chosen: argparse.Namespace) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows of the table to learn from, and those that are held out."""
     table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
-    return halves(table, moment=chosen.time if chosen.by == "time" else None, split=chosen.split)
+    if chosen.by == "time" and chosen.time is None:
+        raise SystemExit("--by time needs --time COLUMN")
+    moment = chosen.time if chosen.by == "time" else None
+    return halves(table, moment=moment, split=chosen.split, form=chosen.time_format)
 
 
 def main() -> None:
