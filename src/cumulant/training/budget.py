@@ -33,8 +33,8 @@ class Budget:
         self._clock = clock
         self._start = clock()
         self.stopped = False
-        #: seconds that other trainers' searches get afterwards
-        self.later = 0.0
+        #: when the present search began, and how many others get as much as it afterwards
+        self._turn, self._others = self._start, 0
         self.reserved = _FINAL_SHARE * self._total if self.limited else 0.0
 
     @classmethod
@@ -72,14 +72,17 @@ class Budget:
         return 0.0 if self.stopped else self._total - (self._clock() - self._start)
 
     def left_for_search(self) -> float:
-        """Seconds left when what is reserved for the final fit is set aside."""
-        return self.left() - self.reserved - self.later
+        """Seconds left when what is reserved for the final fit is set aside, and equal parts for other searches."""
+        left = self.left() - self.reserved
+        if not self.limited or not self._others:
+            return left
+        # by what is reserved now: what turns out not to be needed for the final fit is shared too
+        shared = left + self._clock() - self._turn
+        return left - max(0.0, shared) * self._others / (self._others + 1)
 
     def share_with(self, others: int) -> None:
-        """Keep equal parts of the time of the search for `others` that search afterwards."""
-        self.later = 0.0
-        if self.limited:
-            self.later = max(0.0, self.left_for_search()) * others / (others + 1)
+        """From now on a search gets an equal part of the time with `others` that follow."""
+        self._turn, self._others = self._clock(), others
 
     def left_for_baselines(self) -> float:
         """Seconds left of the part that trainers without a search may take."""

@@ -179,6 +179,18 @@ def test_the_time_of_the_search_is_shared_by_the_trainers():
     assert budget.left_for_search() == pytest.approx(2 * whole / 3)
 
 
+def test_what_the_final_fit_does_not_need_is_shared_by_all_searches():
+    now = [0.0]
+    budget = Budget(100, clock=lambda: now[0])
+    budget.share_with(3)
+    now[0] += 2
+    budget.reserve(1, at_most=1)
+    assert budget.left_for_search() == pytest.approx((97 - 1) / 4 - 2)
+    now[0] += budget.left_for_search()
+    budget.share_with(2)
+    assert budget.left_for_search() == pytest.approx((97 - 1) / 4)
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_search_that_the_clock_cut_is_repeated_exactly(name, table, rows_of, tmp_path):
     rows = split(rows_of("late", table), EvaluationSpec()).train
