@@ -19,6 +19,9 @@ from cumulant.features.state_writer import StateWriter
 from cumulant.features.version_writer import VersionWriter
 from cumulant.ports.online import Cells
 
+#: by how much the clock of a caller may be ahead where nothing is declared: clocks that are synchronised differ by less
+DEFAULT_SKEW_US = 1_000_000
+
 
 def advance(
     writers: Sequence[StateWriter], source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False
@@ -37,11 +40,15 @@ def advance(
     return total([left_out, done])
 
 
-def commit(writers: Sequence[StateWriter], posts: Sequence[Post]) -> list[Advanced]:
-    """Let posts into all these tables in one transaction, and say of each what became of it."""
+def commit(writers: Sequence[StateWriter], posts: Sequence[Post], *, skew_us: int | None = None) -> list[Advanced]:
+    """Let posts into all these tables in one transaction, and say of each what became of it.
+
+    Corrections and deletions whose known time is more than `skew_us` after now are left out; None: more than
+    `DEFAULT_SKEW_US`.
+    """
     if not any(post.rows for post in posts):
         return [Advanced() for _ in posts]
-    found, behind = writers[0].store.update(lambda cells: _Update(cells, writers).commit(posts))
+    found, behind = writers[0].store.update(lambda cells: _Update(cells, writers, skew_us).commit(posts))
     if behind:
         for writer in writers:
             catch_up(writer)
@@ -68,7 +75,7 @@ def total(counts: Iterable[Advanced]) -> Advanced:
 class _Update:
     """One transaction over the logs of the sources and the tables that read them."""
 
-    def __init__(self, cells: Cells, writers: Sequence[StateWriter]) -> None:
+    def __init__(self, cells: Cells, writers: Sequence[StateWriter], skew_us: int | None = None) -> None:
         self._cells = cells
         self._states = [(writer, writer.state(cells)) for writer in writers]
         scopes = {state.scope for _, state in self._states}
@@ -77,6 +84,7 @@ class _Update:
         (self._scope,) = scopes
         self._logs: dict[str, SourceLog] = {}
         self._now = writers[0].now_us()
+        self._limit = self._now + (DEFAULT_SKEW_US if skew_us is None else skew_us)
 
     def commit(self, posts: Sequence[Post]) -> tuple[list[Advanced], bool]:
         told = [self._tell(post) for post in posts]
@@ -84,9 +92,9 @@ class _Update:
         # What the snapshot held in full already is nothing new either, though the log had not heard of it.
         known = taken.held - taken.moved
         counts = []
-        for keys, post in zip(told, posts, strict=True):
+        for (keys, early), post in zip(told, posts, strict=True):
             accepted = sum(key not in known for key in keys)
-            counts.append(Advanced(accepted=accepted, duplicates=len(post.rows) - accepted))
+            counts.append(Advanced(accepted=accepted, duplicates=len(post.rows) - accepted - early, early=early))
         return counts, taken.behind
 
     def take(self) -> Taken:
@@ -103,28 +111,34 @@ class _Update:
             log.save()
         return every
 
-    def _tell(self, post: Post) -> list[LogRow]:
-        """The rows that told something new."""
+    def _tell(self, post: Post) -> tuple[list[LogRow], int]:
+        """The rows that told something new, and how many were left out as they are posted before their known time."""
         log = self._log(post.source)
         log.load(told.key for told in post.rows)
         found = [(writer, state, writer.versions_in(state, post.source)) for writer, state in self._states]
         tables = [(versions, writer.table) for writer, state, versions in found if versions is not None]
         if tables:
             return self._correct(log, post, tables)
-        return [(post.source, told.key) for told in post.rows if log.tell(told)]
+        return [(post.source, told.key) for told in post.rows if log.tell(told)], 0
 
-    def _correct(self, log: SourceLog, post: Post, tables: Sequence[tuple[VersionWriter, str]]) -> list[LogRow]:
+    def _correct(
+        self, log: SourceLog, post: Post, tables: Sequence[tuple[VersionWriter, str]]
+    ) -> tuple[list[LogRow], int]:
         """As `_tell`, where rows that are told later correct the earlier ones."""
         rule, keys = tables[0][0].rule, [key_values(told.key) for told in post.rows]
         stored = [versions.stored(self._cells, table, keys) for versions, table in tables]
-        changed = []
+        changed, early = [], 0
         for told, *found in zip(post.rows, *stored, strict=True):
             before = rule.latest(log.record(told.key), [one for one in found if one is not None])
             after = rule.told(told, before, entry=log.next, now=self._now)
-            if after is not None:
-                log.replace(told.key, after)
-                changed.append((post.source, told.key))
-        return changed
+            if after is None:
+                continue
+            if rule.is_early(after, before, self._limit):
+                early += 1
+                continue
+            log.replace(told.key, after)
+            changed.append((post.source, told.key))
+        return changed, early
 
     def _log(self, source: str) -> SourceLog:
         if source not in self._logs:

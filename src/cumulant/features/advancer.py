@@ -26,11 +26,11 @@ class Advancer:
 
     While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
     several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
-    `skew_us` after now are left out; None: none are.
+    `skew_us` after now are left out; None: only corrections and deletions are (`commit`).
     """
 
     def __init__(self, writers: Sequence[StateWriter], *, rows: int = 512, skew_us: int | None = None) -> None:
-        self._writers, self._rows = list(writers), rows
+        self._writers, self._rows, self._skew_us = list(writers), rows, skew_us
         self._reader = PostReader(self._writers, skew_us=skew_us)
         self._waiting: deque[_Waiting] = deque()
         self._news = threading.Condition()
@@ -85,7 +85,7 @@ class Advancer:
     def _run(self) -> None:
         while batch := self._next():
             try:
-                found = commit(self._writers, [waiting.post for waiting in batch])
+                found = commit(self._writers, [waiting.post for waiting in batch], skew_us=self._skew_us)
             except Exception as error:  # noqa: BLE001  (an edge: whatever it was, it belongs to those who wait)
                 for waiting in batch:
                     waiting.done.set_exception(error)

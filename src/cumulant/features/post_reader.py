@@ -23,6 +23,7 @@ class Advanced(msgspec.Struct, frozen=True):
     `duplicates` told nothing new, or are older than the version in force. `unkeyed` have no key, or a null in it:
     nothing would tell a repetition of them from another row, so they are left out. `unused` belong to a source that no
     window and no lookup reads. `future` are dated further ahead than the declared skew of clocks, and are left out.
+    `early` are corrections and deletions posted before their known time, and are left out: they can be posted then.
     """
 
     accepted: int = 0
@@ -30,6 +31,7 @@ class Advanced(msgspec.Struct, frozen=True):
     unkeyed: int = 0
     unused: int = 0
     future: int = 0
+    early: int = 0
 
 
 class Post(NamedTuple):

@@ -113,6 +113,17 @@ class VersionRule:
         after.begins = self._begins(after, before, told)
         return after
 
+    @staticmethod
+    def is_early(after: Record, before: Record | None, limit: int) -> bool:
+        """Whether a version of `told` is a correction or deletion whose known time is later than `limit`.
+
+        A table holds one row in force of a key, so that such a version would count before its known time. The first
+        row of a key is no correction: it is in force from the start.
+        """
+        if after.known is None or after.known <= limit or (before is not None and before.known == after.known):
+            return False
+        return after.deleted or after.begins == after.known
+
     def _completed(self, told: Told, before: Record | None, *, deleted: bool) -> tuple[Inside, Inside]:
         if deleted or before is None:
             return told.values, told.other

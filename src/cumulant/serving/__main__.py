@@ -129,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--clock-skew",
         metavar="DURATION",
-        help="rows dated later than this after the server's clock are answered and not stored; default: all are stored",
+        help="rows dated later than this after the server's clock are answered and not stored; default: all are "
+        "stored, but for corrections that are posted more than 1 second before their known time",
     )
     add(
         "--invalid",

@@ -103,7 +103,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "Index": _list(_struct({"name": _TEXT, "version": _TEXT, "state": _STATE, "reason": _TEXT})),
     "Accepted": _struct(
         {"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}},
-        {"warnings": _TEXTS, "future": {"type": "integer"}},
+        {"warnings": _TEXTS, "future": {"type": "integer"}, "early": {"type": "integer"}},
     ),
     "Kept": _struct({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}}),
     "Document": _struct({"openapi": _TEXT, "info": _OBJECT, "paths": _OBJECT}),

@@ -151,6 +151,12 @@ class Recorder:
         if done.future:
             told["future"] = done.future
             warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
+        if done.early:
+            told["early"] = done.early
+            warnings.append(
+                f"{done.early} rows correct or delete a row before their known time and are not stored: post them "
+                "again once that time has come, or with the time at which they became known"
+            )
         if warnings:
             told["warnings"] = warnings
         return json_response(told)

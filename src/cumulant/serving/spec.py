@@ -96,7 +96,8 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str | None,
         msgspec.Meta(
             description="Rows dated later than this after the server's clock are answered and never stored. Default:"
-            " all are stored; a row of the future counts from its own time on and drops nothing.",
+            " all are stored; a row of the future counts from its own time on and drops nothing, and posted corrections"
+            " and deletions are taken in up to 1 second before their known time.",
             extra={"text": "duration"},
         ),
     ] = None

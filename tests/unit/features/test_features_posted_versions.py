@@ -24,8 +24,17 @@ from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.repeats import KNOWN
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.versions import _MARK, _dated
-from cumulant.features import OnlineFeatures, collect, compile_plan, compute, forget_key, materialize
-from cumulant.features.advance import advance
+from cumulant.features import (
+    Advanced,
+    Advancer,
+    OnlineFeatures,
+    collect,
+    compile_plan,
+    compute,
+    forget_key,
+    materialize,
+)
+from cumulant.features.advance import DEFAULT_SKEW_US, advance
 from cumulant.features.online import Vectors
 from cumulant.features.post_reader import PostReader
 from cumulant.features.posted import log_table
@@ -185,8 +194,18 @@ class World:
         before = now_in_force(self.versions[source], row["id"])
         deletes = told.get("op") in ("D", "X")
         base = {} if before is None or before.deleted or deletes else before.row
-        self.add(source, base | told, arrived)
-        return advance([self.writer()], source, [told]).accepted
+        version = self.add(source, base | told, arrived)
+        done = advance([self.writer()], source, [told])
+        assert done.early == self.is_early(version, before)
+        if done.early:
+            self.versions[source].remove(version)
+        return done.accepted
+
+    def is_early(self, version: Version, before: Version | None) -> bool:
+        """Whether a version that follows `before` corrects or deletes ahead of its known time."""
+        if version.known is None or version.known <= self.clock + DEFAULT_SKEW_US:
+            return False
+        return version.deleted if before is None else before.known is None or version.known > before.known
 
     def check(self, asked: list[Row]) -> None:
         """Served answers are those of a state that was filled anew, to the last bit, and the oracle's."""
@@ -289,8 +308,9 @@ def enters(row: Row) -> bool:
     return row["card"] == "a" and row["at"] is not None
 
 
-def world_of(*rows: Row, dated: bool = True) -> World:
+def world_of(*rows: Row, dated: bool = True, clock: datetime = START) -> World:
     world = World(PLANS[dated], dated=dated)
+    world.clock = to_micros(clock)
     world.ingest("tx", [dict.fromkeys(COLUMNS) | row for row in rows])
     world.fill()
     return world
@@ -323,11 +343,78 @@ def test_a_row_that_is_scored_corrects_nothing_and_gives_way_to_any_other() -> N
     assert served(world, "card_sum_amount_2d", 2) == 19.0
 
 
+@quick
+@given(st.integers(1, 16), st.integers(1, 4), st.integers(0, 2**32))
+def test_a_version_posted_before_its_known_time_counts_when_offline_features_count_it(
+    actions: int, keys: int, seed: int
+) -> None:
+    """Served answers at the clock's moment are offline features of all versions, with those that are still to come."""
+    world, random = World(PLANS[True], dated=True), Random(seed)
+    world.ingest("tx", [row_of(random, keys) | {"done": None} for _ in range(random.randrange(4))])
+    world.ingest("other", [])
+    world.fill()
+    world.fill()
+    ahead: list[Row] = []
+    for _ in range(actions):
+        row = row_of(random, keys)
+        if row["op"] != "D" and now_in_force(world.versions["tx"], row["id"]) is None:
+            row["done"] = None  # the first row of a key counts from the start, whenever it is known
+        due = [one for one in ahead if to_micros(one["done"]) <= world.clock]
+        for one in due:  # what came too early is posted again once its time has come
+            ahead.remove(one)
+            assert world.post("tx", one, columns=set(COLUMNS)) in (0, 1)
+        before = len(world.versions["tx"])
+        world.post("tx", row, columns=set(COLUMNS))
+        if len(world.versions["tx"]) == before:
+            ahead.append(row)
+        if random.random() < 0.2:
+            world.tables -= 1
+            world.fill()
+        world.clock += random.choice([0, 40 * 60_000_000])
+        if not any(to_micros(one["done"]) <= world.clock for one in ahead):
+            check_now(world, ahead, row_of(random, keys + 2))
+
+
+def check_now(world: World, ahead: list[Row], row: Row) -> None:
+    at = {"at": from_micros(world.clock)}
+    asked = [{name: value for name, value in (row | at).items() if name != "op"}]
+    versions = [
+        *world.versions["tx"],
+        *(Version(one, world.clock, world.places + number, dated=True) for number, one in enumerate(ahead, 1)),
+    ]
+    offline = (
+        compute(world.plan, {"tx": snapshot(versions), "other": snapshot([])}, rows=frame(asked))
+        .select(world.plan.names)
+        .to_dicts()
+    )
+    for table in (world.tables - 1, world.tables):
+        served = world.served(world.store, f"t{table}", asked)
+        assert_same([{name: served.columns[name][0] for name in world.plan.names}], offline)
+        assert served.late == [None]
+
+
+def test_a_correction_or_deletion_ahead_of_its_known_time_is_left_out_until_then() -> None:
+    world = world_of(tx(1, amount=5.0))
+    correction = {"id": 1, "amount": 7.0, "done": START + 2 * HOUR}
+    deletions = [{"id": number, "op": "D", "done": START + 2 * HOUR} for number in (1, 2)]
+    for row in (correction, *deletions):
+        assert advance([world.writer()], "tx", [row]) == Advanced(early=1)
+    assert served(world, "card_sum_amount_2d", 1) == 5.0
+    world.clock = to_micros(START + 2 * HOUR) - DEFAULT_SKEW_US
+    assert advance([world.writer()], "tx", [correction]) == Advanced(accepted=1)
+    assert served(world, "card_sum_amount_2d", 3) == 7.0
+    # a declared skew takes the place of the default
+    row = {"id": 1, "amount": 8.0, "done": START + 2 * HOUR + HOUR / 120}
+    for skew, done in ((0, Advanced(future=1)), (None, Advanced(early=1)), (60_000_000, Advanced(accepted=1))):
+        with Advancer([world.writer()], skew_us=skew) as advancer:
+            assert advancer.post("tx", [row]).result() == done
+
+
 def test_pieces_of_a_row_are_one_row_whichever_comes_first() -> None:
     landing = {"id": 1, "done": START + 2 * HOUR, "result": 6.0}
     rest = {name: value for name, value in tx(1, shop=1).items() if name not in landing or name == "id"}
     for pieces in ([landing, rest], [rest, landing]):
-        world = world_of(tx(7))
+        world = world_of(tx(7), clock=START + 3 * HOUR)
         assert [advance([world.writer()], "tx", [piece]).accepted for piece in pieces] == [1, 1]
         assert (served(world, "result_last_2d", 3), served(world, "card_n_2d", 3)) == (6.0, 3)
         assert advance([world.writer()], "tx", pieces).duplicates == 2
@@ -408,7 +495,7 @@ def test_a_plan_of_a_source_that_takes_no_corrections_keeps_its_hash() -> None:
 
 
 def test_an_older_version_that_is_posted_again_is_not_carried_into_the_next_table() -> None:
-    world = world_of(tx(1, amount=5.0, done=START))
+    world = world_of(tx(1, amount=5.0, done=START), clock=START + 3 * HOUR)
     versions = [tx(1, amount=amount, done=START + hour * HOUR) for amount, hour in ((7.0, 2), (6.0, 1))]
     assert [advance([world.writer()], "tx", [one]).accepted for one in versions] == [1, 0]
     world.fill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import polars as pl
@@ -62,6 +62,21 @@ def test_served_answers_follow_posted_corrections_and_deletions_over_kills(place
         found = [ask(url, row).json()["probability"] for row in rows_of(asked, REQUEST)]
     assert found == pytest.approx(expected, abs=1e-12)
     assert found != before
+
+
+def test_a_correction_before_its_known_time_is_refused_with_what_to_send(place):
+    whole = flights(KNOWN)
+    known = (datetime.now(UTC) + timedelta(hours=1)).replace(tzinfo=None)
+    moved = whole.row(KNOWN - 3, named=True)
+    moved |= {"landed": known.replace(tzinfo=moved["landed"].tzinfo), "late": not moved["late"]}
+    posted = rows_of(pl.DataFrame([moved], schema=whole.schema), COLUMNS)
+    asked = rows_of(flights(KNOWN + 30).filter(pl.col("carrier") == moved["carrier"])[-2:], REQUEST)
+    with serving(*place) as (_, url):
+        before = [ask(url, row).json()["probability"] for row in asked]
+        answer = tell(url, posted).json()
+        assert (answer["accepted"], answer["duplicates"], answer["early"]) == (0, 0, 1)
+        assert "post them again once that time has come" in answer["warnings"][0]
+        assert [ask(url, row).json()["probability"] for row in asked] == before
 
 
 def test_a_row_that_is_scored_corrects_nothing(place):
