@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from cumulant.core.errors import DataError, missing_part
+from cumulant.core.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,9 @@ _LONGEST = 64 << 20
 #: what compressed files begin with
 _GZIP, _BZIP2, _ZSTD = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_MB = 1e6
+#: why a file is read, as its progress says
+FINDING_TYPES, READING = "finding the types of", "reading"
 
 
 class Block(NamedTuple):
@@ -55,6 +59,14 @@ def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
             yield Block(header + content, min(1.0, raw.tell() / size), len(header))
         if header and not sent:
             yield Block(header, 1.0, len(header))
+
+
+def with_progress(found: Iterator[Block], path: Path, text: str, progress: Progress) -> Iterator[Block]:
+    """The blocks of a file; after each, how much of its bytes is read."""
+    size = path.stat().st_size / _MB
+    for block in found:
+        yield block
+        progress(f"{text}, {block.share * size:,.0f} of {size:,.0f} MB", block.share)
 
 
 def record_count(text: bytes) -> int:

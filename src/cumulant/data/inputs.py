@@ -12,7 +12,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.ids import file_digest
 from cumulant.core.progress import Progress
 from cumulant.data.csv_text import Table
-from cumulant.data.large_files import Pieces
+from cumulant.data.file_pieces import Pieces
 from cumulant.data.listed_file import ListedFile, listed_files
 from cumulant.data.listing import TYPED, Listing, file_kind
 from cumulant.data.partitions import Partition

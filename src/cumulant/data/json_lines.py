@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +12,15 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.csv_text import Table
-from cumulant.data.json_faults import BLANK, NOT_JSON, has_other_values, not_objects, set_aside, types_of
+from cumulant.data.json_faults import (
+    BLANK,
+    NOT_JSON,
+    SetAside,
+    has_other_values,
+    not_objects,
+    set_aside,
+    types_of,
+)
 from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of
 from cumulant.data.nested_paths import leaves_of, paths_of, replaced
 from cumulant.data.records import POSITION
@@ -63,8 +71,10 @@ def _with_paths(
     """The table of the lines without `faults`, with the declared columns."""
     paths = paths_of(columns)
     left = set_aside(content, faults)
-    # The engine makes text of values of several types, which is not always JSON, and stops at structs beside lists.
-    objects, rest, bad = _split(left.content, url, {path[0] for path in paths.values()})
+    objects, rest, bad = split(left.content, {path[0] for path in paths.values()})
+    if bad and not objects:
+        raise _no_object(left.content, url)
+    _refuse_cut(left.content, bad, url)
     rows = pl.DataFrame()
     if not bad and rest.strip(b"{}\n"):
         rows, bad = _frame(rest, url, memory)
@@ -72,9 +82,14 @@ def _with_paths(
         return _with_paths(content, {**faults, **bad}, url, columns, memory)
     roots = {name for item in objects for name in item}
     leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
-    rows, refused = replaced(rows, roots, {}, leaves, url)
-    if left.rows is not None and refused is not None:
-        refused = refused.with_columns(left.rows.gather(refused[POSITION]).alias(POSITION))
+    return with_refused(*replaced(rows, roots, {}, leaves, url), left)
+
+
+def with_refused(rows: pl.DataFrame, refused: pl.DataFrame | None, left: SetAside, first_row: int = 0) -> Table:
+    """The table of lines that are `left` and begin in this row of their file: `refused` beside those set aside."""
+    if refused is not None:
+        place = pl.col(POSITION) + first_row if left.rows is None else left.rows.gather(refused[POSITION])
+        refused = refused.with_columns(place.alias(POSITION))
     found = [frame for frame in (left.refused, refused) if frame is not None]
     return Table(rows, refused=pl.concat(found, how="diagonal_relaxed") if found else None)
 
@@ -230,8 +245,12 @@ def refuse_mixed(content: bytes, url: str) -> None:
                 )
 
 
-def _split(content: bytes, url: str, wanted: set[str]) -> tuple[list[dict[str, Any]], bytes, dict[int, str]]:
-    """The wanted columns of each line, of those that it has; the lines without them; and those that are no objects."""
+def split(content: bytes, wanted: Collection[str]) -> tuple[list[dict[str, Any]], bytes, dict[int, str]]:
+    """The wanted columns of each line, of those that it has; the lines without them; and those that are no objects.
+
+    They are parsed apart: the engine makes text of values of several types, which is not always JSON, and stops at
+    structs beside lists.
+    """
     objects, rest, faults = [], bytearray(), {}
     decoder, encoder = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Encoder()
     for number, line in enumerate(io.BytesIO(content)):
@@ -241,10 +260,7 @@ def _split(content: bytes, url: str, wanted: set[str]) -> tuple[list[dict[str, A
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 faults[number] = NOT_JSON
             else:
-                objects.append({name: item.pop(name) for name in wanted & item.keys()})
+                objects.append({name: item.pop(name) for name in item.keys() & wanted})
                 rest += encoder.encode(item)
         rest += b"\n"
-    if faults and not objects:
-        raise _no_object(content, url)
-    _refuse_cut(content, faults, url)
     return objects, bytes(rest), faults

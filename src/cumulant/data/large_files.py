@@ -6,29 +6,25 @@ column is what holds the values of all blocks, as in a file that is read whole.
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
 from cumulant.data.arrow_errors import arrow_errors
-from cumulant.data.blocks import Block, blocks, opened
+from cumulant.data.blocks import FINDING_TYPES, READING, blocks, opened, with_progress
 from cumulant.data.csv_text import Table, read_csv
-from cumulant.data.json_faults import NOT_JSON, set_aside
-from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of
-from cumulant.data.json_lines import is_array, is_cut, objects_of, read_lines
+from cumulant.data.file_pieces import Pieces
+from cumulant.data.large_json_lines import json_line_pieces
 from cumulant.data.listing import TEXTS, file_kind, suffix
 from cumulant.data.nested_paths import paths_of
 from cumulant.data.orc_file import OrcFile, frame_of
 from cumulant.data.parquet_footer import utf8
 from cumulant.data.parquet_memory import allowed_memory, refuse_above, refuse_large
-from cumulant.data.partitions import Partition, with_partition
 from cumulant.data.records import LINE, POSITION
-from cumulant.data.sources import EXPANSION, nested, readable, refuse_expansion, separator_of, with_absent
+from cumulant.data.sources import EXPANSION, nested, readable, refuse_expansion, separator_of
 from cumulant.data.spec import SourceSpec
 from cumulant.data.streaming import ParquetFile
 
@@ -36,42 +32,11 @@ from cumulant.data.streaming import ParquetFile
 LARGE_ROWS, LARGE_TEXT = 1_000_000, 64 << 20
 #: of a Parquet file that may have so many rows; how much more text a compressed file is taken to hold
 _LARGE_BYTES, PACKED = 1 << 20, 8
-#: rows, and bytes of text, of a piece; names of fields make JSON lines longer
-_ROWS, _BYTES, _JSON_BYTES = 262_144, 32 << 20, 64 << 20
+#: rows, and bytes of text, of a piece
+_ROWS, _BYTES = 262_144, 32 << 20
 #: encodings in which a line end is one byte that nothing else has
 _LINES = ("utf8", "ascii", "latin1", "iso88591", "iso885915", "cp1252", "windows1252")
 _HEAD = 1 << 16
-_MB, _TYPES = 1e6, "finding the types of"
-
-
-class PieceError(Exception):
-    """A piece cannot be read under the types of its file; reading the whole says what is wrong."""
-
-
-class Pieces(NamedTuple):
-    """The types of a file's columns, and its rows under them in pieces; called again they come again.
-
-    `guessed` are columns whose types were inferred from text. Where they `may_fail`, the tables may raise PieceError.
-    """
-
-    schema: pl.Schema
-    tables: Callable[[], Iterator[Table]]
-    guessed: frozenset[str] = frozenset()
-    may_fail: bool = False
-
-    def placed(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
-        """The pieces with the columns of a partition, and nulls for declared paths that the file does not have.
-
-        Raises:
-            DataError: as `with_partition`.
-        """
-
-        def table(one: Table) -> Table:
-            return with_absent(with_partition(one, partition, spec, texts=texts, url=url), spec)
-
-        head = table(Table(pl.DataFrame(schema=self.schema)))
-        tables, guessed = self.tables, self.guessed | head.partitions
-        return self._replace(schema=head.rows.schema, tables=lambda: map(table, tables()), guessed=guessed)
 
 
 def pieces_of(
@@ -87,13 +52,11 @@ def pieces_of(
     if kind in _READERS and size >= _LARGE_BYTES:
         found = _READERS[kind](path, url, spec, progress)
         return found if found is None or not spec.columns else _with_paths(found, spec, url)
-    if spec.columns:
-        return None
     if size * (1 if suffix(url) in TEXTS else PACKED) >= LARGE_TEXT:
-        if kind == "csv":
+        if kind == "csv" and not spec.columns:
             return _csv(path, url, spec, frozenset(texts), progress)
         if kind == "jsonl":
-            return _json_lines(path, url, spec.memory, progress)
+            return json_line_pieces(path, url, spec, rows=_ROWS, progress=progress)
     return None
 
 
@@ -120,7 +83,7 @@ def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Piec
             for piece in file.pieces(_ROWS, None, skip=0):
                 yield Table(piece.rows if piece.rows.schema == schema else piece.rows.cast(schema))
                 done += piece.rows.height
-                progress(f"reading {url}, {done:,} of {file.rows:,} rows", done / file.rows)
+                progress(f"{READING} {url}, {done:,} of {file.rows:,} rows", done / file.rows)
 
     return Pieces(schema, tables)
 
@@ -142,7 +105,7 @@ def _orc(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Pieces |
                 rows = frame_of(piece)
                 yield Table(rows if rows.schema == schema else rows.cast(schema))
                 done += piece.num_rows
-                progress(f"reading {url}, {done:,} of {file.rows:,} rows", done / file.rows)
+                progress(f"{READING} {url}, {done:,} of {file.rows:,} rows", done / file.rows)
 
     return Pieces(schema, tables)
 
@@ -166,80 +129,6 @@ def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
         return None  # reading the whole says so
     tables = pieces.tables
     return pieces._replace(schema=schema, tables=lambda: map(taken, tables()))
-
-
-def _told(found: Iterator[Block], path: Path, text: str, progress: Progress) -> Iterator[Block]:
-    """The blocks of a file; after each, how much of its bytes is read."""
-    size = path.stat().st_size / _MB
-    for block in found:
-        yield block
-        progress(f"{text}, {block.share * size:,.0f} of {size:,.0f} MB", block.share)
-
-
-def _json_lines(path: Path, url: str, memory: str | None, progress: Progress) -> Pieces | None:
-    def contents(text: str) -> Iterator[bytes]:
-        size = 0
-        with readable(url):
-            found = _told(blocks(path, rows=_ROWS, most=_JSON_BYTES, csv=False), path, f"{text} {url}", progress)
-            for number, block in enumerate(found):
-                size += len(block.content)
-                refuse_expansion(path, url, size)
-                yield block.content if number else block.content.removeprefix(BOM_UTF8)
-
-    try:
-        with readable(url):
-            schema, faults = _json_schema(contents(_TYPES), url, memory)
-    except DataError:
-        return None  # reading the whole says what is wrong with it
-    if not schema or "" in schema:
-        return None
-
-    def tables() -> Iterator[Table]:
-        first_row = first_line = 0
-        for content, bad in zip(contents("reading"), faults, strict=True):
-            left = set_aside(content, bad, first_row=first_row, first_line=first_line)
-            try:
-                with readable(url):
-                    rows = read_lines(left.content, schema) if left.content.strip() else pl.DataFrame(schema=schema)
-            except DataError as error:
-                raise PieceError from error
-            yield Table(rows, refused=left.refused)
-            first_row += rows.height + len(bad)
-            first_line += content.count(b"\n")
-
-    return Pieces(schema, tables, frozenset(schema), may_fail=True)
-
-
-def _json_schema(
-    contents: Iterator[bytes], url: str, memory: str | None
-) -> tuple[pl.Schema | None, list[dict[int, str]]]:
-    """The types of the fields in all contents together, and the lines of each that are set aside; None where the whole
-    is one array or cut off, or only all lines at once tell the types.
-
-    Raises:
-        DataError: there are too many fields.
-    """
-    schema, fields = pl.Schema(), Fields(url, memory)
-    faults = []
-    for number, content in enumerate(contents):
-        if not number and is_array(content):
-            return None, []
-        bad = deep_lines(content)
-        left = set_aside(content, bad).content
-        for before, lines in lines_of(left, url):
-            found, numbers = objects_of(lines, schema)
-            if found is None:
-                return None, []
-            schema = found
-            bad |= dict.fromkeys((before + place for place in numbers), NOT_JSON)
-            fields.add(schema, lines)
-        fields.refuse_missing(left)
-        faults.append(bad)
-        if is_cut(content, bad):
-            return None, []
-    if len(schema) > UNORDERED:
-        schema = pl.Schema({name: schema[name] for name in fields.names})
-    return schema, faults
 
 
 def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str], progress: Progress) -> Pieces | None:
@@ -282,9 +171,10 @@ def _blocks(
     Each has the types of its own values where `types`, those of all blocks, are not known yet.
     """
     rows = lines = size = 0
-    text = f"{_TYPES if types is None else 'reading'} {url}"
+    text = f"{FINDING_TYPES if types is None else READING} {url}"
     with readable(url):
-        for number, block in enumerate(_told(blocks(path, rows=_ROWS, most=_BYTES, csv=True), path, text, progress)):
+        found = with_progress(blocks(path, rows=_ROWS, most=_BYTES, csv=True), path, text, progress)
+        for number, block in enumerate(found):
             table = read_csv(
                 block.content, url, spec, texts, separator=separator_of(url, spec), begin=not number, types=types
             )

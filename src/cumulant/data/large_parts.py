@@ -18,9 +18,9 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.plan import Field
 from cumulant.data.casts import casts, numeric_texts, texts_with_limits, with_numbers
 from cumulant.data.csv_text import Table
+from cumulant.data.file_pieces import PieceError, Pieces
 from cumulant.data.group_repeats import repeats_among
 from cumulant.data.identifier_text import padded_width
-from cumulant.data.large_files import PieceError, Pieces
 from cumulant.data.part_making import csv_size, part_fields, plain_fields, prepared, shape_checks, shape_refused
 from cumulant.data.parts import POSITION, RULE, PartCheck, PartFacts, Workshop
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
@@ -243,7 +243,7 @@ class _Part:
                 for number, names in enumerate(self.refused.values())
             ),
             fields=part_fields(self.plan, nulls, merged.rows, self.shop.spec, guesses),
-            checks=(*checks, *self.shapes.values()),
+            checks=(*checks, *sorted(self.shapes.values(), key=lambda shape: shape.column is not None)),
             profile=merged,
             csv_bytes=self.csv_bytes,
         )

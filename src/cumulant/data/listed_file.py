@@ -10,7 +10,8 @@ from pathlib import Path
 from cumulant.core.progress import Progress, silent
 from cumulant.data.csv_text import Table
 from cumulant.data.excel import unpacked_bytes
-from cumulant.data.large_files import PACKED, Pieces, pieces_of
+from cumulant.data.file_pieces import Pieces
+from cumulant.data.large_files import PACKED, pieces_of
 from cumulant.data.listing import TEXTS, TYPED, Listing, file_kind, shown, suffix
 from cumulant.data.partitions import Partition, partition_of, with_partition
 from cumulant.data.sources import read_any, read_table, with_absent

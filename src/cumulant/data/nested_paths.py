@@ -7,7 +7,7 @@ all rows, so such a file is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -81,9 +81,21 @@ def _fields(schema: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
 
 
 def replaced(
-    rows: pl.DataFrame, roots: set[str], typed: Mapping[str, pl.Expr], leaves: Leaves, url: str
+    rows: pl.DataFrame,
+    roots: Collection[str],
+    typed: Mapping[str, pl.Expr],
+    leaves: Leaves,
+    url: str,
+    *,
+    types: Mapping[str, pl.DataType] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """`rows` without the columns `roots` and with those that were taken from them; and the refused rows."""
+    """`rows` without the columns `roots` and with those that were taken from them; and the refused rows.
+
+    `types` are those of the leaves where the rows are a piece of a file; None: they are the whole file.
+
+    Raises:
+        DataError: a column is there already, or all rows of the file are refused.
+    """
     for name in [*typed, *leaves.values]:
         if name in rows.columns and name not in roots:
             raise DataError(
@@ -94,10 +106,14 @@ def replaced(
     others = [rows[name] for name in rows.columns if name not in roots]
     fields = rows.with_columns(expr.alias(f"__{name}") for name, expr in typed.items())
     taken = [fields[f"__{name}"].alias(name) for name in typed]
-    rows = pl.DataFrame([*others, *taken, *(series_of(name, values) for name, values in leaves.values.items())])
+    values = (
+        series_of(name, own) if types is None else as_type(name, own, types[name])
+        for name, own in leaves.values.items()
+    )
+    rows = pl.DataFrame([*others, *taken, *values])
     if not leaves.refused:
         return rows, None
-    if len(leaves.refused) == max(map(len, leaves.values.values())):
+    if types is None and len(leaves.refused) == max(map(len, leaves.values.values())):
         raise DataError(
             f"{url}: none of its {rows.height:,} rows has plain values at the paths that `columns` declares",
             subject=url,
@@ -185,16 +201,35 @@ def _no_value(name: str, path: tuple[str, ...], dtype: Any, url: str) -> DataErr
 
 def series_of(name: str, values: list[Any]) -> pl.Series:
     """Values of one type as they are, whole numbers beside fractions as fractions, and others as text."""
-    kinds = {type(value) for value in values if value is not None}
+    return as_type(name, values, type_of(kinds_of(values)))
+
+
+def kinds_of(values: Sequence[Any]) -> set[str]:
+    """The names of the types of plain values; whole numbers of more than 64 bits are `long`."""
+    kinds = {type(value).__name__ for value in values if value is not None}
+    if "int" in kinds and any(type(value) is int and not _LOW <= value <= _HIGH for value in values):
+        kinds.add("long")
+    return kinds
+
+
+def type_of(kinds: set[str]) -> pl.DataType:
+    """The type of a column that holds values of these kinds."""
     if not kinds:
-        return pl.Series(name, [None] * len(values), pl.Null())
-    if kinds == {bool}:
-        return pl.Series(name, values, pl.Boolean())
-    if kinds == {int} and all(value is None or _LOW <= value <= _HIGH for value in values):
-        return pl.Series(name, values, pl.Int64())
-    if kinds <= {int, float} and float in kinds:
-        return pl.Series(name, [None if value is None else float(value) for value in values], pl.Float64())
-    return pl.Series(name, [None if value is None else _as_text(value) for value in values], pl.String())
+        return pl.Null()
+    if kinds == {"bool"}:
+        return pl.Boolean()
+    if kinds == {"int"}:
+        return pl.Int64()
+    return pl.Float64() if "float" in kinds and kinds <= {"int", "long", "float"} else pl.String()
+
+
+def as_type(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    """Values as a column of the type that `type_of` has for their kinds, or for more kinds than theirs."""
+    if dtype == pl.Float64():
+        values = [None if value is None else float(value) for value in values]
+    elif dtype == pl.String():
+        values = [None if value is None else _as_text(value) for value in values]
+    return pl.Series(name, values, dtype)
 
 
 def _as_text(value: Any) -> str:

@@ -17,7 +17,9 @@ from cumulant.core import memory
 from cumulant.core.errors import DataError
 from cumulant.data import Room, large_files
 from cumulant.data.csv_text import Table
-from cumulant.data.large_files import PieceError, pieces_of
+from cumulant.data.file_pieces import PieceError
+from cumulant.data.large_files import pieces_of
+from cumulant.data.records import POSITION
 from cumulant.data.sources import read_table
 from cumulant.data.spec import SourceSpec
 
@@ -53,9 +55,9 @@ def hostile(draw: random.Random) -> bytes:
     return (draw.choice(["\n", "\r\n"]).join(lines) + draw.choice(["", "\n", "\n\n"])).encode()
 
 
-def outcome(path: Path) -> Table | str:
+def outcome(path: Path, spec: SourceSpec | None = None) -> Table | str:
     try:
-        return read_table(path, path.name, SourceSpec(path=path.name))
+        return read_table(path, path.name, spec or SourceSpec(path=path.name))
     except DataError as error:
         return str(error)
 
@@ -89,6 +91,61 @@ def test_pieces_of_hostile_lines_are_the_whole_file(tmp_path: Path, monkeypatch:
             set_aside += 1
         same += len(frames) > 1
     assert (same > 80, refused > 2, set_aside > 20) == (True, True, True)
+
+
+LEAVES = [*(value for kind in KINDS[:-3] for value in VALUES[kind]), "18446744073709551616", "9223372036854775808"]
+
+
+def hostile_paths(draw: random.Random) -> bytes:
+    """Lines of `hostile` in which objects, and what is none, stand where paths lead through."""
+    kinds, found = draw.sample(LEAVES, draw.choice([1, 2, 12])), []
+    late, plain = draw.choice([0, 30]), draw.choice([0, 0, 0.1, 1])
+    for number, line in enumerate(hostile(draw).split(b"\n")):
+        value = draw.choice(kinds)
+        inner = draw.choice([f'{{"x": {value}}}', f'{{"x": {value}, "y": {{"z": {value}}}}}', "{}", "null"])
+        root = value if draw.random() < plain else inner
+        is_object = line.startswith(b"{") and line.rstrip() not in (b"{", b"{}") and number >= late
+        found.append(line.replace(b"{", f'{{"root": {root}, "n": {inner}, '.encode(), 1) if is_object else line)
+    return b"\n".join(found)
+
+
+PATHS = [{"x": "root.x"}, {"x": "root.x", "z": "n.y.z"}, {"z": "root.y.z", "root": "n.x"}, {"a": "root.x"}]
+
+
+def test_pieces_of_hostile_lines_have_the_declared_columns_of_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_files, "LARGE_TEXT", 1)
+    path, same, refused, set_aside = tmp_path / "t.jsonl", 0, 0, 0
+    for seed in range(400):
+        draw = random.Random(seed)
+        path.write_bytes(hostile_paths(draw))
+        monkeypatch.setattr(large_files, "_ROWS", draw.choice([8, 20, 40]))
+        spec = SourceSpec(path=path.name, columns=draw.choice(PATHS))
+        whole = outcome(path, spec)
+        pieces = pieces_of(path, path.name, spec, ())
+        if pieces is None:
+            assert isinstance(whole, str) or b'"":' in path.read_bytes(), seed
+            continue
+        try:
+            tables = list(pieces.tables())
+        except PieceError:
+            assert isinstance(whole, str), seed
+            refused += 1
+            continue
+        assert isinstance(whole, Table), (seed, whole)
+        frames = [table.rows for table in tables]
+        assert all(list(frame.schema.items()) == list(pieces.schema.items()) for frame in frames), seed
+        assert_frame_equal(pl.concat(frames), whole.rows)
+        lines = [table.refused for table in tables if table.refused is not None]
+        assert (whole.refused is None) == (not lines), seed
+        if whole.refused is not None:
+            place = pl.concat(lines, how="diagonal_relaxed").sort(POSITION)
+            assert_frame_equal(place, whole.refused.sort(POSITION), check_column_order=False)
+            assert set(place["__rule"]) == set(whole.refused["__rule"])
+            set_aside += 1
+        same += len(frames) > 1
+    assert (same > 120, refused > 2, set_aside > 40) == (True, True, True), (same, refused, set_aside)
 
 
 @pytest.fixture
