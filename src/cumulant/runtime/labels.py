@@ -96,36 +96,27 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
 
     Without `folder` it is the champion's, else the newest version's, of the registry.
     """
-    training = project.spec.training
-    try:
-        described = packaging.load_description(folder or servable_folder(project, _version(project)))
-    except NotFoundError:
-        described = None
-    if not isinstance(described, Servable):
-        declared, target = _declared(project, training), None if training is None else target_of(training, ())
-        return LabelSchema(
-            target=target,
-            formats=declared.number_formats,
-            date_formats=declared.date_formats,
-            known=_known(declared, target, {}),
-        )
-    plan = described.plan
-    source = plan.sources[plan.entity]
-    moment = None if plan.predict_at is None else plan.predict_at.column
-    declared = _declared(project, training, plan.entity)
-    fields = {field.name: field for field in source.fields}
+    training, described = project.spec.training, _described(project, folder)
+    plan = None if described is None else described.plan
+    declared = _declared(project, training, None if plan is None else plan.entity)
+    fields = {} if plan is None else {field.name: field for field in plan.sources[plan.entity].fields}
     target = None if training is None else target_of(training, fields)
-    return LabelSchema(
+    schema = LabelSchema(
+        target=target,
+        formats=declared.number_formats,
+        date_formats=declared.date_formats,
+        known=_known(declared, target, fields),
+    )
+    if described is None or plan is None:
+        return schema
+    return msgspec.structs.replace(
+        schema,
         model=described.name,
         task=described.task,
         classes=packaging.labels(described),
-        key=tuple(fields[name] for name in source.key if name in fields),
-        time=None if moment is None else fields.get(moment),
-        date_formats=declared.date_formats,
+        key=tuple(fields[name] for name in plan.sources[plan.entity].key if name in fields),
+        time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
         offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
-        target=target,
-        formats=declared.number_formats,
-        known=_known(declared, target, fields),
     )
 
 
@@ -146,6 +137,15 @@ def _declared(project: Project, training: TrainingSpec | None, entity: str | Non
     if named is None and len(sources) == 1:
         named = next(iter(sources))
     return sources.get(named or "", SourceSpec())
+
+
+def _described(project: Project, folder: Path | None = None) -> Servable | None:
+    """The servable in `folder`, else the champion's or newest version's; None without one, and for a foreign model."""
+    try:
+        found = packaging.load_description(folder or servable_folder(project, _version(project)))
+    except NotFoundError:
+        return None
+    return found if isinstance(found, Servable) else None
 
 
 def _version(project: Project) -> ModelVersion:
@@ -216,12 +216,11 @@ def watch_labels(
         )
     schema, seen, done = schema_of(project), dict[str, str](), dict[str, str]()
     while not ended():
-        now = {file.url: file.stamp for file in project.files().list(folder) if outcomes.kind_of(Path(file.url))}
-        ripe = [url for url, version in now.items() if seen.get(url) == version and done.get(url) != version]
-        files = [file for file in project.files().list(folder) if file.url in ripe]
-        sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in files]
-        done |= {url: now[url] for url in ripe}
-        seen = now
+        files = [file for file in project.files().list(folder) if outcomes.kind_of(Path(file.url))]
+        ripe = [file for file in files if seen.get(file.url) == file.stamp != done.get(file.url)]
+        sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in ripe]
+        done |= {file.url: file.stamp for file in ripe}
+        seen = {file.url: file.stamp for file in files}
         intake = joined(project, schema, sources, principal)
         if intake.sources or intake.posted or intake.labelled:
             told(intake)
@@ -314,11 +313,8 @@ def _skew(project: Project) -> timedelta:
 
 def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
     """What may come with a request of the project's model, and the key of its rows; nothing where there is none."""
-    try:
-        described = packaging.load_description(servable_folder(project, _version(project)))
-    except NotFoundError:
-        return {}, ()
-    if not isinstance(described, Servable):
+    described = _described(project)
+    if described is None:
         return {}, ()
     source = described.plan.sources[described.plan.entity]
     return {field.name: field for field in (*source.fields, *described.plan.request)}, source.key
