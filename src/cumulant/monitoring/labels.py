@@ -165,7 +165,9 @@ def labelled(
 
 
 class _Joined(NamedTuple):
-    """rows: [rows] the columns `label`, `weight` and `contradicted`. labels: how many keys have one by now."""
+    """rows: [rows] the columns `label`, `contradicted`, and `weight` where the file has it. labels: how many keys have
+    one by now.
+    """
 
     rows: pl.DataFrame
     labels: int
@@ -186,14 +188,23 @@ def _joined(table: Table, said: Table, key: list[str], now: int) -> _Joined:
     parts = [_joined_part(table, said, kinds, now, (part, count)) for part in range(max(count, 1))]
     if not any(timed for _, timed in parts):
         raise no_times(_KNOWN)
-    rows = pl.concat([one.rows for one, _ in parts])
-    rows = rows.drop(_PLACE) if len(parts) == 1 else rows.sort(_PLACE).drop(_PLACE)
     return _Joined(
-        rows,
+        _in_order([one.rows for one, _ in parts]),
         labels=sum(one.labels for one, _ in parts),
         unmatched=sum(one.unmatched for one, _ in parts),
         waiting=sum(one.waiting for one, _ in parts),
     )
+
+
+def _in_order(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Rows of several parts by their places, one column after the other, since two copies of all would take twice the
+    memory.
+    """
+    if len(parts) == 1:
+        return parts[0].drop(_PLACE)
+    order = pl.concat([one.drop_in_place(_PLACE) for one in parts]).arg_sort()
+    names = parts[0].columns
+    return pl.DataFrame([pl.concat([one.drop_in_place(name) for one in parts]).gather(order) for name in names])
 
 
 def _joined_part(table: Table, said: Table, kinds: pl.Schema, now: int, part: tuple[int, int]) -> tuple[_Joined, bool]:
@@ -208,8 +219,9 @@ def _joined_part(table: Table, said: Table, kinds: pl.Schema, now: int, part: tu
         rows = table.rows.select(key).with_row_index(_PLACE).filter(own).collect()
     due, waiting, timed = _facts(held, now)
     known = resolved(due, key)
+    weight = [_WEIGHT] if _WEIGHT in held.columns else []
     found = rows.join(known, on=key, how="left", maintain_order="left").select(
-        _PLACE, "label", "weight", contradicted=(pl.col("state") == "contradicted").fill_null(value=False)
+        _PLACE, "label", *weight, contradicted=(pl.col("state") == "contradicted").fill_null(value=False)
     )
     return _Joined(found, known.height, known.join(rows, on=key, how="anti").height, waiting), timed
 
