@@ -44,21 +44,33 @@ def repeats_among(
     Raises:
         StorageError: the disk is full.
     """
-    count = _partitions(frames, rows, room)
-    if count == 1:
-        return _repeats(pl.concat(frames()), columns, order, spec, in_order=in_order)
-    with spill_in(room.scratch) as spill:
-        files = _scattered(frames, columns, count, spill)
-        found = []
-        for name in files:
-            found.append(_repeats(pl.concat(spill.appended(name)), columns, order, spec, in_order=in_order))
-            spill.delete([name])
+    groups = grouped(frames, columns, rows=rows, room=room)
+    found = [_repeats(group, columns, order, spec, in_order=in_order) for group in groups]
+    if len(found) == 1:
+        return found[0]
     empty = next(frames()).clear().select(order)
     return pl.concat([empty, *found]).sort(order, nulls_last=True)
 
 
+def grouped(frames: Frames, columns: Sequence[str], *, rows: int, room: Room) -> Iterator[pl.DataFrame]:
+    """`rows` rows in frames that hold all rows of equal values of `columns`: one frame where they fit in memory, else
+    by partitions, without the rows that have a null there.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    count = _partitions(frames, rows, room)
+    if count == 1:
+        yield pl.concat(frames())
+        return
+    with spill_in(room.scratch) as spill:
+        for name in _scattered(frames, columns, count, spill):
+            yield pl.concat(spill.appended(name))
+            spill.delete([name])
+
+
 def _partitions(frames: Frames, rows: int, room: Room) -> int:
-    sample = next(frames()).head(_SAMPLE)
+    sample = next((frame for frame in frames() if frame.height), pl.DataFrame()).head(_SAMPLE)
     width = sample.estimated_size() / max(sample.height, 1)
     return max(1, math.ceil(rows * width * _TIMES / (room.free * _TARGET)))
 

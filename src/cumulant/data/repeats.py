@@ -43,19 +43,12 @@ def later_repeats(
     return repeats.select(OWNER, POSITION)
 
 
-def located(
-    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
-) -> pl.DataFrame:
-    """These fields of all rows in their order, with the place of each one's part, the position in it, arrival, and
-    known time. Decimals have all their digits.
-    """
-    return pl.concat(located_frames(parts, arrived, fields, shop), how="vertical")
-
-
 def located_frames(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
 ) -> Iterator[pl.DataFrame]:
-    """`located`, some rows at a time."""
+    """These fields of all rows in their order, some rows at a time, with the place of each one's part, the position in
+    it, arrival, and known time. Decimals have all their digits.
+    """
     blocks = blocks_of(parts)
     exact = exact_types(blocks, fields, shop)
     for block in blocks:

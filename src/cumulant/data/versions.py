@@ -9,7 +9,7 @@ time, replaces it as if that had never been. A deletion is in force like a row, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -22,15 +22,18 @@ from cumulant.data.breach import absent_column
 from cumulant.data.casts import conform
 from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.deletions import is_deletion
+from cumulant.data.group_repeats import grouped
 from cumulant.data.packs import blocks_of, exact_types
 from cumulant.data.parts import PartFacts, Workshop
-from cumulant.data.repeats import KNOWN, located
+from cumulant.data.repeats import KNOWN, located_frames
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.sources import frame_digest
 from cumulant.data.spec import SourceSpec
 
 _START = -(2**62)
-_EQUAL, _MARK, _NUMBER = "__equal", "__mark", "__number"
+_EQUAL, _MARK = "__equal", "__mark"
+#: rows that are read at a time
+_STEP = 262_144
 
 
 class Versions(NamedTuple):
@@ -71,8 +74,13 @@ def versions_of(
     """When each row of the parts is in force, for those that are not always."""
     if shop.spec.on_repeat != "latest":
         return Versions()
-    rows = _in_order(parts, arrived, fields, shop)
-    rows = _dated(rows, fields, shop.spec.keys)
+    keys, changed = shop.spec.keys, _changed(parts, arrived, fields, shop)
+    if not changed.height:
+        return Versions()
+    groups = grouped(lambda: _rows_of(changed, parts, fields, shop), keys, rows=changed.height, room=shop.room)
+    # What needs all columns is done by groups; the rest at once, so that the digest is that of one group.
+    ordered = pl.concat(_ordered(rows, fields, keys) for rows in groups)
+    rows = _dated(ordered.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False), keys)
     found = rows.filter(HIDDEN | pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null())
     if not found.height:
         return Versions()
@@ -83,34 +91,64 @@ def versions_of(
     return Versions(table, name, gone - repeated - deletions, repeated, deletions)
 
 
-def _in_order(
+def _changed(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
 ) -> pl.DataFrame:
-    """The rows of keys that repeat or are deleted, by key in the order in which they became known."""
+    """The rows of keys that repeat or are deleted, in their order: when they became known and arrived, and whether they
+    delete.
+    """
     spec, keys = shop.spec, list(shop.spec.keys)
     wanted = {*keys, *spec.known_times, *([] if spec.deleted is None else [spec.deleted.column])}
-    rows = located(parts, arrived, [field for field in fields if field.name in wanted], shop).with_row_index(_NUMBER)
-    rows = rows.with_columns(is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source).alias(_MARK))
+    mark = is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source).alias(_MARK)
+    known = pl.col(KNOWN)
     if spec.known_times:  # a deletion without one is no row that is known before all others
-        known = pl.when(pl.col(_MARK)).then(pl.coalesce(KNOWN, ARRIVED)).otherwise(KNOWN)
-        rows = rows.with_columns(known.alias(KNOWN))
-    several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
-    several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
-    dates = rows.join(several, on=keys, how="semi").select(_NUMBER, KNOWN, ARRIVED, _MARK)
+        known = pl.when(pl.col(_MARK)).then(pl.coalesce(KNOWN, ARRIVED)).otherwise(KNOWN).alias(KNOWN)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        first = 0
+        for frame in located_frames(parts, arrived, [field for field in fields if field.name in wanted], shop):
+            number = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True).alias(ROW)
+            yield frame.with_columns(mark).select(*keys, number, known, ARRIVED, _MARK)
+            first += frame.height
+
+    found = [pl.DataFrame(schema={ROW: pl.Int64, KNOWN: pl.Int64, ARRIVED: pl.Int64, _MARK: pl.Boolean})]
+    for rows in grouped(frames, keys, rows=sum(part.rows.rows for part in parts), room=shop.room):
+        several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
+        several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
+        found.append(rows.join(several, on=keys, how="semi").select(ROW, KNOWN, ARRIVED, _MARK))
+    return pl.concat(found).sort(ROW)
+
+
+def _rows_of(
+    changed: pl.DataFrame, parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop
+) -> Iterator[pl.DataFrame]:
+    """All columns of these rows; other rows are read and left out, some at a time."""
     blocks = blocks_of(parts)
     exact = exact_types(blocks, fields, shop)
-    whole = [conform(block.scan(shop), fields, exact) for block in blocks]
-    every = pl.concat(whole, how="vertical").with_row_index(_NUMBER)
-    found = every.join(dates.lazy(), on=_NUMBER).collect()
-    found = found.with_columns(pl.col(_NUMBER).cast(pl.Int64)).rename({_NUMBER: ROW})
-    return found.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
+    first = 0
+    for block in blocks:
+        rows = conform(block.scan(shop), fields, exact)
+        for begin in range(0, block.range.rows, _STEP):
+            count = min(_STEP, block.range.rows - begin)
+            low, high = (int(changed[ROW].search_sorted(first + place)) for place in (begin, begin + count))
+            if high > low:
+                number = pl.int_range(first + begin, first + begin + count, dtype=pl.Int64, eager=True).alias(ROW)
+                frame = rows.slice(begin, count).collect().with_columns(number)
+                yield frame.join(changed[low:high], on=ROW, how="inner")
+        first += block.range.rows
 
 
-def _dated(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
-    """Ordered rows with the moments from and until which each is in force."""
+def _ordered(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
+    """The keys of rows in the order in which they became known, and whether each row is the one before once more."""
+    rows = rows.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
     first = pl.struct(keys).is_first_distinct()
     same = pl.all_horizontal(pl.col(field.name).eq_missing(pl.col(field.name).shift(1)) for field in fields)
-    rows = rows.with_columns((same & ~first).fill_null(value=False).alias(_EQUAL))
+    return rows.select(*keys, ROW, KNOWN, ARRIVED, _MARK, (same & ~first).fill_null(value=False).alias(_EQUAL))
+
+
+def _dated(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Ordered rows with the moments from and until which each is in force."""
+    first = pl.struct(keys).is_first_distinct()
     others = rows.filter(~pl.col(_EQUAL)).with_columns(first.alias("__first"))
     before = pl.col(KNOWN).shift(1)
     by_known = pl.col(KNOWN).is_not_null() & (before.is_null() | (pl.col(KNOWN) > before))

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import scan
+from cumulant.data import group_repeats, scan
+from cumulant.data import versions as versions_module
 from cumulant.data.retention import removable
 from cumulant.data.snapshot import FROM, ROW, UNTIL, scan_versions
 
@@ -288,3 +289,30 @@ def test_a_snapshot_written_before_arrivals_were_recorded_is_before_all_runs(pla
     found = arrive(place, msgspec.structs.replace(before, files=files), 1)
     assert place.rows(found, "km") == [(10,)]
     assert [file.arrived for file in found.files] == [day(1), None]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_versions_by_partitions_are_those_of_all_rows_at_once(place, monkeypatch, seed) -> None:
+    """Also the stored files: the name of a snapshot may not depend on the memory of the machine."""
+    draw = random.Random(seed)
+    times = [datetime(2024, 1, 1 + draw.randrange(20), tzinfo=UTC) for _ in range(draw.choice([4, 12, 60]))]
+    rows = {
+        "id": [draw.randrange(draw.choice([4, 40])) for _ in times],
+        "at": times,
+        "done": [draw.choice([None, moment]) for moment in times],
+        "x": [draw.choice([None, 0.0, -0.0, 1.5]) for _ in times],
+        "op": [draw.choice(["U", "U", None, "D"]) for _ in times],
+    }
+    place.write("t.parquet", pl.DataFrame(rows))
+    deleted = {"column": "op", "values": ["D"]} if draw.random() < 0.7 else None
+    known = {"done": "x"} if draw.random() < 0.5 else {}
+
+    def versions():
+        found = place.ingest(path="t.parquet", key="id", on_repeat="latest", deleted=deleted, known_time=known)
+        return found.id, found.versions, found.rows_superseded, found.rows_repeated, found.rows_deletions
+
+    at_once, partitions = versions(), []
+    monkeypatch.setattr(versions_module, "_STEP", 7)
+    monkeypatch.setattr(group_repeats, "_partitions", lambda *_: partitions.append(3) or 3)
+    assert versions() == at_once
+    assert len(partitions) == 2 or not at_once[1]

@@ -23,7 +23,7 @@ from cumulant.data.arrivals import ARRIVED
 from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.repeats import KNOWN
 from cumulant.data.snapshot import FROM, ROW, UNTIL
-from cumulant.data.versions import _MARK, _dated
+from cumulant.data.versions import _MARK, _dated, _ordered
 from cumulant.features import (
     Advanced,
     Advancer,
@@ -121,7 +121,8 @@ def _every(versions: list[Version]) -> pl.DataFrame:
         [one.row | {ROW: one.place, ARRIVED: one.arrived, KNOWN: one.known, _MARK: one.deleted} for one in versions],
         schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
     )
-    return _dated(rows.sort("id", KNOWN, ARRIVED, ROW, nulls_last=False), FIELDS, ["id"])
+    dates = _dated(_ordered(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
+    return rows.join(dates, on=ROW, how="left").sort(ROW)
 
 
 AMOUNTS = [None, 0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 5e-324, 1e300, 1e16, 1.0, 3.14]
