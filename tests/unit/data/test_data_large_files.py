@@ -115,7 +115,7 @@ def test_each_reading_of_a_large_file_says_how_much_of_it_is_read(place, monkeyp
         place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
     in_pieces(monkeypatch)
     monkeypatch.setattr("cumulant.data.blocks._SAMPLE", 512)
-    monkeypatch.setattr(large_files, "_MB", 1)  # the file is as many bytes as others are megabytes
+    monkeypatch.setattr("cumulant.data.blocks._MB", 1)  # the file is as many bytes as others are megabytes
     told: list[tuple[str, float]] = []
     place.ingest(
         path=name, key="id", rules=RULES, quarantine="20%", on_repeat="first",
