@@ -93,7 +93,7 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def imports(trained: Path) -> dict[str, tuple[int, set[str]]]:
-    return imported(list(READS), trained)
+    return imported(["plan", *READS], trained)  # the first one imports the packages of the trainers, once
 
 
 def imported(lines: list[str], project: Path) -> dict[str, tuple[int, set[str]]]:
@@ -103,7 +103,7 @@ def imported(lines: list[str], project: Path) -> dict[str, tuple[int, set[str]]]
         cwd=project, capture_output=True, text=True, check=True, timeout=400,
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {words: (code, set(modules)) for words, code, modules in found}
+    return {words: (code, set(modules)) for words, code, modules in found}  # of a line that is repeated, the last
 
 
 @pytest.fixture(scope="module")
