@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,12 @@ from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample, shar
 
 #: strength of the penalty: C of the logistic regression, alpha of the ridge
 DEFAULTS: dict[str, Parameter] = {"C": 1.0, "alpha": 1.0}
+#: rows that are scaled at a time: what is made meanwhile is some ten times a row of the matrix
+_BLOCK = 32_768
+
+#: [n] the values of one column, and the rows of a slice, [n, k]
+Column = Callable[[int], Floats]
+Rows = Callable[[slice], Matrix | Floats]
 
 
 class Linear(Plain):
@@ -24,9 +30,10 @@ class Linear(Plain):
         self.name = name
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
-        design = Design(problem.inputs, train.matrix)
+        matrix = train.matrix
+        design = Design(problem.inputs, lambda place: matrix[:, place].astype(np.float64))
         estimator = _estimator(problem, DEFAULTS | dict(params))
-        table = design.table(train.matrix)
+        table = design.table(len(matrix), lambda rows: matrix[rows])
         if problem.task == "regression":
             estimator.fit(table, train.target, sample_weight=train.weight)
             return Fit(
@@ -76,43 +83,61 @@ def _all_classes(estimator: Any, count: int) -> tuple[Floats, Floats]:
 class Design:
     """How the matrix becomes columns of a linear model, learned from training rows."""
 
-    def __init__(self, inputs: Sequence[Input], matrix: Matrix | Floats, *, least_scale: float = 0.0) -> None:
+    def __init__(self, inputs: Sequence[Input], column: Column, *, least_scale: float = 0.0) -> None:
         """Numbers are divided by their spread, or by `least_scale` where that is more."""
         self.numbers = [place for place, one in enumerate(inputs) if one.kind != "category"]
         self.categories = {place: len(one.categories) for place, one in enumerate(inputs) if one.kind == "category"}
+        # one column at a time: all of them in 64 bits are several times the matrix
+        found = [_scaling(column(place)) for place in self.numbers]
+        self.fill = np.array([one.fill for one in found])
+        self.mean = np.array([one.mean for one in found])
+        self.scale = np.maximum(np.array([one.scale for one in found]), least_scale)
+        self.flagged = np.flatnonzero([one.flagged for one in found])
+
+    def table(self, rows: int, part: Rows, kind: type[np.floating[Any]] = np.float64) -> Any:
+        """[rows, columns] of `kind`: scaled numbers, flags of missing ones, one column a category and one for missing
+        texts. Without texts an array, else a sparse one. `part` gives the rows of a slice.
+        """
+        if self.categories:
+            return self._sparse(rows, part, kind)
+        # the order in memory decides the rounding of a product
+        order: Any = "F" if len(self.flagged) else "C"
+        table = np.empty((rows, len(self.numbers) + len(self.flagged)), dtype=kind, order=order)
+        for block in _blocks(rows):
+            table[block] = self._dense(part(block))
+        return table
+
+    def _dense(self, matrix: Matrix | Floats) -> Floats:
         values = matrix[:, self.numbers].astype(np.float64)
         unknown = np.isnan(values)
-        empty = unknown.all(axis=0)
-        self.fill = (
-            np.where(empty, 0.0, np.nanmedian(np.where(empty, 0.0, values), axis=0)) if self.numbers else np.zeros(0)
-        )
-        filled = np.where(unknown, self.fill, values)
-        self.mean, spread = filled.mean(axis=0), filled.std(axis=0)
-        # a constant column gives no information, and its rounding noise must not be blown up
-        wide = spread > 1e-12 * np.maximum(np.abs(self.mean), 1e-30)
-        self.scale = np.maximum(np.where(wide, spread, 1.0), least_scale)
-        self.flagged = np.flatnonzero(unknown.any(axis=0) & ~empty)
+        scaled = (np.where(unknown, self.fill, values) - self.mean) / self.scale
+        return np.hstack([scaled, unknown[:, self.flagged].astype(np.float64)])
 
-    def table(self, matrix: Matrix | Floats) -> Any:
-        """[n, columns]: scaled numbers, flags of missing ones, one column a category and one for missing texts."""
+    def _sparse(self, rows: int, part: Rows, kind: type[np.floating[Any]]) -> Any:
+        """Rows in blocks, each put behind the others in arrays that are filled only as far as there are values."""
         from scipy import sparse
 
-        values = matrix[:, self.numbers].astype(np.float64)
-        unknown = np.isnan(values)
-        dense = np.hstack(
-            [
-                (np.where(unknown, self.fill, values) - self.mean) / self.scale,
-                unknown[:, self.flagged].astype(np.float64),
-            ]
-        )
-        blocks: list[Any] = [dense]
+        width = len(self.numbers) + len(self.flagged) + sum(count + 1 for count in self.categories.values())
+        most = rows * (len(self.numbers) + len(self.flagged) + len(self.categories))
+        index = np.int32 if max(most, width) <= np.iinfo(np.int32).max else np.int64
+        data, columns = np.empty(most, dtype=kind), np.empty(most, dtype=index)
+        ends, end = np.zeros(rows + 1, dtype=index), 0
+        for block in _blocks(rows):
+            one = self._sparse_block(part(block))
+            begin, end = end, end + one.nnz
+            data[begin:end], columns[begin:end] = one.data, one.indices
+            ends[block.start + 1 : block.stop + 1] = one.indptr[1:] + begin
+        return sparse.csr_array((data[:end], columns[:end], ends), shape=(rows, width))
+
+    def _sparse_block(self, matrix: Matrix | Floats) -> Any:
+        from scipy import sparse
+
+        blocks: list[Any] = [sparse.csr_array(self._dense(matrix))]
         for place, count in self.categories.items():
             codes = np.where(np.isnan(matrix[:, place]), count, matrix[:, place]).astype(np.int64)
             row = np.arange(len(matrix))
             blocks.append(sparse.csr_array((np.ones(len(matrix)), (row, codes)), shape=(len(matrix), count + 1)))
-        if len(blocks) == 1:
-            return dense
-        return sparse.hstack([sparse.csr_array(dense), *blocks[1:]], format="csr")
+        return sparse.hstack(blocks, format="csr")
 
     def weights(self, coefficients: Floats, bias: Floats, link: Any) -> LinearWeights:
         """`coefficients` [outputs, columns] taken apart again."""
@@ -135,6 +160,31 @@ class Design:
             bias=tuple(bias.tolist()),
             link="identity" if link is None else link,
         )
+
+
+class _Scaling(NamedTuple):
+    """Of one number: what stands for a missing value, mean and spread, and whether missing ones are flagged."""
+
+    fill: float
+    mean: float
+    scale: float
+    flagged: bool
+
+
+def _scaling(values: Floats) -> _Scaling:
+    unknown = np.isnan(values)
+    empty = bool(unknown.all())
+    fill = 0.0 if empty else float(np.nanmedian(values))
+    filled = np.where(unknown, fill, values)
+    mean, spread = filled.mean(), filled.std()
+    # a constant column gives no information, and its rounding noise must not be blown up
+    wide = spread > 1e-12 * np.maximum(np.abs(mean), 1e-30)
+    return _Scaling(fill, float(mean), float(spread) if wide else 1.0, bool(unknown.any()) and not empty)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for begin in range(0, rows, _BLOCK):
+        yield slice(begin, min(begin + _BLOCK, rows))
 
 
 def _rows(table: Floats) -> tuple[tuple[float, ...], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -115,10 +116,10 @@ class _Network:
         categories = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
         self._problem = problem
         self._numbers = NormalScores.of(train.matrix, columns=columns, categories=categories)
-        scored = self._numbers.apply(train.matrix)
         inputs = [problem.inputs[place] for place in (*columns, *categories)]
-        self._design = Design(inputs, scored, least_scale=_LEAST_SCALE)
-        self._rows = self._design.table(scored).astype(np.float32)
+        column = partial(self._numbers.column, train.matrix)
+        self._design = Design(inputs, column, least_scale=_LEAST_SCALE)
+        self._rows = self.table(train.matrix)
         self._offset, self._scale, self._target = _standard(problem, train)
         self._weight = None if train.weight is None else train.weight / train.weight.mean()
         self._estimator = _estimator(problem, PLAIN | dict(params), len(train))
@@ -132,7 +133,8 @@ class _Network:
             self._estimator.partial_fit(self._rows, self._target, sample_weight=self._weight, classes=classes)
 
     def table(self, matrix: Matrix) -> Any:
-        return self._design.table(self._numbers.apply(matrix)).astype(np.float32)
+        """[n, columns] in float32."""
+        return self._design.table(len(matrix), lambda rows: self._numbers.apply(matrix[rows]), np.float32)
 
     def answers(self, table: Any) -> Floats:
         """[n], or [n, classes]."""

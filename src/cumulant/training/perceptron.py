@@ -40,10 +40,15 @@ class NormalScores(msgspec.Struct, frozen=True, kw_only=True):
     def apply(self, matrix: Matrix) -> Floats:
         """[n, k] the scores of the numeric columns, NaN where missing, then the codes of the categories."""
         made = np.empty((len(matrix), len(self.columns) + len(self.categories)))
-        for place, (column, knots, scores) in enumerate(zip(self.columns, self.knots, self.scores, strict=True)):
-            made[:, place] = _interpolated(matrix[:, column].astype(np.float64), np.array(knots), np.array(scores))
+        for place in range(len(self.columns)):
+            made[:, place] = self.column(matrix, place)
         made[:, len(self.columns) :] = matrix[:, list(self.categories)]
         return made
+
+    def column(self, matrix: Matrix, place: int) -> Floats:
+        """[n] the scores of one numeric column, at `place` of those that `apply` makes."""
+        values = matrix[:, self.columns[place]].astype(np.float64)
+        return _interpolated(values, np.array(self.knots[place]), np.array(self.scores[place]))
 
 
 def _knots(values: NDArray[np.float32]) -> tuple[Floats, Floats]:
