@@ -19,6 +19,8 @@ from cumulant.runtime.records import RunVerdict
 from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cumulant.ports.journal import Transaction
     from cumulant.project import Project
     from cumulant.runtime.context import Context
@@ -79,6 +81,8 @@ class Candidate:
     reference: ModelVersion | None = None
     #: it is the reference again, made by other settings or of other rows
     same: bool = False
+    #: rows of features as the model takes them, where rows were read to package it
+    example: pd.DataFrame | None = None
 
     @property
     def word(self) -> RunVerdict:

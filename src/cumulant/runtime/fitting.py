@@ -126,8 +126,10 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         check_when(context.project.spec.serving.reasons, split.train.task)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
+        rows = [learned(split.train, work)]
+        split = split.without_columns()
         found = training.search(
-            learned(split.train, work),
+            rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
             work.training,
             root=context.project.root,
             scratch=folder,

@@ -17,10 +17,13 @@ from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity, Servable, Unread
 from cumulant.runtime.explained import reasons_of
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
-from cumulant.runtime.personal import masked
+from cumulant.runtime.personal import masked, personal_features
 from cumulant.runtime.request_rules import request_rules
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
     from cumulant.core.plan import FeaturePlan
     from cumulant.ports.journal import Transaction
     from cumulant.runtime.context import Context
@@ -35,13 +38,17 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     reused: bool = False
 
 
-def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, str]) -> Package:
-    """Build the servable and prove that it answers as the trained model.
+def package(
+    context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, str]
+) -> tuple[Package, pd.DataFrame | None]:
+    """Build the servable and prove that it answers as the trained model. Also the `input_example` of the rows that were
+    read for it; None where it was found done.
 
     Raises:
         ParityError: it does not.
     """
     objects = context.project.objects()
+    examples: list[pd.DataFrame] = []
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
     unread = _unread(work)
     rules = request_rules(context.project, work.task.plan)
@@ -62,6 +69,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
 
     def build() -> dict[str, object]:
         model, rows = loaded(context.project, fitted.served), rows_of(context, work)
+        examples.append(input_example(context, work, rows.test.features))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "servable"
             servable = packaging.build(
@@ -103,7 +111,14 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
         return objects.find(_package(found).servable.key) is not None
 
     outcome = context.step("package", inputs, build, verify=stands, write=tell)
-    return msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
+    built = msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
+    return built, examples[0] if examples else None
+
+
+def input_example(context: Context, work: Work, features: pl.DataFrame) -> pd.DataFrame:
+    """Five rows of features as the model takes them: a pandas frame, without anybody's personal values."""
+    frame, personal = features.head(5), personal_features(work.task.plan)
+    return (masked(frame, personal, context.project.salt()) if personal else frame).to_pandas()
 
 
 def _identity(servable: Servable, lineage: Mapping[str, str]) -> str:

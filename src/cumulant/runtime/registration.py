@@ -17,7 +17,7 @@ from cumulant.runtime.delivery import by_releases
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.judging import champion_version
 from cumulant.runtime.models import CANDIDATE, CHAMPION, ModelAliased
-from cumulant.runtime.personal import masked, personal_features
+from cumulant.runtime.packing import input_example
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cumulant.runtime.candidate import Candidate
     from cumulant.runtime.context import Context
     from cumulant.runtime.judgement import Judgement
-    from cumulant.runtime.work import Work
 
 
 def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[ModelVersion, bool]:
@@ -99,7 +98,7 @@ def _log(context: Context, candidate: Candidate, key: str) -> ModelVersion:
             run,
             project.name,
             project.objects().path(candidate.package.servable.key),
-            _input_example(context, candidate.work),
+            _input_example(context, candidate),
             tags=candidate.tags(context),
             key=key,
             about=describing.about(project, candidate),
@@ -130,11 +129,11 @@ def _point(context: Context, version: ModelVersion, alias: str) -> None:
     context.emit(ModelAliased(model=version.name, alias=alias, version=version.version))
 
 
-def _input_example(context: Context, work: Work) -> pd.DataFrame:
-    """Five rows of features as the model takes them: a pandas frame, without anybody's personal values."""
-    frame = rows_of(context, work).test.features.head(5)
-    personal = personal_features(work.task.plan)
-    return (masked(frame, personal, context.project.salt()) if personal else frame).to_pandas()
+def _input_example(context: Context, candidate: Candidate) -> pd.DataFrame:
+    """That of the rows that were packaged: all rows are read for it only where the package was found done."""
+    if candidate.example is not None:
+        return candidate.example
+    return input_example(context, candidate.work, rows_of(context, candidate.work).test.features)
 
 
 def _plots(judgement: Judgement, title: str, run: RunLog) -> None:

@@ -4,7 +4,7 @@ it is when others are added, and it is known of an earlier version which rows it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,9 +71,10 @@ def rule_of(project: Project, work: Work, split: Split) -> SplitRule | None:
 
     if split.share is None or split.train.identity is None:
         return None
-    frame = identified(project, work)
     columns, copies = identity_of(work.snapshot, work.task, work.evaluation)
-    labels = tuple(sorted(set(expr.columns(work.task.target)) & set(frame.columns)))
+    target = expr.columns(work.task.target)
+    frame = identified(project, work, {*columns, *target})
+    labels = tuple(sorted(set(target) & set(frame.columns)))
     first = split.train.rows[np.argsort(split.train.identity, kind="stable")[:_MARKS]]
     marks = _marks(frame[first], columns, labels)
     return SplitRule(
@@ -101,10 +102,11 @@ def unlearned(rule: SplitRule, frame: pl.DataFrame) -> NDArray[np.bool_] | None:
     return np.asarray(places(known, rule.salt) < rule.share)
 
 
-def identified(project: Project, work: Work) -> pl.DataFrame:
-    """`combined` of the work's rows."""
-    raw = data.scan(work.snapshot, project.tables(), as_of=work.as_of).collect()
-    return combined(raw, project.tables().scan(work.table).collect())
+def identified(project: Project, work: Work, names: Collection[str]) -> pl.DataFrame:
+    """Of the work's rows, those columns of `combined` that `names` has."""
+    scans = data.scan(work.snapshot, project.tables(), as_of=work.as_of), project.tables().scan(work.table)
+    raw, computed = (one.select([name for name in one.collect_schema() if name in names]).collect() for one in scans)
+    return combined(raw, computed)
 
 
 def combined(raw: pl.DataFrame, computed: pl.DataFrame) -> pl.DataFrame:

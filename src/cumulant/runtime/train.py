@@ -171,13 +171,14 @@ def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
     judgement = judge(context, work, fitted, champion)
     fitted = final_fit(context, work, fitted)
     lineage = lineage_of(context.project, work, table)
-    built = package(context, work, fitted, lineage)
+    built, example = package(context, work, fitted, lineage)
     return Candidate(
         work=work,
         table=table,
         fitted=fitted,
         judgement=judgement,
         package=built,
+        example=example,
         lineage=lineage,
         reference=champion,
         same=same_as_champion(context.project, built, champion),

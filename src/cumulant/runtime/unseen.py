@@ -38,7 +38,7 @@ def unseen(
         return None, f"{version.uri} learned from all rows that there were, and rows have no time that tells which"
     if split is None or split.rule is None:
         return None, f"it is not known which rows {version.uri} learned from"
-    found = unlearned(split.rule, identified(context.project, work))
+    found = unlearned(split.rule, identified(context.project, work, {*split.rule.columns, *split.rule.labels}))
     if found is None:
         return None, f"the rows that {version.uri} learned from are not recognised among those of today"
     return found[test.rows], ""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from cumulant.core.servable import Input
@@ -76,7 +77,7 @@ class CrossValidation:
             learned(rows, matrix, fold.train, most=SEARCH_ROWS, seed=seed)
             for fold, seed in zip(ordered, seeds, strict=True)
         ]
-        self._counted = [
+        scored = [
             None
             if counted is None
             else unjudged(
@@ -88,13 +89,14 @@ class CrossValidation:
             )
             for number, fold in enumerate(ordered)
         ]
+        self._counted = [None if one is None else replace(one, features=pl.DataFrame()) for one in scored]
         pairs = [means.fit(one) for one in narrow]
         self._train = [train for train, _ in pairs]
         self._validate = [
             means.apply(
                 Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)), wider
             )
-            for place, traffic, (_, wider) in zip(self._places, self._counted, pairs, strict=True)
+            for place, traffic, (_, wider) in zip(self._places, scored, pairs, strict=True)
         ]
         self.summaries = tuple(
             FoldSummary(text=fold.text, train=len(train), validate=len(validate))

@@ -70,18 +70,20 @@ class TrainingSet:
         return float(self.target.mean()) if len(self) else 0.0
 
     def take(self, index: NDArray[Any]) -> TrainingSet:
-        """The rows at positions `index`, or where it is true. No row is copied where all are taken."""
+        """The rows at positions `index`, or where it is true. No row is copied where all are taken, or rows that follow
+        each other.
+        """
         if index.dtype == bool and bool(index.all()):
             return self
-        chosen = np.flatnonzero(index) if index.dtype == bool else index
+        chosen = _positions(index)
         return replace(
             self,
-            features=self.features[chosen],
+            features=_taken(self.features, chosen),
             target=self.target[chosen],
             at=_at(self.at, chosen),
             known=_at(self.known, chosen),
             groups=_at(self.groups, chosen),
-            slices=None if self.slices is None else self.slices[chosen],
+            slices=None if self.slices is None else _taken(self.slices, chosen),
             false_negative=_at(self.false_negative, chosen),
             false_positive=_at(self.false_positive, chosen),
             asked=_at(self.asked, chosen),
@@ -90,6 +92,10 @@ class TrainingSet:
             identity=_at(self.identity, chosen),
             rows=self.rows[chosen],
         )
+
+    def without_columns(self) -> TrainingSet:
+        """The rows without features and slices: what is left to say of them once they are encoded."""
+        return replace(self, features=pl.DataFrame(), slices=None)
 
     def sample(self, share: float, *, seed: int = 0, counted: bool = False) -> TrainingSet:
         """A random `share` of the rows, in their order, with every class kept in its share. Each stands for as many as
@@ -130,7 +136,20 @@ def _part(traffic: Traffic, share: float) -> int:
     return max(1, round(share * len(traffic)))
 
 
-def _at(values: NDArray[Any] | None, chosen: NDArray[Any]) -> NDArray[Any] | None:
+def _positions(index: NDArray[Any]) -> NDArray[Any] | slice:
+    """The positions, as a slice where they follow each other: rows of a time lie together in most sources."""
+    chosen = np.flatnonzero(index) if index.dtype == bool else index
+    if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and bool((chosen[1:] > chosen[:-1]).all()):
+        return slice(int(chosen[0]), int(chosen[-1]) + 1)
+    return chosen
+
+
+def _taken(frame: pl.DataFrame, chosen: NDArray[Any] | slice) -> pl.DataFrame:
+    """The rows `chosen`; of a frame without columns none."""
+    return frame[chosen] if frame.width else frame
+
+
+def _at(values: NDArray[Any] | None, chosen: NDArray[Any] | slice) -> NDArray[Any] | None:
     return None if values is None else values[chosen]
 
 

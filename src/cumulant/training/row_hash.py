@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _SEPARATOR, _NULL = "\x1f", "\x00"
 _BYTES = 8
+#: rows whose texts are objects of Python at a time
+_BLOCK = 65_536
 
 
 def row_hashes(frame: pl.DataFrame, columns: Sequence[str], *, copies: bool = False) -> NDArray[np.uint64]:
@@ -27,9 +29,10 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str], *, copies: bool = Fa
     if copies:
         number = pl.int_range(pl.len()).over("text").cast(pl.String)
         texts = texts.select(pl.concat_str([pl.col("text"), number], separator=_SEPARATOR))
-    digests = b"".join(
-        hashlib.blake2b(text.encode(), digest_size=_BYTES).digest() for text in texts.to_series().to_list()
-    )
+    digests = bytearray()
+    for part in texts.iter_slices(_BLOCK):
+        for text in part.to_series().to_list():
+            digests += hashlib.blake2b(text.encode(), digest_size=_BYTES).digest()
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 

@@ -51,6 +51,10 @@ class Split:
     share: float | None = None
     salt: int = 0
 
+    def without_columns(self) -> Split:
+        """Which rows are on which side, without their features."""
+        return replace(self, train=self.train.without_columns(), test=self.test.without_columns())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:

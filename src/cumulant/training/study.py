@@ -82,6 +82,7 @@ def search(
         study = _Study(
             rows, spec, root=root or Path(), folder=folder, champion=champion, progress=progress, on_trial=on_trial
         )
+        del rows  # its features are encoded, and trainers need the memory
         stack.enter_context(study.journal)
         stack.enter_context(one_thread_a_product())
         stack.enter_context(quiet())
@@ -133,13 +134,14 @@ class _Study:
         on_trial: Callable[[TrialRecord], None] | None,
     ) -> None:
         self.budget = Budget.of(spec.time)
-        self.rows, self.spec, self.champion = rows, spec, champion
+        self.spec, self.champion = spec, champion
         self.progress, self.on_trial = progress, on_trial
         self.metric = searched_metric(spec, rows)
         # the baseline is always there to be beaten
         names = dict.fromkeys(["naive", *spec.trainers])
         self.trainers = {name: make_trainer(name, root) for name in names}
         self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
+        self.rows = rows.without_columns()
         self.problem = self.folds.problem
         self.warnings = duplicates.across(self.folds, self.folds.inputs, timed=rows.at is not None)
         self.journal = TrialJournal(folder, self._identity())

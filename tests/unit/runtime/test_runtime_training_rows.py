@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ from cumulant import data
 from cumulant.core.errors import DataError, UsageError
 from cumulant.ports.access import Principal
 from cumulant.project import load
+from cumulant.runtime import fitting, registration, training_memory
 from cumulant.runtime import rows as rows_module
-from cumulant.runtime import training_memory
 from cumulant.runtime.features import featurize
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import train
 from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.runtime.validate import validate
-from cumulant.training import TrainingSet
+from cumulant.runtime.work import Work
+from cumulant.training import TrainingSet, linear, row_hash
+from cumulant.training.row_hash import row_hashes
+from cumulant.training.trainers import Fit, Params, Problem, Sample
 
 ME = Principal("tester")
 TIMED, UNTIMED = "event_time: at", ""
@@ -114,6 +118,52 @@ def test_a_column_that_nothing_needs_is_not_read(tmp_path: Path, monkeypatch: py
     assert len(read(folder)) == ROWS
 
 
+@pytest.mark.parametrize("timed", [TIMED, UNTIMED])
+def test_no_step_of_a_training_reads_a_column_that_nothing_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: str
+) -> None:
+    """Rows without times are recognised later by the hashes of some, which need their key alone."""
+    original = data.scan
+
+    def scan(*words: object, **named: object) -> pl.LazyFrame:
+        def fail(_: pl.Series) -> pl.Series:
+            raise AssertionError("the notes were read")
+
+        return original(*words, **named).with_columns(pl.col("note").map_batches(fail, return_dtype=pl.String))  # type: ignore[arg-type]
+
+    made = load(project(tmp_path / "notes", timed=f", {timed}" if timed else ""))
+    featurize(made, principal=ME)
+    monkeypatch.setattr(data, "scan", scan)
+    assert train(made, principal=ME).model.version
+
+
+def test_no_rows_are_read_to_register_what_was_packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_again(*_: object) -> None:
+        raise AssertionError("all rows were read")
+
+    monkeypatch.setattr(registration, "rows_of", read_again)
+    assert train(load(project(tmp_path / "once")), principal=ME).model.version
+
+
+def test_the_features_are_let_go_before_anything_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[pl.DataFrame]] = []
+    original = fitting.learned
+
+    def learned(rows: TrainingSet, work: Work) -> TrainingSet:
+        found = original(rows, work)
+        held.append(weakref.ref(found.features))
+        return found
+
+    def fit(trainer: linear.Linear, problem: Problem, params: Params, train: Sample) -> Fit:
+        assert [one() for one in held] == [None]
+        return fitted(trainer, problem, params, train)
+
+    fitted = linear.Linear.fit
+    monkeypatch.setattr(fitting, "learned", learned)
+    monkeypatch.setattr(linear.Linear, "fit", fit)
+    assert train(load(project(tmp_path / "let_go")), principal=ME).model.version
+
+
 def test_a_misspelt_slice_is_still_compared_with_all_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'evaluation\.slices names "noted"') as raised:
         read(project(tmp_path / "noted", slices="noted"))
@@ -125,6 +175,27 @@ def test_rows_that_are_all_taken_are_not_copied(tmp_path: Path) -> None:
     assert rows.take(np.ones(len(rows), dtype=bool)) is rows
     some = rows.take(np.arange(len(rows)) % 2 == 0)
     assert some.features.equals(rows.features[::2])
+
+
+def test_hashes_by_blocks_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pl.DataFrame({"key": [f"é{one % 40}" for one in range(500)], "part": [None, 1, 2, 3, 4] * 100})
+    at_once = row_hashes(frame, frame.columns, copies=True)
+    monkeypatch.setattr(row_hash, "_BLOCK", 7)
+    assert np.array_equal(row_hashes(frame, frame.columns, copies=True), at_once)
+    assert len(set(at_once.tolist())) == 500
+
+
+def test_rows_that_follow_each_other_are_not_copied(tmp_path: Path) -> None:
+    rows = read(project(tmp_path / "part"))
+    some = rows.take(np.arange(100, 400))
+    assert np.shares_memory(some.features["amount"].to_numpy(), rows.features["amount"].to_numpy())
+    assert np.shares_memory(some.target, rows.target)
+    for index in (np.arange(100, 400), np.arange(3), np.array([7]), np.array([5, 7, 6, 8]), np.arange(9)[::-1]):
+        found, every = rows.take(index), index.tolist()
+        assert found.features.equals(rows.features[every])
+        assert found.rows.tolist() == every
+        assert found.target.tolist() == rows.target[every].tolist()
+    assert len(rows.take(np.arange(0))) == 0
 
 
 def test_a_training_that_is_done_already_is_not_refused(tmp_path: Path) -> None:
