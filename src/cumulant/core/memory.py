@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import sys
@@ -47,6 +48,15 @@ def raise_limit(needed: float) -> str:
 def resident_memory() -> int:
     """Bytes of memory that this process holds; 0 where the system does not say."""
     return _addresses()[1] if sys.platform == "linux" else 0
+
+
+def release_free_memory() -> None:
+    """Give back to the system what this process has freed, so far as its allocator can be told: glibc alone keeps
+    arrays of up to 32 MiB for later, and between two steps of a training that is a third of what it holds.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Limit:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
+from cumulant.core.memory import release_free_memory
 from cumulant.core.progress import Progress
 from cumulant.core.version import __version__
 from cumulant.runtime.actions import check, declared
@@ -60,7 +61,9 @@ class Context:
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                return call()
+                found = call()
+            release_free_memory()
+            return found
 
         return self.ledger.step(
             name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress

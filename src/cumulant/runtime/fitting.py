@@ -114,7 +114,9 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
 
     def search() -> dict[str, object]:
         # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
-        refuse_too_many_rows(context.project, work.task, work.snapshot, work.training, as_of=work.as_of)
+        refuse_too_many_rows(
+            context.project, work.task, work.snapshot, work.training, as_of=work.as_of, share=work.sample
+        )
         split = rows_of(context, work, leakage=True)
         counts = class_counts(split.train, split.test)
         kind = split.train.task

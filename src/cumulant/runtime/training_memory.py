@@ -1,4 +1,4 @@
-"""Whether the rows of a training fit in memory: it is said before they are read."""
+"""Whether a training fits in memory: it is said before its rows are read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from cumulant import data
 from cumulant.core.errors import UsageError
-from cumulant.core.memory import machine_memory, memory_limit, resident_memory
+from cumulant.core.memory import machine_memory, memory_limit, release_free_memory, resident_memory
 from cumulant.runtime.rows import columns_read, since
-from cumulant.training.memory_need import training_need
+from cumulant.training.memory_need import TrainingRows, total_need, training_need
+from cumulant.training.spec import threads_of
 
 if TYPE_CHECKING:
     from cumulant.data import Snapshot
@@ -24,30 +25,52 @@ _LEAST = 32 << 20
 
 
 def refuse_too_many_rows(
-    project: Project, task: Task, snapshot: Snapshot, spec: TrainingSpec, *, as_of: datetime | None
+    project: Project,
+    task: Task,
+    snapshot: Snapshot,
+    spec: TrainingSpec,
+    *,
+    as_of: datetime | None,
+    share: float = 1.0,
 ) -> None:
-    """Raises UsageError where the rows take more than `resources.memory`, or without it more than the machine has."""
+    """Raises UsageError where a training takes more than `resources.memory`, or without it more than the machine has.
+    `share`: of the training rows, the part that is learned from.
+    """
     declared = project.spec.resources.memory
     memory = machine_memory() if declared is None else memory_limit(declared)
+    release_free_memory()
     resident = resident_memory()
     kinds = [one.dtype for one in task.plan.features if one.name in task.plan.names]
-    columns = len(columns_read(task, snapshot, spec, project.spec.evaluation))
-    free = max(memory - resident, _LEAST)
-    if training_need(snapshot.rows_passed, kinds, columns) <= free:
+
+    def need_of(rows: int) -> int:
+        read = TrainingRows(
+            rows=rows,
+            features=kinds,
+            columns=len(columns_read(task, snapshot, spec, project.spec.evaluation)),
+            timed=task.predict_at is not None,
+            share=share,
+        )
+        return training_need(read, spec, threads=threads_of(spec))
+
+    def fits(need: int) -> bool:
+        return need <= _LEAST or total_need(need, resident) <= memory
+
+    if fits(need_of(snapshot.rows_passed)):
         return
     rows = _counted(project, snapshot, spec, as_of)
-    need = training_need(rows, kinds, columns)
-    if need <= free:
+    need = need_of(rows)
+    if fits(need):
         return
+    total = total_need(need, resident)
     most = "the machine has" if declared is None else f"resources.memory allows ({declared})"
     fewer = "train on newer rows alone (training.since)"
     if snapshot.event_time is None:
         fewer = f"leave rows out in `prepare` of {task.entity}"
     raise UsageError(
-        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need)} at least, "
-        f"beside the {_shown(resident)} that this process holds: more than {most}",
+        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need)}, beside the "
+        f"{_shown(total - need)} of the program itself: more than {most}",
         subject="resources.memory",
-        hint=f"set resources.memory to {_shown(resident + need).replace(' ', '')} or more (this machine has "
+        hint=f"set resources.memory to {_shown(total).replace(' ', '')} or more (this machine has "
         f"{_shown(machine_memory())}), or {fewer}",
     )
 

@@ -151,9 +151,13 @@ def _pool(problem: Problem, rows: Sample, classes: list[int]) -> Any:
 
 
 def _words(codes: Matrix) -> Any:
-    known = np.where(np.isnan(codes), _MISSING, codes).astype(np.int64)
-    words = np.array([str(code).encode() for code in range(_MISSING, int(known.max(initial=0)) + 1)], dtype=object)
-    return words[known - _MISSING]
+    most = int(np.max(codes, initial=0, where=~np.isnan(codes)))
+    words = np.array([str(code).encode() for code in range(_MISSING, most + 1)], dtype=object)
+    found = np.empty(codes.shape, dtype=object)
+    for place in range(codes.shape[1]):
+        known = np.where(np.isnan(codes[:, place]), _MISSING, codes[:, place]).astype(np.int64)
+        found[:, place] = words[known - _MISSING]
+    return found
 
 
 def _trees(model: Any, pool: Any, problem: Problem, classes: list[int]) -> SymmetricTrees:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample, shar
 #: strength of the penalty: C of the logistic regression, alpha of the ridge
 DEFAULTS: dict[str, Parameter] = {"C": 1.0, "alpha": 1.0}
 #: rows that are scaled at a time: what is made meanwhile is some ten times a row of the matrix
-_BLOCK = 32_768
+_BLOCK = 8_192
 
 #: [n] the values of one column, and the rows of a slice, [n, k]
 Column = Callable[[int], Floats]
@@ -33,7 +33,9 @@ class Linear(Plain):
         matrix = train.matrix
         design = Design(problem.inputs, lambda place: matrix[:, place].astype(np.float64))
         estimator = _estimator(problem, DEFAULTS | dict(params))
-        table = design.table(len(matrix), lambda rows: matrix[rows])
+        # the logistic regression would copy another order
+        order: Literal["C"] | None = None if problem.task == "regression" else "C"
+        table = design.table(len(matrix), lambda rows: matrix[rows], order=order)
         if problem.task == "regression":
             estimator.fit(table, train.target, sample_weight=train.weight)
             return Fit(
@@ -60,7 +62,7 @@ def _estimator(problem: Problem, params: Params) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if linear_name(problem.task) == "ridge":
-        return Ridge(alpha=params["alpha"], solver="lsqr")
+        return Ridge(alpha=params["alpha"], solver="lsqr", copy_X=False)
     return LogisticRegression(C=params["C"], max_iter=300, tol=1e-5)
 
 
@@ -94,14 +96,22 @@ class Design:
         self.scale = np.maximum(np.array([one.scale for one in found]), least_scale)
         self.flagged = np.flatnonzero([one.flagged for one in found])
 
-    def table(self, rows: int, part: Rows, kind: type[np.floating[Any]] = np.float64) -> Any:
+    def table(
+        self,
+        rows: int,
+        part: Rows,
+        kind: type[np.floating[Any]] = np.float64,
+        *,
+        order: Literal["C", "F"] | None = None,
+    ) -> Any:
         """[rows, columns] of `kind`: scaled numbers, flags of missing ones, one column a category and one for missing
-        texts. Without texts an array, else a sparse one. `part` gives the rows of a slice.
+        texts. Without texts an array, in memory in this `order` where one is given, else a sparse one. `part` gives the
+        rows of a slice.
         """
         if self.categories:
             return self._sparse(rows, part, kind)
         # the order in memory decides the rounding of a product
-        order: Any = "F" if len(self.flagged) else "C"
+        order = order or ("F" if len(self.flagged) else "C")
         table = np.empty((rows, len(self.numbers) + len(self.flagged)), dtype=kind, order=order)
         for block in _blocks(rows):
             table[block] = self._dense(part(block))

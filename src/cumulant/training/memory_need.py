@@ -1,25 +1,129 @@
-"""How much memory the rows of a training take, by measured bytes a row."""
+"""How much memory a training takes beside what its process holds, by measured bytes (`bench/training/memory.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from cumulant.core.plan import DType
+from cumulant.training.spec import SEARCHED, TrainingSpec
+
+#: bytes that a process holds once it has loaded the libraries of a training and of its registration, without any rows
+LIBRARIES = 480 << 20
+#: and while it reads and searches, before the registry's are loaded
+SEARCH_LIBRARIES = 270 << 20
 
 #: bytes of a value in a column of a frame
 _VALUE, _TEXT = 9, 24
-#: of a row beside its columns: target, moments, position
-_ROW = 40
-#: a training's rows are held twice: as they were read, and as those of the training and of the test
-_COPIES = 2
-#: of a value of the encoded matrix, with the part of it that is fitted on
-_ENCODED = 8
+#: of a row beside its columns, and what the checks of one column after the other take meanwhile
+_ROW, _CHECKED = 48, 100
+#: of a row while it is hashed, where rows have no time
+_HASHED = 64
+#: rows of a fold at most, and the parts of the training rows that a fold learns from and is judged by
+_FOLD, _LEARNED, _JUDGED = 100_000, 0.75, 0.25
+#: of a row in a sample, beside its values of 4 bytes each
+_SAMPLE, _ENCODED = 32, 4
+#: the part of the rows that is learned from, where the test is not part of it
+_TRAINED = 0.8
+#: leaves of the largest tree, or nodes of one depth, of which there is a histogram each
+_LEAVES, _MOST_LEAVES, _BIN = 31, 127, 16
+#: sets of parameters that are no draws: their trees are small
+_FIRST = 3
 
 
-def training_need(rows: int, features: Sequence[DType], columns: int) -> int:
-    """Bytes that `rows` rows take with features of these types and `columns` further columns of their source, once
-    they are encoded. What a trainer makes of them comes on top.
+class _Fit(NamedTuple):
+    """Bytes that one fit takes: of a number, of a text's code and of a row, and as histograms of each number's bins."""
+
+    number: float
+    text: float
+    row: float
+    histograms: bool = False
+
+
+_FITS: Mapping[str, _Fit] = {
+    "naive": _Fit(0, 0, 0),
+    "linear": _Fit(12, 12, 54),
+    "lightgbm": _Fit(4.7, 4.7, 30, histograms=True),
+    "xgboost": _Fit(9, 9, 30, histograms=True),
+    "catboost": _Fit(10, 24, 120),
+    "mlp": _Fit(8, 8, 76),
+}
+_FITS = {**_FITS, "logistic": _FITS["linear"], "ridge": _FITS["linear"]}
+#: a trainer that is none of these reads a copy in 64 bits, and may make one more
+_OTHER = _Fit(16, 16, 64)
+
+
+class TrainingRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training reads.
+
+    features: the types of its features. columns: how many further columns of the source it needs. timed: whether rows
+    have times. share: the part of the training rows that a quick look learns from.
     """
-    held = sum(_TEXT if kind == "str" else _VALUE for kind in features)
-    row = _COPIES * (held + _ROW) + columns * _VALUE + _ENCODED * len(features)
-    return rows * row
+
+    rows: int
+    features: Sequence[DType]
+    columns: int
+    timed: bool
+    share: float = 1.0
+
+    @property
+    def texts(self) -> int:
+        return sum(kind == "str" for kind in self.features)
+
+    @property
+    def numbers(self) -> int:
+        return len(self.features) - self.texts
+
+
+def training_need(rows: TrainingRows, spec: TrainingSpec, *, threads: int) -> int:
+    """Bytes of the largest step of a training with so many `threads`: of reading its rows, or of the fits of one of its
+    trainers, where the rows are encoded and the folds are made.
+
+    What a number of classes, few different numbers or a trainer of the user's own change is not known before.
+    """
+    learned = round(rows.rows * rows.share * (1.0 if spec.final_fit == "all" else _TRAINED))
+    fits = max(_fits(name, learned, rows, spec, threads) for name in ("naive", *spec.trainers))
+    return max(_read(rows), _held(learned, rows, spec) + fits)
+
+
+def total_need(need: int, resident: int) -> int:
+    """Bytes that the process takes in all at most, which holds `resident` bytes before it reads the rows."""
+    return max(LIBRARIES, max(resident, SEARCH_LIBRARIES) + need)
+
+
+def _read(rows: TrainingRows) -> int:
+    features = rows.numbers * _VALUE + rows.texts * _TEXT
+    # rows of a time lie together mostly, others are copied to their side of the split
+    copied = 0 if rows.timed else features + _ROW + _HASHED
+    return rows.rows * (features + rows.columns * _VALUE + _ROW + _CHECKED + copied)
+
+
+def _held(learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
+    """The encoded rows, and those of the folds. Texts with many values are encoded twice."""
+    width = _ENCODED * len(rows.features)
+    encoded = learned * (width * (2 if rows.texts else 1) + _ROW)
+    fold = min(_FOLD, round(learned * _LEARNED)) + min(_FOLD, round(learned * _JUDGED))
+    return encoded + spec.folds * fold * (width + _SAMPLE)
+
+
+def _fits(name: str, learned: int, rows: TrainingRows, spec: TrainingSpec, threads: int) -> int:
+    """The fits of one trainer at the same time: of the folds, or of the boosters that are averaged."""
+    searched = name in SEARCHED
+    folds = min(threads, spec.folds) * _fit(name, min(_FOLD, round(learned * _LEARNED)), learned, rows, spec)
+    final = (min(threads, spec.ensemble) if searched else 1) * _fit(name, learned, learned, rows, spec)
+    return max(folds, final)
+
+
+def _fit(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
+    one = _FITS.get(name, _OTHER)
+    size = fitted * (one.number * rows.numbers + one.text * rows.texts + one.row)
+    return round(size) + (_histograms(learned, rows, spec) if one.histograms else 0)
+
+
+def _histograms(learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
+    from cumulant.training.boosting import bins  # loads numpy
+
+    leaves = _LEAVES if spec.trials <= _FIRST else _MOST_LEAVES
+    return rows.numbers * min(bins(learned)[-1], learned) * leaves * _BIN

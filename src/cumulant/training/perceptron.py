@@ -13,6 +13,8 @@ from cumulant.training.payloads import Averaged, Floats, LinearWeights, linked
 
 #: points between which a normal score is linear, at most
 _KNOTS = 100
+#: rows that are answered at a time: each takes some 3 KiB meanwhile
+_BLOCK = 8_192
 
 
 class NormalScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +102,10 @@ class Perceptron(msgspec.Struct, frozen=True, kw_only=True):
     link: Literal["identity", "sigmoid", "softmax"]
 
     def predict(self, matrix: Matrix) -> Floats:
+        parts = (matrix[begin : begin + _BLOCK] for begin in range(0, max(len(matrix), 1), _BLOCK))
+        return np.concatenate([self._answers(part) for part in parts])
+
+    def _answers(self, matrix: Matrix) -> Floats:
         hidden = self.first.scores(self.numbers.apply(matrix))
         for layer in self.layers:
             hidden = np.maximum(hidden, 0.0) @ np.array(layer.weight) + np.array(layer.bias)

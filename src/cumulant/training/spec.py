@@ -1,5 +1,6 @@
 """The `training` and `evaluation` sections of the project file."""
 
+import os
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,6 +19,9 @@ SEARCHED = ("lightgbm", "xgboost", "catboost", "mlp")
 RESAMPLES = 1000
 #: the fewest by which both ends of an interval have resamples beyond them; for versions that are never released
 QUICK_RESAMPLES = 200
+
+#: cores that a training uses by itself
+_MOST_THREADS = 8
 
 Parameter = bool | int | float | str | list[int | float | str]
 
@@ -211,6 +215,11 @@ def quick(spec: TrainingSpec) -> TrainingSpec:
     return msgspec.structs.replace(
         spec, trainers=trainers, trials=1, folds=2, ensemble=1, blend="off", final_fit="train"
     )
+
+
+def threads_of(spec: TrainingSpec) -> int:
+    """How many fits run beside each other in all."""
+    return spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
 
 
 def linear_name(task: Task) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics as averages
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from cumulant.core.ids import digest
+from cumulant.core.memory import release_free_memory
 from cumulant.core.progress import Progress, silent
 from cumulant.statistics import Metric
 from cumulant.training import boosting, duplicates, proposals
@@ -32,13 +32,12 @@ from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
-from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
+from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec, threads_of
 from cumulant.training.splits import folds as make_folds
 from cumulant.training.target_means import inputs_of, means_notes
 from cumulant.training.trainers import Problem, Searched, Trainer
 from cumulant.training.widened import Widened
 
-_MOST_THREADS = 8
 #: a trial that takes this many times as long as usual is cut when time is short
 _PATIENCE = 2.5
 
@@ -83,6 +82,7 @@ def search(
             rows, spec, root=root or Path(), folder=folder, champion=champion, progress=progress, on_trial=on_trial
         )
         del rows  # its features are encoded, and trainers need the memory
+        release_free_memory()
         stack.enter_context(study.journal)
         stack.enter_context(one_thread_a_product())
         stack.enter_context(quiet())
@@ -101,14 +101,13 @@ def made_folds(
     """
     inputs, means = inputs_of(rows, spec, means=means_of)
     matrix = encode(rows.features, inputs)
-    threads = spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
     problem = Problem(
         task=rows.task,
         classes=rows.classes,
         inputs=means.inputs(inputs),
         metric=followed.name,
         seed=spec.seed,
-        threads=max(1, threads // spec.jobs),
+        threads=max(1, threads_of(spec) // spec.jobs),
     )
     made, notes = make_folds(rows, spec.folds, seed=spec.seed)
     counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
@@ -157,6 +156,7 @@ class _Study:
             self.budget.share_with(len(searched) - place - 1)
             self._search(trainer, offset=len(single) + place * self.spec.trials)
             trainer.forget()
+        release_free_memory()
         choices = self._choices()
         tried = self._blend(choices)
         best: Choice | BlendChoice = self._better(choices)

@@ -217,12 +217,41 @@ def test_a_search_that_ended_is_not_lost_to_a_refusal(tmp_path: Path, monkeypatc
 def test_a_training_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     made = load(project(tmp_path / "large", resources="resources: {memory: 40MiB}", rows=250_000))
     with pytest.raises(
-        UsageError, match=r"training on 250,000 rows of tx with 2 features takes \d+ MiB at least"
+        UsageError, match=r"250,000 rows of tx with 2 features takes \d+ MiB, beside the \d+ MiB of the program itself"
     ) as raised:
         train(made, principal=ME)
     assert raised.value.subject == "resources.memory"
     assert re.search(r"set resources.memory to [\d.]+[MG]iB or more", str(raised.value.hint))
     assert "training.since" in str(raised.value.hint)
+
+
+def test_a_training_with_the_memory_that_the_refusal_names_is_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_memory, "resident_memory", lambda: 300 << 20)
+    folder = project(tmp_path / "hinted", resources="resources: {memory: 300MiB}", rows=400_000)
+    made = load(folder)
+    snapshot = validate(made, principal=ME).snapshots["tx"]
+    task, spec = resolve_task(made, {"tx": snapshot}), made.training()
+    with pytest.raises(UsageError) as raised:
+        refuse_too_many_rows(made, task, snapshot, spec, as_of=None)
+    named = re.search(r"set resources.memory to ([\d.]+[MG]iB) or more", str(raised.value.hint))
+    assert named is not None
+    text = (folder / "cumulant.yaml").read_text()
+    (folder / "cumulant.yaml").write_text(text.replace("300MiB", named[1]))
+    refuse_too_many_rows(load(folder), task, snapshot, spec, as_of=None)
+
+
+def test_a_quick_look_needs_the_memory_of_the_rows_that_it_learns_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_memory, "total_need", lambda need, _: need)
+    made = load(project(tmp_path / "quick", resources="resources: {memory: 100MiB}", rows=400_000))
+    snapshot = validate(made, principal=ME).snapshots["tx"]
+    task, spec = resolve_task(made, {"tx": snapshot}), made.training()
+    with pytest.raises(UsageError):
+        refuse_too_many_rows(made, task, snapshot, spec, as_of=None)
+    refuse_too_many_rows(made, task, snapshot, spec, as_of=None, share=0.1)
 
 
 @pytest.mark.parametrize(("since", "refused"), [("", True), ("since: 1998-01-01", False)])

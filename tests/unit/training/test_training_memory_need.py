@@ -1,0 +1,117 @@
+"""How much memory a training is expected to take, against what fits and rows take."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from cumulant.core.servable import Input
+from cumulant.training import TrainingSpec, linear, memory_need, perceptron
+from cumulant.training.encoding import Matrix
+from cumulant.training.making import make_trainer
+from cumulant.training.memory_need import TrainingRows, total_need, training_need
+from cumulant.training.mlp import MLP
+from cumulant.training.payloads import Floats
+from cumulant.training.perceptron import NormalScores, Perceptrons
+from cumulant.training.trainers import Params, Problem, Sample, Trainer
+
+MIB = 1 << 20
+ROWS, NUMBERS, TEXTS = 60_000, 12, 4
+SPEC = TrainingSpec(target="y", trainers=["linear"])
+BUILT_IN = ["naive", "linear", "lightgbm", "mlp", "xgboost", "catboost", "sklearn:RandomForestClassifier"]
+
+
+def read(rows: int, *, timed: bool = True, share: float = 1.0, numbers: int = NUMBERS) -> TrainingRows:
+    kinds = ["float"] * numbers + ["str"] * TEXTS
+    return TrainingRows(rows=rows, features=kinds, columns=3, timed=timed, share=share)  # type: ignore[arg-type]
+
+
+def need(rows: int, *trainers: str, threads: int = 2, **changes: object) -> int:
+    spec = msgspec.structs.replace(SPEC, trainers=list(trainers) or SPEC.trainers, **changes)
+    return training_need(read(rows), spec, threads=threads)
+
+
+def sample(rows: int) -> tuple[Problem, Sample]:
+    draw = np.random.default_rng(1)
+    matrix = np.empty((rows, NUMBERS + TEXTS), dtype=np.float32)
+    matrix[:, :NUMBERS] = draw.normal(size=(rows, NUMBERS))
+    matrix[:, NUMBERS:] = draw.integers(0, 20, (rows, TEXTS))
+    target = (matrix[:, 0] + draw.normal(size=rows) > 0).astype(np.float64)
+    words = tuple(str(one) for one in range(20))
+    inputs = [Input(f"n{one}", "number") for one in range(NUMBERS)]
+    inputs += [Input(f"t{one}", "category", categories=words) for one in range(TEXTS)]
+    problem = Problem(task="binary", classes=("no", "yes"), inputs=tuple(inputs), metric="log_loss")
+    return problem, Sample(matrix=matrix, target=target)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_a_fit_takes_what_was_expected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Of the trainers that hold their rows in arrays of numpy, whose memory Python can trace."""
+    trainer: Trainer = make_trainer(name, tmp_path)
+    params: Params = {} if name == "linear" else {"rounds": 1, "width": 8}
+    small, few = sample(500)
+    trainer.fit(small, params, few)  # what is imported counts once
+    problem, rows = sample(ROWS)
+    monkeypatch.setattr(linear, "_BLOCK", 500)
+    tracemalloc.start()
+    try:
+        trainer.fit(problem, params, rows)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    expected = memory_need._fit(name, ROWS, ROWS, read(ROWS), SPEC)
+    assert 0.67 * expected < taken < 1.25 * expected
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_more_rows_and_more_columns_need_more(name: str) -> None:
+    assert need(10_000, name) < need(200_000, name) < need(2_000_000, name)
+    few, many = (training_need(read(200_000, numbers=one), SPEC, threads=2) for one in (12, 40))
+    assert few < many
+
+
+def test_the_largest_trainer_counts_as_they_are_fitted_one_after_the_other() -> None:
+    each = [need(1_000_000, name) for name in BUILT_IN]
+    assert need(1_000_000, *BUILT_IN) == max(each)
+
+
+def test_boosters_that_are_fitted_at_the_same_time_are_held_at_the_same_time() -> None:
+    assert need(1_000_000, "lightgbm", threads=1) < need(1_000_000, "lightgbm", threads=3)
+    assert need(1_000_000, "lightgbm", threads=3, ensemble=1) < need(1_000_000, "lightgbm", threads=3, ensemble=3)
+
+
+def test_a_second_fit_on_all_rows_needs_the_memory_of_all_rows() -> None:
+    assert need(3_000_000, final_fit="train") < need(3_000_000, final_fit="all")
+
+
+def test_rows_without_times_are_copied_to_their_side_of_the_split() -> None:
+    naive = msgspec.structs.replace(SPEC, trainers=["naive"])
+    timed, untimed = (training_need(read(1_000_000, timed=one), naive, threads=2) for one in (True, False))
+    assert timed < untimed
+
+
+def test_the_libraries_count_until_rows_need_more() -> None:
+    assert total_need(0, 50 * MIB) == memory_need.LIBRARIES
+    assert total_need(3000 * MIB, 50 * MIB) == memory_need.SEARCH_LIBRARIES + 3000 * MIB
+    assert total_need(3000 * MIB, 900 * MIB) == 3900 * MIB
+
+
+def test_perceptrons_answer_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, rows = sample(2000)
+    payload = MLP().fit(problem, {"rounds": 1}, rows).payload
+    assert isinstance(payload, Perceptrons)
+    at_once, sizes, original = payload.predict(rows.matrix), list[int](), NormalScores.apply
+
+    def apply(scores: NormalScores, matrix: Matrix) -> Floats:
+        sizes.append(len(matrix))
+        return original(scores, matrix)
+
+    monkeypatch.setattr(NormalScores, "apply", apply)
+    monkeypatch.setattr(perceptron, "_BLOCK", 300)
+    assert np.allclose(payload.predict(rows.matrix), at_once, rtol=1e-12)
+    assert sizes == [300] * 6 + [200]
+    assert len(payload.predict(rows.matrix[:0])) == 0
