@@ -20,6 +20,8 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 #: a model that takes more than this share of the machine's memory cannot be served on it
 _SHARE = 0.8
 _LEAST = 256 << 20
+#: of glibc's malloc.h: arrays of more bytes are pages of their own
+_MMAP_THRESHOLD, _LARGE = -3, 2 << 20
 
 
 def machine_memory() -> int:
@@ -51,12 +53,15 @@ def resident_memory() -> int:
 
 
 def release_free_memory() -> None:
-    """Give back to the system what this process has freed, so far as its allocator can be told: glibc alone keeps
-    arrays of up to 32 MiB for later, and between two steps of a training that is a third of what it holds.
+    """Give back to the system what this process has freed, and from now on each large array as soon as it is freed, so
+    far as its allocator can be told: glibc keeps arrays of up to 32 MiB for later, and between two steps of a training
+    that is a third of what it holds.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, _LARGE)
+            library.malloc_trim(0)
 
 
 class _Limit:

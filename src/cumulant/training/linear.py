@@ -110,8 +110,8 @@ class Design:
         """
         if self.categories:
             return self._sparse(rows, part, kind)
-        # the order in memory decides the rounding of a product
-        order = order or ("F" if len(self.flagged) else "C")
+        # the order in memory decides the rounding of a product: that of arrays of columns with their flags beside them
+        order = order or ("F" if len(self.flagged) and len(self.numbers) > 1 else "C")
         table = np.empty((rows, len(self.numbers) + len(self.flagged)), dtype=kind, order=order)
         for block in _blocks(rows):
             table[block] = self._dense(part(block))

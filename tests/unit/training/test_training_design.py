@@ -67,9 +67,12 @@ def test_numbers_are_scaled_and_flagged_where_they_are_missing() -> None:
     assert found[:, 2:].tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0]]
 
 
-@pytest.mark.parametrize(("missing", "order"), [(0.0, "C_CONTIGUOUS"), (0.2, "F_CONTIGUOUS")])
-def test_the_order_in_memory_stays_what_models_were_fitted_with(missing: float, order: str) -> None:
-    assert table(NUMBERS, rows(NUMBERS, 100, missing=missing)).flags[order]
+@pytest.mark.parametrize(
+    ("count", "missing", "order"),
+    [(2, 0.0, "C_CONTIGUOUS"), (2, 0.2, "F_CONTIGUOUS"), (1, 0.0, "C_CONTIGUOUS"), (1, 0.2, "C_CONTIGUOUS")],
+)
+def test_the_order_in_memory_stays_what_models_were_fitted_with(count: int, missing: float, order: str) -> None:
+    assert table(NUMBERS[:count], rows(NUMBERS[:count], 100, missing=missing)).flags[order]
 
 
 def test_a_table_takes_little_more_than_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
