@@ -63,7 +63,7 @@ def test_a_fit_takes_what_was_expected(monkeypatch: pytest.MonkeyPatch, tmp_path
         taken = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    expected = memory_need._fit(name, ROWS, ROWS, read(ROWS), SPEC)
+    expected = memory_need._fit(name, ROWS, ROWS, read(ROWS), SPEC) - memory_need._FITS[name].fixed
     assert 0.67 * expected < taken < 1.25 * expected
 
 
@@ -82,6 +82,14 @@ def test_the_largest_trainer_counts_as_they_are_fitted_one_after_the_other() -> 
 def test_boosters_that_are_fitted_at_the_same_time_are_held_at_the_same_time() -> None:
     assert need(1_000_000, "lightgbm", threads=1) < need(1_000_000, "lightgbm", threads=3)
     assert need(1_000_000, "lightgbm", threads=3, ensemble=1) < need(1_000_000, "lightgbm", threads=3, ensemble=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"), [("lightgbm", {"num_leaves": 7}), ("xgboost", {"max_depth": 3}), ("lightgbm", {"max_bin": 63})]
+)
+def test_histograms_of_larger_trees_need_more(name: str, small: dict[str, int]) -> None:
+    assert need(200_000, name, trials=3) < need(200_000, name, trials=30)
+    assert need(200_000, name, trials=30, parameters={name: small}) < need(200_000, name, trials=3)
 
 
 def test_a_second_fit_on_all_rows_needs_the_memory_of_all_rows() -> None:
