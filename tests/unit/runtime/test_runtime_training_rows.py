@@ -24,6 +24,7 @@ from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.runtime.validate import validate
 from cumulant.runtime.work import Work
 from cumulant.training import TrainingSet, linear, row_hash
+from cumulant.training.memory_need import TrainingRows
 from cumulant.training.row_hash import row_hashes
 from cumulant.training.trainers import Fit, Params, Problem, Sample
 
@@ -245,13 +246,17 @@ def test_a_training_with_the_memory_that_the_refusal_names_is_admitted(
 def test_a_quick_look_needs_the_memory_of_the_rows_that_it_learns_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_memory, "total_need", lambda need, _: need)
-    made = load(project(tmp_path / "quick", resources="resources: {memory: 100MiB}", rows=400_000))
-    snapshot = validate(made, principal=ME).snapshots["tx"]
-    task, spec = resolve_task(made, {"tx": snapshot}), made.training()
-    with pytest.raises(UsageError):
-        refuse_too_many_rows(made, task, snapshot, spec, as_of=None)
-    refuse_too_many_rows(made, task, snapshot, spec, as_of=None, share=0.1)
+    shares = list[float]()
+
+    def training_need(rows: TrainingRows, *_: object, **__: object) -> int:
+        shares.append(rows.share)
+        return 0
+
+    monkeypatch.setattr(training_memory, "training_need", training_need)
+    made = load(project(tmp_path / "quick"))
+    train(made, principal=ME)
+    train(made, principal=ME, quick=True)
+    assert shares == [1.0, 0.1]
 
 
 @pytest.mark.parametrize(("since", "refused"), [("", True), ("since: 1998-01-01", False)])

@@ -96,6 +96,11 @@ def test_a_second_fit_on_all_rows_needs_the_memory_of_all_rows() -> None:
     assert need(3_000_000, final_fit="train") < need(3_000_000, final_fit="all")
 
 
+def test_a_part_of_the_rows_needs_less() -> None:
+    whole, part = (training_need(read(1_000_000, share=one), SPEC, threads=2) for one in (1.0, 0.1))
+    assert part < whole
+
+
 def test_rows_without_times_are_copied_to_their_side_of_the_split() -> None:
     naive = msgspec.structs.replace(SPEC, trainers=["naive"])
     timed, untimed = (training_need(read(1_000_000, timed=one), naive, threads=2) for one in (True, False))
