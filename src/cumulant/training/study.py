@@ -78,9 +78,8 @@ def search(
     """
     with ExitStack() as stack:
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        study = _Study(
-            rows, spec, root=root or Path(), folder=folder, champion=champion, progress=progress, on_trial=on_trial
-        )
+        own = root or Path()
+        study = _Study(rows, spec, root=own, folder=folder, champion=champion, progress=progress, on_trial=on_trial)
         del rows  # its features are encoded, and trainers need the memory
         release_free_memory()
         stack.enter_context(study.journal)
@@ -137,8 +136,7 @@ class _Study:
         self.progress, self.on_trial = progress, on_trial
         self.metric = searched_metric(spec, rows)
         # the baseline is always there to be beaten
-        names = dict.fromkeys(["naive", *spec.trainers])
-        self.trainers = {name: make_trainer(name, root) for name in names}
+        self.trainers = {name: make_trainer(name, root) for name in dict.fromkeys(["naive", *spec.trainers])}
         self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
         self.rows = rows.without_columns()
         self.problem = self.folds.problem
@@ -344,8 +342,8 @@ class _Study:
         done = self._searched(trainer)
         complete = ranking(done, trainer.name, larger_is_better=self.metric.larger_is_better)
         best = f", best {self.metric.name.replace('_', ' ')} {complete[0].score:.4f}" if complete else ""
-        said = f"{trainer.name}: trial {len(done)} of {self.spec.trials}{best}"
-        self.progress(said, 0.95 * len(done) / self.spec.trials)
+        share = len(done) / self.spec.trials
+        self.progress(f"{trainer.name}: trial {len(done)} of {self.spec.trials}{best}", 0.95 * share)
 
     def _identity(self) -> str:
         """What makes a search this search: its rows, settings and folds."""
