@@ -88,7 +88,7 @@ def finish(call: Invocation, page: object, found: TrainResult) -> None:
         said = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
         console.print(f"{spent(found.seconds)}{said}", style="dim")
         if shown := step_times(page.steps, page.seconds):
-            limit = f" ({found.time} is for search and final fits)" if found.time is not None else ""
+            limit = f" (--time {found.time} bounds search and final fits)" if found.time is not None else ""
             console.print(f"steps: {shown}{limit}", style="dim", soft_wrap=True)
         if computed is not None:
             console.print(f"features: {computed}", style="dim")

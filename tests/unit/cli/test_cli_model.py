@@ -56,7 +56,7 @@ def test_the_time_of_each_step_is_shown(trained: Path, cumulant: Any, tmp_path: 
     (shown,) = [line for line in ended.out.splitlines() if line.startswith("steps: ")]
     names = [part.rsplit(" ", 2)[0] for part in shown.removeprefix("steps: ").partition(" (")[0].split(", ")]
     assert names == ["data rows", "features", "search", "evaluate", "package", "register", "between them"]
-    assert shown.endswith("(1h is for search and final fits)")
+    assert shown.endswith("(--time 1h bounds search and final fits)")
 
     run = cumulant("runs", "show", "--project", str(file.parent), "--json").document
     spent = [step["seconds"] for step in run["steps"]]
