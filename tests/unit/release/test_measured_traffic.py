@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
 from cumulant.cli.plan_of_release import show
+from cumulant.core.units import to_micros
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.runtime.release.measured_traffic import traffic_of
+from cumulant.runtime.release.measured_traffic import measured_traffic, traffic_of
 from cumulant.runtime.release.planning import Plan, planned
+from cumulant.serving.log import Entry
+from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.parts import Parts
 
 DAY = 86_400.0
 
@@ -21,6 +27,48 @@ DAY = 86_400.0
 def arrivals(rate: float, start: float, seconds: float, seed: int = 0) -> np.ndarray:
     dice = np.random.default_rng(seed)
     return start + np.sort(dice.uniform(0, seconds, dice.poisson(rate * seconds)))
+
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def logged(folder: Path, times: np.ndarray, *, rows: int = 1, model: str = "late", shadow: bool = False) -> None:
+    """Requests at moments in seconds from `NOW` on, in a file of their own."""
+    parts = Parts(folder, Hiding(b"k", {model: []}), file_size=1 << 26, failed=lambda error, rows: None)
+    for number, at in enumerate(times):
+        entry = Entry(
+            id=f"r{number}", time_us=to_micros(NOW) + round(at * 1e6), latency_us=1, model=model, version="1",
+            sequence=number, event_times=[None] * rows, ages=[None] * rows, shadow=shadow,
+            rows=msgspec.json.encode([{"x": 1}] * rows), answers=msgspec.json.encode([{"prediction": 1}] * rows),
+        )  # fmt: skip
+        parts.add(entry, f"w.{shadow}.{model}.{rows}", "")
+    parts.close()
+
+
+def test_requests_are_counted_once_each_in_order_and_without_mirrored_ones(tmp_path: Path) -> None:
+    log, times = tmp_path / "log", arrivals(0.05, -2 * DAY, 2 * DAY)
+    logged(log, times[::2])
+    logged(log, times[1::2], rows=3)
+    logged(log, times, model="other")
+    logged(log, times, shadow=True)
+    logged(log, np.array([-8 * DAY, -7 * DAY - 1]))
+    found, exact = measured_traffic(log, "late", NOW), traffic_of(times, 0.0)
+    assert found is not None
+    for name in found.__struct_fields__:
+        assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-4, abs=1), name
+    assert found.mean_rate == pytest.approx(exact.mean_rate, rel=1e-4)
+    assert measured_traffic(log, "none", NOW) is None
+
+
+def test_requests_of_a_clock_that_was_ahead_are_no_traffic(tmp_path: Path) -> None:
+    """A day of 1,000 requests, all dated later than now, were 17 a second."""
+    log = tmp_path / "log"
+    logged(log, arrivals(1000 / DAY, 10, DAY))
+    assert measured_traffic(log, "late", NOW) is None
+    logged(log, np.array([-5.0, -5.0]))
+    found = measured_traffic(log, "late", NOW)
+    assert found is not None
+    assert found.rate == 2 / 60
 
 
 def test_a_day_without_requests_since_the_last_one_does_not_dilute_the_rate() -> None:

@@ -17,6 +17,8 @@ from cumulant.core.units import show_duration
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+
 PERIOD = timedelta(days=7)
 _RATE = re.compile(r"\s*([0-9]+(?:[.][0-9]+)?)\s*/\s*(s|m|min|h|d)\s*")
 _PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -114,21 +116,26 @@ def rate_of(text: str) -> float:
 
 
 def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
-    """The traffic of the last week; None where fewer than two requests are logged.
+    """The traffic of the last week, without what a clock that was ahead dated later than now; None where fewer than
+    two requests are logged.
 
     Raises:
         StorageError: the log cannot be read.
     """
     if not log.is_dir():
         return None
-    from cumulant.serving.log import request_times
+    from cumulant.serving.log import requests_by_second
 
-    times = request_times(log, model, since=now - PERIOD) / 1e6
-    return traffic_of(np.sort(times), now.timestamp()) if len(times) > 1 else None
+    seconds, counts = requests_by_second(log, model, since=now - PERIOD, until=now)
+    return traffic_of(seconds.astype(np.float64), now.timestamp(), counts) if counts.sum() > 1 else None
 
 
-def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
-    """The traffic of [n] sorted moments, in seconds, n > 1. A break is no traffic, also since the last request."""
+def traffic_of(times: Floats, now: float, counts: NDArray[np.int64] | None = None) -> MeasuredTraffic:
+    """The traffic of [n] sorted moments up to `now`, in seconds, n > 0, and the requests at each (default: one).
+
+    A break is no traffic, also since the last request.
+    """
+    counts = np.ones(len(times), dtype=np.int64) if counts is None else counts
     steps = np.diff(np.floor(times))
     steps = np.sort(steps[steps > 0])  # between distinct seconds; numpy.unique and numpy.median import numpy.ma
     median = float(steps[(len(steps) - 1) // 2] + steps[len(steps) // 2]) / 2 if len(steps) else 0.0
@@ -141,8 +148,8 @@ def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
     stretches = np.maximum(ended - begun, _LEAST_STRETCH)
     active, observed = float(stretches.sum()), max(now - float(times[0]), _LEAST_STRETCH)
     return MeasuredTraffic(
-        rate=len(times) / active,
-        mean_rate=_mean_rate(times, now, observed),
+        rate=float(counts.sum()) / active,
+        mean_rate=_mean_rate(times, counts, now, observed),
         longest=float(stretches.max()),
         share=min(1.0, active / observed),
         observed=observed,
@@ -150,17 +157,17 @@ def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
     )
 
 
-def _mean_rate(times: NDArray[np.float64], now: float, observed: float) -> float:
+def _mean_rate(times: Floats, counts: NDArray[np.int64], now: float, observed: float) -> float:
     """Requests a second, breaks included: over whole days, as part of a day is more or less busy than others; not more
     than over the newer half of them, as traffic may have fallen. Where these had no request, over all of the days.
     """
-    days = _whole_days(observed)
+    days, total = _whole_days(observed), float(counts.sum())
     if not days:
-        return len(times) / observed
+        return total / observed
     newest = (days, max(1, days // 2))
-    counts = [len(times) - int(np.searchsorted(times, now - some * _DAY)) for some in newest]
-    rates = [count / (some * _DAY) for count, some in zip(counts, newest, strict=True) if count]
-    return min(rates, default=len(times) / (math.ceil(observed / _DAY) * _DAY))
+    found = [float(counts[np.searchsorted(times, now - some * _DAY) :].sum()) for some in newest]
+    rates = [count / (some * _DAY) for count, some in zip(found, newest, strict=True) if count]
+    return min(rates, default=total / (math.ceil(observed / _DAY) * _DAY))
 
 
 def _whole_days(seconds: float) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         gaps,
         numbered,
         recent,
-        request_times,
+        requests_by_second,
         stored,
     )
     from cumulant.serving.log.scanning import batches, batches_of, scan
@@ -53,7 +53,7 @@ _HOMES = {
     "numbered": "reading",
     "personal_fields": "hiding",
     "recent": "reading",
-    "request_times": "reading",
+    "requests_by_second": "reading",
     "scan": "scanning",
     "stored": "reading",
     "sync": "durable",
@@ -81,7 +81,7 @@ __all__ = [
     "numbered",
     "personal_fields",
     "recent",
-    "request_times",
+    "requests_by_second",
     "scan",
     "stored",
     "sync",

@@ -31,6 +31,7 @@ Flags = NDArray[np.bool_]
 #: reads a file's rows, or some of their columns, batch by batch
 Rows = Callable[..., Iterator[pa.Table]]
 _BATCH = 65_536
+_SECOND = 1_000_000  # in microseconds
 
 _LISTINGS = 100
 #: texts that files of older versions do not hold
@@ -134,28 +135,33 @@ def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
     return found
 
 
-def request_times(folder: Path, model: str, *, since: datetime) -> Integers:
-    """The moments [requests], in microseconds, at which requests of a model were answered after `since`, without those
-    that were mirrored.
+def requests_by_second(folder: Path, model: str, *, since: datetime, until: datetime) -> tuple[Integers, Integers]:
+    """The seconds since 1970 UTC, in order, in which requests of a model were answered after `since` and until `until`,
+    and how many in each [seconds], without those that were mirrored. Memory follows the time, not the requests.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    read = partial(_request_times, model=model, earliest=to_micros(since))
-    found = [times for day in days_of(folder, since.astimezone(UTC).date()) for times in whole(folder, day, read)]
-    return np.concatenate([np.empty(0, np.int64), *found])
+    earliest, latest = to_micros(since), to_micros(until)
+    first, counts = earliest // _SECOND, np.zeros((latest - earliest) // _SECOND + 2, dtype=np.int64)
+    read = partial(_requests_by_second, model=model, earliest=earliest, latest=latest)
+    for day in days_of(folder, since.astimezone(UTC).date(), until.astimezone(UTC).date()):
+        for seconds, requests in whole(folder, day, read):
+            counts[seconds - first] += requests
+    found = np.flatnonzero(counts)
+    return found + first, counts[found]
 
 
-def _request_times(path: Path, *, model: str, earliest: int) -> Integers:
+def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -> tuple[Integers, Integers]:
     table = _read(path, ["time", "row", "shadow", "model"], repeated=["model"])
     times = _integers(table["time"])
-    wanted = times > earliest
-    if not wanted.any():
-        return times[wanted]
-    wanted &= np.concatenate([np.from_dlpack(chunk) for chunk in table["row"].chunks]) == 0
-    wanted &= ~np.array(table["shadow"].to_pylist(), dtype=bool)
-    found: Integers = times[wanted & _is_one_of(table["model"], (model,))]
-    return found
+    wanted = (earliest < times) & (times <= latest)
+    if wanted.any():
+        wanted &= np.concatenate([np.from_dlpack(chunk) for chunk in table["row"].chunks]) == 0
+        wanted &= ~_flags(table["shadow"]) & _is_one_of(table["model"], (model,))
+    seconds = np.sort(times[wanted] // _SECOND)
+    begins = np.flatnonzero(np.diff(seconds, prepend=-1))
+    return seconds[begins], np.diff(begins, append=len(seconds))
 
 
 def recent(
@@ -280,6 +286,15 @@ def _integers(column: pa.ChunkedArray) -> Integers:
     # Not `to_numpy`, which imports pandas.
     chunks = [np.from_dlpack(chunk.view(pa.int64())) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.int64), *chunks])
+
+
+def _flags(column: pa.ChunkedArray) -> Flags:
+    """A column of truth values without nulls, which Arrow keeps as bits."""
+    found = np.zeros(0, dtype=np.bool_)
+    for chunk in column.chunks:
+        bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], dtype=np.uint8), bitorder="little")
+        found = np.concatenate([found, bits[chunk.offset : chunk.offset + len(chunk)].view(np.bool_)])
+    return found
 
 
 def days_of(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
