@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import UsageError
-from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, StagesSpec
+from cumulant.release.spec import AbSpec, CanarySpec, MetricSpec, ReleaseSpec, StagesSpec
 from cumulant.runtime.release.planning import planned, rate_of
 from cumulant.runtime.release.simulation.reading import policy_of
 from cumulant.runtime.release.simulation.simulate import simulate
@@ -90,6 +90,41 @@ def test_labels_that_come_after_the_release_are_told_with_what_stands_for_them()
     assert "holdback: until_labels" in found.instead[1]
     soon = planned(spec(), rate=200, errors=0.005, label_delay=timedelta(minutes=1))
     assert (soon.undecided, soon.instead) == ([], [])
+
+
+def quality(margin, **other):
+    return spec(metrics={"quality": MetricSpec(margin=margin, required=True)}, **other)
+
+
+def test_a_margin_of_quality_that_no_pairs_can_show_is_said():
+    """No number of blocks was taken for a whole number: a traceback."""
+    found = planned(quality(1e-5, evaluation=None), rate=20, errors=0.005)
+    assert (found.seconds, found.quality_pairs, found.quality_seconds) == (None, None, None)
+    assert any(text.startswith("quality: its margin is too small") for text in found.undecided)
+    past = planned(quality(1e-5), rate=20, errors=0.005)
+    assert past.seconds is not None, "rows of the past may show it"
+    assert "inconclusive" not in past.undecided[-1]
+
+
+def test_a_required_quality_whose_pairs_do_not_come_ends_inconclusive():
+    """At 20 requests a second a tenth of them is mirrored; a day was said to suffice for what takes longer."""
+    longest = planned(quality(0.002, evaluation=None), rate=20, errors=0.005)
+    assert longest.quality_seconds < 86_400
+    assert longest.seconds == pytest.approx(longest.quality_seconds)
+    short = planned(quality(0.002, evaluation=None, at_most="3h"), rate=20, errors=0.005)
+    assert short.seconds is None
+    assert "are needed, and do not come in time, so the release ends as inconclusive" in short.undecided[-1]
+    held = planned(quality(0.002, evaluation=None, at_most="3h", holdback="until_labels"), rate=20, errors=0.005)
+    assert held.seconds < 3 * 3600, "the holdback waits for labels, and no stage before it"
+
+
+def test_pairs_of_all_stages_count_and_shadow_and_the_last_stage_wait_for_them():
+    found = planned(ReleaseSpec(metrics={"quality": MetricSpec(margin=0.001, required=True)}), rate=1.5, errors=0.005)
+    usual = planned(ReleaseSpec(), rate=1.5, errors=0.005)
+    assert found.stages[0].seconds == found.stages[0].at_most
+    assert [one.seconds for one in found.stages[1:-1]] == [one.seconds for one in usual.stages[1:-1]]
+    pairs = sum(one.rate * one.mirror / 100 * one.seconds for one in found.stages)
+    assert pairs == pytest.approx(found.quality_pairs)
 
 
 def test_a_holdback_is_told_and_is_no_stage_of_the_plan():

@@ -13,13 +13,13 @@ from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, share, show_duration
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
-from cumulant.release.steps import Step, steps
+from cumulant.release.steps import Step, holdback_of, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.release.label_delay import label_delay
 from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
 from cumulant.runtime.release.planning_power import StepPower
-from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided, warnings
+from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided, undecided_quality, warnings
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
@@ -150,15 +150,22 @@ def planned(
     pairs, pair_seconds = _quality(
         spec, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
     )
-    if named["quality"].required and pair_seconds is not None:
-        found = [_until(one, pair_seconds) if one.mirror else one for one in found]
+    lacks = 0.0
+    if named["quality"].required and pairs is not None and holdback_of(spec) is None:
+        found, lacks = _waiting(found, pairs)
+    # Rows of the past may show quality, too.
+    unshown = lacks >= 1 and spec.evaluation is None
     missing, tardy = list(undecided(found, named)), late_labels(label_delay, found)
+    if pairs is not None and (text := undecided_quality(pairs, unshown=unshown)) is not None:
+        missing.append(text)
     helps = [
         *_longer(every[-1], found[-1], named, traffic=traffic, errors=errors, spec=spec),
         *advice(found, traffic.requests_a_day),
     ]
-    late = any(one.samples_seconds > one.at_most for one in found) or any(
-        one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
+    late = (
+        unshown
+        or any(one.samples_seconds > one.at_most for one in found)
+        or any(one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required)
     )
     times = [*(one.seconds for one in found[:-1]), _last(found[-1], named)]
     return Plan(
@@ -175,7 +182,7 @@ def planned(
         advice=helps if missing else [],
         label_delay=None if label_delay is None else label_delay.total_seconds(),
         instead=instead(spec, label_delay, late=tardy is not None),
-        quality_pairs=pairs,
+        quality_pairs=None if pairs is None or math.isinf(pairs) else pairs,
         quality_seconds=pair_seconds,
     )
 
@@ -294,6 +301,7 @@ def _quality(
     spec: ReleaseSpec, metric: Metric, every: tuple[Step, ...], rate: float
 ) -> tuple[float | None, float | None]:
     """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later.
+    Infinity: no number of them shows it in such blocks.
 
     A block is as long as is declared, or as it takes until it holds its fewest pairs.
     """
@@ -302,13 +310,26 @@ def _quality(
         return None, None
     seconds = duration(metric.block or spec.block).total_seconds()
     pairs = max(rate * mirror * seconds, float(metric.fewest))
-    blocks = math.ceil(sequential.paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs))
-    return blocks * pairs, blocks * pairs / (rate * mirror) if mirror else None
+    blocks = sequential.paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs)
+    if math.isinf(blocks):
+        return blocks, None
+    needed = math.ceil(blocks) * pairs
+    return needed, needed / (rate * mirror) if mirror else None
 
 
-def _until(stage: StagePlan, seconds: float) -> StagePlan:
-    """Mirroring goes on until quality is shown, where that is required, but not beyond its longest time."""
-    return msgspec.structs.replace(stage, seconds=max(stage.seconds, min(stage.at_most, seconds)))
+def _waiting(found: list[StagePlan], pairs: float) -> tuple[list[StagePlan], float]:
+    """The stages as long as a required quality needs, and how many pairs lack after them.
+
+    Shadow and the last stage wait for pairs, at most their longest time, and pairs of all stages count.
+    """
+    stages = list[StagePlan]()
+    for stage in found:
+        pairs_a_second, seconds = stage.rate * stage.mirror / 100, stage.seconds
+        if pairs_a_second and (not stage.weight or len(stages) + 1 == len(found)):
+            seconds = max(seconds, min(stage.at_most, pairs / pairs_a_second))
+        stages.append(msgspec.structs.replace(stage, seconds=seconds))
+        pairs -= seconds * pairs_a_second
+    return stages, pairs
 
 
 def _last(stage: StagePlan, named: Mapping[str, Metric]) -> float:

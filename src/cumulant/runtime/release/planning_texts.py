@@ -87,6 +87,20 @@ def undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[s
             )
 
 
+def undecided_quality(pairs: float, *, unshown: bool) -> str | None:
+    """That so many pairs do not come (`unshown`), or that none suffice (infinity); None where neither is so."""
+    if math.isinf(pairs):
+        text = (
+            "quality: its margin is too small to be shown in blocks of so few mirrored requests: widen it, or lengthen"
+        )
+        text += " release.metrics.quality.block"
+    elif unshown:
+        text = f"quality: about {pairs:,.0f} mirrored requests with labels are needed, and do not come in time"
+    else:
+        return None
+    return f"{text}, so the release ends as inconclusive" if unshown else text
+
+
 def _name(power: Power) -> str:
     return "share of errors" if power.metric == "errors" else "share of slow requests"
 
