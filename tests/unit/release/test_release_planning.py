@@ -55,6 +55,12 @@ def test_at_much_traffic_a_candidate_is_fine_as_soon_as_requests_prove_it():
             assert power.harm_longest <= power.harm_shortest
 
 
+def test_at_much_traffic_a_small_margin_takes_no_more_looks_than_its_events_need():
+    """A look of 10 s has 2,500 failures of each arm. 300 releases that were simulated with all of them took 30 s."""
+    found = planned(spec(metrics={"errors": MetricSpec(margin="1%")}), rate=10_000, errors=0.05)
+    assert next(one for one in found.stages[0].metrics if one.metric == "errors").fine_seconds <= 60
+
+
 def test_stages_of_one_weight_and_longest_time_have_the_same_plan():
     first, second = planned(ReleaseSpec(), rate=20, errors=0.005).stages[1:3]
     assert (first.name, second.name) == ("ab 10%", "canary 10%")

@@ -31,9 +31,10 @@ _ERRORS = BEYOND_ERRORS + 0.84
 _TIMES_USUAL, _LONGER = 5.0, 4.0
 #: looks of the shortest such time
 _FEWEST_LOOKS = 12
-#: bad events of an arm, beyond which more would prove as much: in one of the shortest looks, and in all looks, as a
-#: release's own test begins afresh where it has seen more than its grid of rates resolves
-_EVENTS, _RESOLVED = 100.0, 10_000.0
+#: bad events of an arm, beyond which more would prove about as much: in one of the shortest looks (at 100 the time of a
+#: small margin is three times too long), and in all looks, as a release's own test begins afresh where it has seen more
+#: than its grid of rates resolves
+_EVENTS, _RESOLVED = 1_000.0, 10_000.0
 #: looks within which a time is found too coarsely, and how often it is simulated again in finer ones
 _COARSE, _FINER = 5, 4
 
