@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.release.wording import told
+from cumulant.release.wording import rounded, span, told
 from cumulant.runtime.report_page.terminal import clean, heading, table, warn
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _sentence(found: Plan) -> str:
 
 def _traffic(found: Plan) -> str:
     day = "" if found.requests_a_day is None else f" ({found.requests_a_day:,.0f} a day)"
-    return f"at {found.requests:,.3g} requests a second{day}, {found.source}"
+    return f"at {rounded(found.requests)} requests a second{day}, {found.source}"
 
 
 def _row(one: StagePlan) -> tuple[object, ...]:
@@ -94,11 +94,3 @@ def _fine(one: StagePlan) -> str:
 def _quality(found: Plan) -> str:
     text = f"quality: about {found.quality_pairs:,.0f} mirrored requests with labels show that it is within its margin"
     return text + ("" if found.quality_seconds is None else f", which come in {span(found.quality_seconds)}")
-
-
-def span(seconds: float) -> str:
-    """A length of time with two or three figures."""
-    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

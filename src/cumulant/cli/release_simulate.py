@@ -70,7 +70,7 @@ def _simulate(
 
 
 def _show(console: Console, found: Simulated) -> None:
-    from cumulant.cli.plan_of_release import span
+    from cumulant.release.wording import span
     from cumulant.runtime.release.simulation.result import ENDS
     from cumulant.runtime.report_page.terminal import clean, table
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cumulant.release.state import Board
 
 
@@ -24,4 +26,19 @@ def told(value: float, unit: str) -> str:
     """`value` for a person: shares in percent, others with their unit."""
     if unit == "%":
         return f"{value * 100:.2f}%"
-    return f"{value:.3g} {unit}".rstrip()
+    return f"{rounded(value)} {unit}".rstrip()
+
+
+def rounded(value: float) -> str:
+    """With three figures, or all before the point: `1,234`, `12.3`, `0.00123`."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def span(seconds: float) -> str:
+    """A length of time: `2.58 min`, `1,750 days`."""
+    if math.isinf(seconds):
+        return "for ever"
+    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{rounded(seconds / size)} {unit}"
+    return f"{rounded(seconds)} s"

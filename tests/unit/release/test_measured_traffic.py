@@ -15,7 +15,7 @@ from rich.console import Console
 from cumulant.cli.plan_of_release import show
 from cumulant.core.units import to_micros
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.runtime.release.measured_traffic import measured_traffic, traffic_of
+from cumulant.runtime.release.measured_traffic import measured_traffic, rate_of, traffic_of
 from cumulant.runtime.release.planning import Plan, planned
 from cumulant.serving.log import Entry
 from cumulant.serving.log.hiding import Hiding
@@ -201,3 +201,17 @@ def test_a_plan_of_a_short_log_says_requests_first_and_a_time_only_as_observed()
     assert re.search(r"promoted after 2 h, at the earliest \([0-9,]+ requests\)", declared)
     assert "at 60 requests a second (5,184,000 a day), declared" in declared
     assert "0.50% of them fail today; alpha 5.00%" in declared
+
+
+def test_large_figures_are_written_out() -> None:
+    """`.3g` writes 1e+03, also where a command was proposed that does not take it."""
+    many = shown(planned(ReleaseSpec(), rate=12_345, errors=0.005))
+    assert "at 12,345 requests a second" in many
+    few = shown(planned(ReleaseSpec(), rate=1e-6, errors=0.005))
+    assert "requests take 5,787 days" in few
+    assert "e+" not in many + few
+    for rate, seconds in ((2_000.0, 60.0), (1e-4, 3 * DAY)):
+        found = traffic_of(arrivals(rate, 0, seconds), 6.5 * DAY)
+        proposed = re.search(r"--requests ([^)]+)", str(found.warning(DAY, DAY)))
+        assert proposed is not None
+        assert rate_of(proposed[1]) == pytest.approx(found.rate, rel=1e-3)

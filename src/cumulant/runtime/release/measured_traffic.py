@@ -13,6 +13,7 @@ import numpy as np
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
+from cumulant.release.wording import rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,13 +66,13 @@ class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
         """Where the rate comes from, in words."""
         if math.isinf(self.observed):
             return "declared"
-        text = f"measured in the prediction log of the last {_rounded(self.observed)}"
+        text = f"measured in the prediction log of the last {_length(self.observed)}"
         if self.share < 1:
             text += f" while requests came, which is {self.share:.2g} of the time"
         if self.mean_rate >= self.rate:
             return text
-        longest = _rounded(self.longest)
-        return f"{text}; a stage that may take more than {longest} is planned with {self.mean_rate:.3g} a second"
+        longest = _length(self.longest)
+        return f"{text}; a stage that may take more than {longest} is planned with {rounded(self.mean_rate)} a second"
 
     def warning(self, seconds: float | None, at_most: float) -> str | None:
         """That a release of so many seconds (None: it ends undecided, at the latest `at_most`) is longer than requests
@@ -79,24 +80,25 @@ class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
         """
         needed = at_most if seconds is None else seconds
         if self.idle > _DAY:
+            rate = f"{self.rate:.4f}/s" if self.rate >= 0.1 else f"{86_400 * self.rate:.4f}/d"
             return (
-                f"no request came in the last {_rounded(self.idle)}: the plan counts that time; where requests come"
-                f" again as before, declare them (--requests {self.rate:.3g}/s)"
+                f"no request came in the last {_length(self.idle)}: the plan counts that time; where requests come"
+                f" again as before, declare them (--requests {rate})"
             )
         if self.requests_a_day is None and needed > self.observed:
             return (
-                f"the prediction log covers {_rounded(self.observed)} only, and the release needs more: how long it"
+                f"the prediction log covers {_length(self.observed)} only, and the release needs more: how long it"
                 " takes is not known; plan again once whole days are logged, or declare the traffic (--requests)"
             )
         if self.share >= 1 or needed <= self.longest:
             return None
         return (
-            f"requests came for {_rounded(self.longest)} at most without a break, and the release needs more: a stage"
+            f"requests came for {_length(self.longest)} at most without a break, and the release needs more: a stage"
             " that begins shortly before a break takes longer than planned"
         )
 
 
-def _rounded(seconds: float) -> str:
+def _length(seconds: float) -> str:
     """A length of time in two units."""
     unit = 3600 if seconds >= 86_400 else 60 if seconds >= 3600 else 1
     return show_duration(timedelta(seconds=round(seconds / unit) * unit))

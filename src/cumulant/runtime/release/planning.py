@@ -14,6 +14,7 @@ from cumulant.core.units import duration, share, show_duration
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
 from cumulant.release.steps import Step, holdback_of, steps
+from cumulant.release.wording import rounded
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.release.label_delay import label_delay
@@ -224,8 +225,8 @@ def _longer(
             )
             return
     yield (
-        f"at {traffic.mean_rate:.3g} requests a second a release rarely ends with proof, however long it takes: decide"
-        " by hand (`cumulant release promote`), or widen the margins"
+        f"at {rounded(traffic.mean_rate)} requests a second a release rarely ends with proof, however long it takes:"
+        " decide by hand (`cumulant release promote`), or widen the margins"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cumulant.release.steps import holdback_of
+from cumulant.release.wording import span
 from cumulant.runtime.release.distinct import same_candidate
 from cumulant.runtime.release.keys import too_few
 
@@ -37,11 +38,11 @@ def late_labels(delay: timedelta | None, found: list[StagePlan]) -> str | None:
     usual = sum(one.seconds for one in found)
     if delay is None or delay.total_seconds() <= usual:
         return None
-    text = f"quality: labels come {span_text(delay.total_seconds())} after a request, and a release takes"
-    text += f" {span_text(usual)}"
+    text = f"quality: labels come {span(delay.total_seconds())} after a request, and a release takes"
+    text += f" {span(usual)}"
     if delay.total_seconds() <= longest:
         return f"{text}: most labels come too late for it"
-    return f"{text}, at most {span_text(longest)}: no label comes in time"
+    return f"{text}, at most {span(longest)}: no label comes in time"
 
 
 def instead(spec: ReleaseSpec, delay: timedelta | None, *, late: bool) -> list[str]:
@@ -60,7 +61,7 @@ def instead(spec: ReleaseSpec, delay: timedelta | None, *, late: bool) -> list[s
             " of the callers on the champion until then, and rolls back or promotes by that evidence"
         )
     else:
-        when = "" if delay is None else f", {span_text(delay.total_seconds())} and more after the canary"
+        when = "" if delay is None else f", {span(delay.total_seconds())} and more after the canary"
         texts.append(
             f"after the canary {held.share} of the callers stay on the champion until labels of the release show its"
             f" quality{when}, at most {held.at_most}; harm that they show rolls it back"
@@ -72,18 +73,18 @@ def undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[s
     for one in found:
         if one.samples_seconds > one.at_most:
             yield (
-                f"{one.name}: its {one.samples:,} requests take {span_text(one.samples_seconds)},"
-                f" longer than its longest time {span_text(one.at_most)}"
+                f"{one.name}: its {one.samples:,} requests take {span(one.samples_seconds)},"
+                f" longer than its longest time {span(one.at_most)}"
             )
         for power in one.metrics:
             if power.harm_longest is None:
-                within = span_text(one.at_most)
+                within = span(one.at_most)
                 yield f"{one.name}: not even ten times the champion's {_name(power)} is seen in {within}"
     for power in found[-1].metrics:
         if power.fine_seconds is None and named[power.metric].required:
             yield (
                 f"{found[-1].name}: {power.metric} is not shown to be within the margin in"
-                f" {span_text(found[-1].at_most)}, so the release ends as inconclusive"
+                f" {span(found[-1].at_most)}, so the release ends as inconclusive"
             )
 
 
@@ -124,12 +125,3 @@ def advice(found: list[StagePlan], a_day: float | None) -> list[str]:
     )
     texts.append("or accept less: a wider margin, longer times (at_most), fewer or larger steps of the canary")
     return texts
-
-
-def span_text(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "for ever"
-    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
