@@ -143,6 +143,8 @@ def test_pause_resume_and_what_cannot_be_done(late):
         verbs.approve(late, principal=ADA)
     aborted = verbs.abort(late, principal=BOB, reason="wrong data")
     assert (aborted.status, aborted.reason) == ("rolled_back", "aborted by bob: wrong data")
+    with pytest.raises(UsageError, match="is rolled back, so it cannot be aborted"):
+        verbs.abort(late, principal=BOB, reason="again")
     with pytest.raises(UsageError, match="is rolled back, so it cannot be promoted"):
         verbs.promote(late, principal=BOB, reason="x")
 

@@ -92,7 +92,7 @@ def abort(
         lambda one: decide.ended(one, "rolled_back", text, at=at),
         action="release.steer",
         reason=reason,
-        word="ended",
+        word="aborted",
     )
 
 
