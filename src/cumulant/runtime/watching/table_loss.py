@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +30,8 @@ _DAY = timedelta(days=1)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 #: labels without which a window's loss is not told
 _LEAST = 30
+#: rows of which the values are texts at a time
+_PART = 1_000_000
 #: the share of scores beyond 0 and 1 with which they may be probabilities, and how far rounding takes one beyond
 _OUTSIDE, _ROUNDING = 0.01, 1e-6
 Measure = Literal["brier", "squared_error", "zero_one"]
@@ -78,6 +80,7 @@ def table_loss(
         return TableLoss(measure=None, refused=f"no answer can be held against {label}: a probability of two classes, "
                          "a number, or the class itself")  # fmt: skip
     rows = _predictions(frame, label, how, now)
+    del frame
     told = _windows(rows, how, now)
     if not told:
         return TableLoss(measure=how.measure, refused=f"no window has {_LEAST} rows with a label and an answer")
@@ -97,9 +100,12 @@ def table_loss(
 
 def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored | None:
     """Which answer the label is held against, and how."""
-    truth = frame[label].drop_nulls()
-    classes = sorted(_text(truth).unique().to_list())
     numbers = [name for name in answers if frame[name].dtype.is_numeric() and frame[name].drop_nulls().len()]
+    classes: set[str] = set()
+    for part in _texts(frame[label]):
+        classes |= {*part.unique()}
+        if len(classes) > 2 and numbers and frame[label].dtype.is_numeric():
+            return _Scored("squared_error", numbers[0], None)
     if len(classes) <= 2:
         inside = [name for name in numbers if _mostly_within(frame[name])]
         inside.sort(key=lambda name: -frame[name].n_unique())
@@ -107,9 +113,7 @@ def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored 
         if inside and positive is not None:
             measure: Measure = "brier" if frame[inside[0]].n_unique() > len(classes) else "zero_one"
             return _Scored(measure, inside[0], positive)
-    elif truth.dtype.is_numeric() and numbers:
-        return _Scored("squared_error", numbers[0], None)
-    same = [name for name in answers if set(_text(frame[name]).unique().to_list()) & set(classes)]
+    same = [name for name in answers if any(classes & {*part.unique()} for part in _texts(frame[name]))]
     return _Scored("zero_one", same[0], None) if same else None
 
 
@@ -124,21 +128,23 @@ def _within(score: Floats) -> Flags:
     return found
 
 
-def _text(values: pl.Series) -> pl.Series:
+def _texts(values: pl.Series) -> Iterator[pl.Series]:
+    """The values as texts, without nulls; some at a time, since the texts of all rows take more than the rows."""
     from cumulant.monitoring.drift.categories import text
 
-    return text(values.drop_nulls()).replace({"true": "1", "false": "0"})
+    for first in range(0, len(values), _PART):
+        yield text(values.slice(first, _PART).drop_nulls()).replace({"true": "1", "false": "0"})
 
 
-def _positive(frame: pl.DataFrame, classes: Sequence[str], answers: Sequence[str], inside: Sequence[str]) -> str | None:
+def _positive(frame: pl.DataFrame, classes: set[str], answers: Sequence[str], inside: Sequence[str]) -> str | None:
     """The class that a probability is of: 1 or true, else the one that was answered at higher probabilities."""
-    if set(classes) <= {"0", "1"}:
+    if classes <= {"0", "1"}:
         return "1"
-    named = [name for name in answers if set(_text(frame[name]).unique().to_list()) <= {*classes}]
+    named = [name for name in answers if all({*part.unique()} <= classes for part in _texts(frame[name]))]
     if not named or not inside or len(classes) != 2:
         return None
-    means = frame.group_by(named[0]).agg(pl.col(inside[0]).mean()).drop_nulls().sort(inside[0])
-    return str(_text(means[named[0]])[-1]) if means.height == 2 else None
+    means = frame.group_by(named[0]).agg(pl.col(inside[0]).mean()).drop_nulls().sort(inside[0], named[0])
+    return str(next(_texts(means[named[0]]))[-1]) if means.height == 2 else None
 
 
 def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindows) -> Predictions:
@@ -147,11 +153,12 @@ def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindo
     held = (frame[label].is_not_null() & frame[how.score].is_not_null()).to_numpy() & (codes < len(side.cut.blocks))
     rows, codes = frame.filter(pl.Series(held)), codes[held]
     if how.positive is not None:
-        truth = (_text(rows[label]) == how.positive).cast(pl.Float64).to_numpy()
+        truth = _flags([part == how.positive for part in _texts(rows[label])])
         score = rows[how.score].cast(pl.Float64).to_numpy()
     elif how.measure == "zero_one":  # several classes: the score is whether the answer was wrong
         truth = np.zeros(rows.height)
-        score = (_text(rows[label]) != _text(rows[how.score])).cast(pl.Float64).to_numpy()
+        pairs = zip(_texts(rows[label]), _texts(rows[how.score]), strict=True)
+        score = _flags([one != other for one, other in pairs])
     else:
         truth, score = (rows[name].cast(pl.Float64).to_numpy() for name in (label, how.score))
     good = np.isfinite(truth) & np.isfinite(score)
@@ -160,6 +167,11 @@ def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindo
     days = np.datetime64(0, "us") + codes * np.timedelta64(86_400_000_000, "us")
     timed = len(side.cut.blocks) > 1 and side.cut.blocks[0].timed
     return Predictions(time=days[good], score=score[good], truth=truth[good], cluster=codes[good] if timed else None)
+
+
+def _flags(parts: Sequence[pl.Series]) -> Floats:
+    found: Floats = np.concatenate([np.empty(0), *(part.cast(pl.Float64).to_numpy() for part in parts)])
+    return found
 
 
 def _windows(rows: Predictions, how: _Scored, side: TableWindows) -> tuple[LossWindow, ...]:
