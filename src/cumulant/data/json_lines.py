@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from codecs import BOM_UTF8
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -22,7 +22,7 @@ from cumulant.data.json_faults import (
     types_of,
 )
 from cumulant.data.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of
-from cumulant.data.nested_paths import leaves_of, paths_of, replaced
+from cumulant.data.nested_paths import Leaves, leaves_of, paths_of, replaced
 from cumulant.data.records import POSITION
 
 _KINDS: dict[type, str] = {list: "a list", dict: "an object"}
@@ -71,18 +71,18 @@ def _with_paths(
     """The table of the lines without `faults`, with the declared columns."""
     paths = paths_of(columns)
     left = set_aside(content, faults)
-    objects, rest, bad = split(left.content, {path[0] for path in paths.values()})
-    if bad and not objects:
+    found = split(left.content, paths)
+    bad = found.faults
+    if bad and not found.rows:
         raise _no_object(left.content, url)
     _refuse_cut(left.content, bad, url)
     rows = pl.DataFrame()
-    if not bad and rest.strip(b"{}\n"):
-        rows, bad = _frame(rest, url, memory)
+    if not bad and found.rest.strip(b"{}\n"):
+        rows, bad = _frame(found.rest, url, memory)
     if bad:
         return _with_paths(content, {**faults, **bad}, url, columns, memory)
-    roots = {name for item in objects for name in item}
-    leaves = leaves_of(objects, {name: path for name, path in paths.items() if path[0] in roots})
-    return with_refused(*replaced(rows, roots, {}, leaves, url), left)
+    leaves = found.leaves.of(name for name, path in paths.items() if path[0] in found.roots)
+    return with_refused(*replaced(rows, found.roots, {}, leaves, url), left)
 
 
 def with_refused(rows: pl.DataFrame, refused: pl.DataFrame | None, left: SetAside, first_row: int = 0) -> Table:
@@ -245,22 +245,40 @@ def refuse_mixed(content: bytes, url: str) -> None:
                 )
 
 
-def split(content: bytes, wanted: Collection[str]) -> tuple[list[dict[str, Any]], bytes, dict[int, str]]:
-    """The wanted columns of each line, of those that it has; the lines without them; and those that are no objects.
-
-    They are parsed apart: the engine makes text of values of several types, which is not always JSON, and stops at
-    structs beside lists.
+class Split(NamedTuple):
+    """The values at paths of `rows` lines, `roots`: the first names of the paths that a line has, the lines without
+    these, and those that are no objects.
     """
-    objects, rest, faults = [], bytearray(), {}
+
+    leaves: Leaves
+    roots: set[str]
+    rows: int
+    rest: bytes
+    faults: dict[int, str]
+
+
+def split(content: bytes, paths: Mapping[str, tuple[str, ...]]) -> Split:
+    """What stands at the paths and what does not are parsed apart: the engine makes text of values of several types,
+    which is not always JSON, and stops at structs beside lists.
+    """
+    wanted, roots = {path[0] for path in paths.values()}, set[str]()
+    rest, faults = bytearray(), dict[int, str]()
     decoder, encoder = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Encoder()
-    for number, line in enumerate(io.BytesIO(content)):
-        if line.strip(BLANK):
-            try:
-                item = decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                faults[number] = NOT_JSON
-            else:
-                objects.append({name: item.pop(name) for name in item.keys() & wanted})
-                rest += encoder.encode(item)
-        rest += b"\n"
-    return objects, bytes(rest), faults
+
+    def objects() -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(io.BytesIO(content)):
+            if line.strip(BLANK):
+                try:
+                    item = decoder.decode(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    faults[number] = NOT_JSON
+                else:
+                    found = {name: item.pop(name) for name in item.keys() & wanted}
+                    roots.update(found)
+                    rest.extend(encoder.encode(item))
+                    yield found
+            rest.extend(b"\n")
+
+    # One object at a time: the garbage collector takes longer for many than the parser.
+    leaves = leaves_of(objects(), paths)
+    return Split(leaves, roots, len(next(iter(leaves.values.values()))), bytes(rest), faults)

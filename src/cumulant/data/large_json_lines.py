@@ -21,13 +21,13 @@ from cumulant.data.file_pieces import PieceError, Pieces
 from cumulant.data.json_faults import NOT_JSON, SetAside, set_aside
 from cumulant.data.json_limits import UNORDERED, Fields, deep_lines, lines_of
 from cumulant.data.json_lines import is_array, is_cut, objects_of, read_lines, split, with_refused
-from cumulant.data.nested_paths import kinds_of, leaves_of, paths_of, replaced, type_of
+from cumulant.data.nested_paths import kinds_of, paths_of, replaced, type_of
 from cumulant.data.sources import readable, refuse_expansion
 from cumulant.data.spec import SourceSpec
 
 #: bytes of text of a piece; names of fields make JSON lines longer than those of CSV
 _BYTES = 64 << 20
-#: rows that are taken apart by paths are objects meanwhile, so that pieces have so many times fewer of them
+#: what stands at paths are Python's values meanwhile, so that pieces have so many times fewer rows
 _OBJECTS = 4
 
 
@@ -73,7 +73,6 @@ class _Lines:
 
     def __init__(self, url: str, spec: SourceSpec, paths: Mapping[str, tuple[str, ...]]) -> None:
         self._url, self._paths = url, paths
-        self._roots = {path[0] for path in paths.values()}
         self._fields = Fields(url, spec.memory)
         #: of fields that no path leads through
         self._types = pl.Schema()
@@ -126,20 +125,19 @@ class _Lines:
 
     def _add_paths(self, content: bytes, bad: dict[int, str]) -> bool:
         """As `_add`, and the kinds of the values at the paths."""
-        objects, rest, faults = split(set_aside(content, bad).content, self._roots)
-        bad |= faults
-        if rest.strip(b"{}\n"):
+        found = split(set_aside(content, bad).content, self._paths)
+        bad |= found.faults
+        if found.rest.strip(b"{}\n"):
             others: dict[int, str] = {}
-            if not self._add(rest, others):
+            if not self._add(found.rest, others):
                 return False
             if others:
                 bad |= others
-                objects, _, _ = split(set_aside(content, bad).content, self._roots)
-        roots = {name for item in objects for name in item}
-        leaves = leaves_of(objects, {name: path for name, path in self._paths.items() if path[0] in roots})
-        for name, values in leaves.values.items():
-            self._kinds[name] |= kinds_of(values)
-        self._rows, self._refused = self._rows + len(objects), self._refused + len(leaves.refused)
+                found = split(set_aside(content, bad).content, self._paths)
+        for name, values in found.leaves.values.items():
+            if self._paths[name][0] in found.roots:
+                self._kinds[name] |= kinds_of(values)
+        self._rows, self._refused = self._rows + found.rows, self._refused + len(found.leaves.refused)
         return True
 
     def table(self, left: SetAside, first_row: int) -> tuple[Table, int]:
@@ -151,12 +149,10 @@ class _Lines:
         if not self._paths:
             rows = self._read(left.content)
             return Table(rows, refused=left.refused), rows.height
-        objects, rest, _ = split(left.content, self._roots)
-        types = self._leaves
-        leaves = leaves_of(objects, {name: self._paths[name] for name in types})
-        rows = self._read(rest) if self._types else pl.DataFrame()
-        found = replaced(rows, self._roots, {}, leaves, self._url, types=types)
-        return with_refused(*found, left, first_row), len(objects)
+        found, types = split(left.content, self._paths), self._leaves
+        rows = self._read(found.rest) if self._types else pl.DataFrame()
+        table = replaced(rows, found.roots, {}, found.leaves.of(types), self._url, types=types)
+        return with_refused(*table, left, first_row), found.rows
 
     def _read(self, lines: bytes) -> pl.DataFrame:
         return read_lines(lines, self._types) if lines.strip() else pl.DataFrame(schema=self._types)

@@ -26,6 +26,10 @@ class Leaves(NamedTuple):
     values: dict[str, list[Any]]
     refused: dict[int, tuple[str, Any]]
 
+    def of(self, names: Iterable[str]) -> Leaves:
+        """The values of these columns; all of the others are null, for which no row is refused."""
+        return Leaves({name: self.values[name] for name in names}, self.refused)
+
 
 def paths_of(columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Column to the names on its path. Raises UsageError for a path that names no field of a column."""
