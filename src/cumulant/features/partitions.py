@@ -38,11 +38,13 @@ _ROWS, _ENTITY = "rows", "entity"
 _NEAR = 4
 _SAMPLE = 65_536
 #: of the memory that is free to use: the partitions of a group that are computed at a time, and the most that they may
-#: take; one block of rows; rows and results that are not set aside on disk
-_TARGET, _MOST, _BLOCK, _IN_MEMORY = 0.35, 0.8, 0.15, 0.3
+#: take; one block of rows
+_TARGET, _MOST, _BLOCK = 0.35, 0.8, 0.15
 #: whatever is free, so much is used, since less would be spent on files, and no more than that unless one key needs it:
 #: partitions that lie in the processor's caches and are computed side by side take less time than the whole
 LEAST_MEMORY, _ENOUGH = 32 << 20, 1 << 30
+#: the most of what is free beyond that for rows and results that are not set aside on disk
+_IN_MEMORY = 320 << 20
 _LEAST_ROWS, _MOST_ROWS = 10_000, 2_000_000
 #: how often a partition that is too large is split before its key is named; and of its rows those of one key, surely
 _LEVELS, _ONE_KEY = 3, 0.9
@@ -90,7 +92,7 @@ def compute_within(
     rows = int(used * _BLOCK / (2 * output_width(plan, sizes[plan.entity].width)))
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     rows = min(max(rows, _LEAST_ROWS), _MOST_ROWS)
-    layout = Layout(rows, used * _TARGET, free * _MOST, threads, int(used * _IN_MEMORY))
+    layout = Layout(rows, used * _TARGET, free * _MOST, threads, min(free - used, _IN_MEMORY))
     return compute_partitioned(plan, frames, layout, sizes=sizes, scratch=scratch, progress=progress)
 
 
