@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.joining import Advanced, Outcomes
     from cumulant.outcomes.label_counts import Cohort, Report
     from cumulant.outcomes.labelled_log import LabelledLog
-    from cumulant.outcomes.labels import LabelSchema, number
+    from cumulant.outcomes.labels import LabelSchema
     from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX, Ingested
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.scored import logged
     from cumulant.outcomes.store import locked, writing_to
     from cumulant.outcomes.stored_counts import stored_report
+    from cumulant.outcomes.target_values import number
 
 _HOMES = {
     "Advanced": "joining",
@@ -61,7 +62,7 @@ _HOMES = {
     "locked": "store",
     "logged": "scored",
     "newest_labels": "facts",
-    "number": "labels",
+    "number": "target_values",
     "read_outputs": "losses",
     "decision": "losses",
     "report": "cohorts",

@@ -17,8 +17,9 @@ from cumulant.core.plan import Field
 from cumulant.core.units import EPOCH, micros
 from cumulant.outcomes import files
 from cumulant.outcomes.files_in_place import write_bytes
-from cumulant.outcomes.labels import number, read_moment, typed
+from cumulant.outcomes.labels import read_moment, typed
 from cumulant.outcomes.store import locked, writing_to
+from cumulant.outcomes.target_values import number
 from cumulant.serving import log
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode

@@ -19,6 +19,7 @@ from cumulant.core.units import EPOCH, from_micros, micros
 from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.formatted import Unreadable, numbers
 from cumulant.outcomes.prediction_refs import id_ref, key_ref
+from cumulant.outcomes.target_values import number, target_values
 from cumulant.serving.log import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
@@ -199,6 +200,8 @@ class Reader:
         """Problem, label as JSON, and its number."""
         if given is None or given == "" or (isinstance(given, float) and math.isnan(given)):
             return "no label", "null", None
+        if isinstance(given, Unreadable):
+            return self._wrong(given)
         if self._schema.task == "regression":
             figure = number(given)
             return ("", repr(figure), figure) if figure is not None else self._wrong(given)
@@ -262,26 +265,13 @@ class Reader:
         target = self._schema.target
         if target is None:
             return [None] * len(rows)
-        import polars as pl
-
-        from cumulant import features
-
-        frame = pl.DataFrame(
+        return target_values(
+            target,
             {
-                name: _column(numbers([row.get(name) for row in rows], self._schema.formats.get(name)))
+                name: numbers([row.get(name) for row in rows], self._schema.formats.get(name))
                 for name in sorted(columns(target))
             },
-            strict=False,
         )
-        return list(features.evaluate(target, frame))
-
-
-def _column(values: Sequence[object]) -> list[object]:
-    """Texts of numbers as numbers, where all of a column are: a CSV file has nothing but texts."""
-    texts = [value for value in values if isinstance(value, str) and value]
-    if texts and all(number(text) is not None for text in texts):
-        return [number(value) if value not in (None, "") else None for value in values]
-    return [None if value == "" or isinstance(value, Unreadable) else value for value in values]
 
 
 def _lookup(schema: LabelSchema) -> dict[str, tuple[str, float | None]] | None:
@@ -317,17 +307,6 @@ def typed(text: str) -> str | bool | float:
         return text.lower() == "true"
     figure = number(text)
     return text if figure is None else figure
-
-
-def number(value: object) -> float | None:
-    """A finite number; None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
 
 
 def _text(value: object) -> str | None:

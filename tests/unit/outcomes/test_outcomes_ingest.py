@@ -148,6 +148,42 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
     assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
 
 
+@pytest.mark.parametrize(
+    ("target", "rows", "said"),
+    [
+        ("x > 2", [{}], [(None, "no label")]),
+        ("x > 2", [{"x": None}, {"x": ""}], [(None, "no label")] * 2),
+        (
+            "x > 2",
+            [{"x": 3}, {"x": "later"}, {"x": "1"}, {"x": [4]}, {"x": {"y": 4}}, {"x": 10**40}, {"x": "true"}],
+            [(True, ""), ("later", "wrong type"), (False, ""), ("[4]", "wrong type"), ("{'y': 4}", "wrong type"),
+             (True, ""), ("true", "wrong type")],
+        ),
+        ("x > 2", [{"x": [1]}], [("[1]", "wrong type")]),
+        ('(state == "paid") & (x > 2)', [{"state": "paid"}, {"state": "open"}], [(None, "no label"), (False, "")]),
+        (
+            '(state == "paid") & (x > 2)',
+            [{"state": "paid", "x": "3"}, {"state": "paid", "x": "?"}, {"state": "open", "x": 5}],
+            [(True, ""), ("?", "wrong type"), (False, "")],
+        ),
+        ("x - y > 3", [{"x": "soon", "y": "2026-01-01"}, {}], [("soon", "wrong type"), (None, "no label")]),
+    ],
+)  # fmt: skip
+def test_one_post_that_the_target_does_not_work_on_stops_no_other(tmp_path, target, rows, said):
+    from cumulant.features import parse
+
+    schema = LabelSchema(task="binary", classes=(False, True), target=parse(target))
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    lines = (json.dumps({"id": f"id{place}"} | row) + "\n" for place, row in enumerate(rows))
+    (inbox / "post-1.jsonl").write_text("".join(lines))
+    (known,) = ingest_inbox(tmp_path, schema)
+    assert known.rows == len(rows)
+    assert list(inbox.iterdir()) == []
+    found = {one.id: (one.label, one.problem) for one in shown(tmp_path, FAR)}
+    assert [found[f"id{place}"] for place in range(len(rows))] == said
+
+
 def test_the_key_s_dates_are_read_as_the_source_writes_them_and_known_times_are_not(tmp_path):
     schema = LabelSchema(
         key=(Field("day", "date"),), time=Field("at", "time", zone="Europe/Paris"), task="binary", classes=(False, True),
