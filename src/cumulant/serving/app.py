@@ -204,8 +204,10 @@ class Application:
                     return self._score(request, *known)
                 if (api, name, verb) == ("v2", "stats", "") and version is None:
                     return self._get(path, ["v2", "models", "stats"], method)
+                if (api, verb) not in _DESCRIBED:
+                    raise _no_path(path)
                 _allow(method, "GET")
-                return self._describe(path, api, verb, name, version)
+                return self._describe(api, verb, name, version)
             case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
                 raise RequestError(
                     "this server has no shared memory with its callers",
@@ -264,9 +266,7 @@ class Application:
             case _:
                 return None
 
-    def _describe(
-        self, path: str, api: str, verb: str, name: str, version: str | None
-    ) -> Response | Awaitable[Response]:
+    def _describe(self, api: str, verb: str, name: str, version: str | None) -> Response | Awaitable[Response]:
         model = self.models.get(name, version)
         match api, verb:
             case "v2", "":
@@ -277,10 +277,8 @@ class Application:
                 return json_response(configuration(model))
             case "v2", "stats":
                 return statistics(self.fleet, [model] if version else self.models.versions(name))
-            case "v1", "":
-                return json_response(model.card())
             case _:
-                raise _no_path(path)
+                return json_response(model.card())
 
     def _post(self, parts: Sequence[str], request: Request) -> Response | Awaitable[Response]:
         if not parts:
@@ -358,6 +356,8 @@ class _Self:
         return [msgspec.to_builtins(series) for series in self._app.series()] if verb == "metrics" else None
 
 
+#: what a GET of a model may name, by API and what follows its name
+_DESCRIBED = {("v2", ""), ("v2", "ready"), ("v2", "config"), ("v2", "stats"), ("v1", "")}
 _BEARER = ((b"www-authenticate", b"Bearer"),)
 
 

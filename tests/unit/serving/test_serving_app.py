@@ -339,6 +339,9 @@ def test_paths_methods_and_encodings(app):
     refused(call(app, "GET", "/v2/models/other/ready"), 404, "other")
     for path in ("/v3", "/v2/models", "/v2/models/flight-late/infers", "/v2/models/flight-late/versions/1/x/y"):
         refused(call(app, "GET", path), 404)
+    for path in (PREDICT[:-1], "/v2/models/flight-late/infers", "/v1/models/flight-late/ready"):
+        refused(call(app, "POST", path, ROW), 404, f"there is nothing at {path}")
+    refused(call(app, "POST", "/v2/models/flight-late/ready", ROW), 405, "GET")
     refused(call(app, "GET", PREDICT), 405, "POST")
     refused(call(app, "DELETE", "/v2/health/live"), 405, "GET")
     refused(call(app, "POST", PREDICT, b"\x1f\x8b", headers={"content-encoding": "br"}), 415)
