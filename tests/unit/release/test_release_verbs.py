@@ -362,8 +362,9 @@ def test_rollback_of_a_release_goes_to_the_champion(late, clock):
 
 
 def test_rollback_to_what_was_never_served(late, clock):
-    with pytest.raises(NotFoundError, match="no earlier version"):
+    with pytest.raises(NotFoundError, match="no earlier version") as refused:
         roll_back(late, "late", principal=ADA, reason="x", clock=clock)
+    assert refused.value.hint == "only a version that was the champion here can come back"
     served(late, "1", v1="http://127.0.0.1:1")
     with pytest.raises(NotFoundError, match="version 7 of late has not been served here"):
         roll_back(late, "late", principal=ADA, reason="x", to="7", clock=clock)
@@ -421,9 +422,12 @@ def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, m
 
 def test_another_model_does_not_get_this_one_s_servers(late, clock):
     served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
-    with pytest.raises(NotFoundError, match="version 2 of other has not been served here"):
+    with pytest.raises(NotFoundError, match='no model "other" is served here'):
         roll_back(late, "other", principal=ADA, reason="x", to="2", clock=clock)
     assert late.traffic().in_force("other") is None
+    with pytest.raises(NotFoundError) as refused:
+        roll_back(late, "lat", principal=ADA, reason="x", clock=clock)
+    assert refused.value.hint == 'did you mean "late"?'
 
 
 def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late, clock, monkeypatch):

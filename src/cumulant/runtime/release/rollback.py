@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, NotFoundError, UsageError
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    UsageError,
+    did_you_mean,
+)
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.core.units import duration
@@ -71,7 +78,8 @@ def roll_back(
     started by the supervisor, and requests move when it is ready.
 
     Raises:
-        NotFoundError: the version was never the champion here, or there is none to go back to.
+        NotFoundError: the model is not served here, the version was never its champion here, or there is none to go
+            back to.
         UsageError: it has all requests already.
         EngineUnavailableError: its server does not become ready in time.
     """
@@ -80,6 +88,11 @@ def roll_back(
     claim(project, progress)
     book, routes = read_book(project.state, model), project.traffic().in_force(model)
     if book.model != model:  # a model of servers that are not ours: the book is not about it
+        if routes is None and book.model:
+            raise NotFoundError(
+                f'no model "{model}" is served here', subject=model,
+                hint=did_you_mean(model, [book.model]) or f"served here: {book.model}",
+            )  # fmt: skip
         book = Book(model=model)
     arm = target(model, book, routes, to)
     given_up = _given_up(routes, arm.version)
@@ -131,7 +144,9 @@ def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
         raise NotFoundError(
             f"{model} has no earlier version here to go back to",
             subject=model,
-            hint=f"name one with --to; served here before: {', '.join(others) or 'none'}",
+            hint=f"name one with --to; served here before: {', '.join(others)}"
+            if others
+            else "only a version that was the champion here can come back",
         )
     return book.arm(former[-1], CHAMPION)
 
