@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from pathlib import Path
@@ -94,6 +95,13 @@ def test_a_file_warns_of_numbers_that_were_never_negative(tmp_path):
     rows = frame([GOOD, GOOD | {"distance": -3.0}, GOOD | {"distance": None}]).drop("seats")
     found = scored(folder, rows, tmp_path / "out.parquet")
     assert found.warnings == ("1 of 3 rows: distance is negative, which it was in no row of training",)
+
+
+def test_a_number_that_features_take_for_missing_is_told_as_missing(tmp_path):
+    folder = servable(tmp_path / "model", complete=("distance",))
+    rows = frame([GOOD | {"distance": value} for value in (1.0, None, math.inf, -math.inf, math.nan)])
+    found = scored(folder, rows, tmp_path / "out.parquet")
+    assert found.warnings == ("4 of 5 rows: distance is missing, which it was in no row of training",)
 
 
 def test_a_column_that_is_absent_is_missing_in_each_row(tmp_path, folder):

@@ -37,7 +37,7 @@ class ColumnChecks:
             raise self._refusal(fields, broken, first)
         counts = Counter({fault: int(rows.sum()) for fault, rows in broken.items()})
         for name in self._rules.complete:
-            counts[name, MISSING] = fields[name].null_count() if name in fields.columns else fields.height
+            counts[name, MISSING] = _missing(fields[name]) if name in fields.columns else fields.height
         for name in self._rules.nonnegative:
             if name in fields.columns:
                 counts[name, NEGATIVE] = int((fields[name] < 0).sum())
@@ -79,6 +79,13 @@ class ColumnChecks:
             subject=name,
             hint="correct the values, or leave the rows out; `serving: {invalid: warn}` scores them with a warning",
         )
+
+
+def _missing(column: pl.Series) -> int:
+    """How many values features take for missing: NaN and infinite numbers too."""
+    if not column.dtype.is_float():
+        return column.null_count()
+    return len(column) - int(column.is_finite().sum())
 
 
 def _among(column: pl.Series, values: list[Any]) -> pl.Series:
