@@ -38,6 +38,11 @@ def test_an_empty_first_draw_says_where_it_begins(queue, cumulant):
     said = cumulant("review", "fill", "--since", later, "--now", "--project", str(queue)).out
     assert f"no prediction to draw from since {later[:10]}" in said
     assert "`--since` begins the first draw earlier" in said
+    assert "--now" not in said
+    file = queue / "cumulant.yaml"
+    file.write_text(file.read_text().replace("6/day", "2000/day"))
+    said = cumulant("review", "fill", "--since", later, "--project", str(queue)).out
+    assert "those of the last 30 s are left to the next draw, or --now takes them" in " ".join(said.split())
 
 
 def test_one_decision_holds_when_the_deadline_passes_and_becomes_a_label(queue, cumulant, monkeypatch):

@@ -94,7 +94,7 @@ def fill(
             added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return Filled(
             draw=draw, added=added, left=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
-            said=_said(draw, added, first=queue.until is None),
+            said=_said(draw, added, first=queue.until is None, late=not at_once),
         )  # fmt: skip
 
 
@@ -107,14 +107,16 @@ def _too_early(allowed: Allowance, spec: ReviewSpec) -> str:
     )
 
 
-def _said(draw: Draw, added: int, *, first: bool) -> str:
+def _said(draw: Draw, added: int, *, first: bool, late: bool) -> str:
+    """What a draw did; `late`: it left out the predictions of the last `_LAG`."""
     if not draw.rows:
+        newest = f"; those of the last {_LAG.seconds} s are left to the next draw, or --now takes them" if late else ""
         labelled = f"; {draw.labelled:,} have a label already" if draw.labelled else ""
         since = f"{draw.since:%Y-%m-%d %H:%M}Z"
         if not first:
-            return f"no prediction to draw from since the last draw, {since}{labelled}"
+            return f"no prediction to draw from since the last draw, {since}{labelled}{newest}"
         earlier = "" if labelled else "; `--since` begins the first draw earlier"
-        return f"no prediction to draw from since {since}, where the first draw begins{labelled}{earlier}"
+        return f"no prediction to draw from since {since}, where the first draw begins{labelled}{earlier}{newest}"
     how = f"{draw.ranked} by usefulness, {draw.sample} at random"
     return f"{added} of {draw.rows:,} predictions came into the queue: {how}"
 
