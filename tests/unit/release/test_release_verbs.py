@@ -149,6 +149,11 @@ def test_pause_resume_and_what_cannot_be_done(late):
         verbs.promote(late, principal=BOB, reason="x")
 
 
+def test_what_ends_a_release_without_a_reason_is_told_without_one(late):
+    put(late, start(release()))
+    assert verbs.abort(late, principal=BOB, reason="").reason == "aborted by bob"
+
+
 def test_who_may_approve(late):
     waits = msgspec.structs.replace(
         all_shown(start(release(approval()))), status="awaiting_approval", author="user:ada"

@@ -69,7 +69,7 @@ def promote(
         approval = release.spec.approval
         if not release.over and approval != "none" and approval.before not in release.approved:
             may_approve(release, approval, principal)
-        return decide.promote(release, f"promoted by {_who(principal)}: {reason}", at=at)
+        return decide.promote(release, f"promoted by {_who(principal)}" + (f": {reason}" if reason else ""), at=at)
 
     return _changed(project, principal, model, change, action="release.steer", reason=reason, word="promoted")
 
@@ -84,7 +84,7 @@ def abort(
         UsageError: the release is over.
     """
     at = (clock or SystemClock()).now()
-    text = f"aborted by {_who(principal)}: {reason}"
+    text = f"aborted by {_who(principal)}" + (f": {reason}" if reason else "")
     return _changed(
         project,
         principal,
