@@ -247,7 +247,7 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
         if source.error:
             console.print(f"nothing was taken in: {source.error}", style="yellow", markup=False)
         elif source.again:
-            console.print(f"{source.name}: taken in before, {source.rows:,} rows", markup=False)
+            console.print(f"{source.name}: taken in before, {plural(source.rows, 'row')}", markup=False)
         else:
             console.print(f"{source.name}: {plural(source.rows, 'row')}{_refused(source.problems)}", markup=False)
     has = "has" if intake.labelled == 1 else "have"

@@ -207,6 +207,13 @@ def test_a_file_without_a_usable_row_ends_with_1(filled, cumulant, tmp_path):
     assert ingest(cumulant, filled, none).code == 0, "taken in before"
 
 
+def test_a_file_that_was_taken_in_before_counts_one_row_as_one(filled, cumulant, tmp_path):
+    file = write(tmp_path / "one.jsonl", {"id": "r1", "label": "yes"})
+    assert ingest(cumulant, filled, file).code == 0
+    again = cumulant("labels", "ingest", str(file), "--project", str(filled)).out
+    assert "one.jsonl: taken in before, 1 row\n" in again
+
+
 @pytest.mark.parametrize("name", ["broken.csv", "none.csv"])
 def test_a_file_is_named_as_the_caller_names_it(filled, cumulant, tmp_path, monkeypatch, name):
     (tmp_path / "broken.csv").write_text("a\n1\n")
