@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.core.events import GENESIS, Break, Event, Fact, verify_chain
 from cumulant.ports.journal import HashedRows, Head, Journal, Witnessed
+from cumulant.runtime.records import RunRecord
 from cumulant.runtime.row_check import RowCheck
 
 
@@ -39,6 +40,14 @@ class RunFailed(Fact, frozen=True, kw_only=True):
     status: str
     seconds: float
     error: dict[str, object]
+
+
+def end_of(run: RunRecord) -> RunFinished | RunFailed:
+    """What is reported of a run that has ended."""
+    if run.error is not None:
+        return RunFailed(flow=run.flow, status=run.status, seconds=run.seconds, error=run.error)
+    reused = sum(use.reused for use in run.steps)
+    return RunFinished(flow=run.flow, seconds=run.seconds, steps=len(run.steps), reused=reused, verdict=run.verdict)
 
 
 class StepStarted(Fact, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -28,15 +29,7 @@ from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
 from cumulant.ports.compute import Compute, StepCall
 from cumulant.ports.journal import Journal, Row, Transaction
-from cumulant.runtime.events import (
-    RunFailed,
-    RunFinished,
-    RunStarted,
-    StepFailed,
-    StepFinished,
-    StepReused,
-    StepStarted,
-)
+from cumulant.runtime.events import RunStarted, StepFailed, StepFinished, StepReused, StepStarted, end_of
 from cumulant.runtime.lease import BEATS, Heart, Watch
 from cumulant.runtime.processes import this_process
 from cumulant.runtime.records import (
@@ -155,17 +148,20 @@ class Ledger:
         )
         ledger = cls(journal, actor=actor, run=run, compute=compute, clock=clock, lease=lease)
         ledger._untold = [RunStarted(flow=flow, command=command)]
-        with ledger._written(tell=not quiet) as tx:
-            tx.put(RUN, run, msgspec.to_builtins(record), expect=0)
-        begun = time.monotonic()
+        begun, written = time.monotonic(), False
         try:
+            with ledger._written(tell=not quiet) as tx:
+                tx.put(RUN, run, msgspec.to_builtins(record), expect=0)
+            written = True
             yield ledger
+            ledger._end(begun, None)
         except BaseException as error:
-            # A disk that is full for the step is full for this too; the step's error is the one to tell.
-            with suppress(CumulantError):
-                ledger._end(begun, error)
+            if written or isinstance(error, KeyboardInterrupt):
+                _release(error)
+                # A disk that is full for the step is full for this too; the step's error is the one to tell.
+                with suppress(CumulantError):
+                    ledger._end(begun, error)
             raise
-        ledger._end(begun, None)
 
     def step(
         self,
@@ -246,25 +242,21 @@ class Ledger:
             lease=self._lease,
             started=self._clock.now(),
         )
+        begun, cause = time.monotonic(), self._cause
+        heart: Heart | None = None
         try:
             version, cause = self._take(work, record, row, found)
-        except LeaseHeldError:
-            return None
-        begun = time.monotonic()
-        heart = Heart(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
-        try:
+            begun = time.monotonic()
+            heart = Heart(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
             with heart:
                 result = self._run(work)
-        except BaseException as error:
-            self._give_up(work, record, heart.version, begun=begun, error=error, cause=cause)
-            raise
-        done = msgspec.structs.replace(record, status="done", seconds=_since(begun), result=result)
-        try:
+            done = msgspec.structs.replace(record, status="done", seconds=_since(begun), result=result)
             self._finish(work, done, result, heart.version, cause)
         except BaseException as error:
-            if isinstance(error, LeaseHeldError) and self._lost(work, heart.version):
+            if isinstance(error, LeaseHeldError) and (heart is None or self._lost(work, heart.version)):
                 return None
-            self._give_up(work, record, heart.version, begun=begun, error=error, cause=cause)
+            if heart is not None or isinstance(error, KeyboardInterrupt):
+                self._give_up(work, record, begun=begun, error=error, cause=cause)
             raise
         return StepResult(name=work.name, identity=work.identity, result=result, reused=False, seconds=done.seconds)
 
@@ -310,9 +302,13 @@ class Ledger:
         return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=found.seconds)
 
     def _give_up(
-        self, work: _Work, record: StepRecord, version: int, *, begun: float, error: BaseException, cause: str
+        self, work: _Work, record: StepRecord, *, begun: float, error: BaseException, cause: str | None
     ) -> None:
-        """Record the failure and let go of the lease, if it is still held."""
+        """Record the failure and let go of the lease, if it is still held.
+
+        What was interrupted may not know which version it wrote last: that this attempt is running says as much.
+        """
+        _release(error)
         interrupted = not isinstance(error, Exception)
         failed = msgspec.structs.replace(
             record, status="interrupted" if interrupted else "failed", seconds=_since(begun), error=describe(error)
@@ -327,8 +323,11 @@ class Ledger:
         )
         # What cannot be recorded (a full disk, a lost lease) must not hide the error itself; the lease ends by itself.
         with suppress(CumulantError), self.transaction() as tx:
-            tx.put(STEP, work.identity, msgspec.to_builtins(failed), expect=version)
-            tx.emit(fact, cause=cause)
+            row = tx.get(STEP, work.identity)
+            found = read_step(row) if row else None
+            if row and found and (found.run, found.attempt, found.status) == (self.run, record.attempt, "running"):
+                tx.put(STEP, work.identity, msgspec.to_builtins(failed), expect=row.version)
+                tx.emit(fact, cause=cause)
 
     def _beat(self, work: _Work, record: StepRecord, version: int) -> int:
         with self.transaction() as tx:
@@ -359,8 +358,11 @@ class Ledger:
             row = tx.get(RUN, self.run)
             if row is None:
                 return
+            run = msgspec.convert(row.value, RunRecord)
+            if run.finished:  # an interrupt came after the end was written
+                return
             run = msgspec.structs.replace(
-                msgspec.convert(row.value, RunRecord),
+                run,
                 status=ending(error) if error else "done",
                 finished=self._clock.now(),
                 seconds=seconds,
@@ -368,7 +370,7 @@ class Ledger:
                 verdict=self.verdict,
             )
             tx.put(RUN, self.run, msgspec.to_builtins(run))
-            tx.emit(_last_word(run), cause=self._cause)
+            tx.emit(end_of(run), cause=self._cause)
 
     @contextmanager
     def _once(self, work: _Work) -> Iterator[None]:
@@ -383,17 +385,16 @@ class Ledger:
             entered.discard(work.identity)
 
 
-def _last_word(run: RunRecord) -> Fact:
-    if run.error is not None:
-        return RunFailed(flow=run.flow, status=run.status, seconds=run.seconds, error=run.error)
-    reused = sum(use.reused for use in run.steps)
-    return RunFinished(flow=run.flow, seconds=run.seconds, steps=len(run.steps), reused=reused, verdict=run.verdict)
-
-
 def _raise_failure(found: StepRecord, watch: Watch) -> None:
     """Raise the error of a step that failed while this process waited for it, unless another try may help."""
     if found.status == "failed" and found.error and watch.saw(found.attempt) and not found.error.get("retryable"):
         raise recorded(found.error, found.name)
+
+
+def _release(error: BaseException) -> None:
+    """Let go of what the frames of an interrupt hold: a connection amid a transaction locks the journal as long."""
+    if isinstance(error, KeyboardInterrupt):
+        traceback.clear_frames(error.__traceback__)
 
 
 def _since(begun: float) -> float:
