@@ -26,6 +26,7 @@ from cumulant.core.errors import (
     RetryableError,
     UsageError,
     did_you_mean,
+    is_interrupt,
     missing_part,
 )
 
@@ -63,7 +64,7 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
         return PIPE_CLOSED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 4
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if isinstance(error, typer.Abort) or is_interrupt(error):
         output.notices().print(
             "interrupted; run the same command again and it goes on from the last finished step", soft_wrap=True
         )

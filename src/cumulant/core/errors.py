@@ -33,7 +33,7 @@ Exit codes belong to ``cli`` and HTTP status to ``serving`` and ``api``; nothing
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Self
 
 
@@ -191,6 +191,21 @@ class StepFailedError(TerminalError):
 
 class UndeliverableError(TerminalError):
     code = "undeliverable"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and each that led to it or was being handled when it was raised."""
+    below: BaseException | None = error
+    while below is not None:
+        yield below
+        below = below.__cause__ or below.__context__
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an interrupt led to it: a library that is interrupted (an import, a session of SQLAlchemy) may raise an
+    error of its own.
+    """
+    return not isinstance(error, Exception) or any(isinstance(below, KeyboardInterrupt) for below in causes(error))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -23,7 +23,7 @@ from functools import partial
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError, UsageError
+from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError, UsageError, causes, is_interrupt
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
@@ -156,7 +156,7 @@ class Ledger:
             yield ledger
             ledger._end(begun, None)
         except BaseException as error:
-            if written or isinstance(error, KeyboardInterrupt):
+            if written or is_interrupt(error):
                 _release(error)
                 # A disk that is full for the step is full for this too; the step's error is the one to tell.
                 with suppress(CumulantError):
@@ -255,7 +255,7 @@ class Ledger:
         except BaseException as error:
             if isinstance(error, LeaseHeldError) and (heart is None or self._lost(work, heart.version)):
                 return None
-            if heart is not None or isinstance(error, KeyboardInterrupt):
+            if heart is not None or is_interrupt(error):
                 self._give_up(work, record, begun=begun, error=error, cause=cause)
             raise
         return StepResult(name=work.name, identity=work.identity, result=result, reused=False, seconds=done.seconds)
@@ -304,12 +304,9 @@ class Ledger:
     def _give_up(
         self, work: _Work, record: StepRecord, *, begun: float, error: BaseException, cause: str | None
     ) -> None:
-        """Record the failure and let go of the lease, if it is still held.
-
-        What was interrupted may not know which version it wrote last: that this attempt is running says as much.
-        """
+        """Record the failure and let go of the lease, if it is still held: if this attempt is running."""
         _release(error)
-        interrupted = not isinstance(error, Exception)
+        interrupted = is_interrupt(error)
         failed = msgspec.structs.replace(
             record, status="interrupted" if interrupted else "failed", seconds=_since(begun), error=describe(error)
         )
@@ -393,8 +390,9 @@ def _raise_failure(found: StepRecord, watch: Watch) -> None:
 
 def _release(error: BaseException) -> None:
     """Let go of what the frames of an interrupt hold: a connection amid a transaction locks the journal as long."""
-    if isinstance(error, KeyboardInterrupt):
-        traceback.clear_frames(error.__traceback__)
+    if is_interrupt(error):
+        for below in causes(error):
+            traceback.clear_frames(below.__traceback__)
 
 
 def _since(begun: float) -> float:

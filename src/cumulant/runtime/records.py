@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, RefusedError, StepFailedError
+from cumulant.core.errors import CumulantError, RefusedError, StepFailedError, is_interrupt
 from cumulant.ports.journal import Journal, Row
 from cumulant.runtime.processes import Process, is_gone
 
@@ -116,7 +116,7 @@ def ending(error: BaseException) -> RunStatus:
     """How a run ends by `error`."""
     if isinstance(error, RefusedError):
         return "refused"
-    return "failed" if isinstance(error, Exception) else "interrupted"
+    return "interrupted" if is_interrupt(error) else "failed"
 
 
 def _kinds(root: type[CumulantError]) -> Iterator[type[CumulantError]]:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from cumulant.cli.app import run
 from cumulant.cli.termination import termination
 
 
@@ -53,3 +54,20 @@ def test_what_else_python_drops_is_shown_as_ever(monkeypatch: pytest.MonkeyPatch
     with termination():
         Broken()
     assert dropped == [ValueError]
+
+
+@pytest.mark.parametrize(("end", "code"), [(lambda: None, 130), (lambda: os.kill(os.getpid(), signal.SIGTERM), 143)])
+def test_an_error_that_an_interrupt_led_to_ends_the_command_as_the_interrupt(monkeypatch, capsys, end, code) -> None:
+    def interrupted(words: object, output: object) -> int:
+        try:
+            end()
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("cumulant.cli.app._call", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ended = run(["train"])
+    signal.signal(signal.SIGTERM, before)
+    assert ended == code
+    assert capsys.readouterr().err.startswith("interrupted; run the same command again")

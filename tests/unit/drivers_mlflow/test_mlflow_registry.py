@@ -145,6 +145,18 @@ def test_what_ended_a_run_is_raised_also_where_its_end_cannot_be_recorded(regist
         registry._client.delete_run(run.id)
 
 
+def test_a_run_that_ends_by_an_error_of_an_interrupt_is_killed(registry):
+    def interrupted():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise sqlalchemy.exc.PendingRollbackError("cannot reconnect") from error
+
+    with pytest.raises(sqlalchemy.exc.PendingRollbackError), registry.run("flights", "ends", key="run") as run:
+        interrupted()
+    assert registry._client.get_run(run.id).info.status == "KILLED"
+
+
 def test_a_run_that_is_interrupted_while_it_writes_is_ended_at_once(registry):
     """A statement that has rows left keeps its connection, and the lock on the database, until nothing refers to it."""
     engine = registry._client._tracking_client.store.engine

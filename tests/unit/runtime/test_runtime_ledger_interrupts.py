@@ -58,6 +58,22 @@ def test_an_interrupt_between_two_writes_ends_the_run_and_its_step(tmp_path, mon
     assert statuses(journal) == ended
 
 
+def test_an_error_that_an_interrupt_led_to_is_an_interrupt(tmp_path):
+    """The import of a package that is written in C fails so, and a session of SQLAlchemy that is amid a statement."""
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+
+    def imported() -> dict[str, object]:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    with pytest.raises(ImportError), Ledger.open(journal, flow="test", actor=Actor("user:ada")) as ledger:
+        ledger.step("count", {}, imported)
+    assert statuses(journal) == (["interrupted"], ["interrupted"])
+    assert [event.data["interrupted"] for event in journal.events(kinds=["step.failed"])] == [True]
+
+
 def test_an_interrupt_as_a_transaction_begins_does_not_lock_the_journal(tmp_path, monkeypatch):
     """Between `yield` of the context manager and the block nothing rolls back: the frames hold the connection."""
     for at in itertools.count(1):

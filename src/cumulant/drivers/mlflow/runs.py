@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, causes, is_interrupt
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.ports.registry import Dataset, Origin
 
@@ -154,10 +154,11 @@ def open_run(
         yield opened
     except BaseException as error:
         # An interrupted statement locks the database as long as the error's frames refer to it: 20 s for whoever waits.
-        traceback.clear_frames(error.__traceback__)
+        for below in causes(error):
+            traceback.clear_frames(below.__traceback__)
         # A registry that was interrupted may refuse this too: what ended the run is the one to raise.
         with suppress(CumulantError), engine(f"run {name}"):
-            client.set_terminated(opened.id, "FAILED" if isinstance(error, Exception) else "KILLED", end)
+            client.set_terminated(opened.id, "KILLED" if is_interrupt(error) else "FAILED", end)
         raise
     with engine(f"run {name}"):
         client.set_terminated(opened.id, "FINISHED", end)
