@@ -31,3 +31,12 @@ def test_what_lives_at_the_end_is_not_collected_and_functions_at_exit_run(tmp_pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2, done.stderr
     assert int(done.stderr.split()[-1]) > 1000, "objects that the last collection does not search"
+
+
+def test_what_was_written_to_a_file_that_is_left_open_is_there(tmp_path):
+    (tmp_path / "trainers.py").write_text(
+        "LOG = open('log.txt', 'w')\n\n\ndef forest():\n    LOG.write('fitted')\n\n\nforest.itself = forest\n"
+    )
+    code = "import trainers; trainers.forest(); from cumulant.cli.collection import collect_no_more; collect_no_more()"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert (tmp_path / "log.txt").read_text() == "fitted"
