@@ -20,8 +20,10 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 #: a model that takes more than this share of the machine's memory cannot be served on it
 _SHARE = 0.8
 _LEAST = 256 << 20
-#: of glibc's malloc.h: arrays of more bytes are pages of their own
+#: of glibc's malloc.h: arrays of more bytes are pages of their own, and of smaller ones so many bytes are kept for the
+#: next: without it 128 KiB, and each array of numpy made in a loop is pages of the system anew
 _MMAP_THRESHOLD, _LARGE = -3, 2 << 20
+_TRIM_THRESHOLD, _KEPT = -1, 4 << 20
 
 
 def machine_memory() -> int:
@@ -61,6 +63,7 @@ def release_free_memory() -> None:
         with suppress(AttributeError):  # another C library
             library = ctypes.CDLL(None)
             library.mallopt(_MMAP_THRESHOLD, _LARGE)
+            library.mallopt(_TRIM_THRESHOLD, _KEPT)
             library.malloc_trim(0)
 
 

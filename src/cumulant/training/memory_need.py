@@ -32,8 +32,10 @@ _SAMPLE, _ENCODED = 32, 4
 _TRAINED = 0.8
 #: of one bin of a histogram
 _BIN = 16
-#: sets of parameters that are no draws: their trees are small
-_FIRST = 3
+#: sets of parameters that are no draws: their trees are small, and so are those drawn for fewer rows than these
+_FIRST, _FEW = 3, 2000
+#: rows to a node of a tree at least, as trees of few rows end before their depth
+_NODE = 4
 
 
 class _Fit(NamedTuple):
@@ -129,20 +131,20 @@ def _fits(name: str, learned: int, rows: TrainingRows, spec: TrainingSpec, threa
 def _fit(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
     one = _FITS.get(name, _OTHER)
     size = fitted * (one.number * rows.numbers + one.text * rows.texts + one.row) + one.fixed
-    return round(size) + (_histograms(name, learned, rows, spec) if any(one.nodes) else 0)
+    return round(size) + (_histograms(name, fitted, learned, rows, spec) if any(one.nodes) else 0)
 
 
-def _histograms(name: str, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
-    """Of `learned` rows, however few of them one fit has."""
+def _histograms(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
+    """Of trees of `fitted` rows, whose bins and sizes are those for `learned` rows."""
     from cumulant.training.boosting import bins  # loads numpy
 
-    fixed, nodes = spec.parameters.get(name, {}), _FITS[name].nodes[spec.trials > _FIRST]
+    fixed, nodes = spec.parameters.get(name, {}), _FITS[name].nodes[spec.trials > _FIRST and learned >= _FEW]
     if name == "lightgbm":
         nodes = _whole(fixed.get("num_leaves"), nodes)
     else:
         nodes = 2 ** min(_whole(fixed.get("max_depth"), 30), 30) if "max_depth" in fixed else nodes
-    most = min(_whole(fixed.get("max_bin"), bins(learned)[-1]), learned)
-    return rows.numbers * most * min(nodes, learned) * _BIN
+    most = min(_whole(fixed.get("max_bin"), bins(learned)[-1]), fitted)
+    return rows.numbers * most * min(nodes, fitted // _NODE) * _BIN
 
 
 def _whole(value: object, otherwise: int) -> int:

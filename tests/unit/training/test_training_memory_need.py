@@ -92,6 +92,21 @@ def test_histograms_of_larger_trees_need_more(name: str, small: dict[str, int]) 
     assert need(200_000, name, trials=30, parameters={name: small}) < need(200_000, name, trials=3)
 
 
+@pytest.mark.parametrize(
+    ("rows", "numbers", "depth", "taken"), [(1_200, 200, 6, 44), (3_000, 50, 10, 85), (14_900, 50, 10, 126)]
+)
+def test_trees_of_few_rows_have_few_nodes(rows: int, numbers: int, depth: int, taken: int) -> None:
+    """`taken`: the MiB above its data that one fit of XGBoost took, at the depth that is searched at most."""
+    spec = msgspec.structs.replace(SPEC, trainers=["xgboost"], trials=30)
+    few = TrainingRows(rows=round(rows / 0.6), features=["float"] * numbers, columns=3, timed=True)
+    free, fixed = (
+        memory_need._histograms("xgboost", rows, round(rows / 0.75), few, one) / MIB
+        for one in (spec, msgspec.structs.replace(spec, parameters={"xgboost": {"max_depth": depth}}))
+    )
+    assert 0.9 * taken < free < 1.8 * taken
+    assert 0.9 * taken < fixed < 1.8 * taken
+
+
 def test_a_second_fit_on_all_rows_needs_the_memory_of_all_rows() -> None:
     assert need(3_000_000, final_fit="train") < need(3_000_000, final_fit="all")
 
