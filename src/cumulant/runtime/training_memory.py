@@ -71,7 +71,7 @@ def refuse_too_many_rows(
         f"{_shown(total - need)} of the program itself: more than {most}",
         subject="resources.memory",
         hint=f"set resources.memory to {_shown(total).replace(' ', '')} or more (this machine has "
-        f"{_shown(machine_memory())}), or {fewer}",
+        f"{_shown(machine_memory())}), take fewer trainers, or {fewer}",
     )
 
 
