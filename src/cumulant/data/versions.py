@@ -9,6 +9,7 @@ time, replaces it as if that had never been. A deletion is in force like a row, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,10 +28,9 @@ from cumulant.data.packs import blocks_of, exact_types
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.repeats import KNOWN, located_frames
 from cumulant.data.snapshot import FROM, ROW, UNTIL
-from cumulant.data.sources import frame_digest
 from cumulant.data.spec import SourceSpec
 
-_START = -(2**62)
+_START, _NEVER = -(2**62), -(2**63)
 _EQUAL, _MARK = "__equal", "__mark"
 #: rows that are read at a time
 _STEP = 262_144
@@ -78,13 +78,10 @@ def versions_of(
     if not changed.height:
         return Versions()
     groups = grouped(lambda: _rows_of(changed, parts, fields, shop), keys, rows=changed.height, room=shop.room)
-    # What needs all columns is done by groups; the rest at once, so that the digest is that of one group.
-    ordered = pl.concat(_ordered(rows, fields, keys) for rows in groups)
-    rows = _dated(ordered.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False), keys)
-    found = rows.filter(HIDDEN | pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null())
+    found = pl.concat(_dated(_ordered(rows, fields, keys), keys) for rows in groups).sort(ROW)
     if not found.height:
         return Versions()
-    name = frame_digest(found.select(ROW, FROM, UNTIL, HIDDEN))
+    name = _digest(found)
     table = shop.tables.write(shop.key(name, "versions"), found.select(ROW, FROM, UNTIL, HIDDEN))
     repeated, deletions = int(found[_EQUAL].sum()), int((found[_MARK] & ~found[_EQUAL]).sum())
     gone = found.filter(HIDDEN | pl.col(UNTIL).is_not_null()).height
@@ -147,7 +144,7 @@ def _ordered(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -
 
 
 def _dated(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Ordered rows with the moments from and until which each is in force."""
+    """Those of ordered rows that are not in force all the time, with the moments from and until which each is."""
     first = pl.struct(keys).is_first_distinct()
     others = rows.filter(~pl.col(_EQUAL)).with_columns(first.alias("__first"))
     before = pl.col(KNOWN).shift(1)
@@ -167,4 +164,13 @@ def _dated(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     )
     dates = others.select(ROW, FROM, UNTIL, HIDDEN)
     rows = rows.join(dates, on=ROW, how="left", maintain_order="left")
-    return rows.with_columns(pl.col(HIDDEN).fill_null(value=True)).sort(ROW)
+    rows = rows.select(ROW, FROM, UNTIL, pl.col(HIDDEN).fill_null(value=True), _EQUAL, _MARK)
+    return rows.filter(HIDDEN | pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null())
+
+
+def _digest(found: pl.DataFrame) -> str:
+    """Of the values alone; Arrow's bytes for nulls and booleans hold more than these."""
+    hashed = hashlib.sha256()
+    for values in found.select(ROW, pl.col(FROM, UNTIL).fill_null(_NEVER), pl.col(HIDDEN).cast(pl.UInt8)):
+        hashed.update(values.to_numpy().tobytes())
+    return hashed.hexdigest()
