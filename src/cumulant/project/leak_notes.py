@@ -39,7 +39,7 @@ def leak_notes(rows: pl.DataFrame, features: Sequence[str], label: pl.Series, ta
     """A warning for each way in which `features` of `rows` tell `label` nearly always; `target` names it."""
     import polars as pl
 
-    both = rows.select(features).with_columns(label.alias("__label")).drop_nulls("__label")
+    both = rows.select(*features, label.alias("__label")).drop_nulls("__label")
     both = both.gather_every(max(1, both.height // _ROWS))
     label = both["__label"]
     if both.height < _FEW_ROWS:
