@@ -194,10 +194,14 @@ class UndeliverableError(TerminalError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and each that led to it or was being handled when it was raised."""
+    """The error, and each that led to it or was being handled when it was raised, once: an error that is raised again
+    from another one may be the context of its own cause.
+    """
     below: BaseException | None = error
-    while below is not None:
+    seen: set[int] = set()
+    while below is not None and id(below) not in seen:
         yield below
+        seen.add(id(below))
         below = below.__cause__ or below.__context__
 
 
