@@ -117,7 +117,7 @@ def nothing(X, y): return None
     [
         ("own.py:boom", 4, ("raised ValueError at own.py, line 1: no luck today", "finished steps are reused")),
         ("own.py:leave", 4, ("raised SystemExit",)),
-        ("own.py:nothing", 2, ("no estimator and no ONNX bytes",)),
+        ("own.py:nothing", 2, ("returns nothing",)),
         ("own.py:missing", 2, ("has no function missing",)),
         ("none.py:boom", 2, ("trainer none.py:boom: there is no file none.py",)),
         ("no.such:boom", 2, ("there is no module no.such",)),

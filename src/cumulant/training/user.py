@@ -122,7 +122,7 @@ def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
 
 
 def check_returns(function: Callable[..., Any], path: str) -> None:
-    """Raises DefinitionError where no statement of the function returns a value; a decorator may."""
+    """Raises DefinitionError where no statement of the function returns a value or raises; a decorator may."""
     if not inspect.isfunction(function) or hasattr(function, "__wrapped__"):
         return
     try:
@@ -138,13 +138,14 @@ def check_returns(function: Callable[..., Any], path: str) -> None:
 
 
 def _returns(statements: Sequence[ast.AST]) -> bool:
-    """Whether one of them, or one within them, returns a value; functions and classes within them are others."""
+    """Whether one of them, or one within them, returns a value, or raises; functions and classes within are others."""
     for one in statements:
         if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
         if isinstance(one, ast.Return):
-            return not (one.value is None or (isinstance(one.value, ast.Constant) and one.value.value is None))
-        if isinstance(one, (ast.Yield, ast.YieldFrom)) or _returns(list(ast.iter_child_nodes(one))):
+            if one.value is not None and not (isinstance(one.value, ast.Constant) and one.value.value is None):
+                return True
+        elif isinstance(one, (ast.Raise, ast.Yield, ast.YieldFrom)) or _returns(list(ast.iter_child_nodes(one))):
             return True
     return False
 

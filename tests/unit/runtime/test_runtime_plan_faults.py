@@ -434,6 +434,9 @@ def test_a_trainer_that_returns_nothing_is_refused(with_fault, body):
         for accepted in (
             "    if len(X):\n        return (X, y)",
             "    try:\n        return X\n    finally:\n        pass",
+            "    if not len(X):\n        return\n    return X",
+            "    if len(X):\n        return\n    else:\n        return X",
+            "    if len(X):\n        return None\n    raise ValueError(y)",
         ):
             code.write_text(f"def forest(X, y):\n{accepted}\n")
             assert planned(folder).target == "fraud"
