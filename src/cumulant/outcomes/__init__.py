@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.outcomes.cohorts import report
     from cumulant.outcomes.events import LabelsIngested, PredictionsImported, PredictionsLabelled
-    from cumulant.outcomes.facts import Shown, newest_labels, shown
+    from cumulant.outcomes.facts import Shown, newest_labels
     from cumulant.outcomes.files import kind_of
     from cumulant.outcomes.files_in_place import write_bytes
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
@@ -66,7 +66,6 @@ _HOMES = {
     "read_outputs": "losses",
     "decision": "losses",
     "report": "cohorts",
-    "shown": "facts",
     "stored_report": "stored_counts",
     "waiting": "ingest",
     "write_bytes": "files_in_place",
@@ -109,7 +108,6 @@ __all__ = [
     "number",
     "read_outputs",
     "report",
-    "shown",
     "stored_report",
     "waiting",
     "write_bytes",

@@ -21,8 +21,6 @@ _ORDER = ["received", "line"]
 _SORTED, _FALLING = [*_ORDER, scanning.FILE], [True, False, False]
 #: what the state of a row is worked out from
 _STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
-
-
 #: the column of the number of rows without the limit
 _TOTAL = "total"
 
@@ -45,25 +43,6 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     received: datetime
 
 
-def shown(
-    folder: Path,
-    now: datetime,
-    *,
-    state: str | None = None,
-    request: str | None = None,
-    limit: int | None = 20,
-    named: Named | None = None,
-) -> list[Shown]:
-    """What was said, the newest first; of one state, or of one request, where asked.
-
-    With `named`, what could be used and is of no prediction in the log is `unmatched`.
-
-    Raises:
-        StorageError: a file cannot be read.
-    """
-    return newest_labels(folder, now, state=state, request=request, limit=limit, named=named)[0]
-
-
 def newest_labels(
     folder: Path,
     now: datetime,
@@ -73,7 +52,9 @@ def newest_labels(
     limit: int | None = 20,
     named: Named | None = None,
 ) -> tuple[list[Shown], int]:
-    """As `shown`, and how many there are without the limit.
+    """What was said, the newest first, of one state or request where asked; and how many there are without the limit.
+
+    With `named`, what could be used and is of no prediction in the log is `unmatched`.
 
     Raises:
         StorageError: a file cannot be read.

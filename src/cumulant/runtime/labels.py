@@ -272,7 +272,7 @@ def show_labels(
     check(project.access(), principal, "labels.show", project.name)
     found, named = _labelled_log(project).of(request)
     rows = [_labelled(row) for row in found.to_dicts()]
-    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
+    said, _ = outcomes.newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
     if not rows and not said:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"', subject=request,

@@ -19,7 +19,7 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
 from cumulant.core.plan import Field
-from cumulant.outcomes import LabelSchema, files_in_place, ingest_file, ingest_inbox, place, shown, store
+from cumulant.outcomes import LabelSchema, files_in_place, ingest_file, ingest_inbox, newest_labels, place, store
 from cumulant.outcomes.labels import Reader
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
@@ -44,7 +44,7 @@ def write(path, rows):
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet", "x.csv.gz", "x.jsonl.gz"])
 def test_every_format_says_the_same(tmp_path, name):
     ingest_file(tmp_path / "o", write(tmp_path / name, ROWS), SCHEMA, clock=Clock())
-    found = sorted((one.id, one.row, one.label, one.state) for one in shown(tmp_path / "o", FAR))
+    found = sorted((one.id, one.row, one.label, one.state) for one in newest_labels(tmp_path / "o", FAR)[0])
     assert found == [("a", 0, True, "usable"), ("b", 1, False, "usable")]
 
 
@@ -53,7 +53,7 @@ def test_the_labels_of_one_request_are_shown_whatever_else_its_files_hold(tmp_pa
     for number in range(4):
         rows = [{"id": name, "row": number, "label": True} for name in ("a", "b", f"c{number}")]
         ingest_file(tmp_path / "o", write(tmp_path / f"{number}.jsonl", rows), SCHEMA, clock=Clock())
-    found = shown(tmp_path / "o", FAR, request="b", limit=limit)
+    found = newest_labels(tmp_path / "o", FAR, request="b", limit=limit)[0]
     assert {one.id for one in found} == {"b"}
     assert len(found) == min(limit or 4, 4)
 
@@ -77,7 +77,7 @@ def test_the_labels_of_one_request_are_shown_whatever_else_its_files_hold(tmp_pa
 )
 def test_a_label_has_the_type_of_the_task(tmp_path, schema, given, label):
     tell(tmp_path / "o", {"id": "a", "label": given}, schema=schema)
-    (one,) = shown(tmp_path / "o", FAR)
+    (one,) = newest_labels(tmp_path / "o", FAR)[0]
     if label is None:
         assert (one.state, one.problem) == ("refused", "wrong type")
     else:
@@ -100,7 +100,7 @@ def test_the_known_time_that_the_source_declares_is_that_of_the_label(tmp_path, 
     field = Field("decided", "time", zone="Europe/Berlin")
     schema = LabelSchema(known=field, date_formats={"decided": "31/12/2024"})
     tell(tmp_path / "o", {"id": "a", "label": 1, **row}, schema=schema)
-    (one,) = shown(tmp_path / "o", FAR)
+    (one,) = newest_labels(tmp_path / "o", FAR)[0]
     if known is None:
         assert one.problem == "unreadable time"
     else:
@@ -116,7 +116,7 @@ def test_the_target_is_worked_out_of_its_columns(tmp_path):
         [{"request": "a", "delay": 20}, {"request": "b", "delay": 3}, {"request": "c", "delay": None}],
     )
     ingest_file(tmp_path / "o", path, schema, names={"id": "request"}, clock=Clock())
-    found = sorted((one.id, one.label, one.problem) for one in shown(tmp_path / "o", FAR))
+    found = sorted((one.id, one.label, one.problem) for one in newest_labels(tmp_path / "o", FAR)[0])
     assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
 
 
@@ -130,7 +130,7 @@ def test_texts_of_a_target_are_read_in_its_number_format(tmp_path, given, value)
     for number, column in enumerate(("price", "label")):
         folder = tmp_path / str(number)
         tell(folder, {"id": "a", column: given}, schema=schema)
-        (one,) = shown(folder, FAR)
+        (one,) = newest_labels(folder, FAR)[0]
         assert (one.label, one.problem) == ((value, "") if value is not None else (given, "wrong type"))
 
 
@@ -144,7 +144,7 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
         tmp_path / "x.csv", [{"id": "a", "price": "1.234"}, {"id": "b", "price": "7"}, {"id": "c", "price": "x"}]
     )
     ingest_file(tmp_path / "o", path, schema, clock=Clock())
-    found = sorted((one.id, one.label, one.problem) for one in shown(tmp_path / "o", FAR))
+    found = sorted((one.id, one.label, one.problem) for one in newest_labels(tmp_path / "o", FAR)[0])
     assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
 
 
@@ -180,7 +180,7 @@ def test_one_post_that_the_target_does_not_work_on_stops_no_other(tmp_path, targ
     (known,) = ingest_inbox(tmp_path, schema)
     assert known.rows == len(rows)
     assert list(inbox.iterdir()) == []
-    found = {one.id: (one.label, one.problem) for one in shown(tmp_path, FAR)}
+    found = {one.id: (one.label, one.problem) for one in newest_labels(tmp_path, FAR)[0]}
     assert [found[f"id{place}"] for place in range(len(rows))] == said
 
 
@@ -210,13 +210,13 @@ def test_columns_that_are_not_there(tmp_path):
     with pytest.raises(UsageError, match="is no part"):
         ingest_file(tmp_path / "o", tmp_path / "x.jsonl", SCHEMA, names={"lable": "x"})
     assert place.batches(tmp_path / "o") == []
-    assert shown(tmp_path / "o", FAR) == []
+    assert newest_labels(tmp_path / "o", FAR)[0] == []
 
 
 def test_a_column_of_the_target_is_a_label(tmp_path):
     schema = LabelSchema(task="regression", target=Column("delay"))
     tell(tmp_path / "o", {"id": "a", "delay": 4}, schema=schema)
-    assert [one.label for one in shown(tmp_path / "o", FAR)] == [4.0]
+    assert [one.label for one in newest_labels(tmp_path / "o", FAR)[0]] == [4.0]
 
 
 HOSTILE = {
@@ -259,7 +259,7 @@ def test_lines_that_are_no_labels_are_kept(tmp_path):
 def test_a_label_names_the_line_in_which_it_begins(tmp_path, name, content, lines):
     (tmp_path / name).write_bytes(content)
     ingest_file(tmp_path / "o", tmp_path / name, SCHEMA)
-    assert [one.line for one in shown(tmp_path / "o", FAR)] == lines
+    assert [one.line for one in newest_labels(tmp_path / "o", FAR)[0]] == lines
 
 
 def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
@@ -302,7 +302,7 @@ def test_the_inbox_is_taken_in_once_whatever_was_cut_off(tmp_path):
     claim.mkdir(parents=True)
     (claim / "post-0.jsonl").write_bytes(b'{"id":"b","label":0}\n')
     assert ingest_inbox(folder, SCHEMA) == []
-    assert sorted(one.id for one in shown(folder, FAR)) == ["a", "b"]
+    assert sorted(one.id for one in newest_labels(folder, FAR)[0]) == ["a", "b"]
     assert [path.name for path in inbox.iterdir()] == [".half"], "a draft of old is of a server that was killed"
     assert not claim.exists()
 
@@ -360,7 +360,7 @@ def test_salted_keys_differ_by_salt(tmp_path):
     for salt in (SALT, b"salt"):
         path = write(tmp_path / f"{salt.decode()}.jsonl", [row, {"x": salt.decode()}])
         ingest_file(tmp_path / "o", path, SCHEMA, salt=salt)
-    first, second = (one.key for one in shown(tmp_path / "o", FAR) if one.key)
+    first, second = (one.key for one in newest_labels(tmp_path / "o", FAR)[0] if one.key)
     assert (first[0] != second[0], first[1], first[0][0]) == (True, "7", "#")
 
 
@@ -379,7 +379,9 @@ def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
         ingest_inbox(folder, SCHEMA)
         opened(folder.parent).advance()
         assert len(place.batches(folder)) <= 9
-    assert sorted(one.id for one in shown(folder, FAR, limit=None)) == sorted(["file", *(f"r{n}" for n in range(30))])
+    assert sorted(one.id for one in newest_labels(folder, FAR, limit=None)[0]) == sorted(
+        ["file", *(f"r{n}" for n in range(30))]
+    )
     assert ingest_file(folder, path, SCHEMA).again
 
 
@@ -396,7 +398,7 @@ def test_a_merge_that_is_cut_off_counts_no_row_twice(tmp_path, monkeypatch):
     assert compaction.compact(tmp_path / "o") == 4
     for path in (tmp_path / "before").iterdir():
         shutil.copytree(path, tmp_path / "o" / "labels" / path.name)
-    assert len(shown(tmp_path / "o", FAR)) == 4
+    assert len(newest_labels(tmp_path / "o", FAR)[0]) == 4
     assert compaction.compact(tmp_path / "o") == 0
     assert len(list((tmp_path / "o" / "labels").iterdir())) == 1
 

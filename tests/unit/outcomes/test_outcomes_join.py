@@ -11,7 +11,7 @@ import pytest
 from outcomes_support import NOW, Clock, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import report, shown
+from cumulant.outcomes import newest_labels, report
 from cumulant.serving import log
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
@@ -91,15 +91,15 @@ def test_what_cannot_be_used_is_kept_and_told(tmp_path):
     assert outcomes.advance().labelled == 0
     clock.time = NOW + timedelta(hours=2)
     assert outcomes.advance().labelled == 1
-    assert {one.state for one in shown(folder, NOW)} == {"usable", "waiting", "refused"}
-    assert [one.line for one in shown(folder, NOW, state="refused")] == [1, 2, 3, 4, 5]
+    assert {one.state for one in newest_labels(folder, NOW)[0]} == {"usable", "waiting", "refused"}
+    assert [one.line for one in newest_labels(folder, NOW, state="refused")[0]] == [1, 2, 3, 4, 5]
 
 
 def test_the_same_content_is_taken_in_once_under_any_name(tmp_path):
     rows = [{"id": "a", "label": True}]
     assert not tell(tmp_path / "outcomes", *rows, name="one.jsonl").again
     assert tell(tmp_path / "outcomes", *rows, name="two.jsonl").again
-    assert len(shown(tmp_path / "outcomes", NOW + timedelta(hours=9))) == 1
+    assert len(newest_labels(tmp_path / "outcomes", NOW + timedelta(hours=9))[0]) == 1
 
 
 def test_mirrored_requests_are_paired_and_graded_once(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from outcomes_support import NOW, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import report, scanning, shown
+from cumulant.outcomes import newest_labels, report, scanning
 from cumulant.outcomes.scored import COLUMNS, TYPES
 from cumulant.serving import log
 
@@ -33,7 +33,7 @@ def test_files_of_an_older_version_are_read_beside_newer_ones(tmp_path, older):
     assert [outcomes.of(one)[0]["label"].to_list() for one in "ab"] == [["true"], ["true"]]
     counts = report(outcomes, NOW)
     assert (counts.predictions, counts.labelled, counts.unmatched) == (2, 2, 1)
-    states = {one.id: one.state for one in shown(tmp_path / "outcomes", NOW, named=outcomes.named)}
+    states = {one.id: one.state for one in newest_labels(tmp_path / "outcomes", NOW, named=outcomes.named)[0]}
     assert states == {"a": "usable", "b": "usable", "nobody": "unmatched"}
 
 
