@@ -122,7 +122,8 @@ def _every(versions: list[Version]) -> pl.DataFrame:
         schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
     )
     dates = _dated(_ordered(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
-    return rows.join(dates, on=ROW, how="left").sort(ROW)
+    always = pl.col(HIDDEN).fill_null(value=False)  # a row that is always in force has no dates
+    return rows.join(dates, on=ROW, how="left").with_columns(always).sort(ROW)
 
 
 AMOUNTS = [None, 0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 5e-324, 1e300, 1e16, 1.0, 3.14]
