@@ -92,7 +92,7 @@ def tree_meanings(text: str) -> dict[str, str]:
 
 
 def project_page() -> str:
-    from cumulant.project import reference_markdown
+    from cumulant.project.reference import reference_markdown
 
     return reference_markdown()
 

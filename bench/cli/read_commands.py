@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cumulant import project as projects
+from cumulant.project.loading import load
 
 HEAVY = ("mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "pyarrow", "polars", "scipy", "numpy", "onnxruntime")
 PROGRAM = """
@@ -89,7 +89,7 @@ def commands(project: Path) -> Iterator[list[str]]:
     if len(versions) > 1:
         yield ["models", "compare", *(f"{one['name']}/{one['version']}" for one in versions[:2])]
     yield from (["lineage", model], ["data", "clean"], ["features", "show"])
-    with projects.load(project) as opened:
+    with load(project) as opened:
         sources = list(opened.spec.data)
     yield from (["data", word, source] for source in sources for word in ("show", "quarantine"))
     yield from (["predictions", "list"], ["predictions", "gaps"], ["labels", "list"], ["labels", "report"])

@@ -16,12 +16,12 @@ from collections import Counter
 import numpy as np
 from scipy.stats import beta
 
-from cumulant.data import SourceSpec
 from cumulant.data.batch_checks import broken_shares
 from cumulant.data.batch_rows import Sizes
 from cumulant.data.batches import Batch, Counts
 from cumulant.data.distribution import LEVEL, mean_outside
 from cumulant.data.snapshot import BatchSize
+from cumulant.data.spec import SourceSpec
 
 FILES, LIMIT = 20, 0.01
 MEANS = {

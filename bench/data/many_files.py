@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.clean import clean
 from cumulant.runtime.validate import validate
 

@@ -23,7 +23,11 @@ import numpy as np
 import polars as pl
 from scipy.stats import beta
 
-from cumulant.training import EvaluationSpec, Threshold, TrainingSpec, refit, search, split, training_set
+from cumulant.training.dataset import training_set
+from cumulant.training.replay import refit
+from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.study import search
 
 DAY, DAYS, FRESH, A_DAY = 86_400_000_000, 100, 30, 200
 ALERTS, RATE, BEYOND = 20, 0.05, 1.25
@@ -249,7 +253,7 @@ def copies(runs, out):
 
 
 def forms(runs, out):
-    from cumulant.packaging.quantization import ORIGINAL, Trial, choose
+    from cumulant.packaging.quantization.choice import ORIGINAL, Trial, choose
     from cumulant.packaging.quantization.decisions import exact
     from cumulant.packaging.quantization.measure import agreement, bound
 

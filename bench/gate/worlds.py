@@ -24,19 +24,14 @@ from scipy.stats import beta
 
 from cumulant.runtime.window_uses import level_of
 from cumulant.statistics import Rows, cluster_codes
-from cumulant.training import (
-    EvaluationSpec,
-    GateRule,
-    Rival,
-    TrainingSet,
-    TrainingSpec,
-    evaluate,
-    fit_once,
-    gate,
-    scored,
-    split,
-)
+from cumulant.training.comparisons import Rival
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.evaluation import evaluate, scored
+from cumulant.training.fixed import fit_once
 from cumulant.training.row_hash import row_hashes
+from cumulant.training.spec import EvaluationSpec, GateRule, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.verdicts import gate
 
 DAY = 86_400_000_000
 

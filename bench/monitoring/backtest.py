@@ -20,7 +20,7 @@ import polars as pl
 from scipy.stats import ks_2samp
 
 from cumulant.monitoring.backtest import History, ReplayTerms, backtest
-from cumulant.monitoring.performance import HarmTerms
+from cumulant.monitoring.performance.baselines import HarmTerms
 from cumulant.monitoring.policy import RetrainTerms
 
 START = datetime(2020, 1, 1, tzinfo=UTC)

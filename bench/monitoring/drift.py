@@ -60,23 +60,24 @@ def once(mode, before, now):
     sys.path.insert(0, str(HERE))
     import bare
 
-    from cumulant.monitoring import drift
     from cumulant.monitoring.drift import comparing, profiling  # noqa: F401
+    from cumulant.monitoring.drift.comparing import compare
+    from cumulant.monitoring.drift.profiling import profile
 
     columns = dict.fromkeys(pl.read_parquet_schema(before), "feature")
     if "memory" in mode:
         before, now = pl.read_parquet(before), pl.read_parquet(now)
     elif mode != "bare from files":
         before, now = pl.scan_parquet(before), pl.scan_parquet(now)
-    reference = drift.profile(before, columns) if mode == "a new day" else None
+    reference = profile(before, columns) if mode == "a new day" else None
     began, worked = time.perf_counter(), time.process_time()
     if mode.startswith("bare"):
         found = bare.in_memory(before, now) if "memory" in mode else bare.from_files(before, now, threads=2)
         drifted = sum(one[1] >= 0.1 for one in found.values())
     else:
-        reference = reference or drift.profile(before, columns)
-        current = drift.profile(now, columns, like=reference)
-        drifted = len(drift.compare(reference, current).findings)
+        reference = reference or profile(before, columns)
+        current = profile(now, columns, like=reference)
+        drifted = len(compare(reference, current).findings)
     took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
     print(json.dumps({"what": mode, **took, "peak_mb": peak(), "drifted": drifted}))
 

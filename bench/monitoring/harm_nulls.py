@@ -46,7 +46,10 @@ def logistic(inputs, truths):
 
 def run(job):
     """The questions that were answered `worse` at any window of one run, with a refit and without."""
-    from cumulant.monitoring.performance import HarmTerms, Predictions, baseline, begin, harm, recent_refits, windows
+    from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+    from cumulant.monitoring.performance.refits import recent_refits
+    from cumulant.monitoring.performance.rows import Predictions, windows
+    from cumulant.monitoring.performance.watch import begin, harm
 
     seed, kind = job
     generator = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ def prepare(folder: Path, rows: int) -> None:
     """A project with a model of 50,000 rows, the rows to come, their answers and what became of them."""
     import polars as pl
 
-    from cumulant.project import load
+    from cumulant.project.loading import load
     from cumulant.runtime.train import train
 
     (folder / "data").mkdir(parents=True)

@@ -91,7 +91,7 @@ def counted(generator, rows, days=DAYS):
     reference's percentiles: of a continuous column the spacings of uniform order statistics have a Dirichlet
     distribution, and between two of them lie as many rows as their ranks say (David and Nagaraja 2003, 2.5).
     """
-    from cumulant.monitoring.drift import Block, Profile
+    from cumulant.monitoring.drift.profiles import Block, Profile
 
     made = [_number(generator, place, rows, days) for place in range(NUMBERS)]
     made += [_text(generator, place, rows, days) for place in range(TEXTS)]
@@ -103,14 +103,14 @@ def counted(generator, rows, days=DAYS):
 
 
 def _column(name, cells, counts, lacking):
-    from cumulant.monitoring.drift import Column
+    from cumulant.monitoring.drift.profiles import Column
 
     counts, none = tuple(map(tuple, counts.tolist())), (0,) * len(lacking)
     return Column(name=name, cells=cells, counts=counts, missing=tuple(map(int, lacking)), unreadable=none)
 
 
 def _number(generator, place, rows, days):
-    from cumulant.monitoring.drift import Cells
+    from cumulant.monitoring.drift.profiles import Cells
     from cumulant.statistics.drift import cells, grid
     from cumulant.statistics.drift.bins import FINE
 
@@ -142,7 +142,7 @@ def _number(generator, place, rows, days):
 
 
 def _text(generator, place, rows, days):
-    from cumulant.monitoring.drift import Cells
+    from cumulant.monitoring.drift.profiles import Cells
 
     drawn = generator.multinomial(rows, weights(place), days + 1)
     order = np.argsort(-drawn[0], kind="stable")
@@ -156,7 +156,9 @@ def _text(generator, place, rows, days):
 
 def month(job):
     """What alarmed in a month without change, as it is decided and, where days differ, as if rows were independent."""
-    from cumulant.monitoring import drift
+    from cumulant.monitoring.drift.blocks import by_rows
+    from cumulant.monitoring.drift.comparing import compare
+    from cumulant.monitoring.drift.profiling import profile
 
     seed, rows, kind = job
     generator = np.random.default_rng(seed)
@@ -171,13 +173,13 @@ def month(job):
         for name, size in {"decided": rows, "independent": len(before)}.items():
             if name == "independent" and (kind == "rows" or seed >= 20):
                 continue
-            reference = drift.profile(before, columns, cut=drift.by_rows(len(before), size), workers=1)
+            reference = profile(before, columns, cut=by_rows(len(before), size), workers=1)
             pairs[name] = (
                 reference,
-                drift.profile(now, columns, cut=drift.by_rows(len(now), rows), like=reference, workers=1),
+                profile(now, columns, cut=by_rows(len(now), rows), like=reference, workers=1),
             )
     for name, (reference, current) in pairs.items():
-        found = drift.compare(reference, current, looks=DAYS)
+        found = compare(reference, current, looks=DAYS)
         told[name] = sorted((one.what, one.feature, one.span) for one in found.findings)
     return told
 

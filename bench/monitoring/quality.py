@@ -18,19 +18,12 @@ import lightgbm
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.performance import (
-    HarmTerms,
-    Predictions,
-    audited,
-    baseline,
-    begin,
-    estimated,
-    harm,
-    learn_estimator,
-    measured,
-    recent_refits,
-    windows,
-)
+from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.labelled import measured
+from cumulant.monitoring.performance.refits import recent_refits
+from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
+from cumulant.monitoring.performance.watch import begin, harm
 
 DAY = timedelta(days=1)
 NOW = datetime(2040, 1, 1, tzinfo=UTC)

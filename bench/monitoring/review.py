@@ -20,9 +20,11 @@ import polars as pl
 from sklearn.metrics import average_precision_score
 
 from cumulant import statistics
-from cumulant.review import Candidate, Choice, ReviewSpec, allowance, luck, usefulness
+from cumulant.review.budget import allowance
 from cumulant.review.cases import Queue
+from cumulant.review.choosing import Candidate, Choice, luck, usefulness
 from cumulant.review.reasons import Reference, far, unsure
+from cumulant.review.spec import ReviewSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 4_000

@@ -66,7 +66,7 @@ def prepare(folder: Path, rows: int) -> None:
     """The project, its model and the files that are taken in."""
     import polars as pl
 
-    from cumulant.project import load
+    from cumulant.project.loading import load
     from cumulant.runtime.predict import predict
     from cumulant.runtime.train import train
 

@@ -2,7 +2,7 @@
 
     worlds.py [WORLD ...] [--runs 40] [--first SEED]
 
-Tables go through `cumulant.runtime.monitor.monitor`, losses through `cumulant.monitoring.performance.harm`, counts of
+Tables go through `cumulant.runtime.monitor.monitor`, losses through `cumulant.monitoring.performance.watch.harm`, counts of
 columns through `drift.profile` and `drift.compare`; all with the default settings. A null world (`quiet`) should be
 alarming in at most 5% of its runs, any other one (`found`) in nearly all. Intervals are those of Clopper and Pearson.
 """
@@ -145,13 +145,15 @@ def labels_show_harm(seed):
 
 
 def compared(before, now, blocks, days):
-    from cumulant.monitoring import drift
+    from cumulant.monitoring.drift.blocks import by_rows
+    from cumulant.monitoring.drift.comparing import compare
+    from cumulant.monitoring.drift.profiling import profile
 
     roles = dict.fromkeys(before.columns, "feature")
-    reference = drift.profile(before, roles, cut=drift.by_rows(before.height, before.height // blocks), workers=1)
-    cut = drift.by_rows(now.height, now.height // days)
-    current = drift.profile(now, {}, cut=cut, like=reference, workers=1)
-    return drift.compare(reference, current, looks=30)
+    reference = profile(before, roles, cut=by_rows(before.height, before.height // blocks), workers=1)
+    cut = by_rows(now.height, now.height // days)
+    current = profile(now, {}, cut=cut, like=reference, workers=1)
+    return compare(reference, current, looks=30)
 
 
 def categories(seed, values, power, rows, blocks, cluster=1):
@@ -297,7 +299,7 @@ def five_percent_moved_by_4(seed):
 
 
 def daily(score, truth, rows, first=0, cluster=None):
-    from cumulant.monitoring.performance import Predictions
+    from cumulant.monitoring.performance.rows import Predictions
 
     step = 86_400_000_000 // rows
     day, place = np.divmod(np.arange(len(score)), rows)
@@ -308,7 +310,9 @@ def daily(score, truth, rows, first=0, cluster=None):
 
 
 def watched(reference, current, terms, task, refits=None):
-    from cumulant.monitoring.performance import baseline, begin, harm, windows
+    from cumulant.monitoring.performance.baselines import baseline
+    from cumulant.monitoring.performance.rows import windows
+    from cumulant.monitoring.performance.watch import begin, harm
 
     watch = begin(baseline(reference, task=task, terms=terms, every=DAY), terms)
     for number, (window, part) in enumerate(windows(current, DAY)):
@@ -324,7 +328,7 @@ def sigmoid(x):
 
 def inflated(seed, shift):
     """Scores one logit too high, on the reference as well; then the truth moves by `shift`."""
-    from cumulant.monitoring.performance import HarmTerms
+    from cumulant.monitoring.performance.baselines import HarmTerms
 
     generator, rows = np.random.default_rng(seed), 400
     x = generator.normal(0, 1.5, 60 * rows)
@@ -350,7 +354,7 @@ def truth_that_moved_from_there(seed):
 
 def at_the_boundary(seed, kind, before=60, days=30, rows=40):
     """Each day loses `kind`; the mean of later days is exactly what may be lost without harm."""
-    from cumulant.monitoring.performance import HarmTerms, baseline
+    from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 
     generator, day = np.random.default_rng(seed), np.arange((before + days) * rows) // rows
     z = kind(generator, before + days)
@@ -407,7 +411,7 @@ def softened(seed, n, sharpness, sure):
 
 @cache
 def class_estimators(seed, sharpness):
-    from cumulant.monitoring.performance import learn_estimators
+    from cumulant.monitoring.performance.several import learn_estimators
 
     score, truth = softened([seed, 0], 6000, sharpness, 1.5)
     return learn_estimators(daily(score, truth.astype(float), 500), names=("a", "b", "c"), every=DAY)
@@ -417,7 +421,7 @@ def _outside(seed, name, sharpness=1.0, sure=1.5):
     """Whether the truth of a window of 500 rows lies outside of its interval; None: nothing is estimated. 25 windows
     share a reference of 6,000 rows.
     """
-    from cumulant.monitoring.performance import estimated_classes
+    from cumulant.monitoring.performance.several import estimated_classes
 
     score, truth = softened([seed, 1], 500, sharpness, sure)
     part = daily(score, truth.astype(float), 500, first=40)

@@ -24,8 +24,9 @@ import onnx
 import onnxruntime
 
 from cumulant.packaging.engine import Engine
-from cumulant.packaging.quantization import ORIGINAL, choose, tried
+from cumulant.packaging.quantization.choice import ORIGINAL, choose
 from cumulant.packaging.quantization.measure import agreement, answers, paces
+from cumulant.packaging.quantization.search import tried
 
 SAMPLE, FRESH, OF_ONE_SUFFIX = 2400, 2000, 100
 BLOCK, END, PADDING, FEWEST = 4096, 1024, 256, 8

@@ -22,8 +22,11 @@ import polars as pl
 
 from cumulant.packaging.builder import to_onnx
 from cumulant.statistics import Estimate, Rows, difference, metric
-from cumulant.training import FittedModel, TrainingSet, TrainingSpec, search, training_set
+from cumulant.training.dataset import TrainingSet, training_set
+from cumulant.training.model import FittedModel
 from cumulant.training.payloads import Blend
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.study import search
 
 TABLES = {
     "german-credit": ("german_credit.csv.gz", "credit"),

@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 from zero_edit import command, gap, labels, options, ours, parts
 
-from cumulant import packaging
-from cumulant import project as projects
+from cumulant.packaging.builder import build
+from cumulant.packaging.folder import load_servable
+from cumulant.project.loading import load
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.fitting import loaded
 from cumulant.runtime.models import servable_folder
@@ -29,17 +30,17 @@ from cumulant.statistics import Rows, metric
 
 def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
     """Its answers, and how many rows the tested and the served model learned from."""
-    with projects.load(folder) as project:
+    with load(folder) as project:
         version = project.registry().resolve(f"{project.name}/1")
         record = find_record(project, version)
-        served = packaging.load_servable(servable_folder(project, version))
+        served = load_servable(servable_folder(project, version))
         objects = project.objects()
         tested = loaded(project, record.fitted.model)
         tables = project.tables()
         sample = tables.scan(tables.find(record.table)).head(100).collect()
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch) / "servable"
-            packaging.build(
+            build(
                 tested, served.plan, name=served.name, sample=sample, out=made, lineage=served.lineage,
                 example=served.example, target=record.training.target,
             )  # fmt: skip

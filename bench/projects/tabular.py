@@ -20,8 +20,8 @@ import lightgbm
 import numpy as np
 import polars as pl
 
-from cumulant import project as projects
 from cumulant.core.progress import silent
+from cumulant.project.loading import load
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
@@ -29,7 +29,8 @@ from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
 from cumulant.statistics import estimate, metric
-from cumulant.training import Split, scored
+from cumulant.training.evaluation import scored
+from cumulant.training.splits import Split
 
 CUMULANT = Path(sys.executable).with_name("cumulant")
 DATA = {
@@ -56,7 +57,7 @@ def commands(folder: Path, name: str, file: Path, target: str) -> tuple[dict, fl
 def same_split(folder: Path) -> Split:
     """The rows that the command trained on and was judged by."""
     with (
-        projects.load(folder) as project,
+        load(folder) as project,
         open_run(project, "bench", action="model.evaluate", principal=project.principal(), progress=silent) as context,
     ):
         snapshots, _ = snapshots_of(context)

@@ -10,8 +10,9 @@ import lightgbm
 import numpy as np
 import polars as pl
 
-from cumulant import project as projects
 from cumulant.core.progress import silent
+from cumulant.project.loading import load
+from cumulant.project.templates import create_from_template
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.rows import labelled_rows
@@ -72,7 +73,7 @@ def _frame(name: str, data: Path, cache: Path) -> pl.DataFrame:
     folder = cache / f"project-{name}"
     if not folder.exists():
         template = {"flights": "flights", "payments": "fraud"}[name]
-        projects.create_from_template(folder.name, template, directory=folder.parent)
+        create_from_template(folder.name, template, directory=folder.parent)
         if name == "payments":
             for old in (folder / "data" / "payments").iterdir():
                 old.unlink()
@@ -81,7 +82,7 @@ def _frame(name: str, data: Path, cache: Path) -> pl.DataFrame:
             rows = table.filter(pl.col("CUSTOMER_ID").is_in(customers))
             rows.write_parquet(folder / "data" / "payments" / "a.parquet")
     with (
-        projects.load(folder) as project,
+        load(folder) as project,
         open_run(project, "bench", action="model.evaluate", principal=project.principal(), progress=silent) as context,
     ):
         snapshots, _ = snapshots_of(context)

@@ -22,7 +22,7 @@ import onnxruntime
 import polars as pl
 from model import WIDTH, write_servable
 
-from cumulant.runtime.batch import BatchRequest, predict_file
+from cumulant.runtime.batch.flow import BatchRequest, predict_file
 from cumulant.runtime.batch.lanes import cores
 from cumulant.runtime.batch.models import in_folder
 

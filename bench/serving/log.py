@@ -18,7 +18,10 @@ import msgspec
 import numpy as np
 
 from cumulant.core.plan import Field
-from cumulant.serving.log import Entry, LogClient, command, scan
+from cumulant.serving.log.client import LogClient
+from cumulant.serving.log.entry import Entry
+from cumulant.serving.log.scanning import scan
+from cumulant.serving.log.starting import command
 
 COLUMNS = [f"f{n}" for n in range(30)]
 RANDOM = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import lightgbm
 import numpy as np
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.packaging import new_folder, seal
+from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
 from cumulant.packaging.trees import add_boosters
 

@@ -14,10 +14,9 @@ from cumulant.core.expr import Call, Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, KnownAt, PredictAt, Source, Window
 from cumulant.core.servable import Input
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import materialize
-from cumulant.packaging import build
-from cumulant.training import FittedModel
-from cumulant.training.model import ModelCard
+from cumulant.features.materialization import materialize
+from cumulant.packaging.builder import build
+from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads import Boosters
 
 _NUMBERS = tuple(f"x{n}" for n in range(28))

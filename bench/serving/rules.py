@@ -20,9 +20,9 @@ import rows
 from model import booster
 
 from cumulant.core.servable import FieldRule
-from cumulant.packaging import load_servable, seal
+from cumulant.packaging.folder import load_servable, seal
 from cumulant.serving.app import Application
-from cumulant.serving.http import Request, Response
+from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.models import ModelSet, open_model
 
 _REQUESTS, _ROUNDS, _BLOCK = 2000, 40, 500

@@ -18,7 +18,10 @@ import numpy as np
 from data import handbook
 
 from cumulant.statistics import average_precision
-from cumulant.training import TrainingSpec, evaluate, search, training_set
+from cumulant.training.dataset import training_set
+from cumulant.training.evaluation import evaluate
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.study import search
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime import training_memory
 from cumulant.runtime.features import featurize
 from cumulant.runtime.train import train

@@ -16,8 +16,12 @@ import numpy as np
 from data import TABULAR, tabular
 
 from cumulant.statistics import METRICS, difference
-from cumulant.training import EvaluationSpec, TrainingSpec, evaluate, scored, search, split, training_set
+from cumulant.training.dataset import training_set
 from cumulant.training.encoding import derive_inputs, encode
+from cumulant.training.evaluation import evaluate, scored
+from cumulant.training.spec import EvaluationSpec, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.study import search
 
 
 def main(names: list[str]) -> None:

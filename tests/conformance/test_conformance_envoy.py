@@ -5,7 +5,7 @@ import pytest
 from cumulant.core.errors import MissingPartError
 from cumulant.drivers.envoy import engine
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.testing.conformance import TrafficConformance
+from cumulant.testing.conformance.traffic import TrafficConformance
 
 
 def missing() -> str:

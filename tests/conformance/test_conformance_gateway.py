@@ -9,7 +9,7 @@ import pytest
 
 from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.ports.traffic import Traffic
-from cumulant.testing.conformance import TrafficConformance
+from cumulant.testing.conformance.traffic import TrafficConformance
 
 
 class TestLocalGateway(TrafficConformance):

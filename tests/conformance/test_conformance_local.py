@@ -15,18 +15,15 @@ from cumulant.drivers.local.online import SqliteOnline
 from cumulant.drivers.local.secrets import EnvSecrets
 from cumulant.drivers.local.tables import FileTables
 from cumulant.ports.compute import StepCall
-from cumulant.testing.conformance import (
-    AccessConformance,
-    ComputeConformance,
-    FilesConformance,
-    Gap,
-    JournalConformance,
-    ObjectsConformance,
-    OnlineConformance,
-    SecretsConformance,
-    TablesConformance,
-)
-from cumulant.testing.conformance.secrets import VALUES
+from cumulant.testing.conformance.access import AccessConformance
+from cumulant.testing.conformance.compute import ComputeConformance
+from cumulant.testing.conformance.files import FilesConformance
+from cumulant.testing.conformance.gaps import Gap
+from cumulant.testing.conformance.journal import JournalConformance
+from cumulant.testing.conformance.objects import ObjectsConformance
+from cumulant.testing.conformance.online import OnlineConformance
+from cumulant.testing.conformance.secrets import VALUES, SecretsConformance
+from cumulant.testing.conformance.tables import TablesConformance
 
 
 class TestSqliteJournal(JournalConformance):

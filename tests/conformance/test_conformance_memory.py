@@ -3,33 +3,26 @@
 import pandas as pd
 import pytest
 
-from cumulant.testing import (
-    DirectCompute,
-    GrantedAccess,
-    MemoryFiles,
-    MemoryJournal,
-    MemoryObjects,
-    MemoryOnline,
-    MemoryRegistry,
-    MemorySecrets,
-    MemoryTables,
-    MemoryTraffic,
-)
-from cumulant.testing.conformance import (
-    AccessConformance,
-    ComputeConformance,
-    FilesConformance,
-    JournalConformance,
-    ObjectsConformance,
-    OnlineConformance,
-    RegistryConformance,
-    RoutesConformance,
-    SecretsConformance,
-    TablesConformance,
-)
-from cumulant.testing.conformance.access import ADA
-from cumulant.testing.conformance.objects import folder_of
-from cumulant.testing.conformance.secrets import VALUES
+from cumulant.testing.access import GrantedAccess
+from cumulant.testing.compute import DirectCompute
+from cumulant.testing.conformance.access import ADA, AccessConformance
+from cumulant.testing.conformance.compute import ComputeConformance
+from cumulant.testing.conformance.files import FilesConformance
+from cumulant.testing.conformance.journal import JournalConformance
+from cumulant.testing.conformance.objects import ObjectsConformance, folder_of
+from cumulant.testing.conformance.online import OnlineConformance
+from cumulant.testing.conformance.registry import RegistryConformance
+from cumulant.testing.conformance.routes import RoutesConformance
+from cumulant.testing.conformance.secrets import VALUES, SecretsConformance
+from cumulant.testing.conformance.tables import TablesConformance
+from cumulant.testing.files import MemoryFiles
+from cumulant.testing.journal import MemoryJournal
+from cumulant.testing.objects import MemoryObjects
+from cumulant.testing.online import MemoryOnline
+from cumulant.testing.registry import MemoryRegistry
+from cumulant.testing.secrets import MemorySecrets
+from cumulant.testing.tables import MemoryTables
+from cumulant.testing.traffic import MemoryTraffic
 
 
 class TestMemoryJournal(JournalConformance):

@@ -7,8 +7,8 @@ from cumulant.core.expr import Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Source
 from cumulant.core.servable import Input
 from cumulant.drivers.mlflow.client import MlflowRegistry
-from cumulant.packaging import build
-from cumulant.testing.conformance import RegistryConformance
+from cumulant.packaging.builder import build
+from cumulant.testing.conformance.registry import RegistryConformance
 from cumulant.training.model import constant
 
 # Plain MLflow speaks through warnings; the driver's own silence is tested beside it.

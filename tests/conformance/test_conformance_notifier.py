@@ -21,9 +21,9 @@ from cumulant.drivers.mail.client import Mail
 from cumulant.drivers.mail.location import location
 from cumulant.drivers.webhook.alertmanager import Alertmanager, alerts
 from cumulant.drivers.webhook.receivers import Slack, Webhook
-from cumulant.testing import MemoryNotifier, MemorySecrets
-from cumulant.testing.conformance import NotifierConformance
-from cumulant.testing.conformance.notifier import AT, SAMPLE, SECRET
+from cumulant.testing.conformance.notifier import AT, SAMPLE, SECRET, NotifierConformance
+from cumulant.testing.notifier import MemoryNotifier
+from cumulant.testing.secrets import MemorySecrets
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 

@@ -11,7 +11,9 @@ from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
 from cumulant.drivers.objectstore.publishing import Publisher
 from cumulant.drivers.objectstore.tables import BucketTables
-from cumulant.testing.conformance import FilesConformance, ObjectsConformance, TablesConformance
+from cumulant.testing.conformance.files import FilesConformance
+from cumulant.testing.conformance.objects import ObjectsConformance
+from cumulant.testing.conformance.tables import TablesConformance
 
 
 @pytest.fixture(params=["memory", "local"])

@@ -25,7 +25,7 @@ from e2e_support import opened, run
 
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange, Routes
-from cumulant.project import Project
+from cumulant.project.project import Project
 from cumulant.release.state import Release
 from cumulant.release.steps import Step
 from cumulant.runtime.release import store

@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
-from cumulant import project as projects
 from cumulant.drivers.mlflow.engine import load_mlflow
-from cumulant.project import Project
+from cumulant.project.loading import load
+from cumulant.project.project import Project
 from cumulant.runtime.events import StepFinished, StepStarted, verify
 from cumulant.runtime.lineage import record_of
 from cumulant.runtime.records import STEP, read_step
@@ -64,7 +64,7 @@ def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Project]:
-    with projects.load(folder) as project:
+    with load(folder) as project:
         yield project
 
 

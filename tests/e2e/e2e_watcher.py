@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.drivers.local.journal import SqliteJournal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.watching import looking, retraining, rounds, ruling, standing
 
 TRANSACTION = SqliteJournal.transaction

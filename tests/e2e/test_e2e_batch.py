@@ -18,7 +18,8 @@ import pytest
 from e2e_support import environment, kill, opened, run, start
 
 from cumulant.core.servable import Batching, GraphServable
-from cumulant.packaging import Engine, new_folder, seal
+from cumulant.packaging.engine import Engine
+from cumulant.packaging.folder import new_folder, seal
 from cumulant.runtime.predict import predict
 from cumulant.runtime.serve import prepare_service, running
 

@@ -14,7 +14,7 @@ from e2e_support import opened, run, start
 
 from cumulant.runtime.release import queries
 from cumulant.runtime.stack.status import read_status
-from cumulant.serving.log import batches
+from cumulant.serving.log.scanning import batches
 
 pytestmark = pytest.mark.slow
 

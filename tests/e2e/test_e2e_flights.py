@@ -14,13 +14,14 @@ import polars as pl
 import pytest
 from e2e_support import check_whole, hashes, opened
 
-from cumulant import data, features
-from cumulant import project as projects
 from cumulant.core.events import Actor
 from cumulant.core.ids import file_digest
 from cumulant.data import inputs
+from cumulant.data.snapshot import scan
 from cumulant.drivers.mlflow.engine import load_mlflow
-from cumulant.packaging import load_servable
+from cumulant.features.offline import compute
+from cumulant.packaging.folder import load_servable
+from cumulant.project.templates import create_from_template
 from cumulant.runtime import serve
 from cumulant.runtime.clean import clean
 from cumulant.runtime.evaluate import evaluate
@@ -52,7 +53,7 @@ def trained(tmp_path_factory, worker_id):
         folder = shared / "flights"
         if not (shared / "flights.trained").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            projects.create_from_template("flights", "flights", directory=shared)
+            create_from_template("flights", "flights", directory=shared)
             text = (folder / "cumulant.yaml").read_text()
             (folder / "cumulant.yaml").write_text(text.replace("training:\n", f"training:\n{SEARCH}", 1))
             with opened(folder) as project:
@@ -88,7 +89,7 @@ def raw(trained):
 @pytest.fixture
 def later(project):
     """10,000 flights after the moment of training, raw, with a share of cancelled and diverted ones."""
-    flights = data.scan(newest(project, "flights"), project.tables())
+    flights = scan(newest(project, "flights"), project.tables())
     return flights.filter(pl.col("sched_dep") > AS_OF).sort("sched_dep").head(10_000).select(REQUEST).collect()
 
 
@@ -97,7 +98,7 @@ def test_every_row_passed_is_in_quarantine_or_dropped(project, raw):
     for name in ("flights", "weather"):
         snapshot = newest(project, name)
         assert snapshot.rows_in == snapshot.rows_passed + snapshot.rows_quarantined + snapshot.rows_dropped
-        assert data.scan(snapshot, project.tables()).select(pl.len()).collect().item() == snapshot.rows_passed
+        assert scan(snapshot, project.tables()).select(pl.len()).collect().item() == snapshot.rows_passed
         rows[name] = snapshot.rows_in
     assert rows == {"flights": 336_776, "weather": 26_115}
     assert raw.height == rows["flights"]
@@ -123,10 +124,9 @@ def test_the_model_loads_in_stock_mlflow_and_answers_a_pandas_frame(project, lat
     record = record_of(project, project.registry().resolve(CHAMPION))
     scorer_plan = _servable(project, record).plan
     history = {
-        name: data.scan(load_snapshot(project, identity), project.tables())
-        for name, identity in record.snapshots.items()
+        name: scan(load_snapshot(project, identity), project.tables()) for name, identity in record.snapshots.items()
     }
-    frame = features.compute(scorer_plan, history, rows=rows).drop("__row").to_pandas()
+    frame = compute(scorer_plan, history, rows=rows).drop("__row").to_pandas()
     assert pd.__version__.startswith("3")
     assert isinstance(frame["carrier"].dtype, pd.StringDtype)
 
@@ -274,12 +274,12 @@ def test_a_later_month_is_judged_with_the_same_words(copy, raw):
 def test_flights_that_became_known_later_change_nothing_earlier(copy):
     who = copy.principal()
     before = featurize(copy, principal=who, as_of=AS_OF)
-    rows_before = data.scan(newest(copy, "flights"), copy.tables(), as_of=AS_OF).collect()
+    rows_before = scan(newest(copy, "flights"), copy.tables(), as_of=AS_OF).collect()
     _add_later_file(copy)
     after = featurize(copy, principal=who, as_of=AS_OF)
     assert after.sources["flights"] != before.sources["flights"]
     assert not after.reused
-    assert data.scan(newest(copy, "flights"), copy.tables(), as_of=AS_OF).collect().equals(rows_before)
+    assert scan(newest(copy, "flights"), copy.tables(), as_of=AS_OF).collect().equals(rows_before)
     tables = copy.state / "tables"
     assert _parts(tables, before.table.key) == _parts(tables, after.table.key)
 
@@ -297,12 +297,12 @@ def test_only_new_files_are_read(copy, monkeypatch):
     assert found.reused == ("weather",)
     assert snapshot.rows_in == 336_776 + 2000
     assert snapshot.rows_in == snapshot.rows_passed + snapshot.rows_quarantined + snapshot.rows_dropped
-    assert data.scan(snapshot, copy.tables()).select(pl.len()).collect().item() == snapshot.rows_passed
+    assert scan(snapshot, copy.tables()).select(pl.len()).collect().item() == snapshot.rows_passed
 
 
 def _add_later_file(project) -> None:
     """2,000 flights a year on, in a file of their own."""
-    rows = data.scan(newest(project, "flights"), project.tables()).tail(2000).collect()
+    rows = scan(newest(project, "flights"), project.tables()).tail(2000).collect()
     rows = rows.drop("__row", "sched_dep", "landed").with_columns(pl.col("time_hour") + pl.duration(days=365))
     rows.write_parquet(project.root / "data" / "flights" / "2014.parquet")
 

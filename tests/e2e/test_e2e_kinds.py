@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 from e2e_support import hashes, opened
 
-from cumulant import data
 from cumulant.core.errors import DefinitionError, UserCodeError
+from cumulant.data.snapshot import scan
+from cumulant.data.views import quarantined
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.drivers.mlflow.models import signature
-from cumulant.packaging import load_servable
+from cumulant.packaging.folder import load_servable
 from cumulant.runtime import serve
 from cumulant.runtime.lineage import record_of, reproduce
 from cumulant.runtime.predict import predict
@@ -368,7 +369,7 @@ def test_cleaning_written_with_pandas(tmp_path):
     assert dropped > 0
     assert (snapshot.rows_in, snapshot.rows_dropped, snapshot.rows_quarantined) == (ROWS, dropped, 0)
     with opened(folder) as project:
-        rows = data.scan(newest(project, "visits"), project.tables()).collect()
+        rows = scan(newest(project, "visits"), project.tables()).collect()
         assert set(rows["colour"].drop_nulls()) == {"RED", "GREEN", "BLUE"}
         check_served(project, strange(rows.select("at", "size", "night", "colour", "town")))
 
@@ -427,7 +428,7 @@ def test_personal_values_show_nowhere(tmp_path):
             "guest_n_14d",
             "guest_size_14d",
         }
-        refused = data.quarantined(newest(project, "visits"), project.tables(), project.salt())
+        refused = quarantined(newest(project, "visits"), project.tables(), project.salt())
         assert refused.height == 8
         pages = [report(project, found.run, out=folder / f"report.{suffix}", principal=who) for suffix in FORMATS]
         shown = [str(refused.to_dicts()).encode(), *(page.read_bytes() for page in pages)]

@@ -9,7 +9,7 @@ import e2e_shop
 import pytest
 from e2e_support import run
 
-from cumulant import project as projects
+from cumulant.project.loading import load
 from cumulant.runtime.labels import outcomes_of
 from cumulant.runtime.serve import prepare_service, running
 
@@ -37,7 +37,7 @@ def test_labels_posted_and_read_from_a_file_join_what_a_server_answered(tmp_path
     text = PERSONAL.replace("trials: 3", "trials: 1") + "serving: {workers: 2}\n"
     folder = e2e_shop.make(tmp_path / "shop", rows=1500, project=text)
     run(folder, "train", codes=(0, 1))
-    with projects.load(folder) as project:
+    with load(folder) as project:
         service = prepare_service(project, project.name, principal=project.principal())
         with running(service) as server:
             path = f"/v1/models/{project.name}/predict"

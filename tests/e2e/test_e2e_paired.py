@@ -12,8 +12,8 @@ import pytest
 from e2e_shop import START
 from e2e_support import opened
 
-from cumulant import project as projects
 from cumulant.core.errors import RefusedError
+from cumulant.project.loading import load
 from cumulant.release.metrics import metrics
 from cumulant.release.paired import log_harm, log_not_worse
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
@@ -42,7 +42,7 @@ def shop(tmp_path_factory):
     with opened(folder) as project:
         train(project, principal=project.principal())
         train(project, principal=project.principal(), trials=2, promote=False)
-    with projects.load(folder, overrides={"data.orders.path": "shuffled/*.parquet"}) as project:
+    with load(folder, overrides={"data.orders.path": "shuffled/*.parquet"}) as project:
         train(project, principal=project.principal(), promote=False)
     return folder
 
@@ -104,7 +104,7 @@ def test_a_version_of_which_nothing_is_known_is_compared_by_its_servable(shop):
 
 
 def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_bounded(shop):
-    with projects.load(shop, overrides={"training.target": "amount > 50"}) as project:
+    with load(shop, overrides={"training.target": "amount > 50"}) as project:
         version = project.registry().resolve("returns/2")
         notes = []
         spec, found = admitted(
@@ -116,7 +116,7 @@ def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_b
 
 
 def test_labels_of_one_class_are_no_comparison(shop):
-    with projects.load(shop, overrides={"data.orders.path": "positives/*.parquet"}) as project:
+    with load(shop, overrides={"data.orders.path": "positives/*.parquet"}) as project:
         version = project.registry().resolve("returns/2")
         _, notes = evaluate_pair(project, "1", version, spec=PairedSpec(), principal=project.principal())
     assert "all but fewer than 5 of the labels are true" in notes[0]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from e2e_support import opened
 
-from cumulant import project as projects
+from cumulant.project.loading import load
 from cumulant.release.metrics import metrics
 from cumulant.release.paired import log_not_worse, prior_evidence
 from cumulant.release.spec import MetricSpec, ReleaseSpec
@@ -45,7 +45,7 @@ def shop(request, tmp_path_factory):
     with opened(folder) as project:
         train(project, principal=project.principal())
         train(project, principal=project.principal(), trials=2, promote=False)
-    with projects.load(folder, overrides={"data.orders.path": "shuffled/*.parquet"}) as project:
+    with load(folder, overrides={"data.orders.path": "shuffled/*.parquet"}) as project:
         train(project, principal=project.principal(), promote=False)
     return folder
 

@@ -9,7 +9,7 @@ import pytest
 from e2e_support import run
 from test_e2e_labels import order
 
-from cumulant import project as projects
+from cumulant.project.loading import load
 from cumulant.runtime.serve import prepare_service, running
 from cumulant.testing.gateways import wait_for
 
@@ -29,7 +29,7 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
     folder = e2e_shop.make(tmp_path / "shop", rows=1500, project=text)
     run(folder, "train", codes=(0, 1))
     bad = order(1) | {"amount": -5.0}
-    with projects.load(folder) as project:
+    with load(folder) as project:
         service = prepare_service(project, project.name, principal=project.principal())
         with running(service) as server:
             path = f"/v1/models/{project.name}/predict"
@@ -50,7 +50,7 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
     rules = "amount: {min: 0}\n      kind: {in: [coat, hat, shoe, sock]}"
     (folder / "cumulant.yaml").write_text(text.replace("amount: {min: 0}", rules) + "serving: {invalid: refuse}\n")
     run(folder, "train", codes=(0, 1))
-    with projects.load(folder) as project:
+    with load(folder) as project:
         service = prepare_service(project, project.name, principal=project.principal())
         assert service.model.version == "2"
         with running(service) as server:

@@ -27,7 +27,7 @@ from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.runtime.stack.status import read_status
 from cumulant.runtime.stack.versions import folder_of
 from cumulant.runtime.train import train
-from cumulant.serving.log import scan
+from cumulant.serving.log.scanning import scan
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import e2e_shop
 import polars as pl
 import pytest
 
-from cumulant import features
-from cumulant import project as projects
 from cumulant.core.progress import silent
+from cumulant.features.online import OnlineFeatures
+from cumulant.project.loading import load
 from cumulant.runtime.context import open_run
 from cumulant.runtime.serve import materialize
 from cumulant.runtime.task import resolve_task
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 def state(folder):
     """What `serve` does before it starts the server."""
-    with projects.load(folder) as project:
+    with load(folder) as project:
         principal = project.principal()
         with open_run(project, "serve", action="model.serve", principal=principal, progress=silent) as context:
             snapshots, _ = snapshots_of(context)
@@ -35,7 +35,7 @@ def state(folder):
 
 def asked(plan, store, table):
     row = {"order": 10**6, "ordered": ASKED, "customer": "c001", "kind": "hat", "amount": 5.0, "express": True}
-    found = features.OnlineFeatures(plan, store, table).vectors([row]).columns
+    found = OnlineFeatures(plan, store, table).vectors([row]).columns
     return {name: values[0] for name, values in found.items()}
 
 
@@ -56,7 +56,7 @@ def test_a_state_is_kept_by_the_next_server_and_carried_over_to_new_data(folder)
     plan, store, table = state(folder)
     before = asked(plan, store, table)
     rows = [posted(10_000 + i, 80 + i, returned=i % 2 == 0) for i in range(6)]
-    assert features.OnlineFeatures(plan, store, table).advance("orders", rows).accepted == 6
+    assert OnlineFeatures(plan, store, table).advance("orders", rows).accepted == 6
     after = asked(plan, store, table)
     assert after["customer_n_21d"] == before["customer_n_21d"] + 6
     assert after["kind_back_7d"] != before["kind_back_7d"]
@@ -72,4 +72,4 @@ def test_a_state_is_kept_by_the_next_server_and_carried_over_to_new_data(folder)
     _, store, newer = state(folder)
     assert newer != table
     assert asked(plan, store, newer) == after
-    assert features.OnlineFeatures(plan, store, newer).advance("orders", rows).duplicates == 6
+    assert OnlineFeatures(plan, store, newer).advance("orders", rows).duplicates == 6

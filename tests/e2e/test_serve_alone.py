@@ -13,7 +13,7 @@ import pytest
 
 from cumulant.core.expr import Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Source
-from cumulant.packaging import build
+from cumulant.packaging.builder import build
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = ("pandas", "polars", "mlflow", "sklearn", "pydantic", "scipy", "lightgbm", "uvicorn")
@@ -60,14 +60,16 @@ def python(tmp_path_factory):
 def servable(tmp_path):
     import polars as pl
 
-    from cumulant import training
+    from cumulant.training.dataset import training_set
+    from cumulant.training.spec import TrainingSpec
+    from cumulant.training.study import search
 
     rng = np.random.default_rng(0)
     features = pl.DataFrame({"amount": rng.exponential(20, 400), "night": rng.random(400) < 0.3})
     target = pl.Series("target", (features["amount"].to_numpy() + 20 * features["night"].to_numpy()) > 30)
-    spec = training.TrainingSpec(target="late", trainers=["linear"], folds=2)
-    rows = training.training_set(features, target, spec=spec)
-    model = training.search(rows, spec).best
+    spec = TrainingSpec(target="late", trainers=["linear"], folds=2)
+    rows = training_set(features, target, spec=spec)
+    model = search(rows, spec).best
     fields = (Field("amount", "float"), Field("night", "bool"))
     plan = FeaturePlan(
         entity="tx",

@@ -20,11 +20,11 @@ from notify_servers import Web
 
 from cumulant.core.errors import EngineUnavailableError, TerminalError
 from cumulant.drivers.webhook.alertmanager import Alertmanager
-from cumulant.monitoring.alerts import Finding
+from cumulant.monitoring.alerts.state import Finding
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.alerts.flow import deliver, observe, try_receivers
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 from cumulant.testing.conformance.notifier import SAMPLE
 
 pytestmark = pytest.mark.live

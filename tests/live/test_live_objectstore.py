@@ -20,8 +20,10 @@ from cumulant.drivers.objectstore.bucket import open_bucket
 from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
 from cumulant.drivers.objectstore.tables import BucketTables
-from cumulant.testing import MemorySecrets
-from cumulant.testing.conformance import FilesConformance, ObjectsConformance, TablesConformance
+from cumulant.testing.conformance.files import FilesConformance
+from cumulant.testing.conformance.objects import ObjectsConformance
+from cumulant.testing.conformance.tables import TablesConformance
+from cumulant.testing.secrets import MemorySecrets
 
 pytestmark = pytest.mark.live
 

@@ -11,7 +11,7 @@ import pytest
 from test_live_objectstore import KEY, SECRET, endpoint  # noqa: F401 - a fixture
 
 from cumulant.drivers.objectstore.bucket import open_bucket
-from cumulant.testing import MemorySecrets
+from cumulant.testing.secrets import MemorySecrets
 
 pytestmark = pytest.mark.live
 

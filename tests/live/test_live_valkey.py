@@ -21,7 +21,7 @@ import pytest
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.cache import ValkeyCache
-from cumulant.testing.conformance import CacheConformance
+from cumulant.testing.conformance.cache import CacheConformance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 import serving_graphs

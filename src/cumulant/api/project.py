@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cumulant.api.server import Server
     from cumulant.core.events import Event
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project as Loaded
+    from cumulant.project.project import Project as Loaded
     from cumulant.runtime.leftovers import Removed
     from cumulant.runtime.records import RunRecord
 
@@ -102,27 +102,27 @@ class Project:
 
     def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
         """Refused rows with the rule that refused each; personal columns as keyed hashes."""
-        from cumulant import data
         from cumulant.core.errors import NotFoundError
+        from cumulant.data.views import quarantined
         from cumulant.runtime import validate
 
         self.loaded.source(source)
         snapshot = validate.refused(self.loaded, source) or validate.newest(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return data.quarantined(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
+        return quarantined(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
 
     def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
         """The first accepted rows of a source; personal columns as keyed hashes."""
-        from cumulant import data
         from cumulant.core.errors import NotFoundError
+        from cumulant.data.views import preview as data_preview
         from cumulant.runtime import validate
 
         self.loaded.source(source)
         snapshot = validate.newest(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return data.preview(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
+        return data_preview(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
@@ -313,8 +313,8 @@ def _frame(rows: object) -> pl.DataFrame:
         raise MissingPartError(
             "predictions on tables need Polars", subject="polars", hint='pip install "cumulant[local]"'
         ) from error
-    from cumulant import data
+    from cumulant.data.user_frames import to_polars
 
     if isinstance(rows, list):
         return pl.DataFrame(rows, infer_schema_length=None)
-    return data.to_polars(rows, source="the rows")
+    return to_polars(rows, source="the rows")

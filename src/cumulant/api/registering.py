@@ -77,6 +77,6 @@ def register(
 
 
 def _loaded(project: Project | Path | str | None) -> Any:
-    from cumulant.project import load
+    from cumulant.project.loading import load
 
     return load(project or ".") if project is None or isinstance(project, str | Path) else project.loaded

@@ -74,7 +74,7 @@ class Server:
         return f"Server({self.service.model.uri}, url={self.url!r})"
 
     def _repr_html_(self) -> str:
-        from cumulant.packaging import load_servable
+        from cumulant.packaging.folder import load_servable
         from cumulant.runtime.report_page.requests import curl
 
         line = curl(load_servable(Path(self.service.folder)), self.url)

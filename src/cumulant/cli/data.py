@@ -15,8 +15,8 @@ from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
 
 app = application(
     "data",
@@ -66,11 +66,11 @@ def show(
 
     Columns that the project file calls personal appear as keyed hashes.
     """
-    from cumulant import data
+    from cumulant.data.views import preview
 
     with call.project() as project:
         snapshot = accepted(project, source or only_source(project))
-        frame = data.preview(snapshot, project.tables(), project.salt(), rows=rows)
+        frame = preview(snapshot, project.tables(), project.salt(), rows=rows)
 
     def text(console: Console) -> None:
         from cumulant.cli.frames import show_frame
@@ -121,15 +121,15 @@ def quarantine(
 
     Looks at the last refused snapshot, where there is one, else at the newest accepted one.
     """
-    from cumulant import data
     from cumulant.cli.frames import check_out
+    from cumulant.data.views import quarantined
 
     check_out(out)
     with call.project() as project:
         source = source or only_source(project)
         snapshot = refused(project, source) or accepted(project, source)
         limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)
-        frame = data.quarantined(snapshot, project.tables(), project.salt(), limit=limit, files=files)
+        frame = quarantined(snapshot, project.tables(), project.salt(), limit=limit, files=files)
     count = frame.height if file else snapshot.rows_quarantined
     frame = frame if out else frame.head(rows)
     if out is not None:
@@ -258,7 +258,7 @@ def refused(project: Project, source: str) -> Snapshot | None:
 
 def document(snapshot: Snapshot) -> dict[str, object]:
     """A snapshot's figures for machines, without its parts."""
-    from cumulant import data
+    from cumulant.data.judge import warnings_of
 
     return {
         "snapshot": snapshot.id,
@@ -282,7 +282,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
             {"url": file.url, "reason": file.reason, "sha256": file.sha256, "bytes": file.bytes}
             for file in snapshot.unreadable
         ],
-        "warnings": data.warnings_of(snapshot),
+        "warnings": warnings_of(snapshot),
         "files": [
             {"url": file.url, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes} for file in snapshot.files
         ],
@@ -291,7 +291,8 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
-    from cumulant import data
+    from cumulant.data.judge import told, warnings_of
+    from cumulant.data.shift import moved
     from cumulant.runtime.report_page.collect import shifts_said
     from cumulant.runtime.report_page.terminal import clean, heading, pairs, table, warn
     from cumulant.runtime.report_page.wording import share as percent
@@ -320,10 +321,10 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         console.print("the one rule holds" if count == 1 else f"all {count:,} rules hold", style="dim")
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):
-            console.print(clean(data.told(change)), soft_wrap=True)
+            console.print(clean(told(change)), soft_wrap=True)
     for text in shifts_said(snapshot):
-        console.print(clean(text), style="" if data.moved(snapshot.shifts) else "dim", soft_wrap=True)
-    warn(console, data.warnings_of(snapshot))
+        console.print(clean(text), style="" if moved(snapshot.shifts) else "dim", soft_wrap=True)
+    warn(console, warnings_of(snapshot))
     console.print("")
 
 

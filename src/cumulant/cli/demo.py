@@ -53,7 +53,7 @@ def demo(
 
     with call.progress("demo: flights of 2013") as progress:
         found = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
-    from cumulant.project import load
+    from cumulant.project.loading import load
 
     with load(found.folder) as project:
         page = content(project, found.train.run, principal=project.principal())

@@ -22,7 +22,7 @@ from cumulant.core.errors import CumulantError, ProjectFileError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 app = application("doctor", "Check this machine and project.")
 

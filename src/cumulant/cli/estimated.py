@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.performance import EstimatedFigure
+    from cumulant.monitoring.performance.unlabelled import EstimatedFigure
 
 #: metrics that a line shows, in this order; documents have all
 _SHOWN: Mapping[str, str] = {"accuracy": "accuracy", "log_loss": "log loss", "brier": "Brier score"}

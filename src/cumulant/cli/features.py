@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cumulant.features import StoredKey
+    from cumulant.features.repair import StoredKey
 
 app = application(
     "features",
@@ -92,9 +92,9 @@ def get(
 
     Features that would show a personal value appear as keyed hashes.
     """
-    from cumulant import data
     from cumulant.cli.frames import check_out
     from cumulant.core.units import moment
+    from cumulant.data.masking import mask_frame
     from cumulant.runtime.features import featurize
     from cumulant.runtime.report_page.definitions import personal
 
@@ -104,7 +104,7 @@ def get(
         found = featurize(project, principal=project.principal(), as_of=when, progress=progress)
         table = project.tables().scan(found.table)
         frame = (table if out else table.head(rows)).collect()
-        frame = data.mask_frame(frame, personal(found.plan), project.salt())
+        frame = mask_frame(frame, personal(found.plan), project.salt())
     if out is not None:
         from cumulant.cli.frames import write_frame
 

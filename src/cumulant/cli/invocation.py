@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from cumulant.cli.output import Output
     from cumulant.core.progress import Progress
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class Invocation:
@@ -48,7 +48,7 @@ class Invocation:
             ProjectFileError: the file has faults.
             RefusedError: the user may not.
         """
-        from cumulant.project import load
+        from cumulant.project.loading import load
         from cumulant.runtime.actions import check
 
         found = load(self.directory, environment=self.environment)

@@ -17,7 +17,8 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.outcomes import Report, Shown
+    from cumulant.outcomes.facts import Shown
+    from cumulant.outcomes.label_counts import Report
     from cumulant.runtime.labels import Intake
 
 app = application(

@@ -18,7 +18,8 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.monitoring.drift import Finding, Findings, Joint
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.joint import Joint
     from cumulant.runtime.monitor import Asked, Monitored
     from cumulant.runtime.watching.table_estimates import TableEstimates
     from cumulant.runtime.watching.table_loss import TableLoss

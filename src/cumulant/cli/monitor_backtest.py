@@ -13,8 +13,8 @@ from cumulant.cli.invocation import Invocation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.runtime.backtesting import Backtested
     from cumulant.runtime.backtesting.comparing import Difference
+    from cumulant.runtime.backtesting.flow import Backtested
 
 #: rows of the table of losses over time
 _PERIODS = 12
@@ -69,7 +69,7 @@ def _backtest(
     they do in life. At each training the champion's trainer is fitted with its parameters.
     """
     from cumulant.core.units import duration, moment
-    from cumulant.runtime.backtesting import Asked, backtest_project
+    from cumulant.runtime.backtesting.flow import Asked, backtest_project
 
     asked = Asked(
         every=None if every is None else duration(every),

@@ -63,7 +63,8 @@ def new(
 
     With --from, it trains as it stands. --project names the folder to make it in; default: here.
     """
-    from cumulant.project import create_from, create_from_template
+    from cumulant.project.create import create_from
+    from cumulant.project.templates import create_from_template
     from cumulant.project.workflows import check_service
 
     if ci:
@@ -104,7 +105,7 @@ def new(
 
 def _workflow_only(call: Invocation, ci: str, *, asked: bool) -> None:
     """Write a workflow file into the project that is here."""
-    from cumulant.project import write_workflow
+    from cumulant.project.workflows import write_workflow
 
     if not ci or asked:
         raise UsageError("the new project needs a name", hint="cumulant new NAME; see `cumulant new --help`")
@@ -113,7 +114,7 @@ def _workflow_only(call: Invocation, ci: str, *, asked: bool) -> None:
 
 
 def _workflow(folder: Path, ci: str) -> str:
-    from cumulant.project import write_workflow
+    from cumulant.project.workflows import write_workflow
 
     path = write_workflow(folder, ci).relative_to(folder)
     return f"{path} runs plan, validate, train, gate and report where {folder.name}/ is the root of the repository"

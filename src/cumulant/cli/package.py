@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.progress import Progress
     from cumulant.core.servable import Candidate, GraphServable, Servable
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.package import Packaged
 
 app = application("package", "A servable from a model that was made elsewhere.")
@@ -181,7 +181,9 @@ class _Imaging:
                 hint = "add --image REF or --dockerfile DIR"
                 raise UsageError("--base and --tool are of an image, and so is --options", hint=hint)
             return
-        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool, serving
+        from cumulant.runtime.image.build import found_tool
+        from cumulant.runtime.image.context import DEFAULT_BASE, check_folder, checked_reference
+        from cumulant.runtime.image.dockerfile import serving
 
         self._serving = serving(options or "")
         self._base = checked_reference(base or DEFAULT_BASE, "base image")
@@ -197,7 +199,9 @@ class _Imaging:
             return {}
         from tempfile import TemporaryDirectory
 
-        from cumulant.runtime.image import build_image, running, write_context
+        from cumulant.runtime.image.build import build_image
+        from cumulant.runtime.image.context import write_context
+        from cumulant.runtime.image.running import running
 
         with TemporaryDirectory() as scratch:
             path = write_context(

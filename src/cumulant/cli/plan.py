@@ -13,7 +13,7 @@ from cumulant.cli.program import line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.project import ResolvedRow
+    from cumulant.project.origins import ResolvedRow
     from cumulant.runtime.planning import Plan
 
 app = application("plan", "What would run.")

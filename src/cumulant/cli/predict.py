@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.runtime.asking import Server
-    from cumulant.runtime.batch import BatchRequest, Summary
+    from cumulant.runtime.batch.flow import BatchRequest, Summary
 
 app = application("predict", "Answers for rows.")
 
@@ -86,7 +86,7 @@ def predict(
     files of any size are answered in bounded memory on all cores, and a call that was killed is gone on with.
     """
     from cumulant.cli.frames import check_out
-    from cumulant.runtime.batch import BatchRequest
+    from cumulant.runtime.batch.flow import BatchRequest
 
     check_out(out)
     source, asked = _told(what, input_, model)
@@ -124,7 +124,7 @@ def _to_file(
     reasons: int | None,
 ) -> None:
     from cumulant.core.units import moment
-    from cumulant.runtime.batch import predict_file
+    from cumulant.runtime.batch.flow import predict_file
     from cumulant.runtime.batch.models import in_folder, registered
 
     if model and Path(model).is_dir():

@@ -11,7 +11,7 @@ from cumulant.cli.invocation import Invocation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.state import Release
 
 _LOOK_SECONDS = 0.5

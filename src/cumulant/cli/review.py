@@ -16,7 +16,7 @@ from cumulant.cli.program import line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.review.fill import Filled
     from cumulant.runtime.review.verbs import Answered
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.review import Figures
+    from cumulant.review.report import Figures
     from cumulant.runtime.review.cases import CaseView
     from cumulant.runtime.review.verbs import Answered
 

@@ -10,7 +10,7 @@ from cumulant.core.errors import CumulantError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.review.cases import CaseView
     from cumulant.runtime.review.reader import CaseReader
 

@@ -342,7 +342,7 @@ def _show_folders(console: Console, running: Running) -> None:
 
 
 def _show(console: Console, service: Service, running: Running) -> None:
-    from cumulant.packaging import load_servable
+    from cumulant.packaging.folder import load_servable
     from cumulant.runtime.report_page.requests import curl
     from cumulant.runtime.report_page.terminal import cell, clean
 

@@ -17,24 +17,14 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
-from cumulant.monitoring.performance import (
-    Estimator,
-    Harm,
-    HarmTerms,
-    Kind,
-    Predictions,
-    Watch,
-    Window,
-    baseline,
-    begin,
-    estimated,
-    harm,
-    learn_estimator,
-    recent_refits,
-)
+from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import loss_of
+from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.recalibration import Task
-from cumulant.monitoring.performance.refits import Fit, Scorer
+from cumulant.monitoring.performance.refits import Fit, Scorer, recent_refits
+from cumulant.monitoring.performance.rows import Predictions, Window
+from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
+from cumulant.monitoring.performance.watch import Harm, Watch, begin, harm
 from cumulant.monitoring.policy import Evidence, RetrainState, RetrainTerms, decide
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats

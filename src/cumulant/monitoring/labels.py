@@ -20,7 +20,7 @@ from cumulant.monitoring.tables import Table, open_table, readable
 from cumulant.outcomes.matching import resolved
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Cut
+    from cumulant.monitoring.drift.blocks import Cut
     from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: part of a window's rows that may have contradictory labels

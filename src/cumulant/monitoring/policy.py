@@ -12,12 +12,12 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, moment, rate
-from cumulant.monitoring.performance import Kind
+from cumulant.monitoring.performance.kinds import Kind
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
     from cumulant.monitoring.spec import HistorySpec, RetrainSpec
-    from cumulant.training import TrainingSpec
+    from cumulant.training.spec import TrainingSpec
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]
 

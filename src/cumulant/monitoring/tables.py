@@ -15,9 +15,7 @@ import polars as pl
 
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
 from cumulant.data.collected_frames import CollectedFrames
-from cumulant.monitoring import drift
-from cumulant.outcomes import kind_of
-from cumulant.serving import log
+from cumulant.outcomes.files import kind_of
 
 if TYPE_CHECKING:
     from cumulant.data.spill import Spill
@@ -151,9 +149,11 @@ def open_table(
     times += [name for name in _TIMES if name in texts]
     if not times and texts:
         # A CSV file has no type for times. A text that is none further down is a row without a time, which is told.
+        from cumulant.monitoring.drift.blocks import hold_times
+
         with readable(str(path)):
             head = lazy.select(texts).head(_HEAD).collect()
-        times = [one.name for one in head.get_columns() if drift.hold_times(one)]
+        times = [one.name for one in head.get_columns() if hold_times(one)]
     return Table(str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS))
 
 
@@ -194,10 +194,12 @@ def open_log(
         DataError: rows cannot be read.
         StorageError: a file is damaged, or rows cannot be set aside.
     """
+    from cumulant.serving.log.scanning import batches
+
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
     told, others, misdated = f"the log {folder}", 0, Counter[date]()
     rows, moments = CollectedFrames(spill, name), CollectedFrames(spill, f"{name}.moments")
-    for batch in log.batches(folder, columns, since=since, until=until):
+    for batch in batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         # A request without rows was logged by earlier versions as one row with an empty answer.

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,7 +20,11 @@ from cumulant.outcomes.files_in_place import write_bytes
 from cumulant.outcomes.labels import read_moment, typed
 from cumulant.outcomes.store import locked, writing_to
 from cumulant.outcomes.target_values import number
-from cumulant.serving import log
+from cumulant.serving.log.durable import sync
+from cumulant.serving.log.hiding import as_held
+
+if TYPE_CHECKING:
+    from cumulant.serving.log.parts import Part
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 _DECODE = msgspec.json.Decoder().decode
@@ -105,7 +109,7 @@ class _Writing:
         self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
         self._shown, self._used = shown, set(names.values()) - set(key)
         self._until = until
-        self._parts: dict[date, log.Part] = {}
+        self._parts: dict[date, Part] = {}
         self._number = 0
 
     def write(self, path: Path) -> Imported:
@@ -135,14 +139,16 @@ class _Writing:
                         raise DataError(f"{path} has no column {column}", subject=str(path), hint=hint)
             yield from batch
 
-    def _part(self, day: date) -> log.Part:
+    def _part(self, day: date) -> Part:
         # The same file has the same parts, by name and content, however often it is begun.
         if day not in self._parts:
+            from cumulant.serving.log.parts import Part
+
             if len(self._parts) >= _OPEN:
                 self._close()
             self._number += 1
             ordinal = (day - EPOCH.date()).days
-            self._parts[day] = log.Part(self._draft, ordinal, f"imported.{self._content}", self._number)
+            self._parts[day] = Part(self._draft, ordinal, f"imported.{self._content}", self._number)
         return self._parts[day]
 
     def _close(self) -> None:
@@ -177,7 +183,7 @@ def _showing(fields: Mapping[str, Field], salt: bytes) -> _Show:
         if field is None or value is None:
             return value
         sent = _sent(value, field)
-        return sent if sent is None or not field.personal else mask(log.as_held(sent, field), salt)
+        return sent if sent is None or not field.personal else mask(as_held(sent, field), salt)
 
     return show
 
@@ -189,8 +195,8 @@ def _sent(value: object, field: Field) -> object:
     if not value.strip():
         return None
     with contextlib.suppress(ValueError):
-        return log.as_held(int(value), field)
-    return log.as_held(typed(value), field)
+        return as_held(int(value), field)
+    return as_held(typed(value), field)
 
 
 def _answer(parts: Mapping[str, Any]) -> dict[str, object]:
@@ -232,5 +238,5 @@ def _publish(draft: Path, predictions: Path) -> None:
         day = predictions / path.parent.name
         day.mkdir(parents=True, exist_ok=True)
         path.replace(day / path.name)
-        log.sync(day)
+        sync(day)
     shutil.rmtree(draft, ignore_errors=True)

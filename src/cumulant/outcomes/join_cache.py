@@ -27,10 +27,11 @@ from cumulant.core.ids import digest
 from cumulant.outcomes import files_in_place, place
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.scored import HEAD, asked, named, unpacked
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from cumulant.serving.log.reading import Rows as log_Rows
 
 _INDEX = "index"
 _SUFFIX = ".arrow"
@@ -96,13 +97,15 @@ class JoinCache:
         raise place.vanishing(self.outcomes.log)
 
     def _rows(self, taken: Rows, since: date | None, at: datetime) -> None:
+        from cumulant.serving.log.reading import stored
+
         before = self._index()
         labels = _Labels(self.outcomes, before.batches)
         known = before.files if labels.only_added else {}
         numbers: dict[str, int] = {}  # by the file of the log
         files: dict[str, _Entry] = {}
-        changed: dict[str, tuple[Path, log.Rows]] = {}
-        for file, read in log.stored(self.outcomes.log, since=since):
+        changed: dict[str, tuple[Path, log_Rows]] = {}
+        for file, read in stored(self.outcomes.log, since=since):
             name = _identity(file.path)
             if name in numbers:
                 continue
@@ -125,7 +128,7 @@ class JoinCache:
             self._replace(after)
 
     def _join(
-        self, files: Mapping[str, tuple[Path, log.Rows]], at: datetime
+        self, files: Mapping[str, tuple[Path, log_Rows]], at: datetime
     ) -> Iterator[tuple[str, _Entry, pl.DataFrame]]:
         """The rows of these files of the log, and their entries. Raises FileNotFoundError."""
         if not files:
@@ -223,13 +226,13 @@ class _Labels:
             raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
         return asked(*named(said["ref"].unique()))
 
-    def news_in(self, read: log.Rows) -> bool:
+    def news_in(self, read: log_Rows) -> bool:
         """Whether a label that came since may be for a row of a file of the log."""
         news = self._news
         return news is not None and any(unpacked(head).filter(news).height for head in read(HEAD))
 
 
-def _present(path: Path, read: log.Rows, columns: list[str]) -> Iterator[pa.Table]:
+def _present(path: Path, read: log_Rows, columns: list[str]) -> Iterator[pa.Table]:
     """The rows of a file of the log. Raises FileNotFoundError: it is gone, and had no rows to read."""
     yield from read(columns)
     path.stat()

@@ -23,17 +23,18 @@ from cumulant.outcomes.pairing import Pairing
 from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
 from cumulant.outcomes.scored import IDENTITY, TOLD, asked, named, unpacked
-from cumulant.serving import log
+from cumulant.serving.log.parts import SCHEMA
 
 if TYPE_CHECKING:
     from cumulant.serving.log.place import File
+    from cumulant.serving.log.reading import Rows
 
 _TIME = pa.timestamp("us", "UTC")
 _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
 #: the join's columns
 _JOINED = pa.schema(
     [
-        *(log.SCHEMA.field(name) for name in TOLD),
+        *(SCHEMA.field(name) for name in TOLD),
         pa.field("score", pa.float64()),
         pa.field("label", pa.string()),
         pa.field("value", pa.float64()),
@@ -127,7 +128,9 @@ class Outcomes(LabelledLog):
 
     def _looked_at(self, progress: Progress) -> bool:
         """Whether the log has nothing new, as at most looks."""
-        return all(self._seen(progress, file) for file, _ in log.stored(self.log))
+        from cumulant.serving.log.reading import stored
+
+        return all(self._seen(progress, file) for file, _ in stored(self.log))
 
     @staticmethod
     def _seen(progress: Progress, file: File) -> bool:
@@ -158,9 +161,11 @@ class Outcomes(LabelledLog):
 
         A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
         """
+        from cumulant.serving.log.reading import stored
+
         meant = cache(meant)
         for _ in range(place.LISTINGS):
-            listed = [(*one, self._seen(progress, one[0])) for one in log.stored(self.log)]
+            listed = [(*one, self._seen(progress, one[0])) for one in stored(self.log)]
             old = [file.path for file, _, seen in listed if seen]
             wanted = meant() if old else None
             try:
@@ -180,7 +185,7 @@ class Outcomes(LabelledLog):
         raise place.vanishing(self.log)
 
     def _rows_of(
-        self, read: log.Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
+        self, read: Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
     ) -> Generator[pl.DataFrame, None, int]:
         """The rows of a file, or the `wanted` ones; returns how many it has."""
         rows = 0

@@ -19,10 +19,11 @@ from cumulant.outcomes.label_snapshot import LabelSnapshot, UsableLabels, itself
 from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
 from cumulant.outcomes.prediction_refs import BY_KEY
 from cumulant.outcomes.scored import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from cumulant.serving.log.reading import Rows
 
 Item = TypeVar("Item")
 #: the join's columns
@@ -74,7 +75,7 @@ class LabelledLog:
                 yield joined
 
     def join_files(
-        self, files: Iterable[tuple[Item, log.Rows]], labels: LabelSnapshot, as_of: datetime
+        self, files: Iterable[tuple[Item, Rows]], labels: LabelSnapshot, as_of: datetime
     ) -> Iterator[tuple[Item, pl.DataFrame, pl.Series]]:
         """As `table`, the rows of files of the log, and when each label of theirs became or becomes known.
 
@@ -145,10 +146,14 @@ class LabelledLog:
     def _batches(
         self, labels: UsableLabels, *, since: date | None = None, until: date | None = None
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        scanned = log.scan(self.log, since=since, until=until)
+        from cumulant.serving.log.scanning import scan
+
+        scanned = scan(self.log, since=since, until=until)
 
         def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-            return (batch for batch in log.batches_of(scanned, columns) if batch.num_rows)
+            from cumulant.serving.log.scanning import batches_of
+
+            return (batch for batch in batches_of(scanned, columns) if batch.num_rows)
 
         return self._join(self._framed(read, labels), labels)
 

@@ -20,7 +20,7 @@ from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.formatted import Unreadable, numbers
 from cumulant.outcomes.prediction_refs import id_ref, key_ref
 from cumulant.outcomes.target_values import number, target_values
-from cumulant.serving.log import as_held
+from cumulant.serving.log.hiding import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 #: of a text that is kept of a row that cannot be used

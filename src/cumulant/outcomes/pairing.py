@@ -10,13 +10,16 @@ import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cumulant.outcomes import place
 from cumulant.outcomes.pairs import paired
 from cumulant.outcomes.scored import COLUMNS, IDENTITY, asked, frame, unpacked
-from cumulant.serving import log
+
+if TYPE_CHECKING:
+    from cumulant.serving.log.reading import Rows
 
 #: a request and its copy are answered within this time
 _APART = timedelta(hours=1)
@@ -65,11 +68,13 @@ def _around(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Answers with the ids of these rows, of the days and files that may have them; some of them twice, where files
     are merged meanwhile.
     """
+    from cumulant.serving.log.reading import stored
+
     ids, first = _ids(mirrored), _moment(mirrored["time"].min()) - _APART
     last = _moment(mirrored["time"].max()) + _APART
     for _ in range(place.LISTINGS):
         gone = False
-        for file, read in log.stored(folder, since=first.date(), until=last.date()):
+        for file, read in stored(folder, since=first.date(), until=last.date()):
             if _written(file.path) >= first.timestamp():
                 yield from _named_in(read, ids)
                 gone |= not file.path.exists()
@@ -86,7 +91,7 @@ def _written(path: Path) -> float:
         return math.inf
 
 
-def _named_in(read: log.Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:
+def _named_in(read: Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:
     if any(unpacked(head)["id"].is_in(ids.implode()).any() for head in read(["id"])):
         for batch in read(_READ):
             yield from _answers(unpacked(batch), ids)

@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import Field
 from cumulant.core.units import EPOCH, micros
-from cumulant.serving.log import as_held
+from cumulant.serving.log.hiding import as_held
 
 _ENCODE = msgspec.json.Encoder().encode
 #: between the parts of a reference

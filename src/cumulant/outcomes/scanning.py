@@ -16,7 +16,6 @@ import polars as pl
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import place
 from cumulant.outcomes.scored import TYPES
-from cumulant.serving import log
 
 #: bytes of the log's files that are read at once
 _AT_ONCE = 16 << 20
@@ -150,10 +149,12 @@ def predictions(
     Raises:
         StorageError: a file cannot be read.
     """
+    from cumulant.serving.log.place import files as log_files
+
     for days in _groups(folder, since, until, size or _AT_ONCE):
 
         def paths(days: Sequence[date] = days) -> list[Path]:
-            return [file.path for day in days for file in log.files(folder, day, day)]
+            return [file.path for day in days for file in log_files(folder, day, day)]
 
         rows = _collected(folder, paths, lambda files: query(_logged(files)))
         if rows is not None and rows.height:
@@ -188,9 +189,11 @@ def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
 
 def _groups(folder: Path, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
     """Days whose files are read at once."""
+    from cumulant.serving.log.place import days
+
     sized = (
         (day, _size(path))
-        for day, path in log.days(folder)
+        for day, path in days(folder)
         if (since is None or day >= since) and (until is None or day <= until)
     )
     return _read_at_once(sized, size)

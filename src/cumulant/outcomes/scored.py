@@ -13,7 +13,6 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.outcomes import losses
 from cumulant.outcomes.prediction_refs import BY_ID, SEPARATOR, key_refs
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,9 +87,11 @@ def _answered(predictions: Path, columns: list[str], since: datetime, until: dat
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from cumulant.serving.log.scanning import batches
+
     first, end = (pa.scalar(moment, pa.timestamp("us", "UTC")) for moment in (since, until))
     within = (pc.field("time") >= first) & (pc.field("time") < end)
-    for batch in log.batches(predictions, columns, wanted=within, since=since.date(), until=until.date()):
+    for batch in batches(predictions, columns, wanted=within, since=since.date(), until=until.date()):
         if batch.num_rows:
             yield unpacked(batch)
 

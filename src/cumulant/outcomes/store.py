@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.outcomes.files_in_place import placed, write_bytes
 from cumulant.outcomes.place import LABELS, WRITING, Ingested
-from cumulant.serving.log import sync
+from cumulant.serving.log.durable import sync
 
 if TYPE_CHECKING:
     import polars as pl

@@ -48,7 +48,7 @@ def _evaluated(target: Node, given: Mapping[str, Sequence[object]], numeric: Seq
     """The values of `target`; None where it does not work on the types of the columns."""
     import polars as pl
 
-    from cumulant import features
+    from cumulant.features.polars import evaluate
 
     frame = pl.DataFrame(
         [
@@ -59,7 +59,7 @@ def _evaluated(target: Node, given: Mapping[str, Sequence[object]], numeric: Seq
         ]
     )
     try:
-        return list(features.evaluate(target, frame))
+        return list(evaluate(target, frame))
     except DefinitionError:
         return None
 

@@ -10,7 +10,7 @@ import numpy as np
 from cumulant.packaging.graph import Graph
 
 if TYPE_CHECKING:
-    from cumulant.training import LinearWeights
+    from cumulant.training.payloads import LinearWeights
 
 
 def add_linear(graph: Graph, weights: LinearWeights) -> tuple[str, int]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.servable import Calibration, Input, Task
-    from cumulant.training import LinearWeights
+    from cumulant.training.payloads import LinearWeights
     from cumulant.training.target_means import Widening
 
 Floats = NDArray[np.float64]

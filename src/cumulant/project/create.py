@@ -26,8 +26,7 @@ from cumulant.project.templates import Created, write_schema
 from cumulant.training.spec import WITHOUT_PART
 
 if TYPE_CHECKING:
-    from cumulant.data import RuleSpec, SourceSpec
-    from cumulant.data.spec import Member
+    from cumulant.data.spec import Member, RuleSpec, SourceSpec
 
 __all__ = ["Created", "create_from", "create_from_frame"]
 
@@ -99,7 +98,9 @@ def create_from_frame(
         DataError, UsageError, StorageError: see `create_from`; also for what is no table.
     """
     _engines()
-    from cumulant.data import SourceSpec, columns_of, to_polars, with_nested
+    from cumulant.data.nested_paths import columns_of, with_nested
+    from cumulant.data.spec import SourceSpec
+    from cumulant.data.user_frames import to_polars
 
     parent = Path(directory).absolute()
     root = target_folder(name, parent)

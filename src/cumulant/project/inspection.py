@@ -20,7 +20,7 @@ from cumulant.project.target_notes import MOST_CLASSES, rare_note, target_note, 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import SourceSpec
+    from cumulant.data.spec import SourceSpec
 
 #: text with more values than this share of the rows is a name or a remark, not a category
 _VARIOUS = 0.5
@@ -73,7 +73,7 @@ def inspect_table(
         DataError: no such column, no rows, a target with one value or none, a time that cannot be read.
         UsageError: a key that repeats too often, a target that is named as time or key, or no feature is left.
     """
-    from cumulant.data import infer
+    from cumulant.data.proposal import infer
 
     node = _named(raw, target, time, key)
     column = node.name if isinstance(node, Column) else None
@@ -220,7 +220,7 @@ def _typed(raw: pl.DataFrame, spec: SourceSpec, time: str | None) -> pl.DataFram
 
 def _label(rows: pl.DataFrame, node: Node, target: str) -> pl.Series:
     """The target's values."""
-    from cumulant.features import evaluate
+    from cumulant.features.polars import evaluate
 
     if isinstance(node, Column) and node.name not in rows.columns:
         raise DataError(f'the target "{target}" holds lists or structs', subject=target, hint="take it apart first")

@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import SourceSpec
+    from cumulant.data.spec import SourceSpec
 
 #: where a new project leaves columns out
 FILE, FUNCTION = "prepare.py", "prepare"

@@ -40,8 +40,8 @@ from cumulant.project.texts import masked, secrets_in
 from cumulant.project.vault import Vault
 
 if TYPE_CHECKING:
-    from cumulant.data import SourceSpec
-    from cumulant.training import TrainingSpec
+    from cumulant.data.spec import SourceSpec
+    from cumulant.training.spec import TrainingSpec
 
 #: seconds after which a receiver's secret is read again, which somebody may have replaced
 _SECRETS_KEPT = 60.0

@@ -16,7 +16,9 @@ from cumulant.project.sources import RoutedFiles
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import ListedFile, SourceSpec, Table
+    from cumulant.data.csv_text import Table
+    from cumulant.data.listed_file import ListedFile
+    from cumulant.data.spec import SourceSpec
 
 #: of a folder or glob at most so many files are read, and beside the last one at most so many bytes
 _MOST_FILES, _MOST_BYTES = 20, 256 << 20
@@ -46,7 +48,11 @@ def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> Tab
     """
     import polars as pl
 
-    from cumulant.data import SourceSpec, columns_of, list_files, listed_files, skipped_warnings
+    from cumulant.data.file_checks import skipped_warnings
+    from cumulant.data.listed_file import listed_files
+    from cumulant.data.listing import list_files
+    from cumulant.data.nested_paths import columns_of
+    from cumulant.data.spec import SourceSpec
 
     here = Path.cwd()
     files = RoutedFiles(here, lambda url: drivers.client(url, "files"))
@@ -84,7 +90,7 @@ def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequen
 
 def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec]:
     """The files as they are, and how the last one is read."""
-    from cumulant.data import each_readable
+    from cumulant.data.unreadable_files import each_readable
 
     def read(file: ListedFile) -> Table:
         nonlocal spec
@@ -138,8 +144,8 @@ def _files_note(files: Sequence[ListedFile], chosen: Sequence[ListedFile]) -> li
 
 
 def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
-    from cumulant.data import describe_malformed
     from cumulant.data.records import RULE
+    from cumulant.data.sources import describe_malformed
 
     notes = []
     if spec.separator != ",":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import DType
-    from cumulant.data import SourceSpec
+    from cumulant.data.spec import SourceSpec
 
 #: as many as training takes
 MOST_CLASSES = 100
@@ -59,7 +59,7 @@ def target_note(label: pl.Series, target: str) -> str:
 
 def rare_note(label: pl.Series, target: str, *, timed: bool) -> list[str]:
     """A warning where the positive class, the later in order, is rare: no decision has a price yet."""
-    from cumulant.training import advice
+    from cumulant.training.threshold import advice
 
     labelled = label.drop_nulls()
     if labelled.n_unique() != 2:
@@ -74,8 +74,9 @@ def with_classes(spec: SourceSpec, label: pl.Series, column: str, *, whole: bool
     """
     import polars as pl
 
-    from cumulant import training
-    from cumulant.data import RuleSpec
+    from cumulant.data.spec import RuleSpec
+    from cumulant.training.class_names import label as training_label
+    from cumulant.training.class_names import rare_classes
 
     counts = dict(label.drop_nulls().value_counts().sort(label.name).iter_rows())
     numeric = label.dtype.is_numeric()
@@ -85,8 +86,8 @@ def with_classes(spec: SourceSpec, label: pl.Series, column: str, *, whole: bool
         return spec, _nearly_binary(column, counts)
     if len(counts) > MOST_CLASSES:
         return spec, ()
-    named = {training.label(value): count for value, count in counts.items()}
-    rare = tuple(f"warning: {text}" for text in training.rare_classes(column, named))
+    named = {training_label(value): count for value, count in counts.items()}
+    rare = tuple(f"warning: {text}" for text in rare_classes(column, named))
     if not whole:
         return spec, rare
     declared = spec.rules.get(column, RuleSpec())

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import outcomes
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.review.cases import Case
@@ -17,7 +16,8 @@ from cumulant.review.spec import ReviewSpec
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.outcomes import LabelSchema, Taken
+    from cumulant.outcomes.ingest import Taken
+    from cumulant.outcomes.labels import LabelSchema
 
 #: what stands for labels of the queue wherever labels are shown
 SOURCE = "review"
@@ -79,8 +79,13 @@ def ingest(
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
+    from cumulant.outcomes.ingest import ingest_file
+    from cumulant.outcomes.store import writing_to
+
     path = scratch / f"{digest(labels)[:16]}.jsonl"
-    with outcomes.writing_to(path):
+    with writing_to(path):
+        from cumulant.outcomes.files_in_place import write_bytes
+
         lines = b"".join(msgspec.json.encode(one) + b"\n" for one in labels)
-        outcomes.write_bytes(path, lines)
-    return outcomes.ingest_file(folder, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)
+        write_bytes(path, lines)
+    return ingest_file(folder, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)

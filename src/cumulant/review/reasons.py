@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant import features, outcomes, statistics
+from cumulant import statistics
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import Node
 from cumulant.core.servable import Task
@@ -53,10 +53,12 @@ def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
 
 def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
     """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
+    from cumulant.outcomes.losses import class_probabilities, read_outputs
+
     found = np.full((frame.height, len(reference.classes)), np.nan)
     for place, text in enumerate(frame["outputs"]):
-        outputs = outcomes.read_outputs(text)
-        several = outcomes.class_probabilities(outputs, reference.classes)
+        outputs = read_outputs(text)
+        several = class_probabilities(outputs, reference.classes)
         if several is not None:
             found[place] = several
         elif len(reference.classes) == 2:
@@ -165,10 +167,12 @@ def conditions(texts: Sequence[str]) -> list[Node]:
     Raises:
         DefinitionError: a text is no condition; says which.
     """
+    from cumulant.features.parsing import parse
+
     found = []
     for text in texts:
         try:
-            found.append(features.parse(text))
+            found.append(parse(text))
         except DefinitionError as error:
             raise DefinitionError(
                 f'monitoring.review.slices: "{text}": {error.message}', subject=text, hint=error.hint
@@ -180,7 +184,9 @@ def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
     import polars as pl
 
     try:
-        values = features.evaluate(condition, frame)
+        from cumulant.features.polars import evaluate
+
+        values = evaluate(condition, frame)
     except DefinitionError as error:
         raise DefinitionError(f"monitoring.review.slices: {error.message}", hint=error.hint) from None
     return np.asarray(values.fill_null(value=False).cast(pl.Boolean).to_numpy(), dtype=bool)
@@ -188,20 +194,26 @@ def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
 
 def _column(values: list[object]) -> list[object]:
     """Texts of numbers as numbers, where all are: a log that came from a CSV file has nothing but texts."""
+    from cumulant.outcomes.target_values import number
+
     texts = [value for value in values if isinstance(value, str) and value]
-    numbers = [outcomes.number(text) for text in texts]
+    numbers = [number(text) for text in texts]
     if not texts or any(one is None for one in numbers):
         return values
-    return [outcomes.number(value) for value in values]
+    return [number(value) for value in values]
 
 
 def _apart(row: Mapping[str, object]) -> float:
     if row["other"] is None:
         return 0.0
-    one, other = (outcomes.read_outputs(str(row[name])) for name in ("outputs", "other"))
+    from cumulant.outcomes.losses import read_outputs
+
+    one, other = (read_outputs(str(row[name])) for name in ("outputs", "other"))
     moved = abs(_number(row["score"]) - _number(row["other_score"]))
     near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
-    return 0.5 + near / 2 if outcomes.decision(one) != outcomes.decision(other) and "prediction" in one else near / 2
+    from cumulant.outcomes.losses import decision
+
+    return 0.5 + near / 2 if decision(one) != decision(other) and "prediction" in one else near / 2
 
 
 def request(text: str) -> dict[str, object]:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RequestError, UsageError, not_found
 from cumulant.core.plan import DType, Field
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Answer
-from cumulant.data.spec import DateFormat, NumberFormat
+from cumulant.data.spec import DateFormat, NumberFormat, RuleSpec, SourceSpec
 from cumulant.runtime.tables import read_table
 
 if TYPE_CHECKING:
@@ -145,6 +144,7 @@ def _card(server: Server, model: str) -> _Card:
 
 def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
     """What the model reads of the file."""
+    from cumulant.data.given import reading
     from cumulant.runtime.batch.work import refuse_lacking
 
     kinds = {one.name: one.type for one in card.request}
@@ -153,13 +153,13 @@ def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
         for one in card.request
         if one.type
     ]
-    rules = {
-        one.name: data.RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request
-    }
-    declared = data.SourceSpec(rules=rules)
-    rows = read_table(file, like=data.reading(declared, fields, str(file)), progress=progress)
+    rules = {one.name: RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request}
+    declared = SourceSpec(rules=rules)
+    rows = read_table(file, like=reading(declared, fields, str(file)), progress=progress)
     if fields:
-        return data.as_fields(rows, fields, rules=rules)
+        from cumulant.data.given import as_fields
+
+        return as_fields(rows, fields, rules=rules)
     refuse_lacking(list(kinds), rows.columns, hint=f"the model reads {', '.join(list(kinds)[:12])}")
     return rows.select(list(kinds))
 

@@ -16,13 +16,13 @@ from cumulant.runtime.fitting import Fitted
 from cumulant.runtime.judgement import Judgement
 from cumulant.runtime.models import MODEL
 from cumulant.runtime.records import RunVerdict
-from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
+from cumulant.training.spec import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.features import FeatureSet
     from cumulant.runtime.packing import Package

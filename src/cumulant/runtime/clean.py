@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Fact
@@ -31,10 +30,10 @@ from cumulant.runtime.records import STEP, read_step, runs
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 
 if TYPE_CHECKING:
-    from cumulant.data import Snapshot
+    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _RECENT_TABLES = 3
 
@@ -131,19 +130,22 @@ def _tags(project: Project) -> list[dict[str, str]]:
 
 
 def _data_tables(project: Project) -> Iterator[Removed]:
+    from cumulant.data.retention import expired, removable
+    from cumulant.data.snapshot import Snapshot as data_Snapshot
+
     journal, now = project.journal(), SystemClock().now()
     trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
     trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
-    snapshots = [msgspec.convert(row.value, data.Snapshot) for row in journal.rows(SNAPSHOT)]
+    snapshots = [msgspec.convert(row.value, data_Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, spec in project.spec.data.items():
         own = [one for one in snapshots if one.source == source]
-        gone = {one.id for one in data.expired(own, spec.keep, now)} - trained_on
+        gone = {one.id for one in expired(own, spec.keep, now)} - trained_on
         kept: list[Snapshot] = [one for one in own if one.id not in gone]
         for kind in (NEWEST, REFUSED):
             row = journal.get(kind, source)
             if row is not None:
-                kept.append(msgspec.convert(row.value, data.Snapshot))
-        yield from (_table(project, key) for key in data.removable(source, kept, project.tables()))
+                kept.append(msgspec.convert(row.value, data_Snapshot))
+        yield from (_table(project, key) for key in removable(source, kept, project.tables()))
 
 
 def _feature_tables(project: Project) -> Iterator[Removed]:

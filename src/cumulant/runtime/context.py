@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cumulant.core.events import Fact
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 @dataclass(frozen=True, kw_only=True)

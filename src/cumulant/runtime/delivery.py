@@ -8,7 +8,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.runtime.stack.book import read_book
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 def by_releases(project: Project) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import project as projects
 from cumulant.core.errors import StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime import serve
@@ -24,7 +23,7 @@ from cumulant.runtime.story.year import year
 from cumulant.runtime.train import TrainResult, train
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 
@@ -73,7 +72,9 @@ def demo(
 
 
 def _told(folder: Path, begun: float, *, keep: bool, http: str, released: bool, progress: Progress) -> DemoResult:
-    with projects.load(folder) as project:
+    from cumulant.project.loading import load
+
+    with load(folder) as project:
         who = project.principal()
         trained = train(project, principal=who, as_of=AS_OF, progress=progress)
         service = serve.prepare_service(
@@ -125,12 +126,12 @@ def ask(project: Project, trained: TrainResult, url: str) -> Request:
 def _next_flight(project: Project, trained: TrainResult) -> tuple[dict[str, object], bool | None]:
     import polars as pl
 
-    from cumulant import data
+    from cumulant.data.snapshot import scan
 
     snapshot = trained.validation.snapshots["flights"]
     fields = [field.name for field in trained.features.plan.request]
     moment = pl.col("sched_dep") - timedelta(hours=2)
-    frame = data.scan(snapshot, project.tables()).filter(moment > AS_OF).sort("sched_dep").head(1).collect()
+    frame = scan(snapshot, project.tables()).filter(moment > AS_OF).sort("sched_dep").head(1).collect()
     flight = frame.row(0, named=True)
     delay = flight["arr_delay"]
     return {name: _plain(flight[name]) for name in fields}, None if delay is None else delay > 15

@@ -9,7 +9,7 @@ from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.content import Interval
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.candidate import Candidate
     from cumulant.statistics import Estimate
 

@@ -27,7 +27,7 @@ from cumulant.runtime.stack.programs import controller
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Journal, Row
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 DUE = "due"
 #: a claim of a process on another machine is good for so long

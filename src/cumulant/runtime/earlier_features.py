@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cumulant import data, features
 from cumulant.core.errors import NotFoundError, StorageError
 from cumulant.core.ids import canonical
 from cumulant.core.refs import TableRef
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
-    from cumulant.data import KeptRows, Snapshot
-    from cumulant.features import GrownSource
-    from cumulant.project import Project
+    from cumulant.data.added_rows import KeptRows
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.features.incremental import GrownSource
+    from cumulant.project.project import Project
 
 Kept = tuple["KeptRows", ...]
 FEATURES, ROW = "features", "__row"
@@ -61,13 +61,15 @@ def extended(
     None where no table of the same definitions is of snapshots whose rows all stand in the present ones, unchanged and
     in their order, or where computing all rows is the better way.
     """
+    from cumulant.features.incremental import changed_features
+
     for earlier in islice(_earlier_tables(project, inputs), _TRIED):
         kept = _kept(project, earlier, snapshots)
         if kept is None:
             continue
         as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
         sources = {name: _grown(project, snapshots[name], kept[name], as_of) for name in kept}
-        changed = features.changed_features(plan, sources, memory=room_of(project).memory)
+        changed = changed_features(plan, sources, memory=room_of(project).memory)
         if changed is not None:
             return Extended(_with_changes(project, key, earlier.table, kept[plan.entity], changed), changed.height)
     return None
@@ -93,8 +95,10 @@ def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]
     """
     tables, found = project.tables(), {}
     try:
+        from cumulant.data.added_rows import kept_rows
+
         for name, identity in earlier.snapshots.items():
-            kept = data.kept_rows(load_snapshot(project, identity), snapshots[name], tables)
+            kept = kept_rows(load_snapshot(project, identity), snapshots[name], tables)
             if kept is None:
                 return None
             found[name] = kept
@@ -105,11 +109,15 @@ def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]
 
 
 def _grown(project: Project, snapshot: Snapshot, kept: Kept, as_of: datetime | None) -> GrownSource:
+    from cumulant.data.added_rows import added_count, scan_added
+    from cumulant.data.snapshot import scan
+    from cumulant.features.incremental import GrownSource as features_GrownSource
+
     tables = project.tables()
-    return features.GrownSource(
-        every=data.scan(snapshot, tables, as_of=as_of),
-        new=data.scan_added(snapshot, kept, tables, as_of=as_of),
-        added=data.added_count(snapshot, kept),
+    return features_GrownSource(
+        every=scan(snapshot, tables, as_of=as_of),
+        new=scan_added(snapshot, kept, tables, as_of=as_of),
+        added=added_count(snapshot, kept),
     )
 
 
@@ -117,8 +125,10 @@ def _with_changes(project: Project, key: str, earlier: TableRef, kept: Kept, cha
     """The earlier table with the changed rows, as table `key`; the rows before the first change are its head."""
     import polars as pl
 
-    tables, position = project.tables(), features.unchanged_rows(kept, changed)
+    from cumulant.features.incremental import unchanged_rows, with_changes
+
+    tables, position = project.tables(), unchanged_rows(kept, changed)
     rows = tables.scan(earlier)
     before = rows.select((pl.col(ROW) < position).sum()).collect().item()
-    blocks = features.with_changes(rows.slice(before), kept, changed)
+    blocks = with_changes(rows.slice(before), kept, changed)
     return tables.write(key, blocks, head=Head(earlier.key, before))

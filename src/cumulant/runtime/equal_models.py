@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import packaging
 from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.runtime.models import servable_folder
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.packing import Package
 
 
@@ -36,7 +35,9 @@ def same_versions(project: Project, one: ModelVersion, other: ModelVersion) -> b
 
 def _same(one: Callable[[], Path], other: Callable[[], Path]) -> bool:
     try:
-        first, second = (packaging.load_description(folder(), verify=False) for folder in (one, other))
+        from cumulant.packaging.folder import load_description
+
+        first, second = (load_description(folder(), verify=False) for folder in (one, other))
     except (NotFoundError, IntegrityError):
         return False
     return _answering(first) == _answering(second)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import training
 from cumulant.core.errors import RefusedError
 from cumulant.core.progress import Progress, silent
 from cumulant.ports.registry import ModelVersion
@@ -29,9 +28,10 @@ from cumulant.runtime.window_uses import remember, reuse_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel, Split
+    from cumulant.training.model import FittedModel
+    from cumulant.training.splits import Split
 
 
 def evaluate(
@@ -68,6 +68,8 @@ def evaluate(
 
 
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
+    from cumulant.training.study import search
+
     record = find_record(context.project, version)
     split = rows_of(context, work)
     model, told = _stand_in(context, work, split, version)
@@ -85,7 +87,7 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     refitted = None if record is None or model is None else record.fitted.split
     opponents, others = opponents_of(context, work, champion, before, split.test, refitted=refitted)
     # Today's baseline: a search among no trainers but the naive one.
-    alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
+    alone = search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
     judgement = compared(
         context,
         split.test,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import packaging
 from cumulant.core.errors import DefinitionError, did_you_mean
 from cumulant.core.servable import Reasons
 
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.servable import Task
-    from cumulant.packaging import TrainedModel
-    from cumulant.serving import ReasonsSpec
+    from cumulant.packaging.model import TrainedModel
+    from cumulant.serving.spec import ReasonsSpec
 
 
 def check_codes(spec: ReasonsSpec | None, plan: FeaturePlan) -> None:
@@ -49,5 +48,7 @@ def reasons_of(spec: ReasonsSpec | None, model: TrainedModel, features: pl.DataF
     if spec is None:
         return None
     check_when(spec, model.task)
-    reference = packaging.reference_values(features, model.inputs)
+    from cumulant.packaging.reference import reference_values
+
+    reference = reference_values(features, model.inputs)
     return Reasons(reference=reference, **msgspec.to_builtins(spec))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import data, features
 from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
@@ -22,10 +21,10 @@ from cumulant.runtime.validate import snapshots_of
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import Snapshot
+    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 _FRAME_ROWS = 131_072
@@ -85,9 +84,11 @@ def feature_set(
         return {"table": msgspec.to_builtins(made.table), "computed": made.computed}
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        from cumulant.features.events import FeaturesComputed
+
         table = _table(found)
         transaction.emit(
-            features.FeaturesComputed(
+            FeaturesComputed(
                 entity=task.entity,
                 table=table.key,
                 rows=table.rows,
@@ -121,10 +122,10 @@ def stored(
     """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`, with
     `progress`.
     """
+    from cumulant.features.partitions import compute_within
+
     room = room_of(project)
-    computed = features.compute_within(
-        plan, frames, memory=room.memory, scratch=project.state / SPILL, progress=progress
-    )
+    computed = compute_within(plan, frames, memory=room.memory, scratch=project.state / SPILL, progress=progress)
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
         computed = computed.iter_slices(_FRAME_ROWS)
     return project.tables().write(key, computed)
@@ -141,17 +142,21 @@ def scans(
     """The named snapshots as lazy frames for features, with what became known after `as_of` hidden: of corrected and
     deleted rows every version.
     """
-    return {name: data.scan_versions(snapshots[name], project.tables(), as_of=as_of) for name in names}
+    from cumulant.data.snapshot import scan_versions
+
+    return {name: scan_versions(snapshots[name], project.tables(), as_of=as_of) for name in names}
 
 
 def deletions(
     project: Project, plan: FeaturePlan, snapshots: Mapping[str, Snapshot], *, as_of: datetime | None
 ) -> dict[str, pl.LazyFrame]:
     """The deletions in force of the plan's sources, for online state that posted rows correct."""
+    from cumulant.data.snapshot import scan_deletions
+
     found = {}
     for name, source in plan.sources.items():
         if name in snapshots and not isinstance(source.corrections, msgspec.UnsetType):
-            rows = data.scan_deletions(snapshots[name], project.tables(), as_of=as_of)
+            rows = scan_deletions(snapshots[name], project.tables(), as_of=as_of)
             if rows is not None:
                 found[name] = rows
     return found

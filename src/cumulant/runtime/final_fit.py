@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import packaging, training
 from cumulant.core.units import from_micros
 from cumulant.runtime.fitting import FinalFit, Fitted, all_rows, learned, loaded, stored
 from cumulant.runtime.models import servable_folder
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.candidate import ModelRecord
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel, TrainingSet
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
     from cumulant.training.payloads import Floats
 
 
@@ -46,7 +46,9 @@ def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
 
 def on_all_rows(context: Context, work: Work, fitted: Fitted, model: FittedModel, rows: TrainingSet) -> FittedModel:
     """The configuration of `model` on `rows`."""
-    return training.fit_all(
+    from cumulant.training.final import fit_all
+
+    return fit_all(
         model,
         learned(rows, work),
         work.training,
@@ -63,7 +65,9 @@ def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord
     """
     if record.fitted.final is not None:
         return loaded(project, record.fitted.model).predict_frame(test.features)
-    scorer = packaging.Scorer(servable_folder(project, version))
+    from cumulant.packaging.scorer import Scorer
+
+    scorer = Scorer(servable_folder(project, version))
     import numpy as np  # what is only read of a version needs none of it
 
     return np.asarray(scorer.score({name: test.features[name].to_list() for name in scorer.features}))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import training
 from cumulant.core.errors import IntegrityError
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
@@ -21,13 +20,18 @@ from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.split_rule import SplitRule, rule_of
 from cumulant.runtime.target_classes import class_counts, class_warnings
 from cumulant.runtime.training_memory import refuse_too_many_rows
-from cumulant.training import Parameter, TrainingSummary, TrialRecord
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.spec import Parameter, Threshold
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel, Split, TrainingSet
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.events import SearchFinished, TrialFinished
+    from cumulant.training.model import FittedModel
+    from cumulant.training.splits import Split
+    from cumulant.training.study import SearchResult
 
 
 _LEAST_QUICK_ROWS = 5000
@@ -114,6 +118,10 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
 
     def search() -> dict[str, object]:
         # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
+        from cumulant.training.study import search as training_search
+        from cumulant.training.trainer_checks import check_trainers
+        from cumulant.training.verdicts import check_gate
+
         refuse_too_many_rows(
             context.project, work.task, work.snapshot, work.training, as_of=work.as_of, share=work.sample
         )
@@ -123,14 +131,14 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         warnings = class_warnings(context.project, work.task, work.snapshot, kind=kind, counts=counts)
         split = replace(split, train=replace(split.train, warnings=(*split.train.warnings, *warnings)))
         costs = split.train.false_negative is not None
-        training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
-        training.check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
+        check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
+        check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
         check_when(context.project.spec.serving.reasons, split.train.task)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         rows = [learned(split.train, work)]
         split = split.without_columns()
-        found = training.search(
+        found = training_search(
             rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
             work.training,
             root=context.project.root,
@@ -162,9 +170,11 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     """The rows that are learned from, by age where the project says so; for a quick look a share of them, but never
     fewer than a few thousand.
     """
-    rows = training.weighted(rows, work.training)
+    from cumulant.training.weighting import weighted
+
+    rows = weighted(rows, work.training)
     share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
-    counted = rows.task == "binary" and isinstance(work.training.threshold, training.Threshold)
+    counted = rows.task == "binary" and isinstance(work.training.threshold, Threshold)
     return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
@@ -172,8 +182,10 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
     """
+    from cumulant.training.splits import split
+
     rows = _labelled(context, work, leakage=leakage)
-    found = training.split(
+    found = split(
         rows,
         work.evaluation,
         seed=work.training.seed,
@@ -230,6 +242,8 @@ def loaded(project: Project, ref: ObjectRef) -> FittedModel:
         NotFoundError: it is gone.
         IntegrityError: its files are not what was stored.
     """
+    from cumulant.training.model import FittedModel as training_FittedModel
+
     folder = project.objects().path(ref.key)
     if _key(folder) != ref.key:
         raise IntegrityError(
@@ -237,7 +251,7 @@ def loaded(project: Project, ref: ObjectRef) -> FittedModel:
             subject=ref.key,
             hint="restore it from a backup, or delete the object and run `cumulant train`, which fits it again",
         )
-    return training.FittedModel.from_folder(folder)
+    return training_FittedModel.from_folder(folder)
 
 
 def _key(folder: Path) -> str:
@@ -270,15 +284,19 @@ def _ends(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
     return from_micros(int(rows.at.min())), from_micros(int(rows.at.max()))
 
 
-def _told(trial: TrialRecord) -> training.TrialFinished:
-    return training.TrialFinished(
+def _told(trial: TrialRecord) -> TrialFinished:
+    from cumulant.training.events import TrialFinished
+
+    return TrialFinished(
         number=trial.number, trainer=trial.trainer, state=trial.state, score=trial.score, seconds=trial.seconds
     )
 
 
-def _ended(found: training.SearchResult) -> training.SearchFinished:
+def _ended(found: SearchResult) -> SearchFinished:
+    from cumulant.training.events import SearchFinished
+
     summary = found.summary
-    return training.SearchFinished(
+    return SearchFinished(
         trainer=summary.trainer,
         metric=summary.metric,
         score=summary.score,

@@ -9,7 +9,7 @@ import msgspec
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.records import RunVerdict
 from cumulant.runtime.window_uses import WindowUse
-from cumulant.training import Evaluation, Verdict
+from cumulant.training.records import Evaluation, Verdict
 
 #: journal rows: what an evaluation found, by its run
 EVALUATION = "evaluation"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import training
 from cumulant.core.errors import NotFoundError
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
@@ -17,15 +16,17 @@ from cumulant.runtime.opponents import Opponent, Opponents, margin_reference, op
 from cumulant.runtime.rivals import Answers
 from cumulant.runtime.tested import candidate_split
 from cumulant.runtime.window_uses import Reuse, remember, reuse_of
-from cumulant.training import Evaluation, Parameter, Rival
-from cumulant.training.spec import QUICK_RESAMPLES, RESAMPLES
+from cumulant.training.comparisons import Rival
+from cumulant.training.records import Evaluation
+from cumulant.training.spec import QUICK_RESAMPLES, RESAMPLES, Parameter
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
     from cumulant.statistics import Rows
-    from cumulant.training import EvaluationSpec, TrainingSet
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.spec import EvaluationSpec
 
 #: journal rows: what a training is compared with, fixed when it begins
 REFERENCE = "reference"
@@ -83,17 +84,15 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
         return msgspec.to_builtins(_judgement(context, work, fitted, champion, before))  # type: ignore[no-any-return]
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        from cumulant.training.events import GateDecided, ModelEvaluated
+
         judgement = msgspec.convert(found, Judgement)
         if judgement.use is not None:
             remember(transaction, context, work, judgement.use)
         evaluation, verdict = judgement.evaluation, judgement.verdict
-        transaction.emit(
-            training.ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values())
-        )
+        transaction.emit(ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values()))
         words: dict[str, str] = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
-        transaction.emit(
-            training.GateDecided(passed=verdict.passed, word=verdict.word, words=words, reason=verdict.text)
-        )
+        transaction.emit(GateDecided(passed=verdict.passed, word=verdict.word, words=words, reason=verdict.text))
 
     outcome = context.step("evaluate", inputs, measure, write=tell)
     return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)
@@ -141,13 +140,18 @@ def compared(
     """Evaluations on the same rows, and the gate's word. `doubt`: why the candidate's figures may be too good.
     `resamples`: of the evaluations' intervals; the gate's are always as many as it needs.
     """
+    from cumulant.training.verdicts import gate
 
     def measured(answers: Answers, rows: TrainingSet = test) -> Evaluation:
-        found = training.evaluate(rows, answers.values, spec, threshold=answers.threshold, resamples=resamples)
+        from cumulant.training.evaluation import evaluate
+
+        found = evaluate(rows, answers.values, spec, threshold=answers.threshold, resamples=resamples)
         return msgspec.structs.replace(found, importance=dict(answers.importance))
 
     def scored(answers: Answers) -> Rows:
-        return training.scored(test, answers.values, spec, threshold=answers.threshold)
+        from cumulant.training.evaluation import scored as training_scored
+
+        return training_scored(test, answers.values, spec, threshold=answers.threshold)
 
     def rival(opponent: Opponent | None) -> Rival | None:
         if opponent is None:
@@ -157,7 +161,7 @@ def compared(
 
     evaluation = measured(candidate)
     context.progress("evaluate", 0.5)
-    verdict = training.gate(
+    verdict = gate(
         scored(candidate),
         task=test.task,
         main=main,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import outcomes, packaging
 from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.expr import Node, columns
@@ -18,7 +17,7 @@ from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
 from cumulant.core.units import duration
 from cumulant.data.spec import SourceSpec, is_delay
-from cumulant.outcomes import LabelSchema
+from cumulant.outcomes.labels import LabelSchema
 from cumulant.runtime.actions import check
 from cumulant.runtime.models import CHAMPION, servable_folder
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
@@ -26,11 +25,17 @@ from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
     from cumulant.core.events import Fact
-    from cumulant.outcomes import Outcomes
+    from cumulant.outcomes.facts import Shown
+    from cumulant.outcomes.importing import Imported
+    from cumulant.outcomes.joining import Outcomes
+    from cumulant.outcomes.label_counts import Report
+    from cumulant.outcomes.labelled_log import LabelledLog
+    from cumulant.outcomes.losses import Loss
+    from cumulant.outcomes.place import Ingested
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.training.spec import TrainingSpec
 
 #: the folder of the project's state
@@ -109,11 +114,13 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
     )
     if described is None or plan is None:
         return schema
+    from cumulant.packaging.scorer import labels
+
     return msgspec.structs.replace(
         schema,
         model=described.name,
         task=described.task,
-        classes=packaging.labels(described),
+        classes=labels(described),
         key=tuple(fields[name] for name in plan.sources[plan.entity].key if name in fields),
         time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
         offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
@@ -142,7 +149,9 @@ def _declared(project: Project, training: TrainingSpec | None, entity: str | Non
 def _described(project: Project, folder: Path | None = None) -> Servable | None:
     """The servable in `folder`, else the champion's or newest version's; None without one, and for a foreign model."""
     try:
-        found = packaging.load_description(folder or servable_folder(project, _version(project)))
+        from cumulant.packaging.folder import load_description
+
+        found = load_description(folder or servable_folder(project, _version(project)))
     except NotFoundError:
         return None
     return found if isinstance(found, Servable) else None
@@ -156,10 +165,12 @@ def _version(project: Project) -> ModelVersion:
         return registry.resolve(project.name)
 
 
-def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: outcomes.Loss | None = None) -> Outcomes:
+def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Loss | None = None) -> Outcomes:
     """The join of the project's predictions and labels."""
+    from cumulant.outcomes.joining import Outcomes as outcomes_Outcomes
+
     known = schema or schema_of(project)
-    return outcomes.Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
+    return outcomes_Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
 
 
 def ingest_labels(
@@ -209,6 +220,8 @@ def watch_labels(
         UsageError: there is no such folder.
         StorageError, LeaseHeldError: as `ingest_labels`.
     """
+    from cumulant.outcomes.files import kind_of
+
     check(project.access(), principal, "labels.ingest", project.name)
     if not Path(folder).is_dir():
         raise UsageError(
@@ -216,7 +229,7 @@ def watch_labels(
         )
     schema, seen, done = schema_of(project), dict[str, str](), dict[str, str]()
     while not ended():
-        files = [file for file in project.files().list(folder) if outcomes.kind_of(Path(file.url))]
+        files = [file for file in project.files().list(folder) if kind_of(Path(file.url))]
         ripe = [file for file in files if seen.get(file.url) == file.stamp != done.get(file.url)]
         sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in ripe]
         done |= {file.url: file.stamp for file in ripe}
@@ -229,12 +242,14 @@ def watch_labels(
 
 def report_labels(
     project: Project, *, principal: Principal, by: str = "day", since: date | None = None, until: date | None = None
-) -> outcomes.Report:
+) -> Report:
     """How much is labelled. Raises UsageError, StorageError."""
+    from cumulant.outcomes.stored_counts import stored_report
+
     check(project.access(), principal, "labels.show", project.name)
     if by not in ("day", "week"):
         raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
-    return outcomes.stored_report(
+    return stored_report(
         folder_of(project),
         project.state / PREDICTIONS,
         datetime.now(UTC),
@@ -247,32 +262,36 @@ def report_labels(
 
 def list_labels(
     project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
-) -> tuple[list[outcomes.Shown], int]:
+) -> tuple[list[Shown], int]:
     """What was said, the newest first, and how many there are in all. Raises StorageError."""
+    from cumulant.outcomes.facts import newest_labels
+
     check(project.access(), principal, "labels.show", project.name)
     named = _labelled_log(project).named
-    return outcomes.newest_labels(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+    return newest_labels(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
 
 
-def _labelled_log(project: Project) -> outcomes.LabelledLog:
+def _labelled_log(project: Project) -> LabelledLog:
     """For reading alone: the model's key is read where a label names its prediction by it."""
+    from cumulant.outcomes.labelled_log import LabelledLog
+
     predictions = project.state / PREDICTIONS
-    return outcomes.LabelledLog(folder_of(project), predictions, key=lambda: schema_of(project).key)
+    return LabelledLog(folder_of(project), predictions, key=lambda: schema_of(project).key)
 
 
-def show_labels(
-    project: Project, request: str, *, principal: Principal
-) -> tuple[list[PredictionLabels], list[outcomes.Shown]]:
+def show_labels(project: Project, request: str, *, principal: Principal) -> tuple[list[PredictionLabels], list[Shown]]:
     """The rows of one request with their labels, and what was said of it by its id.
 
     Raises:
         NotFoundError: no prediction and no label has that id.
         StorageError: a file cannot be read.
     """
+    from cumulant.outcomes.facts import newest_labels
+
     check(project.access(), principal, "labels.show", project.name)
     found, named = _labelled_log(project).of(request)
     rows = [_labelled(row) for row in found.to_dicts()]
-    said, _ = outcomes.newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
+    said, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
     if not rows and not said:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"', subject=request,
@@ -284,23 +303,25 @@ def show_labels(
 def import_predictions(
     project: Project, path: Path, names: Mapping[str, str], *, principal: Principal, model: str | None = None,
     version: str = "imported",
-) -> outcomes.Imported:  # fmt: skip
+) -> Imported:  # fmt: skip
     """Bring predictions that were logged elsewhere into the project's log, once.
 
     Raises:
         UsageError, DataError, StorageError: as `outcomes.import_predictions`.
     """
+    from cumulant.outcomes.importing import Defaults, import_predictions
+
     check(project.access(), principal, "predictions.import", project.name)
-    defaults = outcomes.Defaults(model=model or project.name, version=version)
+    defaults = Defaults(model=model or project.name, version=version)
     fields, key = _request(project)
-    found = outcomes.import_predictions(
+    found = import_predictions(
         folder_of(project), project.state / PREDICTIONS, path, names, defaults,
         fields=fields, salt=project.salt(), key=key, until=datetime.now(UTC) + _skew(project),
     )  # fmt: skip
     if not found.again:
-        fact = outcomes.PredictionsImported(
-            source=path.name, content=found.content, rows=found.rows, refused=found.refused
-        )
+        from cumulant.outcomes.events import PredictionsImported
+
+        fact = PredictionsImported(source=path.name, content=found.content, rows=found.rows, refused=found.refused)
         _tell(project, principal, [fact])
     return found
 
@@ -326,7 +347,9 @@ def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
     declared = project.spec.monitoring.labels
     if declared is not None:
         return [declared]
-    if outcomes.waiting(folder_of(project)):
+    from cumulant.outcomes.ingest import waiting
+
+    if waiting(folder_of(project)):
         return []
     raise UsageError(
         "no labels are named", hint="name a file, or declare `monitoring: {labels: PATH}` in cumulant.yaml"
@@ -334,10 +357,12 @@ def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
 
 
 def _files(project: Project, pattern: str) -> Iterator[FileInfo]:
+    from cumulant.outcomes.files import kind_of
+
     found = project.files().list(pattern)
     if not found:
         raise DataError(f"no file matches {pattern}", subject=pattern, hint="look at the path, and quote a glob")
-    known = [file for file in found if outcomes.kind_of(Path(file.url))]
+    known = [file for file in found if kind_of(Path(file.url))]
     yield from known if len(found) > 1 else found
 
 
@@ -352,8 +377,10 @@ def _ingest(
 ) -> Source:
     name = Path(file.url).name
     try:
+        from cumulant.outcomes.ingest import ingest_file
+
         path = project.files().fetch(file)
-        taken = outcomes.ingest_file(folder_of(project), path, schema, names=names, salt=project.salt())
+        taken = ingest_file(folder_of(project), path, schema, names=names, salt=project.salt())
     except DataError as error:
         if alone:
             raise
@@ -366,19 +393,25 @@ def _ingest(
 
 def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], principal: Principal) -> Intake:
     """As `join_labels`, for a flow that has asked whether it may; `sources` were taken in before."""
-    posted = outcomes.ingest_inbox(folder_of(project), schema, salt=project.salt())
+    from cumulant.outcomes.ingest import ingest_inbox
+
+    posted = ingest_inbox(folder_of(project), schema, salt=project.salt())
     found = outcomes_of(project, schema).advance()
     facts: list[Fact] = [_ingested(_POSTED, one) for one in posted]
     if found.labelled or found.pairs or found.graded:
-        facts.append(outcomes.PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
+        from cumulant.outcomes.events import PredictionsLabelled
+
+        facts.append(PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
     _tell(project, principal, facts)
     told = (*sources, *(Source(name=_POSTED, rows=one.rows, problems=one.problems) for one in posted))
     rows = sum(one.rows for one in posted)
     return Intake(sources=told, posted=rows, labelled=found.labelled, pairs=found.pairs, graded=found.graded)
 
 
-def _ingested(name: str, one: outcomes.Ingested) -> Fact:
-    return outcomes.LabelsIngested(source=name, content=one.content, rows=one.rows, problems=one.problems)
+def _ingested(name: str, one: Ingested) -> Fact:
+    from cumulant.outcomes.events import LabelsIngested
+
+    return LabelsIngested(source=name, content=one.content, rows=one.rows, problems=one.problems)
 
 
 def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.temporary_folders import DAY
-from cumulant.review import Desk
+from cumulant.review.desk import Desk
 from cumulant.runtime.candidate import ModelRecord
 from cumulant.runtime.models import FETCHED, MODEL, copy_name
 from cumulant.runtime.records import STEP, StepRecord, read_step
@@ -27,7 +27,7 @@ from cumulant.runtime.validate import newest
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 #: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`, of the gateway `.NAME.PROCESS-MOMENT`

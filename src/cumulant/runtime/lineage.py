@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import packaging, training
 from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import file_digest
 from cumulant.core.progress import Progress, silent
@@ -30,10 +29,12 @@ from cumulant.runtime.work import Work, trainer_code
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
-    from cumulant.data import Snapshot, SourceFile
+    from cumulant.data.snapshot import Snapshot, SourceFile
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
-    from cumulant.training import FittedModel, TrainingSet, TrainingSpec
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
+    from cumulant.training.spec import TrainingSpec
 
 
 class SourceLineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +92,12 @@ def record_of(project: Project, version: ModelVersion) -> ModelRecord:
 
 def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:
     """Where a version comes from. Raises NotFoundError."""
+    from cumulant.packaging.folder import load_servable
+
     check(project.access(), principal, "lineage.show", uri)
     version = project.registry().resolve(uri)
     record = record_of(project, version)
-    servable = packaging.load_servable(servable_folder(project, version))
+    servable = load_servable(servable_folder(project, version))
     return Lineage(
         model=version,
         run=record.run,
@@ -135,10 +138,12 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
     with open_run(
         project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
     ) as context:
+        from cumulant.packaging.folder import load_servable
+
         begun = context.now()
         version = project.registry().resolve(uri)
         record = record_of(project, version)
-        before = packaging.load_servable(servable_folder(project, version))
+        before = load_servable(servable_folder(project, version))
         snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
         with tempfile.TemporaryDirectory(dir=project.state) as scratch:
             folder, work = _again(context, record, before, snapshots, Path(scratch))
@@ -165,13 +170,15 @@ def _again(
     frames = scans(project, snapshots, record.snapshots, as_of=record.as_of)
     table = stored(project, f"reproductions/{context.run}", plan, frames)
     try:
+        from cumulant.packaging.builder import build
+
         work = recorded_work(project, record, plan, snapshots[plan.entity], table)
         split = rows_of(context, work)
         best = _fitted_again(context, record, learned(split.train, work), scratch)
         if record.fitted.final is not None:
             best = on_all_rows(context, work, record.fitted, best, all_rows(context, work))
         folder = scratch / "servable"
-        packaging.build(
+        build(
             best,
             plan,
             name=before.name,
@@ -224,10 +231,14 @@ def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scra
     """The recorded trials and boosters fitted again, without a search and without a clock."""
     root, fitted = context.project.root, record.fitted
     if fitted.summary.chosen:
+        from cumulant.training.replay import refit
+
         summary, trials = fitted.summary, fitted.trials
-        return training.refit(rows, record.training, summary, trials, root=root, progress=context.progress)
+        return refit(rows, record.training, summary, trials, root=root, progress=context.progress)
     # A record of before the boosters were named: the search is done again with as many trials.
-    found = training.search(
+    from cumulant.training.study import search
+
+    found = search(
         rows,
         repeated(record),
         root=root,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from cumulant import packaging
 from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest, short
@@ -21,7 +20,7 @@ from cumulant.runtime.report_page.requests import LOCAL_URL
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.fitting import Fitted
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -89,6 +88,8 @@ def list_models(project: Project, *, principal: Principal, name: str | None = No
 
 def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
     """A version with its metrics and its servable. Raises NotFoundError."""
+    from cumulant.packaging.folder import load_description
+
     check(project.access(), principal, "model.show", uri)
     from cumulant.runtime.candidate import find_record
 
@@ -98,7 +99,7 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
     return ModelDetail(
         version=version,
         metrics=plain_metrics(metrics),
-        servable=packaging.load_description(servable_folder(project, version)),
+        servable=load_description(servable_folder(project, version)),
         learned=None if record is None else _learned_rows(record.fitted),
         trainer=None if record is None else record.fitted.summary.made_by,
         url=_served_at(project, version.name) or LOCAL_URL,

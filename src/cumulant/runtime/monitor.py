@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import features
 from cumulant.core import expr, units
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.data.spill import spill_in
-from cumulant.monitoring import alerts, drift
+from cumulant.monitoring.alerts.state import Finding as alerts_Finding
+from cumulant.monitoring.drift.profiles import Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
@@ -47,11 +47,12 @@ from cumulant.runtime.watching.traffic import row_findings
 from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Finding, Findings, Joint
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.volume import Volume
     from cumulant.monitoring.labels import Labels
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.watching.reference import Served
     from cumulant.runtime.watching.windows import Windows
 
@@ -185,6 +186,8 @@ def _compare(
     asked: Asked, spec: DriftSpec, now: Windows, before: TableWindows, said: Labels | None, *, served: Served | None,
     performance: PerformanceSpec,
 ) -> Monitored:  # fmt: skip
+    from cumulant.monitoring.drift.comparing import compare
+
     label = said.name if said is not None else asked.label if asked.label in now.columns else None
     answers = asked.answers or now.answers
     require(now, [*asked.columns, *answers])
@@ -197,14 +200,12 @@ def _compare(
     shared = compared(roles, absent, before)
     reference, current = now.against(before, shared)
     check_compared(reference, shared.keys() - absent.keys(), before.name)
-    found = drift.compare(
-        reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights
-    )
+    found = compare(reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights)
     sides = Sides(before, now, reference, max(spec.spans))
     carriers = tuple(carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     unlike = (
-        *(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
-        *(drift.Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
+        *(Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
+        *(Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
     )
     found = msgspec.structs.replace(
         found, findings=(*carriers, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
@@ -334,7 +335,9 @@ def target_columns(project: Project) -> tuple[str, ...]:
     if training is None:
         return ()
     with contextlib.suppress(CumulantError):  # a column whose name is no expression
-        return (training.target, *sorted(expr.columns(features.parse(training.target))))
+        from cumulant.features.parsing import parse
+
+        return (training.target, *sorted(expr.columns(parse(training.target))))
     return (training.target,)
 
 
@@ -348,13 +351,13 @@ def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet:
         transaction.emit(fact)
 
 
-def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
+def _alerting(model: str, found: Monitored) -> Iterator[alerts_Finding]:
     """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
     together: dict[tuple[str, str], list[Finding]] = {}
     for one in (*found.drift.active, *(one for one in found.volume if one.active)):
         together.setdefault((one.kind, one.feature), []).append(one)
     for (kind, feature), several in together.items():
-        yield alerts.Finding(
+        yield alerts_Finding(
             model=model,
             rule=kind,
             subject=feature,

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.fitting import SplitSummary
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet, Verdict
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.records import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

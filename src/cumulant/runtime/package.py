@@ -25,8 +25,8 @@ from cumulant.packaging.sources import identify
 if TYPE_CHECKING:
     from cumulant.packaging.foreign.build import Shrink
     from cumulant.packaging.foreign.model import Foreign
-    from cumulant.packaging.quantization import Aim
-    from cumulant.project import Project
+    from cumulant.packaging.quantization.choice import Aim
+    from cumulant.project.project import Project
 
 _URI = re.compile(r"(models|runs):/")
 #: columns that a note names
@@ -121,7 +121,7 @@ def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None, threshold: fl
         raise UsageError(f"--quantize {aim} needs a sample: each form is held to its rows", hint=hint)
 
     def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[Candidate, ...]:
-        from cumulant.packaging.quantization import quantize
+        from cumulant.packaging.quantization.quantize import quantize
 
         return quantize(model, rows, aim=aim, accuracy_loss=accuracy_loss, out=model, threshold=threshold)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cumulant.project.tracking import registry_here
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 def fetch(uri: str, into: Path, project: Project | None) -> Path:

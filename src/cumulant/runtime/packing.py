@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import data, features, packaging
 from cumulant.core import expr
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
@@ -71,8 +70,11 @@ def package(
         model, rows = loaded(context.project, fitted.served), rows_of(context, work)
         examples.append(input_example(context, work, rows.test.features))
         with tempfile.TemporaryDirectory() as scratch:
+            from cumulant.packaging.builder import build as packaging_build
+            from cumulant.packaging.closed import closed_features
+
             folder = Path(scratch) / "servable"
-            servable = packaging.build(
+            servable = packaging_build(
                 model,
                 work.task.plan,
                 name=context.project.name,
@@ -83,7 +85,7 @@ def package(
                 whole=_is_number(context, work),
                 unread=unread,
                 rules=rules,
-                closed=packaging.closed_features(rows.train.features, model.inputs),
+                closed=closed_features(rows.train.features, model.inputs),
                 complete=_complete(work),
                 nonnegative=_nonnegative(work),
                 salt_fingerprint=salt,
@@ -95,9 +97,11 @@ def package(
         return msgspec.to_builtins(Package(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        from cumulant.packaging.events import ServableBuilt
+
         built = _package(found)
         transaction.emit(
-            packaging.ServableBuilt(
+            ServableBuilt(
                 model=context.project.name,
                 sha256=built.servable.sha256,
                 bytes=built.servable.bytes,
@@ -134,11 +138,14 @@ def _package(result: Mapping[str, object]) -> Package:
 
 def _unread(work: Work) -> dict[str, Unread]:
     """The source's columns that a request does not carry, and why."""
-    task, source = work.task, data.source_of(work.snapshot)
+    from cumulant.data.snapshot import source_of
+    from cumulant.features.known import is_late
+
+    task, source = work.task, source_of(work.snapshot)
     request, target = {field.name for field in task.plan.request}, expr.columns(task.target)
     found: dict[str, Unread] = {}
     for name in (field.name for field in source.fields if field.name not in request):
-        if features.is_late(source, task.predict_at, name):
+        if is_late(source, task.predict_at, name):
             found[name] = "late"
         else:
             found[name] = "target" if name in target else "unused"
@@ -147,25 +154,32 @@ def _unread(work: Work) -> dict[str, Unread]:
 
 def _complete(work: Work) -> tuple[str, ...]:
     """The request fields that no row of the source lacks, which the training rows are of."""
+    from cumulant.packaging.closed import complete_fields
+
     profile = work.snapshot.profile
     nulls = {column.name: column.nulls for column in profile.columns}
-    return packaging.complete_fields((field.name for field in work.task.plan.request), nulls, profile.rows)
+    return complete_fields((field.name for field in work.task.plan.request), nulls, profile.rows)
 
 
 def _nonnegative(work: Work) -> tuple[str, ...]:
     """The request fields of numbers that no row of the source has below 0."""
+    from cumulant.packaging.closed import nonnegative_fields
+
     profile = work.snapshot.profile
     columns = {column.name: column for column in profile.columns}
     fields = [field.name for field in work.task.plan.request if field.dtype in ("int", "float")]
     numbers = [columns[name] for name in fields if name in columns]
     lowest = {column.name: column.min for column in numbers}
-    return packaging.nonnegative_fields(lowest, {column.name: profile.rows - column.nulls for column in numbers})
+    return nonnegative_fields(lowest, {column.name: profile.rows - column.nulls for column in numbers})
 
 
 def _is_number(context: Context, work: Work) -> bool:
     """Whether the target is of whole numbers, which a model's classes then are too."""
-    rows = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
-    values = features.evaluate(work.task.target, rows.select(sorted(expr.columns(work.task.target))).collect())
+    from cumulant.data.snapshot import scan
+    from cumulant.features.polars import evaluate
+
+    rows = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    values = evaluate(work.task.target, rows.select(sorted(expr.columns(work.task.target))).collect())
     if values.dtype.is_float():
         held = values.fill_nan(None).drop_nulls()
         return bool((held == held.round()).all())
@@ -176,9 +190,11 @@ def example(context: Context, work: Work) -> dict[str, Any]:
     """The newest row as a request, without anybody's personal values."""
     import polars as pl
 
+    from cumulant.data.snapshot import scan
+
     plan: FeaturePlan = work.task.plan
     fields = [field.name for field in plan.request]
-    frame = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of).select(fields).tail(1).collect()
+    frame = scan(work.snapshot, context.project.tables(), as_of=work.as_of).select(fields).tail(1).collect()
     personal = frozenset(field.name for field in plan.request if field.personal)
     if personal:
         frame = masked(frame, personal, context.project.salt())

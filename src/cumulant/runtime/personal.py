@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant import data
 from cumulant.core import expr
 
 if TYPE_CHECKING:
@@ -38,10 +37,12 @@ def masked(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) -> pl.Dat
     """`frame` for an example: personal texts as keyed hashes, other personal values missing, so that types stay."""
     import polars as pl
 
+    from cumulant.data.masking import mask_frame
+
     names = [name for name in frame.columns if name in personal]
     texts = [name for name in names if frame.schema[name] == pl.String]
     others = (pl.lit(None, frame.schema[name]).alias(name) for name in names if name not in texts)
-    return data.mask_frame(frame, texts, salt).with_columns(others)
+    return mask_frame(frame, texts, salt).with_columns(others)
 
 
 def _is_personal(spec: FeatureSpec, plan: FeaturePlan, found: set[str]) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import features, training
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
@@ -20,13 +19,13 @@ from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import check_training_columns, computed_names
 from cumulant.runtime.target_classes import class_counts
 from cumulant.runtime.task import refuse_no_features
-from cumulant.training.spec import SEARCHED, WITHOUT_PART
+from cumulant.training.spec import SEARCHED, WITHOUT_PART, Threshold
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.task import Task
 
@@ -39,7 +38,9 @@ def check_code(project: Project) -> None:
         MissingPartError: the package of a trainer is not installed.
         UserCodeError: importing one raised.
     """
-    features.load(Path(project.root) / project.spec.features)
+    from cumulant.features.loading import load
+
+    load(Path(project.root) / project.spec.features)
     for trainer in project.training().trainers:
         if trainer not in WITHOUT_PART:
             _check_trainer(project, trainer)
@@ -182,7 +183,9 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
     check_constant(project.spec.serving.fallback.constant, found.task, found.classes)
     # What packages and the project's functions take may change while rows and settings stay.
     if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
-        training.check_trainers(spec, found.task, found.classes, root=Path(project.root))
+        from cumulant.training.trainer_checks import check_trainers
+
+        check_trainers(spec, found.task, found.classes, root=Path(project.root))
     return found
 
 
@@ -191,18 +194,24 @@ def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRe
     from cumulant.runtime.rows import rows_without_features
     from cumulant.training.searched import searched_metric
     from cumulant.training.threshold import check_timed
+    from cumulant.training.verdicts import check_gate
 
     spec, evaluation = project.training(), project.spec.evaluation
     rows = rows_without_features(project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed)
     searched_metric(spec, rows)
-    training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
+    check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
     check_when(project.spec.serving.reasons, rows.task)
-    if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
+    if isinstance(spec.threshold, Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):
         # Without times rows are split by their clusters, which here are not computed.
-        parts = training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))
+        from cumulant.training.splits import split
+
+        parts = split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))
         if rows.at is not None:
-            training.weighted(parts.train, spec)
-            training.folds(parts.train, spec.folds, seed=spec.seed)
+            from cumulant.training.splits import folds
+            from cumulant.training.weighting import weighted
+
+            weighted(parts.train, spec)
+            folds(parts.train, spec.folds, seed=spec.seed)
     return RowFacts(task=rows.task, classes=rows.classes, counts=class_counts(rows))

@@ -23,7 +23,7 @@ from cumulant.runtime.validate import snapshots_of
 if TYPE_CHECKING:
     from cumulant.core.plan import PredictAt
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.plan_checks import RowFacts
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant import data, features, packaging
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
+from cumulant.data.spec import SourceSpec
 from cumulant.runtime.asking import Server, answers, frame_of
 from cumulant.runtime.batch.checks import ColumnChecks
 from cumulant.runtime.context import open_run
@@ -21,8 +21,9 @@ from cumulant.runtime.validate import snapshots_of
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.packaging.scorer import Scorer
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: rows that are answered together
 _BLOCK = 65_536
@@ -54,13 +55,17 @@ def predict(
         EngineUnavailableError: the server does not answer.
     """
     with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
+        from cumulant.packaging.scorer import Scorer
+
         version = project.registry().resolve(uri)
-        scorer = packaging.Scorer(servable_folder(project, version))
+        scorer = Scorer(servable_folder(project, version))
         plan = scorer.servable.plan
         frame, others = _given(project, scorer.servable, rows, progress)
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
-            said = data.not_prepared(_declared(project, scorer.servable).prepare)
+            from cumulant.data.given import not_prepared
+
+            said = not_prepared(_declared(project, scorer.servable).prepare)
             progress(f"not in the rows, and so taken as missing: {', '.join(absent)}{said}")
         if others:
             progress(f"not read by the model, and so ignored: {', '.join(others)}")
@@ -71,7 +76,9 @@ def predict(
         snapshots, _ = snapshots_of(context, plan.sources)
         used = used_sources(plan, snapshots)
         progress("features")
-        computed = features.compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)
+        from cumulant.features.offline import compute
+
+        computed = compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)
         checks = ColumnChecks(scorer.servable, refuse=project.spec.serving.invalid == "refuse")
         faults = checks.faults(frame, computed)
         if warnings is not None:
@@ -80,7 +87,7 @@ def predict(
         return _answered(scorer, computed)
 
 
-def _answered(scorer: packaging.Scorer, computed: pl.DataFrame) -> pl.DataFrame:
+def _answered(scorer: Scorer, computed: pl.DataFrame) -> pl.DataFrame:
     """The answers to a table of features, block by block: Python objects take many times the room of columns."""
     import polars as pl
 
@@ -93,12 +100,16 @@ def _given(
     project: Project, servable: Servable, rows: pl.DataFrame | Path, progress: Progress
 ) -> tuple[pl.DataFrame, list[str]]:
     """The request fields of the rows, read as the source reads its own files, and the names of other columns."""
+    from cumulant.data.given import as_fields
+
     plan = servable.plan
     declared = _declared(project, servable)
     if isinstance(rows, Path):
-        rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)), progress=progress)
+        from cumulant.data.given import reading
+
+        rows = read_table(rows, like=reading(declared, plan.request, str(rows)), progress=progress)
     moment = plan.predict_at.column if plan.predict_at else None
-    found = data.as_fields(
+    found = as_fields(
         rows,
         plan.request,
         missing=declared.missing,
@@ -110,8 +121,8 @@ def _given(
     return found, [name for name in rows.columns if name not in found.columns]
 
 
-def _declared(project: Project, servable: Servable) -> data.SourceSpec:
-    return project.spec.data.get(servable.plan.entity) or data.SourceSpec()
+def _declared(project: Project, servable: Servable) -> SourceSpec:
+    return project.spec.data.get(servable.plan.entity) or SourceSpec()
 
 
 def _path(name: str, servable: Servable) -> str:

@@ -12,12 +12,11 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.prediction import Prediction
 from cumulant.core.units import from_micros
 from cumulant.runtime.actions import check
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
-    from cumulant.serving.log import Gap
+    from cumulant.project.project import Project
+    from cumulant.serving.log.reading import Gap
 
 FOLDER = "predictions"
 
@@ -62,7 +61,9 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
         StorageError: a file cannot be read.
     """
     # Rows whose caller gave no id have an empty one.
-    found = request and (log.find(folder, request) or log.find(folder, request, by="caller_id"))
+    from cumulant.serving.log.reading import find
+
+    found = request and (find(folder, request) or find(folder, request, by="caller_id"))
     if not found:
         raise NotFoundError(
             f'no prediction with the id "{request}" is in the log',
@@ -80,7 +81,9 @@ def list_predictions(
     Raises:
         StorageError: a file cannot be read.
     """
-    return [_view(one) for one in log.recent(folder, model=model, since=since, limit=limit)]
+    from cumulant.serving.log.reading import recent
+
+    return [_view(one) for one in recent(folder, model=model, since=since, limit=limit)]
 
 
 def lost_predictions(folder: Path) -> list[Gap]:
@@ -89,7 +92,9 @@ def lost_predictions(folder: Path) -> list[Gap]:
     Raises:
         StorageError: a file cannot be read.
     """
-    return log.gaps(folder)
+    from cumulant.serving.log.reading import gaps
+
+    return gaps(folder)
 
 
 def _view(one: Prediction) -> PredictionView:

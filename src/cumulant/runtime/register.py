@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cumulant.packaging.foreign.build import Rows
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class ModelRegistered(Fact, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant import training
 from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
 from cumulant.ports.registry import ModelVersion, Origin
@@ -138,5 +137,7 @@ def _input_example(context: Context, candidate: Candidate) -> pd.DataFrame:
 
 def _plots(judgement: Judgement, title: str, run: RunLog) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for path in training.save_plots(judgement.evaluation, Path(scratch), title=title):
+        from cumulant.training.plots import save_plots
+
+        for path in save_plots(judgement.evaluation, Path(scratch), title=title):
             run.artifact(path, "plots")

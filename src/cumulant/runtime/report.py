@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import packaging
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import find_record
@@ -20,10 +19,10 @@ from cumulant.runtime.validate import load_snapshot
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
-    from cumulant.data import Snapshot
+    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.report_page.content import ReportData
 
 LATEST = "latest"
@@ -104,11 +103,13 @@ def _run(project: Project, target: str) -> RunRecord | None:
 def _of_run(project: Project, run: RunRecord) -> ReportData:
     row = project.journal().get(EVALUATION, run.id)
     if row is not None:
+        from cumulant.packaging.folder import load_servable
+
         evaluated = msgspec.convert(row.value, EvaluateResult)
         known = _of_model(project, evaluated.model, run=run.id)
         subject = f"{evaluated.model.name} version {evaluated.model.version}, evaluated again"
         known = judged.with_judgement(known, evaluated.judgement, subject=subject, tested=evaluated.judgement.tested)
-        return _masked(project, known, packaging.load_servable(servable_folder(project, evaluated.model)).plan)
+        return _masked(project, known, load_servable(servable_folder(project, evaluated.model)).plan)
     version = _registered(project, run)
     if version is not None:
         return _of_model(project, version, run=run.id)
@@ -124,7 +125,9 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
 
 
 def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> ReportData:
-    servable = packaging.load_servable(servable_folder(project, version))
+    from cumulant.packaging.folder import load_servable
+
+    servable = load_servable(servable_folder(project, version))
     known = collect.base(project, subject=f"{version.name} version {version.version}", run=run)
     known = msgspec.structs.replace(
         known,

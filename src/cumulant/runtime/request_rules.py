@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant import data
-
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.servable import FieldRule
-    from cumulant.data import SourceSpec
-    from cumulant.project import Project
+    from cumulant.data.spec import SourceSpec
+    from cumulant.project.project import Project
 
 #: rule to why requests are not checked for it
 _REASONS = {
@@ -25,8 +23,10 @@ def request_rules(project: Project, plan: FeaturePlan) -> dict[str, FieldRule]:
     Raises:
         DataError: a rule names a value that its column cannot hold.
     """
+    from cumulant.data.row_rules import request_rules
+
     spec = _contract(project, plan)
-    return {} if spec is None else data.request_rules(spec, plan.request, source=plan.entity)
+    return {} if spec is None else request_rules(spec, plan.request, source=plan.entity)
 
 
 def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
@@ -34,13 +34,17 @@ def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
     spec = _contract(project, plan)
     if spec is None or project.spec.serving.invalid != "refuse":
         return ()
+    from cumulant.data.row_rules import unchecked_rules
+
     return tuple(
         f"requests are not checked for the rule {name}:{rule}, which only refuses rows of the source: {_REASONS[rule]}"
-        for name, rules in data.unchecked_rules(spec, plan.request).items()
+        for name, rules in unchecked_rules(spec, plan.request).items()
         for rule in rules
     )
 
 
 def _contract(project: Project, plan: FeaturePlan) -> SourceSpec | None:
+    from cumulant.data.contract import in_force
+
     declared = project.spec.data.get(plan.entity)
-    return None if declared is None else data.in_force(declared, source=plan.entity, root=project.root)
+    return None if declared is None else in_force(declared, source=plan.entity, root=project.root)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cumulant import data, features, packaging
 from cumulant.core import expr
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
 from cumulant.runtime.features import scans, used_sources
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel, TrainingSet
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def answers_of(
     would not be comparable.
     """
     try:
-        scorer = packaging.Scorer(servable_folder(context.project, version))
+        from cumulant.packaging.scorer import Scorer
+
+        scorer = Scorer(servable_folder(context.project, version))
         why = _another_question(version, scorer.servable.task, work, test)
         if why is None:
             found = scorer.servable
@@ -76,9 +78,13 @@ def _features(
     context.progress("features of the champion")
     used = used_sources(plan, work.snapshots)
     frames = scans(context.project, work.snapshots, used, as_of=work.as_of)
-    computed = features.compute(plan, frames)
+    from cumulant.features.offline import compute
+
+    computed = compute(plan, frames)
     if (late_enough := since(work.training, work.snapshot)) is not None:
-        entity = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+        from cumulant.data.snapshot import scan
+
+        entity = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
         computed = computed.filter(entity.select(late_enough).collect().to_series())
     return computed[test.rows]
 

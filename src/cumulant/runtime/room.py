@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant import data
 from cumulant.core.memory import memory_limit
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.data.room import Room
+    from cumulant.project.project import Project
 
 #: the folder of the state in which rows are set aside meanwhile
 SPILL = "spill"
 
 
-def room_of(project: Project) -> data.Room:
+def room_of(project: Project) -> Room:
     """What `resources.memory` allows, and the project's folder for rows that do not fit."""
-    return data.Room(memory_limit(project.spec.resources.memory), project.state / SPILL)
+    from cumulant.data.room import Room
+
+    return Room(memory_limit(project.spec.resources.memory), project.state / SPILL)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import data, features, training
 from cumulant.core import expr
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
     from cumulant.runtime.task import Task
-    from cumulant.training import EvaluationSpec, TrainingSet, TrainingSpec
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.spec import EvaluationSpec, TrainingSpec
 
 ROW = "__row"
 _CONSTANT = "constant"
@@ -54,9 +54,11 @@ def labelled_rows(
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
     """
+    from cumulant.data.snapshot import scan as data_scan
+
     computed = project.tables().scan(table).collect()
     check_training_columns([*(field.name for field in snapshot.fields), *computed.columns], spec, evaluation)
-    scan = data.scan(snapshot, project.tables(), as_of=as_of)
+    scan = data_scan(snapshot, project.tables(), as_of=as_of)
     if reviewed is None:  # the decisions of reviewers are matched by any column
         scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
     raw = scan.collect()
@@ -92,6 +94,8 @@ def rows_without_features(
     """
     import polars as pl
 
+    from cumulant.data.snapshot import scan as data_scan
+
     computed = computed_names(task.plan)
     cost = spec.cost
     if cost is not None:
@@ -100,7 +104,7 @@ def rows_without_features(
         spec = msgspec.structs.replace(spec, cost=msgspec.structs.replace(cost, **unknown))
     clusters = "auto" if evaluation.clusters in computed else evaluation.clusters
     evaluation = msgspec.structs.replace(evaluation, slices=[], clusters=clusters)
-    scan = data.scan(snapshot, project.tables())
+    scan = data_scan(snapshot, project.tables())
     if reviewed is None:  # the decisions of reviewers are matched by any column
         scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
     raw = scan.collect()
@@ -146,6 +150,11 @@ def _labelled(
     leakage: bool = False,
 ) -> TrainingSet:
     """The rows of the source and their features, `frames`, as a training set."""
+    from cumulant.data.snapshot import source_of
+    from cumulant.features.frames import known_times
+    from cumulant.features.polars import evaluate
+    from cumulant.training.dataset import training_set
+
     raw, computed = frames
     if (late_enough := since(spec, snapshot)) is not None:
         keep = raw.select(late_enough).to_series()
@@ -157,15 +166,15 @@ def _labelled(
                 hint="write an earlier date",
             )
     merged = _merged(raw, computed)
-    known = features.known_times(raw, data.source_of(snapshot), expr.columns(task.target))
+    known = known_times(raw, source_of(snapshot), expr.columns(task.target))
     hidden = personal_texts(task.plan)
     at = _moments(raw, task)
-    target = _known_labels(features.evaluate(task.target, raw), known)
+    target = _known_labels(evaluate(task.target, raw), known)
     told = None if reviewed is None else project.tables().scan(reviewed).collect()
     asked = None if told is None else answers(told, raw, task, at, target=target, salt=project.salt())
     if asked is not None:
         target, known = asked.fill(target, known, at)
-    rows = training.training_set(
+    rows = training_set(
         computed.drop(ROW, *hidden, strict=False),
         target,
         spec=spec,
@@ -208,7 +217,9 @@ def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) 
 
     found = None
     if snapshot.event_time is not None:
-        scan = data.scan(snapshot, project.tables(), as_of=as_of)
+        from cumulant.data.snapshot import scan as data_scan
+
+        scan = data_scan(snapshot, project.tables(), as_of=as_of)
         found = scan.select(pl.col(snapshot.event_time).max()).collect().item()
     if found is None:
         raise UsageError(
@@ -223,10 +234,12 @@ def _slices(
     project: Project, columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, task: Task
 ) -> pl.DataFrame | None:
     """The columns by whose values metrics are told; personal ones as keyed hashes."""
+    from cumulant.data.masking import mask_frame
+
     found = _chosen(columns, evaluation.slices, "evaluation.slices")
     raw = {field.name for field in task.plan.sources[task.entity].fields if field.personal}
     personal = (raw | personal_features(task.plan)) & set(found.columns if found is not None else ())
-    return data.mask_frame(found, personal, project.salt()) if found is not None and personal else found
+    return mask_frame(found, personal, project.salt()) if found is not None and personal else found
 
 
 def _known_labels(target: pl.Series, known: pl.Series | None) -> pl.Series:

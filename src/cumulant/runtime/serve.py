@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import features, packaging
 from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
-from cumulant.outcomes import INBOX
+from cumulant.outcomes.place import INBOX
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import deletions, scans, used_sources
@@ -29,14 +28,14 @@ from cumulant.runtime.models import copy_name, servable_folder
 from cumulant.runtime.services import note_use
 from cumulant.runtime.spawning import spawn
 from cumulant.runtime.validate import snapshots_of
-from cumulant.serving import FallbackSpec, ServingSpec
+from cumulant.serving.spec import FallbackSpec, ServingSpec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
-    from cumulant.data import Snapshot
+    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
@@ -102,7 +101,9 @@ def renew_service(
 
 
 def _prepared(context: Context, version: ModelVersion, folder: Path, as_of: datetime | None) -> Service:
-    project, described = context.project, packaging.load_description(folder)
+    from cumulant.packaging.folder import load_description
+
+    project, described = context.project, load_description(folder)
     plan = described.plan if isinstance(described, Servable) else None
     service = service_of(project, version, folder)
     if service.log_key is None and _personal(plan):
@@ -159,20 +160,25 @@ def materialize(
 
     A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
     """
+    from cumulant.features.online import OnlineFeatures
+    from cumulant.features.state import STATE_FORMAT
+
     used = used_sources(plan, snapshots)
     inputs = {
         "plan": msgspec.to_builtins(plan),
         "snapshots": used,
         "as_of": as_of and as_of.isoformat(),
         "since": since and since.isoformat(),
-        "format": features.STATE_FORMAT,
+        "format": STATE_FORMAT,
     }
     table = state_table(inputs)
     store = context.project.online()
 
     def fill() -> dict[str, object]:
+        from cumulant.features.materialization import materialize
+
         frames = scans(context.project, snapshots, used, as_of=as_of)
-        filled = features.materialize(
+        filled = materialize(
             plan,
             frames,
             store,
@@ -185,10 +191,12 @@ def materialize(
         return {"table": table, **msgspec.to_builtins(filled)}
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
-        transaction.emit(msgspec.convert({**found, "as_of": as_of}, features.StateFilled))
+        from cumulant.features.events import StateFilled
+
+        transaction.emit(msgspec.convert({**found, "as_of": as_of}, StateFilled))
 
     outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
-    features.OnlineFeatures(plan, store, table).catch_up()
+    OnlineFeatures(plan, store, table).catch_up()
     return table, int(str(outcome.result["entities"]))
 
 
@@ -202,9 +210,13 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
     shutil.copytree(source, draft, dirs_exist_ok=True)
     (draft / "servable.json").chmod(0o644)
-    packaging.with_version(draft, version.version)
+    from cumulant.packaging.folder import with_version
+
+    with_version(draft, version.version)
     # The project itself gives the salt, and it may be one of another environment than that of the training.
-    packaging.with_salt(draft, "")
+    from cumulant.packaging.folder import with_salt
+
+    with_salt(draft, "")
     try:
         draft.rename(target)
     except OSError:  # another process was first, with the same content

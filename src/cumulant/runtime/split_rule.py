@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import data
 from cumulant.core import expr
 from cumulant.training.row_hash import places, row_hashes
 
@@ -18,11 +17,12 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
     from cumulant.runtime.task import Task
     from cumulant.runtime.work import Work
-    from cumulant.training import EvaluationSpec, Split
+    from cumulant.training.spec import EvaluationSpec
+    from cumulant.training.splits import Split
 
 #: learned rows by which a later look at the data tells whether they are the same rows
 _MARKS = 64
@@ -104,7 +104,9 @@ def unlearned(rule: SplitRule, frame: pl.DataFrame) -> NDArray[np.bool_] | None:
 
 def identified(project: Project, work: Work, names: Collection[str]) -> pl.DataFrame:
     """Of the work's rows, those columns of `combined` that `names` has."""
-    scans = data.scan(work.snapshot, project.tables(), as_of=work.as_of), project.tables().scan(work.table)
+    from cumulant.data.snapshot import scan
+
+    scans = scan(work.snapshot, project.tables(), as_of=work.as_of), project.tables().scan(work.table)
     raw, computed = (one.select([name for name in one.collect_schema() if name in names]).collect() for one in scans)
     return combined(raw, computed)
 

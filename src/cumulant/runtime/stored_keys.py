@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cumulant import features, packaging
 from cumulant.core.errors import RefusedError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
@@ -22,10 +21,10 @@ from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
-    from cumulant.data import Snapshot
-    from cumulant.features import StoredKey
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.features.repair import StoredKey
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class RepairedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +53,10 @@ def show_key(
     with open_run(
         project, "stored key", action="features.materialize", principal=principal, progress=progress
     ) as context:
+        from cumulant.features.repair import stored_key
+
         state = _state(context, uri)
-        return features.stored_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
+        return stored_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
 
 
 def forget_key(
@@ -76,14 +77,17 @@ def forget_key(
         RefusedError: a server reads another state of the model, which was made from earlier data.
     """
     with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
+        from cumulant.features.events import KeyForgotten
+        from cumulant.features.repair import forget_key, stored_key
+
         state = _state(context, uri)
         plan, table, store = state.plan, state.table, project.online()
         check_served(project, state.folder, table)
         frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
         gone = deletions(project, plan, state.snapshots, as_of=None)
-        done = features.forget_key(plan, frames, store, table, key, after=after, deletions=gone)
-        context.emit(features.KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
-        stored = features.stored_key(plan, store, table, key, now=datetime.now(UTC))
+        done = forget_key(plan, frames, store, table, key, after=after, deletions=gone)
+        context.emit(KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
+        stored = stored_key(plan, store, table, key, now=datetime.now(UTC))
         return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)
 
 
@@ -109,9 +113,11 @@ class _State(NamedTuple):
 
 def _state(context: Context, uri: str) -> _State:
     """The state of a model, filled where it is not yet."""
+    from cumulant.packaging.folder import load_description
+
     project = context.project
     folder = servable_folder(project, project.registry().resolve(uri))
-    described = packaging.load_description(folder)
+    described = load_description(folder)
     if not isinstance(described, Servable) or not described.plan.needs_state:
         raise UsageError(f"{uri} has no stored state: its features are all of the row itself", subject=uri)
     snapshots, _ = snapshots_of(context, described.plan.sources)

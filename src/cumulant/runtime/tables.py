@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.errors import StorageError
 from cumulant.core.progress import Progress, silent
-from cumulant.project import Drivers
+from cumulant.project.drivers import Drivers
 from cumulant.project.sources import RoutedFiles
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import SourceSpec
+    from cumulant.data.csv_text import Table
+    from cumulant.data.listed_file import ListedFile
+    from cumulant.data.spec import SourceSpec
     from cumulant.ports.files import Files
 
 
@@ -40,35 +41,45 @@ def read_table(file: Path | str, *, like: SourceSpec | None = None, progress: Pr
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
-    return _read(file, like, refuse=data.refuse_malformed, warn=progress)[0]
+    from cumulant.data.sources import refuse_malformed
+
+    return _read(file, like, refuse=refuse_malformed, warn=progress)[0]
 
 
 def _read(
     file: Path | str,
     like: SourceSpec | None,
     *,
-    refuse: Callable[[data.Table, str], None],
+    refuse: Callable[[Table, str], None],
     warn: Callable[[str], None],
     sheet: str | None = None,
 ) -> tuple[pl.DataFrame, SourceSpec]:
     """The rows, and how they are read; `refuse` gets each file that is read and its name, `warn` what is skipped."""
     import polars as pl
 
-    spec, files = like or data.SourceSpec(sheet=sheet), _files()
+    from cumulant.data.file_checks import skipped_warnings
+    from cumulant.data.listed_file import listed_files
+    from cumulant.data.listing import list_files
+    from cumulant.data.spec import SourceSpec as data_SourceSpec
+    from cumulant.data.unreadable_files import each_readable
+
+    spec, files = like or data_SourceSpec(sheet=sheet), _files()
     spec = msgspec.structs.replace(spec, path=_spec(file).path)
-    listing = data.list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
-    for warning in data.skipped_warnings(listing, Path.cwd()):
+    listing = list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
+    for warning in skipped_warnings(listing, Path.cwd()):
         warn(f"warning: {warning}")
 
-    def rows(one: data.ListedFile) -> pl.DataFrame:
+    def rows(one: ListedFile) -> pl.DataFrame:
         nonlocal spec
         table, spec = one.read_any(spec)
         if like is not None:
-            table = data.with_folders(table, spec, url=one.info.url)
+            from cumulant.data.partitions import with_folders
+
+            table = with_folders(table, spec, url=one.info.url)
         refuse(table, one.url)
         return table.rows
 
-    frames = data.each_readable(data.listed_files(listing, spec, root=Path.cwd(), files=files), rows)
+    frames = each_readable(listed_files(listing, spec, root=Path.cwd(), files=files), rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec
 
 
@@ -87,20 +98,25 @@ def propose(
         DataError: nothing is there, or it cannot be read.
         StorageError: `out` cannot be written.
     """
+    from cumulant.data.nested_paths import columns_of, with_nested
+    from cumulant.data.proposal import infer
+
     progress(f"looking at {file}")
     broken: list[str] = []
     quoted: set[str] = set()
 
-    def note(table: data.Table, url: str) -> None:
+    def note(table: Table, url: str) -> None:
         quoted.update(table.quoted)
         broken.extend(f"warning: {url}: {one}" for one in table.notes)
         if table.malformed is not None:
-            broken.append(f"warning: {url}: {data.describe_malformed(table)}, which go to quarantine")
+            from cumulant.data.sources import describe_malformed
+
+            broken.append(f"warning: {url}: {describe_malformed(table)}, which go to quarantine")
 
     frame, read = _read(file, None, refuse=note, warn=broken.append, sheet=sheet)
-    columns, _ = data.columns_of(frame.schema)
-    frame, _ = data.with_nested(frame, columns, str(file))
-    found = data.infer(frame, path=str(file), quoted=quoted)
+    columns, _ = columns_of(frame.schema)
+    frame, _ = with_nested(frame, columns, str(file))
+    found = infer(frame, path=str(file), quoted=quoted)
     reading = {"separator": read.separator, "encoding": read.encoding, "columns": columns, "sheet": read.sheet}
     spec = msgspec.structs.replace(found.spec, path=str(file), **reading)
     contract = None
@@ -135,7 +151,10 @@ def _shortened(value: object) -> Any:
 def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
     # The contract lists the columns as a snapshot has them, so one is taken into a place that is thrown away.
     with tempfile.TemporaryDirectory() as folder:
-        snapshot = data.ingest(
+        from cumulant.data.ingestion import ingest
+        from cumulant.data.odcs import to_odcs
+
+        snapshot = ingest(
             name,
             spec,
             root=Path.cwd(),
@@ -145,11 +164,13 @@ def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
             now=datetime.now(UTC),
             progress=progress,
         )
-        return data.to_odcs(spec, snapshot)
+        return to_odcs(spec, snapshot)
 
 
 def _spec(file: Path | str) -> SourceSpec:
-    return data.SourceSpec(path=str(file) if "://" in str(file) else str(Path(file).expanduser()))
+    from cumulant.data.spec import SourceSpec as data_SourceSpec
+
+    return data_SourceSpec(path=str(file) if "://" in str(file) else str(Path(file).expanduser()))
 
 
 def _files() -> Files:

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cumulant import data, packaging, training
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
 from cumulant.core.expr import Column
 from cumulant.runtime.models import CANDIDATE, CHAMPION, servable_folder
 
 if TYPE_CHECKING:
     from cumulant.core.servable import Task as Kind
-    from cumulant.data import Snapshot
+    from cumulant.data.snapshot import Snapshot
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.task import Task
-    from cumulant.training import TrainingSet, TrainingSpec
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.spec import TrainingSpec
 
 _SHOWN = 5
 
@@ -38,6 +38,8 @@ def class_warnings(
         DataError: other values have made the target another task than that version's, and no declaration says that it
             is meant.
     """
+    from cumulant.training.class_names import rare_classes
+
     spec = project.training()
     champion = _version(project)
     known = None if champion is None else _classes_of(project, champion, spec)
@@ -45,7 +47,7 @@ def class_warnings(
     if known is not None and champion is not None and known[0] != kind and not meant:
         raise _another_task(spec.target, kind, counts, champion, known)
     warnings = refused_classes(project, task, snapshot)
-    rare = training.rare_classes(spec.target, counts)
+    rare = rare_classes(spec.target, counts)
     if known is None or champion is None or not counts:
         return (*warnings, *rare)
     new = {text: count for text, count in counts.items() if text not in known[1]}
@@ -59,9 +61,11 @@ def class_warnings(
 
 def _members(project: Project, task: Task) -> set[str] | None:
     """The classes that the source's rule `in` names; None where there is none."""
+    from cumulant.training.class_names import label
+
     rules = project.source(task.entity).rules
     rule = rules.get(task.target.name) if isinstance(task.target, Column) else None
-    return None if rule is None or rule.in_ is None else {training.label(member) for member in rule.in_}
+    return None if rule is None or rule.in_ is None else {label(member) for member in rule.in_}
 
 
 def _declared(project: Project, task: Task, kind: Kind, counts: Mapping[str, int]) -> bool:
@@ -87,9 +91,13 @@ def refused_classes(project: Project, task: Task, snapshot: Snapshot) -> tuple[s
     rules = [f"{column}:in", f"{column}:type"]
     if not any(check.rule in rules and check.failed for check in snapshot.checks):
         return ()
-    rows = data.quarantined(snapshot, project.tables(), project.salt())
+    from cumulant.data.views import quarantined
+
+    rows = quarantined(snapshot, project.tables(), project.salt())
     refused = rows.filter(rows["__rule"].is_in(rules))
-    counts = Counter(training.label(value) for value in refused[column]) if column in rows.columns else {}
+    from cumulant.training.class_names import label
+
+    counts = Counter(label(value) for value in refused[column]) if column in rows.columns else {}
     text = (
         f"rows whose {column} is not among `rules: {{{column}: {{in: ...}}}}` are in quarantine and not learned from: "
         f"{_named(counts)}; where one is a class, add it to `in`"
@@ -102,7 +110,9 @@ def _classes_of(project: Project, version: ModelVersion, spec: TrainingSpec) -> 
     if version.tags.get("target", spec.target) != spec.target:
         return None
     try:
-        found = packaging.load_servable(servable_folder(project, version), verify=False)
+        from cumulant.packaging.folder import load_servable
+
+        found = load_servable(servable_folder(project, version), verify=False)
     except (DataError, IntegrityError, NotFoundError):
         return None
     return found.task, found.classes

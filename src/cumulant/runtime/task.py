@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant import data, features
 from cumulant.core import expr
 from cumulant.core.errors import DefinitionError, NotKnownYetError, UsageError, did_you_mean, not_found
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
     from cumulant.core.plan import FeaturePlan, PredictAt, Source
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
-    from cumulant.training import TrainingSpec
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.features.loading import Definitions
+    from cumulant.project.project import Project
+    from cumulant.training.spec import TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,19 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
         UsageError: no target, one that no source or several sources can give, or one made of a personal column.
         DefinitionError, NotKnownYetError: as `features.compile_plan`.
     """
+    from cumulant.data.snapshot import source_of
+    from cumulant.features.plan import compile_plan
+
     training = project.spec.training
     if training is None:
         raise UsageError("the project declares no target", hint="add `training: {target: COLUMN}` to cumulant.yaml")
     declared = project.spec.data
-    sources = {name: data.source_of(one, declared.get(name)) for name, one in snapshots.items()}
+    sources = {name: source_of(one, declared.get(name)) for name, one in snapshots.items()}
     target = target_of(training, {field.name for source in sources.values() for field in source.fields})
     entity = _entity(training, target, sources)
     _refuse_personal(training.target, target, sources[entity])
     predict_at = _predict_at(training, sources, entity)
-    plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
+    plan = compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
     _refuse_own_label(plan, expr.columns(target))
     return Task(entity=entity, target=target, predict_at=predict_at, plan=plan)
 
@@ -82,9 +85,11 @@ def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
     Raises:
         NotKnownYetError: such a window.
     """
+    from cumulant.features.known import counts_itself
+
     for feature in plan.features:
         window = feature.window
-        if window is None or window.value is None or not features.counts_itself(plan, window):
+        if window is None or window.value is None or not counts_itself(plan, window):
             continue
         told = sorted(expr.columns(window.value) & set(labels))
         if told:
@@ -96,13 +101,17 @@ def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
             )
 
 
-def _definitions(project: Project) -> features.Definitions:
-    return features.load(Path(project.root) / project.spec.features)
+def _definitions(project: Project) -> Definitions:
+    from cumulant.features.loading import load
+
+    return load(Path(project.root) / project.spec.features)
 
 
 def _predict_at(training: TrainingSpec, sources: Mapping[str, Source], entity: str) -> PredictAt | None:
+    from cumulant.features.parsing import parse_predict_at
+
     text = training.predict_at or sources[entity].event_time
-    return None if text is None else features.parse_predict_at(text, sources, entity=entity)
+    return None if text is None else parse_predict_at(text, sources, entity=entity)
 
 
 def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source]) -> str:
@@ -132,4 +141,6 @@ def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source])
 
 def target_of(training: TrainingSpec, columns: Collection[str]) -> Node:
     """The target of a training section: the column of that very name, else an expression over columns."""
-    return expr.Column(training.target) if training.target in columns else features.parse(training.target)
+    from cumulant.features.parsing import parse
+
+    return expr.Column(training.target) if training.target in columns else parse(training.target)

@@ -15,11 +15,11 @@ from cumulant.runtime.fitting import loaded
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.candidate import ModelRecord
     from cumulant.runtime.fitting import SplitSummary
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel
+    from cumulant.training.model import FittedModel
 
 #: how much shorter the candidate's test may be in time than that of the version that it is compared with
 _SHORTER = 0.75

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import training
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
@@ -39,13 +38,14 @@ from cumulant.runtime.rows import newest_row
 from cumulant.runtime.task import Task, refuse_no_features, resolve_task
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
-from cumulant.training import Evaluation, TrainingSummary, TrialRecord, Verdict
+from cumulant.training.records import Evaluation, TrainingSummary, TrialRecord, Verdict
+from cumulant.training.spec import quick as training_quick
 
 if TYPE_CHECKING:
-    from cumulant.data import Snapshot
+    from cumulant.data.snapshot import Snapshot
     from cumulant.monitoring.spec import HistorySpec
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _QUICK_SHARE = 0.1
 
@@ -272,7 +272,7 @@ def work_of(
         task=task,
         snapshot=snapshots[task.entity],
         table=table.table,
-        training=training.quick(spec) if quick else spec,
+        training=training_quick(spec) if quick else spec,
         evaluation=project.spec.evaluation,
         as_of=as_of,
         sample=_QUICK_SHARE if quick else 1.0,

@@ -6,7 +6,6 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cumulant import data
 from cumulant.core.errors import UsageError
 from cumulant.core.memory import machine_memory, memory_limit, release_free_memory, resident_memory
 from cumulant.runtime.rows import columns_read, since
@@ -14,10 +13,10 @@ from cumulant.training.memory_need import TrainingRows, total_need, training_nee
 from cumulant.training.spec import threads_of
 
 if TYPE_CHECKING:
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
     from cumulant.runtime.task import Task
-    from cumulant.training import TrainingSpec
+    from cumulant.training.spec import TrainingSpec
 
 _GIB = 1 << 30
 #: whatever is held already, rows of so many bytes are read
@@ -86,7 +85,9 @@ def _counted(project: Project, snapshot: Snapshot, spec: TrainingSpec, as_of: da
     """The rows that are trained and judged on."""
     import polars as pl
 
-    scan = data.scan(snapshot, project.tables(), as_of=as_of)
+    from cumulant.data.snapshot import scan as data_scan
+
+    scan = data_scan(snapshot, project.tables(), as_of=as_of)
     if (late_enough := since(spec, snapshot)) is not None:
         scan = scan.filter(late_enough)
     return int(scan.select(pl.len()).collect().item())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.candidate import ModelRecord
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet
+    from cumulant.training.dataset import TrainingSet
 
 #: fewer rows decide nothing
 LEAST_UNSEEN = 30

@@ -6,15 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from cumulant import data, features
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError, DefinitionError
 
 if TYPE_CHECKING:
-    from cumulant.data import SourceSpec
-    from cumulant.features import Definition
-    from cumulant.project import Project
-    from cumulant.training import EvaluationSpec, TrainingSpec
+    from cumulant.data.spec import SourceSpec
+    from cumulant.features.loading import Definition
+    from cumulant.project.project import Project
+    from cumulant.training.spec import EvaluationSpec, TrainingSpec
 
 #: (source or None for the one that is predicted for, column, what uses it)
 Use = tuple[str | None, str, str]
@@ -29,19 +28,26 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
     run to know.
     """
     try:
-        definitions = features.load(project.features_path).features
-        specs = {name: data.in_force(spec, source=name, root=project.root) for name, spec in project.spec.data.items()}
+        from cumulant.data.contract import in_force
+        from cumulant.features.loading import load
+
+        definitions = load(project.features_path).features
+        specs = {name: in_force(spec, source=name, root=project.root) for name, spec in project.spec.data.items()}
     except CumulantError:
         return None  # whoever needs the features or the contract tells what is wrong with it
     if not definitions:
         return None
     uses = [*_of_features(definitions), *_of_training(project.spec.training, project.spec.evaluation)]
     entities = _entities(project.spec.training, definitions, specs)
-    found = {name: data.declared_uses(name, spec) for name, spec in specs.items()}
+    from cumulant.data.usage import declared_uses
+
+    found = {name: declared_uses(name, spec) for name, spec in specs.items()}
     for source, column, what in uses:
         for name in entities if source is None else [source]:
             found.setdefault(name, {}).setdefault(column, what)
-    for name, referred in data.referred_uses(specs).items():
+    from cumulant.data.usage import referred_uses
+
+    for name, referred in referred_uses(specs).items():
         found[name] = {**referred, **found.get(name, {})}
     return found
 
@@ -98,6 +104,8 @@ def _of_training(training: TrainingSpec | None, evaluation: EvaluationSpec) -> I
 def _target_columns(target: str) -> list[str]:
     """The columns of a target, which may be a column of that very name or an expression."""
     try:
-        return [target, *sorted(expr.columns(features.parse(target)))]
+        from cumulant.features.parsing import parse
+
+        return [target, *sorted(expr.columns(parse(target)))]
     except DefinitionError:
         return [target]

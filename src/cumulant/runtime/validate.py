@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.errors import UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
@@ -16,11 +15,13 @@ from cumulant.runtime.room import room_of
 from cumulant.runtime.usage import used_columns
 
 if TYPE_CHECKING:
-    from cumulant.data import Snapshot, SourceSpec
+    from cumulant.data.listing import Listing
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.data.spec import SourceSpec
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.ports.journal import Row, Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
 NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
@@ -77,17 +78,22 @@ def snapshots_of(
 
 
 def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> tuple[Snapshot, bool]:
+    from cumulant.data.code import prepare_digest
+    from cumulant.data.contract import in_force
+    from cumulant.data.listing import list_files, shown
+    from cumulant.data.snapshot import READING
+
     project = context.project
-    spec = data.in_force(project.spec.data[name], source=name, root=project.root)
-    listing = data.list_files(spec, source=name, root=project.root, files=project.files())
+    spec = in_force(project.spec.data[name], source=name, root=project.root)
+    listing = list_files(spec, source=name, root=project.root, files=project.files())
     inputs = {
-        "reading": data.READING,
+        "reading": READING,
         # Not in full: a rule's set of allowed values may be personal.
         "declaration": digest(spec.plain()),
-        "prepare": data.prepare_digest(spec.prepare, project.root),
+        "prepare": prepare_digest(spec.prepare, project.root),
         # Not in full: each run has a row of its own in the journal.
-        "files": digest([[data.shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
-        "skipped": [data.shown(file.url, project.root) for file in listing.skipped],
+        "files": digest([[shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
+        "skipped": [shown(file.url, project.root) for file in listing.skipped],
         # Files as they were once are no news, but the loss of what came after is.
         "gone": _gone(project, name, listing.files),
         "others": {other: others[other].id for other in sorted(references(spec) - {name})},
@@ -100,8 +106,10 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     records: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
+        from cumulant.data.file_lists import without_files
+
         made.append(_ingest(context, name, others, listing, force=force))
-        records.append(data.without_files(made[-1], project.tables()))
+        records.append(without_files(made[-1], project.tables()))
         return {"snapshot": made[-1].id}
 
     outcome = context.step(
@@ -118,19 +126,23 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
 
 
 def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
-    previous, present = newest(project, name), {data.shown(file.url, project.root) for file in files}
+    from cumulant.data.listing import shown
+
+    previous, present = newest(project, name), {shown(file.url, project.root) for file in files}
     return [] if previous is None else [file.url for file in previous.files if file.url not in present]
 
 
-def _ingest(
-    context: Context, name: str, others: Mapping[str, Snapshot], listing: data.Listing, *, force: bool
-) -> Snapshot:
+def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], listing: Listing, *, force: bool) -> Snapshot:
+    from cumulant.data.breach import SourceBreachError
+
     project = context.project
     previous = newest(project, name)
     project.keep_salt()  # what is stored now may be looked at later on a read-only disk
     used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
-        return data.ingest(
+        from cumulant.data.ingestion import ingest
+
+        return ingest(
             name,
             project.spec.data[name],
             root=project.root,
@@ -145,8 +157,10 @@ def _ingest(
             listing=listing,
             room=room_of(project),
         )
-    except data.SourceBreachError as breach:
-        record = data.without_files(breach.snapshot, project.tables())
+    except SourceBreachError as breach:
+        from cumulant.data.file_lists import without_files
+
+        record = without_files(breach.snapshot, project.tables())
         with context.transaction() as transaction:
             _store(transaction, REFUSED, breach.snapshot, record)
         raise
@@ -154,11 +168,13 @@ def _ingest(
 
 def _store(transaction: Transaction, kind: str, snapshot: Snapshot, record: Snapshot) -> None:
     """Record a snapshot and report it; an accepted one stands under its id too, and ends what was refused before."""
+    from cumulant.data.events import facts_of
+
     transaction.put(kind, snapshot.source, msgspec.to_builtins(record))
     if kind == NEWEST:
         transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(record))
         transaction.delete(REFUSED, snapshot.source)
-    for fact in data.facts_of(snapshot):
+    for fact in facts_of(snapshot):
         transaction.emit(fact)
 
 
@@ -167,7 +183,9 @@ def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
     current = newest(context.project, name)
     if current is not None and current.id == snapshot.id and refused(context.project, name) is None:
         return
-    record = data.without_files(snapshot, context.project.tables())
+    from cumulant.data.file_lists import without_files
+
+    record = without_files(snapshot, context.project.tables())
     with context.transaction() as transaction:
         transaction.put(NEWEST, name, msgspec.to_builtins(record))
         transaction.delete(REFUSED, name)
@@ -178,7 +196,9 @@ def _stands(context: Context, result: dict[str, object]) -> bool:
     row = context.project.journal().get(SNAPSHOT, str(result["snapshot"]))
     if row is None:
         return False
-    snapshot = msgspec.convert(row.value, data.Snapshot)
+    from cumulant.data.snapshot import Snapshot
+
+    snapshot = msgspec.convert(row.value, Snapshot)
     tables = context.project.tables()
     keys = [*(part.key for part in snapshot.parts), *(ref.key for ref in snapshot.file_lists)]
     keys += [] if snapshot.versions is None else [snapshot.versions.key]
@@ -206,7 +226,10 @@ def refused(project: Project, name: str) -> Snapshot | None:
 
 
 def _read(project: Project, row: Row) -> Snapshot:
-    return data.with_files(msgspec.convert(row.value, data.Snapshot), project.tables())
+    from cumulant.data.file_lists import with_files
+    from cumulant.data.snapshot import Snapshot as data_Snapshot
+
+    return with_files(msgspec.convert(row.value, data_Snapshot), project.tables())
 
 
 def references(spec: SourceSpec) -> set[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import Split
+    from cumulant.training.splits import Split
 
 #: journal rows: that a model was judged on test rows, by project, question and model
 USE = "test_use"

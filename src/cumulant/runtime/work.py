@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.ids import digest
-from cumulant.training import Threshold, TrainingSpec
+from cumulant.training.spec import Threshold, TrainingSpec
 
 if TYPE_CHECKING:
     from cumulant.core.refs import TableRef
-    from cumulant.data import Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
     from cumulant.runtime.task import Task
-    from cumulant.training import EvaluationSpec
+    from cumulant.training.spec import EvaluationSpec
 
 #: which rows a capacity or a rate counts, and which judge a fold
 _COUNTED = {"counted": "all rows", "judged": "own labels"}
@@ -96,5 +95,7 @@ def _plain(spec: TrainingSpec) -> dict[str, Any]:
 
 def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
     """Trainer of the user to the digest of its code, where it is a file of the project."""
+    from cumulant.data.code import prepare_digest
+
     own = [name for name in spec.trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
-    return {name: data.prepare_digest(name, project.root, role="trainer") for name in own}
+    return {name: prepare_digest(name, project.root, role="trainer") for name in own}

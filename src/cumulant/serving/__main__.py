@@ -17,7 +17,7 @@ from cumulant.core.stderr import lossy_stderr
 if TYPE_CHECKING:
     from cumulant.serving.declared import Declared
     from cumulant.serving.settings import Settings
-    from cumulant.serving.shared import Sharing
+    from cumulant.serving.shared.tier import Sharing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,7 +178,8 @@ def _serve(options: argparse.Namespace) -> None:
 def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.core.units import duration, size
     from cumulant.serving.passed import trials_folder
-    from cumulant.serving.scheduling import Caching, Scheduling
+    from cumulant.serving.scheduling.cache import Caching
+    from cumulant.serving.scheduling.runner import Scheduling
     from cumulant.serving.settings import Settings
     from cumulant.serving.sockets import split_address
     from cumulant.serving.token import read_token
@@ -241,7 +242,7 @@ def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
 def _cache(given: Sequence[str], budget: str) -> tuple[Literal["auto", "on", "off"], Sharing | None]:
     """What `--cache` declares."""
     from cumulant.core.units import duration
-    from cumulant.serving.shared import Sharing
+    from cumulant.serving.shared.tier import Sharing
 
     mode: Literal["auto", "on", "off"] = "auto"
     url: str | None = None

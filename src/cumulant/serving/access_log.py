@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from cumulant.serving.http import Refusal
+from cumulant.serving.http.refusals import Refusal
 from cumulant.serving.watching import Note
 
 #: lines that wait to be written; more are dropped and counted

@@ -12,7 +12,7 @@ from cumulant.core.servable import GraphServable
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Fleet
-from cumulant.serving.http import Request, Response, json_response
+from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.json_body import decoded
 from cumulant.serving.metrics import Series, added, exposition
 from cumulant.serving.models import Model

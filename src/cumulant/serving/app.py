@@ -21,7 +21,8 @@ from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.gateway import name_of
-from cumulant.serving.http import Request, Response, decompressed, encode, json_response
+from cumulant.serving.http.bodies import decompressed
+from cumulant.serving.http.messages import Request, Response, encode, json_response
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH, read_call, write_answer
 from cumulant.serving.json_body import decoded
@@ -34,7 +35,7 @@ from cumulant.serving.probes import OPEN, probe
 from cumulant.serving.reading import Reader, decode_rows, decoded_memory, is_large, request_id_of, rows_of
 from cumulant.serving.reasons import queried, why
 from cumulant.serving.replies import LARGE, fault, packed, refusal
-from cumulant.serving.scheduling import Demand
+from cumulant.serving.scheduling.line import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
 from cumulant.serving.work import Work
 

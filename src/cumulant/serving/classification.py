@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from cumulant.core.errors import RequestError
-from cumulant.packaging import DTYPES
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import DTYPES, Array
 from cumulant.serving.tensors import Output
 
 _UNRANKED = frozenset({"BYTES", "BOOL"})

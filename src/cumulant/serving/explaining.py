@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, RequestError
-from cumulant.packaging import Scorer
 from cumulant.packaging.model import Floats, Matrix
+from cumulant.packaging.scorer import Scorer
 
 
 class Question(Protocol):

@@ -10,8 +10,7 @@ import numpy as np
 
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.servable import Answer
-from cumulant.packaging import DTYPES
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import DTYPES, Array
 from cumulant.serving.declared import Declared
 from cumulant.serving.models import Model
 from cumulant.serving.row_model import RowModel

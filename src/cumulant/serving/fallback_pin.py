@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.packaging import load_description
+from cumulant.packaging.folder import load_description
 from cumulant.serving.keeping import keeping
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings

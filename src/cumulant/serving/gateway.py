@@ -26,7 +26,8 @@ from cumulant.core.traffic import (
     TOKEN_HEADER,
     printable_id,
 )
-from cumulant.serving.http import Handler, Request, Response
+from cumulant.serving.http.messages import Request, Response
+from cumulant.serving.http.site import Handler
 
 _ARM, _SERVED, _SHADOW, _REQUEST, _CALLER, _TOKEN = (
     name.encode() for name in (ARM_HEADER, SERVED_HEADER, SHADOW_HEADER, REQUEST_HEADER, CALLER_HEADER, TOKEN_HEADER)

@@ -13,16 +13,17 @@ from msgspec import to_builtins
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, TensorSpec
-from cumulant.packaging import DTYPES, Engine, check_state, initial_state
 from cumulant.packaging.described import check_described
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import DTYPES, Array, Engine
+from cumulant.packaging.state import check_state, initial_state
 from cumulant.serving.nested import nested_input
 from cumulant.serving.noise import noise
 from cumulant.serving.row_model import UNREGISTERED
 from cumulant.serving.row_tensors import unknown_input
-from cumulant.serving.scheduling import Feeds, Runner, Scheduling
+from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.schema import lacking, quoted
-from cumulant.serving.sequences import SequenceRunner, Shelf, no_state
+from cumulant.serving.sequences.runner import SequenceRunner, no_state
+from cumulant.serving.sequences.shelf import Shelf
 from cumulant.serving.tensors import Fit, Input, Output
 from cumulant.serving.work import Work, check_any, check_rows
 

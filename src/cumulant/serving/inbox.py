@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
-from cumulant.serving.http import Request, Response, json_response
+from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.log.durable import sync
 from cumulant.serving.metrics import Series
 from cumulant.serving.room import Room

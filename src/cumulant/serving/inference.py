@@ -9,10 +9,10 @@ import msgspec
 
 from cumulant.core.errors import RequestError
 from cumulant.serving.classification import checked_count
-from cumulant.serving.http import Response, encode
+from cumulant.serving.http.messages import Response, encode
 from cumulant.serving.json_body import decoded
-from cumulant.serving.scheduling import Demand
-from cumulant.serving.sequences import sequence_of
+from cumulant.serving.scheduling.line import Demand
+from cumulant.serving.sequences.parameters import sequence_of
 from cumulant.serving.tensors import (
     InferRequest,
     InferResponse,

@@ -12,13 +12,13 @@ from cumulant.packaging.engine import Array
 from cumulant.serving.csv_rows import csv_rows, repeated
 from cumulant.serving.errors import HttpError
 from cumulant.serving.graph_model import GraphModel
-from cumulant.serving.http import Request, Response, encode
+from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.json_body import decoded
 from cumulant.serving.json_size import check_lists
 from cumulant.serving.models import Model
 from cumulant.serving.reading import LARGE
 from cumulant.serving.reasons import NAME, queried, why
-from cumulant.serving.scheduling import Demand
+from cumulant.serving.scheduling.line import Demand
 from cumulant.serving.scoring import Scoring
 from cumulant.serving.work import Work, check_rows
 

@@ -18,9 +18,10 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
 from cumulant.packaging.engine import Array
 from cumulant.serving.gateway import Marks
-from cumulant.serving.http import encode
-from cumulant.serving.log import Entry, Like, LogClient, personal_fields
-from cumulant.serving.log.entry import PATTERNS, Tensor
+from cumulant.serving.http.messages import encode
+from cumulant.serving.log.client import LogClient
+from cumulant.serving.log.entry import PATTERNS, Entry, Like, Tensor
+from cumulant.serving.log.hiding import personal_fields
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.schema import come_with_row
 from cumulant.serving.tensors import Output, raw_bytes

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from cumulant.serving.http import Reason
-from cumulant.serving.scheduling import ROWS, SECONDS, Histogram, Runner
-from cumulant.serving.shared import Tier
+from cumulant.serving.http.refusals import Reason
+from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
+from cumulant.serving.scheduling.runner import Runner
+from cumulant.serving.shared.tier import Tier
 
 Labels = tuple[str, ...]
 

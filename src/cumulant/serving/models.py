@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cumulant.core.errors import UsageError, not_found
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.packaging import load_description
 from cumulant.packaging.engine import Array
+from cumulant.packaging.folder import load_description
 from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.reasons import Reasoning
 from cumulant.serving.row_model import RowModel
-from cumulant.serving.scheduling import Runner, Scheduling
-from cumulant.serving.sequences import Shelf
+from cumulant.serving.scheduling.runner import Runner, Scheduling
+from cumulant.serving.sequences.shelf import Shelf
 from cumulant.serving.tensors import Input, Output
 from cumulant.serving.work import Work
 

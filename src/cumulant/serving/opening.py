@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant.packaging import load_description
+from cumulant.packaging.folder import load_description
 from cumulant.serving.control import open_pinned
 from cumulant.serving.fallback import Fallback
 from cumulant.serving.memory import give_back
@@ -13,7 +13,7 @@ from cumulant.serving.models import Model, open_model
 from cumulant.serving.pins import check
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import fits, wrong
-from cumulant.serving.sequences import Bounds, Shelf
+from cumulant.serving.sequences.shelf import Bounds, Shelf
 from cumulant.serving.settings import Settings
 from cumulant.serving.stores import open_store
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from cumulant.core.errors import NotFoundError
-from cumulant.serving.http import Response
+from cumulant.serving.http.messages import Response
 
 Method = Literal["GET", "POST"]
 #: of a path that there is not; its text is the caller's and stays out of logs

@@ -14,8 +14,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
-from cumulant.packaging import load_description
-from cumulant.packaging.folder import DESCRIPTION
+from cumulant.packaging.folder import DESCRIPTION, load_description
 from cumulant.serving.row_model import UNREGISTERED
 
 #: a larger file is linked rather than copied

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cumulant.core.version import __version__
-from cumulant.serving.http import Response
+from cumulant.serving.http.messages import Response
 
 #: answered without a token, as probes carry none
 OPEN = (b"/v2/health/", b"/ping", b"/health")

@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, OverloadedError, RequestError
 from cumulant.core.traffic import printable_id
 from cumulant.serving.budget import Budget
-from cumulant.serving.http import Request
+from cumulant.serving.http.messages import Request
 from cumulant.serving.inference import HEADER_LENGTH
 from cumulant.serving.json_size import decoded_bytes, decoded_csv_bytes, too_much
 from cumulant.serving.memory import give_back

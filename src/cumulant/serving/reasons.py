@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, RequestError
 from cumulant.core.servable import Answer, Reason
-from cumulant.packaging import Scorer, labels
 from cumulant.packaging.engine import Array
 from cumulant.packaging.model import Floats, Matrix
-from cumulant.packaging.scorer import TINY
+from cumulant.packaging.scorer import TINY, Scorer, labels
 from cumulant.serving.errors import HttpError
 from cumulant.serving.explaining import Question, explainer
-from cumulant.serving.scheduling import Feeds
+from cumulant.serving.scheduling.runner import Feeds
 from cumulant.serving.work import MOST_ROWS, Why
 
 #: name of the output, of the parameter and of the field

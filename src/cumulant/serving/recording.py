@@ -10,8 +10,9 @@ from concurrent.futures import Future
 from typing import Literal, NamedTuple
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
-from cumulant.features import Advanced, Advancer
-from cumulant.serving.http import Request, Response, json_response
+from cumulant.features.advancer import Advancer
+from cumulant.features.post_reader import Advanced
+from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models import Model
 from cumulant.serving.posted import EventSchema
 from cumulant.serving.row_model import RowModel

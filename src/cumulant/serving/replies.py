@@ -5,7 +5,8 @@ from __future__ import annotations
 from cumulant.core.errors import CumulantError
 from cumulant.serving.access_log import say_fault
 from cumulant.serving.errors import headers_of, status_of
-from cumulant.serving.http import Request, Response, compressed, error_response
+from cumulant.serving.http.bodies import compressed
+from cumulant.serving.http.messages import Request, Response, error_response
 
 #: bytes of an answer that may be worth compressing
 LARGE = 4096

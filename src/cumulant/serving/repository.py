@@ -7,8 +7,7 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError, StorageError, not_found
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.packaging import load_description
-from cumulant.packaging.folder import DESCRIPTION
+from cumulant.packaging.folder import DESCRIPTION, load_description
 from cumulant.serving.row_model import UNREGISTERED
 
 _DEPTH = 2

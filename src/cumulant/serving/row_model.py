@@ -11,14 +11,14 @@ import numpy as np
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.servable import Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
-from cumulant.features import OnlineFeatures
-from cumulant.packaging import Scorer
+from cumulant.features.online import OnlineFeatures
 from cumulant.packaging.engine import Array
+from cumulant.packaging.scorer import Scorer
 from cumulant.serving.noise import noise
 from cumulant.serving.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows
 from cumulant.serving.rules import RequestRules, invalid_rows
-from cumulant.serving.scheduling import Feeds, Runner, Scheduling
+from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.schema import RequestSchema
 from cumulant.serving.tensors import Input, Output
 from cumulant.serving.work import Work, check_any, check_rows

@@ -9,7 +9,7 @@ import msgspec
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
-from cumulant.packaging import labels
+from cumulant.packaging.scorer import labels
 from cumulant.serving.tensors import Input, Output, listed, show_shape
 from cumulant.serving.work import check_rows
 

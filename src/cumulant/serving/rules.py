@@ -14,8 +14,8 @@ import numpy as np
 
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Datatype, FieldRule, Servable
-from cumulant.packaging import DTYPES
 from cumulant.packaging.encoder import category_of
+from cumulant.packaging.engine import DTYPES
 from cumulant.serving.errors import HttpError
 from cumulant.serving.schema import short
 

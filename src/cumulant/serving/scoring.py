@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError
-from cumulant.features import Advanced
+from cumulant.features.post_reader import Advanced
 from cumulant.packaging.engine import Array
 from cumulant.serving.classification import check_ranked, classified
 from cumulant.serving.errors import status_of
@@ -23,7 +23,7 @@ from cumulant.serving.models import Model
 from cumulant.serving.reasons import LEFT_OUT, OUTPUT, Inquiry, why_outputs
 from cumulant.serving.recording import Recorder, durable
 from cumulant.serving.row_tensors import check_outputs
-from cumulant.serving.scheduling import Demand
+from cumulant.serving.scheduling.line import Demand
 from cumulant.serving.tensors import Output
 from cumulant.serving.watching import Watch
 from cumulant.serving.work import Work

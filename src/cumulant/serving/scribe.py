@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.serving.log import command
+from cumulant.serving.log.starting import command
 from cumulant.serving.settings import Settings
 
 #: seconds between two looks at the process: what workers hand over meanwhile waits in their memory

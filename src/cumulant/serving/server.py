@@ -19,13 +19,13 @@ from cumulant.core.units import duration, size
 from cumulant.serving.doors import Doors
 from cumulant.serving.fallback_pin import fallback_pinned
 from cumulant.serving.keeping import keeping
-from cumulant.serving.log import personal_fields
+from cumulant.serving.log.hiding import personal_fields
 from cumulant.serving.loops import ending, new_loop, signals_kept
 from cumulant.serving.pins import Pin
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import VARIABLE, fitting
 from cumulant.serving.scribe import log_place, scribe
-from cumulant.serving.sequences import sequence_place
+from cumulant.serving.sequences.place import sequence_place
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import (
     address_of,

@@ -8,8 +8,8 @@ import msgspec
 
 from cumulant.serving.declared import Declared
 from cumulant.serving.pins import Pin
-from cumulant.serving.scheduling import Scheduling
-from cumulant.serving.shared import Sharing
+from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.shared.tier import Sharing
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ from cumulant.packaging.engine import engine_version
 from cumulant.serving.metrics import Series, of_tier
 from cumulant.serving.models import Model
 from cumulant.serving.settings import Settings
-from cumulant.serving.shared import SharedAnswers, Tier
+from cumulant.serving.shared.answers import SharedAnswers
+from cumulant.serving.shared.tier import Tier
 from cumulant.serving.stores import open_cache, place_of
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from cumulant.core.errors import RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.core.traffic import LONGEST_ID
-from cumulant.packaging import DTYPES
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import DTYPES, Array
 from cumulant.serving.json_body import is_out_of_range, out_of_range
 
 _MAX_RANK = 8

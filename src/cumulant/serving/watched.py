@@ -7,7 +7,8 @@ from collections.abc import Awaitable
 
 from cumulant.core.traffic import printable_id
 from cumulant.serving.gateway import marks_of
-from cumulant.serving.http import Handler, Request, Response
+from cumulant.serving.http.messages import Request, Response
+from cumulant.serving.http.site import Handler
 from cumulant.serving.paths import template
 from cumulant.serving.watching import Note, Watch
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.serving.access_log import AccessLog
-from cumulant.serving.http import Handler, Refusal
+from cumulant.serving.http.refusals import Refusal
+from cumulant.serving.http.site import Handler
 from cumulant.serving.models import ModelSet
 from cumulant.serving.settings import Settings
 from cumulant.serving.watched import Watched

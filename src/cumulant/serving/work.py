@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.errors import RequestError
 from cumulant.serving.errors import HttpError
-from cumulant.serving.scheduling import Feeds
+from cumulant.serving.scheduling.runner import Feeds
 
 #: plain rows are read on the event loop, some 10 microseconds each: more of them would hold up every other request
 MOST_ROWS = 10_000

@@ -17,9 +17,13 @@ from cumulant.serving.control import Control, Staff, open_pinned
 from cumulant.serving.doors import Doors
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.gateway import Marks, Trust, marks_of, new_name
-from cumulant.serving.http import Limits, Refusals, Request, Site
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.messages import Request
+from cumulant.serving.http.refusals import Refusals
+from cumulant.serving.http.site import Site
 from cumulant.serving.inbox import Inbox
-from cumulant.serving.log import ConfirmedClient, LogClient
+from cumulant.serving.log.client import LogClient
+from cumulant.serving.log.confirmed import ConfirmedClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series, of_connections
@@ -37,7 +41,7 @@ from cumulant.serving.trial import Trial
 from cumulant.serving.watchers import Watchers
 
 if TYPE_CHECKING:
-    from cumulant.serving.grpc import Server
+    from cumulant.serving.grpc.server import Server
 
 #: seconds, at least, that the log process has to take what is held at the end: it may be starting still
 _LOG_PATIENCE = 2.0
@@ -175,7 +179,7 @@ class Worker:
         if settings.grpc_port is None:
             return None
         # Not before it is wanted: its library costs memory and start-up time.
-        from cumulant.serving.grpc import start
+        from cumulant.serving.grpc.server import start
 
         watch = self._watchers.watch
         return await start(self.app, settings.grpc_host, settings.grpc_port, shared=several_possible(), watch=watch)

@@ -11,9 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
 from notify_servers import Web
 
-from cumulant.monitoring.alerts import Finding
+from cumulant.monitoring.alerts.state import Finding
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.alerts.flow import observe
 
 SINCE = datetime(2026, 11, 24, 6, tzinfo=UTC)

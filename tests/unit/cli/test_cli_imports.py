@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cumulant import project as projects
 from cumulant.cli.app import COMMANDS, load, run
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
+from cumulant.project.loading import load as project_load
 from cumulant.release.decide import ended, start
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Board, Release
@@ -128,7 +128,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set
         ["plan"],
     ):
         assert run([*words, "--project", str(project)]) == 0
-    with projects.load(project) as opened:
+    with project_load(project) as opened:
         case = list_cases(opened, principal=opened.principal())[0].id
         with opened.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, aborted_release("shop"), expect=0)

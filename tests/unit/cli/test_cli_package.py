@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from cumulant.packaging import load_description
+from cumulant.packaging.folder import load_description
 
 RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(size=(400, 3))

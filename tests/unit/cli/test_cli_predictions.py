@@ -8,7 +8,8 @@ import pytest
 
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.serving.log import Entry, place
+from cumulant.serving.log import place
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 
@@ -87,7 +88,7 @@ def test_gaps_are_told(log, cumulant):
 
 
 def test_the_log_of_a_project(tmp_path: Path, cumulant, monkeypatch):
-    from cumulant.project import load
+    from cumulant.project.loading import load
 
     monkeypatch.chdir(tmp_path)
     assert cumulant("new", "shop", "--template", "blank").code == 0

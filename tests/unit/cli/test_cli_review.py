@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from cumulant import outcomes
-from cumulant import project as projects
 from cumulant.cli import review_session
+from cumulant.outcomes.store import locked
+from cumulant.project.loading import load
 from cumulant.runtime.labels import FOLDER
 from cumulant.runtime.review.verbs import tell
 
@@ -62,7 +63,7 @@ def test_one_decision_holds_when_the_deadline_passes_and_becomes_a_label(queue, 
     # What deadlines ask for is shown before anybody has written it down.
     assert (said("list"), said("show", other)["status"]) == ([], "expired")
     assert [one["label"] for one in said("list", "--status", "done")] == [1]
-    with projects.load(queue) as project:
+    with load(queue) as project:
         assert verbs.tell(project, principal=project.principal()) == 1
         assert verbs.tell(project, principal=project.principal()) == 0
     listed = cumulant("labels", "list", "--project", str(queue), "--json").document
@@ -204,7 +205,7 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     said = iter(["n", "n first look", "", "1", "s", "e", "q"])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     console = Console(file=io.StringIO(), width=100)
-    with projects.load(queue) as project:
+    with load(queue) as project:
         review_session.session(console, project, report="cumulant review report")
     text = console.file.getvalue()
     assert all(
@@ -221,7 +222,7 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     assert "3 answered" in text
     assert review("report").document["done"] == 1
     monkeypatch.setattr("builtins.input", lambda _: (_ for _ in ()).throw(EOFError))
-    with projects.load(queue) as project:
+    with load(queue) as project:
         review_session.session(console, project, report="cumulant review report")
     assert "0 answered" in console.file.getvalue()
 
@@ -230,7 +231,7 @@ def test_a_session_makes_labels_of_its_decisions_together(review, queue, monkeyp
     review("fill")
     said = iter(["1", "0", "q"])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
-    with projects.load(queue) as project:
+    with load(queue) as project:
         review_session.session(Console(file=io.StringIO()), project, report="")
         events = [one for one in project.journal().events() if one.kind == "review.labelled"]
     assert [one.data["labels"] for one in events] == [2]
@@ -270,18 +271,18 @@ def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(revie
     case = review("list").document[0]["id"]
     file = tmp_path / "decisions.csv"
     file.write_text(f"case,label\n{case},1\n")
-    monkeypatch.setattr(outcomes, "locked", partial(outcomes.locked, patience=0.0))
-    with projects.load(queue) as project, outcomes.locked(project.state / FOLDER):
+    monkeypatch.setattr(outcomes, "locked", partial(locked, patience=0.0))
+    with load(queue) as project, locked(project.state / FOLDER):
         document = review("decide", "--from", str(file)).document
     assert (document["decided"], document["labelled"], document["problems"]) == (1, 0, {})
-    with projects.load(queue) as project:
+    with load(queue) as project:
         assert tell(project, principal=project.principal()) == 1
 
 
 def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, cumulant):
     from cumulant.ports.access import Principal
     from cumulant.runtime.review.scripted import answer_open
-    from cumulant.testing import ManualClock
+    from cumulant.testing.clock import ManualClock
 
     review("fill")
     then = datetime.now(UTC).replace(microsecond=0)
@@ -291,7 +292,7 @@ def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, c
         asked.append(case.id)
         return None if len(asked) == 1 else 1
 
-    with projects.load(queue) as project:
+    with load(queue) as project:
         rules = Principal("service:rules")
         assert answer_open(project, truth, most=3, principal=rules, clock=ManualClock(then)) == 3
         assert answer_open(project, truth, most=99, principal=rules) == 3

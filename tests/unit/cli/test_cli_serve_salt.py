@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from conftest import write_visits
-from cumulant import project as projects
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import fingerprint, mask
-from cumulant.packaging import load_servable
+from cumulant.packaging.folder import load_servable
+from cumulant.project.loading import load
 from cumulant.runtime.serve import Wishes, folders_command
 from cumulant.runtime.spawning import spawn
-from cumulant.serving.log import find
+from cumulant.serving.log.reading import find
 
 SECRET = "pepper and more pepper"
 _SAYS = """
@@ -130,5 +130,5 @@ def test_what_is_packaged_tells_the_salt_of_its_environment(
     assert any("salt of this environment is not to be had" in note for note in notes)
     monkeypatch.setenv("SHOP_SALT", "another")
     assert packaged("elsewhere")[0] == fingerprint(b"another")
-    with projects.load(personal) as project:
+    with load(personal) as project:
         assert project.salt_fingerprint() == fingerprint(b"another")

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.monitoring.drift import Block, Cells
+from cumulant.monitoring.drift.profiles import Block, Cells
 from cumulant.runtime.watching import drawings
 
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;\x1b[31m\u202e"""

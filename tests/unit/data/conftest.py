@@ -9,7 +9,10 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.data import Snapshot, SourceBreachError, SourceSpec, ingest, scan
+from cumulant.data.breach import SourceBreachError
+from cumulant.data.ingestion import ingest
+from cumulant.data.snapshot import Snapshot, scan
+from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
 from cumulant.ports.files import FileInfo

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.data import Snapshot, SourceSpec, ingest
+from cumulant.data.ingestion import ingest
+from cumulant.data.snapshot import Snapshot
+from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
 

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field
-from cumulant.data import KeptRows, Profile, Snapshot, added_count, kept_rows, scan, scan_added
-from cumulant.data.snapshot import ROW, RowRange
+from cumulant.data.added_rows import KeptRows, added_count, kept_rows, scan_added
+from cumulant.data.profile import Profile
+from cumulant.data.snapshot import ROW, RowRange, Snapshot, scan
 from cumulant.testing.tables import MemoryTables
 
 FIELDS = (Field("n", "int"), Field("x", "float"), Field("word", "str"))

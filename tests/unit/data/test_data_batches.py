@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import SourceBreachError, warnings_of
+from cumulant.data.breach import SourceBreachError
+from cumulant.data.judge import warnings_of
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 RULES = {"km": {"min": 0}}

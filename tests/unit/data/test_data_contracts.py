@@ -7,8 +7,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, from_odcs, to_odcs
 from cumulant.data.contract import merged
+from cumulant.data.odcs import from_odcs, to_odcs
+from cumulant.data.spec import SourceSpec
 
 ORDERS = """
 apiVersion: v3.1.0

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError, MissingPartError
-from cumulant.data import SourceSpec, read
+from cumulant.data.sources import read
+from cumulant.data.spec import SourceSpec
 from cumulant.runtime.tables import propose
 
 openpyxl = pytest.importorskip("openpyxl")

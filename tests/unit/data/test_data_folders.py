@@ -8,7 +8,10 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, Stream, warnings_of, with_files, without_files
+from cumulant.data.file_lists import with_files, without_files
+from cumulant.data.judge import warnings_of
+from cumulant.data.spec import SourceSpec
+from cumulant.data.streaming import Stream
 from cumulant.runtime.tables import propose, read_table
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field
-from cumulant.data import RuleSpec, SourceSpec, as_fields, read, reading
+from cumulant.data.given import as_fields, reading
+from cumulant.data.sources import read
+from cumulant.data.spec import RuleSpec, SourceSpec
 
 FIELDS = (
     Field("code", "str"),

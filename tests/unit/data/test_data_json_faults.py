@@ -13,10 +13,12 @@ from polars.testing import assert_frame_equal
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, large_files, quarantined
+from cumulant.data import large_files
 from cumulant.data.breach import SourceBreachError
 from cumulant.data.json_faults import not_objects
 from cumulant.data.sources import read, read_table
+from cumulant.data.spec import SourceSpec
+from cumulant.data.views import quarantined
 
 BAD = [
     b'{"id": 7, "n": 2',

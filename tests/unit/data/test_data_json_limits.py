@@ -12,11 +12,13 @@ from polars.testing import assert_frame_equal
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, json_limits, large_files, quarantined
+from cumulant.data import json_limits, large_files
 from cumulant.data.json_faults import set_aside
 from cumulant.data.json_limits import MOST_FIELDS, MOST_LEVELS, deep_lines, is_deep
 from cumulant.data.large_files import pieces_of
 from cumulant.data.sources import read, read_table
+from cumulant.data.spec import SourceSpec
+from cumulant.data.views import quarantined
 
 
 def lists(levels: int, value: object = 1) -> str:

@@ -16,8 +16,11 @@ from polars.testing import assert_frame_equal
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import Room, SourceBreachError, csv_text, group_repeats, large_files, large_parts, part_store, scan
+from cumulant.data import csv_text, group_repeats, large_files, large_parts, part_store
+from cumulant.data.breach import SourceBreachError
 from cumulant.data.group_repeats import repeats_among
+from cumulant.data.room import Room
+from cumulant.data.snapshot import scan
 from cumulant.data.spec import SourceSpec
 
 RULES = {"n": {"min": 0}, "kind": {"in": ["A", "B"]}, "part": {"nulls": "50%"}}

@@ -15,11 +15,12 @@ from test_data_large_files import in_pieces
 
 from cumulant.core import memory
 from cumulant.core.errors import DataError
-from cumulant.data import Room, large_files
+from cumulant.data import large_files
 from cumulant.data.csv_text import Table
 from cumulant.data.file_pieces import PieceError
 from cumulant.data.large_files import pieces_of
 from cumulant.data.records import POSITION
+from cumulant.data.room import Room
 from cumulant.data.sources import read_table
 from cumulant.data.spec import SourceSpec
 

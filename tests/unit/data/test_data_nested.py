@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import SourceBreachError, SourceSpec, Stream, quarantined, read, warnings_of
+from cumulant.data.breach import SourceBreachError
 from cumulant.data.json_lines import read_jsonl
+from cumulant.data.judge import warnings_of
 from cumulant.data.nested_paths import with_nested
+from cumulant.data.sources import read
+from cumulant.data.spec import SourceSpec
+from cumulant.data.streaming import Stream
+from cumulant.data.views import quarantined
 
 COLUMNS = {"city": "address.city", "lat": "address.at.lat", "since": "account.since"}
 ROWS = [

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from cumulant.core.errors import RequestError
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data import SourceSpec, as_fields, infer, number_text
+from cumulant.data import number_text
 from cumulant.data.casts import casts
-from cumulant.data.given import reading
+from cumulant.data.given import as_fields, reading
+from cumulant.data.proposal import infer
 from cumulant.data.sources import read as read_file
-from cumulant.data.spec import RuleSpec
-from cumulant.project import create_from, load
+from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.project.create import create_from
+from cumulant.project.loading import load
 
 EN, EU = "1,234.5", "1.234,5"
 

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import StorageError
-from cumulant.data import scan
+from cumulant.data.snapshot import scan
 from cumulant.drivers.local.tables import FileTables
 
 WORKER = Path(__file__).with_name("ingest_worker.py")

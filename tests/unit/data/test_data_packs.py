@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from cumulant.data import part_store, removable, scan
+from cumulant.data import part_store
 from cumulant.data.packs import PackFacts
+from cumulant.data.retention import removable
+from cumulant.data.snapshot import scan
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
 

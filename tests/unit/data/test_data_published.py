@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from cumulant.data import scan
+from cumulant.data.snapshot import scan
 
 PREPARE = """
 import polars as pl

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, quarantined, read
 from cumulant.data.records import malformed_records, open_quote
+from cumulant.data.sources import read
+from cumulant.data.spec import SourceSpec
+from cumulant.data.views import quarantined
 
 SALT = b"salt"
 

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import group_repeats, scan
+from cumulant.data import group_repeats
 from cumulant.data import versions as versions_module
 from cumulant.data.retention import removable
-from cumulant.data.snapshot import FROM, ROW, UNTIL, scan_versions
+from cumulant.data.snapshot import FROM, ROW, UNTIL, scan, scan_versions
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
 EVENT = datetime(2020, 1, 1, tzinfo=UTC)

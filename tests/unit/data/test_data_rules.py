@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
-from cumulant.data import SourceBreachError, SourceSpec, Table
+from cumulant.data.breach import SourceBreachError
+from cumulant.data.csv_text import Table
 from cumulant.data.part_making import made
 from cumulant.data.parts import Workshop
+from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.tables import FileTables
 
 
@@ -285,13 +287,13 @@ def test_rules_agree_with_a_row_by_row_reading(tmp_path_factory, rows):
 
 
 def _rule(**values):
-    from cumulant.data import RuleSpec
+    from cumulant.data.spec import RuleSpec
 
     return RuleSpec(**values)
 
 
 def _table(where):
-    from cumulant.data import TableRule
+    from cumulant.data.spec import TableRule
 
     return TableRule(where=where)
 

@@ -12,8 +12,11 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import StorageError
-from cumulant.data import Snapshot, expired, facts_of, removable, scan, shifts, told
-from cumulant.data.snapshot import SchemaChange
+from cumulant.data.events import facts_of
+from cumulant.data.judge import told
+from cumulant.data.retention import expired, removable
+from cumulant.data.shift import shifts
+from cumulant.data.snapshot import SchemaChange, Snapshot, scan
 from cumulant.drivers.local.tables import FileTables
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)

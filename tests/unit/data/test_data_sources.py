@@ -14,7 +14,11 @@ import pyarrow as pa
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, read, scan, shown, sources
+from cumulant.data import sources
+from cumulant.data.listing import shown
+from cumulant.data.snapshot import scan
+from cumulant.data.sources import read
+from cumulant.data.spec import SourceSpec
 
 TABLE = pl.DataFrame({"id": [1, 2, 3], "city": ["A", "B", None], "km": [1.5, None, 3.0]})
 

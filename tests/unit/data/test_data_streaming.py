@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, Stream
 from cumulant.data.blocks import blocks
 from cumulant.data.sources import read
+from cumulant.data.spec import SourceSpec
+from cumulant.data.streaming import Stream
 
 FIELD = st.text(st.sampled_from('ab,"\n ž'), max_size=6)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import KnownAt
-from cumulant.data import infer, scan, source_of
+from cumulant.data.proposal import infer
+from cumulant.data.snapshot import scan, source_of
 
 
 def moments(place, found, column="at"):

@@ -13,7 +13,10 @@ from pyarrow import orc
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import Room, SourceBreachError, facts_of, warnings_of
+from cumulant.data.breach import SourceBreachError
+from cumulant.data.events import facts_of
+from cumulant.data.judge import warnings_of
+from cumulant.data.room import Room
 
 
 def table(number: int) -> pl.DataFrame:

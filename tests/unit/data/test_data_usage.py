@@ -4,7 +4,9 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.data import SourceSpec, declared_uses, referred_uses, told, warnings_of
+from cumulant.data.judge import told, warnings_of
+from cumulant.data.spec import SourceSpec
+from cumulant.data.usage import declared_uses, referred_uses
 
 SPEC = msgspec.convert(
     {

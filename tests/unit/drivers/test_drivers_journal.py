@@ -17,7 +17,7 @@ from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError, U
 from cumulant.core.events import Actor, Fact, verify_chain
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.runtime.events import verify
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 
 ADA = Actor("user:ada")
 

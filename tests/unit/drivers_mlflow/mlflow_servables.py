@@ -6,9 +6,9 @@ import pandas as pd
 
 from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.core.servable import Input
-from cumulant.packaging import build
-from cumulant.training import FittedModel, LinearWeights
-from cumulant.training.model import ModelCard
+from cumulant.packaging.builder import build
+from cumulant.training.model import FittedModel, ModelCard
+from cumulant.training.payloads import LinearWeights
 
 INPUTS = (
     Input("distance", "number"),

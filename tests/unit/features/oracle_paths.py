@@ -13,9 +13,11 @@ import oracle
 from oracle_worlds import HALF, Row, World
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.features import OnlineFeatures, compute, materialize
 from cumulant.features.advance import advance
-from cumulant.testing import MemoryOnline
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
+from cumulant.testing.online import MemoryOnline
 
 
 @dataclass

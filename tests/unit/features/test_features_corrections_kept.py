@@ -11,12 +11,16 @@ import pytest
 
 from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt, Source
 from cumulant.core.units import to_micros
-from cumulant.features import OnlineFeatures, collect, compile_plan, materialize, source
 from cumulant.features.advance import advance
+from cumulant.features.define import source
+from cumulant.features.loading import collect
+from cumulant.features.materialization import materialize
+from cumulant.features.online import OnlineFeatures
 from cumulant.features.placing import Entity
+from cumulant.features.plan import compile_plan
 from cumulant.features.state import decode_events
 from cumulant.features.state_writer import LATE_US, StateWriter
-from cumulant.testing import MemoryOnline
+from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field, Source
-from cumulant.features import col, collect, compile_plan, compute, source
+from cumulant.features.define import source
 from cumulant.features.frames import key_codes, read
+from cumulant.features.functions import col
+from cumulant.features.loading import collect
+from cumulant.features.offline import compute
+from cumulant.features.plan import compile_plan
 from cumulant.features.requests import Reader
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

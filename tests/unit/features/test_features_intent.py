@@ -13,16 +13,13 @@ import pytest
 from cumulant.core.errors import NotKnownYetError
 from cumulant.core.plan import Field, KnownAt, Source
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import (
-    OnlineFeatures,
-    collect,
-    compile_plan,
-    compute,
-    load,
-    materialize,
-    parse_predict_at,
-    source,
-)
+from cumulant.features.define import source
+from cumulant.features.loading import collect, load
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
+from cumulant.features.parsing import parse_predict_at
+from cumulant.features.plan import compile_plan
 from cumulant.features.polars import kind_of
 
 SHARED = Path(__file__).parents[4] / "shared"

@@ -12,9 +12,14 @@ import pytest
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, RequestError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
-from cumulant.features import OnlineFeatures, col, collect, compile_plan, materialize, source
+from cumulant.features.define import source
+from cumulant.features.functions import col
+from cumulant.features.loading import collect
+from cumulant.features.materialization import materialize
+from cumulant.features.online import OnlineFeatures
+from cumulant.features.plan import compile_plan
 from cumulant.features.requests import Reader
-from cumulant.testing import MemoryOnline
+from cumulant.testing.online import MemoryOnline
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -21,9 +21,10 @@ from test_features_windows import HOUR, SCHEMA, START, make_plan
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.plan import FeaturePlan
 from cumulant.data.spill import spill_in
-from cumulant.features import compute, partitions, windows
+from cumulant.features import partitions, windows
 from cumulant.features.kernel import timeline
 from cumulant.features.memory_need import Size
+from cumulant.features.offline import compute
 from cumulant.features.partitions import Layout, compute_partitioned, compute_within
 from cumulant.features.windows import GroupWindows, count_events
 

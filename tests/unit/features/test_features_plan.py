@@ -8,8 +8,11 @@ import pytest
 
 from cumulant.core.errors import DefinitionError, NotFoundError, NotKnownYetError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
-from cumulant.features import col, collect, compile_plan, source, when
+from cumulant.features.define import source
+from cumulant.features.functions import col, when
 from cumulant.features.groups import fingerprint, groups_of
+from cumulant.features.loading import collect
+from cumulant.features.plan import compile_plan
 
 HOUR = 3_600_000_000
 FLIGHTS = Source(

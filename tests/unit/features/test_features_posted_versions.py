@@ -24,24 +24,20 @@ from cumulant.data.dated_rows import HIDDEN
 from cumulant.data.repeats import KNOWN
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.versions import _MARK, _dated, _ordered
-from cumulant.features import (
-    Advanced,
-    Advancer,
-    OnlineFeatures,
-    collect,
-    compile_plan,
-    compute,
-    forget_key,
-    materialize,
-)
 from cumulant.features.advance import DEFAULT_SKEW_US, advance
-from cumulant.features.online import Vectors
-from cumulant.features.post_reader import PostReader
+from cumulant.features.advancer import Advancer
+from cumulant.features.loading import collect
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures, Vectors
+from cumulant.features.plan import compile_plan
+from cumulant.features.post_reader import Advanced, PostReader
 from cumulant.features.posted import log_table
+from cumulant.features.repair import forget_key
 from cumulant.features.row_versions import decode_version, version_key
 from cumulant.features.state import STATE_KEY, decode_state, encode
 from cumulant.features.state_writer import StateWriter
-from cumulant.testing import MemoryOnline
+from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]
 OP = Field("op", "str")

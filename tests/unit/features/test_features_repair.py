@@ -8,9 +8,11 @@ import pytest
 from test_features_online import HOUR, START, ask, card, history, make_plan, tx
 
 from cumulant.core.errors import UsageError
-from cumulant.features import OnlineFeatures, forget_key, materialize, stored_key
+from cumulant.features.materialization import materialize
+from cumulant.features.online import OnlineFeatures
 from cumulant.features.posted import log_table
-from cumulant.testing import MemoryOnline
+from cumulant.features.repair import forget_key, stored_key
+from cumulant.testing.online import MemoryOnline
 
 FAR = 24 * 365 * 60
 

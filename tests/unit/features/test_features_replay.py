@@ -11,7 +11,12 @@ import pytest
 from test_features_intent import LATE, SHARED, flight_sources
 
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import OnlineFeatures, compile_plan, compute, load, materialize, parse_predict_at
+from cumulant.features.loading import load
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
+from cumulant.features.parsing import parse_predict_at
+from cumulant.features.plan import compile_plan
 
 pytestmark = pytest.mark.skipif(not (SHARED / "data").exists(), reason="the shared data folder is absent")
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

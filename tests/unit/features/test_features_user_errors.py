@@ -6,8 +6,7 @@ import pytest
 
 from cumulant import features
 from cumulant.core.errors import DefinitionError, UserCodeError
-from cumulant.features import load
-from cumulant.features.loading import FUNCTIONS
+from cumulant.features.loading import FUNCTIONS, load
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ from test_features_windows import HOUR, PLANS, SCHEMA, START, assert_same, frame
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import to_micros
-from cumulant.features import OnlineFeatures, compute, materialize
 from cumulant.features import versions as features_versions
 from cumulant.features.advance import advance
+from cumulant.features.materialization import materialize
 from cumulant.features.memory_need import Size
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
 from cumulant.features.partitions import Layout, compute_partitioned
 from cumulant.features.state_writer import StateWriter
-from cumulant.testing import MemoryOnline
+from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]
 DATES = {"__from": pl.Int64, "__until": pl.Int64}

@@ -10,9 +10,14 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field, Source
-from cumulant.features import OnlineFeatures, collect, compile_plan, compute, materialize, source
+from cumulant.features.define import source
 from cumulant.features.kernel.whole import WholeSums, exact_sum
-from cumulant.testing import MemoryOnline
+from cumulant.features.loading import collect
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
+from cumulant.features.plan import compile_plan
+from cumulant.testing.online import MemoryOnline
 
 AT = datetime(2024, 3, 1, tzinfo=UTC)
 FIELDS = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("cents", "int"))

@@ -12,8 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
-from cumulant.features import OnlineFeatures, col, collect, compile_plan, compute, materialize, source, when
-from cumulant.testing import MemoryOnline
+from cumulant.features.define import source
+from cumulant.features.functions import col, when
+from cumulant.features.loading import collect
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
+from cumulant.features.plan import compile_plan
+from cumulant.testing.online import MemoryOnline
 
 HOUR = timedelta(hours=1)
 # the night on which Paris puts its clocks back

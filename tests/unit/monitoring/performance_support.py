@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cumulant.monitoring.performance import HarmTerms, Predictions, baseline, begin, harm, windows
+from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.watch import begin, harm
 
 DRIFT = Path(__file__).parents[4] / "shared" / "data" / "drift"
 needs_drift = pytest.mark.skipif(not DRIFT.exists(), reason="the shared data folder is absent")

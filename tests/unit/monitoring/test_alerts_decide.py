@@ -10,22 +10,13 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.monitoring.alerts import (
-    AlertsSpec,
-    Change,
-    Finding,
-    Silence,
-    State,
-    acknowledged,
-    decide,
-    facts,
-    message,
-    policy,
-    silenced,
-    unsilenced,
-)
-from cumulant.monitoring.alerts.policy import LEVELS
-from cumulant.monitoring.alerts.spec import AlertRuleSpec
+from cumulant.monitoring.alerts.decide import decide
+from cumulant.monitoring.alerts.events import facts
+from cumulant.monitoring.alerts.policy import LEVELS, policy
+from cumulant.monitoring.alerts.silences import Silence, acknowledged, silenced, unsilenced
+from cumulant.monitoring.alerts.spec import AlertRuleSpec, AlertsSpec
+from cumulant.monitoring.alerts.state import Change, Finding, State
+from cumulant.monitoring.alerts.words import message
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)

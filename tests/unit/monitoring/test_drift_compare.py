@@ -9,7 +9,12 @@ import polars as pl
 import pytest
 from scipy.stats import beta, binom, norm
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.blocks import by_rows, by_time
+from cumulant.monitoring.drift.comparing import compare
+from cumulant.monitoring.drift.findings import Findings
+from cumulant.monitoring.drift.joint import jointly
+from cumulant.monitoring.drift.profiles import Block, Profile
+from cumulant.monitoring.drift.profiling import profile
 from cumulant.monitoring.spec import DriftSpec
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "drift" / "nannyml"
@@ -17,9 +22,9 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside
 
 
 def tenths(before, now, roles):
-    reference = drift.profile(before, roles, cut=drift.by_rows(before.height, 5000, before["timestamp"]))
-    current = drift.profile(now, roles, cut=drift.by_rows(now.height, 5000, now["timestamp"]), like=reference)
-    return drift.compare(reference, current, looks=len(current.blocks))
+    reference = profile(before, roles, cut=by_rows(before.height, 5000, before["timestamp"]))
+    current = profile(now, roles, cut=by_rows(now.height, 5000, now["timestamp"]), like=reference)
+    return compare(reference, current, looks=len(current.blocks))
 
 
 def loans(name):
@@ -66,9 +71,9 @@ def test_employment_a_year_later_is_no_alarm():
     roles = {
         name: "feature" for name in now.columns if name not in ("id", "year", "prediction", "predicted_probability")
     }
-    reference = drift.profile(before, roles)
+    reference = profile(before, roles)
     assert len(reference.columns) == 16
-    found = drift.compare(reference, drift.profile(now, roles, like=reference))
+    found = compare(reference, profile(now, roles, like=reference))
     assert found.findings == ()
     assert not any(one.alarming for one in found.columns)
     assert found.assumed_independent
@@ -85,9 +90,9 @@ def test_a_month_without_change_is_quiet():
     generator, runs, alarms = np.random.default_rng(1000), 30, 0
     for _ in range(runs):
         before, now = normal(generator, 1, 1000), normal(generator, 30, 1000)
-        reference = drift.profile(before, dict.fromkeys(before.columns, "feature"))
-        current = drift.profile(now, {}, cut=drift.by_rows(now.height, 1000), like=reference)
-        alarms += any(drift.compare(reference, current).alarming)
+        reference = profile(before, dict.fromkeys(before.columns, "feature"))
+        current = profile(now, {}, cut=by_rows(now.height, 1000), like=reference)
+        alarms += any(compare(reference, current).alarming)
     assert alarms == 0 or beta.ppf(0.001, alarms, runs - alarms + 1) <= 0.05
 
 
@@ -104,7 +109,7 @@ def quiet(generator, reference, days, size):
         columns.append(
             msgspec.structs.replace(one, counts=tuple(map(tuple, counts.tolist())), missing=none, unreadable=none)
         )
-    return drift.Profile(blocks=tuple(drift.Block(day * size, size) for day in range(days)), columns=tuple(columns))
+    return Profile(blocks=tuple(Block(day * size, size) for day in range(days)), columns=tuple(columns))
 
 
 def surer(reference):
@@ -125,10 +130,10 @@ def test_months_in_which_any_effect_matters_are_as_quiet_as_promised():
     spec = DriftSpec(effect=1e-6, missing=0.0001, faults=0.0001)
     for _ in range(runs):
         before = normal(generator, 1, 10_000, columns=3)
-        reference = drift.profile(before, dict.fromkeys(before.columns, "feature"))
+        reference = profile(before, dict.fromkeys(before.columns, "feature"))
         current = quiet(generator, reference, 30, 10_000)
-        alarms += any(drift.compare(reference, current, spec).alarming)
-        blind += any(drift.compare(surer(reference), current, spec).alarming)
+        alarms += any(compare(reference, current, spec).alarming)
+        blind += any(compare(surer(reference), current, spec).alarming)
     assert alarms <= binom.ppf(0.999, runs, 0.05) == 9
     assert blind > runs / 2
 
@@ -146,9 +151,9 @@ def case(change, *, size=500, days=10, from_day=6, spec=None, roles=None, **opti
     late = pl.col("at") >= first + timedelta(days=20 + from_day)
     changed = change(now, late)
     roles = roles or dict.fromkeys(["n0", "n1", "n2", "n3", "n4", "n5", "c"], "feature")
-    reference = drift.profile(before, roles, cut=drift.by_time(before["at"], timedelta(days=1)))
-    current = drift.profile(changed, roles, cut=drift.by_time(changed["at"], timedelta(days=1)), like=reference)
-    return drift.compare(reference, current, spec, **options)
+    reference = profile(before, roles, cut=by_time(before["at"], timedelta(days=1)))
+    current = profile(changed, roles, cut=by_time(changed["at"], timedelta(days=1)), like=reference)
+    return compare(reference, current, spec, **options)
 
 
 CASES = {
@@ -217,7 +222,7 @@ def test_a_column_that_is_gone_and_windows_without_rows():
     few = case(lambda t, late: t.head(5))
     assert few.findings == ()
     assert [block.rows for block in few.windows] == [5]
-    assert msgspec.json.decode(msgspec.json.encode(gone), type=drift.Findings) == gone
+    assert msgspec.json.decode(msgspec.json.encode(gone), type=Findings) == gone
 
 
 def test_a_clock_that_jumped_hides_nothing():
@@ -254,14 +259,14 @@ def test_what_columns_do_together_is_seen_by_a_classifier_only():
     generator = np.random.default_rng(4)
     (before, days), (same, _), (turned, _) = (together(generator, by) for by in (0.8, 0.8, -0.8))
     roles = dict.fromkeys(before.columns, "feature")
-    reference = drift.profile(before, roles)
-    assert drift.compare(reference, drift.profile(turned, roles, like=reference)).findings == ()
-    found = drift.jointly(before, turned, reference, blocks=(days, days))
+    reference = profile(before, roles)
+    assert compare(reference, profile(turned, roles, like=reference)).findings == ()
+    found = jointly(before, turned, reference, blocks=(days, days))
     assert found.low > 0.8
     assert {one.feature for one in found.by[:2]} == {"first", "second"}
-    still = drift.jointly(before, same, reference, blocks=(days, days))
+    still = jointly(before, same, reference, blocks=(days, days))
     assert still.low <= 0.5 <= still.high
-    assert drift.jointly(before.head(50), same, reference) is None
+    assert jointly(before.head(50), same, reference) is None
 
 
 def test_a_weight_alarms_about_nothing_that_does_not_matter():
@@ -270,7 +275,7 @@ def test_a_weight_alarms_about_nothing_that_does_not_matter():
     before = pl.DataFrame({name: generator.normal(size=400) for name in [*names, "calm"]})
     now = pl.DataFrame({name: generator.normal(3, 1, 400) for name in names} | {"calm": before["calm"]})
     roles = dict.fromkeys(before.columns, "feature")
-    reference = drift.profile(before, roles)
-    current = drift.profile(now, roles, like=reference)
-    found = drift.compare(reference, current, DriftSpec(weights={"calm": 1000.0}, false_alarms="20%"))
+    reference = profile(before, roles)
+    current = profile(now, roles, like=reference)
+    found = compare(reference, current, DriftSpec(weights={"calm": 1000.0}, false_alarms="20%"))
     assert {one.feature for one in found.findings} == set(names)

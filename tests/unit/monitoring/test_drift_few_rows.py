@@ -3,7 +3,9 @@
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.blocks import by_rows
+from cumulant.monitoring.drift.comparing import compare
+from cumulant.monitoring.drift.profiling import profile
 
 
 def compared(values, missing=None):
@@ -12,9 +14,9 @@ def compared(values, missing=None):
     before = pl.DataFrame({"x": generator.normal(size=6000)})
     before = before.with_columns(pl.when(pl.Series(generator.random(6000) >= 0.02)).then("x").alias("x"))
     now = pl.DataFrame({"x": values}, schema={"x": pl.Float64})
-    reference = drift.profile(before, {"x": "feature"}, cut=drift.by_rows(6000, 200))
-    current = drift.profile(now, {}, cut=drift.by_rows(now.height, now.height), like=reference)
-    return {one.what for one in drift.compare(reference, current, looks=30).findings}
+    reference = profile(before, {"x": "feature"}, cut=by_rows(6000, 200))
+    current = profile(now, {}, cut=by_rows(now.height, now.height), like=reference)
+    return {one.what for one in compare(reference, current, looks=30).findings}
 
 
 def test_three_of_twenty_rows_in_the_tails_are_no_alarm():

@@ -4,16 +4,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.blocks import by_rows
+from cumulant.monitoring.drift.comparing import compare
+from cumulant.monitoring.drift.joint import jointly
+from cumulant.monitoring.drift.profiling import profile
 
 
 def compared(before, now, *, blocks=20, days=30):
     """Codes [n] of a reference of `blocks` and of `days`, as texts."""
     frames = [pl.DataFrame({"c": pl.Series(codes).cast(pl.String)}) for codes in (before, now)]
-    reference = drift.profile(frames[0], {"c": "feature"}, cut=drift.by_rows(len(before), len(before) // blocks))
-    cut = drift.by_rows(len(now), len(now) // days)
-    current = drift.profile(frames[1], {}, cut=cut, like=reference)
-    return drift.compare(reference, current, looks=days), reference.columns[0]
+    reference = profile(frames[0], {"c": "feature"}, cut=by_rows(len(before), len(before) // blocks))
+    cut = by_rows(len(now), len(now) // days)
+    current = profile(frames[1], {}, cut=cut, like=reference)
+    return compare(reference, current, looks=days), reference.columns[0]
 
 
 def zipf(count, power):
@@ -75,6 +78,6 @@ def test_values_that_are_surely_frequent_are_compared():
 def test_all_columns_together_are_asked_beside_an_identifier():
     generator = np.random.default_rng(6)
     frame = pl.DataFrame({"c": generator.choice(3000, 8000).astype(str), "x": generator.normal(size=8000)})
-    reference = drift.profile(frame, {"c": "feature", "x": "feature"})
+    reference = profile(frame, {"c": "feature", "x": "feature"})
     assert reference.columns[0].cells.identifies
-    assert drift.jointly(frame, frame, reference) is not None
+    assert jointly(frame, frame, reference) is not None

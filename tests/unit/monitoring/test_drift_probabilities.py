@@ -4,7 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.blocks import by_rows
+from cumulant.monitoring.drift.comparing import compare
+from cumulant.monitoring.drift.profiling import profile
 
 
 @pytest.mark.parametrize(("beyond", "fault"), [(1e-7, False), (1e-3, True), (0.2, True)])
@@ -16,8 +18,8 @@ def test_rounding_beyond_one_is_no_fault(beyond, fault):
     now = np.where(now == 1.0, 1.0 + beyond, np.where(now == 0.0, -beyond, now))
     frames = [pl.DataFrame({"probability": one}) for one in (before, now)]
     roles = {"probability": "prediction"}
-    reference = drift.profile(frames[0], roles, cut=drift.by_rows(6000, 600))
-    current = drift.profile(frames[1], {}, cut=drift.by_rows(6000, 600), like=reference)
-    found = drift.compare(reference, current)
+    reference = profile(frames[0], roles, cut=by_rows(6000, 600))
+    current = profile(frames[1], {}, cut=by_rows(6000, 600), like=reference)
+    found = compare(reference, current)
     assert any(one.what == "impossible" for one in found.findings) == fault
     assert any(found.alarming) == fault

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.profiling import profile
+from cumulant.monitoring.drift.segmenting import segments
 
 
 def rows(generator, n=6000):
@@ -32,8 +33,8 @@ def test_the_segment_with_the_change_is_told(feature, what):
     generator = np.random.default_rng(9)
     before, now = rows(generator), rows(generator)
     changed = now.with_columns(CHANGES[feature, what])
-    reference = drift.profile(before, {feature: "feature"})
-    found = drift.segments(before, changed, reference.columns[0], what, ["region", "half"])
+    reference = profile(before, {feature: "feature"})
+    found = segments(before, changed, reference.columns[0], what, ["region", "half"])
     assert [(one.column, one.value) for one in found] == [("region", "w")]
     assert found[0].carries > 0.9
     assert found[0].rows == pytest.approx(1 / 9, abs=0.02)  # of the rows with a region
@@ -42,9 +43,9 @@ def test_the_segment_with_the_change_is_told(feature, what):
 def test_a_change_of_all_rows_is_carried_by_none():
     generator = np.random.default_rng(3)
     before, now = rows(generator), rows(generator)
-    reference = drift.profile(before, {"amount": "feature"})
+    reference = profile(before, {"amount": "feature"})
     moved = now.with_columns(pl.col("amount") + 1)
-    assert drift.segments(before, moved, reference.columns[0], "shift", ["region", "half", "kind"]) == ()
-    assert drift.segments(before, now.drop("amount"), reference.columns[0], "absent", ["region"]) == ()
+    assert segments(before, moved, reference.columns[0], "shift", ["region", "half", "kind"]) == ()
+    assert segments(before, now.drop("amount"), reference.columns[0], "absent", ["region"]) == ()
     same = before.with_columns(half=pl.lit("1"))
-    assert drift.segments(same, same, reference.columns[0], "missing", ["half"]) == ()
+    assert segments(same, same, reference.columns[0], "missing", ["half"]) == ()

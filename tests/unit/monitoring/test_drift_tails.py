@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.comparing import compare
+from cumulant.monitoring.drift.profiling import profile
 
 
 def findings(seed, change, *, n=1000, columns=10):
@@ -14,8 +15,8 @@ def findings(seed, change, *, n=1000, columns=10):
     now[:, 0] = change(generator, now[:, 0])
     names = [f"n{place}" for place in range(columns)]
     frames = [pl.DataFrame(one, schema=names, orient="row") for one in (before, now)]
-    reference = drift.profile(frames[0], dict.fromkeys(names, "feature"))
-    return drift.compare(reference, drift.profile(frames[1], {}, like=reference)).findings
+    reference = profile(frames[0], dict.fromkeys(names, "feature"))
+    return compare(reference, profile(frames[1], {}, like=reference)).findings
 
 
 @pytest.mark.parametrize("by", [4.0, -4.0])

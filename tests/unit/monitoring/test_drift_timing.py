@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift import Block
+from cumulant.monitoring.drift.profiles import Block
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 
 START, DAY = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=1)

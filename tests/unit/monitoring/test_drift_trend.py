@@ -4,7 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.blocks import by_rows
+from cumulant.monitoring.drift.comparing import compare
+from cumulant.monitoring.drift.profiling import profile
 from cumulant.statistics.drift.stationary import at_end, has_slope
 
 BEFORE, DAYS, SIZE = 120, 30, 200
@@ -26,9 +28,9 @@ def compared(seed, *, trend=0.0, shift=0.0, again=0.0, shock=0.1, columns=("x", 
     }).select(columns)  # fmt: skip
     before, now = table[: BEFORE * SIZE], table[BEFORE * SIZE :]
     roles = dict.fromkeys(table.columns, "feature")
-    reference = drift.profile(before, roles, cut=drift.by_rows(before.height, SIZE))
-    current = drift.profile(now, {}, cut=drift.by_rows(now.height, SIZE), like=reference)
-    return drift.compare(reference, current, looks=DAYS)
+    reference = profile(before, roles, cut=by_rows(before.height, SIZE))
+    current = profile(now, {}, cut=by_rows(now.height, SIZE), like=reference)
+    return compare(reference, current, looks=DAYS)
 
 
 def test_a_lasting_shift_after_a_trend_is_found_from_the_first_window_on():

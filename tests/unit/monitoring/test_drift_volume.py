@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift import Block
+from cumulant.monitoring.drift.profiles import Block
 from cumulant.monitoring.drift.volume import row_counts
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.spec import DriftSpec

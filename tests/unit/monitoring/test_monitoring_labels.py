@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.drift import Block, Cut
+from cumulant.monitoring.drift.blocks import Cut
+from cumulant.monitoring.drift.profiles import Block
 from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.tables import Table, _objects, open_table
 from cumulant.outcomes.matching import resolved

@@ -8,10 +8,10 @@ import pytest
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import moment
 from cumulant.monitoring.backtest import History, ReplayTerms, backtest
-from cumulant.monitoring.performance import HarmTerms
+from cumulant.monitoring.performance.baselines import HarmTerms
 from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide, learned_from, terms_of
 from cumulant.monitoring.spec import HistorySpec, RetrainSpec
-from cumulant.training import TrainingSpec
+from cumulant.training.spec import TrainingSpec
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -8,20 +8,13 @@ from performance_support import DAY, LATER, daily, followed
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance import (
-    HarmTerms,
-    Watch,
-    baseline,
-    begin,
-    estimated,
-    estimated_classes,
-    harm,
-    learn_estimator,
-    learn_estimators,
-    measured,
-    windows,
-)
+from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import base_loss, loss_of
+from cumulant.monitoring.performance.labelled import measured
+from cumulant.monitoring.performance.rows import windows
+from cumulant.monitoring.performance.several import estimated_classes, learn_estimators
+from cumulant.monitoring.performance.unlabelled import estimated, learn_estimator
+from cumulant.monitoring.performance.watch import Watch, begin, harm
 from cumulant.outcomes.losses import loss
 from cumulant.statistics.performance import Calibrator
 from cumulant.statistics.performance.classes import expected_log_loss

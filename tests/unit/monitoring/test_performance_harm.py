@@ -7,8 +7,11 @@ import pytest
 from performance_support import DAY, START, daily, followed, sigmoid
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance import HarmTerms, Predictions, Watch, Window, baseline, begin, harm, recent_refits
+from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of
+from cumulant.monitoring.performance.refits import recent_refits
+from cumulant.monitoring.performance.rows import Predictions, Window
+from cumulant.monitoring.performance.watch import Watch, begin, harm
 
 ROWS = 600
 
@@ -150,7 +153,7 @@ def test_a_watch_keeps_sums_only_and_goes_on_from_what_was_stored(reference):
     stored = json.dumps(watch.to_json())
     assert len(stored) < 40_000
     watch = Watch.from_json(json.loads(stored))
-    from cumulant.monitoring.performance import windows
+    from cumulant.monitoring.performance.rows import windows
 
     for window, part in windows(rest, DAY):
         watch, told = harm(watch, window, part)

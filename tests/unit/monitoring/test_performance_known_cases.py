@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 from performance_support import DAY, DRIFT, LATER, START, car_loan, daily, employment, followed, needs_drift
 
-from cumulant.monitoring.performance import (
-    HarmTerms,
-    audited,
-    estimated,
-    learn_estimator,
-    measured,
-    recent_refits,
-)
+from cumulant.monitoring.performance.baselines import HarmTerms
+from cumulant.monitoring.performance.labelled import measured
+from cumulant.monitoring.performance.refits import recent_refits
+from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
 
 pytestmark = needs_drift
 

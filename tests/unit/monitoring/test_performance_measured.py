@@ -7,18 +7,10 @@ import pytest
 from performance_support import DAY, LATER, START, daily, sigmoid
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance import (
-    Predictions,
-    audited,
-    estimated,
-    estimated_loss,
-    learn_estimator,
-    learn_loss,
-    measured,
-    row_losses,
-    tells_rows_apart,
-    windows,
-)
+from cumulant.monitoring.performance.labelled import measured
+from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss, row_losses, tells_rows_apart
+from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
 from cumulant.statistics import METRICS, Rows, estimate
 
 

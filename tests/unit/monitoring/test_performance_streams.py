@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance import changes
+from cumulant.monitoring.performance.streams import changes
 
 needs_river = pytest.mark.skipif(importlib.util.find_spec("river") is None, reason="river is not installed")
 

@@ -5,8 +5,10 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from cumulant.core.plan import Field
-from cumulant.outcomes import LabelSchema, Outcomes, ingest_file
-from cumulant.serving.log import Entry
+from cumulant.outcomes.ingest import ingest_file
+from cumulant.outcomes.joining import Outcomes
+from cumulant.outcomes.labels import LabelSchema
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 

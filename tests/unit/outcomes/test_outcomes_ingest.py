@@ -19,8 +19,10 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
 from cumulant.core.plan import Field
-from cumulant.outcomes import LabelSchema, files_in_place, ingest_file, ingest_inbox, newest_labels, place, store
-from cumulant.outcomes.labels import Reader
+from cumulant.outcomes import files_in_place, place, store
+from cumulant.outcomes.facts import newest_labels
+from cumulant.outcomes.ingest import ingest_file, ingest_inbox
+from cumulant.outcomes.labels import LabelSchema, Reader
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
 FAR = datetime(2090, 1, 1, tzinfo=UTC)
@@ -108,7 +110,7 @@ def test_the_known_time_that_the_source_declares_is_that_of_the_label(tmp_path, 
 
 
 def test_the_target_is_worked_out_of_its_columns(tmp_path):
-    from cumulant.features import parse
+    from cumulant.features.parsing import parse
 
     schema = LabelSchema(task="binary", classes=(False, True), target=parse("delay > 15"))
     path = write(
@@ -124,7 +126,7 @@ def test_the_target_is_worked_out_of_its_columns(tmp_path):
     ("given", "value"), [("1.234", 1234.0), ("1.234,50 €", 1234.5), ("12", 12.0), (12.5, 12.5), ("1.5", None)]
 )
 def test_texts_of_a_target_are_read_in_its_number_format(tmp_path, given, value):
-    from cumulant.features import parse
+    from cumulant.features.parsing import parse
 
     schema = LabelSchema(task="regression", target=parse("price"), formats={"price": "1.234,5"})
     for number, column in enumerate(("price", "label")):
@@ -135,7 +137,7 @@ def test_texts_of_a_target_are_read_in_its_number_format(tmp_path, given, value)
 
 
 def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
-    from cumulant.features import parse
+    from cumulant.features.parsing import parse
 
     schema = LabelSchema(
         task="binary", classes=(False, True), target=parse("price > 100"), formats={"price": "1.234,5"}
@@ -170,7 +172,7 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
     ],
 )  # fmt: skip
 def test_one_post_that_the_target_does_not_work_on_stops_no_other(tmp_path, target, rows, said):
-    from cumulant.features import parse
+    from cumulant.features.parsing import parse
 
     schema = LabelSchema(task="binary", classes=(False, True), target=parse(target))
     inbox = tmp_path / "inbox"

@@ -11,8 +11,10 @@ import pytest
 from outcomes_support import NOW, Clock, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import newest_labels, report
+from cumulant.outcomes.cohorts import report
+from cumulant.outcomes.facts import newest_labels
 from cumulant.serving import log
+from cumulant.serving.log.place import days as log_days
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
 LATER = (NOW - timedelta(hours=1)).isoformat()
@@ -164,7 +166,8 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     """The log merges its files at any moment, also between the listing and the reading of one that was seen."""
     import pyarrow.parquet as pq
 
-    from cumulant.serving.log import place, stored
+    from cumulant.serving.log import place
+    from cumulant.serving.log.reading import stored
 
     put(tmp_path / "log", {"id": "a"})
     outcomes = opened(tmp_path)
@@ -269,7 +272,7 @@ def test_pairs_cost_what_is_new_and_not_the_log_of_the_day(tmp_path):
 def test_a_day_that_is_deleted_while_the_log_is_read_has_no_rows(tmp_path, monkeypatch):
     put(tmp_path / "log", {"id": "a"})
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True})
-    days = log.days(tmp_path / "log")
+    days = log_days(tmp_path / "log")
     shutil.rmtree(tmp_path / "log")
     monkeypatch.setattr(log, "days", lambda _: days)
     assert report(opened(tmp_path), NOW).predictions == 0

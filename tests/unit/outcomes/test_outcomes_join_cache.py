@@ -17,6 +17,7 @@ from cumulant.outcomes.compaction import _merge
 from cumulant.outcomes.join_cache import JoinCache
 from cumulant.outcomes.place import batches, ingested
 from cumulant.serving import log
+from cumulant.serving.log.reading import stored as log_stored
 
 DAYS = 3
 
@@ -219,7 +220,7 @@ def test_a_batch_without_rows_is_no_fault(tmp_path):
 def test_a_file_of_the_log_that_is_merged_while_it_is_read_is_read_elsewhere(tmp_path, monkeypatch):
     predict(tmp_path, "a")
     (path,) = (tmp_path / "log").rglob("*.parquet")
-    monkeypatch.setattr(log, "stored", moving(path, log.stored))
+    monkeypatch.setattr(log, "stored", moving(path, log_stored))
     assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 

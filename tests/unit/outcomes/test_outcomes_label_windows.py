@@ -12,7 +12,9 @@ from outcomes_support import NOW, Clock, opened, put
 from test_outcomes_join_cache import Taken, cache, change, label, merge_all, predict, rows, whole
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import Outcomes, joining, label_snapshot, labelled_log, numbered, report, scanning
+from cumulant.outcomes import joining, label_snapshot, labelled_log, numbered, scanning
+from cumulant.outcomes.cohorts import report
+from cumulant.outcomes.joining import Outcomes
 from cumulant.outcomes.numbered import Numbered
 
 

@@ -9,9 +9,11 @@ import pytest
 from outcomes_support import NOW, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import newest_labels, report, scanning
+from cumulant.outcomes import scanning
+from cumulant.outcomes.cohorts import report
+from cumulant.outcomes.facts import newest_labels
 from cumulant.outcomes.scored import COLUMNS, TYPES
-from cumulant.serving import log
+from cumulant.serving.log.parts import SCHEMA
 
 KNOWN = (NOW - timedelta(hours=1)).isoformat()
 
@@ -45,7 +47,7 @@ def test_a_file_of_a_newer_version_is_read(tmp_path):
 
 
 def test_the_types_are_those_of_the_log():
-    written = pl.from_arrow(log.SCHEMA.empty_table())
+    written = pl.from_arrow(SCHEMA.empty_table())
     assert {name: written.schema[name] for name in COLUMNS} == TYPES
 
 

@@ -7,8 +7,9 @@ from datetime import date, timedelta
 import pytest
 from outcomes_support import KEY, NOW, micros, opened, put, tell
 
-from cumulant.outcomes import cohorts, report, stored_report
-from cumulant.outcomes.stored_counts import FILE
+from cumulant.outcomes import cohorts
+from cumulant.outcomes.cohorts import report
+from cumulant.outcomes.stored_counts import FILE, stored_report
 from cumulant.serving.log import place
 
 KNOWN = (NOW - timedelta(hours=1)).isoformat()

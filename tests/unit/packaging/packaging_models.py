@@ -10,8 +10,8 @@ import numpy as np
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Calibration, Input
 from cumulant.packaging.scorer import calibrate
-from cumulant.training import LinearWeights
 from cumulant.training.encoding import encode
+from cumulant.training.payloads import LinearWeights
 
 NONE = Calibration()
 

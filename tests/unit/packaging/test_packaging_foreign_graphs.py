@@ -25,7 +25,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import SVC
 
 from cumulant.core.errors import CumulantError, DataError, DefinitionError, NotFoundError, ParityError, UsageError
-from cumulant.packaging import Engine, load_description
+from cumulant.packaging.engine import Engine
+from cumulant.packaging.folder import load_description
 from cumulant.packaging.foreign.graphs import from_graph, read_graph
 from cumulant.packaging.foreign.objects import from_object, unpickle
 from cumulant.packaging.foreign.read import read_model

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError
-from cumulant.packaging import Engine
+from cumulant.packaging.engine import Engine
 from cumulant.packaging.foreign.boosters import read_booster
 from cumulant.packaging.foreign.objects import from_object
 from cumulant.packaging.foreign.read import read_model

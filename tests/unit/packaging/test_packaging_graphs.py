@@ -18,8 +18,9 @@ from sklearn.linear_model import LogisticRegression
 
 from cumulant.core.errors import DefinitionError, ParityError
 from cumulant.core.servable import Calibration, Input
-from cumulant.packaging import Scorer, build
-from cumulant.training import LinearWeights
+from cumulant.packaging.builder import build
+from cumulant.packaging.scorer import Scorer
+from cumulant.training.payloads import LinearWeights
 
 INPUTS = (*numbers(3), Input("f3", "category", ("a", "b", "c")), Input("f4", "category", ("x",)))
 

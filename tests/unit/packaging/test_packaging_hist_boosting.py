@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cumulant.core.errors import DefinitionError
-from cumulant.packaging import Engine
+from cumulant.packaging.engine import Engine
 from cumulant.packaging.foreign.objects import from_object
 from cumulant.packaging.foreign.read import read_model
 

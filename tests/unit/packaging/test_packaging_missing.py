@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from cumulant.packaging import load_description
+from cumulant.packaging.folder import load_description
 from cumulant.packaging.foreign.objects import from_object
 
 NAMES = ("amount", "hour", "age")

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.servable import Input
-from cumulant.packaging import reference_values
+from cumulant.packaging.reference import reference_values
 
 
 def of(values, kind="number", **more):

@@ -27,9 +27,11 @@ from cumulant.core.errors import (
     StorageError,
 )
 from cumulant.core.servable import Calibration, Input
-from cumulant.packaging import Encoder, Scorer, build, load_servable, with_version
+from cumulant.packaging.builder import build
+from cumulant.packaging.encoder import Encoder
+from cumulant.packaging.folder import load_servable, with_version
 from cumulant.packaging.parity import ROWS
-from cumulant.packaging.scorer import calibrate
+from cumulant.packaging.scorer import Scorer, calibrate
 from cumulant.training.encoding import encode
 
 

@@ -10,8 +10,11 @@ import pytest
 from onnx import TensorProto, helper
 from quantization_graphs import KINDS, ids, network, run, save
 
-from cumulant.packaging.quantization import ORIGINAL, neighbours_matter, search, tried
+from cumulant.packaging.quantization import search
+from cumulant.packaging.quantization.choice import ORIGINAL
 from cumulant.packaging.quantization.layers import layers
+from cumulant.packaging.quantization.measure import neighbours_matter
+from cumulant.packaging.quantization.search import tried
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, DataError, UsageError
 from cumulant.core.expr import Column
-from cumulant.data import EventTime, RuleSpec, SourceSpec
-from cumulant.features import load as load_features
-from cumulant.features import parse
-from cumulant.project import create_from, create_from_frame, load
-from cumulant.project.create import features_text, project_text, yaml_text
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+from cumulant.features.loading import load as load_features
+from cumulant.features.parsing import parse
+from cumulant.project.create import create_from, create_from_frame, features_text, project_text, yaml_text
 from cumulant.project.document import parse_document
 from cumulant.project.inspection import inspect_table
+from cumulant.project.loading import load
 
 ROWS = 200
 TABULAR = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabular"

@@ -15,8 +15,8 @@ from cumulant.core.errors import DataError, MissingPartError, ProjectFileError, 
 from cumulant.drivers.local import driver as local
 from cumulant.ports.driver import Driver
 from cumulant.ports.files import FileInfo
-from cumulant.project import Drivers, load
-from cumulant.project.drivers import scheme_of
+from cumulant.project.drivers import Drivers, scheme_of
+from cumulant.project.loading import load
 
 
 class Remote:

@@ -7,9 +7,10 @@ from datetime import date, datetime, timedelta
 import polars as pl
 import pytest
 
-from cumulant.features import load as load_features
-from cumulant.project import create_from, load
+from cumulant.features.loading import load as load_features
+from cumulant.project.create import create_from
 from cumulant.project.elapsed import elapsed_days
+from cumulant.project.loading import load
 
 START = datetime(2024, 1, 1, 9)
 ROWS = 300

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.project import load
 from cumulant.project.gate_rules import gate_faults, split_faults, split_notes
+from cumulant.project.loading import load
 from cumulant.project.spec import ProjectSpec
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.project import create_from
+from cumulant.project.create import create_from
 from cumulant.project.leak_notes import leak_notes
 
 ROWS = 2_000

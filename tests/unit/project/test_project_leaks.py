@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.project.leaks import gives_away
-from cumulant.training import TrainingSpec
 from cumulant.training.leakage import check_leakage
+from cumulant.training.spec import TrainingSpec
 
 HALF = [0, 1] * 40
 NUMBERS = [float(n) for n in range(120)]

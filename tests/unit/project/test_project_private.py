@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cumulant.cli.doctor import private
-from cumulant.project import load
+from cumulant.project.loading import load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
 HEAD = "version: 1\nmodel: {name: late}\n"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cumulant.core.errors import CumulantError, NotFoundError, ProjectFileError, UsageError
 from cumulant.core.ids import canonical
 from cumulant.ports.driver import Driver
-from cumulant.project import Drivers, load
+from cumulant.project.drivers import Drivers
+from cumulant.project.loading import load
 from cumulant.project.texts import masked
 
 VALUE = "hunter2-Zq9"

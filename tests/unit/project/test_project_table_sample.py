@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from cumulant.project import create_from, load
+from cumulant.project.create import create_from
 from cumulant.project.drivers import Drivers
+from cumulant.project.loading import load
 from cumulant.project.table_sample import read_sample
 
 

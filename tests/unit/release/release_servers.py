@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant import project as projects
 from cumulant.core.traffic import Arm, Routes
-from cumulant.project import Project
+from cumulant.project.loading import load
+from cumulant.project.project import Project
 from cumulant.runtime.stack.book import Book, Served, change_book
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.journal import MemoryJournal
@@ -76,7 +76,7 @@ def project(folder: Path, text: str = "", *, clock: ManualClock) -> Iterator[Pro
     (folder / "cumulant.yaml").write_text(
         "version: 1\n" + (text if "model:" in text else f"model: {{name: late}}\n{text}")
     )
-    with projects.load(folder, variables={"CUMULANT_USER": "ada", "CUMULANT_GROUPS": "risk, ops"}) as found:
+    with load(folder, variables={"CUMULANT_USER": "ada", "CUMULANT_GROUPS": "risk, ops"}) as found:
         journal, registry, traffic = MemoryJournal(clock=clock), MemoryRegistry(), MemoryTraffic()
         found.journal = lambda: journal
         found.registry = lambda: registry

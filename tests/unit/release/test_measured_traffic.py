@@ -17,7 +17,7 @@ from cumulant.core.units import to_micros
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.runtime.release.measured_traffic import measured_traffic, rate_of, traffic_of
 from cumulant.runtime.release.planning import Plan, planned
-from cumulant.serving.log import Entry
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 

@@ -18,7 +18,7 @@ from cumulant.runtime.release import evidence
 from cumulant.runtime.release.evidence import Cursor, Watching
 from cumulant.runtime.release.own import Own, number
 from cumulant.runtime.release.pairs import compared, mirrored
-from cumulant.serving.log import Entry
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 from cumulant.testing.clock import ManualClock

@@ -15,7 +15,7 @@ from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.release.steps import steps
 from cumulant.runtime.release.champion_history import champion_history
 from cumulant.runtime.release.outside import without_shadow
-from cumulant.testing import MemoryTraffic
+from cumulant.testing.traffic import MemoryTraffic
 
 
 def gateway(version: str = "1") -> MemoryTraffic:

@@ -21,7 +21,7 @@ from cumulant.runtime.release.outside import Outside
 from cumulant.runtime.release.planning import plan_release
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.serve import PREDICTIONS
-from cumulant.serving.log import Entry
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 from cumulant.testing.clock import ManualClock

@@ -15,7 +15,7 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.release.decide import ended, start
 from cumulant.runtime.alerts.flow import deliver
 from cumulant.runtime.due import tick

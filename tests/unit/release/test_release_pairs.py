@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from releases import MOMENT
 
 from cumulant.core.errors import UsageError
-from cumulant.outcomes import Graded
+from cumulant.outcomes.pairs import Graded
 from cumulant.release.boards import new_board, with_differences
 from cumulant.release.metrics import metrics
 from cumulant.release.spec import MetricSpec, ReleaseSpec

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from review_support import CALM, NOW, SPEC
 
-from cumulant.review import Candidate, Choice, Queue, after, allowance, luck, rate, usefulness
+from cumulant.review.budget import after, allowance, rate
+from cumulant.review.cases import Queue
+from cumulant.review.choosing import Candidate, Choice, luck, usefulness
 from cumulant.statistics import hajek
 
 BATCHES = st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=5)

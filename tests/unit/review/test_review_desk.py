@@ -9,7 +9,9 @@ from review_support import SPEC, Clock, case, desk, draw
 
 from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, UsageError
 from cumulant.core.events import Actor, verify_chain
-from cumulant.review import Queue, Reviewer, moves
+from cumulant.review import moves
+from cumulant.review.cases import Queue
+from cumulant.review.moves import Reviewer
 
 ADA, BOB = Reviewer("user:ada"), Reviewer("user:bob")
 WORKER = """

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from review_support import CALM, NOW, SPEC, case
 
 from cumulant.core.errors import LeaseHeldError, UsageError
-from cumulant.review import Reviewer, case_id, moves, wants_second
+from cumulant.review import moves
+from cumulant.review.cases import case_id
+from cumulant.review.moves import Reviewer, wants_second
 
 ADA, BOB, EVE = Reviewer("user:ada"), Reviewer("user:bob"), Reviewer("user:eve", ("seniors",))
 SENIORS = msgspec.structs.replace(SPEC, escalate_to=["seniors"])

@@ -9,7 +9,11 @@ import pytest
 from review_support import NOW, SPEC, case, draw
 
 from cumulant.core.errors import DefinitionError
-from cumulant.review import Answer, Reference, figures, reasons, reviewed
+from cumulant.review import reasons
+from cumulant.review.cases import Answer
+from cumulant.review.labels import reviewed
+from cumulant.review.reasons import Reference
+from cumulant.review.report import figures
 from cumulant.statistics import Known, Scale
 
 GENERATOR = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cumulant.drivers.local.tables import FileTables
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.features import featurize
 
 FEATURES_TABLES = "features/"

@@ -8,7 +8,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.packaging import Engine, new_folder, seal
+from cumulant.packaging.engine import Engine
+from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
 from cumulant.packaging.trees import add_boosters
 

@@ -12,12 +12,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from cumulant import data
 from cumulant.core.errors import RequestError, StorageError
 from cumulant.core.servable import FieldRule
-from cumulant.runtime.batch import BatchRequest, models, predict_file
+from cumulant.data.spec import SourceSpec
+from cumulant.runtime.batch import models
+from cumulant.runtime.batch.flow import BatchRequest, predict_file
 from cumulant.runtime.batch.parts import Parts
-from cumulant.serving import open_model
+from cumulant.serving.models import open_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from serving_models import ROW, servable
@@ -57,7 +58,7 @@ def scored(folder, rows, out, *, refuse=False):
     given = out.with_name(f"in-{out.name}")
     if rows is not None:
         rows.write_parquet(given)
-    model = models._rows(folder, data.SourceSpec(), [], models._History({}, {}), refuse_invalid=refuse)
+    model = models._rows(folder, SourceSpec(), [], models._History({}, {}), refuse_invalid=refuse)
     return predict_file(model, BatchRequest(input=str(given), output=out, part_rows=30, threads=1))
 
 

@@ -9,7 +9,7 @@ import cumulant
 from cumulant.core.errors import RefusedError, TerminalError
 from cumulant.ports.access import Principal
 from cumulant.runtime.actions import ACTIONS, check, declared, verb
-from cumulant.testing import GrantedAccess
+from cumulant.testing.access import GrantedAccess
 
 ADA = Principal("user:ada")
 ROOT = Path(cumulant.__file__).parent

@@ -17,7 +17,8 @@ from added_rows_kill import FEATURES_TABLES
 
 from cumulant.cli.app import run as command
 from cumulant.ports.access import Principal
-from cumulant.project import Project, load
+from cumulant.project.loading import load
+from cumulant.project.project import Project
 from cumulant.runtime.features import FeatureSet, featurize, scans, stored
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.validate import load_snapshot

@@ -11,7 +11,7 @@ from batch_models import COLUMNS, trees
 
 from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, UsageError
-from cumulant.packaging import Engine
+from cumulant.packaging.engine import Engine
 from cumulant.runtime.asking import Server
 from cumulant.runtime.serve import Wishes, await_ready, folders_command
 from cumulant.runtime.spawning import spawn

@@ -17,7 +17,9 @@ from cumulant.runtime.backtesting.flow import Compared, Replayed
 from cumulant.runtime.backtesting.histories import Learned, chosen, learned, read
 from cumulant.runtime.backtesting.learning import Drifts, Fits, Learner
 from cumulant.runtime.backtesting.windows import cut
-from cumulant.training import TrainingSpec, fit_once, training_set
+from cumulant.training.dataset import training_set
+from cumulant.training.fixed import fit_once
+from cumulant.training.spec import TrainingSpec
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

@@ -13,13 +13,13 @@ import pytest
 from batch_models import COLUMNS, neighbourly, several, trees
 
 from cumulant.core.errors import DataError, LeaseHeldError, RequestError, StorageError, UsageError
-from cumulant.packaging import Engine
-from cumulant.runtime.batch import BatchRequest, predict_file
+from cumulant.packaging.engine import Engine
 from cumulant.runtime.batch.ahead import ahead
+from cumulant.runtime.batch.flow import BatchRequest, predict_file
 from cumulant.runtime.batch.lanes import Lanes, best_size, part_rows
 from cumulant.runtime.batch.models import in_folder
 from cumulant.runtime.batch.parts import Parts
-from cumulant.serving import open_model
+from cumulant.serving.models import open_model
 
 ROWS = 2500
 

@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.packaging import Scorer
+from cumulant.packaging.scorer import Scorer
 from cumulant.ports.registry import ModelVersion
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.backtesting.learning import learner_of
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.judging import champion_parameters
 from cumulant.runtime.lineage import reproduce
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.train import train
-from cumulant.training import FittedModel
+from cumulant.training.model import FittedModel
 
 PROJECT = """\
 version: 1

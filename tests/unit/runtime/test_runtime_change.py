@@ -10,13 +10,15 @@ import pytest
 
 from cumulant.core.events import Actor
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.lineage import reproduce
 from cumulant.runtime.train import train
 from cumulant.runtime.watching.retraining import go_on
 from cumulant.runtime.watching.standing import TRAINING, Wanted, write
-from cumulant.training import EvaluationSpec, TrainingSet, split
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.spec import EvaluationSpec
+from cumulant.training.splits import split
 
 WHO = Principal("user:ada")
 START, DAY = datetime(2024, 1, 1, tzinfo=UTC), 86_400_000_000

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.clean import clean
 from cumulant.testing.registry import MemoryRegistry
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cumulant import features
 from cumulant.cli.data import document, rows_line, versions_line
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import silent
+from cumulant.features.materialization import materialize as features_materialize
+from cumulant.features.offline import compute
+from cumulant.features.online import OnlineFeatures
 from cumulant.ports.access import Principal
-from cumulant.project import Project, load
+from cumulant.project.loading import load
+from cumulant.project.project import Project
 from cumulant.runtime.batch.models import _columns
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import featurize, scans, used_sources
@@ -21,7 +24,7 @@ from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.serve import materialize
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.validate import newest, snapshots_of, validate
-from cumulant.testing import MemoryOnline
+from cumulant.testing.online import MemoryOnline
 
 ME = Principal("tester")
 HEAD = "id,card,at,amount,fraud,op\n"
@@ -99,13 +102,13 @@ def check_online(project: Project) -> None:
     task = resolve_task(project, {"tx": snapshot})
     used = used_sources(task.plan, {"tx": snapshot})
     frames, store = scans(project, {"tx": snapshot}, used, as_of=None), MemoryOnline()
-    features.materialize(task.plan, frames, store, table="t")
+    features_materialize(task.plan, frames, store, table="t")
     asked = [{"id": 77, "card": "a", "at": datetime(2091, 1, 1, tzinfo=UTC), "amount": 1}]
-    served = features.OnlineFeatures(task.plan, store, "t").vectors(asked)
+    served = OnlineFeatures(task.plan, store, "t").vectors(asked)
     evens = sum(range(0, 20, 2))
     assert served.columns["spent_36500d"] == [evens - 4 - 2 + 1002 + 1]
     for history in (frames, {"tx": _columns(frames["tx"], task.plan, "tx")}):
-        offline = features.compute(task.plan, history, rows=pl.DataFrame(asked))
+        offline = compute(task.plan, history, rows=pl.DataFrame(asked))
         assert offline["spent_36500d"].to_list() == served.columns["spent_36500d"]
 
 
@@ -114,7 +117,7 @@ def test_what_is_posted_corrects_and_the_file_that_brings_it_too_counts_once(pro
     validate(project, principal=ME)
     plan, before = filled(project)
     posted = [json_row(2, 1002), json_row(4, 4, op="D"), json_row(5, 70), json_row(40, 8)]
-    online = features.OnlineFeatures(plan, project.online(), before)
+    online = OnlineFeatures(plan, project.online(), before)
     assert online.advance("tx", posted).accepted == 4
     assert online.advance("tx", [*posted, json_row(6, 6)]).duplicates == 5
     again = load(project.root)
@@ -131,7 +134,7 @@ def test_what_is_posted_corrects_and_the_file_that_brings_it_too_counts_once(pro
     plan, last = filled(again)
     assert spent(again, plan, last) == corrected()
     # a deletion that comes with the files, of a row that was only posted
-    online = features.OnlineFeatures(plan, again.online(), last)
+    online = OnlineFeatures(plan, again.online(), last)
     assert online.advance("tx", [json_row(44, 500)]).accepted == 1
     assert spent(again, plan, last) == [corrected()[0] + 500, corrected()[1]]
     (project.root / "rows/d.csv").write_text(HEAD + line(44, 0, 0, op="D"), encoding="utf-8")
@@ -143,10 +146,10 @@ def test_what_is_posted_corrects_and_the_file_that_brings_it_too_counts_once(pro
     assert snapshot is not None
     frames = scans(again, {"tx": snapshot}, used_sources(plan, {"tx": snapshot}), as_of=None)
     asked = pl.DataFrame([row | {"at": datetime.fromisoformat(row["at"])} for row in ASKED])
-    assert features.compute(plan, frames, rows=asked)["spent_36500d"].to_list() == corrected()
+    assert compute(plan, frames, rows=asked)["spent_36500d"].to_list() == corrected()
     # and so does a state that is filled from nothing else
-    features.materialize(plan, frames, alone := MemoryOnline(), table="t")
-    assert features.OnlineFeatures(plan, alone, "t").vectors(ASKED).columns["spent_36500d"] == corrected()
+    features_materialize(plan, frames, alone := MemoryOnline(), table="t")
+    assert OnlineFeatures(plan, alone, "t").vectors(ASKED).columns["spent_36500d"] == corrected()
 
 
 ASKED = [{"id": 77 + at, "card": card, "at": "2091-01-01T00:00:00+00:00", "amount": 1} for at, card in enumerate("ab")]
@@ -172,5 +175,5 @@ def filled(project: Project) -> tuple[FeaturePlan, str]:
 
 
 def spent(project: Project, plan: FeaturePlan, table: str) -> list[float]:
-    found: list[float] = features.OnlineFeatures(plan, project.online(), table).vectors(ASKED).columns["spent_36500d"]
+    found: list[float] = OnlineFeatures(plan, project.online(), table).vectors(ASKED).columns["spent_36500d"]
     return found

@@ -20,7 +20,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps

@@ -3,7 +3,7 @@
 from cumulant.core.events import Actor, Fact
 from cumulant.runtime import events
 from cumulant.runtime.events import RunStarted, verify
-from cumulant.testing import MemoryJournal
+from cumulant.testing.journal import MemoryJournal
 
 ADA = Actor("user:ada")
 

@@ -13,8 +13,8 @@ import pytest
 from cumulant.cli.models import learned_text
 from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import silent
-from cumulant.packaging import Scorer
-from cumulant.project import load
+from cumulant.packaging.scorer import Scorer
+from cumulant.project.loading import load
 from cumulant.runtime.candidate import LEARNED_TO, find_record
 from cumulant.runtime.context import open_run
 from cumulant.runtime.evaluate import evaluate
@@ -25,7 +25,7 @@ from cumulant.runtime.planning import plan
 from cumulant.runtime.review.reference import reference_of
 from cumulant.runtime.train import TrainResult, train
 from cumulant.runtime.watching.reference import served_reference
-from cumulant.training import FittedModel
+from cumulant.training.model import FittedModel
 
 #: a booster that learns its rows by heart
 PROJECT = """\

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import RefusedError
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.evaluate import evaluate
 from cumulant.runtime.release.planning import plan_release

@@ -5,7 +5,7 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.runtime.rows import groups_of
-from cumulant.training import EvaluationSpec
+from cumulant.training.spec import EvaluationSpec
 
 COLUMNS = {
     "visit": pl.Series([1, 2, 3, 4]),

@@ -24,9 +24,11 @@ from cumulant.core.expr import Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, PredictAt, Source, Window
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
-from cumulant.runtime.image import build_image, checked_reference, found_tool, running, serving, write_context
 from cumulant.runtime.image import trim as trimming
-from cumulant.runtime.image.dockerfile import dockerfile
+from cumulant.runtime.image.build import build_image, found_tool
+from cumulant.runtime.image.context import checked_reference, write_context
+from cumulant.runtime.image.dockerfile import dockerfile, serving
+from cumulant.runtime.image.running import running
 from cumulant.runtime.image.wheel import write_wheel
 from cumulant.runtime.package import package
 

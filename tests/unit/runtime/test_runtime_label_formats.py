@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.labels import schema_of
 
 SOURCE = "{path: a.csv, rules: {price: {number_format: '1.234,5'}}}"

@@ -24,7 +24,8 @@ from cumulant.runtime.events import verify
 from cumulant.runtime.ledger import Ledger, identity_of
 from cumulant.runtime.processes import Process, is_gone, this_process
 from cumulant.runtime.records import describe, read_run, read_step, recorded, runs
-from cumulant.testing import DirectCompute, MemoryJournal
+from cumulant.testing.compute import DirectCompute
+from cumulant.testing.journal import MemoryJournal
 
 ADA = Actor("user:ada")
 

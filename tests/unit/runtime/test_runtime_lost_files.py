@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import cumulant
-from cumulant.data import SourceBreachError, warnings_of
+from cumulant.data.breach import SourceBreachError
+from cumulant.data.judge import warnings_of
 from cumulant.runtime.validate import validate
 
 

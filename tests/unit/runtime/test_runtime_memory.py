@@ -12,7 +12,7 @@ from cumulant.cli.errors import as_known
 from cumulant.core.errors import ProjectFileError
 from cumulant.features import partitions
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.features import SPILL, featurize
 
 PROJECT = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_runtime_final_fit import make, visits
 
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.release.spec import PairedSpec
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.release.paired_evaluation import evaluate_pair

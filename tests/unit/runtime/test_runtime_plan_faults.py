@@ -20,14 +20,15 @@ from cumulant.core.errors import (
     ProjectFileError,
 )
 from cumulant.ports.access import Principal
-from cumulant.project import create_from, load
+from cumulant.project.create import create_from
+from cumulant.project.loading import load
 from cumulant.runtime.features import featurize
 from cumulant.runtime.planning import plan
 from cumulant.runtime.rows import columns_read, labelled_rows
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import train
 from cumulant.runtime.validate import newest
-from cumulant.training import split
+from cumulant.training.splits import split
 
 ME = Principal("tester")
 

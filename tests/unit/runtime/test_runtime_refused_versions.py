@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cumulant import project as projects
 from cumulant.core.errors import NotFoundError, RefusedError
 from cumulant.ports.registry import ModelVersion
+from cumulant.project.loading import load
 from cumulant.runtime.release.starting import candidate_version
 from cumulant.runtime.stack.versions import champion_uri
 
@@ -64,6 +64,6 @@ def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> N
 
 def test_without_any_version_the_hint_names_none(tmp_path: Path) -> None:
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
-    with projects.load(tmp_path) as project, pytest.raises(NotFoundError, match="alias candidate") as caught:
+    with load(tmp_path) as project, pytest.raises(NotFoundError, match="alias candidate") as caught:
         candidate_version(project, "")
     assert caught.value.hint == "`cumulant train` gives it to the new version"

@@ -11,7 +11,7 @@ import pytest
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.traffic import Arm
-from cumulant.outcomes import Graded
+from cumulant.outcomes.pairs import Graded
 from cumulant.runtime.release import labelled
 from cumulant.runtime.release.labelled import Told
 from cumulant.runtime.stack.book import Served, change_book

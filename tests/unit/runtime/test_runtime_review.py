@@ -12,11 +12,13 @@ import pytest
 from cumulant.core.expr import Column
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import FeaturePlan, Field, PredictAt, Source
-from cumulant.outcomes import asked_ref, key_ref
+from cumulant.outcomes.prediction_refs import asked_ref, key_ref
 from cumulant.runtime.review.cases import _hashed
 from cumulant.runtime.review.training import answers
 from cumulant.runtime.task import Task
-from cumulant.training import TrainingSpec, sampling, training_set
+from cumulant.training import sampling
+from cumulant.training.dataset import training_set
+from cumulant.training.spec import TrainingSpec
 
 SALT = b"pepper"
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -8,8 +8,8 @@ from cumulant.cli.app import run
 from cumulant.core.errors import UsageError
 from cumulant.runtime import serve as serving
 from cumulant.runtime.serve import Service, Wishes, command, folders_command
-from cumulant.serving import FallbackSpec, ServingSpec
 from cumulant.serving.__main__ import options_of
+from cumulant.serving.spec import FallbackSpec, ServingSpec
 
 WISHED = Wishes(
     log="there", log_keep="9d", log_write="durable", fallback=("cached", 'constant={"prediction":0}'),

@@ -9,7 +9,7 @@ import pytest
 
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.serve import Service, Wishes, command, folders_command
-from cumulant.serving import ServingSpec
+from cumulant.serving.spec import ServingSpec
 
 OURS, THEIRS = "valkey://127.0.0.1:6379/0", "rediss://cache.internal/1"
 

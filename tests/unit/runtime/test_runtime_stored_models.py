@@ -7,7 +7,7 @@ from test_runtime_final_fit import make, visits
 
 from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import silent
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.context import open_run
 from cumulant.runtime.fitting import loaded, stored
 from cumulant.training.model import constant

@@ -12,8 +12,9 @@ import pytest
 
 from cumulant import data
 from cumulant.core.errors import DataError, UsageError
+from cumulant.data.snapshot import scan as data_scan
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime import fitting, registration, training_memory
 from cumulant.runtime import rows as rows_module
 from cumulant.runtime.features import featurize
@@ -23,7 +24,8 @@ from cumulant.runtime.train import train
 from cumulant.runtime.training_memory import refuse_too_many_rows
 from cumulant.runtime.validate import validate
 from cumulant.runtime.work import Work
-from cumulant.training import TrainingSet, linear, row_hash
+from cumulant.training import linear, row_hash
+from cumulant.training.dataset import TrainingSet
 from cumulant.training.memory_need import TrainingRows
 from cumulant.training.row_hash import row_hashes
 from cumulant.training.trainers import Fit, Params, Problem, Sample
@@ -105,7 +107,7 @@ def test_the_columns_that_are_needed_make_the_same_rows(
 
 
 def test_a_column_that_nothing_needs_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = data.scan
+    original = data_scan
 
     def scan(*words: object, **named: object) -> pl.LazyFrame:
         def fail(_: pl.Series) -> pl.Series:
@@ -124,7 +126,7 @@ def test_no_step_of_a_training_reads_a_column_that_nothing_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: str
 ) -> None:
     """Rows without times are recognised later by the hashes of some, which need their key alone."""
-    original = data.scan
+    original = data_scan
 
     def scan(*words: object, **named: object) -> pl.LazyFrame:
         def fail(_: pl.Series) -> pl.Series:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.usage import used_columns
 
 PROJECT = """\

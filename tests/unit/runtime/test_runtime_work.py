@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from cumulant.runtime.work import Work
-from cumulant.training import EvaluationSpec, Threshold, TrainingSpec
+from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 
 
 def inputs(spec, **more):

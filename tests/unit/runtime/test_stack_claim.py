@@ -15,7 +15,7 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.processes import is_gone, process_of
 from cumulant.runtime.stack import lifecycle
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import EngineUnavailableError, PortInUseError, StorageError
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.processes import this_process
 from cumulant.runtime.stack.events import ProcessEnded, ProcessStarted, ending
 from cumulant.runtime.stack.identity import home_of

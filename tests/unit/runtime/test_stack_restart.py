@@ -15,7 +15,7 @@ import pytest
 
 from cumulant.core.errors import ConflictError, EngineUnavailableError, LeaseHeldError
 from cumulant.core.traffic import Routes
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.processes import this_process
 from cumulant.runtime.release.rollback import target
 from cumulant.runtime.stack import restart as restarting

@@ -10,7 +10,7 @@ import pytest
 
 from cumulant.core.errors import ConflictError
 from cumulant.core.traffic import Arm, Routes
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.processes import this_process
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 from cumulant.runtime.stack.claim import rehomed

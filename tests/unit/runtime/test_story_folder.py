@@ -5,8 +5,9 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from cumulant import project as projects
 from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.project.loading import load
+from cumulant.project.templates import create_from_template
 from cumulant.runtime.story import feed
 from cumulant.runtime.story.folder import FEED, alone, begun, ended, make_folder
 from cumulant.runtime.story.kept import kept_or
@@ -24,7 +25,7 @@ def weather(folder):
 
 
 def test_the_project_reads_and_its_weather_ends_before_the_feed_goes_null(folder):
-    with projects.load(folder) as project:
+    with load(folder) as project:
         assert project.spec.training.trials == 2
         assert project.spec.monitoring.retrain.when == "loss_confirmed"
     assert weather(folder)["time_hour"].max() < FEED
@@ -60,7 +61,7 @@ def test_a_demo_that_is_run_again_sees_what_the_first_one_saw(folder):
 
 
 def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
-    with projects.load(folder):
+    with load(folder):
         begun(folder)
     feed.go_null(folder / "data", FEED)
     feed.mend(folder / "data")
@@ -81,7 +82,7 @@ def test_weather_that_a_cut_took_away_is_delivered_again(folder):
 
 
 def test_a_demo_that_came_to_its_end_stays(folder):
-    with projects.load(folder):
+    with load(folder):
         begun(folder)
     ended(folder)
     with alone(folder):
@@ -91,7 +92,7 @@ def test_a_demo_that_came_to_its_end_stays(folder):
 
 
 def test_another_project_is_left_alone(tmp_path):
-    projects.create_from_template("mine", "flights", directory=tmp_path)
+    create_from_template("mine", "flights", directory=tmp_path)
     before = (tmp_path / "mine" / "cumulant.yaml").read_text()
     with pytest.raises(UsageError, match="not this demo's"):
         make_folder(tmp_path / "mine")

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, StorageError
 from cumulant.data import collected_frames
-from cumulant.monitoring import drift, tables
+from cumulant.monitoring import tables
+from cumulant.monitoring.drift.blocks import by_time
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import open_table
 from cumulant.runtime.monitor import Asked, monitor
 from cumulant.runtime.watching.days import LogWindows
 from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.windows import TableWindows
-from cumulant.serving import log
+from cumulant.serving.log.parts import Part
+from cumulant.serving.log.reading import recent
 
 FIRST = date(2026, 3, 1)
 FIRST_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -29,7 +31,7 @@ SPEC = DriftSpec()
 
 def write(folder, day, rows, number=1, life="a"):
     """One file of the log. A row: moment, request, answer."""
-    part = log.Part(folder, (day - date(1970, 1, 1)).days, life, number)
+    part = Part(folder, (day - date(1970, 1, 1)).days, life, number)
     at = datetime.combine(day, datetime.min.time(), UTC)
     for place, (moment, asked, said) in enumerate(rows):
         part.add(
@@ -75,7 +77,7 @@ def fill(folder, days):
 
 def side(root):
     table = replace(open_table(reference(root)), is_log=True)
-    return TableWindows(table, drift.by_time(table.series("moment"), timedelta(days=1)))
+    return TableWindows(table, by_time(table.series("moment"), timedelta(days=1)))
 
 
 def counts(profile):
@@ -95,7 +97,7 @@ def test_days_one_by_one_are_all_at_once(tmp_path_factory, days):
     root = tmp_path_factory.mktemp("days")
     fill(root / "log", [[(0, {"x": 1}, {"p": 0.5}), *days[0]], *days[1:]])
     table = open_table(root / "log")
-    whole = TableWindows(table, drift.by_time(table.series("moment"), timedelta(days=1)))
+    whole = TableWindows(table, by_time(table.series("moment"), timedelta(days=1)))
     found = windows(root)
     assert set(found.columns) == set(table.columns)
     roles = {name: "feature" for name in ("x", "kind", "answer.p") if name in table.columns}
@@ -218,7 +220,7 @@ def test_a_request_without_rows_of_an_earlier_version_does_not_count(root):
         for name in ("full", "empty")
     )
     assert (mixed.rows, mixed.drift) == (19, plain.drift)
-    assert len(log.recent(root / "empty", limit=30)) == 19
+    assert len(recent(root / "empty", limit=30)) == 19
 
 
 def test_a_damaged_file_of_the_log_is_named(root):

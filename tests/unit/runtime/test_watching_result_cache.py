@@ -7,15 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from cumulant.monitoring.performance import (
-    ClassEstimators,
-    Estimator,
-    Predictions,
-    estimated,
-    estimated_classes,
-    learn_estimator,
-    learn_estimators,
-)
+from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
 from cumulant.runtime.watching.result_cache import ResultCache, remove_oldest
 
 DAY = timedelta(days=1)

@@ -9,7 +9,7 @@ import pytest
 from cumulant.core.errors import ContractBreachError, EngineUnavailableError
 from cumulant.core.events import Actor
 from cumulant.ports.access import Principal
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.alerts.book import read
 from cumulant.runtime.train import train
 from cumulant.runtime.watching.retraining import go_on

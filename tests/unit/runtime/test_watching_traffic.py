@@ -11,7 +11,7 @@ from cumulant.monitoring.spec import DriftSpec
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.monitor import Asked, monitor
 from cumulant.runtime.watching.reference import Served
-from cumulant.serving import log
+from cumulant.serving.log.parts import Part
 
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 def write(folder, day, rows, version, *, shadow=False, model="m", lag=timedelta()):
     at = FIRST + day * DAY
     number = int(version) + 10 * shadow + 20 * (model != "m")
-    part = log.Part(folder, (at.date() - date(1970, 1, 1)).days, "a", number)
+    part = Part(folder, (at.date() - date(1970, 1, 1)).days, "a", number)
     for place in range(rows):
         moment = at + timedelta(minutes=place) - lag
         part.add(

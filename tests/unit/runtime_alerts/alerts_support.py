@@ -8,12 +8,12 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from cumulant.monitoring.alerts import Finding
+from cumulant.monitoring.alerts.state import Finding
 from cumulant.ports.access import Principal
 from cumulant.ports.notifier import Message
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.alerts.flow import observe
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 
 ADA = Principal("user:ada")
 

@@ -12,7 +12,7 @@ import pytest
 from alerts_support import START, made
 from notify_servers import Web
 
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cumulant.runtime.alerts.book import read
 from cumulant.runtime.alerts.flow import deliver, observe, try_receivers
 from cumulant.runtime.alerts.postman import Postman
 from cumulant.runtime.alerts.standing import standing
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 
 
 def test_an_alert_is_told_and_its_end_too(late, web):

@@ -21,7 +21,9 @@ from cumulant.runtime.alerts.postman import Postman
 from cumulant.runtime.alerts.standing import Standing, claim, write
 from cumulant.runtime.alerts.views import receiver_views
 from cumulant.runtime.processes import process_of, this_process
-from cumulant.testing import ManualClock, MemoryJournal, MemoryNotifier
+from cumulant.testing.clock import ManualClock
+from cumulant.testing.journal import MemoryJournal
+from cumulant.testing.notifier import MemoryNotifier
 
 
 class Fragile(MemoryNotifier):

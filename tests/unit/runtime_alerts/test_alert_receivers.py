@@ -10,11 +10,11 @@ from alerts_support import ADA, START, finding, labels, made, see
 from notify_servers import Web
 
 from cumulant.core.errors import NotFoundError, ProjectFileError
-from cumulant.monitoring.alerts import policy
-from cumulant.project import load
+from cumulant.monitoring.alerts.policy import policy
+from cumulant.project.loading import load
 from cumulant.runtime.alerts.flow import deliver, silence, try_receivers
 from cumulant.runtime.alerts.views import overview
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 
 
 def test_a_url_that_is_a_secret_is_shown_nowhere(tmp_path, web, monkeypatch):

@@ -51,7 +51,7 @@ def test_what_cannot_be_said(late, clock):
 
 
 def test_who_may_not(late, monkeypatch):
-    from cumulant.testing import GrantedAccess
+    from cumulant.testing.access import GrantedAccess
 
     monkeypatch.setattr(late, "access", lambda: GrantedAccess(set()))
     for verb in (

@@ -15,9 +15,9 @@ from notify_servers import Mailbox, Web
 
 from cumulant.core.errors import NotFoundError, RefusedError, UndeliverableError, UsageError
 from cumulant.core.events import Actor
-from cumulant.monitoring.alerts import Finding
+from cumulant.monitoring.alerts.state import Finding
 from cumulant.ports.notifier import Message
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.alerts import outbox
 from cumulant.runtime.alerts.flow import advance, deliver, observe
 from cumulant.runtime.alerts.metrics import exposition
@@ -25,7 +25,9 @@ from cumulant.runtime.alerts.postman import Postman
 from cumulant.runtime.alerts.retrying import drop, retry
 from cumulant.runtime.alerts.standing import standing
 from cumulant.runtime.alerts.views import overview
-from cumulant.testing import ManualClock, MemoryJournal, MemoryNotifier
+from cumulant.testing.clock import ManualClock
+from cumulant.testing.journal import MemoryJournal
+from cumulant.testing.notifier import MemoryNotifier
 
 DAY = timedelta(days=1)
 
@@ -268,7 +270,7 @@ def test_people_drop_what_nobody_needs(late, web, clock):
 
 
 def test_who_may_not(late, monkeypatch):
-    from cumulant.testing import GrantedAccess
+    from cumulant.testing.access import GrantedAccess
 
     monkeypatch.setattr(late, "access", lambda: GrantedAccess(set()))
     with pytest.raises(RefusedError):

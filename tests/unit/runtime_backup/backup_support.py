@@ -8,7 +8,7 @@ from backup_writers import Noted
 
 from cumulant.core.errors import StorageError
 from cumulant.core.events import Actor
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.backup.writing import back_up
 
 SPEC = "version: 1\nmodel: {name: m}\ndata:\n  a: {path: data/*.csv}\n"

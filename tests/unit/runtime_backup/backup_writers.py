@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "outcomes"))
 from outcomes_support import SALT, SCHEMA
 
 from cumulant.core.events import Actor, Fact
-from cumulant.outcomes import ingest_inbox
 from cumulant.outcomes.files_in_place import write_bytes
-from cumulant.project import load
-from cumulant.serving.log import Entry
+from cumulant.outcomes.ingest import ingest_inbox
+from cumulant.project.loading import load
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 from cumulant.serving.log.upkeep import upkeep

@@ -11,7 +11,7 @@ import pytest
 from backup_support import SPEC, backup, files, made
 
 from cumulant.core.errors import UsageError
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.backup.restoring import restore
 from cumulant.runtime.stack.identity import read_identity
 

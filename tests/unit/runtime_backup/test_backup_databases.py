@@ -13,7 +13,7 @@ import pytest
 from backup_support import backup, files, forked
 
 from cumulant.core.errors import IntegrityError
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.backup.databases import copy_database
 from cumulant.runtime.backup.restoring import restore
 

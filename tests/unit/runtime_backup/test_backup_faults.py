@@ -12,7 +12,7 @@ import pytest
 from backup_support import backup, files, forked
 
 from cumulant.core.errors import StorageError
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.backup.restoring import restore
 from cumulant.runtime.events import verify
 

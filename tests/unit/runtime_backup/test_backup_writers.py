@@ -15,11 +15,11 @@ from backup_writers import Rows
 
 from cumulant.outcomes.place import batches, parts
 from cumulant.outcomes.store import read_table
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.backup.restoring import restore
 from cumulant.runtime.events import verify
-from cumulant.serving.log import scan
 from cumulant.serving.log.recovery import recover
+from cumulant.serving.log.scanning import scan
 from cumulant.serving.log.upkeep import upkeep
 
 HERE = Path(__file__).parent

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tensor_models import ELEMENTS
 
-from cumulant.serving.grpc import start
 from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.server import start
 
 SERVICE = "/inference.GRPCInferenceService/"
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from log_support import listens, wait_for
 from serving_models import ROW
 
-from cumulant.serving.log import gaps, scan
+from cumulant.serving.log.reading import gaps
+from cumulant.serving.log.scanning import scan
 
 PREDICT = "/v1/models/flight-late/predict"
 

@@ -8,7 +8,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from cumulant.serving.log import Entry, LogClient, command, scan
+from cumulant.serving.log.client import LogClient
+from cumulant.serving.log.entry import Entry
+from cumulant.serving.log.scanning import scan
+from cumulant.serving.log.starting import command
 
 ANSWERS = b'[{"prediction":1}]'
 

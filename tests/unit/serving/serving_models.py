@@ -11,10 +11,11 @@ import httpx
 from cumulant.core.expr import Call, Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, KnownAt, PredictAt, Source, Window
 from cumulant.core.servable import Input
-from cumulant.packaging import build
-from cumulant.serving.http import Limits, Site
-from cumulant.training import FittedModel, LinearWeights
-from cumulant.training.model import ModelCard
+from cumulant.packaging.builder import build
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.site import Site
+from cumulant.training.model import FittedModel, ModelCard
+from cumulant.training.payloads import LinearWeights
 
 ROW = {"distance": 500.0, "sched_dep": "2013-04-01T18:00:00", "carrier": "UA", "tail": "N1"}
 FIELDS = (

@@ -11,9 +11,10 @@ from serving_models import call, servable
 
 from cumulant.core.errors import RequestError
 from cumulant.core.servable import Reasons
-from cumulant.runtime.batch import BatchRequest, predict_file
+from cumulant.runtime.batch.flow import BatchRequest, predict_file
 from cumulant.runtime.batch.models import in_folder
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
+from cumulant.serving.models import ModelSet, open_model
 
 REFERENCE = {"distance": 800.0, "hour": 9.0, "carrier": "AA", "charter": False}
 CODED = Reasons(count=2, reference=REFERENCE, codes={"distance": "It is a long way"})

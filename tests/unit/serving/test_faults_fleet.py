@@ -22,11 +22,12 @@ from test_faults_processes import CONTENT, HEAD, address, within, workers
 from test_serving_fleet import BODY, INFER, children, metric, serving
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, UsageError
-from cumulant.serving import open_model, pins, supervisor
+from cumulant.serving import pins, supervisor
 from cumulant.serving.control import open_pinned
 from cumulant.serving.keeping import keeping
 from cumulant.serving.log.reading import recent
 from cumulant.serving.loops import signals_kept
+from cumulant.serving.models import open_model
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.trial import Trial

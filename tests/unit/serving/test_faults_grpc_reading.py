@@ -12,8 +12,10 @@ from serving_graphs import echo, scale
 from test_faults_reading import MANY, Gate
 
 from cumulant.core.errors import RequestError
-from cumulant.serving import Application, ModelSet, open_model, reading
+from cumulant.serving import reading
+from cumulant.serving.app import Application
 from cumulant.serving.grpc.codec import is_large, read_message
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.tensors import PIECE, Input, elements
 
 

@@ -12,10 +12,13 @@ from serving_models import call
 from test_serving_http import bodies, post, run, said, server, slow, statuses, talk, until
 
 from cumulant.core.errors import RequestError
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.grpc.codec import read_message
-from cumulant.serving.http import Limits, Request, Response, Site
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.messages import Request, Response
+from cumulant.serving.http.site import Site
 from cumulant.serving.inference import demand
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.settings import Settings
 from cumulant.serving.worker import Worker
 

@@ -19,13 +19,14 @@ import pytest
 from serving_models import ROW, servable
 
 from cumulant.core.errors import CumulantError, RequestError
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.budget import Budget
 from cumulant.serving.csv_rows import csv_rows
-from cumulant.serving.http import Request
+from cumulant.serving.http.messages import Request
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH
 from cumulant.serving.json_size import decoded_bytes, most_decoded
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.reading import LARGE, decoded_memory
 from cumulant.serving.tensors import Input, elements
 

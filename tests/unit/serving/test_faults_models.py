@@ -18,12 +18,12 @@ from serving_graphs import scale
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
-from cumulant.serving import ModelSet, open_model
 from cumulant.serving.channel import Channel
 from cumulant.serving.control import Control, Staff
 from cumulant.serving.fleet import Alone
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.service import _config
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.trial import Trial

@@ -13,9 +13,13 @@ import msgspec
 import pytest
 from serving_graphs import scale
 
-from cumulant.serving import Application, ModelSet, open_model, reading
-from cumulant.serving.http import Limits, Request, Site
+from cumulant.serving import reading
+from cumulant.serving.app import Application
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.messages import Request
+from cumulant.serving.http.site import Site
 from cumulant.serving.inference import HEADER_LENGTH
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.reading import LARGE, Reader, decode_rows, is_large
 
 INFER = "/v2/models/graph/infer"

@@ -10,7 +10,8 @@ from serving_models import WINDOWED, flights, servable, windowed_model
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import Advanced, materialize
+from cumulant.features.materialization import materialize
+from cumulant.features.post_reader import Advanced
 from cumulant.serving.recording import Recorder
 from cumulant.serving.row_model import RowModel
 

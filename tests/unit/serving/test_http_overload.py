@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from cumulant.serving.http import Limits, Response, Site
 from cumulant.serving.http.connection import Connection
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.messages import Response
+from cumulant.serving.http.site import Site
 from cumulant.serving.http.turns import Turns
 
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"

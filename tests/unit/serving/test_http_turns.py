@@ -7,8 +7,10 @@ from functools import wraps
 
 import pytest
 
-from cumulant.serving.http import Limits, Response, Site
 from cumulant.serving.http.connection import Connection
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.messages import Response
+from cumulant.serving.http.site import Site
 from cumulant.serving.http.turns import Turns
 from cumulant.serving.worker import is_urgent
 

@@ -14,9 +14,8 @@ from serving_models import servable
 
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.servable import TensorSpec
-from cumulant.packaging import load_description
-from cumulant.packaging.folder import write_description
-from cumulant.serving import open_model
+from cumulant.packaging.folder import load_description, write_description
+from cumulant.serving.models import open_model
 from cumulant.serving.passed import Passed, trials_folder
 from cumulant.serving.pins import pin
 from cumulant.serving.settings import Settings

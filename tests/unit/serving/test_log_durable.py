@@ -14,12 +14,15 @@ from journal_support import DAY, NOON, journaled, journals, parts_of
 from log_support import ANSWERS, LONG, end, entry, ids, running, start, wait_for
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.log import ConfirmedClient, Entry, gaps, place, scan
+from cumulant.serving.log import place
+from cumulant.serving.log.confirmed import ConfirmedClient
 from cumulant.serving.log.confirming import Confirmations
-from cumulant.serving.log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Hello, frame
+from cumulant.serving.log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Entry, Hello, frame
 from cumulant.serving.log.journal import claimed
+from cumulant.serving.log.reading import gaps
 from cumulant.serving.log.records import read
 from cumulant.serving.log.recovery import recover
+from cumulant.serving.log.scanning import scan
 
 
 @pytest.fixture

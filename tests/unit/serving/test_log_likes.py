@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from log_support import LONG, client, entry, handed_over, lost, running
 
 from cumulant.core.plan import Field
-from cumulant.serving.log import Like, gaps, scan
-from cumulant.serving.log.entry import PATTERNS
+from cumulant.serving.log.entry import PATTERNS, Like
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import SCHEMA, Parts
+from cumulant.serving.log.reading import gaps
 from cumulant.serving.log.rows import LARGE
+from cumulant.serving.log.scanning import scan
 from cumulant.serving.log.streams import Stream
 
 KINDS = {"BOOL": "?", "UINT8": "u1", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}

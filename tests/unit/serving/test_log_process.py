@@ -22,8 +22,11 @@ from log_support import LONG, client, end, entry, ids, lost, memory, put, runnin
 
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.serving.log import LogClient, command, find, gaps, recent, scan
+from cumulant.serving.log.client import LogClient
 from cumulant.serving.log.entry import DESCRIBE, ENTRY, HEAD, HELLO, MAX_FRAME, Hello, frame
+from cumulant.serving.log.reading import find, gaps, recent
+from cumulant.serving.log.scanning import scan
+from cumulant.serving.log.starting import command
 
 
 @pytest.fixture

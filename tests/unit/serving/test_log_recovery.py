@@ -11,8 +11,9 @@ import pytest
 from journal_support import DAY, NOON, journaled, journals, parts_of
 from log_support import end, entry, ids, running
 
-from cumulant.serving.log import ConfirmedClient, place
 from cumulant.serving.log import parts as parts_module
+from cumulant.serving.log import place
+from cumulant.serving.log.confirmed import ConfirmedClient
 from cumulant.serving.log.confirming import Workers
 from cumulant.serving.log.journal import RECORD
 from cumulant.serving.log.parts import DAY_US

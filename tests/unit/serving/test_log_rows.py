@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.data import mask_frame
+from cumulant.data.masking import mask_frame
 from cumulant.serving.log.entry import Entry
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.rows import LARGE, texts

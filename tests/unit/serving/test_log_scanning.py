@@ -6,8 +6,8 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cumulant.serving import log
-from cumulant.serving.log.parts import OPTIONS
+from cumulant.serving.log.parts import OPTIONS, SCHEMA
+from cumulant.serving.log.scanning import batches
 
 GROUPS, ROWS = 12, 1_000
 REQUEST = "x" * 20_000
@@ -26,15 +26,15 @@ def test_little_is_read_ahead_of_a_slow_reader(tmp_path):
     folder.mkdir()
     rows = pa.Table.from_arrays(
         [pa.array([value(field, row) for row in range(ROWS)], pa.int64() if pa.types.is_timestamp(field.type) else None)
-         .cast(field.type) for field in log.SCHEMA], schema=log.SCHEMA,
+         .cast(field.type) for field in SCHEMA], schema=SCHEMA,
     )  # fmt: skip
-    with pq.ParquetWriter(folder / "a-000001-000001.parquet", log.SCHEMA, **OPTIONS) as writer:
+    with pq.ParquetWriter(folder / "a-000001-000001.parquet", SCHEMA, **OPTIONS) as writer:
         for _ in range(GROUPS):
             writer.write_table(rows)
     own = rows.nbytes
     del rows
     before, most, seen = pa.total_allocated_bytes(), 0, []
-    for batch in log.batches(tmp_path, ["sequence", "request"], since=date(2026, 3, 1)):
+    for batch in batches(tmp_path, ["sequence", "request"], since=date(2026, 3, 1)):
         time.sleep(0.05)  # a slow reader, of which the rest of the file was read ahead
         most = max(most, pa.total_allocated_bytes() - before)
         seen += batch["sequence"].to_pylist()

@@ -11,9 +11,11 @@ from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
-from cumulant.serving.log import batches, find, gaps, numbered, place, recent, retention, scan
+from cumulant.serving.log import place, retention
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
+from cumulant.serving.log.reading import find, gaps, numbered, recent
+from cumulant.serving.log.scanning import batches, scan
 from cumulant.serving.log.upkeep import upkeep
 
 NOW = time.time_ns() // 1000

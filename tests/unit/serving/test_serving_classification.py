@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as arrays
 from serving_models import ROW, call, servable
 from tensor_models import write_scores
 
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.classification import classified
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.tensors import Output
 
 INFER = "/v2/models/scores/infer"

@@ -14,7 +14,8 @@ from test_serving_recording import REQUEST, ask, rows_of, serving, tell
 
 from cumulant.core.plan import Corrections, Field
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import compute, materialize
+from cumulant.features.materialization import materialize
+from cumulant.features.offline import compute
 
 KNOWN = 60
 CORRECTIONS = Corrections((Field("landed", "time"),), Field("op", "str"), ("D",))

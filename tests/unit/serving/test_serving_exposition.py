@@ -15,8 +15,9 @@ from serving_models import call
 from test_serving_fleet import BODY, serving
 
 from cumulant.core.version import __version__
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.metrics import FAMILIES, Series, added, exposition
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.process import of_process
 
 #: units and words that a name may end in

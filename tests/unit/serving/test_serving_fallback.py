@@ -10,11 +10,14 @@ from serving_graphs import scale, slow
 from serving_models import ROW, call, servable
 
 from cumulant.core.errors import UsageError
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.declared import Declared
 from cumulant.serving.fallback import Fallback
-from cumulant.serving.http import Limits, Site
-from cumulant.serving.scheduling import Caching, Scheduling
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.site import Site
+from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.scheduling.cache import Caching
+from cumulant.serving.scheduling.runner import Scheduling
 
 INFER = "/v2/models/graph/infer"
 TIGHT = Scheduling(inline=0.0, queue=0.003, caching=Caching(mode="on"))

@@ -22,11 +22,11 @@ from cumulant.core.traffic import TOKEN_HEADER, Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import materialize
+from cumulant.features.materialization import materialize
 from cumulant.ports.traffic import Opening
 from cumulant.serving.gateway import NONE, Marks, Trust, marks_of
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.log import find, recent
+from cumulant.serving.log.reading import find, recent
 from cumulant.testing.gateways import Reader, wait_for
 from cumulant.testing.gateways import running as gateway
 

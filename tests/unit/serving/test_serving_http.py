@@ -15,7 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.serving.errors import HttpError
-from cumulant.serving.http import Limits, Response, Site, compressed, decompressed
+from cumulant.serving.http.bodies import compressed, decompressed
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.messages import Response
+from cumulant.serving.http.site import Site
 
 LIMITS = Limits(body=1000, headers=2000, header_count=20, target=200, request=0.3, idle=0.4, waiting=4)
 

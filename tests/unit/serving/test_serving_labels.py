@@ -9,9 +9,10 @@ import threading
 import pytest
 
 from cumulant.core.errors import OverloadedError
-from cumulant.serving import Application, ModelSet
-from cumulant.serving.http import Request
+from cumulant.serving.app import Application
+from cumulant.serving.http.messages import Request
 from cumulant.serving.inbox import Inbox
+from cumulant.serving.models import ModelSet
 from cumulant.serving.room import Room
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}

@@ -10,10 +10,10 @@ import serving_graphs as graphs
 from serving_models import FIELDS, PLAIN, ROW, SOURCE, servable
 
 from cumulant.core.plan import Field, KnownAt
-from cumulant.packaging import load_servable
+from cumulant.packaging.folder import load_servable
 from cumulant.serving.gateway import NONE, Marks
-from cumulant.serving.log import Like, personal_fields
-from cumulant.serving.log.entry import PATTERNS
+from cumulant.serving.log.entry import PATTERNS, Like
+from cumulant.serving.log.hiding import personal_fields
 from cumulant.serving.log.streams import Stream
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.models import ModelSet, open_model

@@ -14,7 +14,8 @@ from serving_graphs import echo, scale
 from serving_models import ROW, call, servable
 from test_serving_fleet import serving
 
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.openapi import document
 from cumulant.serving.openapi_schemas import row_schema
 from cumulant.serving.paths import ROUTES, UNKNOWN, template

@@ -6,10 +6,15 @@ import pytest
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field, KnownAt, PredictAt, Source
-from cumulant.features import OnlineFeatures, col, collect, compile_plan, materialize, source
+from cumulant.features.define import source
+from cumulant.features.functions import col
+from cumulant.features.loading import collect
+from cumulant.features.materialization import materialize
+from cumulant.features.online import OnlineFeatures
+from cumulant.features.plan import compile_plan
 from cumulant.serving.posted import EventSchema
 from cumulant.serving.schema import RequestSchema
-from cumulant.testing import MemoryOnline
+from cumulant.testing.online import MemoryOnline
 
 FIELDS = (
     Field("id", "int"), Field("card", "str", personal=True), Field("at", "time"), Field("amount", "float"),

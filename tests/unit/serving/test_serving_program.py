@@ -114,7 +114,8 @@ def test_requests_that_were_accepted_are_answered_while_it_drains(folder):
 
 def test_stored_features_are_added_and_their_age_is_told(tmp_path):
     from cumulant.drivers.local.online import SqliteOnline
-    from cumulant.features import compute, materialize
+    from cumulant.features.materialization import materialize
+    from cumulant.features.offline import compute
 
     history = flights(300)
     url = f"sqlite://{tmp_path / 'online.db'}"

@@ -16,18 +16,19 @@ from serving_models import INPUTS, PLAIN, ROW, call, model_of, servable
 
 from cumulant.core.errors import IntegrityError, OverloadedError
 from cumulant.core.servable import Reasons
-from cumulant.packaging import Scorer, load_servable
-from cumulant.packaging.folder import write_description
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.packaging.folder import load_servable, write_description
+from cumulant.packaging.scorer import Scorer
+from cumulant.serving.app import Application
 from cumulant.serving.declared import Declared
 from cumulant.serving.explaining import Occlusion
 from cumulant.serving.fallback import Fallback
 from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.scheduling import Caching, Scheduling
+from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.scheduling.cache import Caching
+from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.scoring import inference
-from cumulant.training import FittedModel
-from cumulant.training.model import ModelCard
+from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads import Boosters
 
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"

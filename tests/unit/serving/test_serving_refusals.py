@@ -12,7 +12,7 @@ from serving_graphs import scale
 from test_serving_fleet import metric, serving
 from test_serving_http import LIMITS, post, run, server, talk
 
-from cumulant.serving.http import Refusal, Refusals
+from cumulant.serving.http.refusals import Refusal, Refusals
 
 CASES = [
     (b"hush hush\r\n\r\n", "malformed", 400),

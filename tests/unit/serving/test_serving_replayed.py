@@ -17,7 +17,7 @@ from cumulant.ports.traffic import Opening
 from cumulant.runtime.replay.progress import Asked, begin, keep
 from cumulant.runtime.replay.rows import Call, Told
 from cumulant.runtime.replay.sending import Sender
-from cumulant.serving.log import recent
+from cumulant.serving.log.reading import recent
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
 

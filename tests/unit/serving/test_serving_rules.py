@@ -16,12 +16,12 @@ from test_serving_app import INFER, PREDICT, tensors
 from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
-from cumulant.packaging import complete_fields, nonnegative_fields
+from cumulant.packaging.closed import complete_fields, nonnegative_fields
 from cumulant.runtime import asking
 from cumulant.serving.app import Application
-from cumulant.serving.grpc import start
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.log import find
+from cumulant.serving.grpc.server import start
+from cumulant.serving.log.reading import find
 from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.rules import RequestRules
 

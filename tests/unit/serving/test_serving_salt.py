@@ -16,9 +16,8 @@ from test_serving_fleet import children, serving
 
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, fingerprint, mask
-from cumulant.packaging import load_servable
-from cumulant.packaging.folder import with_salt, with_version
-from cumulant.serving.log import find
+from cumulant.packaging.folder import load_servable, with_salt, with_version
+from cumulant.serving.log.reading import find
 from cumulant.serving.salt import VARIABLE, fitting, read_salts
 
 SALT = b"pepper-and-more-pepper"

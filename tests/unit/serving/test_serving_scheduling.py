@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
-from cumulant.serving.scheduling import Cache, Caching, Cost, Demand, Job, Line, Runner, Scheduling
+from cumulant.serving.scheduling.cache import Cache, Caching
+from cumulant.serving.scheduling.cost import Cost
+from cumulant.serving.scheduling.line import Demand, Job, Line
+from cumulant.serving.scheduling.runner import Runner, Scheduling
 
 OFF = Caching(mode="off")
 #: nothing stays on the event loop, so that what waits can be looked at

@@ -8,7 +8,8 @@ import pytest
 from log_support import ANSWERS
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.log import ConfirmedClient, Entry
+from cumulant.serving.log.confirmed import ConfirmedClient
+from cumulant.serving.log.entry import Entry
 from cumulant.serving.metrics import Metrics
 from cumulant.serving.scoring import Counted
 

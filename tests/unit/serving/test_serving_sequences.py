@@ -23,10 +23,11 @@ from tensor_models import write, write_double, write_history, write_sums
 
 from cumulant.core.errors import DeadlineError, EngineUnavailableError, IntegrityError, OverloadedError, UsageError
 from cumulant.core.servable import StateTensor
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.openapi import document
-from cumulant.serving.scheduling import Scheduling
-from cumulant.serving.sequences import Bounds, Shelf
+from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.sequences.shelf import Bounds, Shelf
 
 INFER = "/v2/models/sums/infer"
 
@@ -193,7 +194,7 @@ def tensor(n):
 
 
 def demand(start=False, end=False):
-    from cumulant.serving.scheduling import Demand, Turn
+    from cumulant.serving.scheduling.line import Demand, Turn
 
     return Demand(turn=Turn(b"i1", start, end))
 

@@ -18,11 +18,12 @@ from serving_models import ROW, call, servable
 from test_serving_fleet import BODY, INFER, serving
 
 from cumulant.core.errors import UsageError
-from cumulant.serving import Application, ModelSet, open_model
 from cumulant.serving.access_log import AccessLog, fault_line
-from cumulant.serving.grpc import start
+from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.scheduling import Scheduling
+from cumulant.serving.grpc.server import start
+from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import Settings
 from cumulant.serving.tracing import Tracing, is_probe, wanted
 from cumulant.serving.watched import Watched

@@ -22,11 +22,14 @@ from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
 from cumulant.drivers.valkey.location import settings_of
 from cumulant.serving.__main__ import _cache
-from cumulant.serving.scheduling import Caching, Demand, Runner, Scheduling
-from cumulant.serving.scheduling.cache import key_of
-from cumulant.serving.shared import Breaker, SharedAnswers, Tier
+from cumulant.serving.scheduling.cache import Caching, key_of
+from cumulant.serving.scheduling.line import Demand
+from cumulant.serving.scheduling.runner import Runner, Scheduling
+from cumulant.serving.shared.answers import SharedAnswers
+from cumulant.serving.shared.breaker import Breaker
 from cumulant.serving.shared.sealed import seal, unseal
-from cumulant.testing import MemoryCache
+from cumulant.serving.shared.tier import Tier
+from cumulant.testing.cache import MemoryCache
 
 SPECS = [TensorSpec("y", "FP32", (-1, 1))]
 BUDGET = 0.05

@@ -12,8 +12,9 @@ import pytest
 from serving_models import servable
 from tensor_models import write_double, write_echo, write_mixed
 
-from cumulant.serving import Application, ModelSet, open_model
-from cumulant.serving.scheduling import Scheduling
+from cumulant.serving.app import Application
+from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.scheduling.runner import Scheduling
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from grpc_support import EDGES, FIELDS, SERVICE, Code, doubled, echoed, message,
 from serving_models import call as http
 from tensor_models import ELEMENTS
 
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.models import ModelSet, open_model
 
 
 def test_the_server_and_its_models_tell_of_themselves(app):
@@ -178,7 +179,7 @@ def test_a_stream_goes_on_after_a_request_that_is_refused(app):
 
 def test_what_an_answer_says_besides_its_outputs_keeps_its_type():
     from cumulant.serving.grpc.codec import Asked, write_answer
-    from cumulant.serving.scheduling import Demand
+    from cumulant.serving.scheduling.line import Demand
 
     call = Asked("a", [], [], Demand(), {})
     body = write_answer(call, "double", "3", [], {"state_age": 1.5, "degraded": "cached", "warnings": "one\ntwo"})

@@ -14,11 +14,12 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_support import SERVICE, Code, doubled, message, over
 
 from cumulant.core.errors import PortInUseError
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff
 from cumulant.serving.fleet import Alone
-from cumulant.serving.grpc import start
 from cumulant.serving.grpc.messages import HEALTH, REFLECTION
+from cumulant.serving.grpc.server import start
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.repository import Repository
 
 

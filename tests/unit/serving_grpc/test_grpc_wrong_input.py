@@ -9,7 +9,8 @@ import pytest
 from grpc_support import SERVICE, Code, doubled, echoed, message, over
 from serving_models import servable
 
-from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.app import Application
+from cumulant.serving.models import ModelSet, open_model
 
 
 def _wrong(change):

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.training import TrainingSpec, training_set
+from cumulant.training.dataset import training_set
+from cumulant.training.spec import TrainingSpec
 
 START = 1_514_764_800_000_000  # 2018-01-01
 HOUR = 3_600_000_000

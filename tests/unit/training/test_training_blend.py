@@ -6,12 +6,17 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DefinitionError, IntegrityError, UsageError
-from cumulant.training import FittedModel, TrainingSpec, TrainingSummary, fit_all, refit, search, training_set
 from cumulant.training.blend import blend
 from cumulant.training.choices import Choice
+from cumulant.training.dataset import training_set
+from cumulant.training.final import fit_all
 from cumulant.training.making import make_trainer
+from cumulant.training.model import FittedModel
+from cumulant.training.records import TrainingSummary
+from cumulant.training.replay import refit
 from cumulant.training.searched import searched_metric
-from cumulant.training.study import made_folds
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.study import made_folds, search
 
 ROWS = 2000
 

@@ -10,16 +10,21 @@ import pytest
 
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.progress import silent
-from cumulant.packaging import Scorer, build
-from cumulant.training import FittedModel, TrainingSpec, TrainingSummary, fit_all, refit, search, training_set
+from cumulant.packaging.builder import build
+from cumulant.packaging.scorer import Scorer
 from cumulant.training.budget import Budget, longest
 from cumulant.training.choices import Choice
+from cumulant.training.dataset import training_set
 from cumulant.training.encoding import MOST_CATEGORIES
+from cumulant.training.final import fit_all
 from cumulant.training.finish import Finisher
 from cumulant.training.making import make_trainer
-from cumulant.training.replay import combined, trials_of
+from cumulant.training.model import FittedModel
+from cumulant.training.records import TrainingSummary
+from cumulant.training.replay import combined, refit, trials_of
 from cumulant.training.searched import searched_metric
-from cumulant.training.study import _Study, made_folds
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.study import _Study, made_folds, search
 
 TRAINERS = ["linear", "lightgbm", "xgboost", "catboost"]
 TOWNS = MOST_CATEGORIES + 50

@@ -12,11 +12,16 @@ import pytest
 from cumulant.core.errors import DefinitionError, MissingPartError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Input
-from cumulant.packaging import Scorer, build
-from cumulant.training import EvaluationSpec, FittedModel, TrainingSpec, check_trainers, search, split
+from cumulant.packaging.builder import build
+from cumulant.packaging.scorer import Scorer
 from cumulant.training.budget import Budget
 from cumulant.training.making import make_trainer
+from cumulant.training.model import FittedModel
 from cumulant.training.replay import refit
+from cumulant.training.spec import EvaluationSpec, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.study import search
+from cumulant.training.trainer_checks import check_trainers
 from cumulant.training.trainers import Problem, Sample
 
 SMALL = {"xgboost": {"max_depth": 2}, "catboost": {"depth": 2}, "mlp": {"width": 16}}

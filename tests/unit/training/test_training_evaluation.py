@@ -10,18 +10,13 @@ from sklearn import metrics as oracle
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
 from cumulant.runtime.report_page.judged import alerts_a_day
-from cumulant.training import (
-    Cost,
-    Evaluation,
-    EvaluationSpec,
-    TrainingSet,
-    TrainingSpec,
-    evaluate,
-    save_plots,
-    scored,
-    search,
-    split,
-)
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.evaluation import evaluate, scored
+from cumulant.training.plots import save_plots
+from cumulant.training.records import Evaluation
+from cumulant.training.spec import Cost, EvaluationSpec, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.study import search
 
 DAY = 86_400_000_000
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from cumulant.core.servable import Input
-from cumulant.training import TrainingSpec, linear, memory_need, perceptron
+from cumulant.training import linear, memory_need, perceptron
 from cumulant.training.encoding import Matrix
 from cumulant.training.making import make_trainer
 from cumulant.training.memory_need import TrainingRows, total_need, training_need
 from cumulant.training.mlp import MLP
 from cumulant.training.payloads import Floats
 from cumulant.training.perceptron import NormalScores, Perceptrons
+from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Params, Problem, Sample, Trainer
 
 MIB = 1 << 20

@@ -9,12 +9,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from cumulant.core.errors import DefinitionError, IntegrityError
 from cumulant.core.servable import Calibration, Input
-from cumulant.packaging import Encoder
-from cumulant.training import FittedModel
+from cumulant.packaging.encoder import Encoder
 from cumulant.training.boosting import LightGBM
 from cumulant.training.encoding import MOST_CATEGORIES, derive_inputs, encode
 from cumulant.training.linear import Linear
-from cumulant.training.model import ModelCard, constant
+from cumulant.training.model import FittedModel, ModelCard, constant
 from cumulant.training.naive import Naive
 from cumulant.training.payloads import Boosters, LinearWeights
 from cumulant.training.trainers import Problem, Sample

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from cumulant.core.servable import Calibration, Input
 from cumulant.packaging.builder import to_onnx
-from cumulant.training import FittedModel
 from cumulant.training.making import make_trainer
-from cumulant.training.model import ModelCard
+from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.perceptron import NormalScores
 from cumulant.training.trainers import Problem, Sample
 

@@ -15,9 +15,13 @@ import pytest
 
 from cumulant.core.errors import DefinitionError, StorageError, UsageError, UserCodeError
 from cumulant.statistics import METRICS, Rows
-from cumulant.training import EvaluationSpec, FittedModel, TrainingSpec, TrainingSummary, TrialRecord, search, split
 from cumulant.training.crossval import CrossValidation
+from cumulant.training.model import FittedModel
 from cumulant.training.proposals import hopeless, propose
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.spec import EvaluationSpec, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.study import search
 
 HERE = Path(__file__).parent
 

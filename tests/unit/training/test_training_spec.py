@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cumulant import training
-from cumulant.training import Cost, EvaluationSpec, GateRule, Threshold, TrainingSpec, quick
+from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Threshold, TrainingSpec, quick
 
 
 def test_the_sections_of_the_intended_projects_are_read():

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.training import EvaluationSpec, TrainingSet, folds, split
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.spec import EvaluationSpec
+from cumulant.training.splits import folds, split
 
 DAY = 86_400_000_000
 

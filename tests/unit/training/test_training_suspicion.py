@@ -4,8 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.training import EvaluationSpec, TrainingSpec, search, split, training_set
+from cumulant.training.dataset import training_set
 from cumulant.training.leakage import check_leakage
+from cumulant.training.spec import EvaluationSpec, TrainingSpec
+from cumulant.training.splits import split
+from cumulant.training.study import search
 from cumulant.training.univariate import auc, strength
 
 ROWS = 1500

@@ -13,8 +13,9 @@ from cumulant.core import units
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import Calibration
 from cumulant.project.document import parse_document
-from cumulant.training import Cost, Threshold, TrainingSet, TrainingSpec
 from cumulant.training.calibration import apply, choose, fit_sigmoid, logit
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.spec import Cost, Threshold, TrainingSpec
 from cumulant.training.threshold import advice, cheapest, decide, highest
 from cumulant.training.traffic import ScoredTraffic
 

@@ -7,8 +7,11 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import UsageError
-from cumulant.training import EvaluationSpec, Threshold, TrainingSpec, refit, search, split, training_set
-from cumulant.training.splits import folds
+from cumulant.training.dataset import training_set
+from cumulant.training.replay import refit
+from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
+from cumulant.training.splits import folds, split
+from cumulant.training.study import search
 from cumulant.training.threshold import decide
 from cumulant.training.traffic import DAY, ScoredTraffic, Traffic
 

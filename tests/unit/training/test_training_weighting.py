@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant import training
 from cumulant.core.errors import DataError, UsageError
-from cumulant.training import TrainingSpec, aged, fit_once, training_set, weighted
+from cumulant.training.dataset import training_set
+from cumulant.training.fixed import fit_once
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.weighting import aged, weighted
 
 DAY = 86_400_000_000
 SPEC = TrainingSpec(target="y", half_life="10d")
@@ -93,4 +95,4 @@ def test_rows_of_one_class_give_the_constant_answer():
 
 def test_a_trainer_that_is_not_there_is_told():
     with pytest.raises(UsageError, match='no trainer "lightgmb"'):
-        training.fit_once(rows(), SPEC, "lightgmb", {})
+        fit_once(rows(), SPEC, "lightgmb", {})

@@ -13,7 +13,7 @@ from cumulant.runtime.alerts.flow import advance
 from cumulant.runtime.alerts.postman import Postman
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _ROUND, _ADVANCE = 1.0, 60.0
 #: seconds for which the end waits for a message under way; what is not taken by then is sent again by the next

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.journal import Journal
     from cumulant.ports.notifier import Notifier
-    from cumulant.project import Project
     from cumulant.project.notifiers import Receiver
+    from cumulant.project.project import Project
 
 #: one that keeps alerts may have forgotten them: it is told again of what fires
 _AGAIN = timedelta(minutes=5)

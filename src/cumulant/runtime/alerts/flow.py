@@ -20,20 +20,11 @@ from cumulant.core.errors import (
 )
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
-from cumulant.monitoring.alerts import (
-    Alert,
-    Change,
-    Finding,
-    Scope,
-    Silence,
-    State,
-    acknowledged,
-    decide,
-    policy,
-    silenced,
-    unsilenced,
-)
+from cumulant.monitoring.alerts.decide import decide
 from cumulant.monitoring.alerts.events import AlertAcknowledged, AlertsSilenced, SilenceEnded
+from cumulant.monitoring.alerts.policy import policy
+from cumulant.monitoring.alerts.silences import Silence, acknowledged, silenced, unsilenced
+from cumulant.monitoring.alerts.state import Alert, Change, Finding, Scope, State
 from cumulant.ports.notifier import Message
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.book import change, change_within, read
@@ -44,8 +35,8 @@ from cumulant.runtime.alerts.sweeping import sweep
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
     from cumulant.project.notifiers import Receiver
+    from cumulant.project.project import Project
 
 #: seconds that a tick gives to all receivers together
 _TICK_SECONDS = 30.0

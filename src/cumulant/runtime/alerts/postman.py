@@ -17,8 +17,8 @@ from cumulant.runtime.alerts.outbox import due
 from cumulant.runtime.alerts.standing import Standing, claim, is_due, standing
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
     from cumulant.project.notifiers import Receiver
+    from cumulant.project.project import Project
 
 #: seconds that a receiver has for one message
 SECONDS = 10.0

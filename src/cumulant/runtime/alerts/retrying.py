@@ -21,7 +21,7 @@ from cumulant.runtime.alerts.views import ReceiverView, RefusedView, receiver_vi
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Journal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class Retried(msgspec.Struct, frozen=True, kw_only=True):

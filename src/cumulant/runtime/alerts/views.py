@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.monitoring.alerts import Alert, Silence, sentence
 from cumulant.monitoring.alerts.policy import LEVELS
-from cumulant.monitoring.alerts.silences import is_silent
+from cumulant.monitoring.alerts.silences import Silence, is_silent
+from cumulant.monitoring.alerts.state import Alert
+from cumulant.monitoring.alerts.words import sentence
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.book import read
 from cumulant.runtime.alerts.outbox import left_out, refusals, waiting
@@ -19,7 +20,7 @@ from cumulant.runtime.alerts.standing import standing
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Journal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class AlertView(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +90,7 @@ def overview(
 ) -> AlertsView:
     """What fires or is pending, the most urgent first; with `ended` also what is over, the newest first."""
     check(project.access(), principal, "alerts.show", project.name)
-    from cumulant.monitoring.alerts import policy
+    from cumulant.monitoring.alerts.policy import policy
 
     now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
     alive = sorted(

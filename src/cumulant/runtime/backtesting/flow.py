@@ -13,7 +13,7 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.monitoring.backtest import Replay, ReplayTerms, backtest
-from cumulant.monitoring.performance import HarmTerms
+from cumulant.monitoring.performance.baselines import HarmTerms
 from cumulant.monitoring.policy import RetrainTerms, terms_of
 from cumulant.monitoring.spec import RetrainSpec
 from cumulant.runtime.backtesting.comparing import Difference, beats, best_of, difference, said
@@ -30,10 +30,10 @@ from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
-    from cumulant.outcomes import Loss
+    from cumulant.outcomes.losses import Loss
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
-    from cumulant.training import TrainingSet
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
 
 #: the first model is trained on this part of the windows, and harm is learned from as many windows after a training
 _FIRST, _LEARN = 5, 4

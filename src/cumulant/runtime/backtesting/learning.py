@@ -13,20 +13,19 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant import training
 from cumulant.core.errors import DataError
 from cumulant.core.units import show_duration
-from cumulant.monitoring import drift
 from cumulant.runtime.backtesting.windows import Cut, Part
 from cumulant.training.spec import SEARCHED
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Profile
+    from cumulant.monitoring.drift.profiles import Profile
     from cumulant.monitoring.performance.refits import Scorer
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.runtime.candidate import ModelRecord
     from cumulant.statistics.rows import Floats
-    from cumulant.training import Parameter, TrainingSet, TrainingSpec
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.spec import Parameter, TrainingSpec
 
 #: rows of one fit: a replay fits some hundred times
 MOST_ROWS = 50_000
@@ -87,6 +86,8 @@ class Fits:
         return self.made[key]
 
     def _fitted(self, inputs: Sequence[Part], weight: Floats | None) -> Scorer[Part]:
+        from cumulant.training.fixed import fit_once
+
         whole, places = self.cut.rows, np.concatenate([part.places for part in inputs])
         if whole.known is not None:
             in_time = whole.known[places] <= self.cut.known_by(inputs[-1].number)
@@ -102,7 +103,7 @@ class Fits:
             rows = replace(rows, weight=weight / weight.mean())
         if len(rows) > MOST_ROWS:
             rows = rows.sample(MOST_ROWS / len(rows), seed=self.spec.seed)
-        model = training.fit_once(rows, self.spec, self.learner.trainer, self.learner.params, root=self.root)
+        model = fit_once(rows, self.spec, self.learner.trainer, self.learner.params, root=self.root)
         answers: dict[int, Floats] = {}
 
         def score(part: Part) -> Floats:
@@ -132,17 +133,23 @@ class Drifts:
         return self.said[key]
 
     def _moved(self, ends: tuple[int, int], known: Sequence[Part], window: Part) -> bool:
+        from cumulant.monitoring.drift.comparing import compare
+        from cumulant.monitoring.drift.profiling import profile
+
         if ends not in self.references:
             self.references[ends] = self._reference(known)
         reference, spec = self.references[ends], msgspec.structs.replace(self.spec, window=show_duration(self.every))
-        now = drift.profile(self.rows.features[window.places], {}, like=reference)
+        now = profile(self.rows.features[window.places], {}, like=reference)
         # A look is one window, and a month's looks share one rate of false alarms, as in `monitor run`.
-        found = drift.compare(reference, now, spec, looks=max(round(_MONTH / self.every), 1))
+        found = compare(reference, now, spec, looks=max(round(_MONTH / self.every), 1))
         return any(found.alarming)
 
     def _reference(self, known: Sequence[Part]) -> Profile:
+        from cumulant.monitoring.drift.blocks import by_time
+        from cumulant.monitoring.drift.profiling import profile
+
         places = np.concatenate([part.places for part in known])
         names = [name for name in self.rows.features.columns if name not in self.spec.ignore]
         assert self.rows.at is not None
-        blocks = drift.by_time(pl.Series("at", self.rows.at[places]).cast(pl.Datetime("us")), self.every)
-        return drift.profile(self.rows.features[places].select(names), dict.fromkeys(names, "feature"), cut=blocks)
+        blocks = by_time(pl.Series("at", self.rows.at[places]).cast(pl.Datetime("us")), self.every)
+        return profile(self.rows.features[places].select(names), dict.fromkeys(names, "feature"), cut=blocks)

@@ -15,7 +15,7 @@ from cumulant.core.units import from_micros, micros, show_duration, to_micros
 from cumulant.monitoring.backtest import History
 
 if TYPE_CHECKING:
-    from cumulant.training import TrainingSet
+    from cumulant.training.dataset import TrainingSet
 
 #: a window is judged when this part of its labels must be there: a few that come ever so late would make all wait
 _PROMPT = 0.99

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.core.errors import StorageError
-from cumulant.serving.log import sync
+from cumulant.serving.log.durable import sync
 
 if sys.platform != "win32":
     import fcntl

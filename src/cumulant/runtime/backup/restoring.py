@@ -13,16 +13,16 @@ import msgspec
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.actions import check
 from cumulant.runtime.backup.archive import copied, damaged, read
 from cumulant.runtime.backup.draft import draft, put_in_place
 from cumulant.runtime.backup.manifest import Manifest, StoredFile, decoded
 from cumulant.runtime.stack.claim import claim
-from cumulant.serving.log import sync
+from cumulant.serving.log.durable import sync
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class BackupRestored(Fact, frozen=True, kw_only=True):
@@ -140,7 +140,7 @@ def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str
 
 def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:
     """Say which paths lead to no file from the new folder; `plan` and `train` need them."""
-    from cumulant.data import find  # loads Polars
+    from cumulant.data.listing import find  # loads Polars
 
     for name, spec in project.spec.data.items():
         if not spec.path or "://" in spec.path:

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.errors import DataError
 from cumulant.runtime.labels import FOLDER as LABELS
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
@@ -25,10 +24,10 @@ from cumulant.runtime.review.verbs import FOLDER as REVIEW
 from cumulant.runtime.room import SPILL
 from cumulant.runtime.serve import USES
 from cumulant.runtime.stack.book import FOLDER as STACK
-from cumulant.serving.log import is_journal
+from cumulant.serving.log.place import is_journal
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _GATEWAY, _MONITORING = "gateway", "monitoring"
 #: of the state folder: read first
@@ -208,7 +207,9 @@ def _files_of(project: Project, name: str) -> list[Path]:
     """Files of a source on this machine; none where it has no path or its files are gone."""
     spec = project.spec.data[name]
     try:
-        files = data.find(spec, source=name, root=project.root, files=project.files())
+        from cumulant.data.listing import find
+
+        files = find(spec, source=name, root=project.root, files=project.files())
     except DataError:
         return []
     return [Path(one.url.removeprefix("file://")) for one in files if one.url.startswith(("/", "file:"))]

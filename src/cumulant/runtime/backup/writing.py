@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from cumulant import outcomes
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.events import Fact
 from cumulant.core.progress import Progress, silent
@@ -30,7 +29,7 @@ from cumulant.runtime.services import living
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: an answered request is in a file of the prediction log so many seconds later
 LOG_SECONDS = 3.0
@@ -200,5 +199,7 @@ class _Copy:
         """Nobody moves files in the folder meanwhile; on a read-only disk nobody can."""
         with ExitStack() as stack:
             if folder.parent == self._project.state and folder.name in GUARDED and os.access(folder, os.W_OK):
-                stack.enter_context(outcomes.locked(folder))
+                from cumulant.outcomes.store import locked
+
+                stack.enter_context(locked(folder))
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cumulant.packaging import labels
+from cumulant.packaging.scorer import labels
 
 if TYPE_CHECKING:
     import polars as pl

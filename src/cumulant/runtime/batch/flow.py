@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cumulant import data
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.batch.ahead import ahead
@@ -23,7 +22,8 @@ from cumulant.runtime.batch.work import Prepared, answer
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import ListedFile, Piece, Stream
+    from cumulant.data.listed_file import ListedFile
+    from cumulant.data.streaming import Piece, Stream
     from cumulant.ports.files import FileInfo
     from cumulant.serving.rules import Fault
 
@@ -122,15 +122,19 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
 
 
 def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_Input]:
+    from cumulant.data.file_checks import skipped_warnings
+    from cumulant.data.listed_file import listed_files
+    from cumulant.data.listing import list_files
+
     spec = msgspec.structs.replace(model.reading, path=request.input)
     place = files()
-    listing = data.list_files(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
-    for warning in data.skipped_warnings(listing, Path.cwd()):
+    listing = list_files(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
+    for warning in skipped_warnings(listing, Path.cwd()):
         progress(f"warning: {warning}")
     found = listing.files
     _refuse_inside(request, found)
     total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
-    for file in data.listed_files(listing, spec, root=Path.cwd(), files=place):
+    for file in listed_files(listing, spec, root=Path.cwd(), files=place):
         inputs.append(_Input(file, file.fetch(), before / total, file.info.bytes / total))
         before += file.info.bytes
     return inputs
@@ -142,12 +146,14 @@ def _naming_all_unreadable(model: Model, inputs: list[_Input]) -> Iterator[None]
     try:
         yield
     except DataError as error:
+        from cumulant.data.unreadable_files import several_unreadable
+
         named = {one.file.url for one in inputs}
         if error.subject not in named:
             raise
         others = [one for one in inputs if one.file.url != error.subject]
         more = [fault for one in others if (fault := _fault(model, one)) is not None]
-        raise data.several_unreadable([error, *more], len(inputs)) from error
+        raise several_unreadable([error, *more], len(inputs)) from error
 
 
 def _fault(model: Model, one: _Input) -> DataError | None:
@@ -214,7 +220,9 @@ def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
 
 
 def _stream(model: Model, one: _Input, rows: int) -> Stream:
-    return data.Stream(one.path, one.file.url, model.reading, rows=rows, partition=one.file.partition)
+    from cumulant.data.streaming import Stream as data_Stream
+
+    return data_Stream(one.path, one.file.url, model.reading, rows=rows, partition=one.file.partition)
 
 
 class _Job(NamedTuple):
@@ -255,6 +263,8 @@ class _Job(NamedTuple):
 
 def _of_nothing(model: Model, one: _Input, lanes: Lanes) -> pl.DataFrame:
     """The columns of an answer to no rows."""
+    from cumulant.data.streaming import Piece
+
     head = _stream(model, one, 1).head.clear()
     columns = model.work.columns(head)
-    return answer(model.work, model.work.prepare(data.Piece(head.select(columns), 0, 1.0)), lanes)
+    return answer(model.work, model.work.prepare(Piece(head.select(columns), 0, 1.0)), lanes)

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cumulant import data, features, packaging
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.batching import measure_batching
-from cumulant.project import Drivers
+from cumulant.packaging.engine import Engine as packaging_Engine
+from cumulant.packaging.folder import load_description
+from cumulant.packaging.scorer import Scorer
+from cumulant.project.drivers import Drivers
 from cumulant.project.sources import RoutedFiles
 from cumulant.runtime.batch.rows import Explained, RowWork
 from cumulant.runtime.batch.tensors import GraphWork
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
-    from cumulant.data import SourceSpec
-    from cumulant.packaging import Engine
+    from cumulant.data.spec import SourceSpec
+    from cumulant.packaging.engine import Engine
     from cumulant.ports.access import Principal
     from cumulant.ports.files import Files
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: what packaging says where it could not try whether rows may be scored together
 _UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
@@ -79,7 +81,7 @@ def in_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> 
         UsageError: its features need a project's history.
         RequestError: it gives no reasons, or not so many.
     """
-    described = packaging.load_description(folder)
+    described = load_description(folder)
     if isinstance(described, GraphServable):
         return _graph(folder, described, keep, reasons)
     if described.plan.needs_state:
@@ -88,7 +90,9 @@ def in_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> 
             subject=str(folder),
             hint="name the registered version, in the project: cumulant predict NAME/VERSION --input FILE",
         )
-    return _rows(folder, data.SourceSpec(), keep, _History({}, {}), reasons)
+    from cumulant.data.spec import SourceSpec
+
+    return _rows(folder, SourceSpec(), keep, _History({}, {}), reasons)
 
 
 @contextmanager
@@ -111,11 +115,13 @@ def registered(
     """
     with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
         folder = servable_folder(project, project.registry().resolve(uri))
-        described = packaging.load_description(folder)
+        described = load_description(folder)
         if isinstance(described, GraphServable):
             yield _graph(folder, described, keep, reasons)
         else:
-            declared = project.spec.data.get(described.plan.entity) or data.SourceSpec()
+            from cumulant.data.spec import SourceSpec
+
+            declared = project.spec.data.get(described.plan.entity) or SourceSpec()
             refuse = project.spec.serving.invalid == "refuse"
             history = _history(context, described.plan, as_of)
             yield _rows(folder, declared, keep, history, reasons, refuse_invalid=refuse)
@@ -158,7 +164,9 @@ def _rows(
     *,
     refuse_invalid: bool = False,
 ) -> Model:
-    scorer = packaging.Scorer(folder)
+    from cumulant.data.given import reading
+
+    scorer = Scorer(folder)
     explained = _explained(scorer, reasons)
     plan = scorer.servable.plan
     identity = {
@@ -171,19 +179,21 @@ def _rows(
     }
 
     def compute(rows: pl.DataFrame) -> pl.DataFrame:
-        return features.compute(plan, history.frames, rows=rows)
+        from cumulant.features.offline import compute as features_compute
+
+        return features_compute(plan, history.frames, rows=rows)
 
     return Model(
         work=RowWork(scorer, declared, compute, keep, explained, refuse_invalid=refuse_invalid),
         identity=identity,
-        reading=data.reading(declared, plan.request, ""),
+        reading=reading(declared, plan.request, ""),
         engine=scorer.engine,
         described=scorer.servable,
         history=sum(frame.height for frame in history.frames.values()),
     )
 
 
-def _explained(scorer: packaging.Scorer, asked: int | None) -> Explained | None:
+def _explained(scorer: Scorer, asked: int | None) -> Explained | None:
     from cumulant.serving.reasons import Reasoning, why
 
     reasoning = None if asked is None or scorer.servable.reasons is None else Reasoning(scorer)
@@ -192,6 +202,8 @@ def _explained(scorer: packaging.Scorer, asked: int | None) -> Explained | None:
 
 
 def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons: int | None) -> Model:
+    from cumulant.data.spec import SourceSpec
+
     if reasons is not None:
         from cumulant.serving.reasons import why
 
@@ -200,11 +212,11 @@ def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons:
         hint = f"serve it, and send its rows in order: cumulant serve {folder}"
         raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",
                          subject=described.name, hint=hint)  # fmt: skip
-    engine = packaging.Engine(folder / described.model)
+    engine = packaging_Engine(folder / described.model)
     return Model(
         work=GraphWork(engine, described, keep),
         identity=_identity(described, keep),
-        reading=data.SourceSpec(),
+        reading=SourceSpec(),
         engine=engine,
         described=described,
     )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cumulant import data
 from cumulant.runtime.batch.answers import decided, told
 from cumulant.runtime.batch.checks import ColumnChecks
 from cumulant.runtime.batch.work import Prepared, refuse_lacking
@@ -16,9 +15,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.servable import Reason
-    from cumulant.data import Piece, SourceSpec
-    from cumulant.packaging import Scorer
+    from cumulant.data.spec import SourceSpec
+    from cumulant.data.streaming import Piece
     from cumulant.packaging.model import Floats, Values
+    from cumulant.packaging.scorer import Scorer
     from cumulant.serving.reasons import Reasoning
     from cumulant.serving.rules import Fault
 
@@ -77,7 +77,9 @@ class RowWork:
         told = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
         remarks = [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
         if absent:
-            remarks[0] += data.not_prepared(self._declared.prepare)
+            from cumulant.data.given import not_prepared
+
+            remarks[0] += not_prepared(self._declared.prepare)
         return remarks
 
     def _key(self, head: pl.DataFrame) -> list[str]:
@@ -89,7 +91,9 @@ class RowWork:
         return [name for name in source.key if name in head.columns and name not in hidden]
 
     def _fields(self, rows: pl.DataFrame, first: int = 0) -> pl.DataFrame:
-        return data.as_fields(
+        from cumulant.data.given import as_fields
+
+        return as_fields(
             rows,
             self._plan.request,
             missing=self._declared.missing,

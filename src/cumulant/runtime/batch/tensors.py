@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import RequestError
-from cumulant.packaging import DTYPES
+from cumulant.packaging.engine import DTYPES
 from cumulant.runtime.batch.work import Prepared, refuse_lacking
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.servable import GraphServable, TensorSpec
-    from cumulant.data import Piece
-    from cumulant.packaging import Engine
-    from cumulant.packaging.engine import Array
+    from cumulant.data.streaming import Piece
+    from cumulant.packaging.engine import Array, Engine
     from cumulant.serving.rules import Fault
 
 _WORDS = {"b": "true or false", "i": "whole numbers", "u": "whole numbers from 0 on", "f": "numbers", "O": "texts"}

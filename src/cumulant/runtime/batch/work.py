@@ -11,7 +11,7 @@ from cumulant.runtime.batch.parts import NO_FAULTS
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import Piece
+    from cumulant.data.streaming import Piece
     from cumulant.runtime.batch.lanes import Lanes
     from cumulant.serving.rules import Fault
 

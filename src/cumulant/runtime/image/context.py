@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cumulant.core import version
 from cumulant.core.errors import StorageError, UsageError
-from cumulant.packaging import load_description
+from cumulant.packaging.folder import load_description
 from cumulant.runtime.image import trim
 from cumulant.runtime.image.dockerfile import Serving, dockerfile
 from cumulant.runtime.image.wheel import write_wheel

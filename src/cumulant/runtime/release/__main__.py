@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.stderr import lossy_stderr
-from cumulant.project import load
+from cumulant.project.loading import load
 from cumulant.runtime.alerts.background import delivering
 from cumulant.runtime.release.door import opened
 from cumulant.runtime.release.loop import Controllers, Lines, once, run, where

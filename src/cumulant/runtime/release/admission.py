@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cumulant.core.progress import Progress
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.paired_records import PairedEvaluation
     from cumulant.release.spec import ReleaseSpec
 

@@ -23,8 +23,9 @@ from cumulant.statistics import sequential
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cumulant.outcomes import Graded, Outcomes, Pair
-    from cumulant.project import Project
+    from cumulant.outcomes.joining import Outcomes
+    from cumulant.outcomes.pairs import Graded, Pair
+    from cumulant.project.project import Project
     from cumulant.release.spec import ReleaseSpec
     from cumulant.statistics.sequential.arrays import Floats
 

@@ -11,7 +11,7 @@ from cumulant.runtime.stack.book import read_book
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 def check_distinct(project: Project, champion: str, candidate: ModelVersion) -> None:

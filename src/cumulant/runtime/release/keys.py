@@ -18,7 +18,7 @@ from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 
 if TYPE_CHECKING:
     from cumulant.ports.traffic import Traffic
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.spec import ReleaseSpec
 
 #: keys that the smallest arm should be expected to get: with fewer, a handful of callers decides for all
@@ -93,7 +93,7 @@ def _logged_keys(log: Path, model: str, key: str, since: datetime) -> Iterator[s
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from cumulant.serving.log import batches
+    from cumulant.serving.log.scanning import batches
 
     wanted = (pc.field("model") == model) & ~pc.field("shadow")
     wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))

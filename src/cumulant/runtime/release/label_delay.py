@@ -14,8 +14,8 @@ from cumulant.runtime.models import CHAMPION, MODEL
 from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
-    from cumulant.training import TrainingSpec
+    from cumulant.project.project import Project
+    from cumulant.training.spec import TrainingSpec
 
 
 def label_delay(project: Project) -> timedelta | None:

@@ -14,9 +14,9 @@ from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.versions import folder_of
 
 if TYPE_CHECKING:
-    from cumulant.outcomes import LabelSchema
+    from cumulant.outcomes.labels import LabelSchema
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.state import Release
 
 #: seconds between two joins: each goes through what is new

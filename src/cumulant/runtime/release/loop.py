@@ -27,7 +27,7 @@ from cumulant.runtime.stack.book import FOLDER
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _ROUND, _LONGEST = 1.0, 30.0
 ACTOR = Actor("service:release-controller")

@@ -126,7 +126,7 @@ def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | 
     """
     if not log.is_dir():
         return None
-    from cumulant.serving.log import requests_by_second
+    from cumulant.serving.log.reading import requests_by_second
 
     seconds, counts = requests_by_second(log, model, since=now - PERIOD, until=now)
     return traffic_of(seconds.astype(np.float64), now.timestamp(), counts) if counts.sum() > 1 else None

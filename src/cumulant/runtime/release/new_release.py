@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cumulant.core.traffic import Arm
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.paired_records import PairedEvaluation
     from cumulant.release.spec import ReleaseSpec
 

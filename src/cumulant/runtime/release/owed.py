@@ -23,7 +23,7 @@ from cumulant.runtime.stack.book import Return, change_book, read_book
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: rows of rollbacks in the journal, written with their event: by model and moment
 RETURNED = "release_returned"

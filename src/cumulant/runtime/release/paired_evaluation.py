@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cumulant import training
 from cumulant.core.errors import CumulantError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION
@@ -40,13 +39,14 @@ if TYPE_CHECKING:
 
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.paired_records import PairedEvaluation
     from cumulant.release.spec import PairedSpec
     from cumulant.runtime.context import Context
     from cumulant.runtime.rivals import Answers
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel, TrainingSet
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
 
 #: labelled rows below which nothing is compared
 _FEWEST = 200
@@ -218,7 +218,9 @@ def _drawn(
     """The same of the test rows of rows without a time, by each version's own split: of another share or other rows it
     leaves others out, and of a version that was fitted on all rows, or whose rows are not known, none.
     """
-    test = training.split(rows, work.evaluation, seed=work.training.seed).test
+    from cumulant.training.splits import split
+
+    test = split(rows, work.evaluation, seed=work.training.seed).test
     unlearned = {}
     for arm, version in versions.items():
         known, _ = unseen(context, work, test, version, tested=arm in tested)

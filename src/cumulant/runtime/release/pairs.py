@@ -145,7 +145,8 @@ def _rows(log: Path, release: Release, since: int, until: int) -> list[Row]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from cumulant.serving.log import SCHEMA, batches
+    from cumulant.serving.log.parts import SCHEMA
+    from cumulant.serving.log.scanning import batches
 
     low, high = (pa.scalar(one, pa.int64()).cast(pa.timestamp("us", "UTC")) for one in (since, until))
     # A file holds rows of two days around midnight.

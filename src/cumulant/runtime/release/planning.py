@@ -25,7 +25,7 @@ from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.spec import ReleaseSpec
 
 #: spread of the difference of two models' Brier losses on one row, where nothing was measured

@@ -14,7 +14,7 @@ from cumulant.runtime.release.keys import too_few
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.metrics import Metric
     from cumulant.release.spec import ReleaseSpec
     from cumulant.runtime.release.measured_traffic import MeasuredTraffic

@@ -11,7 +11,7 @@ from cumulant.runtime.release import store
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 @verb("release.show")

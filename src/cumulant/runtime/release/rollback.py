@@ -34,7 +34,7 @@ from cumulant.runtime.stack.versions import table_of
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.
 _LATER_SECONDS = 60.0

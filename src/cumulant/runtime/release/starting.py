@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Row, Transaction
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.spec import ReleaseSpec
 
 _GREETING_SECONDS = 5.0

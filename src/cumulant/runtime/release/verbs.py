@@ -17,7 +17,7 @@ from cumulant.runtime.release import store
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.spec import ApprovalSpec
 
 #: the controller writes the row at each look; a person's word finds its place between two of them

@@ -24,7 +24,7 @@ from cumulant.runtime.stack.book import FOLDER, read_book
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cumulant import data, packaging
 from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.servable import Servable
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import FeaturePlan, Source
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _AT, _KNOWN = "__at", "__known"
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -102,7 +101,9 @@ class Period:
 
 
 def _plan(project: Project, version: ModelVersion) -> FeaturePlan:
-    described = packaging.load_description(servable_folder(project, version))
+    from cumulant.packaging.folder import load_description
+
+    described = load_description(servable_folder(project, version))
     if not isinstance(described, Servable):
         raise UsageError(
             f"{version.uri} was not trained from the project's sources, so no row of them is a request of it",
@@ -122,6 +123,8 @@ def _frame(project: Project, plan: FeaturePlan, since: datetime, until: datetime
     """All columns of the rows of the period, with the moment of each in microseconds."""
     import polars as pl
 
+    from cumulant.data.snapshot import scan
+
     assert plan.predict_at is not None
     at = pl.col(plan.predict_at.column).dt.epoch("us") + plan.predict_at.offset_us
     snapshot = newest(project, plan.entity)
@@ -131,7 +134,7 @@ def _frame(project: Project, plan: FeaturePlan, since: datetime, until: datetime
             subject=plan.entity,
             hint="`cumulant data validate` reads it",
         )
-    rows = data.scan(snapshot, project.tables()).with_columns(at.alias(_AT))
+    rows = scan(snapshot, project.tables()).with_columns(at.alias(_AT))
     inside = (pl.col(_AT) >= to_micros(since)) & (pl.col(_AT) < to_micros(until))
     return rows.filter(inside).sort(_AT, maintain_order=True).collect()
 

@@ -27,8 +27,8 @@ from cumulant.runtime.report_page.requests import curl, fields
 from cumulant.runtime.report_page.wording import value
 
 if TYPE_CHECKING:
-    from cumulant.data import SchemaChange, Shift, Snapshot
-    from cumulant.project import Project
+    from cumulant.data.snapshot import SchemaChange, Shift, Snapshot
+    from cumulant.project.project import Project
     from cumulant.runtime.records import RunRecord
 
 #: what an event may say of itself on the page: names, words and figures
@@ -59,7 +59,7 @@ def sources(project: Project, snapshots: Iterable[Snapshot]) -> tuple[SourceRepo
 
 
 def source(snapshot: Snapshot, root: str) -> SourceReport:
-    from cumulant.data import warnings_of
+    from cumulant.data.judge import warnings_of
 
     return SourceReport(
         name=snapshot.source,
@@ -171,7 +171,7 @@ def _change(change: SchemaChange) -> str:
 
 def shifts_said(snapshot: Snapshot) -> tuple[str, ...]:
     """The columns that moved against the last accepted snapshot, or that none did; nothing for a first snapshot."""
-    from cumulant.data import moved
+    from cumulant.data.shift import moved
 
     found = moved(snapshot.shifts)
     return tuple(map(_shift, found)) or (("no column moved",) if snapshot.shifts else ())

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.fitting import Fitted, SplitSummary
     from cumulant.runtime.judgement import Judgement
     from cumulant.statistics import Estimate
-    from cumulant.training import Evaluation, RuleVerdict
-    from cumulant.training.records import BlendSummary, FoldSummary
+    from cumulant.training.records import BlendSummary, Evaluation, FoldSummary, RuleVerdict
 
 #: columns of a curve that are drawn: across, up, and the rows behind a point
 _DRAWN = {
@@ -151,7 +150,7 @@ def alerts_a_day(evaluation: Evaluation) -> float | None:
 
 def without_personal_values(report: ReportData, personal: Collection[str], salt: bytes) -> ReportData:
     """`report` with the values of slices by a personal column as keyed hashes."""
-    from cumulant.data import mask
+    from cumulant.data.masking import mask
 
     hidden = [
         msgspec.structs.replace(one, value=mask(one.value, salt)) if one.column in personal else one

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import outcomes, packaging, review
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.servable import Servable
-from cumulant.review import Case, ReviewSpec
+from cumulant.review.cases import Answer, Case, Note
+from cumulant.review.spec import ReviewSpec
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.review.reader import CaseReader
 from cumulant.runtime.review.stored_figures import wrong_of
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     from cumulant.core.servable import GraphServable
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _NEIGHBOURS = 3
 
@@ -94,12 +93,14 @@ def view(
     reader: CaseReader | None,
 ) -> CaseView:
     """The case for one viewer; without `reader`: without what stands in the log. Raises StorageError."""
+    from cumulant.outcomes.losses import read_outputs
+
     logged = None if reader is None else reader.row(case)
     request = None
     if reader is not None and logged is not None:
         described = reader.described(case.model, case.version)
         request = masked(project, described, msgspec.json.decode(logged["request"]))
-    outputs = {} if logged is None else dict(outcomes.read_outputs(logged["outputs"]))
+    outputs = {} if logged is None else dict(read_outputs(logged["outputs"]))
     said = case.by(viewer)
     decided = said is not None and said.kind == "decided"
     hidden = spec.blind and case.status == "waiting" and not decided
@@ -148,16 +149,20 @@ def masked(project: Project, described: Servable | GraphServable | None, request
     """What was asked of a model that is so described. The log holds hashes already; a value that a version of before
     did not call personal, and the present one does, is hashed here.
     """
+    from cumulant.serving.log.hiding import personal_fields
+
     given = request if isinstance(request, dict) else {"": request}
-    personal = set() if described is None else {field.name for field in log.personal_fields(described)}
+    personal = set() if described is None else {field.name for field in personal_fields(described)}
     personal |= {name for source in project.spec.data.values() for name in source.personal}
     return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
 
 
 def classes_of(case: Case, reader: CaseReader) -> tuple[str | int | float | bool, ...]:
     """What a reviewer may decide; empty where the answer is a number, or nothing is known of the version."""
+    from cumulant.packaging.scorer import labels
+
     described = reader.described(case.model, case.version)
-    return packaging.labels(described) if isinstance(described, Servable) else ()
+    return labels(described) if isinstance(described, Servable) else ()
 
 
 def _neighbours(case: Case, request: Mapping[str, Any], reader: CaseReader) -> tuple[Neighbour, ...]:
@@ -189,6 +194,9 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
 
 
 def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
+    from cumulant.outcomes.losses import decision as outcomes_decision
+    from cumulant.outcomes.losses import read_outputs
+
     found: dict[str, bool] = {}
     # A day of the log is read once, however many cases it has.
     for day in sorted({case.time.date() for case in done}):
@@ -196,7 +204,7 @@ def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
         answered = _answers(project, day, those)
         for case in those:
             text = answered.get((case.worker, case.sequence, case.row))
-            decision = None if text is None else outcomes.decision(outcomes.read_outputs(text))
+            decision = None if text is None else outcomes_decision(read_outputs(text))
             if text is not None and not isinstance(decision, dict):
                 found[case.id] = not _alike(decision, msgspec.json.decode(str(case.label)))
     return found
@@ -204,8 +212,10 @@ def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
 
 def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
     """What was answered, by place in the log."""
+    from cumulant.serving.log.reading import numbered
+
     numbers, workers = [case.sequence for case in cases], {case.worker for case in cases}
-    rows = log.numbered(project.state / PREDICTIONS, day, numbers, workers)
+    rows = numbered(project.state / PREDICTIONS, day, numbers, workers)
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 
@@ -236,15 +246,19 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _note(one: review.Note, spec: ReviewSpec, salt: bytes, viewer: str) -> dict[str, Any]:
-    who = one.reviewer if one.reviewer == viewer else review.shown(one.reviewer, spec, salt)
+def _note(one: Note, spec: ReviewSpec, salt: bytes, viewer: str) -> dict[str, Any]:
+    from cumulant.review.labels import shown
+
+    who = one.reviewer if one.reviewer == viewer else shown(one.reviewer, spec, salt)
     return {"reviewer": who, "at": one.at, "text": one.text}
 
 
-def _said(one: review.Answer, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
-    return _answered(one, review.shown(one.reviewer, spec, salt))
+def _said(one: Answer, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+    from cumulant.review.labels import shown
+
+    return _answered(one, shown(one.reviewer, spec, salt))
 
 
-def _answered(one: review.Answer, who: str) -> dict[str, Any]:
+def _answered(one: Answer, who: str) -> dict[str, Any]:
     label = None if one.label is None else msgspec.json.decode(one.label)
     return {"reviewer": who, "kind": one.kind, "at": one.at, "label": label}

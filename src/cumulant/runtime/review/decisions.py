@@ -14,7 +14,7 @@ from cumulant.runtime.review.verbs import decide, desk_of, session_reader, tell_
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 #: digits of an id at least: a running number of another table is short, and begins the id of some case

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from cumulant import review
 from cumulant.core.clock import Clock
 from cumulant.core.errors import CumulantError, DataError, StorageError, UsageError
-from cumulant.review import Case, Reviewer, label_studio, moves
+from cumulant.review import label_studio, moves
+from cumulant.review.cases import Case
+from cumulant.review.desk import Desk
+from cumulant.review.moves import Reviewer
+from cumulant.review.spec import ReviewSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.review.cases import CaseView, view
 from cumulant.runtime.review.reader import CaseReader
@@ -19,7 +22,7 @@ from cumulant.runtime.review.verbs import desk_of, label_text, named, tell
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 Format = Literal["label-studio", "jsonl"]
 
@@ -105,7 +108,7 @@ def import_answers(
     return Imported(labelled=told, problems=problems, **counts)
 
 
-def _take(project: Project, desk: review.Desk, given: label_studio.Given, who: Reviewer, reader: CaseReader) -> str:
+def _take(project: Project, desk: Desk, given: label_studio.Given, who: Reviewer, reader: CaseReader) -> str:
     """`decided`, `skipped` or `again`. Raises UsageError, NotFoundError, LeaseHeldError."""
     if given.problem:
         raise UsageError(given.problem, subject=given.case)
@@ -145,7 +148,7 @@ def _task(one: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def _line(one: CaseView, case: Case, spec: review.ReviewSpec, salt: bytes) -> dict[str, Any]:
+def _line(one: CaseView, case: Case, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
     """A case and, where it is done, its label with provenance and weight."""
     found: dict[str, Any] = {
         "case": one.id, "id": one.request_id, "row": one.row, "model": one.model, "version": one.version,
@@ -153,9 +156,13 @@ def _line(one: CaseView, case: Case, spec: review.ReviewSpec, salt: bytes) -> di
     }  # fmt: skip
     if case.status != "done":
         return found
-    held = review.reviewed(case, spec, salt)
+    from cumulant.review.labels import reviewed
+
+    held = reviewed(case, spec, salt)
+    from cumulant.review.labels import SOURCE
+
     return {
-        **found, "label": held.label, "known_time": held.known_time, "source": review.SOURCE,
+        **found, "label": held.label, "known_time": held.known_time, "source": SOURCE,
         "reviewers": held.reviewers, "chance": held.chance, "weight": held.weight,
     }  # fmt: skip
 

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant import outcomes, review
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
@@ -20,7 +19,14 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, from_micros, share, to_micros
 from cumulant.data.spill import Spill, spill_in
 from cumulant.outcomes.label_snapshot import UsableLabels, itself, windows
-from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reasons
+from cumulant.outcomes.prediction_refs import asked_ref
+from cumulant.outcomes.scored import logged
+from cumulant.review import reasons
+from cumulant.review.cases import Case, Draw, Queue, case_id
+from cumulant.review.choosing import Candidate, Choice, Chosen, usefulness
+from cumulant.review.choosing import luck as review_luck
+from cumulant.review.reasons import Reference
+from cumulant.review.spec import ReviewSpec
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import outcomes_of, schema_of
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
@@ -34,8 +40,8 @@ if TYPE_CHECKING:
     from cumulant.core.plan import Field
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
-    from cumulant.review import Allowance
+    from cumulant.project.project import Project
+    from cumulant.review.budget import Allowance
 
 #: a row is in the log some seconds after its answer: what is younger is left to the next draw
 _LAG = timedelta(seconds=30)
@@ -74,14 +80,17 @@ def fill(
     spec, clock = spec_of(project), clock or SystemClock()
     conditions = reasons.conditions(spec.slices)
     with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
-        desk = review.Desk(project.journal(), project.name, spec, clock=clock)
+        from cumulant.review.budget import allowance, rate
+        from cumulant.review.desk import Desk
+
+        desk = Desk(project.journal(), project.name, spec, clock=clock)
         overdue = desk.expire(Actor(principal.name))
         queue, version = desk.queue()
         until = clock.now() - (timedelta() if at_once else _LAG)
-        begin = queue.until or since or until - review.rate(spec.budget)[1]
+        begin = queue.until or since or until - rate(spec.budget)[1]
         if since is not None and queue.until is not None and since < queue.until:
             progress(f"predictions up to {queue.until:%Y-%m-%d %H:%M} have been drawn from already")
-        allowed = review.allowance(spec, queue, since=min(begin, until), until=until, at_once=at_once)
+        allowed = allowance(spec, queue, since=min(begin, until), until=until, at_once=at_once)
         if not allowed.enough or begin >= until:
             said = _too_early(allowed, spec)
             return Filled(draw=None, added=0, left=allowed.left, waiting=len(desk.open()), overdue=overdue, said=said)
@@ -90,7 +99,9 @@ def fill(
         draw, cases = _cases(looked, spec, queue, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
-            after = review.after(queue, allowed, until=until, taken=len(cases))
+            from cumulant.review.budget import after as review_after
+
+            after = review_after(queue, allowed, until=until, taken=len(cases))
             added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return Filled(
             draw=draw, added=added, left=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
@@ -123,7 +134,7 @@ def _said(draw: Draw, added: int, *, first: bool, late: bool) -> str:
 
 @dataclass(frozen=True)
 class _Looked:
-    chosen: review.Chosen
+    chosen: Chosen
     labelled: int
     notes: tuple[str, ...]
 
@@ -144,7 +155,7 @@ class _Look:
         self._notes: list[str] = []
 
     def choose(self, allowed: Allowance, spill: Spill) -> _Looked:
-        choice = review.Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
+        choice = Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
         beside = self._beside(spill) if "disagree" in self._spec.reasons else None
         labelled = 0
         for rows, named in self._with_labels():
@@ -156,13 +167,13 @@ class _Look:
         return _Looked(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        return outcomes.logged(self._log, self._schema.key, since=self._since, until=self._until)
+        return logged(self._log, self._schema.key, since=self._since, until=self._until)
 
     def _beside(self, spill: Spill) -> MirroredIndex | None:
         """What was scored beside answers; a mirrored row may be logged a little later than the answered one."""
         later = self._until + timedelta(minutes=5)
         found = MirroredRows(spill)
-        for one in outcomes.logged(self._log, (), since=self._since - timedelta(minutes=5), until=later):
+        for one in logged(self._log, (), since=self._since - timedelta(minutes=5), until=later):
             mirrored = one.filter(pl.col("shadow"))
             if mirrored.height:
                 found.add(mirrored.select("id", "row", "outputs", "score"))
@@ -176,11 +187,11 @@ class _Look:
                 named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
                 yield from ((rows, named) for rows in window)
 
-    def _see(self, rows: pl.DataFrame, choice: review.Choice, beside: MirroredIndex | None) -> None:
+    def _see(self, rows: pl.DataFrame, choice: Choice, beside: MirroredIndex | None) -> None:
         scores = self._scores(rows, beside)
-        useful = review.usefulness(list(scores.values())) if scores else np.zeros(rows.height)
+        useful = usefulness(list(scores.values())) if scores else np.zeros(rows.height)
         places = rows.select("worker", "sequence", "row").rows()
-        lucks = [review.luck(self._salt, *place) for place in places]
+        lucks = [review_luck(self._salt, *place) for place in places]
         wanted = choice.wanted(useful, lucks)
         choice.skip(int((~wanted).sum()))
         for place in np.flatnonzero(wanted):
@@ -196,7 +207,7 @@ class _Look:
         if number not in self._asked:
             version = self._version(number)
             self._asked[number] = () if version is None else asked_of(self._context.project, version)
-        return outcomes.asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
+        return asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
         spec, asked = self._spec, reasons.requests(rows)
@@ -244,7 +255,7 @@ def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], usefu
 
 
 def _cases(
-    looked: _Looked, spec: ReviewSpec, queue: review.Queue, *, now: datetime, within: tuple[datetime, datetime]
+    looked: _Looked, spec: ReviewSpec, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
 ) -> tuple[Draw, list[Case]]:
     chosen, number = looked.chosen, queue.draws + 1
     ordered = chosen.ordered()
@@ -272,7 +283,9 @@ def _cases(
 def _case(
     one: Candidate, spec: ReviewSpec, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
 ) -> Case:
-    case = review.case_id(one.worker, one.sequence, one.row)
+    from cumulant.review.moves import wants_second
+
+    case = case_id(one.worker, one.sequence, one.row)
     return Case(
         id=case,
         model=one.model,
@@ -290,5 +303,5 @@ def _case(
         order=order,
         queued=now,
         deadline=now + duration(spec.deadline),
-        second=review.wants_second(case, spec),
+        second=wants_second(case, spec),
     )

@@ -6,17 +6,16 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from cumulant import packaging
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.servable import Servable
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     from cumulant.core.servable import GraphServable
-    from cumulant.project import Project
-    from cumulant.review import Case, Reference
+    from cumulant.project.project import Project
+    from cumulant.review.cases import Case
+    from cumulant.review.reasons import Reference
 
 _Place = tuple[str, int, int]
 
@@ -47,8 +46,10 @@ class CaseReader:
         return self._rows.get(place)
 
     def _read(self, day: date, cases: Sequence[Case]) -> dict[_Place, dict[str, Any]]:
+        from cumulant.serving.log.reading import numbered
+
         numbers = sorted({one.sequence for one in cases})
-        rows = log.numbered(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
+        rows = numbered(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:
@@ -56,8 +57,10 @@ class CaseReader:
         name = f"{model}/{version}"
         if name not in self._described:
             try:
+                from cumulant.packaging.folder import load_description
+
                 resolved = self._project.registry().resolve(name)
-                self._described[name] = packaging.load_description(servable_folder(self._project, resolved))
+                self._described[name] = load_description(servable_folder(self._project, resolved))
             except NotFoundError:
                 return None
         return self._described[name]

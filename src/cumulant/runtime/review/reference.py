@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from cumulant import data, packaging, statistics
+from cumulant import statistics
 from cumulant.core.errors import CumulantError, DataError, MissingPartError
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
-from cumulant.review import Reference
+from cumulant.review.reasons import Reference
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.review.reference_key import inputs_of, key_of
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import Field
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet
+    from cumulant.training.dataset import TrainingSet
 
 #: rows kept of each kind: enough for p-values of a thousandth, little enough to hold and to search
 _CALIBRATION, _KNOWN = 20_000, 4_000
@@ -49,11 +49,15 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 
 def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | None, tuple[str, ...]]:
     """The reference of a registered version, made once; None, and a note why, where there is none to be had."""
-    described = packaging.load_description(servable_folder(context.project, version))
+    from cumulant.packaging.folder import load_description
+
+    described = load_description(servable_folder(context.project, version))
     if not isinstance(described, Servable):
         return None, (f"{version.uri} reads tensors: nothing is said of unsure and far rows",)
     record = find_record(context.project, version)
-    bare = Reference(task=described.task, classes=packaging.labels(described))
+    from cumulant.packaging.scorer import labels
+
+    bare = Reference(task=described.task, classes=labels(described))
     if record is None:
         return bare, (f"{version.uri} was not trained here: nothing is said of unsure and far rows",)
     try:
@@ -66,13 +70,17 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | N
 
 def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
     """The fields that a request of the version may have; none where it reads tensors."""
-    described = packaging.load_description(servable_folder(project, version))
+    from cumulant.packaging.folder import load_description
+
+    described = load_description(servable_folder(project, version))
     return tuple(described.plan.request) if isinstance(described, Servable) else ()
 
 
 def found_reference(project: Project, version: ModelVersion) -> Reference | None:
     """As `reference_of`, where it was made before; a look at a case does not make it."""
-    described = packaging.load_description(servable_folder(project, version))
+    from cumulant.packaging.folder import load_description
+
+    described = load_description(servable_folder(project, version))
     record = find_record(project, version)
     if record is None or not isinstance(described, Servable):
         return None
@@ -107,12 +115,13 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
 def _write(context: Context, version: ModelVersion, record: ModelRecord, work: Work, folder: Path) -> None:
     import polars as pl
 
+    from cumulant.packaging.folder import load_servable
     from cumulant.runtime.final_fit import held_out_scores
     from cumulant.runtime.fitting import rows_of
 
     split = rows_of(context, work)
     test = split.test.at_most(_CALIBRATION)
-    described = packaging.load_servable(servable_folder(context.project, version))
+    described = load_servable(servable_folder(context.project, version))
     answers = held_out_scores(context.project, version, record, test)
     _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
     known, told = _known(context, work, described, split.train.at_most(_KNOWN))
@@ -136,10 +145,12 @@ def _known(context: Context, work: Work, described: Servable, rows: TrainingSet)
     """Training rows as they were asked about, without personal values, keys and times; with their labels."""
     import polars as pl
 
+    from cumulant.packaging.scorer import labels as packaging_labels
+
     fields, frame = _fields(described), _rows(context, work, described, rows)
     numbers = tuple(field.name for field in fields if field.dtype in ("int", "float", "bool"))
     texts = [field.name for field in fields if field.dtype == "str" and frame[field.name].n_unique() <= _KINDS]
-    classes = packaging.labels(described)
+    classes = packaging_labels(described)
     labels = [classes[int(value)] if classes else float(value) for value in rows.target]
     told = _Told(classes=classes, numbers=numbers, categories=tuple(texts))
     return frame.select(*numbers, *texts).with_columns(pl.Series(_LABEL + ".", labels)), told
@@ -149,9 +160,10 @@ def _rows(context: Context, work: Work, described: Servable, rows: TrainingSet) 
     """What was asked in these rows, in the fields that may be shown."""
     import polars as pl
 
+    from cumulant.data.snapshot import scan
     from cumulant.runtime.rows import since
 
-    raw = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    raw = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
     if (late_enough := since(work.training, work.snapshot)) is not None:
         raw = raw.filter(late_enough)
     return raw.select(pl.col(field.name) for field in _fields(described)).collect()[rows.rows]
@@ -208,7 +220,8 @@ def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[s
     """With how far off an answer is likely to be, learned on the test rows; a note where that cannot be told."""
     import polars as pl
 
-    from cumulant.monitoring.performance import Predictions, learn_loss, row_losses, tells_rows_apart
+    from cumulant.monitoring.performance.lossmodel import learn_loss, row_losses, tells_rows_apart
+    from cumulant.monitoring.performance.rows import Predictions
 
     tested, scale = pl.read_parquet(folder / "tested.parquet"), reference.scale
     if scale is None:

@@ -11,7 +11,7 @@ from cumulant.runtime.review.verbs import decide, next_case
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 def answer_open(

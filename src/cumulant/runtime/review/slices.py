@@ -7,7 +7,7 @@ import difflib
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import columns
 from cumulant.core.plan import FeaturePlan
-from cumulant.review import ReviewSpec
+from cumulant.review.spec import ReviewSpec
 
 #: how alike a name must be to be a slip of another one: a request may have fields that no feature reads
 _ALIKE = 0.75

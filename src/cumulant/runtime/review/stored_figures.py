@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cumulant import review
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.outcomes.files_in_place import file_version
@@ -16,8 +15,8 @@ from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.serving.log import place
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
-    from cumulant.review import Case
+    from cumulant.project.project import Project
+    from cumulant.review.cases import Case
 
 
 def _stored(project: Project, *inputs: object) -> ResultCache:
@@ -37,5 +36,7 @@ def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[st
 
 def error_of(project: Project, cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
     """As `review.error_figures`."""
-    cache = _stored(project, review.error_inputs(cases, wrong))
-    return cache.get("error", dict[str, Any], lambda: review.error_figures(cases, wrong) or {}) or None
+    from cumulant.review.report import error_figures, error_inputs
+
+    cache = _stored(project, error_inputs(cases, wrong))
+    return cache.get("error", dict[str, Any], lambda: error_figures(cases, wrong) or {}) or None

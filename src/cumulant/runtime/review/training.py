@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import outcomes, review
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.core.units import from_micros
-from cumulant.serving.log import as_held
+from cumulant.outcomes.prediction_refs import key_refs
+from cumulant.serving.log.hiding import as_held
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import Field
     from cumulant.core.refs import TableRef
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.task import Task
 
 _SEP = "\x1f"
@@ -57,8 +57,12 @@ def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | No
     spec = project.spec.monitoring.review
     if spec is None:
         return None
-    desk = review.Desk(project.journal(), project.name, spec)
-    found = [review.reviewed(one, spec, b"") for one in desk.closed() if one.status == "done" and one.ref is not None]
+    from cumulant.review.desk import Desk
+
+    desk = Desk(project.journal(), project.name, spec)
+    from cumulant.review.labels import reviewed
+
+    found = [reviewed(one, spec, b"") for one in desk.closed() if one.status == "done" and one.ref is not None]
     known = sorted((one for one in found if as_of is None or one.known_time <= as_of), key=lambda one: one.known_time)
     if not known:
         return None
@@ -86,11 +90,13 @@ def answers(
     """The decisions beside the entity rows `raw`; a row with a label of its own in `target` uses none."""
     import polars as pl
 
+    from cumulant.outcomes.prediction_refs import asked_names
+
     source = task.plan.sources[task.entity]
     key = sorted((field for field in source.fields if field.name in source.key), key=lambda f: source.key.index(f.name))
     refs = refs_of(table["ref"], raw, key, at, salt)
     fields = {field.name: field for field in (*source.fields, *task.plan.request) if field.name in raw.columns}
-    for names in sorted({names for ref in table["ref"] if (names := outcomes.asked_names(ref)) is not None}):
+    for names in sorted({names for ref in table["ref"] if (names := asked_names(ref)) is not None}):
         if not set(names) <= set(fields):
             continue  # the source no longer has what was asked then
         held = refs.is_in(table["ref"].implode()).fill_null(value=False)
@@ -108,16 +114,18 @@ def answers(
 
 def _asked_refs(salt: bytes) -> Name:
     def refs(columns: Sequence[Sequence[object]], fields: Sequence[Field], times: Sequence[int]) -> list[str | None]:
+        from cumulant.outcomes.prediction_refs import asked_ref
+
         names = [field.name for field in fields]
         rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-        return [outcomes.asked_ref(row, fields, from_micros(when), salt) for row, when in zip(rows, times, strict=True)]
+        return [asked_ref(row, fields, from_micros(when), salt) for row, when in zip(rows, times, strict=True)]
 
     return refs
 
 
 def refs_of(
     wanted: pl.Series, raw: pl.DataFrame, fields: Sequence[Field], at: pl.Series | None, salt: bytes,
-    *, name: Name = outcomes.key_refs,
+    *, name: Name = key_refs,
 ) -> pl.Series:  # fmt: skip
     """What each entity row and a prediction have in common: what `name` makes of `fields` and the moment, where that is
     the moment of one that is `wanted`.

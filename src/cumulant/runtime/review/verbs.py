@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cumulant import outcomes, review
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.outcomes.labels import Reader
-from cumulant.review import Case, Desk, Figures, Reviewer, moves
+from cumulant.review import moves
+from cumulant.review.cases import Case
+from cumulant.review.desk import Desk
+from cumulant.review.moves import Reviewer
+from cumulant.review.report import Figures, figures
+from cumulant.review.spec import ReviewSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import ModelRecord
 from cumulant.runtime.labels import folder_of, joined, schema_of
@@ -29,7 +33,7 @@ from cumulant.runtime.review.stored_figures import error_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: the folder of the project's state with what became labels
 FOLDER = "review"
@@ -160,7 +164,7 @@ def escalate(
 ) -> Answered:  # fmt: skip
     """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
 
-    def move(one: Case, who: Reviewer, spec: review.ReviewSpec, now: datetime) -> Case:
+    def move(one: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
         return moves.escalate(moves.note(one, who, note, now) if note.strip() else one, who, spec, now)
 
     return _moved(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
@@ -202,7 +206,9 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
     if not desk.untold():
         return 0
     # Alone from here on: two who make labels of the same decisions would say each twice.
-    with outcomes.locked(project.state / FOLDER):
+    from cumulant.outcomes.store import locked
+
+    with locked(project.state / FOLDER):
         waiting = desk.untold()
         if waiting:
             _say(project, desk, waiting, principal, clock)
@@ -210,12 +216,17 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
 
 
 def _say(project: Project, desk: Desk, waiting: Sequence[Case], principal: Principal, clock: Clock | None) -> None:
+    from cumulant.review.labels import ingest, reviewed
+
     schema, salt = schema_of(project), project.salt()
-    labels = [review.reviewed(one, desk.spec, salt) for one in waiting]
-    taken = review.ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
+    labels = [reviewed(one, desk.spec, salt) for one in waiting]
+    taken = ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
     one = taken.file
     if not taken.again:
-        fact = outcomes.LabelsIngested(source=review.SOURCE, content=one.content, rows=one.rows, problems=one.problems)
+        from cumulant.outcomes.events import LabelsIngested
+        from cumulant.review.labels import SOURCE
+
+        fact = LabelsIngested(source=SOURCE, content=one.content, rows=one.rows, problems=one.problems)
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             transaction.emit(fact)
     desk.tell(waiting, one.content, actor=Actor(principal.name))
@@ -236,7 +247,7 @@ def report(project: Project, *, principal: Principal) -> Figures:
     check(project.access(), principal, "review.show", project.name)
     desk, now = desk_of(project), SystemClock().now()
     opened, closed = desk.standing()
-    return review.figures(
+    return figures(
         project.name,
         opened,
         closed,
@@ -285,7 +296,7 @@ def _moved(
     principal: Principal,
     what: str,
     *,
-    move: Callable[[Case, Reviewer, review.ReviewSpec, datetime], Case],
+    move: Callable[[Case, Reviewer, ReviewSpec, datetime], Case],
     seen: str | None,
     clock: Clock | None,
 ) -> Answered:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.stderr import lossy_stderr
-from cumulant.project import Project, load
+from cumulant.project.loading import load
+from cumulant.project.project import Project
 from cumulant.runtime.stack.programs import Stack, stack
 from cumulant.runtime.stack.reporting import Reporter, emit
 from cumulant.runtime.stack.supervisor import Supervisor

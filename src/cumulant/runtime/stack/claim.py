@@ -28,7 +28,7 @@ from cumulant.runtime.stack.identity import (
 from cumulant.runtime.stack.versions import free_port, is_free
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: above every revision that a release of the original may still have been about to set
 _BEYOND = 1000

@@ -34,7 +34,7 @@ from cumulant.serving.token import read_token
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _READY_SECONDS, _LOOK = 90.0, 0.1
 #: starts of one process that never answered, after which nothing is waited for

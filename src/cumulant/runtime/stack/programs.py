@@ -20,7 +20,7 @@ from cumulant.runtime.stack.reconcile import Wanted
 from cumulant.serving.sockets import split_address
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 LOGS = "logs"
 

@@ -12,7 +12,7 @@ from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.status import read_status
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: where the gateway keeps its routes, if the environment names no other folder
 _GATEWAY = "gateway"

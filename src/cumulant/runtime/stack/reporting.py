@@ -16,7 +16,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.runtime.stack.events import ACTOR, ProcessEnded, ProcessStarted, line_of
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.stack.status import Status
 
 _MOST, _PAUSE, _PATIENCE = 1000, 5.0, 5.0

@@ -40,7 +40,7 @@ from cumulant.runtime.stack.versions import catch_up, free_port, renewed, table_
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 LOCK = "restart.lock"
 _READY_SECONDS, _END_SECONDS, _LOOK = 90.0, 90.0, 0.1

@@ -15,7 +15,7 @@ from cumulant.runtime.stack.book import Book, Served, change_book
 from cumulant.runtime.stack.versions import folder_of, known_version, online_of, server_line, table_of
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
 _OPTIONS = 4

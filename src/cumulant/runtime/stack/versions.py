@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import features, packaging
 from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
@@ -21,7 +20,7 @@ from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: below what systems give to connections that go out, so that no such connection takes a server's port in its absence
 _FIRST, _COUNT = 20_000, 10_000
@@ -94,9 +93,13 @@ def catch_up(project: Project, served: Served) -> None:
     Raises:
         EngineUnavailableError, StorageError: the online store cannot be reached or written.
     """
-    described, table = packaging.load_description(Path(folder_of(served.command))), table_of(served.command)
+    from cumulant.packaging.folder import load_description
+
+    described, table = load_description(Path(folder_of(served.command))), table_of(served.command)
     if isinstance(described, Servable) and table is not None:
-        features.OnlineFeatures(described.plan, project.online(), table).catch_up()
+        from cumulant.features.online import OnlineFeatures
+
+        OnlineFeatures(described.plan, project.online(), table).catch_up()
 
 
 def known_version(project: Project, served: Served) -> ModelVersion:

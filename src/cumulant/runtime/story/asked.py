@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cumulant import data
 from cumulant.core.progress import Progress
 from cumulant.runtime.review.fill import fill
 from cumulant.runtime.review.scripted import answer_open
 from cumulant.runtime.validate import newest
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.review.cases import CaseView
 
 #: the demo's log is no older, by the clock on the wall
@@ -57,9 +56,11 @@ def _ends(project: Project) -> dict[tuple[object, ...], bool]:
     """What became of each flight, by what its request tells of it."""
     import polars as pl
 
+    from cumulant.data.snapshot import scan
+
     snapshot = newest(project, "flights")
     assert snapshot is not None
     late = (pl.col("arr_delay") > 15).fill_null(value=True)
     when = pl.col("sched_dep").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    rows = data.scan(snapshot, project.tables()).select("carrier", "origin", "dest", when, late.alias("late")).collect()
+    rows = scan(snapshot, project.tables()).select("carrier", "origin", "dest", when, late.alias("late")).collect()
     return {tuple(row[:4]): row[4] for row in rows.iter_rows()}

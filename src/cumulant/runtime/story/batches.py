@@ -15,7 +15,7 @@ from cumulant.runtime.replay.progress import Asked, begin
 from cumulant.runtime.replay.rows import Period
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 _PARTS = {"id": "id", "time": "moment", "event_time": "moment", "prediction": "answer", "score": "score"}
 

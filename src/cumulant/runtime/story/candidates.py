@@ -13,14 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant import project as projects
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress
 from cumulant.runtime.story.faulty import Fault
 from cumulant.runtime.train import TrainResult, train
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 LEAKY = "leaky.py"
 _START_SECONDS = 30.0
@@ -37,12 +36,14 @@ def leaked(project: Project, as_of: datetime, progress: Progress) -> TrainResult
     Cumulant refuses that where the project file tells the truth, so that here it does not: it says that `dep_delay`
     is known with the row. What is known when is the one thing that only people can say.
     """
+    from cumulant.project.loading import load
+
     root = Path(project.root)
     text = (root / "features.py").read_text(encoding="utf-8")
     (root / LEAKY).write_text(text.replace('"distance")', '"distance", "dep_delay")', 1), encoding="utf-8")
     known = ["dep_time", "arr_time", "arr_delay", "air_time"]
     wrong = {"features": LEAKY, "data.flights.known_time": {"landed": known}}
-    with projects.load(root, environment=project.environment_name, overrides=wrong) as other:
+    with load(root, environment=project.environment_name, overrides=wrong) as other:
         return train(other, principal=other.principal(), as_of=as_of, quick=True, progress=progress)
 
 

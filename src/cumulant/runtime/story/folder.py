@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cumulant import project as projects
 from cumulant.core.errors import LeaseHeldError, UsageError
 from cumulant.runtime.stack import lifecycle
 from cumulant.runtime.story.feed import deliver_again, withhold
@@ -88,7 +87,9 @@ def make_folder(folder: Path) -> None:
     """
     path = folder / "cumulant.yaml"
     if not path.exists():
-        projects.create_from_template(folder.name, "flights", directory=folder.parent)
+        from cumulant.project.templates import create_from_template
+
+        create_from_template(folder.name, "flights", directory=folder.parent)
         withhold(folder / "data", FEED)
         path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
     elif _SECTIONS.splitlines()[1] not in path.read_text(encoding="utf-8"):
@@ -149,7 +150,9 @@ def _take(handle: int, folder: Path) -> None:
 
 def _begin_again(folder: Path) -> None:
     """All that the cut-off demo made is put aside: half a year's log would make another story."""
-    with projects.load(folder) as project:
+    from cumulant.project.loading import load
+
+    with load(folder) as project:
         lifecycle.down(project, principal=project.principal())
     deliver_again(folder / "data", FEED)
     (folder / ".cumulant").rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.outcomes import write_bytes
+from cumulant.outcomes.files_in_place import write_bytes
 from cumulant.runtime.story.told import Year
 
 _FILE = "demo-year.json"

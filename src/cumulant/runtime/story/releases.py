@@ -29,7 +29,7 @@ from cumulant.runtime.story.told import Stage, Told
 from cumulant.runtime.story.traffic import Callers
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 T = TypeVar("T")
 

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cumulant import project as projects
 from cumulant.core.errors import CumulantError
 from cumulant.runtime.replay.flow import Replayed, replay
 from cumulant.runtime.replay.sending import Sent, blame
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 
 class Callers:
@@ -55,7 +54,9 @@ class Callers:
 
     def _run(self) -> None:
         try:
-            with projects.load(self._root, environment=self._environment) as project:
+            from cumulant.project.loading import load
+
+            with load(self._root, environment=self._environment) as project:
                 self.replayed = replay(
                     project, principal=project.principal(), since=self._since, until=self._until, speed=self._speed,
                     again=True, release_clock=False, ended=self._ended.is_set, seen=self._seen,

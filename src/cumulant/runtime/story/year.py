@@ -22,7 +22,7 @@ from cumulant.runtime.watching.rounds import Round, watch_round
 from cumulant.runtime.watching.standing import Wanted
 
 if TYPE_CHECKING:
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: the feed is fixed after a day, and the watch evaluates each day; harm of one summer month may take some to be shown
 _DAY, _LOOKS = timedelta(days=1), 7

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.monitoring import drift
 from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Finding, Findings, Joint, Profile
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.joint import Joint
+    from cumulant.monitoring.drift.profiles import Profile
     from cumulant.runtime.watching.windows import Windows
 
 #: the most values of a column whose values are segments
@@ -29,14 +30,16 @@ class Sides:
 
 def jointly(sides: Sides, last: int) -> Joint | None:
     """The windows up to the newest with enough rows against the reference, by all features together."""
+    from cumulant.monitoring.drift.joint import jointly
+
     names = [one.name for one in sides.reference.columns if one.role == "feature"]
     now, codes = sides.now.rows(
         [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
     )
     before, own = sides.before.all(names), sides.before.cut.codes
     if codes is None or own is None:
-        return drift.jointly(before, now, sides.reference)
-    return drift.jointly(before, now, sides.reference, blocks=(own, codes))
+        return jointly(before, now, sides.reference)
+    return jointly(before, now, sides.reference, blocks=(own, codes))
 
 
 def _segments(reference: Profile) -> list[str]:
@@ -59,4 +62,6 @@ def carried(one: Finding, found: Findings, sides: Sides) -> Finding:
     first, last = found.windows.index(one.since), found.windows.index(one.until)
     now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
     then = sides.before.all([one.feature, *by])
-    return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
+    from cumulant.monitoring.drift.segmenting import segments
+
+    return msgspec.structs.replace(one, segments=segments(then, now, column, one.what, by))

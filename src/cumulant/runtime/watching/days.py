@@ -25,18 +25,16 @@ import polars as pl
 from cumulant.core.errors import CumulantError, DataError
 from cumulant.core.ids import digest
 from cumulant.core.units import from_micros, micros, to_micros
-from cumulant.monitoring import drift
-from cumulant.monitoring.drift import Block, Profile
-from cumulant.monitoring.drift.blocks import MOST
+from cumulant.monitoring.drift.blocks import MOST, by_time
+from cumulant.monitoring.drift.profiles import Block, Cells, Profile, merge, only
 from cumulant.monitoring.tables import ANSWER, MOMENT, Table, none_is_past, open_log, open_table, readable
 from cumulant.runtime.watching.result_cache import ResultCache, remove_oldest
 from cumulant.runtime.watching.traffic import Traffic, traffic_of
 from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
-from cumulant.serving import log
 
 if TYPE_CHECKING:
     from cumulant.data.spill import Spill
-    from cumulant.monitoring.drift import Role
+    from cumulant.monitoring.drift.profiles import Role
     from cumulant.statistics.rows import Codes
 
 #: days of rows in memory at most: a week, and the days that it ends in
@@ -44,7 +42,7 @@ _HELD = 9
 _EPOCH, _DAY = date(1970, 1, 1), timedelta(days=1)
 #: the quantile of the lags of the days that a look waits for
 _USUAL = 0.9
-_NO_CELLS = drift.Cells(kind="category")
+_NO_CELLS = Cells(kind="category")
 
 
 class _Day(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,8 +115,10 @@ class LogWindows:
             ContractBreachError: none has, as all rows are misdated.
             StorageError: a file of the log is damaged.
         """
+        from cumulant.serving.log.reading import stored
+
         files: dict[date, list[list[object]]] = {}
-        for file, _ in log.stored(self.folder, since=self.since, until=self.until):
+        for file, _ in stored(self.folder, since=self.since, until=self.until):
             with contextlib.suppress(FileNotFoundError):  # merged meanwhile: the day is read as it is then
                 stat = file.path.stat()
                 files.setdefault(file.day, []).append([file.path.name, stat.st_size, stat.st_mtime_ns])
@@ -189,8 +189,10 @@ class LogWindows:
             return _Day(of=of, traffic=traffic, others=table.others, misdated=misdated, coming=coming)
         lacking = [column.name for column in self._before.columns if column.name not in table.columns]
         full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
-        cut = drift.by_time(table.parts(MOMENT), self.length)
-        profile = drift.profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
+        cut = by_time(table.parts(MOMENT), self.length)
+        from cumulant.monitoring.drift.profiling import profile as drift_profile
+
+        profile = drift_profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
         return _Day(
             of=of, traffic=traffic, columns=table.columns, others=table.others, misdated=misdated, coming=coming,
             profile=profile,
@@ -198,7 +200,7 @@ class LogWindows:
 
     @cached_property
     def _merged(self) -> Profile:
-        merged = drift.merge([one.profile for one in self._days.values() if one.profile is not None])
+        merged = merge([one.profile for one in self._days.values() if one.profile is not None])
         if len(merged.blocks) > MOST:
             raise DataError(
                 f"the rows fall into {len(merged.blocks):,} windows", subject=self.name,
@@ -242,7 +244,7 @@ class LogWindows:
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
         assert reference is self.reference
-        return drift.only(self._before, roles), drift.only(self._merged, roles)
+        return only(self._before, roles), only(self._merged, roles)
 
     def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
         starts = np.array([block.start for block in self._merged.blocks], dtype=np.int64)
@@ -302,7 +304,7 @@ def _with_cells(day: _Day, reference: Profile) -> _Day:
     return _celled(day, {column.name: column.cells for column in reference.columns})
 
 
-def _celled(day: _Day, cells: Mapping[str, drift.Cells]) -> _Day:
+def _celled(day: _Day, cells: Mapping[str, Cells]) -> _Day:
     if day.profile is None:
         return day
     columns = (
@@ -313,7 +315,9 @@ def _celled(day: _Day, cells: Mapping[str, drift.Cells]) -> _Day:
 
 def spoken(folder: Path) -> frozenset[str]:
     """The columns of the newest answers of a log."""
-    said = (one.outputs for one in log.recent(folder, limit=20))
+    from cumulant.serving.log.reading import recent
+
+    said = (one.outputs for one in recent(folder, limit=20))
     found: set[str] = set()
     for text in said:
         with contextlib.suppress(msgspec.MsgspecError):

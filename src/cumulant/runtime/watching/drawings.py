@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cumulant.core.units import from_micros
-from cumulant.monitoring.drift import Block, Cells
+from cumulant.monitoring.drift.profiles import Block, Cells
 from cumulant.monitoring.drift.words import day
 from cumulant.runtime.report_page.charts import BOTTOM, RIGHT, WIDTH, Frame, svg
 from cumulant.runtime.report_page.markup import Child, Markup, element, join

@@ -13,19 +13,11 @@ import polars as pl
 from cumulant.core.errors import DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.monitoring.performance import (
-    ClassEstimators,
-    EstimatedFigure,
-    Estimator,
-    Kind,
-    Predictions,
-    estimated,
-    estimated_classes,
-    estimated_loss,
-    learn_estimator,
-    learn_estimators,
-    learn_loss,
-)
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
+from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimated, learn_estimator
 from cumulant.monitoring.tables import asked_name
 from cumulant.outcomes.scored import IDENTITY
 from cumulant.runtime.watching.result_cache import ResultCache
@@ -35,7 +27,7 @@ from cumulant.training.encoding import derive_inputs, encode
 if TYPE_CHECKING:
     from cumulant.core.plan import Field
     from cumulant.core.servable import Input
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.watching.reference import Served
     from cumulant.runtime.watching.served import Model
     from cumulant.statistics.rows import Floats

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from cumulant.monitoring.performance import EstimatedFigure, Harm, Window
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.performance.rows import Window
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure
+from cumulant.monitoring.performance.watch import Harm
 from cumulant.monitoring.policy import Action
 from cumulant.runtime.watching.late import Late
 from cumulant.runtime.watching.standing import Passed
 from cumulant.statistics.performance import Audit, audit
 
 if TYPE_CHECKING:
-    from cumulant.monitoring import drift
+    from cumulant.monitoring.drift.findings import Finding
 
 #: over how many of the newest windows an estimate is told
 SPAN = 7
@@ -47,7 +49,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     estimate: EstimatedFigure | None
     audit: Audit | None
     reference_loss: float | None
-    outcomes: tuple[drift.Finding, ...]
+    outcomes: tuple[Finding, ...]
     fault: str | None
     action: Action
     notes: tuple[str, ...]

@@ -10,16 +10,17 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.performance import Harm, Watch, Window, harm
 from cumulant.monitoring.performance.blocks import loss_of
+from cumulant.monitoring.performance.rows import Window
+from cumulant.monitoring.performance.watch import Harm, Watch, harm
 from cumulant.outcomes.scored import IDENTITY
 from cumulant.runtime.watching.judged import enough, passed_of
 from cumulant.runtime.watching.served import REF, predictions, refs
 from cumulant.runtime.watching.standing import Passed
 
 if TYPE_CHECKING:
-    from cumulant.outcomes import Loss
-    from cumulant.project import Project
+    from cumulant.outcomes.losses import Loss
+    from cumulant.project.project import Project
     from cumulant.runtime.watching.served import Model
     from cumulant.statistics.rows import Floats
 

@@ -16,18 +16,11 @@ from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration
 from cumulant.data.spill import Spill, spill_in
-from cumulant.monitoring.performance import (
-    EstimatedFigure,
-    Harm,
-    Predictions,
-    Watch,
-    Window,
-    baseline,
-    begin,
-    harm_terms,
-    is_ripe,
-)
+from cumulant.monitoring.performance.baselines import baseline, harm_terms
 from cumulant.monitoring.performance.blocks import loss_of
+from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure
+from cumulant.monitoring.performance.watch import Harm, Watch, begin
 from cumulant.monitoring.policy import Evidence, RetrainState
 from cumulant.monitoring.tables import MOMENT
 from cumulant.runtime.candidate import find_record
@@ -64,11 +57,12 @@ from cumulant.runtime.watching.standing import (
 )
 
 if TYPE_CHECKING:
-    from cumulant.monitoring import drift
+    from cumulant.monitoring.drift.findings import Finding
     from cumulant.monitoring.spec import PerformanceSpec
-    from cumulant.outcomes import LabelSchema, Loss
+    from cumulant.outcomes.labels import LabelSchema
+    from cumulant.outcomes.losses import Loss
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.monitor import Monitored
     from cumulant.statistics.performance import Audit
 
@@ -351,7 +345,7 @@ class _Look:
         notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
         return said
 
-    def _outcomes(self, until: datetime) -> tuple[drift.Finding, ...]:
+    def _outcomes(self, until: datetime) -> tuple[Finding, ...]:
         if self._model.task == "regression":
             return ()
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))

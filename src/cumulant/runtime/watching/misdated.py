@@ -6,7 +6,8 @@ from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift import Block, Finding
+from cumulant.monitoring.drift.findings import Finding
+from cumulant.monitoring.drift.profiles import Block
 
 if TYPE_CHECKING:
     from cumulant.runtime.watching.windows import Windows

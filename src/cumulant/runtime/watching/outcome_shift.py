@@ -10,12 +10,12 @@ import polars as pl
 
 from cumulant.core.units import duration
 from cumulant.data.collected_frames import CollectedFrames
-from cumulant.monitoring import drift
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from cumulant.data.spill import Spill
-    from cumulant.monitoring.drift import Cut, Finding
+    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.findings import Finding
     from cumulant.monitoring.spec import DriftSpec
 
 #: the newest weeks against those before them; both end before labels are due
@@ -57,14 +57,18 @@ def outcome_shift(
     cut = _cut(old, length)
     if len(cut.blocks) < _LEAST_WINDOWS:
         return ()
-    reference = drift.profile(old, {LABEL: "label"}, cut=cut)
+    from cumulant.monitoring.drift.profiling import profile
+
+    reference = profile(old, {LABEL: "label"}, cut=cut)
     new = recent.rows()
-    current = drift.profile(new, {LABEL: "label"}, cut=_cut(new, length), like=reference)
-    return drift.compare(reference, current, spec).findings
+    current = profile(new, {LABEL: "label"}, cut=_cut(new, length), like=reference)
+    from cumulant.monitoring.drift.comparing import compare
+
+    return compare(reference, current, spec).findings
 
 
 def _cut(rows: pl.LazyFrame, length: timedelta) -> Cut:
+    from cumulant.monitoring.drift.blocks import by_time
+
     count = int(rows.select(pl.len()).collect().item())
-    return drift.by_time(
-        (rows.select(MOMENT).slice(at, _PART).collect()[MOMENT] for at in range(0, count, _PART)), length
-    )
+    return by_time((rows.select(MOMENT).slice(at, _PART).collect()[MOMENT] for at in range(0, count, _PART)), length)

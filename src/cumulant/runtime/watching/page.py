@@ -12,7 +12,7 @@ import numpy as np
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.version import __version__
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.profiles import Cells
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.runtime.report_page.blocks import Column as Head
 from cumulant.runtime.report_page.blocks import Section, definitions, figure, section, table, tag, tile, tiles
@@ -22,8 +22,11 @@ from cumulant.runtime.report_page.wording import count, number, plural, share
 from cumulant.runtime.watching import drawings
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Course, Finding, Findings, Joint, Profile
-    from cumulant.monitoring.performance import EstimatedFigure
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.following import Course
+    from cumulant.monitoring.drift.joint import Joint
+    from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.runtime.watching.table_estimates import TableEstimates
     from cumulant.statistics.rows import Floats
@@ -82,7 +85,9 @@ def check_page(out: Path) -> None:
 
 def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
-    courses = {one.feature: one for one in drift.courses(look.reference, look.current, spec)}
+    from cumulant.monitoring.drift.following import courses as drift_courses
+
+    courses = {one.feature: one for one in drift_courses(look.reference, look.current, spec)}
     parts = [_glance(look), _overview(look, courses)]
     if look.found.findings:
         parts.append(_moved(look, courses))
@@ -210,7 +215,7 @@ def _then_and_now(one: Finding, look: Look) -> Markup:
     return figure("Then and now", drawings.key(), drawn, said)
 
 
-def _shares(cells: drift.Cells, before: Floats, now: Floats) -> drawings.Bars:
+def _shares(cells: Cells, before: Floats, now: Floats) -> drawings.Bars:
     """Of a number without a range, how much lies below, in and above it."""
     if cells.kind == "category":
         return drawings.shares(cells, before, now)

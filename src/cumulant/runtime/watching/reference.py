@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cumulant import data, packaging
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
@@ -18,6 +17,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.monitoring.tables import ANSWER, MOMENT, asked_name
+from cumulant.packaging.folder import load_description, load_servable
+from cumulant.packaging.scorer import labels
 from cumulant.runtime.batch.answers import decided
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.context import Context, open_run
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet
+    from cumulant.training.dataset import TrainingSet
 
 #: rows of a reference, and how many of them may be test rows where there are more
 MOST = 200_000
@@ -74,7 +75,7 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
         NotFoundError: what it was trained on was removed.
     """
     version = _champion(project)
-    record, described = find_record(project, version), packaging.load_description(servable_folder(project, version))
+    record, described = find_record(project, version), load_description(servable_folder(project, version))
     if not isinstance(described, Servable):
         raise UsageError(
             f"{version.uri} reads tensors: what it was trained on is not known", subject=version.uri, hint=_HINT
@@ -137,10 +138,10 @@ def _table(context: Context, version: ModelVersion, record: ModelRecord, work: W
     split = rows_of(context, work)
     test = split.test.at_most(_TESTED)
     train = split.train.at_most(MOST - len(test))
-    described = packaging.load_servable(servable_folder(context.project, version))
+    described = load_servable(servable_folder(context.project, version))
     scores = held_out_scores(context.project, version, record, test)
     answers = decided(scores, described).rename(lambda name: ANSWER + name)
-    classes = packaging.labels(described)
+    classes = labels(described)
     truth = [classes[int(value)] if classes else float(value) for value in test.target]
     told = answers.with_columns(pl.Series(_truth(work.training.target), truth))
     asked = _asked(context, work, described, [train, test])
@@ -152,7 +153,10 @@ def _asked(context: Context, work: Work, described: Servable, parts: list[Traini
     """What a request would carry, under the names that a log gives it, and the moment of prediction."""
     import polars as pl
 
-    raw = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    from cumulant.data.masking import mask_frame
+    from cumulant.data.snapshot import scan
+
+    raw = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
     if (late_enough := since(work.training, work.snapshot)) is not None:
         raw = raw.filter(late_enough)
     rows = np.concatenate([part.rows for part in parts])
@@ -160,7 +164,7 @@ def _asked(context: Context, work: Work, described: Servable, parts: list[Traini
     names = list(dict.fromkeys([*(field.name for field in fields), *_time(work)]))
     frame = raw.select(names).collect()[rows]
     moment = _moment(frame, work)
-    frame = data.mask_frame(frame, [field.name for field in fields if field.personal], context.project.salt())
+    frame = mask_frame(frame, [field.name for field in fields if field.personal], context.project.salt())
     found = frame.select(pl.col(field.name).alias(asked_name(field.name)) for field in fields)
     return found if moment is None else found.with_columns(moment)
 

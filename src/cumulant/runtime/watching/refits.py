@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant import data, training
 from cumulant.core.units import duration, to_micros
 from cumulant.runtime.backtesting.learning import MOST_ROWS, Learner, learner_of
 from cumulant.runtime.candidate import find_record
@@ -26,12 +25,13 @@ from cumulant.runtime.watching.served import REF
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cumulant.monitoring.performance import Window
+    from cumulant.monitoring.performance.rows import Window
     from cumulant.ports.registry import ModelVersion
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
     from cumulant.statistics.rows import Floats
-    from cumulant.training import FittedModel, TrainingSet
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
 
 #: of a window's predictions, how many must be among the rows of the sources, or the question is not asked of it
 _FOUND = 0.8
@@ -113,7 +113,9 @@ class Refits:
             held = held.sample(MOST_ROWS / len(held), seed=self.work.training.seed)
         self.context.progress(f"fit as of {moment:%Y-%m-%d}")
         root = self.context.project.root
-        return training.fit_once(held, self.work.training, self.learner.trainer, self.learner.params, root=root)
+        from cumulant.training.fixed import fit_once
+
+        return fit_once(held, self.work.training, self.learner.trainer, self.learner.params, root=root)
 
 
 def refits_of(
@@ -159,7 +161,9 @@ def _columns(rows: TrainingSet, classes: Sequence[object]) -> NDArray[np.int64] 
 
 def _raw(context: Context, work: Work, rows: TrainingSet) -> pl.DataFrame:
     """The fields of the requests of `rows`."""
-    raw = data.scan(work.snapshot, context.project.tables())
+    from cumulant.data.snapshot import scan
+
+    raw = scan(work.snapshot, context.project.tables())
     if (late_enough := since(work.training, work.snapshot)) is not None:
         raw = raw.filter(late_enough)
     return raw.select(field.name for field in work.task.plan.request).collect()[rows.rows]

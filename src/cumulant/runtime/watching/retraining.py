@@ -27,7 +27,7 @@ from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
     from cumulant.core.events import Fact
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: who trains and releases where no person asked
 ACTOR = Principal("service:monitor")

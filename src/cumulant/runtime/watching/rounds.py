@@ -12,7 +12,7 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
-from cumulant.monitoring import alerts
+from cumulant.monitoring.alerts.state import Finding
 from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.policy import Action
 from cumulant.runtime.alerts.flow import observe
@@ -25,10 +25,10 @@ from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.monitoring import drift
+    from cumulant.monitoring.drift.findings import Finding as DriftFinding
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: rules of alerts that a round looks at, beside those of `monitor_project`
 _RULES = ("loss", "estimated_loss", "outcome", "feed", RULE)
@@ -156,15 +156,15 @@ def _with_losses(
     )  # fmt: skip
 
 
-def _alerting(model: str, judged: Judged) -> Iterator[alerts.Finding]:
+def _alerting(model: str, judged: Judged) -> Iterator[Finding]:
     if judged.fault is not None:
-        yield alerts.Finding(
+        yield Finding(
             model=model, rule="feed", subject="sources", kind="data_fault", moved=judged.fault, since=judged.at,
             next="mend what delivers it: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
         )  # fmt: skip
     yield from _of_harm(model, judged)
     if judged.estimate is not None and judged.estimate.word == "worse":
-        yield alerts.Finding(
+        yield Finding(
             model=model, rule="estimated_loss", subject="loss", kind="quality", since=judged.at,
             moved=_of_estimate(judged),
             next="wait for labels, which decide; or have some rows reviewed",
@@ -183,13 +183,13 @@ def _of_estimate(judged: Judged) -> str:
     )
 
 
-def _of_harm(model: str, judged: Judged) -> Iterator[alerts.Finding]:
+def _of_harm(model: str, judged: Judged) -> Iterator[Finding]:
     harm = judged.harm
     if harm is None:
         return
     if harm.word == "worse":
         worst = [one for one in harm.findings if one.word == "worse"]
-        yield alerts.Finding(
+        yield Finding(
             model=model, rule="loss", subject="loss", kind=harm.kind or "quality", moved=harm.sentence,
             since=min(one.since for one in worst if one.since is not None),
             cost="; ".join(f"{one.excess:.3g} a prediction above {one.question}" for one in worst if one.excess),
@@ -197,10 +197,10 @@ def _of_harm(model: str, judged: Judged) -> Iterator[alerts.Finding]:
         )  # fmt: skip
 
 
-def _of_outcome(model: str, judged: Judged, one: drift.Finding) -> alerts.Finding:
+def _of_outcome(model: str, judged: Judged, one: DriftFinding) -> Finding:
     harm = judged.harm
     held = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
-    return alerts.Finding(
+    return Finding(
         model=model, rule="outcome", subject=one.feature, kind=one.kind,
         moved=f"what becomes of predictions has changed: {sentence(one, examples=False)}",
         since=from_micros(one.since.start),

@@ -23,7 +23,7 @@ from cumulant.runtime.watching.standing import (
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.watching.judged import Judged
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from cumulant.core.units import from_micros, micros
 from cumulant.data.spill import Spill
-from cumulant.monitoring.performance import Window
+from cumulant.monitoring.performance.rows import Window
 from cumulant.monitoring.tables import MOMENT
 from cumulant.outcomes.label_snapshot import windows
 

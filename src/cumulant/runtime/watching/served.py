@@ -13,17 +13,16 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant import packaging
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.ids import digest
 from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.core.version import __version__
-from cumulant.monitoring.performance import Predictions
-from cumulant.monitoring.performance.rows import are_probabilities, rounded
+from cumulant.monitoring.performance.rows import Predictions, are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
-from cumulant.outcomes import LabelSchema, class_probabilities, read_outputs
 from cumulant.outcomes.join_cache import JoinCache
+from cumulant.outcomes.labels import LabelSchema
+from cumulant.outcomes.losses import class_probabilities, read_outputs
 from cumulant.outcomes.scored import IDENTITY, logged, logged_keys
 from cumulant.review.reasons import requests
 from cumulant.runtime.candidate import find_record
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source
     from cumulant.core.servable import Task
     from cumulant.data.spill import Spill
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.runtime.watching.reference import Served
 
 #: rows of a day depend on each other
@@ -78,12 +77,15 @@ class Model:
 
 def model_of(project: Project, served: Served) -> Model:
     """What the version answers."""
-    described = packaging.load_description(servable_folder(project, served.version))
+    from cumulant.packaging.folder import load_description
+    from cumulant.packaging.scorer import labels
+
+    described = load_description(servable_folder(project, served.version))
     assert isinstance(described, Servable)
     return Model(
         name=served.version.name,
         task=described.task,
-        classes=packaging.labels(described),
+        classes=labels(described),
         request=tuple(described.plan.request),
         source=described.plan.sources[described.plan.entity],
     )

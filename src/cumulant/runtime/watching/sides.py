@@ -13,7 +13,7 @@ import polars as pl
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
 from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.spec import DriftSpec
@@ -24,7 +24,8 @@ from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, ser
 
 if TYPE_CHECKING:
     from cumulant.data.spill import Spill
-    from cumulant.monitoring.drift import Cut, Profile, Role
+    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.profiles import Profile, Role
     from cumulant.runtime.monitor import Asked
     from cumulant.runtime.watching.reference import Served
     from cumulant.runtime.watching.windows import Windows
@@ -139,8 +140,8 @@ def _named_alike(before: Table, columns: frozenset[str]) -> Table:
 def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
     """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
     if size is not None:
-        return drift.by_rows(table.count(), size, None if table.time is None else table.series(table.time))
-    return drift.whole(table.count()) if table.time is None else drift.by_time(table.parts(table.time), length)
+        return by_rows(table.count(), size, None if table.time is None else table.series(table.time))
+    return whole(table.count()) if table.time is None else by_time(table.parts(table.time), length)
 
 
 def roles_of(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from cumulant.core.errors import LeaseHeldError
-from cumulant.monitoring.performance import Harm
+from cumulant.monitoring.performance.watch import Harm
 from cumulant.monitoring.policy import RetrainState, Trigger
 
 if TYPE_CHECKING:

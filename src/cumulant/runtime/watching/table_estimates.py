@@ -13,25 +13,17 @@ import polars as pl
 
 from cumulant.monitoring.drift.categories import text
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.performance import (
-    ClassEstimators,
-    EstimatedFigure,
-    EstimatedWindow,
-    Predictions,
-    Window,
-    estimated_classes,
-    learn_estimators,
-    windows,
-)
 from cumulant.monitoring.performance.labelled import LEAST_LABELS, LEAST_SHARE
-from cumulant.monitoring.performance.rows import are_probabilities, rounded
+from cumulant.monitoring.performance.rows import Predictions, Window, are_probabilities, rounded, windows
+from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, EstimatedWindow
 from cumulant.monitoring.tables import ANSWER
 from cumulant.runtime.watching.judged import SPAN, distrust
 from cumulant.statistics.performance import Audit, audit
 from cumulant.statistics.sums import CLIP
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Block
+    from cumulant.monitoring.drift.profiles import Block
     from cumulant.runtime.watching.windows import TableWindows, Windows
     from cumulant.statistics.rows import Codes, Floats
 

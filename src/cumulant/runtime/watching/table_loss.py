@@ -14,9 +14,11 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.units import duration
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.performance import Kind, Predictions, baseline, begin, harm, harm_terms, windows
+from cumulant.monitoring.performance.baselines import baseline, harm_terms
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.watch import SAID
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.watch import SAID, begin, harm
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:

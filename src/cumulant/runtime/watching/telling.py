@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.monitoring import alerts
+from cumulant.monitoring.alerts.state import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 RULE = "retraining"
 
 
-def of_training(model: str, wanted: Wanted | None, champion: str | None = None) -> Iterator[alerts.Finding]:
+def of_training(model: str, wanted: Wanted | None, champion: str | None = None) -> Iterator[Finding]:
     """A training that came to nothing, until the next one is asked for; or a version that waits for approval, until
     another one than `champion` is served (None: it is still that of the training).
     """
     if wanted is None:
         return
     if wanted.stage in ("refused", "failed"):
-        yield alerts.Finding(
+        yield Finding(
             model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
             moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}",
             next="read `cumulant runs list`; train by hand once the cause is fixed",
         )  # fmt: skip
     if wanted.stage == "offered" and champion in (None, wanted.champion):
-        yield alerts.Finding(
+        yield Finding(
             model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
             moved=f"a version was trained ({wanted.sentence}) and waits for approval: {wanted.said}",
             next="compare it with `cumulant models compare`, then move the alias or leave it",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cumulant.core import units
-from cumulant.monitoring import drift
 from cumulant.monitoring.drift.volume import Volume, row_counts
 from cumulant.monitoring.tables import MOMENT, parts_of
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Block, Findings, Profile
+    from cumulant.monitoring.drift.findings import Findings
+    from cumulant.monitoring.drift.profiles import Block, Profile
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.monitoring.tables import Table
     from cumulant.runtime.monitor import Asked
@@ -37,7 +37,9 @@ def traffic_of(table: Table, length: timedelta, before: datetime | None = None) 
     if before is not None:
         moments = moments.filter(pl.col(MOMENT) < before)
     some = moments.select(pl.len()).collect().item()
-    return drift.by_time(parts_of(moments), length).blocks if some else ()
+    from cumulant.monitoring.drift.blocks import by_time
+
+    return by_time(parts_of(moments), length).blocks if some else ()
 
 
 def row_findings(

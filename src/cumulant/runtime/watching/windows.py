@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring import drift
+from cumulant.monitoring.drift.profiles import Profile as drift_Profile
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, readable
 from cumulant.runtime.watching.traffic import Traffic, traffic_of
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from datetime import date, timedelta
     from pathlib import Path
 
-    from cumulant.monitoring.drift import Cut, Profile, Role
+    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.profiles import Profile, Role
     from cumulant.statistics.rows import Codes
 
 
@@ -109,14 +110,16 @@ class TableWindows:
 
     def profile(self, roles: Mapping[str, Role], like: Profile | None = None) -> Profile:
         """The counts of the columns in `roles`, in the cells of `like`."""
+        from cumulant.monitoring.drift.profiling import profile
+
         told = {name: role for name, role in roles.items() if name in self.tested}
         if not told:
-            return drift.profile(self.table.rows, roles, cut=self.cut, like=like)
+            return profile(self.table.rows, roles, cut=self.cut, like=like)
         asked = {name: role for name, role in roles.items() if name not in told}
-        parts = [drift.profile(self.table.rows, told, cut=self._tested_cut())]
-        parts += [drift.profile(self.table.rows, asked, cut=self.cut)] if asked else []
+        parts = [profile(self.table.rows, told, cut=self._tested_cut())]
+        parts += [profile(self.table.rows, asked, cut=self.cut)] if asked else []
         columns = {column.name: column for part in parts for column in part.columns}
-        return drift.Profile(
+        return drift_Profile(
             blocks=self.cut.blocks,
             columns=tuple(columns[name] for name in roles if name in columns),
             skipped=tuple(one for part in parts for one in part.skipped),

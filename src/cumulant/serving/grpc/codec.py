@@ -14,7 +14,7 @@ from cumulant.serving.classification import checked_count
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.inference import Call, demand, refuse_shared_memory
 from cumulant.serving.reading import LARGE
-from cumulant.serving.scheduling import Demand
+from cumulant.serving.scheduling.line import Demand
 from cumulant.serving.tensors import PIECE, Input, Output, checked_id, raw_bytes
 
 _Request = INFERENCE.message("ModelInferRequest")

@@ -15,15 +15,14 @@ import numpy as np
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
-from cumulant.packaging import Engine
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import Array, Engine
 from cumulant.serving.scheduling.cache import Cache, Caching, key_of
 from cumulant.serving.scheduling.cost import Cost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.line import Demand, Job, Line
 
 if TYPE_CHECKING:
-    from cumulant.serving.shared import SharedAnswers
+    from cumulant.serving.shared.answers import SharedAnswers
 
 Feeds = Mapping[str, Array]
 

@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 
 from cumulant.core.errors import DeadlineError, DefinitionError, NotFoundError, OverloadedError, RequestError
 from cumulant.core.servable import StateTensor
-from cumulant.packaging import Engine, check_next, initial_state
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import Array, Engine
+from cumulant.packaging.state import check_next, initial_state
 from cumulant.serving.errors import HttpError
-from cumulant.serving.scheduling import Caching, Demand, Feeds, Runner, Scheduling, Turn
+from cumulant.serving.scheduling.cache import Caching
+from cumulant.serving.scheduling.line import Demand, Turn
+from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.shelf import Kept, Shelf
 
 #: requests of one sequence that may wait in one worker

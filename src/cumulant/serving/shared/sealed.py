@@ -16,8 +16,7 @@ from hashlib import blake2b
 import numpy as np
 
 from cumulant.core.servable import TensorSpec
-from cumulant.packaging import DTYPES
-from cumulant.packaging.engine import Array
+from cumulant.packaging.engine import DTYPES, Array
 
 _MAGIC = b"CuA\x01"
 _HASH = 16

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from cumulant import features
 from cumulant.core.plan import Corrections, FeaturePlan, Field, Source
 from cumulant.ports.online import Cells, OnlineStore
 from cumulant.testing.conformance.gaps import Suite
@@ -155,9 +154,12 @@ class OnlineConformance(Suite):
 
     def test_posted_corrections_and_deletions_are_in_force(self, online: OnlineStore) -> None:
         """The stored state of features on this store: rows correct each other by known time, and are deleted."""
+        from cumulant.features.materialization import materialize
+        from cumulant.features.online import OnlineFeatures
+
         plan = _sums()
-        features.materialize(plan, {"tx": _payments((1, "a", 1, 2.0), (2, "a", 1, 3.0))}, online, table="t")
-        state = features.OnlineFeatures(plan, online, "t")
+        materialize(plan, {"tx": _payments((1, "a", 1, 2.0), (2, "a", 1, 3.0))}, online, table="t")
+        state = OnlineFeatures(plan, online, "t")
         steps: list[tuple[dict[str, object], int, dict[str, float | None]]] = [
             (_payment(1, "a", 2, 5.0), 1, {"a": 8.0, "b": None}),
             (_payment(1, "a", 1, 4.0), 0, {"a": 8.0, "b": None}),  # an older version
@@ -167,7 +169,7 @@ class OnlineConformance(Suite):
         ]
         for row, accepted, expected in steps:
             assert state.advance("tx", [row]).accepted == accepted
-            for reader in (state, features.OnlineFeatures(plan, online, "t")):
+            for reader in (state, OnlineFeatures(plan, online, "t")):
                 asked = [{"id": 9, "card": card, "at": _moment(9)} for card in expected]
                 assert dict(zip(expected, reader.vectors(asked).columns["spent_1d"], strict=True)) == expected
 
@@ -221,8 +223,12 @@ def _payments(*rows: tuple[int, str, int, float]) -> pl.DataFrame:
 
 def _sums() -> FeaturePlan:
     """A sum by card over a source whose rows correct each other by the time in `changed`."""
+    from cumulant.features.define import source as features_source
+    from cumulant.features.loading import collect
+    from cumulant.features.plan import compile_plan
+
     fields = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
     corrections = Corrections((Field("changed", "time"),), Field("op", "str"), ("D",))
     source = Source("tx", ("id",), "at", fields, corrections=corrections)
-    spent = features.source("tx").by("card").sum("amount", window="1d")
-    return features.compile_plan(features.collect({"spent": spent}), {"tx": source}, entity="tx", predict_at=None)
+    spent = features_source("tx").by("card").sum("amount", window="1d")
+    return compile_plan(collect({"spent": spent}), {"tx": source}, entity="tx", predict_at=None)

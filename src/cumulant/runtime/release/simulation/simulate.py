@@ -24,7 +24,7 @@ from cumulant.runtime.release.simulation.world import World
 if TYPE_CHECKING:
     from cumulant.core.traffic import Exchange
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
     from cumulant.release.spec import ReleaseSpec
 
 #: releases of one simulation, at most

@@ -28,13 +28,13 @@ from cumulant.runtime.review.http.callers import Callers
 from cumulant.runtime.review.http.paths import BODIES, MOST, ROUTES, document
 from cumulant.serving.access_log import say_fault
 from cumulant.serving.errors import HttpError, headers_of, status_of
-from cumulant.serving.http import Request, Response, error_response, json_response
+from cumulant.serving.http.messages import Request, Response, error_response, json_response
 from cumulant.serving.paths import Route, allow, split
 from cumulant.serving.probes import OPEN, probe
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: requests at work at once, and those that may wait for one: each takes a thread while it reads and writes
 THREADS, WAITING = 4, 64

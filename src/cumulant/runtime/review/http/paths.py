@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.version import __version__
-from cumulant.review import Figures
+from cumulant.review.report import Figures
 from cumulant.runtime.review.cases import CaseView
 from cumulant.runtime.review.verbs import Answered
 from cumulant.serving.paths import Route

@@ -15,7 +15,8 @@ from cumulant.runtime.review.cases import spec_of
 from cumulant.runtime.review.http.app import Application
 from cumulant.runtime.review.http.callers import Caller, Callers
 from cumulant.serving.doors import Doors
-from cumulant.serving.http import Limits, Site
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.site import Site
 from cumulant.serving.loops import ending, new_loop, signals_kept
 from cumulant.serving.sockets import bind, split_address, url_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cumulant.ports.access import Principal
-    from cumulant.project import Project
+    from cumulant.project.project import Project
 
 #: an answer is a label and a note
 _BODY = 64 * 1024
