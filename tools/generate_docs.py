@@ -92,13 +92,13 @@ def tree_meanings(text: str) -> dict[str, str]:
 
 
 def project_page() -> str:
-    from cumulant.project.reference import reference_markdown
+    from cumulant.project.file.reference import reference_markdown
 
     return reference_markdown()
 
 
 def world_schema() -> str:
-    from cumulant.runtime.release.simulation.reading import schema_text
+    from cumulant.flows.release.simulation.world_loading import schema_text
 
     return schema_text()
 
@@ -108,7 +108,7 @@ PAGES = {
     REFERENCE / "errors.md": errors_page,
     REFERENCE / "project-file.md": project_page,
     REFERENCE / "release-world.schema.json": world_schema,
-    ROOT / "src/cumulant/runtime/release/simulation/world.schema.json": world_schema,
+    ROOT / "src/cumulant/flows/release/simulation/world.schema.json": world_schema,
     **{page: partial(release_tables.fresh, page) for page in release_tables.PAGES},
 }
 

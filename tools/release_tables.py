@@ -29,7 +29,7 @@ def fresh(page: Path) -> str:
 
 def worlds_of(*prefixes: str, expect: str | None = None) -> list[str]:
     """A row for each world whose name begins with one of the prefixes, or whose candidate is as expected."""
-    from cumulant.runtime.release.simulation.reading import bundled, read_world
+    from cumulant.flows.release.simulation.world_loading import bundled, read_world
 
     results = json.loads(RESULTS.read_text())["worlds"] if RESULTS.exists() else {}
     rows = []

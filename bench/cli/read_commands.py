@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cumulant.project.loading import load
+from cumulant.project.file.loading import load
 
 HEAVY = ("mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "pyarrow", "polars", "scipy", "numpy", "onnxruntime")
 PROGRAM = """

@@ -16,10 +16,10 @@ from collections import Counter
 import numpy as np
 from scipy.stats import beta
 
-from cumulant.data.batch_checks import broken_shares
-from cumulant.data.batch_rows import Sizes
-from cumulant.data.batches import Batch, Counts
-from cumulant.data.distribution import LEVEL, mean_outside
+from cumulant.data.checks.batch_checks import broken_shares
+from cumulant.data.checks.batch_rows import Sizes
+from cumulant.data.checks.batches import Batch, Counts
+from cumulant.data.checks.distribution import LEVEL, mean_outside
 from cumulant.data.snapshot import BatchSize
 from cumulant.data.spec import SourceSpec
 

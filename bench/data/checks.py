@@ -26,7 +26,7 @@ OURS = """
 import json, sys
 from pathlib import Path
 from cumulant.project import load
-from cumulant.runtime.validate import validate
+from cumulant.flows.data.validate import validate
 project = load(Path(sys.argv[1]))
 found = validate(project, principal=project.principal()).snapshots["events"]
 failed = {check.rule: check.failed for check in found.checks}

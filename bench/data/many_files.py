@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cumulant.project.loading import load
-from cumulant.runtime.clean import clean
-from cumulant.runtime.validate import validate
+from cumulant.flows.data.validate import validate
+from cumulant.flows.ledger.cleanup import clean
+from cumulant.project.file.loading import load
 
 ROWS = 20
 PROJECT = """version: 1

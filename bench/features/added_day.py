@@ -71,11 +71,11 @@ def deliver(folder: Path, day: int, rows: int) -> None:
 
 def measure(folder: Path, kind: str) -> dict[str, Any]:
     """One computation in this process: `all` rows, or what was added."""
+    from cumulant.flows.data.validate import validate
+    from cumulant.flows.features.feature_table import featurize, scans, stored
+    from cumulant.flows.training.task import resolve_task
     from cumulant.ports.access import Principal
-    from cumulant.project.loading import load
-    from cumulant.runtime.features import featurize, scans, stored
-    from cumulant.runtime.task import resolve_task
-    from cumulant.runtime.validate import validate
+    from cumulant.project.file.loading import load
 
     project, who = load(folder), Principal("bench")
     if kind == "validate":
@@ -117,7 +117,7 @@ def run(folder: Path, kind: str) -> dict[str, Any]:
 
 def refuse_difference(folder: Path, key: str) -> None:
     """Compare the bits of both tables and remove that of all rows."""
-    from cumulant.project.loading import load
+    from cumulant.project.file.loading import load
 
     tables = load(folder).tables()
     mine, right = (tables.scan(one).collect() for one in (key, "bench/all"))

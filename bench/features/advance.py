@@ -23,8 +23,8 @@ import polars as pl
 from run import handbook_plan, payments
 
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 
 AS_OF = datetime(2018, 6, 1, tzinfo=UTC)
 BATCHES = {1: 200, 32: 60, 512: 12}

@@ -104,9 +104,9 @@ def finish(frame: pl.DataFrame) -> pl.DataFrame:
 # ours
 def handbook_plan(tx: pl.DataFrame) -> Any:
     from cumulant.core.plan import Field, KnownAt, Source
-    from cumulant.features.loading import load
-    from cumulant.features.plan import compile_plan
-    from cumulant.features.polars import kind_of
+    from cumulant.features.definition.loading import load
+    from cumulant.features.definition.plan import compile_plan
+    from cumulant.features.offline.polars_compiler import kind_of
 
     fields = tuple(Field(name, kind_of(dtype)) for name, dtype in tx.schema.items())
     known = dict.fromkeys(("TX_FRAUD", "TX_FRAUD_SCENARIO"), KnownAt(delay_us=7 * 86_400_000_000))
@@ -117,7 +117,7 @@ def handbook_plan(tx: pl.DataFrame) -> Any:
 def measure_features(mode: str, data: Path, out: Path) -> dict[str, Any]:
     tx = payments(data)
     if mode == "ours":
-        from cumulant.features.offline import compute
+        from cumulant.features.offline.offline import compute
 
         plan = handbook_plan(tx)
         start, spent = time.perf_counter(), time.process_time()
@@ -154,7 +154,7 @@ def write_asof(features: Path, data: Path, folder: Path) -> None:
 def measure_asof(mode: str, folder: Path, out: Path) -> dict[str, Any]:
     keys = ("CUSTOMER_ID", "TERMINAL_ID")
     if mode == "ours":
-        from cumulant.features.offline import compute
+        from cumulant.features.offline.offline import compute
 
         plan = asof_plan(folder)
         start, spent = time.perf_counter(), time.process_time()
@@ -176,10 +176,10 @@ def measure_asof(mode: str, folder: Path, out: Path) -> dict[str, Any]:
 
 def asof_plan(folder: Path) -> Any:
     from cumulant.core.plan import Field, Source
-    from cumulant.features.define import source
-    from cumulant.features.loading import collect
-    from cumulant.features.plan import compile_plan
-    from cumulant.features.polars import kind_of
+    from cumulant.features.definition.definitions import source
+    from cumulant.features.definition.loading import collect
+    from cumulant.features.definition.plan import compile_plan
+    from cumulant.features.offline.polars_compiler import kind_of
 
     sources, lookups = {}, {}
     for name in ("rows", "CUSTOMER_ID", "TERMINAL_ID"):

@@ -49,9 +49,9 @@ def make(path: Path, rows: int) -> None:
 
 def plan() -> Any:
     from cumulant.core.plan import Field, Source
-    from cumulant.features.define import source
-    from cumulant.features.loading import collect
-    from cumulant.features.plan import compile_plan
+    from cumulant.features.definition.definitions import source
+    from cumulant.features.definition.loading import collect
+    from cumulant.features.definition.plan import compile_plan
 
     fields = (Field("id", "int"), Field("card", "int"), Field("at", "time"), Field("amount", "float"))
     card = source("tx").by("card")
@@ -61,14 +61,14 @@ def plan() -> Any:
 
 
 def ours(path: Path, out: Path) -> None:
-    from cumulant.features.offline import compute
+    from cumulant.features.offline.offline import compute
 
     compute(plan(), {"tx": pl.scan_parquet(path)}).write_parquet(out)
 
 
 def parts(path: Path, out: Path) -> None:
     from cumulant.drivers.local.tables import FileTables
-    from cumulant.features.partitions import compute_within
+    from cumulant.features.offline.partitions import compute_within
 
     memory = int(os.environ["BENCH_MEMORY"])
     frames = {"tx": pl.scan_parquet(path)}

@@ -28,12 +28,12 @@ import numpy as np
 import polars as pl
 from worlds import interval, sigmoid
 
-from cumulant.training.comparisons import Rival
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation import scored
-from cumulant.training.fixed import fit_once
+from cumulant.training.evaluation.comparisons import Rival
+from cumulant.training.evaluation.evaluation import scored
+from cumulant.training.evaluation.gate import gate
+from cumulant.training.search.fixed_fit import fit_once
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
-from cumulant.training.verdicts import gate
 
 DAY = 86_400_000_000
 RULES = ("train", "all, served", "all, tested")

@@ -24,10 +24,10 @@ import polars as pl
 from scipy.stats import beta
 
 from cumulant.training.dataset import training_set
-from cumulant.training.replay import refit
+from cumulant.training.search.refit import refit
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
 
 DAY, DAYS, FRESH, A_DAY = 86_400_000_000, 100, 30, 200
 ALERTS, RATE, BEYOND = 20, 0.05, 1.25
@@ -253,9 +253,9 @@ def copies(runs, out):
 
 
 def forms(runs, out):
-    from cumulant.packaging.quantization.choice import ORIGINAL, Trial, choose
-    from cumulant.packaging.quantization.decisions import exact
-    from cumulant.packaging.quantization.measure import agreement, bound
+    from cumulant.packaging.quantize.choice import ORIGINAL, Trial, choose
+    from cumulant.packaging.quantize.decisions import exact
+    from cumulant.packaging.quantize.measure import agreement, bound
 
     def drawn(rng, shares, ordered):
         hits = rng.binomial(ROWS, shares)

@@ -22,16 +22,16 @@ import numpy as np
 import polars as pl
 from scipy.stats import beta
 
-from cumulant.runtime.window_uses import level_of
+from cumulant.flows.training.window_uses import level_of
 from cumulant.statistics import Rows, cluster_codes
-from cumulant.training.comparisons import Rival
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation import evaluate, scored
-from cumulant.training.fixed import fit_once
+from cumulant.training.evaluation.comparisons import Rival
+from cumulant.training.evaluation.evaluation import evaluate, scored
+from cumulant.training.evaluation.gate import gate
 from cumulant.training.row_hash import row_hashes
+from cumulant.training.search.fixed_fit import fit_once
 from cumulant.training.spec import EvaluationSpec, GateRule, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.verdicts import gate
 
 DAY = 86_400_000_000
 

@@ -39,7 +39,7 @@ def write_day(log, place, rows):
     import polars as pl
     import pyarrow.parquet as pq
 
-    from cumulant.serving.log.parts import SCHEMA
+    from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
     asked, score = frame(rows, 100 + place)
     at = datetime.combine(FIRST + timedelta(days=place), datetime.min.time(), UTC)
@@ -62,9 +62,9 @@ def write_day(log, place, rows):
 
 def once(look, folder):
     """One look, in this process."""
+    from cumulant.flows.monitoring.monitor import Asked, monitor
     from cumulant.monitoring.drift import comparing, profiling  # noqa: F401
     from cumulant.monitoring.spec import DriftSpec
-    from cumulant.runtime.monitor import Asked, monitor
 
     asked = Asked(predictions=folder / "log", reference=folder / "reference.parquet")
     began, worked = time.perf_counter(), time.process_time()

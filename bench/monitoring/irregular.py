@@ -2,7 +2,7 @@
 
     irregular.py [WORLD ...] [--runs 40] [--first SEED]
 
-Tables go through `cumulant.runtime.monitor.monitor` with the default settings, as those of `worlds.py`: a null world
+Tables go through `cumulant.flows.monitoring.monitor.monitor` with the default settings, as those of `worlds.py`: a null world
 (`quiet`) should be alarming in at most 5% of its runs, any other one (`found`) in nearly all.
 """
 

@@ -24,8 +24,8 @@ def prepare(folder: Path, rows: int) -> None:
     """A project with a model of 50,000 rows, the rows to come, their answers and what became of them."""
     import polars as pl
 
-    from cumulant.project.loading import load
-    from cumulant.runtime.train import train
+    from cumulant.flows.training.train import train
+    from cumulant.project.file.loading import load
 
     (folder / "data").mkdir(parents=True)
     (folder / "cumulant.yaml").write_text(json.dumps(PROJECT))

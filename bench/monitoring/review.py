@@ -22,8 +22,8 @@ from sklearn.metrics import average_precision_score
 from cumulant import statistics
 from cumulant.review.budget import allowance
 from cumulant.review.cases import Queue
-from cumulant.review.choosing import Candidate, Choice, luck, usefulness
 from cumulant.review.reasons import Reference, far, unsure
+from cumulant.review.sampling import Candidate, Choice, luck, usefulness
 from cumulant.review.spec import ReviewSpec
 
 ROOT = Path(__file__).resolve().parents[2]

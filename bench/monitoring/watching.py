@@ -66,9 +66,9 @@ def prepare(folder: Path, rows: int) -> None:
     """The project, its model and the files that are taken in."""
     import polars as pl
 
-    from cumulant.project.loading import load
-    from cumulant.runtime.predict import predict
-    from cumulant.runtime.train import train
+    from cumulant.flows.serving.predict import predict
+    from cumulant.flows.training.train import train
+    from cumulant.project.file.loading import load
 
     (folder / "data").mkdir(parents=True)
     (folder / "cumulant.yaml").write_text(json.dumps(PROJECT))

@@ -2,7 +2,7 @@
 
     worlds.py [WORLD ...] [--runs 40] [--first SEED]
 
-Tables go through `cumulant.runtime.monitor.monitor`, losses through `cumulant.monitoring.performance.watch.harm`, counts of
+Tables go through `cumulant.flows.monitoring.monitor.monitor`, losses through `cumulant.monitoring.performance.watch.harm`, counts of
 columns through `drift.profile` and `drift.compare`; all with the default settings. A null world (`quiet`) should be
 alarming in at most 5% of its runs, any other one (`found`) in nearly all. Intervals are those of Clopper and Pearson.
 """
@@ -59,8 +59,8 @@ def table(generator, days, start, size=200):
 
 def run(before, now, labels=None, **more):
     from cumulant.core.errors import DataError
+    from cumulant.flows.monitoring.monitor import Asked, monitor
     from cumulant.monitoring.spec import DriftSpec
-    from cumulant.runtime.monitor import Asked, monitor
 
     with tempfile.TemporaryDirectory() as folder:
         paths = {}

@@ -51,8 +51,8 @@ def work(root: Path) -> None:
     """Take the numbers of cases from standard input, answer with lines of JSON."""
     from hostile.judging import judged
 
-    import cumulant.packaging.bounded as bounded
-    import cumulant.packaging.foreign.trial as trial
+    import cumulant.packaging.convert.trial_run as trial
+    import cumulant.servable.bounded_run as bounded
 
     bounded.BASE_SECONDS, trial.SECONDS = 5.0, 40
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, resource.getrlimit(resource.RLIMIT_AS)[1]))

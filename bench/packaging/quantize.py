@@ -23,10 +23,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from cumulant.packaging.engine import Engine
-from cumulant.packaging.quantization.choice import ORIGINAL, choose
-from cumulant.packaging.quantization.measure import agreement, answers, paces
-from cumulant.packaging.quantization.search import tried
+from cumulant.packaging.quantize.choice import ORIGINAL, choose
+from cumulant.packaging.quantize.measure import agreement, answers, paces
+from cumulant.packaging.quantize.search import tried
+from cumulant.servable.engine import Engine
 
 SAMPLE, FRESH, OF_ONE_SUFFIX = 2400, 2000, 100
 BLOCK, END, PADDING, FEWEST = 4096, 1024, 256, 8

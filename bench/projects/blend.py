@@ -24,9 +24,9 @@ from cumulant.packaging.builder import to_onnx
 from cumulant.statistics import Estimate, Rows, difference, metric
 from cumulant.training.dataset import TrainingSet, training_set
 from cumulant.training.model import FittedModel
-from cumulant.training.payloads import Blend
+from cumulant.training.payloads.payload import Blend
+from cumulant.training.search.search import search
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import search
 
 TABLES = {
     "german-credit": ("german_credit.csv.gz", "credit"),

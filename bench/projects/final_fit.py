@@ -19,12 +19,12 @@ import numpy as np
 import polars as pl
 from zero_edit import command, gap, labels, options, ours, parts
 
+from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.training.search_step import loaded
 from cumulant.packaging.builder import build
-from cumulant.packaging.folder import load_servable
-from cumulant.project.loading import load
-from cumulant.runtime.candidate import find_record
-from cumulant.runtime.fitting import loaded
-from cumulant.runtime.models import servable_folder
+from cumulant.project.file.loading import load
+from cumulant.servable.folder import load_servable
 from cumulant.statistics import Rows, metric
 
 

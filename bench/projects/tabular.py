@@ -21,15 +21,15 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.progress import silent
-from cumulant.project.loading import load
-from cumulant.runtime.context import open_run
-from cumulant.runtime.features import feature_set
-from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.task import resolve_task
-from cumulant.runtime.train import work_of
-from cumulant.runtime.validate import snapshots_of
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.training.search_step import rows_of
+from cumulant.flows.training.task import resolve_task
+from cumulant.flows.training.train import work_of
+from cumulant.project.file.loading import load
 from cumulant.statistics import estimate, metric
-from cumulant.training.evaluation import scored
+from cumulant.training.evaluation.evaluation import scored
 from cumulant.training.splits import Split
 
 CUMULANT = Path(sys.executable).with_name("cumulant")

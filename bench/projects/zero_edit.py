@@ -33,8 +33,8 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.units import duration
-from cumulant.data import date_text, iso_text
 from cumulant.data.spec import DateFormat
+from cumulant.data.text import date_text, iso_text
 from cumulant.statistics import Rows, difference, metric
 
 CUMULANT = Path(sys.executable).with_name("cumulant")

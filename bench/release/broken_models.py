@@ -27,20 +27,20 @@ from broken_tasks import DAY, Task, fitted, tasks
 from scipy import stats
 
 from cumulant.core.traffic import Arm
-from cumulant.release.admission import refusal, with_margins
+from cumulant.flows.release.start.paired_evaluation import value_texts
 from cumulant.release.decide import decide, guard, start
-from cumulant.release.figures import seen, with_history
-from cumulant.release.history import ChampionHistory
-from cumulant.release.look import Look, Pairs, Requests
-from cumulant.release.metrics import metrics
-from cumulant.release.paired import block_seconds, fewest_pairs
-from cumulant.release.paired_records import PairedEvaluation
-from cumulant.release.paired_rows import PairedRows, paired_evaluation
-from cumulant.release.pulse import ArmPulse, Pulse
+from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.health import ArmPulse, Pulse
+from cumulant.release.evidence.look import Look, Pairs, Requests
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.admission import refusal, with_margins
+from cumulant.release.paired.paired_evaluation import block_seconds, fewest_pairs
+from cumulant.release.paired.paired_records import PairedEvaluation
+from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps
-from cumulant.runtime.release.paired_evaluation import value_texts
 
 KINDS = (
     "sound", "random", "inverted", "constant", "shuffled_label", "stale_feature", "segment_inverted", "segment_noise",

@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.progress import silent
-from cumulant.project.loading import load
-from cumulant.project.templates import create_from_template
-from cumulant.runtime.context import open_run
-from cumulant.runtime.features import feature_set
-from cumulant.runtime.rows import labelled_rows
-from cumulant.runtime.task import resolve_task
-from cumulant.runtime.train import work_of
-from cumulant.runtime.validate import snapshots_of
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.training.task import resolve_task
+from cumulant.flows.training.train import work_of
+from cumulant.flows.training.training_rows import labelled_rows
+from cumulant.project.file.loading import load
+from cumulant.project.new.templates import create_from_template
 
 DAY = 86_400_000_000
 _PARAMETERS = {

@@ -21,16 +21,16 @@ import msgspec
 import numpy as np
 from scipy import special, stats
 
-from cumulant.release.metrics import harm_alphas, metrics
+from cumulant.flows.release.simulation.requests import Callers
+from cumulant.flows.release.simulation.result import share_of
+from cumulant.flows.release.simulation.run import begins
+from cumulant.flows.release.simulation.schedule import Moment, Scene
+from cumulant.flows.release.simulation.simulate import cores, simulate
+from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world_loading import policy_of, read_world
+from cumulant.release.evidence.metrics import harm_alphas, metrics
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import Step, steps
-from cumulant.runtime.release.simulation.reading import policy_of, read_world
-from cumulant.runtime.release.simulation.requests import Callers
-from cumulant.runtime.release.simulation.result import share_of
-from cumulant.runtime.release.simulation.run import begins
-from cumulant.runtime.release.simulation.scene import Moment, Scene
-from cumulant.runtime.release.simulation.simulate import cores, simulate
-from cumulant.runtime.release.simulation.world import World
 
 RESULTS = Path(__file__).parent / "peers.json"
 ALPHA, LOOK, LOOKS = 0.05, 10.0, 180

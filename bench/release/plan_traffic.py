@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cumulant.flows.release.plan.measured_traffic import traffic_of
+from cumulant.flows.release.plan.release_plan import planned
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.release.steps import steps
-from cumulant.runtime.release.measured_traffic import traffic_of
-from cumulant.runtime.release.planning import planned
 
 Floats = npt.NDArray[np.float64]
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0

@@ -22,10 +22,10 @@ from pathlib import Path
 import msgspec
 from scipy import stats
 
+from cumulant.flows.release.simulation.result import Simulated
+from cumulant.flows.release.simulation.simulate import cores, simulate
+from cumulant.flows.release.simulation.world_loading import bundled, read_world
 from cumulant.release.spec import ReleaseSpec
-from cumulant.runtime.release.simulation.reading import bundled, read_world
-from cumulant.runtime.release.simulation.result import Simulated
-from cumulant.runtime.release.simulation.simulate import cores, simulate
 
 RESULTS = Path(__file__).parent / "results.json"
 ALPHA = 0.05

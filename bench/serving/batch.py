@@ -22,9 +22,9 @@ import onnxruntime
 import polars as pl
 from model import WIDTH, write_servable
 
-from cumulant.runtime.batch.flow import BatchRequest, predict_file
-from cumulant.runtime.batch.lanes import cores
-from cumulant.runtime.batch.models import in_folder
+from cumulant.flows.serving.batch.batch_model import in_folder
+from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
+from cumulant.flows.serving.batch.parallel_engine import cores
 
 ROWS, GROUP, SECONDS = 2_000_000, 250_000, 30.0
 SLICES = (1024, 4096)

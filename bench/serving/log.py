@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 
 from cumulant.core.plan import Field
-from cumulant.serving.log.client import LogClient
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.scanning import scan
-from cumulant.serving.log.starting import command
+from cumulant.serving.prediction_log.client import LogClient
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 COLUMNS = [f"f{n}" for n in range(30)]
 RANDOM = np.random.default_rng(0)

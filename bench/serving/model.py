@@ -8,9 +8,9 @@ import lightgbm
 import numpy as np
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.packaging.folder import new_folder, seal
-from cumulant.packaging.graph import Graph
-from cumulant.packaging.trees import add_boosters
+from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.lightgbm_trees import add_boosters
+from cumulant.servable.folder import new_folder, seal
 
 WIDTH = 30
 

@@ -14,10 +14,10 @@ from cumulant.core.expr import Call, Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, KnownAt, PredictAt, Source, Window
 from cumulant.core.servable import Input
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
+from cumulant.features.online.materialization import materialize
 from cumulant.packaging.builder import build
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import Boosters
+from cumulant.training.payloads.payload import Boosters
 
 _NUMBERS = tuple(f"x{n}" for n in range(28))
 _ROW = (Field("when", "time"), Field("card", "str"), *(Field(name, "float") for name in _NUMBERS))

@@ -20,10 +20,10 @@ import rows
 from model import booster
 
 from cumulant.core.servable import FieldRule
-from cumulant.packaging.folder import load_servable, seal
+from cumulant.servable.folder import load_servable, seal
 from cumulant.serving.app import Application
 from cumulant.serving.http.messages import Request, Response
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 
 _REQUESTS, _ROUNDS, _BLOCK = 2000, 40, 500
 _NAMES = [f"x{number}" for number in range(28)]

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from payloads import WIDTH
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.packaging.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, seal
 
 HEAVY_SECONDS = 1.15e-3
 """What a row of the heavy servable is made to cost."""

@@ -19,9 +19,9 @@ from data import handbook
 
 from cumulant.statistics import average_precision
 from cumulant.training.dataset import training_set
-from cumulant.training.evaluation import evaluate
+from cumulant.training.evaluation.evaluation import evaluate
+from cumulant.training.search.search import search
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import search
 
 
 def main() -> None:

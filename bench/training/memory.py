@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.training import training_memory
+from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
-from cumulant.project.loading import load
-from cumulant.runtime import training_memory
-from cumulant.runtime.features import featurize
-from cumulant.runtime.train import train
+from cumulant.project.file.loading import load
 from cumulant.training import memory_need
 
 ME = Principal("bench")
@@ -81,11 +81,11 @@ def write(folder: Path, asked: argparse.Namespace) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """One training; what its process held at the check, and at most beside it, against what was expected."""
-    from cumulant.training import boosting, catboost_trainer, mlp, xgboost_trainer
+    from cumulant.training.trainers import catboost_trainer, lightgbm_trainer, mlp_trainer, xgboost_trainer
 
-    for module in (boosting, catboost_trainer, xgboost_trainer):
+    for module in (lightgbm_trainer, catboost_trainer, xgboost_trainer):
         module.MOST_ROUNDS = 12  # type: ignore[attr-defined]
-    mlp._MOST_ROUNDS = 2  # noqa: SLF001 - a fit of a bench that is not looked at
+    mlp_trainer._MOST_ROUNDS = 2  # noqa: SLF001 - a fit of a bench that is not looked at
     found, expected = dict[str, float](), memory_need.total_need
 
     def total_need(need: int, resident: int) -> int:

@@ -17,11 +17,11 @@ from data import TABULAR, tabular
 
 from cumulant.statistics import METRICS, difference
 from cumulant.training.dataset import training_set
-from cumulant.training.encoding import derive_inputs, encode
-from cumulant.training.evaluation import evaluate, scored
+from cumulant.training.evaluation.evaluation import evaluate, scored
+from cumulant.training.payloads.encoding import derive_inputs, encode
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
 
 
 def main(names: list[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.gateway_token import read_key, token_for
+from cumulant.core.network.gateway_token import read_key, token_for
 from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, REQUEST_HEADER, TOKEN_HEADER, Routes
 from cumulant.ports.driver import Driver
 from cumulant.ports.traffic import Door, Opening

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple, Self
 
 from cumulant.core.traffic import ARM_HEADER, KEY_HEADER
-from cumulant.runtime.replay.caller import Caller
+from cumulant.flows.replay.caller import Caller
 
 KEYS, AT_ONCE = 200, 64
 

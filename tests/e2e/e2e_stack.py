@@ -25,14 +25,14 @@ from e2e_support import opened, run
 
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange, Routes
+from cumulant.flows.release import store
+from cumulant.flows.release.controller.controller import LEASE
+from cumulant.flows.release.time_scale import paced
+from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
+from cumulant.flows.stack.status import ChildStatus, read_status
 from cumulant.project.project import Project
 from cumulant.release.state import Release
 from cumulant.release.steps import Step
-from cumulant.runtime.release import store
-from cumulant.runtime.release.controller import LEASE
-from cumulant.runtime.release.pace import paced
-from cumulant.runtime.stack.book import FOLDER, Book, Served, change_book, read_book
-from cumulant.runtime.stack.status import ChildStatus, read_status
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 import serving_graphs

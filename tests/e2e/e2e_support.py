@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 
 from cumulant.drivers.mlflow.engine import load_mlflow
-from cumulant.project.loading import load
+from cumulant.flows.ledger.ledger_records import STEP, read_step
+from cumulant.flows.ledger.run_events import StepFinished, StepStarted, verify
+from cumulant.flows.registry.lineage import record_of
+from cumulant.project.file.loading import load
 from cumulant.project.project import Project
-from cumulant.runtime.events import StepFinished, StepStarted, verify
-from cumulant.runtime.lineage import record_of
-from cumulant.runtime.records import STEP, read_step
 
 #: where the processes of the tests keep their compiled modules
 COMPILED = Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.drivers.local.journal import SqliteJournal
-from cumulant.project.loading import load
-from cumulant.runtime.watching import looking, retraining, rounds, ruling, standing
+from cumulant.flows.monitoring import evaluation, retrain_decision, retraining, run, state
+from cumulant.project.file.loading import load
 
 TRANSACTION = SqliteJournal.transaction
 
@@ -33,7 +33,7 @@ def deadly(how: str, number: int) -> None:
 
     def write(*words, **named):
         left[0] -= 1
-        found = standing.write(*words, **named)
+        found = state.write(*words, **named)
         if left[0] == 0 and how == "within":
             die()
         return found
@@ -45,16 +45,16 @@ def deadly(how: str, number: int) -> None:
         if left[0] <= 0 and how == "after":
             die()
 
-    ruling.write = retraining.write = write
+    retrain_decision.write = retraining.write = write
     SqliteJournal.transaction = transaction
 
 
 def behind(project, file: str) -> None:
     """From here on the rows are known as they are now, and others go first."""
-    held = standing.read_standing(project.journal(), project.name)
-    wanted = standing.read_wanted(project.journal(), project.name)
-    looking.read_standing = lambda *_: held
-    ruling.read_wanted = retraining.read_wanted = lambda *_: wanted
+    held = state.read_standing(project.journal(), project.name)
+    wanted = state.read_wanted(project.journal(), project.name)
+    evaluation.read_standing = lambda *_: held
+    retrain_decision.read_wanted = retraining.read_wanted = lambda *_: wanted
     print("waits", flush=True)
     while not Path(file).exists():
         time.sleep(0.02)
@@ -73,7 +73,7 @@ def main(folder: str, what: str, at: str, where: str, file: str = "") -> None:
                 wanted = retraining.go_on(project, principal=who)
                 said = {"stage": wanted.stage, "said": wanted.said}
             else:
-                seen = rounds.watch_round(project, principal=who, at=datetime.fromisoformat(at))
+                seen = run.watch_round(project, principal=who, at=datetime.fromisoformat(at))
                 said = {"fresh": seen.judged.fresh, "do": seen.action.do}
         except CumulantError as error:
             said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}

@@ -10,9 +10,9 @@ from e2e_support import opened
 
 from cumulant.cli.app import run
 from cumulant.core.units import moment
+from cumulant.flows.registry.lineage import record_of, reproduce
+from cumulant.flows.training.train import train
 from cumulant.monitoring.spec import HistorySpec
-from cumulant.runtime.lineage import record_of, reproduce
-from cumulant.runtime.train import train
 
 START, DAY, DAYS, SIZE = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1), 60, 200
 BREAK = 35

@@ -18,10 +18,10 @@ import pytest
 from e2e_support import environment, kill, opened, run, start
 
 from cumulant.core.servable import Batching, GraphServable
-from cumulant.packaging.engine import Engine
-from cumulant.packaging.folder import new_folder, seal
-from cumulant.runtime.predict import predict
-from cumulant.runtime.serve import prepare_service, running
+from cumulant.flows.serving.predict import predict
+from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.servable.engine import Engine
+from cumulant.servable.folder import new_folder, seal
 
 pytestmark = pytest.mark.slow
 

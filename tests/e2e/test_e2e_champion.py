@@ -10,11 +10,11 @@ import pytest
 from e2e_support import environment, opened
 
 from cumulant.core.errors import LeaseHeldError
-from cumulant.runtime.clean import clean
-from cumulant.runtime.context import open_run
-from cumulant.runtime.evaluate import evaluate
-from cumulant.runtime.stack.book import change_book
-from cumulant.runtime.train import train
+from cumulant.flows.ledger.cleanup import clean
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.stack.desired_state import change_book
+from cumulant.flows.training.evaluate import evaluate
+from cumulant.flows.training.train import train
 
 pytestmark = pytest.mark.slow
 

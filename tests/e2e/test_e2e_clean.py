@@ -12,13 +12,13 @@ from e2e_support import opened
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.progress import silent
-from cumulant.runtime import serve
-from cumulant.runtime.candidate import Candidate, find_record
-from cumulant.runtime.clean import clean
-from cumulant.runtime.context import open_run
-from cumulant.runtime.models import MODEL
-from cumulant.runtime.records import runs
-from cumulant.runtime.train import train
+from cumulant.flows.ledger.cleanup import clean
+from cumulant.flows.ledger.ledger_records import runs
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.registry.candidate_alias import Candidate, find_record
+from cumulant.flows.registry.models import MODEL
+from cumulant.flows.serving import serve
+from cumulant.flows.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +64,8 @@ def states(project):
 
 
 def test_what_looks_compare_with_goes_with_its_version(project):
-    from cumulant.runtime.review.reference import key_of, reference_of
-    from cumulant.runtime.watching.reference import served_reference
+    from cumulant.flows.monitoring.reference import served_reference
+    from cumulant.flows.review.review_reference import key_of, reference_of
 
     who, objects = project.principal(), project.objects()
     (version,) = project.registry().versions(project.name)

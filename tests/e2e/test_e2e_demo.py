@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from e2e_support import opened, run, start
 
-from cumulant.runtime.release import queries
-from cumulant.runtime.stack.status import read_status
-from cumulant.serving.log.scanning import batches
+from cumulant.flows.release import release_queries
+from cumulant.flows.stack.status import read_status
+from cumulant.serving.prediction_log.storage.scanning import batches
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_a_broken_one_comes_back_for_what_is_wrong_with_it(told, candidate, why)
 def test_the_journal_tells_the_same_as_the_document(told):
     folder, document, _ = told
     with opened(folder) as project:
-        kept = {one.id: one for one in queries.history(project, principal=project.principal())}
+        kept = {one.id: one for one in release_queries.history(project, principal=project.principal())}
         champion = project.registry().resolve(f"{project.name}@champion").version
     for one in document["release"]:
         assert (kept[one["id"]].status, kept[one["id"]].reason) == (one["verdict"], one["reason"])

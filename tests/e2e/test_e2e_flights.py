@@ -16,22 +16,22 @@ from e2e_support import check_whole, hashes, opened
 
 from cumulant.core.events import Actor
 from cumulant.core.ids import file_digest
-from cumulant.data import inputs
+from cumulant.data.files import inputs
 from cumulant.data.snapshot import scan
 from cumulant.drivers.mlflow.engine import load_mlflow
-from cumulant.features.offline import compute
-from cumulant.packaging.folder import load_servable
-from cumulant.project.templates import create_from_template
-from cumulant.runtime import serve
-from cumulant.runtime.clean import clean
-from cumulant.runtime.evaluate import evaluate
-from cumulant.runtime.events import verify
-from cumulant.runtime.features import featurize
-from cumulant.runtime.lineage import lineage, record_of, reproduce
-from cumulant.runtime.models import MODEL
-from cumulant.runtime.predict import predict
-from cumulant.runtime.train import train
-from cumulant.runtime.validate import load_snapshot, newest, validate
+from cumulant.features.offline.offline import compute
+from cumulant.flows.data.validate import load_snapshot, newest, validate
+from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.ledger.cleanup import clean
+from cumulant.flows.ledger.run_events import verify
+from cumulant.flows.registry.lineage import lineage, record_of, reproduce
+from cumulant.flows.registry.models import MODEL
+from cumulant.flows.serving import serve
+from cumulant.flows.serving.predict import predict
+from cumulant.flows.training.evaluate import evaluate
+from cumulant.flows.training.train import train
+from cumulant.project.new.templates import create_from_template
+from cumulant.servable.folder import load_servable
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,13 @@ from cumulant.data.snapshot import scan
 from cumulant.data.views import quarantined
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.drivers.mlflow.models import signature
-from cumulant.packaging.folder import load_servable
-from cumulant.runtime import serve
-from cumulant.runtime.lineage import record_of, reproduce
-from cumulant.runtime.predict import predict
-from cumulant.runtime.report import report
-from cumulant.runtime.train import train
-from cumulant.runtime.validate import newest
+from cumulant.flows.data.validate import newest
+from cumulant.flows.registry.lineage import record_of, reproduce
+from cumulant.flows.reports.report import report
+from cumulant.flows.serving import serve
+from cumulant.flows.serving.predict import predict
+from cumulant.flows.training.train import train
+from cumulant.servable.folder import load_servable
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,7 @@ def check_served(project, rows: pl.DataFrame) -> pl.DataFrame:
     with serve.running(service) as running:
         served = predict(project, "kind", rows, principal=who, url=running.url)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("cumulant.runtime.predict._BLOCK", 7)
+        patched.setattr("cumulant.flows.serving.predict._BLOCK", 7)
         assert predict(project, "kind", rows, principal=who).equals(offline)
     assert offline.height == rows.height
     assert offline.columns == [name for name in served.columns if name != "state_age"]

@@ -9,9 +9,9 @@ import e2e_shop
 import pytest
 from e2e_support import run
 
-from cumulant.project.loading import load
-from cumulant.runtime.labels import outcomes_of
-from cumulant.runtime.serve import prepare_service, running
+from cumulant.flows.outcomes.labels import outcomes_of
+from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.project.file.loading import load
 
 ASKED = e2e_shop.START + timedelta(days=61)
 PERSONAL = e2e_shop.PROJECT.replace("    key: order\n", "    key: order\n    personal: [order, customer]\n")

@@ -13,13 +13,13 @@ from e2e_shop import START
 from e2e_support import opened
 
 from cumulant.core.errors import RefusedError
-from cumulant.project.loading import load
-from cumulant.release.metrics import metrics
-from cumulant.release.paired import log_harm, log_not_worse
+from cumulant.flows.release.start.admission import admitted
+from cumulant.flows.release.start.paired_evaluation import evaluate_pair
+from cumulant.flows.training.train import train
+from cumulant.project.file.loading import load
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.paired_evaluation import log_harm, log_not_worse
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
-from cumulant.runtime.release.admission import admitted
-from cumulant.runtime.release.paired_evaluation import evaluate_pair
-from cumulant.runtime.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from e2e_support import opened
 
-from cumulant.project.loading import load
-from cumulant.release.metrics import metrics
-from cumulant.release.paired import log_not_worse, prior_evidence
+from cumulant.flows.release.start.admission import admitted
+from cumulant.flows.training.train import train
+from cumulant.project.file.loading import load
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.paired_evaluation import log_not_worse, prior_evidence
 from cumulant.release.spec import MetricSpec, ReleaseSpec
-from cumulant.runtime.release.admission import admitted
-from cumulant.runtime.train import train
 
 pytestmark = pytest.mark.slow
 

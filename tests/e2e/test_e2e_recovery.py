@@ -25,7 +25,7 @@ from e2e_support import (
     wait_for,
 )
 
-from cumulant.runtime.records import STEP, read_step, runs
+from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ import msgspec
 import pytest
 from e2e_support import kill, opened, run, start, wait_for
 
-from cumulant.runtime.processes import is_gone
-from cumulant.runtime.release import store
-from cumulant.runtime.replay.flow import replay
-from cumulant.runtime.replay.sending import blame
-from cumulant.runtime.stack.book import read_book
-from cumulant.runtime.stack.status import read_status
-from cumulant.runtime.stack.versions import table_of
-from cumulant.runtime.train import train
+from cumulant.flows.ledger.processes import is_gone
+from cumulant.flows.release import store
+from cumulant.flows.replay.replay import replay
+from cumulant.flows.replay.sending import blame
+from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.served_versions import table_of
+from cumulant.flows.stack.status import read_status
+from cumulant.flows.training.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from e2e_support import run
 from cumulant.core.errors import CumulantError, MissingPartError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.drivers.envoy import engine
+from cumulant.flows.release.actions import abort
 from cumulant.release.spec import CeilingSpec
-from cumulant.runtime.release.verbs import abort
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ import pytest
 from e2e_stack import MODEL, until
 from e2e_support import kill, run, start
 
-from cumulant.runtime.stack.book import read_book
+from cumulant.flows.stack.desired_state import read_book
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from e2e_support import check_whole, kill, opened, run, start, wait_for
 
-from cumulant.runtime.predict import predict
+from cumulant.flows.serving.predict import predict
 
 PERSONAL = e2e_shop.PROJECT.replace("    key: order\n", "    key: order\n    personal: [order, customer]\n")
 QUEUE = 'monitoring:\n  review: {budget: 24/day, slices: ["amount > 150"], second: 0%, weights: sampling}\n'

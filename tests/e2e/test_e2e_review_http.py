@@ -293,7 +293,7 @@ def test_two_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(make, 
         code, err = server.kill(signal.SIGTERM)
         assert (code, err) == (0, "")
     with opened(folder) as project:
-        from cumulant.runtime.events import verify
+        from cumulant.flows.ledger.run_events import verify
 
         assert verify(project.journal()).breaks == []
 

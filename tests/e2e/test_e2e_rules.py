@@ -9,8 +9,8 @@ import pytest
 from e2e_support import run
 from test_e2e_labels import order
 
-from cumulant.project.loading import load
-from cumulant.runtime.serve import prepare_service, running
+from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.project.file.loading import load
 from cumulant.testing.gateways import wait_for
 
 

@@ -21,13 +21,13 @@ import msgspec
 import pytest
 from e2e_support import environment, opened, run, start
 
-from cumulant.runtime.clean import clean
-from cumulant.runtime.processes import is_gone
-from cumulant.runtime.stack.book import change_book, read_book
-from cumulant.runtime.stack.status import read_status
-from cumulant.runtime.stack.versions import folder_of
-from cumulant.runtime.train import train
-from cumulant.serving.log.scanning import scan
+from cumulant.flows.ledger.cleanup import clean
+from cumulant.flows.ledger.processes import is_gone
+from cumulant.flows.stack.desired_state import change_book, read_book
+from cumulant.flows.stack.served_versions import folder_of
+from cumulant.flows.stack.status import read_status
+from cumulant.flows.training.train import train
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ ROW = {
 SUPERVISED = """
 import asyncio, sys; from pathlib import Path
 import msgspec; from cumulant.project import load
-from cumulant.runtime.stack.programs import stack; from cumulant.runtime.stack.supervisor import Supervisor
+from cumulant.flows.stack.programs import stack; from cumulant.flows.stack.supervisor import Supervisor
 with load(Path(sys.argv[1])) as project:
     sleep = (sys.executable, "-c", "import time; time.sleep(3600)")
     found = msgspec.structs.replace(stack(project, "127.0.0.1:0"), controller=sleep)

@@ -13,9 +13,9 @@ from e2e_support import environment, opened, run, start
 from test_e2e_kinds import MARKS, make, visits
 
 from cumulant.core.errors import UsageError
-from cumulant.runtime.predict import predict
-from cumulant.runtime.train import train
-from cumulant.runtime.watching.rounds import watch_round
+from cumulant.flows.monitoring.run import watch_round
+from cumulant.flows.serving.predict import predict
+from cumulant.flows.training.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from e2e_support import opened, run
 
-from cumulant.runtime.predict import predict
+from cumulant.flows.serving.predict import predict
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from test_e2e_kinds import visits
 from test_e2e_watch_kinds import ASKED, served
 
 from cumulant.core.events import Actor
-from cumulant.runtime.alerts.book import read
-from cumulant.runtime.watching.standing import TRAINING, Wanted, read_standing, read_wanted, write
+from cumulant.flows.alerting.store import read
+from cumulant.flows.monitoring.state import TRAINING, Wanted, read_standing, read_wanted, write
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from e2e_support import opened, run, start
 
-from cumulant.runtime.predict import predict
-from cumulant.runtime.serve import prepare_service, running
+from cumulant.flows.serving.predict import predict
+from cumulant.flows.serving.serve import prepare_service, running
 
 pytestmark = pytest.mark.slow
 

@@ -61,8 +61,8 @@ def servable(tmp_path):
     import polars as pl
 
     from cumulant.training.dataset import training_set
+    from cumulant.training.search.search import search
     from cumulant.training.spec import TrainingSpec
-    from cumulant.training.study import search
 
     rng = np.random.default_rng(0)
     features = pl.DataFrame({"amount": rng.exponential(20, 400), "night": rng.random(400) < 0.3})

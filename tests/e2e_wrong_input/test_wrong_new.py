@@ -166,6 +166,6 @@ def test_an_option_in_the_wrong_place_is_named_where_it_belongs(cumulant, here, 
 
 
 def test_the_shares_of_versions_are_said_in_one_line():
-    from cumulant.cli.stack_table import shares_text
+    from cumulant.cli.serving.stack_table import shares_text
 
     assert shares_text({"3": 0.875, "4": 0.125}) == "version 3 answers 87.5%, version 4 answers 12.5% of the requests"

@@ -18,12 +18,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 from notify_servers import Web
 
+from cumulant.alerting.alert_state import Finding
 from cumulant.core.errors import EngineUnavailableError, TerminalError
 from cumulant.drivers.webhook.alertmanager import Alertmanager
-from cumulant.monitoring.alerts.state import Finding
+from cumulant.flows.alerting.alerts import deliver, observe, try_receivers
 from cumulant.ports.access import Principal
-from cumulant.project.loading import load
-from cumulant.runtime.alerts.flow import deliver, observe, try_receivers
+from cumulant.project.file.loading import load
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.conformance.notifier import SAMPLE
 

@@ -212,7 +212,7 @@ def writes(path):
         return True
     except OSError:
         return False
-import pyarrow.parquet, onnxruntime, grpc, cumulant.serving.log
+import pyarrow.parquet, onnxruntime, grpc, cumulant.serving.prediction_log
 print(json.dumps({
     "user": os.getuid(),
     "writes": [one for one in ("/x", "/app/x", "/model/x", "/usr/x", "/tmp/x") if writes(one)],

@@ -66,8 +66,8 @@ def _run(case: Case, source: Path, out: Path) -> tuple[int, str]:
 def _tried(folder: Path) -> int:
     """As a server tries a model before it loads it."""
     from cumulant.core.errors import CumulantError
+    from cumulant.serving.models.load_check import Trial
     from cumulant.serving.settings import Settings
-    from cumulant.serving.trial import Trial
 
     try:
         Trial(Settings(folders=(str(folder),)), seconds=60).versions("m")
@@ -122,7 +122,7 @@ def _wrong(case: Case, source: Path, out: Path, code: int) -> list[str]:
     """An accepted model answers as the library that made it."""
     if code or case.command != "package":
         return []
-    from cumulant.packaging.engine import Engine
+    from cumulant.servable.engine import Engine
 
     engine = Engine(out / "model.onnx")
     if len(engine.inputs) != 1:

@@ -36,7 +36,7 @@ def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[
         NotFoundError: no such environment.
     """
     from cumulant.api.project import Project
-    from cumulant.project.loading import load
+    from cumulant.project.file.loading import load
 
     return Project(load(directory, environment=env, overrides=overrides or ()))
 
@@ -62,8 +62,8 @@ def new(
         UsageError: the name cannot be one, or the place is taken.
     """
     from cumulant.api.project import Project
-    from cumulant.project.create import create_from, create_from_frame
-    from cumulant.project.loading import load
+    from cumulant.project.file.loading import load
+    from cumulant.project.new.create import create_from, create_from_frame
 
     make = create_from if isinstance(data, str | Path) else create_from_frame
     made = make(data, target, name=name, directory=directory, time=time, key=key)  # type: ignore[arg-type]

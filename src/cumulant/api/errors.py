@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from cumulant.core.errors import CumulantError, UserCodeError
-from cumulant.core.user_code import without_internal_frames
+from cumulant.core.system.user_code import without_internal_frames
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cumulant.core.progress import Progress, silent
-from cumulant.runtime.report_page.markup import element
+from cumulant.flows.reports.markup import element
 
 EVERY = 0.2
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from cumulant.api.server import Server
     from cumulant.core.events import Event
+    from cumulant.flows.ledger.ledger_records import RunRecord
+    from cumulant.flows.ledger.orphans import Removed
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project as Loaded
-    from cumulant.runtime.leftovers import Removed
-    from cumulant.runtime.records import RunRecord
 
 #: `warnings.warn` counts the method, the wrapper of `short_methods`, then the user's line
 _CALLER = 3
@@ -78,7 +78,7 @@ class Project:
 
     def plan(self) -> Shown[Any]:
         """What would run, checked. Raises NotKnownYetError and the other errors of `cumulant plan`."""
-        from cumulant.runtime.planning import plan
+        from cumulant.flows.project.planning import plan
 
         with following("plan") as progress:
             return views.plan(plan(self.loaded, principal=self.loaded.principal(), progress=progress))
@@ -92,7 +92,7 @@ class Project:
         Raises:
             ContractBreachError: too many rows were refused; `quarantine(source)` shows them.
         """
-        from cumulant.runtime.validate import validate
+        from cumulant.flows.data.validate import validate
 
         with following("validate") as progress:
             found = validate(
@@ -104,7 +104,7 @@ class Project:
         """Refused rows with the rule that refused each; personal columns as keyed hashes."""
         from cumulant.core.errors import NotFoundError
         from cumulant.data.views import quarantined
-        from cumulant.runtime import validate
+        from cumulant.flows.data import validate
 
         self.loaded.source(source)
         snapshot = validate.refused(self.loaded, source) or validate.newest(self.loaded, source)
@@ -116,7 +116,7 @@ class Project:
         """The first accepted rows of a source; personal columns as keyed hashes."""
         from cumulant.core.errors import NotFoundError
         from cumulant.data.views import preview as data_preview
-        from cumulant.runtime import validate
+        from cumulant.flows.data import validate
 
         self.loaded.source(source)
         snapshot = validate.newest(self.loaded, source)
@@ -126,7 +126,7 @@ class Project:
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
-        from cumulant.runtime.clean import clean
+        from cumulant.flows.ledger.cleanup import clean
 
         found = clean(self.loaded, principal=self.loaded.principal(), dry_run=dry_run)
         return Listing(found, ("what", "kind", "bytes"), lambda one: (one.key, one.kind, one.bytes))
@@ -136,7 +136,7 @@ class Project:
 
         Values are as a model takes them, personal ones too: `cumulant features get` shows those as keyed hashes.
         """
-        from cumulant.runtime.features import featurize
+        from cumulant.flows.features.feature_table import featurize
 
         with following("features") as progress:
             found = featurize(self.loaded, principal=self.loaded.principal(), as_of=_moment(as_of), progress=progress)
@@ -155,8 +155,8 @@ class Project:
 
         A gate that says no raises nothing: see `.verdict`.
         """
-        from cumulant.runtime.report import content
-        from cumulant.runtime.train import train
+        from cumulant.flows.reports.report import content
+        from cumulant.flows.training.train import train
 
         who = self.loaded.principal()
         with following("train") as progress:
@@ -173,8 +173,8 @@ class Project:
 
     def evaluate(self, model: str | None = None, **options: Any) -> Shown[Any]:
         """Score a registered version on later rows and ask the gate; default: the newest version."""
-        from cumulant.runtime.evaluate import evaluate
-        from cumulant.runtime.report import content
+        from cumulant.flows.reports.report import content
+        from cumulant.flows.training.evaluate import evaluate
 
         who = self.loaded.principal()
         with following("evaluate") as progress:
@@ -189,7 +189,7 @@ class Project:
         Returns a pandas frame for a pandas frame, else a Polars frame. Each check that rows fail, such as a rule of
         the data contract, raises a `RowWarning` that counts them; none with `url`, where the server answers.
         """
-        from cumulant.runtime.predict import predict
+        from cumulant.flows.serving.predict import predict
 
         failed: list[str] = []
         with following("predict") as progress:
@@ -209,7 +209,7 @@ class Project:
 
     def models(self, name: str | None = None) -> Listing[ModelVersion]:
         """Every registered version, newest first."""
-        from cumulant.runtime.models import list_models
+        from cumulant.flows.registry.models import list_models
 
         found = list_models(self.loaded, principal=self.loaded.principal(), name=name)
         columns = ("model", "version", "aliases", "registered", "uri")
@@ -217,25 +217,25 @@ class Project:
 
     def model(self, uri: str | None = None) -> Shown[Any]:
         """One version with its figures and the request that it expects."""
-        from cumulant.runtime.models import show_model
+        from cumulant.flows.registry.models import show_model
 
         return views.model(show_model(self.loaded, uri or self.name, principal=self.loaded.principal()))
 
     def alias(self, model: str, alias: str, *, reason: str | None = None) -> ModelVersion:
         """Point an alias at a version."""
-        from cumulant.runtime.models import set_alias
+        from cumulant.flows.registry.models import set_alias
 
         return set_alias(self.loaded, model, alias, principal=self.loaded.principal(), reason=reason)
 
     def tag(self, model: str, **tags: str | None) -> ModelVersion:
         """Set tags of a version; None removes one."""
-        from cumulant.runtime.models import tag_model
+        from cumulant.flows.registry.models import tag_model
 
         return tag_model(self.loaded, model, tags, principal=self.loaded.principal())
 
     def reproduce(self, model: str | None = None) -> Shown[Any]:
         """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""
-        from cumulant.runtime.lineage import reproduce
+        from cumulant.flows.registry.lineage import reproduce
 
         with following("reproduce") as progress:
             found = reproduce(self.loaded, model or self.name, principal=self.loaded.principal(), progress=progress)
@@ -244,7 +244,7 @@ class Project:
     def serve(self, model: str | None = None, *, port: int = 0, as_of: datetime | str | None = None) -> Server:
         """Start a local server for a model and return when it answers; end it with `.stop()` or `with`."""
         from cumulant.api.server import Server
-        from cumulant.runtime.serve import prepare_service
+        from cumulant.flows.serving.serve import prepare_service
 
         with following("serve") as progress:
             service = prepare_service(
@@ -258,7 +258,7 @@ class Project:
 
     def report(self, target: str = "latest", *, out: Path | str | None = None) -> Shown[Any]:
         """The report of a run or model, shown here; with `out`, also written (.html, .md, .json)."""
-        from cumulant.runtime import report
+        from cumulant.flows.reports import report
 
         who = self.loaded.principal()
         if out is not None:
@@ -267,14 +267,14 @@ class Project:
 
     def lineage(self, model: str | None = None) -> Shown[Any]:
         """Where a version comes from: snapshots, source files, features, code, settings, environment."""
-        from cumulant.runtime.lineage import lineage
+        from cumulant.flows.registry.lineage import lineage
 
         return views.lineage(lineage(self.loaded, model or self.name, principal=self.loaded.principal()))
 
     def runs(self, flow: str | None = None) -> Listing[RunRecord]:
         """Runs, newest first."""
-        from cumulant.runtime.actions import check
-        from cumulant.runtime.records import runs
+        from cumulant.flows.ledger.actions import check
+        from cumulant.flows.ledger.ledger_records import runs
 
         check(self.loaded.access(), self.loaded.principal(), "runs.show", self.name)
         found = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
@@ -287,7 +287,7 @@ class Project:
 
     def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
         """The project's events, oldest first."""
-        from cumulant.runtime.actions import check
+        from cumulant.flows.ledger.actions import check
 
         check(self.loaded.access(), self.loaded.principal(), "events.show", self.name)
         found = list(self.loaded.journal().events(run=run, kinds=kinds))
@@ -313,7 +313,7 @@ def _frame(rows: object) -> pl.DataFrame:
         raise MissingPartError(
             "predictions on tables need Polars", subject="polars", hint='pip install "cumulant[local]"'
         ) from error
-    from cumulant.data.user_frames import to_polars
+    from cumulant.data.files.user_frames import to_polars
 
     if isinstance(rows, list):
         return pl.DataFrame(rows, infer_schema_length=None)

@@ -10,7 +10,7 @@ import msgspec
 from cumulant.api import views
 from cumulant.api.errors import short_errors
 from cumulant.api.shown import Shown
-from cumulant.runtime.package import Packaged
+from cumulant.flows.packaging.package_model import Packaged
 
 if TYPE_CHECKING:
     from cumulant.api.project import Project
@@ -56,7 +56,7 @@ def register(
         UsageError: a model or sample that cannot be used, or no project to register it in.
         ParityError: the packaged model does not answer as the original; nothing is left behind.
     """
-    from cumulant.runtime import register as flow
+    from cumulant.flows.packaging import register as flow
 
     if out is not None:
         found = flow.package_object(
@@ -77,6 +77,6 @@ def register(
 
 
 def _loaded(project: Project | Path | str | None) -> Any:
-    from cumulant.project.loading import load
+    from cumulant.project.file.loading import load
 
     return load(project or ".") if project is None or isinstance(project, str | Path) else project.loaded

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api.shown import block, facts
-from cumulant.runtime.report_page.markup import element
+from cumulant.flows.reports.markup import element
 
 if TYPE_CHECKING:
-    from cumulant.runtime.serve import Service
+    from cumulant.flows.serving.serve import Service
 
 
 class Server:
@@ -23,7 +23,7 @@ class Server:
     """
 
     def __init__(self, service: Service, *, port: int = 0) -> None:
-        from cumulant.runtime import serve
+        from cumulant.flows.serving import serve
 
         self.service = service
         self._stack = ExitStack()
@@ -74,8 +74,8 @@ class Server:
         return f"Server({self.service.model.uri}, url={self.url!r})"
 
     def _repr_html_(self) -> str:
-        from cumulant.packaging.folder import load_servable
-        from cumulant.runtime.report_page.requests import curl
+        from cumulant.flows.reports.request_example import curl
+        from cumulant.servable.folder import load_servable
 
         line = curl(load_servable(Path(self.service.folder)), self.url)
         rows = [("url", self.url), ("model", self.service.model.uri), ("process", str(self.pid))]

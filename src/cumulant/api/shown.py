@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from cumulant.runtime.report_page import terminal, wording
-from cumulant.runtime.report_page.markup import Child, Markup, element
+from cumulant.flows.reports import terminal, wording
+from cumulant.flows.reports.markup import Child, Markup, element
 
 if TYPE_CHECKING:
     from rich.console import Console

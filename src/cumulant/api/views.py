@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.api.shown import Shown, block, facts, table
 from cumulant.core.servable import GraphServable
-from cumulant.runtime.report_page import wording
-from cumulant.runtime.report_page.markup import Markup, element, join
+from cumulant.flows.reports import wording
+from cumulant.flows.reports.markup import Markup, element, join
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.api.registering import Registered
-    from cumulant.runtime.models import ModelDetail
-    from cumulant.runtime.planning import Plan
-    from cumulant.runtime.report_page.content import Interval, ReportData
-    from cumulant.runtime.validate import Validation
+    from cumulant.flows.data.validate import Validation
+    from cumulant.flows.project.planning import Plan
+    from cumulant.flows.registry.models import ModelDetail
+    from cumulant.flows.reports.content import Interval, ReportData
 
 _COLOURS = {True: "#1f7a45", False: "#b3372f"}
 
@@ -62,7 +62,7 @@ def training(found: Any, page: ReportData) -> Trained:
     """Metrics beside the naive baseline, the gate, the model."""
 
     def text(console: Console) -> None:
-        from cumulant.runtime.report_page.summary import show_training
+        from cumulant.flows.reports.summary import show_training
 
         show_training(console, page)
 
@@ -77,12 +77,12 @@ def evaluation(found: Any, page: ReportData) -> Trained:
 
 def model(found: ModelDetail) -> Shown[ModelDetail]:
     """A version with its figures and its request."""
-    from cumulant.runtime.report_page.collect import figures
-    from cumulant.runtime.report_page.requests import curl, fields
+    from cumulant.flows.reports.collect import figures
+    from cumulant.flows.reports.request_example import curl, fields
 
     version = found.version
     if isinstance(found.servable, GraphServable):
-        from cumulant.runtime.packaged_page import graph_rows
+        from cumulant.flows.packaging.package_summary import graph_rows
 
         about = [("uri", version.uri), ("aliases", version.aliases), ("registered", version.created)]
         return _facts(f"{version.name} version {version.version}", [*about, *graph_rows(found.servable)], found)
@@ -105,7 +105,7 @@ def _figure(name: str, figure: Interval, found: ModelDetail) -> str:
 
 def registered(found: Registered) -> Shown[Registered]:
     """What was packaged, what the checks said, and where it is."""
-    from cumulant.runtime.packaged_page import rows
+    from cumulant.flows.packaging.package_summary import rows
 
     notes = [("note" if index == 0 else "", line) for index, line in enumerate(found.packaged.notes)]
     return _facts(found.servable.name, [("where", found.uri), *rows(found.packaged), *notes], found)
@@ -113,7 +113,7 @@ def registered(found: Registered) -> Shown[Registered]:
 
 def lineage(found: Any) -> Shown[Any]:
     """Where a version comes from."""
-    from cumulant.runtime.report_page.origins import lines
+    from cumulant.flows.reports.origins import lines
 
     return _facts("Lineage", lines(found), found)
 
@@ -129,12 +129,12 @@ def report(page: ReportData) -> Shown[ReportData]:
     """The report, inside a frame of its own so that its style stays in it."""
 
     def text(console: Console) -> None:
-        from cumulant.runtime.report_page.markdown import render
+        from cumulant.flows.reports.markdown import render
 
         console.print(render(page), markup=False)
 
     def markup() -> Markup:
-        from cumulant.runtime.report_page.page import render
+        from cumulant.flows.reports.page import render
 
         return element("iframe", srcdoc=render(page), title=page.subject, style="width:100%;height:640px;border:0")
 
@@ -167,7 +167,7 @@ def _page(page: ReportData) -> Markup:
 
 def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *extra: Markup) -> Shown[Any]:
     def text(console: Console) -> None:
-        from cumulant.runtime.report_page.terminal import heading, pairs
+        from cumulant.flows.reports.terminal import heading, pairs
 
         heading(console, title)
         pairs(console, [(label, found) for label, found in rows if found not in (None, "", (), [])])
@@ -177,8 +177,8 @@ def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *extra: M
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> Shown[Any]:
     def text(console: Console) -> None:
-        from cumulant.runtime.report_page.terminal import heading
-        from cumulant.runtime.report_page.terminal import table as rich_table
+        from cumulant.flows.reports.terminal import heading
+        from cumulant.flows.reports.terminal import table as rich_table
 
         heading(console, title)
         console.print(rich_table(columns, rows))

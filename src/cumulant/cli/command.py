@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cumulant.cli.collection import collect_for
 from cumulant.cli.invocation import Invocation
-from cumulant.runtime.actions import declared
+from cumulant.flows.ledger.actions import declared
 
 WIDTH = 100
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.runtime.report_page.content import GateReport, Interval, ReportData, StepReport
-from cumulant.runtime.story.told import Monitored, Reviewed, Told
+from cumulant.flows.demo.report import Monitored, Reviewed, Told
+from cumulant.flows.reports.content import GateReport, Interval, ReportData, StepReport
 
 if TYPE_CHECKING:
-    from cumulant.runtime.features import FeatureSet
+    from cumulant.flows.features.feature_table import FeatureSet
 
 
 class DataFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -140,7 +140,7 @@ def show(error: CumulantError, console: Console, *, debug: bool) -> None:
     """What happened, to what, what to do next, and where to read more."""
     from rich.text import Text
 
-    from cumulant.runtime.report_page.terminal import clean
+    from cumulant.flows.reports.terminal import clean
 
     problems = error.problems if isinstance(error, ProjectFileError) and len(error.problems) > 1 else ()
     message = error.message.splitlines()[0] if problems else error.message  # the other lines are the problems

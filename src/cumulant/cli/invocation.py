@@ -48,8 +48,8 @@ class Invocation:
             ProjectFileError: the file has faults.
             RefusedError: the user may not.
         """
-        from cumulant.project.loading import load
-        from cumulant.runtime.actions import check
+        from cumulant.flows.ledger.actions import check
+        from cumulant.project.file.loading import load
 
         found = load(self.directory, environment=self.environment)
         self.output.redact = found.vault.redact

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cumulant.core.progress import Progress, silent
-from cumulant.runtime.report_page.terminal import clean
-from cumulant.runtime.report_page.wording import duration as seconds
+from cumulant.flows.reports.terminal import clean
+from cumulant.flows.reports.wording import duration as seconds
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from cumulant.core.events import Fact
-from cumulant.data.judge import warned_rules
+from cumulant.data.checks.verdict import warned_rules
 from cumulant.data.snapshot import Snapshot
 
 

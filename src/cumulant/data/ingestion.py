@@ -11,19 +11,25 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import digest
-from cumulant.core.memory import memory_limit
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
+from cumulant.core.system.memory import memory_limit
 from cumulant.core.units import duration, from_micros, micros
-from cumulant.data.arrivals import Arrival, arrivals, in_order
-from cumulant.data.batch_checks import broken_shares
-from cumulant.data.batch_freshness import past_events, stale
-from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
-from cumulant.data.batches import NewFile, deliveries, gathered, is_grown
-from cumulant.data.breach import AbsentColumnError, SourceBreachError, as_change
-from cumulant.data.contract import contract_of, merged
-from cumulant.data.distribution import broken_distributions
-from cumulant.data.file_checks import (
+from cumulant.data.checks.batch_checks import broken_shares
+from cumulant.data.checks.batch_freshness import past_events, stale
+from cumulant.data.checks.batch_rows import Sizes, broken_rows, with_sizes
+from cumulant.data.checks.batches import NewFile, deliveries, gathered, is_grown
+from cumulant.data.checks.breach import AbsentColumnError, SourceBreachError, as_change
+from cumulant.data.checks.distribution import broken_distributions
+from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
+from cumulant.data.checks.limits import refuse_unusable
+from cumulant.data.checks.quarantine import example_of, quarantined
+from cumulant.data.checks.rules import RuleCompiler, refuse_unknown
+from cumulant.data.checks.severity import failing
+from cumulant.data.checks.verdict import first_of, hint_for, row_checks, table_checks, verdicts
+from cumulant.data.corrections.arrivals import Arrival, arrivals, in_order
+from cumulant.data.corrections.versions import Versions, refuse_undecidable, versions_of
+from cumulant.data.files.file_checks import (
     GoneFiles,
     copy_warnings,
     empty_path_warnings,
@@ -32,27 +38,21 @@ from cumulant.data.file_checks import (
     padding_warnings,
     skipped_warnings,
 )
-from cumulant.data.file_differences import difference_warnings
-from cumulant.data.inputs import Input, of_files, of_frame
-from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
-from cumulant.data.late import refuse_dangling, refuse_repeats
-from cumulant.data.limits import refuse_unusable
-from cumulant.data.listing import Listing, list_files
-from cumulant.data.packs import blocks_of, profiles_of, stored_part
-from cumulant.data.part_store import compacted, parts_of, read_as_text
-from cumulant.data.parts import PartFacts, Workshop
+from cumulant.data.files.file_differences import difference_warnings
+from cumulant.data.files.inputs import Input, of_files, of_frame
+from cumulant.data.files.listing import Listing, list_files
+from cumulant.data.files.unreadable_files import unreadable_check
+from cumulant.data.parts.memory_budget import Room
+from cumulant.data.parts.packs import blocks_of, profiles_of, stored_part
+from cumulant.data.parts.part import PartFacts, Workshop
+from cumulant.data.parts.part_store import compacted, parts_of, read_as_text
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
-from cumulant.data.quarantine import example_of, quarantined
-from cumulant.data.room import Room
-from cumulant.data.rules import RuleCompiler, refuse_unknown
+from cumulant.data.proposal.contract import contract_of, merged
 from cumulant.data.schema import changes, fields_of, text_columns
-from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, UnreadableFile, pack_name
 from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
-from cumulant.data.unreadable_files import unreadable_check
-from cumulant.data.versions import Versions, refuse_undecidable, versions_of
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 

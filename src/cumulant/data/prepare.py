@@ -18,9 +18,9 @@ import polars as pl
 
 from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
 from cumulant.core.ids import digest, short
-from cumulant.core.user_modules import import_file, project_imports
-from cumulant.data.code import code_digest, defined_names, file_of
-from cumulant.data.user_frames import to_polars
+from cumulant.core.system.user_modules import import_file, project_imports
+from cumulant.data.code_hash import code_digest, defined_names, file_of
+from cumulant.data.files.user_frames import to_polars
 
 #: the working directory and the module path belong to the whole process
 _PLACE = threading.RLock()

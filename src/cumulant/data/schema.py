@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec.structs import replace
 
 from cumulant.core.plan import DType, Field
-from cumulant.data.parts import PartFacts, PartField
+from cumulant.data.parts.part import PartFacts, PartField
 from cumulant.data.shift import distance
 from cumulant.data.snapshot import WIDER, ChangeKind, SchemaChange, Snapshot
 from cumulant.data.spec import SourceSpec
@@ -57,7 +57,7 @@ def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot |
 
 
 def _never_null(spec: SourceSpec) -> set[str]:
-    from cumulant.data.rules import is_row_rule
+    from cumulant.data.checks.rules import is_row_rule
 
     limited = {name for name, rule in spec.rules.items() if is_row_rule(rule.nulls)}
     return {*spec.keys, *limited} | ({spec.time.column} if spec.time else set())

@@ -243,7 +243,7 @@ def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
     """
     corrections: Corrections | msgspec.UnsetType = msgspec.UNSET
     if spec is not None and spec.on_repeat == "latest":
-        from cumulant.data.deletions import corrections_of
+        from cumulant.data.corrections.deletions import corrections_of
 
         corrections = corrections_of(snapshot, spec)
     return Source(
@@ -265,7 +265,7 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
     """
     frame = _every_row(snapshot, tables)
     if snapshot.versions is not None:
-        from cumulant.data.dated_rows import in_force
+        from cumulant.data.corrections.dated_rows import in_force
 
         frame = in_force(frame, tables.scan(snapshot.versions), as_of)
     return frame if as_of is None else hidden_after(frame, snapshot, as_of)
@@ -277,7 +277,7 @@ def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | N
     """
     if snapshot.versions is None:
         return scan(snapshot, tables, as_of=as_of)
-    from cumulant.data.dated_rows import with_dates
+    from cumulant.data.corrections.dated_rows import with_dates
 
     frame = with_dates(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
     return frame if as_of is None else hidden_after(frame, snapshot, as_of)
@@ -289,7 +289,7 @@ def scan_deletions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | 
     """
     if snapshot.versions is None:
         return None
-    from cumulant.data.dated_rows import hidden_at_end
+    from cumulant.data.corrections.dated_rows import hidden_at_end
 
     return hidden_at_end(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
 
@@ -297,7 +297,7 @@ def scan_deletions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | 
 def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
     import polars as pl
 
-    from cumulant.data.casts import POLARS, conform
+    from cumulant.data.text.casts import POLARS, conform
 
     if snapshot.parts:
         parts = [conform(rows.scan(tables), snapshot.fields) for rows in snapshot.parts]

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
-from cumulant.data.repeat_spec import DeletedRows, OnRepeat
+from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 
 Answer = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"

@@ -36,10 +36,10 @@ def quarantined(
     """
     import polars as pl
 
-    from cumulant.data.json_faults import NOT_JSON
-    from cumulant.data.json_limits import DEPTH
-    from cumulant.data.parts import MALFORMED, RULE
-    from cumulant.data.records import TEXT
+    from cumulant.data.formats.json_faults import NOT_JSON
+    from cumulant.data.formats.json_limits import DEPTH
+    from cumulant.data.parts.part import MALFORMED, RULE
+    from cumulant.data.text.csv_records import TEXT
 
     if snapshot.quarantine is None:
         names = [field.name for field in snapshot.fields]

@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cumulant.features.define import source
-    from cumulant.features.expressions import Expr
-    from cumulant.features.functions import coalesce, col, concat, greatest, least, lit, when
+    from cumulant.features.definition.definitions import source
+    from cumulant.features.definition.expressions import Expr
+    from cumulant.features.definition.functions import coalesce, col, concat, greatest, least, lit, when
 
 _MODULES = {
-    "source": "define",
-    "Expr": "expressions",
-    **dict.fromkeys(("coalesce", "col", "concat", "greatest", "least", "lit", "when"), "functions"),
+    "source": "definition.definitions",
+    "Expr": "definition.expressions",
+    **dict.fromkeys(("coalesce", "col", "concat", "greatest", "least", "lit", "when"), "definition.functions"),
 }
 
 __all__ = ["Expr", "coalesce", "col", "concat", "greatest", "least", "lit", "source", "when"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from cumulant.monitoring.alerts.spec import AlertsSpec
+from cumulant.alerting.alerts_spec import AlertsSpec
 from cumulant.review.spec import ReviewSpec
 
 Duration = Annotated[str, Meta(extra={"text": "duration"})]

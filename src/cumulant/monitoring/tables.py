@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
-from cumulant.data.collected_frames import CollectedFrames
-from cumulant.outcomes.files import kind_of
+from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.outcomes.labels.label_files import kind_of
 
 if TYPE_CHECKING:
-    from cumulant.data.spill import Spill
+    from cumulant.data.parts.spill import Spill
 
 #: rows of a column that are read at a time
 _PART = 1_000_000
@@ -194,7 +194,7 @@ def open_log(
         DataError: rows cannot be read.
         StorageError: a file is damaged, or rows cannot be set aside.
     """
-    from cumulant.serving.log.scanning import batches
+    from cumulant.serving.prediction_log.storage.scanning import batches
 
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
     told, others, misdated = f"the log {folder}", 0, Counter[date]()

@@ -15,16 +15,16 @@ from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.core.units import EPOCH, micros
-from cumulant.outcomes import files
-from cumulant.outcomes.files_in_place import write_bytes
-from cumulant.outcomes.labels import read_moment, typed
-from cumulant.outcomes.store import locked, writing_to
-from cumulant.outcomes.target_values import number
-from cumulant.serving.log.durable import sync
-from cumulant.serving.log.hiding import as_held
+from cumulant.outcomes.labels import label_files
+from cumulant.outcomes.labels.atomic_files import write_bytes
+from cumulant.outcomes.labels.label_rows import read_moment, typed
+from cumulant.outcomes.labels.store import locked, writing_to
+from cumulant.outcomes.labels.target_values import number
+from cumulant.serving.prediction_log.personal_values import as_held
+from cumulant.serving.prediction_log.storage.durable import sync
 
 if TYPE_CHECKING:
-    from cumulant.serving.log.parts import Part
+    from cumulant.serving.prediction_log.storage.part_writer import Part
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 _DECODE = msgspec.json.Decoder().decode
@@ -75,7 +75,7 @@ def import_predictions(
         StorageError: the log cannot be written; nothing of it was.
     """
     _check(names)
-    content = files.content_hash(path)
+    content = label_files.content_hash(path)
     with locked(folder):
         note = folder / _IMPORTS / f"{content}.json"
         if note.exists():
@@ -130,7 +130,7 @@ class _Writing:
         return Imported(content=self._content, rows=rows, refused=refused, future=future)
 
     def _rows(self, path: Path) -> Iterator[object]:
-        for place, batch in enumerate(files.batches(path)):
+        for place, batch in enumerate(label_files.batches(path)):
             if place == 0:
                 known = {str(name) for row in batch if isinstance(row, dict) for name in row}
                 for column in self._names.values():
@@ -142,7 +142,7 @@ class _Writing:
     def _part(self, day: date) -> Part:
         # The same file has the same parts, by name and content, however often it is begun.
         if day not in self._parts:
-            from cumulant.serving.log.parts import Part
+            from cumulant.serving.prediction_log.storage.part_writer import Part
 
             if len(self._parts) >= _OPEN:
                 self._close()

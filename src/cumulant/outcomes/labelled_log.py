@@ -14,16 +14,16 @@ import polars as pl
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
-from cumulant.outcomes.facts import Named
-from cumulant.outcomes.label_snapshot import LabelSnapshot, UsableLabels, itself, label_snapshot, windows
-from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
-from cumulant.outcomes.prediction_refs import BY_KEY
-from cumulant.outcomes.scored import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
+from cumulant.outcomes.join.log_rows import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
+from cumulant.outcomes.join.matching import READ, by_key, matched, resolved, usable
+from cumulant.outcomes.join.prediction_refs import BY_KEY
+from cumulant.outcomes.labels.label_facts import Named
+from cumulant.outcomes.labels.label_snapshot import LabelSnapshot, UsableLabels, itself, label_snapshot, windows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cumulant.serving.log.reading import Rows
+    from cumulant.serving.prediction_log.storage.log_reader import Rows
 
 Item = TypeVar("Item")
 #: the join's columns
@@ -146,12 +146,12 @@ class LabelledLog:
     def _batches(
         self, labels: UsableLabels, *, since: date | None = None, until: date | None = None
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        from cumulant.serving.log.scanning import scan
+        from cumulant.serving.prediction_log.storage.scanning import scan
 
         scanned = scan(self.log, since=since, until=until)
 
         def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-            from cumulant.serving.log.scanning import batches_of
+            from cumulant.serving.prediction_log.storage.scanning import batches_of
 
             return (batch for batch in batches_of(scanned, columns) if batch.num_rows)
 

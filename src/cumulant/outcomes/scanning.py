@@ -14,8 +14,8 @@ from typing import IO, TypeVar
 import polars as pl
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import place
-from cumulant.outcomes.scored import TYPES
+from cumulant.outcomes.join.log_rows import TYPES
+from cumulant.outcomes.labels import outcome_folder as place
 
 #: bytes of the log's files that are read at once
 _AT_ONCE = 16 << 20
@@ -149,7 +149,7 @@ def predictions(
     Raises:
         StorageError: a file cannot be read.
     """
-    from cumulant.serving.log.place import files as log_files
+    from cumulant.serving.prediction_log.storage.log_folder import files as log_files
 
     for days in _groups(folder, since, until, size or _AT_ONCE):
 
@@ -189,7 +189,7 @@ def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
 
 def _groups(folder: Path, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
     """Days whose files are read at once."""
-    from cumulant.serving.log.place import days
+    from cumulant.serving.prediction_log.storage.log_folder import days
 
     sized = (
         (day, _size(path))

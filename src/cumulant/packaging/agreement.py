@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import ParityError
 from cumulant.core.servable import Parity
-from cumulant.packaging.engine import Array
 from cumulant.packaging.parity import ROWS, choose, evenly
+from cumulant.servable.engine import Array
 
 _NUMBERS = "fiu"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cumulant.core.errors import RequestError
 from cumulant.core.servable import Batching
-from cumulant.packaging.engine import Array, Engine
+from cumulant.servable.engine import Array, Engine
 
 #: rows that are scored alone
 _ROWS = 256

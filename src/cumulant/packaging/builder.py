@@ -11,18 +11,18 @@ import msgspec
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import FieldRule, Reasons, Servable, Unread
-from cumulant.packaging.engine_trees import add_catboost, add_xgboost
-from cumulant.packaging.folder import new_folder, seal
-from cumulant.packaging.graph import Graph
-from cumulant.packaging.graph_metadata import describe_graph
-from cumulant.packaging.linear import add_constant, add_linear
-from cumulant.packaging.model import Columns, TrainedModel
+from cumulant.packaging.graphs.engine_trees import add_catboost, add_xgboost
+from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.graph_metadata import describe_graph
+from cumulant.packaging.graphs.lightgbm_trees import add_boosters
+from cumulant.packaging.graphs.linear_graph import add_constant, add_linear
+from cumulant.packaging.graphs.perceptron_graph import add_perceptrons
+from cumulant.packaging.graphs.target_means_graph import add_widening, added_columns, before
+from cumulant.packaging.graphs.user_graph import adopt
 from cumulant.packaging.parity import measure
-from cumulant.packaging.perceptron import add_perceptrons
-from cumulant.packaging.scorer import Scorer
-from cumulant.packaging.trees import add_boosters
-from cumulant.packaging.user_graph import adopt
-from cumulant.packaging.widening import add_widening, added_columns, before
+from cumulant.servable.description import Columns, TrainedModel
+from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.scorer import Scorer
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError, ParityError
 from cumulant.core.servable import Parity
-from cumulant.packaging.model import Floats, TrainedModel
-from cumulant.packaging.scorer import Scorer
+from cumulant.servable.description import Floats, TrainedModel
+from cumulant.servable.scorer import Scorer
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,7 +13,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError, NotFoundError
 from cumulant.core.servable import TensorSpec
-from cumulant.packaging.engine import DTYPES, Array
+from cumulant.servable.engine import DTYPES, Array
 
 if TYPE_CHECKING:
     import polars as pl
@@ -172,7 +172,7 @@ def _table(path: Path) -> pl.DataFrame:
     import polars as pl
     import pyarrow as pa
 
-    from cumulant.data.parquet_memory import refuse_large
+    from cumulant.data.formats.parquet_memory import refuse_large
 
     try:
         if path.suffix.lower() == ".csv":

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from cumulant.project.drivers import scheme_of
-from cumulant.project.layers import LOCAL
-from cumulant.project.spec import EnvironmentSpec
+from cumulant.project.file.layers import LOCAL
+from cumulant.project.file.spec import EnvironmentSpec
 
 STATE = ".cumulant"
 

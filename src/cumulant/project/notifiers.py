@@ -12,7 +12,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.ids import digest
 from cumulant.ports.notifier import KEEPS_STATE
 from cumulant.project.drivers import Drivers
-from cumulant.project.texts import masked, secrets_in
+from cumulant.project.file.text_values import masked, secrets_in
 
 _PLAIN = re.compile(r"https?://", re.IGNORECASE)
 _NAMED_BEFORE_A_SECRET = re.compile(r"([a-z]+)\+\$\{", re.IGNORECASE)

@@ -26,17 +26,17 @@ from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Traffic
-from cumulant.project.document import Entry, Problem, refused
 from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
+from cumulant.project.file.document import Entry, Problem, refused
+from cumulant.project.file.layers import Layers
+from cumulant.project.file.origins import Origin, ResolvedRow, origin_of, rows, shown
+from cumulant.project.file.spec import DECIDING, DRIVERS, EnvironmentSpec, ProjectSpec
+from cumulant.project.file.text_values import masked, secrets_in
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
-from cumulant.project.layers import Layers
 from cumulant.project.notifiers import Receiver, full_url, receivers, seen_url
-from cumulant.project.origins import Origin, ResolvedRow, origin_of, rows, shown
 from cumulant.project.private import make_private, open_to_others
 from cumulant.project.sources import RoutedFiles, files_base
-from cumulant.project.spec import DECIDING, DRIVERS, EnvironmentSpec, ProjectSpec
-from cumulant.project.texts import masked, secrets_in
 from cumulant.project.vault import Vault
 
 if TYPE_CHECKING:

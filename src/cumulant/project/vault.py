@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cumulant.core.errors import RetryableError
 from cumulant.ports.secrets import Secrets
-from cumulant.project.texts import SECRET
+from cumulant.project.file.text_values import SECRET
 
 
 class Vault:

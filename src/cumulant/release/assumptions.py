@@ -9,10 +9,10 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, show_duration
-from cumulant.release.figures import Memory, memory_of
-from cumulant.release.history import FEWEST_LOOKS
-from cumulant.release.keys import FEWEST_KEYS, KeyTable
-from cumulant.release.look import COUNTED
+from cumulant.release.evidence.accumulate import Memory, memory_of
+from cumulant.release.evidence.champion_history import FEWEST_LOOKS
+from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyTable
+from cumulant.release.evidence.look import COUNTED
 from cumulant.release.state import Release
 
 #: design effects below this are left out

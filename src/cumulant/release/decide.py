@@ -13,11 +13,11 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, share
-from cumulant.release.boards import with_interval
-from cumulant.release.figures import for_next_step, has_history, keys_seen, memory_of
-from cumulant.release.history import FEWEST_LOOKS
-from cumulant.release.metrics import STAND_INS, metrics
-from cumulant.release.pulse import RECENT, Pulse, Reference, Trouble, level_of, trouble
+from cumulant.release.evidence.accumulate import for_next_step, has_history, keys_seen, memory_of
+from cumulant.release.evidence.champion_history import FEWEST_LOOKS
+from cumulant.release.evidence.health import RECENT, Pulse, Reference, Trouble, level_of, trouble
+from cumulant.release.evidence.metric_state import with_interval
+from cumulant.release.evidence.metrics import STAND_INS, metrics
 from cumulant.release.state import Passed, Release, Status
 from cumulant.release.steps import Step, holdback_of
 from cumulant.release.wording import harm_told

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
-from cumulant.release.paired_records import PairedEvaluation
+from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import Step
 

@@ -16,8 +16,8 @@ from cumulant.review.spec import ReviewSpec
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.outcomes.ingest import Taken
-    from cumulant.outcomes.labels import LabelSchema
+    from cumulant.outcomes.labels.ingest import Taken
+    from cumulant.outcomes.labels.label_rows import LabelSchema
 
 #: what stands for labels of the queue wherever labels are shown
 SOURCE = "review"
@@ -79,12 +79,12 @@ def ingest(
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
-    from cumulant.outcomes.ingest import ingest_file
-    from cumulant.outcomes.store import writing_to
+    from cumulant.outcomes.labels.ingest import ingest_file
+    from cumulant.outcomes.labels.store import writing_to
 
     path = scratch / f"{digest(labels)[:16]}.jsonl"
     with writing_to(path):
-        from cumulant.outcomes.files_in_place import write_bytes
+        from cumulant.outcomes.labels.atomic_files import write_bytes
 
         lines = b"".join(msgspec.json.encode(one) + b"\n" for one in labels)
         write_bytes(path, lines)

@@ -14,7 +14,7 @@ from cumulant import statistics
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import Node
 from cumulant.core.servable import Task
-from cumulant.review.choosing import Floats
+from cumulant.review.sampling import Floats
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,7 +53,7 @@ def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
 
 def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
     """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
-    from cumulant.outcomes.losses import class_probabilities, read_outputs
+    from cumulant.outcomes.join.prediction_losses import class_probabilities, read_outputs
 
     found = np.full((frame.height, len(reference.classes)), np.nan)
     for place, text in enumerate(frame["outputs"]):
@@ -167,7 +167,7 @@ def conditions(texts: Sequence[str]) -> list[Node]:
     Raises:
         DefinitionError: a text is no condition; says which.
     """
-    from cumulant.features.parsing import parse
+    from cumulant.features.definition.parsing import parse
 
     found = []
     for text in texts:
@@ -184,7 +184,7 @@ def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
     import polars as pl
 
     try:
-        from cumulant.features.polars import evaluate
+        from cumulant.features.offline.polars_compiler import evaluate
 
         values = evaluate(condition, frame)
     except DefinitionError as error:
@@ -194,7 +194,7 @@ def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
 
 def _column(values: list[object]) -> list[object]:
     """Texts of numbers as numbers, where all are: a log that came from a CSV file has nothing but texts."""
-    from cumulant.outcomes.target_values import number
+    from cumulant.outcomes.labels.target_values import number
 
     texts = [value for value in values if isinstance(value, str) and value]
     numbers = [number(text) for text in texts]
@@ -206,12 +206,12 @@ def _column(values: list[object]) -> list[object]:
 def _apart(row: Mapping[str, object]) -> float:
     if row["other"] is None:
         return 0.0
-    from cumulant.outcomes.losses import read_outputs
+    from cumulant.outcomes.join.prediction_losses import read_outputs
 
     one, other = (read_outputs(str(row[name])) for name in ("outputs", "other"))
     moved = abs(_number(row["score"]) - _number(row["other_score"]))
     near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
-    from cumulant.outcomes.losses import decision
+    from cumulant.outcomes.join.prediction_losses import decision
 
     return 0.5 + near / 2 if decision(one) != decision(other) and "prediction" in one else near / 2
 

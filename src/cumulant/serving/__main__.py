@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError, did_you_mean
-from cumulant.core.hosts import host_name
-from cumulant.core.stderr import lossy_stderr
+from cumulant.core.network.hosts import host_name
+from cumulant.core.system.stderr import lossy_stderr
 
 if TYPE_CHECKING:
-    from cumulant.serving.declared import Declared
+    from cumulant.serving.cache.shared_cache import Sharing
+    from cumulant.serving.models.fallback_config import Declared
     from cumulant.serving.settings import Settings
-    from cumulant.serving.shared.tier import Sharing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,8 +163,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(options: argparse.Namespace) -> None:
     # After the arguments are read, so that --help needs none of the engines.
-    from cumulant.serving import server
-    from cumulant.serving.salt import read_salts
+    from cumulant.serving.prediction_log.salt import read_salts
+    from cumulant.serving.workers import server
 
     def announce(ready: server.Ready) -> None:
         if options.ready_file:
@@ -177,12 +177,12 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.core.units import duration, size
-    from cumulant.serving.passed import trials_folder
-    from cumulant.serving.scheduling.cache import Caching
+    from cumulant.serving.access_token import read_token
+    from cumulant.serving.models.passed_checks import trials_folder
+    from cumulant.serving.scheduling.answer_cache import Caching
     from cumulant.serving.scheduling.runner import Scheduling
     from cumulant.serving.settings import Settings
-    from cumulant.serving.sockets import split_address
-    from cumulant.serving.token import read_token
+    from cumulant.serving.workers.sockets import split_address
 
     mode, sharing = _cache(options.cache, options.cache_budget)
     host, port = split_address(options.http)
@@ -227,7 +227,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
     """The key of the gateway in front, where there is one."""
-    from cumulant.core.gateway_token import read_key
+    from cumulant.core.network.gateway_token import read_key
 
     if expected != (path is not None):
         told = (
@@ -242,7 +242,7 @@ def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
 def _cache(given: Sequence[str], budget: str) -> tuple[Literal["auto", "on", "off"], Sharing | None]:
     """What `--cache` declares."""
     from cumulant.core.units import duration
-    from cumulant.serving.shared.tier import Sharing
+    from cumulant.serving.cache.shared_cache import Sharing
 
     mode: Literal["auto", "on", "off"] = "auto"
     url: str | None = None
@@ -267,7 +267,7 @@ def _fallback(given: Sequence[str]) -> Declared:
     """What `--fallback` declares."""
     import msgspec
 
-    from cumulant.serving.declared import Declared
+    from cumulant.serving.models.fallback_config import Declared
 
     found: dict[str, object] = {}
     for one in given:
@@ -283,7 +283,7 @@ def _fallback(given: Sequence[str]) -> Declared:
 
 
 def _traces(url: str | None) -> str | None:
-    from cumulant.serving.tracing import wanted
+    from cumulant.serving.telemetry.tracing import wanted
 
     if url is None:
         return "" if wanted(os.environ) else None

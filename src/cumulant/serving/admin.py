@@ -9,15 +9,15 @@ import msgspec
 
 from cumulant.core.errors import RefusedError, RequestError
 from cumulant.core.servable import GraphServable
-from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
-from cumulant.serving.fleet import Fleet
 from cumulant.serving.http.messages import Request, Response, json_response
-from cumulant.serving.json_body import decoded
-from cumulant.serving.metrics import Series, added, exposition
-from cumulant.serving.models import Model
-from cumulant.serving.reasons import DESCRIBED
-from cumulant.serving.row_model import UNREGISTERED
+from cumulant.serving.models.model import Model
+from cumulant.serving.models.row_model import UNREGISTERED
+from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.reasons import DESCRIBED
+from cumulant.serving.telemetry.metrics import Series, added, exposition
+from cumulant.serving.workers.control import Control
+from cumulant.serving.workers.fleet import Fleet
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _NS = 1e9

@@ -11,33 +11,40 @@ from urllib.parse import unquote
 import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
-from cumulant.core.hosts import Hosts
+from cumulant.core.network.hosts import Hosts
 from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
-from cumulant.packaging.engine import Array
-from cumulant.serving import invocations
+from cumulant.servable.engine import Array
 from cumulant.serving.admin import configuration, metadata, metrics, repository, statistics
-from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
-from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.gateway import name_of
+from cumulant.serving.gateway_headers import name_of
 from cumulant.serving.http.bodies import decompressed
 from cumulant.serving.http.messages import Request, Response, encode, json_response
-from cumulant.serving.inbox import Inbox
-from cumulant.serving.inference import HEADER_LENGTH, read_call, write_answer
-from cumulant.serving.json_body import decoded
-from cumulant.serving.json_size import check_decoded, most_decoded
-from cumulant.serving.metrics import Metrics, Series, of_fallback, of_rules, of_runner
-from cumulant.serving.models import Model, ModelSet
-from cumulant.serving.openapi import document
-from cumulant.serving.paths import allow, options, split
-from cumulant.serving.probes import OPEN, probe
-from cumulant.serving.reading import Reader, decode_rows, decoded_memory, is_large, request_id_of, rows_of
-from cumulant.serving.reasons import queried, why
-from cumulant.serving.replies import LARGE, fault, packed, refusal
-from cumulant.serving.scheduling.line import Demand
-from cumulant.serving.scoring import Counted, Scoring, inference
-from cumulant.serving.work import Work
+from cumulant.serving.models.model import Model, ModelSet
+from cumulant.serving.models.request_work import Work
+from cumulant.serving.models.scoring import Counted, Scoring, inference
+from cumulant.serving.posted.label_inbox import Inbox
+from cumulant.serving.protocol import invocations
+from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
+from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.json_size import check_decoded, most_decoded
+from cumulant.serving.protocol.openapi import document
+from cumulant.serving.protocol.paths import allow, options, split
+from cumulant.serving.protocol.probes import OPEN, probe
+from cumulant.serving.protocol.reasons import queried, why
+from cumulant.serving.protocol.replies import LARGE, fault, packed, refusal
+from cumulant.serving.protocol.request_bodies import (
+    Reader,
+    decode_rows,
+    decoded_memory,
+    is_large,
+    request_id_of,
+    rows_of,
+)
+from cumulant.serving.scheduling.job_queue import Demand
+from cumulant.serving.telemetry.metrics import Metrics, Series, of_fallback, of_rules, of_runner
+from cumulant.serving.workers.control import Control
+from cumulant.serving.workers.fleet import Alone, Fleet
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256

@@ -6,10 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.serving.declared import Declared
-from cumulant.serving.pins import Pin
+from cumulant.serving.cache.shared_cache import Sharing
+from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.models.fallback_config import Declared
 from cumulant.serving.scheduling.runner import Scheduling
-from cumulant.serving.shared.tier import Sharing
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cumulant.core.errors import DataError, DefinitionError, not_found
 from cumulant.core.servable import Task
 from cumulant.training import tasks
-from cumulant.training.leakage import check_leakage
+from cumulant.training.evaluation.leakage import check_leakage
+from cumulant.training.evaluation.traffic_rows import Traffic
 from cumulant.training.spec import Cost, TrainingSpec
-from cumulant.training.traffic import Traffic
 
 Floats = NDArray[np.float64]
 Micros = NDArray[np.int64]

@@ -136,7 +136,7 @@ def _fit(name: str, fitted: int, learned: int, rows: TrainingRows, spec: Trainin
 
 def _histograms(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
     """Of trees of `fitted` rows, whose bins and sizes are those for `learned` rows."""
-    from cumulant.training.boosting import bins  # loads numpy
+    from cumulant.training.trainers.lightgbm_trainer import bins  # loads numpy
 
     fixed, nodes = spec.parameters.get(name, {}), _FITS[name].nodes[spec.trials > _FIRST and learned >= _FEW]
     if name == "lightgbm":

@@ -12,9 +12,9 @@ import polars as pl
 
 from cumulant.core.errors import DefinitionError, IntegrityError
 from cumulant.core.servable import Calibration, Input, Task
-from cumulant.training.calibration import apply
-from cumulant.training.encoding import Matrix, encode
-from cumulant.training.payloads import (
+from cumulant.training.evaluation.calibration import apply
+from cumulant.training.payloads.encoding import Matrix, encode
+from cumulant.training.payloads.payload import (
     Averaged,
     Blend,
     Boosters,
@@ -26,9 +26,9 @@ from cumulant.training.payloads import (
     Prior,
     payload_from,
 )
+from cumulant.training.payloads.widened import Widened
 from cumulant.training.spec import Parameter
-from cumulant.training.target_means import Widening
-from cumulant.training.widened import Widened
+from cumulant.training.trainers.target_means import Widening
 
 P = TypeVar("P", Blend, Boosters, LinearWeights, Prior, Graph, Widened)
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.evaluation.traffic_rows import DAY, Traffic
 from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
-from cumulant.training.traffic import DAY, Traffic
 
 Index = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import pytest
 
 import cumulant
 from cumulant.core.errors import CumulantError, NotFoundError, UserCodeError
-from cumulant.core.user_code import is_internal
+from cumulant.core.system.user_code import is_internal
 
 
 def frames(error: BaseException) -> list[str]:

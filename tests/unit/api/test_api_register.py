@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 import cumulant
 from cumulant.core.errors import ParityError, UsageError
-from cumulant.packaging.folder import load_description
+from cumulant.servable.folder import load_description
 
 # Plain MLflow speaks through warnings.
 pytestmark = pytest.mark.filterwarnings("ignore")

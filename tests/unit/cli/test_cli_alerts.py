@@ -11,10 +11,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
 from notify_servers import Web
 
-from cumulant.monitoring.alerts.state import Finding
+from cumulant.alerting.alert_state import Finding
+from cumulant.flows.alerting.alerts import observe
 from cumulant.ports.access import Principal
-from cumulant.project.loading import load
-from cumulant.runtime.alerts.flow import observe
+from cumulant.project.file.loading import load
 
 SINCE = datetime(2026, 11, 24, 6, tzinfo=UTC)
 

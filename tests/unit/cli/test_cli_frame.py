@@ -21,7 +21,7 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import Output
 from cumulant.core import errors as tree
 from cumulant.core.errors import CumulantError, TerminalError
-from cumulant.runtime.actions import ACTIONS
+from cumulant.flows.ledger.actions import ACTIONS
 
 HEAVY = (
     "polars",

@@ -13,13 +13,13 @@ import pytest
 from cumulant.cli.app import COMMANDS, load, run
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
-from cumulant.project.loading import load as project_load
+from cumulant.flows.release import store
+from cumulant.flows.review.service import list_cases
+from cumulant.project.file.loading import load as project_load
 from cumulant.release.decide import ended, start
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Board, Release
 from cumulant.release.steps import steps
-from cumulant.runtime.release import store
-from cumulant.runtime.review.verbs import list_cases
 
 #: imported by no command that reads
 ENGINES = {"mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy"}

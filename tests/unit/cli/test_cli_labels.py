@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from cumulant.cli.labels import meant, parts
+from cumulant.cli.monitoring.labels import meant, parts
 from cumulant.core.errors import UsageError
-from cumulant.outcomes.facts import Shown
+from cumulant.outcomes.labels.label_facts import Shown
 
 OLD = "request,at,p\n" + "".join(
     f"r{number},2026-10-0{1 + number % 3}T10:00:00Z,0.{number}\n" for number in range(1, 7)

@@ -69,7 +69,7 @@ def test_truth_values_are_written_as_the_data_write_them() -> None:
     import polars as pl
     from rich.console import Console
 
-    from cumulant.cli.frames import show_frame
+    from cumulant.cli.training.frame_output import show_frame
 
     console = Console(record=True, width=80)
     show_frame(console, pl.DataFrame({"prediction": [False, True], "score": [0.1, 0.9]}))

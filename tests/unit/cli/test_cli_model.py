@@ -24,10 +24,10 @@ import pytest
 from cumulant.cli import documents
 from cumulant.cli.app import load
 from cumulant.cli.documents import demo_schema
-from cumulant.runtime.processes import process_of
-from cumulant.runtime.report_page.content import ReportData
-from cumulant.runtime.stack.identity import home_of
-from cumulant.runtime.stack.status import Status, remove_status, write_status
+from cumulant.flows.ledger.processes import process_of
+from cumulant.flows.reports.content import ReportData
+from cumulant.flows.stack.identity import home_of
+from cumulant.flows.stack.status import Status, remove_status, write_status
 
 
 def test_train_again_reuses_every_step_and_prints_one_document(trained: Path, cumulant: Any) -> None:
@@ -484,10 +484,10 @@ def test_words_of_predict_that_do_not_fit(
 
 
 def test_versions_of_other_test_rows_are_said_to_differ() -> None:
-    from cumulant.cli.models import _equal_rows
+    from cumulant.cli.training.models import _equal_rows
     from cumulant.core.servable import Servable
+    from cumulant.flows.registry.models import MeasuredRows, ModelDetail
     from cumulant.ports.registry import ModelVersion
-    from cumulant.runtime.models import MeasuredRows, ModelDetail
 
     def detail(number: str, identity: str | None) -> ModelDetail:
         version = ModelVersion(

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from cumulant.cli.encoding import lookalikes
-from cumulant.runtime.report_page.terminal import table
+from cumulant.flows.reports.terminal import table
 
 RUN = "20261127T142620-f4f351"
 

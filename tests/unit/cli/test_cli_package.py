@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from cumulant.packaging.folder import load_description
+from cumulant.servable.folder import load_description
 
 RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(size=(400, 3))
@@ -196,7 +196,7 @@ def test_an_error_of_the_server_that_does_not_start_keeps_its_own_advice(place, 
 
 def test_the_parity_of_a_smaller_form_is_said_to_be_of_the_one_before():
     from cumulant.core.servable import Candidate, GraphServable, Parity
-    from cumulant.runtime.packaged_page import graph_rows
+    from cumulant.flows.packaging.package_summary import graph_rows
 
     def said(*forms: Candidate) -> str:
         parity = Parity(rows=400, max_difference=0.0, flips=0, tolerance=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.quantization import quantize_dynamic
 
-from cumulant.packaging.folder import load_description
+from cumulant.servable.folder import load_description
 
 
 def value(name, shape, element=TensorProto.FLOAT):

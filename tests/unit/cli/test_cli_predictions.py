@@ -8,10 +8,10 @@ import pytest
 
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.serving.log import place
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import Parts
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.part_writer import Parts
 
 NOW = time.time_ns() // 1000
 KEY = b"pepper"
@@ -32,7 +32,7 @@ def fill(folder):
         )  # fmt: skip
         parts.add(one, "w.1", "eu")
     parts.close()
-    place.write_life(folder, place.Life(worker="w.1", started=1, last=6))
+    log_folder.write_life(folder, log_folder.Life(worker="w.1", started=1, last=6))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_gaps_are_told(log, cumulant):
 
 
 def test_the_log_of_a_project(tmp_path: Path, cumulant, monkeypatch):
-    from cumulant.project.loading import load
+    from cumulant.project.file.loading import load
 
     monkeypatch.chdir(tmp_path)
     assert cumulant("new", "shop", "--template", "blank").code == 0

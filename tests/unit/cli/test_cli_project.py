@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cumulant.cli.doctor import disk, writable
-from cumulant.cli.plan import held_out
+from cumulant.cli.project.doctor import disk, writable
+from cumulant.cli.project.plan import held_out
 
 
 def test_new_says_what_it_assumed_and_refuses_a_taken_place(project: Path, cumulant: Any, tmp_path: Path) -> None:

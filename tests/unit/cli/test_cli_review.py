@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from cumulant import outcomes
-from cumulant.cli import review_session
-from cumulant.outcomes.store import locked
-from cumulant.project.loading import load
-from cumulant.runtime.labels import FOLDER
-from cumulant.runtime.review.verbs import tell
+from cumulant.cli.monitoring import review_session
+from cumulant.flows.outcomes.labels import FOLDER
+from cumulant.flows.review.service import tell
+from cumulant.outcomes.labels.store import locked
+from cumulant.project.file.loading import load
 
 REVIEW = "monitoring: {review: {budget: 6/day, sample: 50%, second: 0%, slices: ['pages > 15']}}\n"
 
@@ -47,7 +47,7 @@ def test_an_empty_first_draw_says_where_it_begins(queue, cumulant):
 
 
 def test_one_decision_holds_when_the_deadline_passes_and_becomes_a_label(queue, cumulant, monkeypatch):
-    from cumulant.runtime.review import verbs
+    from cumulant.flows.review import service
 
     file = queue / "cumulant.yaml"
     file.write_text(file.read_text().replace("second: 0%", "second: 100%, deadline: 2h"))
@@ -64,8 +64,8 @@ def test_one_decision_holds_when_the_deadline_passes_and_becomes_a_label(queue, 
     assert (said("list"), said("show", other)["status"]) == ([], "expired")
     assert [one["label"] for one in said("list", "--status", "done")] == [1]
     with load(queue) as project:
-        assert verbs.tell(project, principal=project.principal()) == 1
-        assert verbs.tell(project, principal=project.principal()) == 0
+        assert service.tell(project, principal=project.principal()) == 1
+        assert service.tell(project, principal=project.principal()) == 0
     listed = cumulant("labels", "list", "--project", str(queue), "--json").document
     assert [(one["label"], one["source"]) for one in listed] == [(1, "review")]
     text = cumulant("review", "report", "--project", str(queue)).out
@@ -280,8 +280,8 @@ def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(revie
 
 
 def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, cumulant):
+    from cumulant.flows.review.scripted import answer_open
     from cumulant.ports.access import Principal
-    from cumulant.runtime.review.scripted import answer_open
     from cumulant.testing.clock import ManualClock
 
     review("fill")

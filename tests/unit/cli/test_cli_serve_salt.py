@@ -18,11 +18,11 @@ import pytest
 from conftest import write_visits
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import fingerprint, mask
-from cumulant.packaging.folder import load_servable
-from cumulant.project.loading import load
-from cumulant.runtime.serve import Wishes, folders_command
-from cumulant.runtime.spawning import spawn
-from cumulant.serving.log.reading import find
+from cumulant.flows.serving.serve import Wishes, folders_command
+from cumulant.flows.serving.spawning import spawn
+from cumulant.project.file.loading import load
+from cumulant.servable.folder import load_servable
+from cumulant.serving.prediction_log.storage.log_reader import find
 
 SECRET = "pepper and more pepper"
 _SAYS = """

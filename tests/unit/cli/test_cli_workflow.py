@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from cumulant.cli.app import parser
-from cumulant.project.workflows import SERVICES, STEPS
+from cumulant.project.new.workflows import SERVICES, STEPS
 
 CREATED = "version: 1\nmodel: {name: late}\n"
 
@@ -57,7 +57,7 @@ def test_gitlab_trains_on_the_main_branch_only():
 
 def test_it_is_written_into_a_project_and_never_over_a_file(tmp_path, monkeypatch):
     from cumulant.core.errors import NotFoundError, UsageError
-    from cumulant.project.workflows import write_workflow
+    from cumulant.project.new.workflows import write_workflow
 
     with pytest.raises(UsageError, match="no project"):
         write_workflow(tmp_path, "github")

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cumulant.flows.monitoring.drift import drift_charts
 from cumulant.monitoring.drift.profiles import Block, Cells
-from cumulant.runtime.watching import drawings
 
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;\x1b[31m\u202e"""
 
@@ -105,12 +105,12 @@ def test_what_is_no_page_is_said_before_anything_is_read(cumulant, files):
 def test_shares_of_bars_are_those_of_the_rows():
     edges = np.array([-5.0, 0.0, 1.0, 2.0, 10.0, 15.0])
     counts = np.array([0.0, 0.0, 10.0, 30.0, 60.0, 0.0, 0.0])
-    found = drawings._spread(counts, edges, np.linspace(0.0, 10.0, 11))
+    found = drift_charts._spread(counts, edges, np.linspace(0.0, 10.0, 11))
     assert found.sum() == pytest.approx(1.0)
     assert found[:3].tolist() == pytest.approx([0.1, 0.3, 0.075])
     cells = Cells(kind="number", edges=tuple(edges), spread=1.0)
-    assert drawings.histogram(cells, counts, np.zeros(7)) is not None
-    assert drawings.histogram(cells, np.zeros(7), np.zeros(7)) is None
+    assert drift_charts.histogram(cells, counts, np.zeros(7)) is not None
+    assert drift_charts.histogram(cells, np.zeros(7), np.zeros(7)) is None
 
 
 def test_many_categories_are_told_by_those_that_moved():
@@ -118,7 +118,7 @@ def test_many_categories_are_told_by_those_that_moved():
     before = np.array([10.0] * 12 + [20.0, 0.0])
     now = before.copy()
     now[10], now[13] = 60.0, 5.0
-    found = drawings.shares(cells, before, now)
+    found = drift_charts.shares(cells, before, now)
     assert "k" in found.names
     assert found.names[-2:] == ("all others", "unseen before")
     assert [sum(found.then), sum(found.now)] == pytest.approx([1.0, 1.0])
@@ -127,7 +127,7 @@ def test_many_categories_are_told_by_those_that_moved():
 def test_very_many_windows_share_cells():
     blocks = [Block(place * 86_400_000_000, 50, timed=True) for place in range(1000)]
     worst = tuple(4.0 if place == 500 else None for place in range(1000))
-    text = drawings.strips([drawings.Strip("x", worst, frozenset({500}))], blocks)
+    text = drift_charts.strips([drift_charts.Strip("x", worst, frozenset({500}))], blocks)
     assert text.count("<rect") <= 121
     assert text.count("heat4") == 1
     assert text.count('class="alarm"') == 1

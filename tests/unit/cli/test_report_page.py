@@ -17,8 +17,8 @@ from rich.console import Console
 
 from cumulant.core.expr import Call, Column, Literal
 from cumulant.core.plan import FeatureSpec, Lookup, Window
-from cumulant.runtime.report_page import charts, decisions, markdown, page, wording
-from cumulant.runtime.report_page.content import (
+from cumulant.flows.reports import charts, decisions, markdown, page, wording
+from cumulant.flows.reports.content import (
     BlendReport,
     CheckReport,
     CurveReport,
@@ -40,9 +40,9 @@ from cumulant.runtime.report_page.content import (
     TrainingReport,
     TrialReport,
 )
-from cumulant.runtime.report_page.definitions import definition, kind
-from cumulant.runtime.report_page.markup import element, escape
-from cumulant.runtime.report_page.summary import show_metrics, show_training
+from cumulant.flows.reports.feature_texts import definition, kind
+from cumulant.flows.reports.markup import element, escape
+from cumulant.flows.reports.summary import show_metrics, show_training
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;|`[x](javascript:alert(1))\x1b[31m\u202e"""

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cumulant.core.accepting import take_connections
+from cumulant.core.network.accepting import take_connections
 
 BACKLOG = 512
 MANY = 200

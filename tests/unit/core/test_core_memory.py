@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PROGRAM = """
-from cumulant.core.memory import release_free_memory, resident_memory
+from cumulant.core.system.memory import release_free_memory, resident_memory
 
 if {first}:
     release_free_memory()
@@ -40,7 +40,7 @@ import resource
 import threading
 
 import numpy as np
-from cumulant.core.memory import release_free_memory
+from cumulant.core.system.memory import release_free_memory
 
 release_free_memory()
 

@@ -11,7 +11,7 @@ import pytest
 FULL = Path("/dev/full")
 SAYS = """
 import sys
-from cumulant.core.stderr import lossy_stderr
+from cumulant.core.system.stderr import lossy_stderr
 if {lossy}:
     lossy_stderr()
 sys.stderr.write("the first words\\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulant.core.user_modules import import_file, project_imports
+from cumulant.core.system.user_modules import import_file, project_imports
 
 
 def test_an_edit_of_the_same_size_within_the_same_second_counts(

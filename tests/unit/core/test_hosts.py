@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cumulant.core.errors import UsageError
-from cumulant.core.hosts import Hosts, host_name
+from cumulant.core.network.hosts import Hosts, host_name
 
 LOCAL, NAMED = Hosts(local=True), Hosts(["models.example"], local=True)
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field
-from cumulant.data.added_rows import KeptRows, added_count, kept_rows, scan_added
+from cumulant.data.parts.added_rows import KeptRows, added_count, kept_rows, scan_added
 from cumulant.data.profile import Profile
 from cumulant.data.snapshot import ROW, RowRange, Snapshot, scan
 from cumulant.testing.tables import MemoryTables

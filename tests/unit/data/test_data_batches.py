@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.breach import SourceBreachError
-from cumulant.data.judge import warnings_of
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import warnings_of
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 RULES = {"km": {"min": 0}}
@@ -103,8 +103,8 @@ def test_many_small_files_are_evaluated_together_too(place):
 
 def test_sound_batches_at_the_limit_are_seldom_refused(place):
     """Whatever the number of files in a run: 300 runs of 20 files each, whose rows are refused at the declared 1%."""
-    from cumulant.data.batch_checks import broken_shares
-    from cumulant.data.batches import Batch, Counts
+    from cumulant.data.checks.batch_checks import broken_shares
+    from cumulant.data.checks.batches import Batch, Counts
     from cumulant.data.spec import SourceSpec
 
     random = np.random.default_rng(0)

@@ -7,8 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from cumulant.core.errors import DataError
-from cumulant.data.contract import merged
-from cumulant.data.odcs import from_odcs, to_odcs
+from cumulant.data.proposal.contract import merged
+from cumulant.data.proposal.odcs import from_odcs, to_odcs
 from cumulant.data.spec import SourceSpec
 
 ORDERS = """

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.data import csv_text, csv_types
-from cumulant.data.csv_text import read_csv
-from cumulant.data.identifier_text import PADDED
 from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.data.text import csv_text, csv_types
+from cumulant.data.text.csv_text import read_csv
+from cumulant.data.text.identifier_text import PADDED
 
 FIELDS = {
     "whole": ["0", "7", "-12", "-0", "9223372036854775807"],

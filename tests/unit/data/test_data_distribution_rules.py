@@ -10,7 +10,7 @@ import pytest
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.refs import TableRef
-from cumulant.data.judge import warnings_of
+from cumulant.data.checks.verdict import warnings_of
 from cumulant.drivers.local.tables import FileTables
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

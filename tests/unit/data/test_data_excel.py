@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError, MissingPartError
-from cumulant.data.sources import read
+from cumulant.data.files.reading import read
 from cumulant.data.spec import SourceSpec
-from cumulant.runtime.tables import propose
+from cumulant.flows.data.tables import propose
 
 openpyxl = pytest.importorskip("openpyxl")
 

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data.file_lists import with_files, without_files
-from cumulant.data.judge import warnings_of
+from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.files.file_lists import with_files, without_files
+from cumulant.data.files.streaming import Stream
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streaming import Stream
-from cumulant.runtime.tables import propose, read_table
+from cumulant.flows.data.tables import propose, read_table
 
 
 def part(*values: int) -> pl.DataFrame:

@@ -15,9 +15,9 @@ import pytest
 from pyarrow import orc
 
 from cumulant.core.errors import DataError
-from cumulant.data.sources import read
+from cumulant.data.files.reading import read
+from cumulant.data.files.streaming import Stream
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streaming import Stream
 
 ROWS = 60
 TABLE = pl.DataFrame(

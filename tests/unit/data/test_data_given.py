@@ -7,8 +7,8 @@ import pytest
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field
-from cumulant.data.given import as_fields, reading
-from cumulant.data.sources import read
+from cumulant.data.files.prediction_rows import as_fields, reading
+from cumulant.data.files.reading import read
 from cumulant.data.spec import RuleSpec, SourceSpec
 
 FIELDS = (

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.data.breach import SourceBreachError
-from cumulant.data.csv_text import read_csv
-from cumulant.data.identifier_text import PADDED
-from cumulant.data.proposal import infer
-from cumulant.data.sources import read, read_table
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.files.reading import read, read_table
+from cumulant.data.proposal.proposal import infer
 from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.data.text.csv_text import read_csv
+from cumulant.data.text.identifier_text import PADDED
 
 KEYS = "code,n\n00123,1\n0123,2\n123,3\n0,4\n"
 

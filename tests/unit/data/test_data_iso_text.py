@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.data import iso_text
-from cumulant.data.date_text import read_one
+from cumulant.data.text import iso_text
+from cumulant.data.text.date_text import read_one
 
 OFFSET = r"(Z|z|[+-](?:0\d|1[0-5]):?[0-5]\d)?"
 EXTENDED = rf"(\d{{4}})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{{1,9}}))?)?)?\s*{OFFSET}"

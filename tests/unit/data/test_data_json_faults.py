@@ -13,10 +13,10 @@ from polars.testing import assert_frame_equal
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError
-from cumulant.data import large_files
-from cumulant.data.breach import SourceBreachError
-from cumulant.data.json_faults import not_objects
-from cumulant.data.sources import read, read_table
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.files import large_files
+from cumulant.data.files.reading import read, read_table
+from cumulant.data.formats.json_faults import not_objects
 from cumulant.data.spec import SourceSpec
 from cumulant.data.views import quarantined
 

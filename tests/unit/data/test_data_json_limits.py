@@ -12,11 +12,12 @@ from polars.testing import assert_frame_equal
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError
-from cumulant.data import json_limits, large_files
-from cumulant.data.json_faults import set_aside
-from cumulant.data.json_limits import MOST_FIELDS, MOST_LEVELS, deep_lines, is_deep
-from cumulant.data.large_files import pieces_of
-from cumulant.data.sources import read, read_table
+from cumulant.data.files import large_files
+from cumulant.data.files.large_files import pieces_of
+from cumulant.data.files.reading import read, read_table
+from cumulant.data.formats import json_limits
+from cumulant.data.formats.json_faults import set_aside
+from cumulant.data.formats.json_limits import MOST_FIELDS, MOST_LEVELS, deep_lines, is_deep
 from cumulant.data.spec import SourceSpec
 from cumulant.data.views import quarantined
 

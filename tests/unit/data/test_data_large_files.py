@@ -16,12 +16,14 @@ from polars.testing import assert_frame_equal
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import csv_text, group_repeats, large_files, large_parts, part_store
-from cumulant.data.breach import SourceBreachError
-from cumulant.data.group_repeats import repeats_among
-from cumulant.data.room import Room
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.files import large_files
+from cumulant.data.parts import group_repeats, large_parts, part_store
+from cumulant.data.parts.group_repeats import repeats_among
+from cumulant.data.parts.memory_budget import Room
 from cumulant.data.snapshot import scan
 from cumulant.data.spec import SourceSpec
+from cumulant.data.text import csv_text
 
 RULES = {"n": {"min": 0}, "kind": {"in": ["A", "B"]}, "part": {"nulls": "50%"}}
 
@@ -117,8 +119,8 @@ def test_each_reading_of_a_large_file_says_how_much_of_it_is_read(place, monkeyp
     else:
         place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
     in_pieces(monkeypatch)
-    monkeypatch.setattr("cumulant.data.blocks._SAMPLE", 512)
-    monkeypatch.setattr("cumulant.data.blocks._MB", 1)  # the file is as many bytes as others are megabytes
+    monkeypatch.setattr("cumulant.data.files.blocks._SAMPLE", 512)
+    monkeypatch.setattr("cumulant.data.files.blocks._MB", 1)  # the file is as many bytes as others are megabytes
     told: list[tuple[str, float]] = []
     place.ingest(
         path=name, key="id", rules=RULES, quarantine="20%", on_repeat="first",
@@ -140,7 +142,7 @@ def test_a_large_file_is_its_part_of_the_progress_of_all(place, monkeypatch) -> 
     for name, rows in (("a.csv", 900), ("b.csv", 880)):
         place.write(name, table(rows).write_csv())
     in_pieces(monkeypatch)
-    monkeypatch.setattr("cumulant.data.blocks._SAMPLE", 512)
+    monkeypatch.setattr("cumulant.data.files.blocks._SAMPLE", 512)
     told: list[tuple[str, float]] = []
     place.ingest(path="*.csv", rules=RULES, quarantine="20%", progress=lambda text, share: told.append((text, share)))
     for name, end in (("a.csv", 0.45), ("b.csv", 0.9)):

@@ -13,16 +13,16 @@ from polars.testing import assert_frame_equal
 from pyarrow import orc
 from test_data_large_files import in_pieces
 
-from cumulant.core import memory
 from cumulant.core.errors import DataError
-from cumulant.data import large_files
-from cumulant.data.csv_text import Table
-from cumulant.data.file_pieces import PieceError
-from cumulant.data.large_files import pieces_of
-from cumulant.data.records import POSITION
-from cumulant.data.room import Room
-from cumulant.data.sources import read_table
+from cumulant.core.system import memory
+from cumulant.data.files import large_files
+from cumulant.data.files.file_pieces import PieceError
+from cumulant.data.files.large_files import pieces_of
+from cumulant.data.files.reading import read_table
+from cumulant.data.parts.memory_budget import Room
 from cumulant.data.spec import SourceSpec
+from cumulant.data.text.csv_records import POSITION
+from cumulant.data.text.csv_text import Table
 
 VALUES = {
     "int": ["0", "-7", "12", "9007199254740993"],

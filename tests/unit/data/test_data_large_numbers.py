@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field
-from cumulant.data.distribution import mean_outside
+from cumulant.data.checks.distribution import mean_outside
 from cumulant.data.profile import merge, profile
 from cumulant.data.shift import shifts
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.breach import SourceBreachError
-from cumulant.data.json_lines import read_jsonl
-from cumulant.data.judge import warnings_of
-from cumulant.data.nested_paths import with_nested
-from cumulant.data.sources import read
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.files.reading import read
+from cumulant.data.files.streaming import Stream
+from cumulant.data.formats.json_lines import read_jsonl
+from cumulant.data.formats.nested_paths import with_nested
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streaming import Stream
 from cumulant.data.views import quarantined
 
 COLUMNS = {"city": "address.city", "lat": "address.at.lat", "since": "account.since"}

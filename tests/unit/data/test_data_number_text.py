@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from cumulant.core.errors import RequestError
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data import number_text
-from cumulant.data.casts import casts
-from cumulant.data.given import as_fields, reading
-from cumulant.data.proposal import infer
-from cumulant.data.sources import read as read_file
+from cumulant.data.files.prediction_rows import as_fields, reading
+from cumulant.data.files.reading import read as read_file
+from cumulant.data.proposal.proposal import infer
 from cumulant.data.spec import RuleSpec, SourceSpec
-from cumulant.project.create import create_from
-from cumulant.project.loading import load
+from cumulant.data.text import number_text
+from cumulant.data.text.casts import casts
+from cumulant.project.file.loading import load
+from cumulant.project.new.create import create_from
 
 EN, EU = "1,234.5", "1.234,5"
 

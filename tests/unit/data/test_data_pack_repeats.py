@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.data import part_store
+from cumulant.data.parts import part_store
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
 MODES = ("quarantine", "first", "latest")

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from cumulant.data import part_store
-from cumulant.data.packs import PackFacts
+from cumulant.data.parts import part_store
+from cumulant.data.parts.packs import PackFacts
 from cumulant.data.retention import removable
 from cumulant.data.snapshot import scan
 
@@ -243,7 +243,7 @@ def test_a_reference_is_checked_over_all_files_of_a_pack(place):
 
 
 def test_the_verdict_on_many_broken_files_takes_no_square_of_them(place):
-    from cumulant.data import batch_checks
+    from cumulant.data.checks import batch_checks
 
     counted = []
     original = batch_checks.overdispersion

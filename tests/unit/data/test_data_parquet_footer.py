@@ -12,12 +12,12 @@ import pytest
 from pyarrow.parquet import encryption
 
 from cumulant.core.errors import DataError
-from cumulant.data.parquet_footer import chunks
-from cumulant.data.parquet_memory import refuse_large
-from cumulant.data.sources import read
+from cumulant.data.files.reading import read
+from cumulant.data.files.streaming import Stream
+from cumulant.data.formats.parquet_footer import chunks
+from cumulant.data.formats.parquet_memory import refuse_large
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streaming import Stream
-from cumulant.outcomes.files import batches
+from cumulant.outcomes.labels.label_files import batches
 
 TABLE = pa.table({"a": list(range(100)), "s": [f"x{number}" for number in range(100)]})
 SPEC = SourceSpec(path="a.parquet")
@@ -25,10 +25,10 @@ CHILD = """
 import sys
 from pathlib import Path
 from cumulant.core.errors import DataError
-from cumulant.data.sources import read
+from cumulant.data.files.reading import read
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streaming import Stream
-from cumulant.outcomes.files import batches
+from cumulant.data.files.streaming import Stream
+from cumulant.outcomes.labels.label_files import batches
 
 def attempt(path, reading):
     try:

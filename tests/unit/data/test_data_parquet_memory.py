@@ -11,13 +11,13 @@ import pytest
 from numpy import random
 
 from cumulant.core.errors import DataError
-from cumulant.core.memory import machine_memory
-from cumulant.data.arrow_errors import arrow_errors
-from cumulant.data.parquet_memory import refuse_large
-from cumulant.data.parquet_pages import pages, prefix_bytes
-from cumulant.data.sources import read
+from cumulant.core.system.memory import machine_memory
+from cumulant.data.files.reading import read
+from cumulant.data.formats.arrow_errors import arrow_errors
+from cumulant.data.formats.parquet_memory import refuse_large
+from cumulant.data.formats.parquet_pages import pages, prefix_bytes
 from cumulant.data.spec import SourceSpec
-from cumulant.outcomes.files import batches
+from cumulant.outcomes.labels.label_files import batches
 
 MIB = 1 << 20
 LIMIT = "256MiB"
@@ -144,8 +144,8 @@ def peak_of(code, *arguments):
 import resource, sys
 from cumulant.core.errors import DataError
 import polars, pyarrow.parquet, pyarrow.compute
-from cumulant.data.sources import read
-from cumulant.data.streaming import Stream
+from cumulant.data.files.reading import read
+from cumulant.data.files.streaming import Stream
 from cumulant.data.spec import SourceSpec
 from pathlib import Path
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DefinitionError, UserCodeError
-from cumulant.data.code import code_digest, prepare_digest
+from cumulant.data.code_hash import code_digest, prepare_digest
 
 TRIPS = "id,km\n" + "".join(f"{n},{(n * 37) % 101}\n" for n in range(300))
 HEAD = "import polars as pl\nimport pandas as pd\n"

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data.proposal import infer
-from cumulant.data.sources import read
+from cumulant.data.files.reading import read
+from cumulant.data.proposal.proposal import infer
+from cumulant.data.proposal.written_spec import declared
 from cumulant.data.spec import EventTime, SourceSpec
-from cumulant.data.written_spec import declared
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.data.records import malformed_records, open_quote
-from cumulant.data.sources import read
+from cumulant.data.files.reading import read
 from cumulant.data.spec import SourceSpec
+from cumulant.data.text.csv_records import malformed_records, open_quote
 from cumulant.data.views import quarantined
 
 SALT = b"salt"

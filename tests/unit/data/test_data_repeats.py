@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import group_repeats
-from cumulant.data import versions as versions_module
+from cumulant.data.corrections import versions as versions_module
+from cumulant.data.parts import group_repeats
 from cumulant.data.retention import removable
 from cumulant.data.snapshot import FROM, ROW, UNTIL, scan, scan_versions
 

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
-from cumulant.data.breach import SourceBreachError
-from cumulant.data.csv_text import Table
-from cumulant.data.part_making import made
-from cumulant.data.parts import Workshop
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.parts.part import Workshop
+from cumulant.data.parts.part_making import made
 from cumulant.data.spec import SourceSpec
+from cumulant.data.text.csv_text import Table
 from cumulant.drivers.local.tables import FileTables
 
 

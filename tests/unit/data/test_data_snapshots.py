@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import StorageError
+from cumulant.data.checks.verdict import told
 from cumulant.data.events import facts_of
-from cumulant.data.judge import told
 from cumulant.data.retention import expired, removable
 from cumulant.data.shift import shifts
 from cumulant.data.snapshot import SchemaChange, Snapshot, scan

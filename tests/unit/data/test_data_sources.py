@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import sources
-from cumulant.data.listing import shown
+from cumulant.data.files import reading
+from cumulant.data.files.listing import shown
+from cumulant.data.files.reading import read
 from cumulant.data.snapshot import scan
-from cumulant.data.sources import read
 from cumulant.data.spec import SourceSpec
 
 TABLE = pl.DataFrame({"id": [1, 2, 3], "city": ["A", "B", None], "km": [1.5, None, 3.0]})
@@ -162,7 +162,7 @@ def test_a_header_that_begins_as_bzip2_is_text(place):
 
 
 def test_a_text_that_expands_beyond_any_table_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_SMALL", 16 << 20)
+    monkeypatch.setattr(reading, "_SMALL", 16 << 20)
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b"id,km\n" + b"1,2\n" * 250_000))
     assert read(path, "a.csv.gz", SourceSpec(path="a.csv.gz")).height == 250_000

@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cumulant.core.errors import StorageError
-from cumulant.data.spill import spill_in
+from cumulant.data.parts.spill import spill_in
 
 AWKWARD = pl.DataFrame(
     {

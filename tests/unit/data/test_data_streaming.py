@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.data.blocks import blocks
-from cumulant.data.sources import read
+from cumulant.data.files.blocks import blocks
+from cumulant.data.files.reading import read
+from cumulant.data.files.streaming import Stream
 from cumulant.data.spec import SourceSpec
-from cumulant.data.streaming import Stream
 
 FIELD = st.text(st.sampled_from('ab,"\n ž'), max_size=6)
 

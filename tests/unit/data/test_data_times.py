@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import KnownAt
-from cumulant.data.proposal import infer
+from cumulant.data.proposal.proposal import infer
 from cumulant.data.snapshot import scan, source_of
 
 

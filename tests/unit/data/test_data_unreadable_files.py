@@ -13,10 +13,10 @@ from pyarrow import orc
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.breach import SourceBreachError
+from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import warnings_of
 from cumulant.data.events import facts_of
-from cumulant.data.judge import warnings_of
-from cumulant.data.room import Room
+from cumulant.data.parts.memory_budget import Room
 
 
 def table(number: int) -> pl.DataFrame:
@@ -196,8 +196,8 @@ def test_a_file_without_permission_is_named_with_the_others(place) -> None:
 def test_a_file_that_is_read_whole_and_takes_too_much_memory_is_refused_before(
     place, monkeypatch, name, content
 ) -> None:
-    monkeypatch.setattr("cumulant.data.listed_file.read_table", None)  # is not come to
-    monkeypatch.setattr("cumulant.data.large_files.LARGE_TEXT", 1)
+    monkeypatch.setattr("cumulant.data.files.listed_file.read_table", None)  # is not come to
+    monkeypatch.setattr("cumulant.data.files.large_files.LARGE_TEXT", 1)
     place.write(name, content)
     with pytest.raises(UsageError, match=rf"{name} is read whole, .* more than resources\.memory allows") as caught:
         place.ingest(path=name, room=Room(30_000))

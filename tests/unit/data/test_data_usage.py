@@ -4,9 +4,9 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.data.judge import told, warnings_of
+from cumulant.data.checks.verdict import told, warnings_of
+from cumulant.data.proposal.usage import declared_uses, referred_uses
 from cumulant.data.spec import SourceSpec
-from cumulant.data.usage import declared_uses, referred_uses
 
 SPEC = msgspec.convert(
     {

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from cumulant.data.zones import to_local, to_utc
+from cumulant.data.text.zones import to_local, to_utc
 
 ZONES = (
     "UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Europe/Dublin", "Africa/Casablanca",

@@ -15,9 +15,9 @@ from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.local.objects import FileObjects
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.drivers.local.tables import FileTables
-from cumulant.runtime.events import verify
-from cumulant.runtime.ledger import Ledger
-from cumulant.runtime.records import runs
+from cumulant.flows.ledger.ledger import Ledger
+from cumulant.flows.ledger.ledger_records import runs
+from cumulant.flows.ledger.run_events import verify
 
 ADA = Actor("user:ada")
 

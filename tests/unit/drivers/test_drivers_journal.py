@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.events import Actor, Fact, verify_chain
 from cumulant.drivers.local.journal import SqliteJournal
-from cumulant.runtime.events import verify
+from cumulant.flows.ledger.run_events import verify
 from cumulant.testing.clock import ManualClock
 
 ADA = Actor("user:ada")

@@ -16,15 +16,15 @@ from cumulant.drivers.local import journal as local
 from cumulant.drivers.local import row_hashes
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.local.sqlite import Database
-from cumulant.review.desk import CLOSED, DRAW, OPEN
-from cumulant.runtime.alerts.book import ALERTS
-from cumulant.runtime.events import verify
-from cumulant.runtime.judgement import EVALUATION
-from cumulant.runtime.ledger import RUN, STEP
-from cumulant.runtime.models import MODEL
-from cumulant.runtime.release.store import PAST, RELEASE
-from cumulant.runtime.validate import NEWEST, SNAPSHOT
-from cumulant.runtime.window_uses import USE
+from cumulant.flows.alerting.store import ALERTS
+from cumulant.flows.data.validate import NEWEST, SNAPSHOT
+from cumulant.flows.ledger.ledger import RUN, STEP
+from cumulant.flows.ledger.run_events import verify
+from cumulant.flows.registry.models import MODEL
+from cumulant.flows.release.store import PAST, RELEASE
+from cumulant.flows.training.evaluation_record import EVALUATION
+from cumulant.flows.training.window_uses import USE
+from cumulant.review.queue import CLOSED, DRAW, OPEN
 
 ADA = Actor("user:ada")
 DECIDING = [RUN, STEP, MODEL, RELEASE, PAST, EVALUATION, SNAPSHOT, NEWEST, USE, OPEN, CLOSED, DRAW, ALERTS]

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.core.gateway_token import token_for
+from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy import published
 from cumulant.drivers.envoy.client import EnvoyTraffic

@@ -8,7 +8,7 @@ from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import LinearWeights
+from cumulant.training.payloads.payload import LinearWeights
 
 INPUTS = (
     Input("distance", "number"),

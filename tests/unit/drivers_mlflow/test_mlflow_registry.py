@@ -22,8 +22,8 @@ from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.drivers.mlflow import engine as engine_module
 from cumulant.drivers.mlflow.client import MlflowRegistry
 from cumulant.drivers.mlflow.database import make_database
-from cumulant.packaging.scorer import Scorer
 from cumulant.ports.registry import About, Dataset, Origin
+from cumulant.servable.scorer import Scorer
 
 # Plain MLflow speaks through warnings; the driver's own calls are tested to be silent in a process of their own.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,9 +1,9 @@
 """The plan of the tests with several processes."""
 
 from cumulant.core.plan import Field, Source
-from cumulant.features.define import source
-from cumulant.features.loading import collect
-from cumulant.features.plan import compile_plan
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
 
 FIELDS = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
 card = source("tx").by("card")

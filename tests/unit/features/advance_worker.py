@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from advance_plan import PLAN
 
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.advancer import Advancer
-from cumulant.features.state_writer import StateWriter
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.update_batches import Advancer
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from typing import Any
 from cumulant.core.expr import columns
 from cumulant.core.plan import FeaturePlan, Lookup, Window
 from cumulant.core.units import micros
-from cumulant.features.rows import compile_node
+from cumulant.features.online.python_compiler import compile_node
 
 Row = dict[str, Any]
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

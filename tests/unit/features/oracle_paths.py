@@ -13,10 +13,10 @@ import oracle
 from oracle_worlds import HALF, Row, World
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.features.advance import advance
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 
 

@@ -19,9 +19,9 @@ import polars as pl
 
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
 from cumulant.core.units import to_micros
-from cumulant.features.define import source
-from cumulant.features.loading import collect
-from cumulant.features.plan import compile_plan
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
 
 Row = dict[str, Any]
 HALF = timedelta(minutes=30)

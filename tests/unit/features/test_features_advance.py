@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_features_windows import HOUR, PLANS, START, assert_same, frame, histories, plans, quick, rows_of
 
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 from cumulant.testing.online import MemoryOnline
 
 LATE = ("label", "done", "result")

@@ -14,8 +14,8 @@ import polars as pl
 from advance_plan import PLAN
 
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 
 WORKER = Path(__file__).parent / "advance_worker.py"
 SCHEMA = {"id": pl.Int64, "card": pl.String, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64}

@@ -11,15 +11,15 @@ import pytest
 
 from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt, Source
 from cumulant.core.units import to_micros
-from cumulant.features.advance import advance
-from cumulant.features.define import source
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.placing import Entity
-from cumulant.features.plan import compile_plan
-from cumulant.features.state import decode_events
-from cumulant.features.state_writer import LATE_US, StateWriter
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state import decode_events
+from cumulant.features.online.state_writer import LATE_US, StateWriter
+from cumulant.features.posted.event_insert import Entity
+from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]

@@ -12,9 +12,9 @@ import pytest
 
 from cumulant.core.errors import DefinitionError, NotFoundError, UserCodeError
 from cumulant.core.expr import Call, Column, Feature, Literal
-from cumulant.features.define import source
-from cumulant.features.functions import coalesce, col, concat, greatest, least, lit, when
-from cumulant.features.loading import Definitions, collect, load
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.functions import coalesce, col, concat, greatest, least, lit, when
+from cumulant.features.definition.loading import Definitions, collect, load
 
 DAY = 86_400_000_000
 tx, weather = source("tx"), source("weather")

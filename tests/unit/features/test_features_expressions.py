@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import OPERATORS, Call, Column, Literal, Moment, Node, walk
-from cumulant.features.dtypes import resolve, result
-from cumulant.features.polars import TYPES, evaluate, expression
-from cumulant.features.rows import compile_node
+from cumulant.features.definition.dtypes import resolve, result
+from cumulant.features.offline.polars_compiler import TYPES, evaluate, expression
+from cumulant.features.online.python_compiler import compile_node
 from cumulant.testing.expressions import CASES, KINDS, ROW, Case, show
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field, Source
-from cumulant.features.define import source
-from cumulant.features.frames import key_codes, read
-from cumulant.features.functions import col
-from cumulant.features.loading import collect
-from cumulant.features.offline import compute
-from cumulant.features.plan import compile_plan
-from cumulant.features.requests import Reader
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.functions import col
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.frames import key_codes, read
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.requests import Reader
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZONES = ["UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia"]

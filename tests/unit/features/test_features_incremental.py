@@ -15,14 +15,14 @@ from test_features_partitions import bits, rows
 from test_features_windows import HOUR, PLANS, SCHEMA, START
 
 from cumulant.core.plan import FeaturePlan, Field, Source
-from cumulant.data.added_rows import KeptRows
-from cumulant.features import incremental
-from cumulant.features.define import source
-from cumulant.features.frames import ROW
-from cumulant.features.incremental import GrownSource, changed_features, unchanged_rows, with_changes
-from cumulant.features.loading import collect
-from cumulant.features.offline import compute
-from cumulant.features.plan import compile_plan
+from cumulant.data.parts.added_rows import KeptRows
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline import incremental
+from cumulant.features.offline.frames import ROW
+from cumulant.features.offline.incremental import GrownSource, changed_features, unchanged_rows, with_changes
+from cumulant.features.offline.offline import compute
 
 MUCH = 1 << 40
 AMOUNTS = [random.Random(place).random() for place in range(100)]

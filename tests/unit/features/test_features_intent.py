@@ -13,14 +13,14 @@ import pytest
 from cumulant.core.errors import NotKnownYetError
 from cumulant.core.plan import Field, KnownAt, Source
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.define import source
-from cumulant.features.loading import collect, load
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.parsing import parse_predict_at
-from cumulant.features.plan import compile_plan
-from cumulant.features.polars import kind_of
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect, load
+from cumulant.features.definition.parsing import parse_predict_at
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.offline import compute
+from cumulant.features.offline.polars_compiler import kind_of
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 
 SHARED = Path(__file__).parents[4] / "shared"
 pytestmark = pytest.mark.skipif(not (SHARED / "data").exists(), reason="the shared data folder is absent")

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cumulant.features.kernel.ranges import Distinct, extremes, latest
-from cumulant.features.kernel.spread import deviations
-from cumulant.features.kernel.sums import PrefixSums
-from cumulant.features.kernel.timeline import Timeline, grouped_order
+from cumulant.features.offline.kernel.ranges import Distinct, extremes, latest
+from cumulant.features.offline.kernel.spread import deviations
+from cumulant.features.offline.kernel.sums import PrefixSums
+from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
 
 MAGNITUDES = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),

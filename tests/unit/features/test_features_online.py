@@ -12,13 +12,13 @@ import pytest
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, RequestError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
-from cumulant.features.define import source
-from cumulant.features.functions import col
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.plan import compile_plan
-from cumulant.features.requests import Reader
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.functions import col
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.requests import Reader
 from cumulant.testing.online import MemoryOnline
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -208,7 +208,10 @@ def test_values_that_do_not_fit_are_refused_by_name(field: str, value: Any) -> N
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import cumulant.features", ["numpy", "msgspec.msgpack.none", "polars", "cumulant.features.define"]),
+        (
+            "import cumulant.features",
+            ["numpy", "msgspec.msgpack.none", "polars", "cumulant.features.definition.definitions"],
+        ),
         ("from cumulant.features import col, source, when", ["polars", "numpy"]),
         ("from cumulant.features import parse, compile_plan, load", ["polars", "numpy"]),
         ("from cumulant.features import OnlineFeatures", ["polars", "pandas", "pyarrow"]),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from cumulant.core.errors import CumulantError, DefinitionError
 from cumulant.core.expr import Call, Column, Literal
 from cumulant.core.plan import Field, PredictAt, Source
-from cumulant.features.parsing import parse, parse_predict_at
-from cumulant.features.polars import evaluate
+from cumulant.features.definition.parsing import parse, parse_predict_at
+from cumulant.features.offline.polars_compiler import evaluate
 
 FRAME = pl.DataFrame({
     "arr_delay": [20.0, 3.0, None], "x": [True, False, None], "a": ["b", "c", None], "n": [1, 2, 3],

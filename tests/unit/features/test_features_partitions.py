@@ -20,13 +20,13 @@ from test_features_windows import HOUR, SCHEMA, START, make_plan
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.plan import FeaturePlan
-from cumulant.data.spill import spill_in
-from cumulant.features import partitions, windows
-from cumulant.features.kernel import timeline
-from cumulant.features.memory_need import Size
-from cumulant.features.offline import compute
-from cumulant.features.partitions import Layout, compute_partitioned, compute_within
-from cumulant.features.windows import GroupWindows, count_events
+from cumulant.data.parts.spill import spill_in
+from cumulant.features.offline import partitions, windows
+from cumulant.features.offline.kernel import timeline
+from cumulant.features.offline.memory_need import Size
+from cumulant.features.offline.offline import compute
+from cumulant.features.offline.partitions import Layout, compute_partitioned, compute_within
+from cumulant.features.offline.windows import GroupWindows, count_events
 
 PLAN = make_plan(HOUR / 2, HOUR)
 
@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_is_an_error_in_words_and_leaves_no_files(tmp_path: 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; import polars as pl\n"
-        "from cumulant.data.spill import spill_in\n"
+        "from cumulant.data.parts.spill import spill_in\n"
         "with spill_in(Path(sys.argv[1])) as spill:\n"
         "    spill.write('a', pl.DataFrame({'x': [1]})); print('ready', flush=True); time.sleep(60)"
     )

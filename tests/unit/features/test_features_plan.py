@@ -8,11 +8,11 @@ import pytest
 
 from cumulant.core.errors import DefinitionError, NotFoundError, NotKnownYetError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
-from cumulant.features.define import source
-from cumulant.features.functions import col, when
-from cumulant.features.groups import fingerprint, groups_of
-from cumulant.features.loading import collect
-from cumulant.features.plan import compile_plan
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.functions import col, when
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.groups import fingerprint, groups_of
 
 HOUR = 3_600_000_000
 FLIGHTS = Source(

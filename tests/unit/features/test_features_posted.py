@@ -12,15 +12,15 @@ from test_features_online import HOUR, START, TX, ask, card, history, make_plan,
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, Source
 from cumulant.core.units import to_micros
-from cumulant.features.advancer import Advancer
-from cumulant.features.define import source
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.plan import compile_plan
-from cumulant.features.post_reader import Advanced
-from cumulant.features.posted import log_table
-from cumulant.features.state_writer import StateWriter
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.posted_events import log_table
+from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
 
 DAY = 24 * HOUR

@@ -19,24 +19,24 @@ from test_features_windows import DEFINED, DTYPES, HOUR, SCHEMA, START, assert_s
 from cumulant.core.ids import canonical
 from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt
 from cumulant.core.units import from_micros, to_micros
-from cumulant.data.arrivals import ARRIVED
-from cumulant.data.dated_rows import HIDDEN
-from cumulant.data.repeats import KNOWN
+from cumulant.data.checks.repeats import KNOWN
+from cumulant.data.corrections.arrivals import ARRIVED
+from cumulant.data.corrections.dated_rows import HIDDEN
+from cumulant.data.corrections.versions import _MARK, _dated, _ordered
 from cumulant.data.snapshot import FROM, ROW, UNTIL
-from cumulant.data.versions import _MARK, _dated, _ordered
-from cumulant.features.advance import DEFAULT_SKEW_US, advance
-from cumulant.features.advancer import Advancer
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures, Vectors
-from cumulant.features.plan import compile_plan
-from cumulant.features.post_reader import Advanced, PostReader
-from cumulant.features.posted import log_table
-from cumulant.features.repair import forget_key
-from cumulant.features.row_versions import decode_version, version_key
-from cumulant.features.state import STATE_KEY, decode_state, encode
-from cumulant.features.state_writer import StateWriter
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures, Vectors
+from cumulant.features.online.repair import forget_key
+from cumulant.features.online.state import STATE_KEY, decode_state, encode
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.post_reader import Advanced, PostReader
+from cumulant.features.posted.posted_events import log_table
+from cumulant.features.posted.row_versions import decode_version, version_key
+from cumulant.features.posted.state_update import DEFAULT_SKEW_US, advance
+from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]

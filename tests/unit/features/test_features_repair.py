@@ -8,10 +8,10 @@ import pytest
 from test_features_online import HOUR, START, ask, card, history, make_plan, tx
 
 from cumulant.core.errors import UsageError
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.posted import log_table
-from cumulant.features.repair import forget_key, stored_key
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.repair import forget_key, stored_key
+from cumulant.features.posted.posted_events import log_table
 from cumulant.testing.online import MemoryOnline
 
 FAR = 24 * 365 * 60

@@ -11,12 +11,12 @@ import pytest
 from test_features_intent import LATE, SHARED, flight_sources
 
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.loading import load
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.parsing import parse_predict_at
-from cumulant.features.plan import compile_plan
+from cumulant.features.definition.loading import load
+from cumulant.features.definition.parsing import parse_predict_at
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 
 pytestmark = pytest.mark.skipif(not (SHARED / "data").exists(), reason="the shared data folder is absent")
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 
 from cumulant import features
 from cumulant.core.errors import DefinitionError, UserCodeError
-from cumulant.features.loading import FUNCTIONS, load
+from cumulant.features.definition.loading import FUNCTIONS, load
 
 
 @pytest.mark.parametrize(

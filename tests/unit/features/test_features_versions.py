@@ -17,14 +17,14 @@ from test_features_windows import HOUR, PLANS, SCHEMA, START, assert_same, frame
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import to_micros
-from cumulant.features import versions as features_versions
-from cumulant.features.advance import advance
-from cumulant.features.materialization import materialize
-from cumulant.features.memory_need import Size
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.partitions import Layout, compute_partitioned
-from cumulant.features.state_writer import StateWriter
+from cumulant.features.offline import versions as features_versions
+from cumulant.features.offline.memory_need import Size
+from cumulant.features.offline.offline import compute
+from cumulant.features.offline.partitions import Layout, compute_partitioned
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.state_update import advance
 from cumulant.testing.online import MemoryOnline
 
 Row = dict[str, Any]

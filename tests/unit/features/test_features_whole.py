@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field, Source
-from cumulant.features.define import source
-from cumulant.features.kernel.whole import WholeSums, exact_sum
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.plan import compile_plan
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.kernel.whole import WholeSums, exact_sum
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 from cumulant.testing.online import MemoryOnline
 
 AT = datetime(2024, 3, 1, tzinfo=UTC)

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, PredictAt, Source
-from cumulant.features.define import source
-from cumulant.features.functions import col, when
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.plan import compile_plan
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.functions import col, when
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
 from cumulant.testing.online import MemoryOnline
 
 HOUR = timedelta(hours=1)

@@ -10,13 +10,13 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.monitoring.alerts.decide import decide
-from cumulant.monitoring.alerts.events import facts
-from cumulant.monitoring.alerts.policy import LEVELS, policy
-from cumulant.monitoring.alerts.silences import Silence, acknowledged, silenced, unsilenced
-from cumulant.monitoring.alerts.spec import AlertRuleSpec, AlertsSpec
-from cumulant.monitoring.alerts.state import Change, Finding, State
-from cumulant.monitoring.alerts.words import message
+from cumulant.alerting.alert_events import facts
+from cumulant.alerting.alert_state import Change, Finding, State
+from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
+from cumulant.alerting.decide import decide
+from cumulant.alerting.messages import message
+from cumulant.alerting.policy import LEVELS, policy
+from cumulant.alerting.silences import Silence, acknowledged, silenced, unsilenced
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)

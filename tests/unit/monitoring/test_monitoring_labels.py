@@ -9,9 +9,9 @@ import pytest
 from cumulant.core.errors import DataError
 from cumulant.monitoring.drift.blocks import Cut
 from cumulant.monitoring.drift.profiles import Block
-from cumulant.monitoring.labels import Labels, labelled
+from cumulant.monitoring.table_labels import Labels, labelled
 from cumulant.monitoring.tables import Table, _objects, open_table
-from cumulant.outcomes.matching import resolved
+from cumulant.outcomes.join.matching import resolved
 
 
 def joined(folder, rows, labels, **more):
@@ -168,8 +168,8 @@ def test_labels_of_many_rows_are_found_part_by_part(tmp_path, monkeypatch, keys)
         heights.append(pairs.height)
         return resolved(pairs, by)
 
-    monkeypatch.setattr("cumulant.monitoring.labels._AT_ONCE", 40)
-    monkeypatch.setattr("cumulant.monitoring.labels.resolved", counted)
+    monkeypatch.setattr("cumulant.monitoring.table_labels._AT_ONCE", 40)
+    monkeypatch.setattr("cumulant.monitoring.table_labels.resolved", counted)
     parts = joined(tmp_path, rows, facts, key=["id"])
     assert max(heights) < len(told) / 4
     assert parts.table.rows.collect().equals(whole.table.rows.collect())

@@ -15,7 +15,7 @@ from cumulant.monitoring.performance.rows import windows
 from cumulant.monitoring.performance.several import estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import estimated, learn_estimator
 from cumulant.monitoring.performance.watch import Watch, begin, harm
-from cumulant.outcomes.losses import loss
+from cumulant.outcomes.join.prediction_losses import loss
 from cumulant.statistics.performance import Calibrator
 from cumulant.statistics.performance.classes import expected_log_loss
 

@@ -5,12 +5,12 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from cumulant.core.plan import Field
-from cumulant.outcomes.ingest import ingest_file
-from cumulant.outcomes.joining import Outcomes
-from cumulant.outcomes.labels import LabelSchema
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import Parts
+from cumulant.outcomes.join.joining import Outcomes
+from cumulant.outcomes.labels.ingest import ingest_file
+from cumulant.outcomes.labels.label_rows import LabelSchema
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage.part_writer import Parts
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SALT = b"pepper"

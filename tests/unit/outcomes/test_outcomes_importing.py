@@ -10,9 +10,9 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.outcomes.importing import Defaults, import_predictions
-from cumulant.outcomes.losses import class_probabilities
-from cumulant.serving.log.reading import find, gaps
-from cumulant.serving.log.scanning import scan
+from cumulant.outcomes.join.prediction_losses import class_probabilities
+from cumulant.serving.prediction_log.storage.log_reader import find, gaps
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 NAMES = {"id": "request", "time": "at", "score": "p", "prediction": "said", "event_time": "at"}
 CSV = """request,at,p,said,card,number

@@ -19,10 +19,11 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
 from cumulant.core.plan import Field
-from cumulant.outcomes import files_in_place, place, store
-from cumulant.outcomes.facts import newest_labels
-from cumulant.outcomes.ingest import ingest_file, ingest_inbox
-from cumulant.outcomes.labels import LabelSchema, Reader
+from cumulant.outcomes.labels import atomic_files, store
+from cumulant.outcomes.labels import outcome_folder as place
+from cumulant.outcomes.labels.ingest import ingest_file, ingest_inbox
+from cumulant.outcomes.labels.label_facts import newest_labels
+from cumulant.outcomes.labels.label_rows import LabelSchema, Reader
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
 FAR = datetime(2090, 1, 1, tzinfo=UTC)
@@ -110,7 +111,7 @@ def test_the_known_time_that_the_source_declares_is_that_of_the_label(tmp_path, 
 
 
 def test_the_target_is_worked_out_of_its_columns(tmp_path):
-    from cumulant.features.parsing import parse
+    from cumulant.features.definition.parsing import parse
 
     schema = LabelSchema(task="binary", classes=(False, True), target=parse("delay > 15"))
     path = write(
@@ -126,7 +127,7 @@ def test_the_target_is_worked_out_of_its_columns(tmp_path):
     ("given", "value"), [("1.234", 1234.0), ("1.234,50 €", 1234.5), ("12", 12.0), (12.5, 12.5), ("1.5", None)]
 )
 def test_texts_of_a_target_are_read_in_its_number_format(tmp_path, given, value):
-    from cumulant.features.parsing import parse
+    from cumulant.features.definition.parsing import parse
 
     schema = LabelSchema(task="regression", target=parse("price"), formats={"price": "1.234,5"})
     for number, column in enumerate(("price", "label")):
@@ -137,7 +138,7 @@ def test_texts_of_a_target_are_read_in_its_number_format(tmp_path, given, value)
 
 
 def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
-    from cumulant.features.parsing import parse
+    from cumulant.features.definition.parsing import parse
 
     schema = LabelSchema(
         task="binary", classes=(False, True), target=parse("price > 100"), formats={"price": "1.234,5"}
@@ -172,7 +173,7 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
     ],
 )  # fmt: skip
 def test_one_post_that_the_target_does_not_work_on_stops_no_other(tmp_path, target, rows, said):
-    from cumulant.features.parsing import parse
+    from cumulant.features.definition.parsing import parse
 
     schema = LabelSchema(task="binary", classes=(False, True), target=parse(target))
     inbox = tmp_path / "inbox"
@@ -271,7 +272,7 @@ def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files_in_place, "sync", full)
+        patch.setattr(atomic_files, "sync", full)
         with pytest.raises(StorageError, match="No space left on device"):
             ingest_file(tmp_path / "o", path, SCHEMA)
     assert place.batches(tmp_path / "o") == []
@@ -367,7 +368,7 @@ def test_salted_keys_differ_by_salt(tmp_path):
 
 
 def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
-    from cumulant.outcomes import compaction
+    from cumulant.outcomes.labels import compaction
 
     monkeypatch.setattr(compaction, "_MANY", 4)
     monkeypatch.setattr(compaction, "_GRACE", 0.2)
@@ -390,7 +391,7 @@ def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
 def test_a_merge_that_is_cut_off_counts_no_row_twice(tmp_path, monkeypatch):
     import shutil
 
-    from cumulant.outcomes import compaction
+    from cumulant.outcomes.labels import compaction
 
     for number in range(4):
         tell(tmp_path / "o", {"id": f"r{number}", "label": 1})

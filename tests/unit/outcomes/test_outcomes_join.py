@@ -11,10 +11,10 @@ import pytest
 from outcomes_support import NOW, Clock, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes.cohorts import report
-from cumulant.outcomes.facts import newest_labels
-from cumulant.serving import log
-from cumulant.serving.log.place import days as log_days
+from cumulant.outcomes.labels.cohorts import report
+from cumulant.outcomes.labels.label_facts import newest_labels
+from cumulant.serving import prediction_log as log
+from cumulant.serving.prediction_log.storage.log_folder import days as log_days
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
 LATER = (NOW - timedelta(hours=1)).isoformat()
@@ -166,8 +166,8 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     """The log merges its files at any moment, also between the listing and the reading of one that was seen."""
     import pyarrow.parquet as pq
 
-    from cumulant.serving.log import place
-    from cumulant.serving.log.reading import stored
+    from cumulant.serving.prediction_log.storage import log_folder
+    from cumulant.serving.prediction_log.storage.log_reader import stored
 
     put(tmp_path / "log", {"id": "a"})
     outcomes = opened(tmp_path)
@@ -179,13 +179,13 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
         found = list(stored(folder))
         if not merged:
             ((file, _),) = found
-            wider = place.part_path(folder, file.day, file.life, file.first, file.last + 1)
+            wider = log_folder.part_path(folder, file.day, file.life, file.first, file.last + 1)
             pq.write_table(pq.read_table(file.path), wider)
             file.path.unlink()
             merged.append(wider)
         return found
 
-    monkeypatch.setattr("cumulant.serving.log.reading.stored", merging)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.stored", merging)
     assert outcomes.advance().labelled == 1
     assert merged
 

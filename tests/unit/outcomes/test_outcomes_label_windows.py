@@ -12,10 +12,12 @@ from outcomes_support import NOW, Clock, opened, put
 from test_outcomes_join_cache import Taken, cache, change, label, merge_all, predict, rows, whole
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes import joining, label_snapshot, labelled_log, numbered, scanning
-from cumulant.outcomes.cohorts import report
-from cumulant.outcomes.joining import Outcomes
-from cumulant.outcomes.numbered import Numbered
+from cumulant.outcomes import labelled_log, scanning
+from cumulant.outcomes.join import joining, numbered_table
+from cumulant.outcomes.join.joining import Outcomes
+from cumulant.outcomes.join.numbered_table import Numbered
+from cumulant.outcomes.labels import label_snapshot
+from cumulant.outcomes.labels.cohorts import report
 
 
 def in_windows(patch, held=2, window=3):
@@ -24,7 +26,7 @@ def in_windows(patch, held=2, window=3):
     for module in (label_snapshot, joining):
         patch.setattr(module, "WINDOW", window)
     patch.setattr(labelled_log, "_BYTES", 1)
-    patch.setattr(numbered, "_LARGE", 2)
+    patch.setattr(numbered_table, "_LARGE", 2)
 
 
 def results(tmp_path, clock, folder):
@@ -175,8 +177,8 @@ def test_mirrored_requests_without_rows_are_no_pairs(tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_are_appended_once_in_files_of_any_size(tmp_path, monkeypatch, seed):
     draw = random.Random(seed)
-    monkeypatch.setattr(numbered, "_LARGE", draw.randint(1, 5))
-    monkeypatch.setattr(numbered, "_SMALL", draw.choice([0, 2, 100]))
+    monkeypatch.setattr(numbered_table, "_LARGE", draw.randint(1, 5))
+    monkeypatch.setattr(numbered_table, "_SMALL", draw.choice([0, 2, 100]))
     schema = pl.DataFrame(schema={"sequence": pl.Int64, "row": pl.Int32}).to_arrow().schema
     table, known = Numbered(tmp_path / "rows", schema, ["sequence", "row"]), []
     for _ in range(12):

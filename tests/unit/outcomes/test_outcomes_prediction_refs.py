@@ -9,8 +9,8 @@ from outcomes_support import KEY
 
 from cumulant.core.plan import Field
 from cumulant.core.units import from_micros
-from cumulant.outcomes import losses
-from cumulant.outcomes.prediction_refs import held_text, key_ref, key_refs
+from cumulant.outcomes.join import prediction_losses
+from cumulant.outcomes.join.prediction_refs import held_text, key_ref, key_refs
 
 FIELDS = tuple(
     Field(name=name, dtype=dtype, personal=name == "card")
@@ -77,9 +77,11 @@ ANSWERS = [
 @example([json.dumps(ANSWERS[1])] * 3)
 @example([json.dumps(ANSWERS[1]), json.dumps(ANSWERS[5])])
 def test_the_scores_of_many_answers_are_those_of_each(texts):
-    assert losses.scores(texts) == [losses.score(losses.read_outputs(text)) for text in texts]
+    assert prediction_losses.scores(texts) == [
+        prediction_losses.score(prediction_losses.read_outputs(text)) for text in texts
+    ]
 
 
 @pytest.mark.parametrize("text", ['{"probability": 1e999, "prediction": 2}', '{"prediction": 1e999, "score": 0.5}'])
 def test_a_number_that_is_none_is_passed_over(text):
-    assert losses.scores([text]) == [losses.score(losses.read_outputs(text))]
+    assert prediction_losses.scores([text]) == [prediction_losses.score(prediction_losses.read_outputs(text))]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import polars as pl
 from outcomes_support import KEY, NOW, micros, put
 
-from cumulant.outcomes.scored import IDENTITY, logged_keys
-from cumulant.runtime.watching.served import REF, refs
+from cumulant.flows.monitoring.served_log import REF, refs
+from cumulant.outcomes.join.log_rows import IDENTITY, logged_keys
 
 DAYS, EACH = 6, 40
 

@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cumulant.outcomes.matching import matched, resolved, usable
+from cumulant.outcomes.join.matching import matched, resolved, usable
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS, KEYS, MODELS = ("i1", "i2"), ("k1", "k2", None), ("m", "n")

@@ -10,10 +10,10 @@ from outcomes_support import NOW, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import scanning
-from cumulant.outcomes.cohorts import report
-from cumulant.outcomes.facts import newest_labels
-from cumulant.outcomes.scored import COLUMNS, TYPES
-from cumulant.serving.log.parts import SCHEMA
+from cumulant.outcomes.join.log_rows import COLUMNS, TYPES
+from cumulant.outcomes.labels.cohorts import report
+from cumulant.outcomes.labels.label_facts import newest_labels
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 KNOWN = (NOW - timedelta(hours=1)).isoformat()
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cumulant.packaging.foreign.build import build_graph
+from cumulant.packaging.convert.foreign_build import build_graph
 from cumulant.packaging.samples import Sample
 
 CATEGORIES = 17

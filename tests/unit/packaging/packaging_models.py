@@ -9,9 +9,9 @@ import numpy as np
 
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Calibration, Input
-from cumulant.packaging.scorer import calibrate
-from cumulant.training.encoding import encode
-from cumulant.training.payloads import LinearWeights
+from cumulant.servable.scorer import calibrate
+from cumulant.training.payloads.encoding import encode
+from cumulant.training.payloads.payload import LinearWeights
 
 NONE = Calibration()
 

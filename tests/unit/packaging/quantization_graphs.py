@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from cumulant.packaging.quantization.choice import ORIGINAL
+from cumulant.packaging.quantize.choice import ORIGINAL
 
 
 def save(folder, name, nodes, inputs, outputs, constants, opset=17):

@@ -7,10 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cumulant.core.errors import DataError
-from cumulant.packaging.quantization.choice import ORIGINAL, Trial, choose
-from cumulant.packaging.quantization.decisions import COMMON, check_threshold, exact, kept, lost_side
-from cumulant.packaging.quantization.measure import agreement, bound, shares
-from cumulant.packaging.quantization.quantize import quantize
+from cumulant.packaging.quantize.choice import ORIGINAL, Trial, choose
+from cumulant.packaging.quantize.decisions import COMMON, check_threshold, exact, kept, lost_side
+from cumulant.packaging.quantize.measure import agreement, bound, shares
+from cumulant.packaging.quantize.quantize import quantize
 
 LOSS, ROWS, FORMS = 0.01, 2000, 14
 

@@ -25,13 +25,13 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import SVC
 
 from cumulant.core.errors import CumulantError, DataError, DefinitionError, NotFoundError, ParityError, UsageError
-from cumulant.packaging.engine import Engine
-from cumulant.packaging.folder import load_description
-from cumulant.packaging.foreign.graphs import from_graph, read_graph
-from cumulant.packaging.foreign.objects import from_object, unpickle
-from cumulant.packaging.foreign.read import read_model
+from cumulant.packaging.convert.model_files import read_model
+from cumulant.packaging.convert.model_objects import from_object, unpickle
+from cumulant.packaging.convert.onnx_files import from_graph, read_graph
 from cumulant.packaging.samples import read_sample
 from cumulant.packaging.sources import identify
+from cumulant.servable.engine import Engine
+from cumulant.servable.folder import load_description
 
 MATRIX = np.random.default_rng(0).normal(size=(300, 3))
 

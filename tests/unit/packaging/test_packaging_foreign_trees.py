@@ -12,11 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError
-from cumulant.packaging.engine import Engine
-from cumulant.packaging.foreign.boosters import read_booster
-from cumulant.packaging.foreign.objects import from_object
-from cumulant.packaging.foreign.read import read_model
-from cumulant.packaging.foreign.xgboost_model import read_xgboost
+from cumulant.packaging.convert.boosters import read_booster
+from cumulant.packaging.convert.model_files import read_model
+from cumulant.packaging.convert.model_objects import from_object
+from cumulant.packaging.convert.xgboost_model import read_xgboost
+from cumulant.servable.engine import Engine
 
 
 def labels_for(objective, values):

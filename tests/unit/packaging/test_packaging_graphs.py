@@ -19,8 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from cumulant.core.errors import DefinitionError, ParityError
 from cumulant.core.servable import Calibration, Input
 from cumulant.packaging.builder import build
-from cumulant.packaging.scorer import Scorer
-from cumulant.training.payloads import LinearWeights
+from cumulant.servable.scorer import Scorer
+from cumulant.training.payloads.payload import LinearWeights
 
 INPUTS = (*numbers(3), Input("f3", "category", ("a", "b", "c")), Input("f4", "category", ("x",)))
 

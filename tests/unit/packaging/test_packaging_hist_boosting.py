@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cumulant.core.errors import DefinitionError
-from cumulant.packaging.engine import Engine
-from cumulant.packaging.foreign.objects import from_object
-from cumulant.packaging.foreign.read import read_model
+from cumulant.packaging.convert.model_files import read_model
+from cumulant.packaging.convert.model_objects import from_object
+from cumulant.servable.engine import Engine
 
 RANDOM = np.random.default_rng(3)
 ROWS = RANDOM.normal(size=(1500, 5))

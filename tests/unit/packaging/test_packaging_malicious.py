@@ -15,11 +15,11 @@ import xgboost
 from foreign_models import network, save_external
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError
-from cumulant.packaging.foreign.boosters import check_text
-from cumulant.packaging.foreign.flavours import model_inside
-from cumulant.packaging.foreign.graphs import from_graph, read_graph
-from cumulant.packaging.foreign.xgboost_model import XgboostTrees, read_xgboost
-from cumulant.runtime.backup.archive import read
+from cumulant.flows.backup.archive import read
+from cumulant.packaging.convert.boosters import check_text
+from cumulant.packaging.convert.flavours import model_inside
+from cumulant.packaging.convert.onnx_files import from_graph, read_graph
+from cumulant.packaging.convert.xgboost_model import XgboostTrees, read_xgboost
 
 BENCH = Path(__file__).parents[3] / "bench" / "packaging" / "malicious.py"
 ROWS = np.random.default_rng(0).normal(size=(100, 3))

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from cumulant.core.memory import bounded_memory
+from cumulant.core.system.memory import bounded_memory
 
 MIB = 1 << 20
 ONE_GIB = 2**28  # floats
@@ -51,7 +51,7 @@ PACKAGE = """
 import sys
 from pathlib import Path
 import onnx, onnxruntime
-import cumulant.core.memory as memory
+import cumulant.core.system.memory as memory
 memory.machine_memory = lambda: 700 << 20
 from cumulant.cli.app import run
 code = run(["package", sys.argv[1], "--out", sys.argv[2]])
@@ -78,7 +78,7 @@ def test_a_graph_that_wants_too_much_memory_is_refused(tmp_path, bomb):
 def test_a_bound_ends_with_its_block_and_does_not_stack():
     code = """
 import resource
-from cumulant.core.memory import bounded_memory
+from cumulant.core.system.memory import bounded_memory
 limit = lambda: resource.getrlimit(resource.RLIMIT_AS)[0]
 before = limit()
 with bounded_memory(1 << 30):
@@ -98,7 +98,7 @@ assert limit() == before
 def test_a_bound_holds_until_the_last_of_several_threads_leaves_it():
     code = """
 import resource, threading
-from cumulant.core.memory import bounded_memory
+from cumulant.core.system.memory import bounded_memory
 limit = lambda: resource.getrlimit(resource.RLIMIT_AS)[0]
 before = limit()
 inside, leave = threading.Barrier(3), [threading.Event(), threading.Event()]

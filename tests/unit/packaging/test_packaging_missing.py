@@ -16,8 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from cumulant.packaging.folder import load_description
-from cumulant.packaging.foreign.objects import from_object
+from cumulant.packaging.convert.model_objects import from_object
+from cumulant.servable.folder import load_description
 
 NAMES = ("amount", "hour", "age")
 MATRIX = np.random.default_rng(3).normal(size=(200, 3))

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from quantization_graphs import ids, network, run, save
 
 from cumulant.core.errors import DataError, DefinitionError, MissingPartError
-from cumulant.packaging.quantization.choice import ORIGINAL
-from cumulant.packaging.quantization.quantize import quantize
+from cumulant.packaging.quantize.choice import ORIGINAL
+from cumulant.packaging.quantize.quantize import quantize
 
 
 def test_the_chosen_graph_is_written_and_answers(tmp_path):

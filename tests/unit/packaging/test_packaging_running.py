@@ -10,10 +10,10 @@ from onnx import TensorProto, helper
 
 from cumulant.cli.app import run
 from cumulant.core.errors import DataError, DefinitionError
-from cumulant.packaging import bounded
-from cumulant.packaging.engine_words import plain
-from cumulant.packaging.foreign import trial
-from cumulant.packaging.foreign.graphs import from_graph, read_graph
+from cumulant.packaging.convert import trial_run
+from cumulant.packaging.convert.onnx_files import from_graph, read_graph
+from cumulant.servable import bounded_run
+from cumulant.servable.engine_errors import plain
 
 
 def graph(node, *constants, width="m"):
@@ -107,8 +107,8 @@ def endless():
 
 
 def test_a_graph_that_does_not_come_to_an_end_is_no_servable(tmp_path, monkeypatch):
-    monkeypatch.setattr(bounded, "BASE_SECONDS", 0.2)
-    monkeypatch.setattr(bounded, "ROW_SECONDS", 0.0)
+    monkeypatch.setattr(bounded_run, "BASE_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_run, "ROW_SECONDS", 0.0)
     with pytest.raises(DefinitionError, match=r"a run of the graph took more than 0\.2 s"):
         built(from_graph(endless()), tmp_path / "made-up")
     with pytest.raises(DefinitionError, match="a run of the graph took more than"):
@@ -132,7 +132,7 @@ def doubling(levels):
 
 
 def test_a_graph_that_does_not_get_loaded_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "SECONDS", 3)
+    monkeypatch.setattr(trial_run, "SECONDS", 3)
     onnx.save(doubling(3), tmp_path / "small.onnx")
     assert read_graph(tmp_path / "small.onnx").kind == "ONNX"
     onnx.save(doubling(40), tmp_path / "bomb.onnx")

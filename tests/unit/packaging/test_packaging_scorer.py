@@ -28,11 +28,11 @@ from cumulant.core.errors import (
 )
 from cumulant.core.servable import Calibration, Input
 from cumulant.packaging.builder import build
-from cumulant.packaging.encoder import Encoder
-from cumulant.packaging.folder import load_servable, with_version
 from cumulant.packaging.parity import ROWS
-from cumulant.packaging.scorer import Scorer, calibrate
-from cumulant.training.encoding import encode
+from cumulant.servable.encoder import Encoder
+from cumulant.servable.folder import load_servable, with_version
+from cumulant.servable.scorer import Scorer, calibrate
+from cumulant.training.payloads.encoding import encode
 
 
 def constant(tmp_path, *, values=(0.3,), inputs=None, sample=None, **settings):

@@ -14,10 +14,10 @@ from packaging_models import Boosted, columns_of, numbers, plan_for
 from cumulant.core.errors import DefinitionError
 from cumulant.core.servable import Calibration
 from cumulant.packaging.builder import build, to_onnx
-from cumulant.packaging.scorer import Scorer
-from cumulant.training.encoding import derive_inputs, encode
+from cumulant.servable.scorer import Scorer
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import Boosters
+from cumulant.training.payloads.encoding import derive_inputs, encode
+from cumulant.training.payloads.payload import Boosters
 
 CATEGORIES = 37
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.packaging.quantization.choice import ORIGINAL, Trial, choose
-from cumulant.packaging.quantization.decisions import exact, rows_to_show
-from cumulant.packaging.quantization.measure import Pace, agreement, bound
+from cumulant.packaging.quantize.choice import ORIGINAL, Trial, choose
+from cumulant.packaging.quantize.decisions import exact, rows_to_show
+from cumulant.packaging.quantize.measure import Pace, agreement, bound
 
 
 def pace(ratio, noise=0.01, rows=1):

@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper
 from quantization_graphs import KINDS, ids, network, run, save
 
-from cumulant.packaging.quantization import search
-from cumulant.packaging.quantization.choice import ORIGINAL
-from cumulant.packaging.quantization.layers import layers
-from cumulant.packaging.quantization.measure import neighbours_matter
-from cumulant.packaging.quantization.search import tried
+from cumulant.packaging.quantize import search
+from cumulant.packaging.quantize.choice import ORIGINAL
+from cumulant.packaging.quantize.layers import layers
+from cumulant.packaging.quantize.measure import neighbours_matter
+from cumulant.packaging.quantize.search import tried
 
 
 @pytest.fixture(scope="module")

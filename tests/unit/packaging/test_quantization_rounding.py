@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from quantization_graphs import ids, network, run, save
 
-from cumulant.packaging.quantization.layers import layers, second_moments
-from cumulant.packaging.quantization.lookup import lookups
-from cumulant.packaging.quantization.mixed import LADDER, Rounder, first_good, ladder
-from cumulant.packaging.quantization.packed import PLANES, packed
-from cumulant.packaging.quantization.rounding import group_size, rounded
+from cumulant.packaging.quantize.layers import layers, second_moments
+from cumulant.packaging.quantize.lookup import lookups
+from cumulant.packaging.quantize.mixed import LADDER, Rounder, first_good, ladder
+from cumulant.packaging.quantize.packed import PLANES, packed
+from cumulant.packaging.quantize.rounding import group_size, rounded
 
 
 @pytest.mark.parametrize("bits", PLANES)

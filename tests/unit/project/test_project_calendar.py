@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.data.casts import casts
 from cumulant.data.spec import EventTime, SourceSpec
-from cumulant.features.loading import load as load_features
-from cumulant.features.parsing import parse
-from cumulant.features.polars import evaluate
-from cumulant.project.calendar_parts import calendar_parts
-from cumulant.project.create import create_from, create_from_frame
-from cumulant.project.loading import load
+from cumulant.data.text.casts import casts
+from cumulant.features.definition.loading import load as load_features
+from cumulant.features.definition.parsing import parse
+from cumulant.features.offline.polars_compiler import evaluate
+from cumulant.project.file.loading import load
+from cumulant.project.new.calendar_parts import calendar_parts
+from cumulant.project.new.create import create_from, create_from_frame
 
 START = datetime(2023, 1, 1)
 ALL = ["hour", "weekday", "month", "day_of_year"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cumulant.core.errors import NotFoundError, ProjectFileError, UsageError
-from cumulant.project.loading import load
+from cumulant.project.file.loading import load
 
 
 def problems(folder, text: str, **options) -> list[tuple[str, int | None, str]]:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from cumulant.core.errors import CumulantError, DataError, UsageError
 from cumulant.core.expr import Column
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
-from cumulant.features.loading import load as load_features
-from cumulant.features.parsing import parse
-from cumulant.project.create import create_from, create_from_frame, features_text, project_text, yaml_text
-from cumulant.project.document import parse_document
-from cumulant.project.inspection import inspect_table
-from cumulant.project.loading import load
+from cumulant.features.definition.loading import load as load_features
+from cumulant.features.definition.parsing import parse
+from cumulant.project.file.document import parse_document
+from cumulant.project.file.loading import load
+from cumulant.project.new.create import create_from, create_from_frame, features_text, project_text, yaml_text
+from cumulant.project.new.inspection import inspect_table
 
 ROWS = 200
 TABULAR = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabular"

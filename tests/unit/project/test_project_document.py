@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import ProjectFileError
-from cumulant.project.document import MAX_BYTES, MAX_DEPTH, parse_document, read_document
+from cumulant.project.file.document import MAX_BYTES, MAX_DEPTH, parse_document, read_document
 
 
 def parsed(text: str):

@@ -16,7 +16,7 @@ from cumulant.drivers.local import driver as local
 from cumulant.ports.driver import Driver
 from cumulant.ports.files import FileInfo
 from cumulant.project.drivers import Drivers, scheme_of
-from cumulant.project.loading import load
+from cumulant.project.file.loading import load
 
 
 class Remote:

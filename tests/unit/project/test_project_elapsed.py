@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 import polars as pl
 import pytest
 
-from cumulant.features.loading import load as load_features
-from cumulant.project.create import create_from
-from cumulant.project.elapsed import elapsed_days
-from cumulant.project.loading import load
+from cumulant.features.definition.loading import load as load_features
+from cumulant.project.file.loading import load
+from cumulant.project.new.create import create_from
+from cumulant.project.new.elapsed_days import elapsed_days
 
 START = datetime(2024, 1, 1, 9)
 ROWS = 300

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.project.gate_rules import gate_faults, split_faults, split_notes
-from cumulant.project.loading import load
-from cumulant.project.spec import ProjectSpec
+from cumulant.project.file.gate_rules import gate_faults, split_faults, split_notes
+from cumulant.project.file.loading import load
+from cumulant.project.file.spec import ProjectSpec
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cumulant.core.errors import ProjectFileError, UsageError
-from cumulant.project.loading import load
+from cumulant.project.file.loading import load
 
 
 def write(folder, **files: str) -> None:

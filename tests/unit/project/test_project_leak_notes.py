@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.project.create import create_from
-from cumulant.project.leak_notes import leak_notes
+from cumulant.project.new.create import create_from
+from cumulant.project.new.leak_notes import leak_notes
 
 ROWS = 2_000
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.project.leaks import gives_away
-from cumulant.training.leakage import check_leakage
+from cumulant.project.new.leaks import gives_away
+from cumulant.training.evaluation.leakage import check_leakage
 from cumulant.training.spec import TrainingSpec
 
 HALF = [0, 1] * 40

@@ -11,9 +11,9 @@ import pytest
 
 import cumulant
 from cumulant.core.errors import DataError
-from cumulant.project.create import create_from, create_from_frame
-from cumulant.project.loading import load
-from cumulant.runtime.predict import predict
+from cumulant.flows.serving.predict import predict
+from cumulant.project.file.loading import load
+from cumulant.project.new.create import create_from, create_from_frame
 
 ROWS = 120
 WIDE = 2**63
@@ -157,7 +157,7 @@ def test_an_error_names_the_column(tmp_path):
     with pytest.raises(DataError, match='column "channel" holds a name that several columns have') as caught:
         create_from_frame(frame, "bought", name="shop", directory=tmp_path)
     assert caught.value.subject == "channel"
-    from cumulant.data.user_frames import to_polars
+    from cumulant.data.files.user_frames import to_polars
 
     mixed = pd.DataFrame({"fine": [1, 2], "code": [1, "one"]})
     with pytest.raises(DataError, match='column "code" holds int and str'):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cumulant.cli.doctor import private
-from cumulant.project.loading import load
+from cumulant.cli.project.doctor import private
+from cumulant.project.file.loading import load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
 HEAD = "version: 1\nmodel: {name: late}\n"

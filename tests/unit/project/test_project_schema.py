@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 
 from cumulant import datasets
 from cumulant.core.errors import ProjectFileError
-from cumulant.project.document import read_document
-from cumulant.project.loading import load
-from cumulant.project.reference import description_of, reference_markdown
-from cumulant.project.schema import json_schema, schema_text, structs_below
-from cumulant.project.spec import EnvironmentSpec, ProjectSpec
+from cumulant.project.file.document import read_document
+from cumulant.project.file.loading import load
+from cumulant.project.file.reference import description_of, reference_markdown
+from cumulant.project.file.schema import json_schema, schema_text, structs_below
+from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 
 INTENT = Path(__file__).resolve().parents[4] / "shared" / "intent"
 FILES = [INTENT / "flights", INTENT / "fraud", *(datasets.TEMPLATES / name for name in ("flights", "fraud", "blank"))]

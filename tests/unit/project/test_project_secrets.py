@@ -12,8 +12,8 @@ from cumulant.core.errors import CumulantError, NotFoundError, ProjectFileError,
 from cumulant.core.ids import canonical
 from cumulant.ports.driver import Driver
 from cumulant.project.drivers import Drivers
-from cumulant.project.loading import load
-from cumulant.project.texts import masked
+from cumulant.project.file.loading import load
+from cumulant.project.file.text_values import masked
 
 VALUE = "hunter2-Zq9"
 

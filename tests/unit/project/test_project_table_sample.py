@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from cumulant.project.create import create_from
 from cumulant.project.drivers import Drivers
-from cumulant.project.loading import load
-from cumulant.project.table_sample import read_sample
+from cumulant.project.file.loading import load
+from cumulant.project.new.create import create_from
+from cumulant.project.new.table_sample import read_sample
 
 
 def orders(day: int, *, rows: int = 40) -> pl.DataFrame:

@@ -17,12 +17,12 @@ from polars.testing import assert_frame_equal
 from cumulant import datasets
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
 from cumulant.datasets import pack, payments
-from cumulant.features.loading import load as load_features
-from cumulant.project.document import read_document
-from cumulant.project.loading import load
-from cumulant.project.schema import json_schema
-from cumulant.project.staging import new_folder
-from cumulant.project.templates import TEMPLATES, create_from_template
+from cumulant.features.definition.loading import load as load_features
+from cumulant.project.file.document import read_document
+from cumulant.project.file.loading import load
+from cumulant.project.file.schema import json_schema
+from cumulant.project.new.new_folder import new_folder
+from cumulant.project.new.templates import TEMPLATES, create_from_template
 
 ROOT = Path(__file__).resolve().parents[3]
 DRIFT = ROOT.parent / "shared" / "data" / "drift"

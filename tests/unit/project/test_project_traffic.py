@@ -7,7 +7,7 @@ import pytest
 from cumulant.core.errors import ProjectFileError
 from cumulant.ports.driver import Driver
 from cumulant.project.drivers import Drivers
-from cumulant.project.loading import load
+from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
 
 HEAD = "version: 1\nmodel: {name: late}\n"

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from cumulant.core.errors import ProjectFileError
-from cumulant.project.document import parse_document
+from cumulant.project.file.document import parse_document
 
 WHOLE = "version: 1\ndata:\n  rows:\n    path: a.csv\n    rules: {late: {in: [0, 1]}}\ntraining: {target: late}\n"
 

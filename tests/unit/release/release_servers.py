@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.project.loading import load
+from cumulant.flows.stack.desired_state import Book, Served, change_book
+from cumulant.project.file.loading import load
 from cumulant.project.project import Project
-from cumulant.runtime.stack.book import Book, Served, change_book
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.journal import MemoryJournal
 from cumulant.testing.registry import MemoryRegistry

@@ -10,9 +10,9 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.release.decide import decide, start
-from cumulant.release.figures import seen, with_history
-from cumulant.release.history import ChampionHistory
-from cumulant.release.look import Graded, Look, Losses, Pair, Pairs, Requests, counting
+from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.look import Graded, Look, Losses, Pair, Pairs, Requests, counting
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release
 from cumulant.release.steps import steps

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cumulant.cli.plan_of_release import show
+from cumulant.cli.release.release_plan import show
 from cumulant.core.units import to_micros
+from cumulant.flows.release.plan.measured_traffic import measured_traffic, rate_of, traffic_of
+from cumulant.flows.release.plan.release_plan import Plan, planned
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.runtime.release.measured_traffic import measured_traffic, rate_of, traffic_of
-from cumulant.runtime.release.planning import Plan, planned
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import Parts
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage.part_writer import Parts
 
 DAY = 86_400.0
 

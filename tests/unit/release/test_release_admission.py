@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from cumulant.release.admission import refusal, with_margins
-from cumulant.release.metrics import metrics
-from cumulant.release.paired_records import DayDifference, PairedEvaluation, SegmentDifference
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.admission import refusal, with_margins
+from cumulant.release.paired.paired_records import DayDifference, PairedEvaluation, SegmentDifference
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,10 +9,10 @@ from releases import QUICK, World, release, remembered
 
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import start
-from cumulant.release.figures import seen, with_history
-from cumulant.release.history import ChampionHistory
-from cumulant.release.keys import KeyTable, units
-from cumulant.release.look import Look, Requests
+from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.key_statistics import KeyTable, units
+from cumulant.release.evidence.look import Look, Requests
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 

@@ -12,11 +12,11 @@ from releases import MOMENT, World, release, remembered
 from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE
-from cumulant.release.look import Look
-from cumulant.release.pulse import ArmPulse, Pulse
+from cumulant.flows.release import store
+from cumulant.flows.release.controller.controller import Controller
+from cumulant.release.evidence.health import ArmPulse, Pulse
+from cumulant.release.evidence.look import Look
 from cumulant.release.state import Release
-from cumulant.runtime.release import store
-from cumulant.runtime.release.controller import Controller
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.journal import MemoryJournal
 from cumulant.testing.traffic import MemoryTraffic

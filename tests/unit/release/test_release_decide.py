@@ -11,12 +11,19 @@ from releases import MOMENT, QUICK, World, all_shown, counted_requests, played, 
 from scipy import stats
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.release.boards import Block, Tempering, in_next_step, new_board, with_block, with_differences
 from cumulant.release.decide import approve, decide, ended, guard, lacking, pause, promote, resume, start
-from cumulant.release.figures import memory_of, seen
-from cumulant.release.look import Look, PerArm
-from cumulant.release.metrics import metrics
-from cumulant.release.pulse import ArmPulse, Pulse, Reference, level_of, trouble
+from cumulant.release.evidence.accumulate import memory_of, seen
+from cumulant.release.evidence.health import ArmPulse, Pulse, Reference, level_of, trouble
+from cumulant.release.evidence.look import Look, PerArm
+from cumulant.release.evidence.metric_state import (
+    Block,
+    Tempering,
+    in_next_step,
+    new_board,
+    with_block,
+    with_differences,
+)
+from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import ApprovalSpec, CeilingSpec, MetricSpec, ReleaseSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release, wanted_routes
 

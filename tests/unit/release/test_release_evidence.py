@@ -11,16 +11,16 @@ from releases import MOMENT, QUICK, release
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
+from cumulant.flows.release.controller import evidence
+from cumulant.flows.release.controller.custom_metrics import Own, number
+from cumulant.flows.release.controller.evidence import Cursor, Watching
+from cumulant.flows.release.controller.mirrored_rows import compared, mirrored
 from cumulant.ports.traffic import EndpointHealth
 from cumulant.release.decide import start
 from cumulant.release.spec import MetricSpec, ReleaseSpec
-from cumulant.runtime.release import evidence
-from cumulant.runtime.release.evidence import Cursor, Watching
-from cumulant.runtime.release.own import Own, number
-from cumulant.runtime.release.pairs import compared, mirrored
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import Parts
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage.part_writer import Parts
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.traffic import MemoryTraffic
 

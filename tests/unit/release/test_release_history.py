@@ -9,12 +9,12 @@ from releases import MOMENT, QUICK, World, release, remembered
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import CHAMPION, Arm, Exchange, Routes
+from cumulant.flows.release.controller.external_servers import without_shadow
+from cumulant.flows.release.start.champion_history import champion_history
 from cumulant.release.decide import start
-from cumulant.release.figures import has_history, readable, seen, with_history
+from cumulant.release.evidence.accumulate import has_history, readable, seen, with_history
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.release.steps import steps
-from cumulant.runtime.release.champion_history import champion_history
-from cumulant.runtime.release.outside import without_shadow
 from cumulant.testing.traffic import MemoryTraffic
 
 

@@ -11,10 +11,10 @@ import pytest
 from releases import QUICK, World, release, remembered
 
 from cumulant.core.errors import UsageError
-from cumulant.release.admission import with_margins
 from cumulant.release.decide import decide, lacking, start
-from cumulant.release.figures import seen
-from cumulant.release.look import Look, Losses
+from cumulant.release.evidence.accumulate import seen
+from cumulant.release.evidence.look import Look, Losses
+from cumulant.release.paired.admission import with_margins
 from cumulant.release.spec import HoldbackSpec, MetricSpec, ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps

@@ -11,19 +11,19 @@ from releases import MOMENT, counted_requests, release
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange, Routes
 from cumulant.core.units import to_micros
+from cumulant.flows.release.controller.external_servers import Outside
+from cumulant.flows.release.plan.release_plan import plan_release
+from cumulant.flows.release.start.key_counts import known_keys, smallest, too_few
+from cumulant.flows.release.start.start import start_release
+from cumulant.flows.serving.serve import PREDICTIONS
 from cumulant.ports.access import Principal
 from cumulant.release.decide import decide, lacking
-from cumulant.release.figures import seen
-from cumulant.release.look import Look
+from cumulant.release.evidence.accumulate import seen
+from cumulant.release.evidence.look import Look
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.runtime.release.keys import known_keys, smallest, too_few
-from cumulant.runtime.release.outside import Outside
-from cumulant.runtime.release.planning import plan_release
-from cumulant.runtime.release.starting import start_release
-from cumulant.runtime.serve import PREDICTIONS
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import Parts
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage.part_writer import Parts
 from cumulant.testing.clock import ManualClock
 
 ADA = Principal("user:ada")

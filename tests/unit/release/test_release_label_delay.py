@@ -11,10 +11,10 @@ from release_servers import project
 from releases import MOMENT
 
 from cumulant.core.events import Actor
-from cumulant.runtime.candidate import ModelRecord
-from cumulant.runtime.fitting import Fitted, SplitSummary
-from cumulant.runtime.models import MODEL
-from cumulant.runtime.release.label_delay import label_delay
+from cumulant.flows.registry.candidate_alias import ModelRecord
+from cumulant.flows.registry.models import MODEL
+from cumulant.flows.release.plan.label_delay import label_delay
+from cumulant.flows.training.search_step import Fitted, SplitSummary
 from cumulant.testing.clock import ManualClock
 
 _SOURCE = "data: {tx: {path: x.csv, event_time: at, known_time: {%s: [fraud]}}}\ntraining: {target: fraud}\n"

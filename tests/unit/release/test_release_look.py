@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cumulant.core.traffic import Exchange
-from cumulant.release.look import Requests, counting
+from cumulant.release.evidence.look import Requests, counting
 
 
 def exchange(status: int, assigned: str = "candidate") -> Exchange:

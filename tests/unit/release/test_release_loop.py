@@ -14,17 +14,17 @@ from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
+from cumulant.flows.alerting.alerts import deliver
+from cumulant.flows.ledger.schedule import tick
+from cumulant.flows.release import store
+from cumulant.flows.release.actions import abort
+from cumulant.flows.release.controller.external_servers import Outside
+from cumulant.flows.release.controller_process import Controllers, Lines, controller, once, run, where
+from cumulant.flows.release.start.start import begin_waiting, start_release
+from cumulant.flows.stack.desired_state import change_book, read_book
 from cumulant.ports.access import Principal
-from cumulant.project.loading import load
+from cumulant.project.file.loading import load
 from cumulant.release.decide import ended, start
-from cumulant.runtime.alerts.flow import deliver
-from cumulant.runtime.due import tick
-from cumulant.runtime.release import store
-from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, where
-from cumulant.runtime.release.outside import Outside
-from cumulant.runtime.release.starting import begin_waiting, start_release
-from cumulant.runtime.release.verbs import abort
-from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.testing.clock import ManualClock
 
 ADA = Principal("user:ada")

@@ -8,14 +8,14 @@ import pytest
 from release_servers import project
 from releases import MOMENT
 
-from cumulant.cli.release import _outside
+from cumulant.cli.release.release import _outside
 from cumulant.core.errors import EngineUnavailableError, UsageError
+from cumulant.flows.release.controller.evidence import shape
+from cumulant.flows.release.controller.external_servers import Outside, outside_arms
+from cumulant.flows.release.controller.http_probe import distrusted, fetched
+from cumulant.flows.release.start.start import start_release
 from cumulant.ports.access import Principal
 from cumulant.release.state import wanted_routes
-from cumulant.runtime.release.asking import distrusted, fetched
-from cumulant.runtime.release.evidence import shape
-from cumulant.runtime.release.outside import Outside, outside_arms
-from cumulant.runtime.release.starting import start_release
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.certificates import Authority
 from cumulant.testing.clock import ManualClock

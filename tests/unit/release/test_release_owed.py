@@ -10,15 +10,15 @@ from releases import MOMENT, release
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.release import store
+from cumulant.flows.release.controller.rollback_outbox import Owed, owing, returns, settle, tell_event
+from cumulant.flows.release.controller.status_server import answer
+from cumulant.flows.release.rollback import roll_back
+from cumulant.flows.release.views import sentence, view
+from cumulant.flows.stack.desired_state import Return, change_book, read_book
 from cumulant.ports.access import Principal
 from cumulant.release.decide import ended, start
-from cumulant.runtime.processes import this_process
-from cumulant.runtime.release import store
-from cumulant.runtime.release.door import answer
-from cumulant.runtime.release.owed import Owed, owing, returns, settle, tell_event
-from cumulant.runtime.release.rollback import roll_back
-from cumulant.runtime.release.views import sentence, view
-from cumulant.runtime.stack.book import Return, change_book, read_book
 
 ADA = Principal("user:ada", ("risk",))
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from cumulant.release.paired import (
+from cumulant.release.paired.paired_evaluation import (
     DISAGREEMENT_CAP,
     block_days,
     disagreement_margin,
@@ -21,9 +21,9 @@ from cumulant.release.paired import (
     prior_evidence,
     quality_margin,
 )
-from cumulant.release.paired_records import PairedEvaluation
-from cumulant.release.paired_rows import PairedRows, paired_evaluation
-from cumulant.release.segments import broken_segment
+from cumulant.release.paired.paired_records import PairedEvaluation
+from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
+from cumulant.release.paired.segments import broken_segment
 
 _DAY = 86_400_000_000
 _BAR = math.log(20)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from releases import MOMENT
 
 from cumulant.core.errors import UsageError
-from cumulant.outcomes.pairs import Graded
-from cumulant.release.boards import new_board, with_differences
-from cumulant.release.metrics import metrics
+from cumulant.flows.release.start import evidence_blocks
+from cumulant.outcomes.join.mirrored_pairs import Graded
+from cumulant.release.evidence.metric_state import new_board, with_differences
+from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import MetricSpec, ReleaseSpec
-from cumulant.runtime.release import blocks
 from cumulant.statistics.sequential import LongRunVariance, Paired, PairedBlocks
 
 
@@ -129,15 +129,15 @@ def test_means_of_blocks_are_those_of_the_pairs_in_each(pairs, seconds):
     for time, difference in pairs:
         by_block.setdefault(math.floor(time / 1e6 / seconds), []).append(difference)
     true = [float(np.mean(by_block[place])) for place in sorted(by_block)]
-    assert blocks.means(pairs, seconds).tolist() == pytest.approx(true, abs=1e-9)
+    assert evidence_blocks.means(pairs, seconds).tolist() == pytest.approx(true, abs=1e-9)
 
 
 def test_a_block_grows_until_the_differences_of_neighbours_are_nearly_uncorrelated():
     draw = np.random.default_rng(1)
     alone = draw.normal(size=400)
-    assert blocks.factor(alone) == 1
-    assert blocks.factor(np.repeat(draw.normal(size=100), 4) + 0.1 * alone) >= 4
-    assert blocks.factor(alone[:5]) is None, "too little to see"
+    assert evidence_blocks.factor(alone) == 1
+    assert evidence_blocks.factor(np.repeat(draw.normal(size=100), 4) + 0.1 * alone) >= 4
+    assert evidence_blocks.factor(alone[:5]) is None, "too little to see"
 
 
 class Earlier:
@@ -168,24 +168,24 @@ def graded(minute, difference, candidate):
 
 @pytest.mark.parametrize(("candidate", "longer"), [("3", True), ("4", False)])
 def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, monkeypatch, candidate, longer):
-    monkeypatch.setattr(blocks, "outcomes_of", lambda _: Earlier(candidate=candidate))
-    monkeypatch.setattr(blocks, "folder_of", lambda _: tmp_path)
+    monkeypatch.setattr(evidence_blocks, "outcomes_of", lambda _: Earlier(candidate=candidate))
+    monkeypatch.setattr(evidence_blocks, "folder_of", lambda _: tmp_path)
     spec = ReleaseSpec(look="10s", block="20s", metrics={"quality": MetricSpec(block="1m")})
-    found = blocks.looks_by_metric(SimpleNamespace(), spec, "3")
-    assert blocks.looks_a_block(spec) == 2
+    found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "3")
+    assert evidence_blocks.looks_a_block(spec) == 2
     assert list(found) == ["quality"]
     assert found["quality"] >= 48 if longer else found["quality"] == 6
-    assert [text.split("evidence of ")[1][:7] for text in blocks.told(found, spec)] == ["quality"] * longer
+    assert [text.split("evidence of ")[1][:7] for text in evidence_blocks.told(found, spec)] == ["quality"] * longer
 
 
 def test_a_first_release_has_the_declared_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "folder_of", lambda _: tmp_path / "none")
+    monkeypatch.setattr(evidence_blocks, "folder_of", lambda _: tmp_path / "none")
     own = MetricSpec(prometheus="x", bounds=(0.0, 1.0), margin=0.1, block="1m")
     spec = ReleaseSpec(look="10s", block="10s", metrics={"cost": own})
-    found = blocks.looks_by_metric(SimpleNamespace(), spec, "1")
+    found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "1")
     assert found == {"cost": 6, "quality": 8640}, "without any earlier pair, a day of outcomes is one block"
-    (note,) = blocks.told(found, spec)
+    (note,) = evidence_blocks.told(found, spec)
     assert note.startswith("nothing says how long outcomes depend on each other, so that 1d of pairs are one block")
     declared = msgspec.structs.replace(spec, metrics={"quality": MetricSpec(block="1m")})
-    assert blocks.looks_by_metric(SimpleNamespace(), declared, "1") == {"quality": 6}
-    assert blocks.told({"quality": 6}, declared) == []
+    assert evidence_blocks.looks_by_metric(SimpleNamespace(), declared, "1") == {"quality": 6}
+    assert evidence_blocks.told({"quality": 6}, declared) == []

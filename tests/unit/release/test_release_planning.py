@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import UsageError
+from cumulant.flows.release.plan.release_plan import planned, rate_of
+from cumulant.flows.release.simulation.simulate import simulate
+from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world_loading import policy_of
 from cumulant.release.spec import AbSpec, CanarySpec, MetricSpec, ReleaseSpec, StagesSpec
-from cumulant.runtime.release.planning import planned, rate_of
-from cumulant.runtime.release.simulation.reading import policy_of
-from cumulant.runtime.release.simulation.simulate import simulate
-from cumulant.runtime.release.simulation.world import World
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from releases import MOMENT, release
 from scipy import stats
 
 from cumulant.release.decide import guard, troubled
-from cumulant.release.figures import memory_of, with_history
-from cumulant.release.history import ChampionHistory
-from cumulant.release.pulse import ArmPulse, Pulse, Reference, level_of, trouble
+from cumulant.release.evidence.accumulate import memory_of, with_history
+from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.health import ArmPulse, Pulse, Reference, level_of, trouble
 from cumulant.release.spec import CeilingSpec, ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.statistics.sequential.arrays import Floats

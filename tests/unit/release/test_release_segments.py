@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cumulant.release.segments import unlike_segment
+from cumulant.release.paired.segments import unlike_segment
 from cumulant.statistics.sequential.arrays import Floats
 
 ROWS, RUNS = 20_000, 12

@@ -9,9 +9,9 @@ from releases import QUICK, release, remembered
 
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import lacking, start
-from cumulant.release.figures import memory_of, seen
-from cumulant.release.look import Look, Losses, Pairs
-from cumulant.release.selection import ScoreSums, Selection
+from cumulant.release.evidence.accumulate import memory_of, seen
+from cumulant.release.evidence.look import Look, Losses, Pairs
+from cumulant.release.paired.label_selection import ScoreSums, Selection
 from cumulant.release.spec import MetricSpec, ReleaseSpec
 
 #: scores of a calibrated champion, and of its positive rows

@@ -9,15 +9,15 @@ from scipy import stats
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Exchange
+from cumulant.flows.release.simulation.log_replay import LoggedCallers, logged
+from cumulant.flows.release.simulation.result import Ended, share_of, simulated, without_numbers
+from cumulant.flows.release.simulation.run import begins, longest, release_of
+from cumulant.flows.release.simulation.schedule import Moment, Scene
+from cumulant.flows.release.simulation.simulate import simulate
+from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world_loading import policy_of
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import steps
-from cumulant.runtime.release.simulation.log import LoggedCallers, logged
-from cumulant.runtime.release.simulation.reading import policy_of
-from cumulant.runtime.release.simulation.result import Ended, share_of, simulated, without_numbers
-from cumulant.runtime.release.simulation.run import begins, longest, release_of
-from cumulant.runtime.release.simulation.scene import Moment, Scene
-from cumulant.runtime.release.simulation.simulate import simulate
-from cumulant.runtime.release.simulation.world import World
 
 QUICK = {
     # That an arm without any time-out has few of them takes more looks than these steps have.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cumulant.release.metrics import metrics
-from cumulant.release.sizes import size_of
+from cumulant.release.evidence.harm_sizes import size_of
+from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import ReleaseSpec
 
 ERRORS = metrics(ReleaseSpec())["errors"]

@@ -8,17 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from cumulant.release.look import Requests
-from cumulant.release.pulse import ArmPulse, Pulse
+from cumulant.flows.release.simulation.health import Pulses
+from cumulant.flows.release.simulation.labelled_past import evaluation
+from cumulant.flows.release.simulation.quality import Mirror, labelled_losses
+from cumulant.flows.release.simulation.random_series import Days, Factors, Levels
+from cumulant.flows.release.simulation.requests import Arrived, Callers, KeyTable
+from cumulant.flows.release.simulation.schedule import Moment, Scene
+from cumulant.flows.release.simulation.world import Keys, Quality, World
+from cumulant.release.evidence.health import ArmPulse, Pulse
+from cumulant.release.evidence.look import Requests
 from cumulant.release.spec import CeilingSpec, ReleaseSpec
 from cumulant.release.steps import steps
-from cumulant.runtime.release.simulation.labelled_past import evaluation
-from cumulant.runtime.release.simulation.pulses import Pulses
-from cumulant.runtime.release.simulation.quality import Mirror, labelled_losses
-from cumulant.runtime.release.simulation.requests import Arrived, Callers, KeyTable
-from cumulant.runtime.release.simulation.scene import Moment, Scene
-from cumulant.runtime.release.simulation.series import Days, Factors, Levels
-from cumulant.runtime.release.simulation.world import Keys, Quality, World
 
 STEPS = steps(ReleaseSpec())
 SHADOW, AB, CANARY_10, CANARY_50, CANARY_95 = range(5)

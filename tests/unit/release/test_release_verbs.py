@@ -21,22 +21,23 @@ from cumulant.core.errors import (
 )
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
+from cumulant.flows.alerting import outbox
+from cumulant.flows.release import actions, release_queries, store
+from cumulant.flows.release.controller.effects import Effects, booked, promoted
+from cumulant.flows.release.controller.external_servers import Outside
+from cumulant.flows.release.controller.status_server import answer, opened
+from cumulant.flows.release.rollback import roll_back
+from cumulant.flows.release.start import start as starting
+from cumulant.flows.release.start.start import _asking, checked, start_release
+from cumulant.flows.release.views import sentence, view
+from cumulant.flows.stack.desired_state import Book, change_book, read_book
 from cumulant.ports.access import Principal
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.notifiers import Receiver
 from cumulant.release.decide import ended, start
-from cumulant.release.figures import seen
+from cumulant.release.evidence.accumulate import seen
 from cumulant.release.spec import ApprovalSpec, ReleaseSpec
 from cumulant.release.state import Board
-from cumulant.runtime.alerts import outbox
-from cumulant.runtime.release import queries, starting, store, verbs
-from cumulant.runtime.release.door import answer, opened
-from cumulant.runtime.release.effects import Effects, booked, promoted
-from cumulant.runtime.release.outside import Outside
-from cumulant.runtime.release.rollback import roll_back
-from cumulant.runtime.release.starting import _asking, checked, start_release
-from cumulant.runtime.release.views import sentence, view
-from cumulant.runtime.stack.book import Book, change_book, read_book
 
 ADA, BOB = Principal("user:ada", ("risk",)), Principal("user:bob", ("ops",))
 
@@ -74,7 +75,7 @@ def test_a_newer_one_supersedes_and_its_routes_are_above(late, clock):
         first = begin(other.url)
         clock.sleep(5)
         second = begin(third.url)
-    past = queries.history(late, principal=ADA, model="fraud")
+    past = release_queries.history(late, principal=ADA, model="fraud")
     assert [one.status for one in past] == ["pending", "superseded"]
     assert past[1].id == first.id
     assert second.revision >= past[1].revision
@@ -88,7 +89,7 @@ def test_a_version_that_is_on_its_way_does_not_begin_again(late, clock):
         with pytest.raises(LeaseHeldError, match=f"on its way already, in the release {first.id}"):
             start_release(late, principal=ADA, outside=outside, clock=clock)
         assert store.need(late.journal(), "late")[0] == first, "nothing that it has shown is lost"
-        verbs.abort(late, principal=ADA, reason="again", model="")
+        actions.abort(late, principal=ADA, reason="again", model="")
         again = start_release(late, principal=ADA, outside=outside, clock=clock).release
     assert again.id != first.id
 
@@ -118,7 +119,7 @@ def test_nothing_is_served_and_nothing_is_registered(late):
     with pytest.raises(NotFoundError, match="alias candidate"):
         start_release(late, principal=ADA)
     with pytest.raises(NotFoundError):
-        queries.current(late, principal=ADA)
+        release_queries.current(late, principal=ADA)
 
 
 def test_a_high_risk_needs_an_approval(tmp_path, clock):
@@ -135,23 +136,23 @@ def test_a_metric_s_function_must_be_there_before_the_release_begins(tmp_path, c
 
 def test_pause_resume_and_what_cannot_be_done(late):
     put(late, start(release()))
-    assert verbs.pause(late, principal=BOB, reason="a sale").reason == "paused by bob: a sale"
+    assert actions.pause(late, principal=BOB, reason="a sale").reason == "paused by bob: a sale"
     with pytest.raises(UsageError, match="is paused, so it cannot be paused"):
-        verbs.pause(late, principal=BOB, reason="")
-    assert verbs.resume(late, principal=BOB).status == "running"
+        actions.pause(late, principal=BOB, reason="")
+    assert actions.resume(late, principal=BOB).status == "running"
     with pytest.raises(UsageError, match="is running, so it cannot be approved"):
-        verbs.approve(late, principal=ADA)
-    aborted = verbs.abort(late, principal=BOB, reason="wrong data")
+        actions.approve(late, principal=ADA)
+    aborted = actions.abort(late, principal=BOB, reason="wrong data")
     assert (aborted.status, aborted.reason) == ("rolled_back", "aborted by bob: wrong data")
     with pytest.raises(UsageError, match="is rolled back, so it cannot be aborted"):
-        verbs.abort(late, principal=BOB, reason="again")
+        actions.abort(late, principal=BOB, reason="again")
     with pytest.raises(UsageError, match="is rolled back, so it cannot be promoted"):
-        verbs.promote(late, principal=BOB, reason="x")
+        actions.promote(late, principal=BOB, reason="x")
 
 
 def test_what_ends_a_release_without_a_reason_is_told_without_one(late):
     put(late, start(release()))
-    assert verbs.abort(late, principal=BOB, reason="").reason == "aborted by bob"
+    assert actions.abort(late, principal=BOB, reason="").reason == "aborted by bob"
 
 
 def test_who_may_approve(late):
@@ -160,13 +161,13 @@ def test_who_may_approve(late):
     )
     put(late, waits)
     with pytest.raises(RefusedError, match="takes a member of risk"):
-        verbs.approve(late, principal=BOB)
+        actions.approve(late, principal=BOB)
     with pytest.raises(RefusedError, match="an author may not approve"):
-        verbs.approve(late, principal=ADA)
+        actions.approve(late, principal=ADA)
     with pytest.raises(RefusedError, match="an author may not approve"):
-        verbs.promote(late, principal=ADA, reason="now")
+        actions.promote(late, principal=ADA, reason="now")
     eve = Principal("user:eve", ("risk",))
-    assert verbs.approve(late, principal=eve, reason="seen").status == "promoted"
+    assert actions.approve(late, principal=eve, reason="seen").status == "promoted"
     event = list(late.journal().events(kinds=("release.ended",)))[-1]
     assert (event.actor, event.reason) == ("user:eve", "seen")
 
@@ -175,7 +176,7 @@ def test_who_asks_for_anybody_takes_anybody_and_an_approval_that_is_declared_sta
     asked = _asking(ReleaseSpec(stages=QUICK))
     waits = all_shown(start(release(asked, author="user:ada")))
     put(late, msgspec.structs.replace(waits, status="awaiting_approval"))
-    assert verbs.approve(late, principal=Principal("user:ada")).status == "promoted"
+    assert actions.approve(late, principal=Principal("user:ada")).status == "promoted"
     declared = ReleaseSpec(approval=ApprovalSpec(by=["risk"], before="canary"))
     assert _asking(declared) == declared
 
@@ -183,8 +184,8 @@ def test_who_asks_for_anybody_takes_anybody_and_an_approval_that_is_declared_sta
 def test_a_promotion_by_hand_needs_the_declared_approval(late):
     put(late, start(release(approval())))
     with pytest.raises(RefusedError, match="takes a member of risk"):
-        verbs.promote(late, principal=BOB, reason="now")
-    assert verbs.promote(late, principal=ADA, reason="now").status == "promoted"
+        actions.promote(late, principal=BOB, reason="now")
+    assert actions.promote(late, principal=ADA, reason="now").status == "promoted"
 
 
 def test_a_word_finds_its_place_between_two_writes_of_the_controller(late, monkeypatch):
@@ -198,23 +199,23 @@ def test_a_word_finds_its_place_between_two_writes_of_the_controller(late, monke
         return write(transaction, before, after, expect=expect)
 
     monkeypatch.setattr(store, "write", busy)
-    assert verbs.pause(late, principal=BOB, reason="").status == "paused"
+    assert actions.pause(late, principal=BOB, reason="").status == "paused"
     left[0] = 99
     with pytest.raises(LeaseHeldError):
-        verbs.resume(late, principal=BOB)
+        actions.resume(late, principal=BOB)
 
 
 def test_why_begins_with_a_sentence_also_for_one_of_the_past(late):
     over = ended(start(release()), "rolled_back", "errors became worse", at=MOMENT)
     put(late, over)
     put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=over)
-    assert sentence(queries.find_release(late, "r1", principal=ADA)) == (
+    assert sentence(release_queries.find_release(late, "r1", principal=ADA)) == (
         "version 2 of late was rolled back in shadow: errors became worse"
     )
-    assert queries.find_release(late, "", principal=ADA).id == "r2"
+    assert release_queries.find_release(late, "", principal=ADA).id == "r2"
     with pytest.raises(NotFoundError, match="r3"):
-        queries.find_release(late, "r3", principal=ADA)
-    assert [one.id for one in queries.history(late, principal=ADA)] == ["r2", "r1"]
+        release_queries.find_release(late, "r3", principal=ADA)
+    assert [one.id for one in release_queries.history(late, principal=ADA)] == ["r2", "r1"]
     assert [one.state for one in view(over).stages] == ["ended here", "skipped", "skipped", "skipped", "skipped"]
 
 
@@ -226,10 +227,10 @@ def test_an_ended_release_is_kept_with_its_intervals_and_shown_as_at_its_end(lat
     shown = view(over)
     assert any(one.low is not None for one in shown.metrics)
     put(late, over)
-    row = queries.current(late, principal=ADA)
+    row = release_queries.current(late, principal=ADA)
     assert (view(row), row.memory, {len(board.state) for board in row.boards.values()}) == (shown, {}, {0})
     put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=row)
-    assert view(queries.find_release(late, "r1", principal=ADA)) == shown
+    assert view(release_queries.find_release(late, "r1", principal=ADA)) == shown
     (fact,) = late.journal().events(kinds=("release.ended",))
     assert {one["metric"]: one["low"] for one in fact.data["figures"]} == {one.metric: one.low for one in shown.metrics}
 
@@ -246,8 +247,8 @@ def test_an_ended_release_is_kept_with_its_intervals_and_shown_as_at_its_end(lat
 def test_a_release_whose_evidence_cannot_be_read_can_be_ended(late, test):
     board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, state={"test": test, "step": 0})
     put(late, msgspec.structs.replace(start(release()), boards={"errors": board}))
-    verbs.abort(late, principal=ADA, reason="it was of an earlier version")
-    found = queries.current(late, principal=ADA)
+    actions.abort(late, principal=ADA, reason="it was of an earlier version")
+    found = release_queries.current(late, principal=ADA)
     assert found.status == "rolled_back"
     assert found.boards["errors"] == msgspec.structs.replace(board, state={})
 
@@ -261,7 +262,7 @@ def test_the_verdict_over_http(late, tmp_path):
     assert answer(late.journal(), "/v1/releases")[1][0].id == "r1"
     for path in ("/", "/v1/releases/r9", "/v1/releases/r1/other", "/v1/releases/r1/verdict/x", "/%2e%2e"):
         assert answer(late.journal(), path)[0] == 404
-    from cumulant.runtime.release.asking import fetched
+    from cumulant.flows.release.controller.http_probe import fetched
 
     with opened(tmp_path / "stack", late.journal) as url:
         told = msgspec.json.decode((tmp_path / "stack" / "controller.json").read_bytes())
@@ -470,5 +471,5 @@ def test_a_candidate_waits_where_the_champion_would_know_less(late, clock, monke
     begun = start_release(late, "late/3", principal=ADA, clock=clock)
     assert (asked, begun.release, begun.waits_for) == (["1"], None, "r1")
     assert "stored features of older data" in begun.notes[0]
-    assert queries.current(late, principal=ADA).status == "running"
+    assert release_queries.current(late, principal=ADA).status == "running"
     assert late.journal().get(store.WAITING, "late").value["uri"] == "late/3"

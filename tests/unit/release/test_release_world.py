@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import steps
-from cumulant.runtime.release.simulation.reading import (
+from cumulant.flows.release.simulation.world import Quality, World
+from cumulant.flows.release.simulation.world_loading import (
     DEFAULT,
     bundled,
     first_step,
@@ -20,7 +19,8 @@ from cumulant.runtime.release.simulation.reading import (
     read_world,
     schema_text,
 )
-from cumulant.runtime.release.simulation.world import Quality, World
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.steps import steps
 
 SCHEMA = json.loads(schema_text())
 
@@ -64,7 +64,7 @@ def test_each_key_of_the_schema_is_described_and_no_other_is_allowed():
 
 
 def test_the_schema_ships_in_the_package_and_in_the_documents():
-    packaged = files("cumulant.runtime.release.simulation") / "world.schema.json"
+    packaged = files("cumulant.flows.release.simulation") / "world.schema.json"
     page = Path(__file__).parents[3] / "docs" / "reference" / "release-world.schema.json"
     assert packaged.read_text() == page.read_text() == schema_text()
 

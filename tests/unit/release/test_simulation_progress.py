@@ -2,10 +2,10 @@
 
 import msgspec
 
+from cumulant.flows.release.simulation.progress import SimulationProgress
+from cumulant.flows.release.simulation.simulate import simulate
+from cumulant.flows.release.simulation.world import World
 from cumulant.release.spec import ReleaseSpec
-from cumulant.runtime.release.simulation.estimate import SimulationProgress
-from cumulant.runtime.release.simulation.simulate import simulate
-from cumulant.runtime.release.simulation.world import World
 
 BROKEN = {"traffic": {"requests_per_second": 50}, "errors": {"champion": 0.001, "candidate": 0.5}, "quality": None}
 

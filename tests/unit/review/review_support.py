@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.review.cases import Case, Draw, Queue, case_id
-from cumulant.review.desk import Desk
+from cumulant.review.queue import Desk
 from cumulant.review.spec import ReviewSpec
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

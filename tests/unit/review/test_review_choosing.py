@@ -10,7 +10,7 @@ from review_support import CALM, NOW, SPEC
 
 from cumulant.review.budget import after, allowance, rate
 from cumulant.review.cases import Queue
-from cumulant.review.choosing import Candidate, Choice, luck, usefulness
+from cumulant.review.sampling import Candidate, Choice, luck, usefulness
 from cumulant.statistics import hajek
 
 BATCHES = st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=5)

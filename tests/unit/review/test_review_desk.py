@@ -9,9 +9,9 @@ from review_support import SPEC, Clock, case, desk, draw
 
 from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, UsageError
 from cumulant.core.events import Actor, verify_chain
-from cumulant.review import moves
+from cumulant.review import transitions
 from cumulant.review.cases import Queue
-from cumulant.review.moves import Reviewer
+from cumulant.review.transitions import Reviewer
 
 ADA, BOB = Reviewer("user:ada"), Reviewer("user:bob")
 WORKER = """
@@ -33,7 +33,7 @@ if killed:
 
 
 def decide(found, case_, who, label="true"):
-    return found.move(case_, who, "decided", lambda one, now: moves.decide(one, who, label, found.spec, now))
+    return found.move(case_, who, "decided", lambda one, now: transitions.decide(one, who, label, found.spec, now))
 
 
 def test_cases_are_given_out_in_order_once_each_and_never_queued_twice(tmp_path):
@@ -80,8 +80,10 @@ def test_a_case_that_has_changed_since_it_was_seen_is_left_as_it_is(tmp_path):
     noted = found.note(case(1).id, BOB, "look at the card")
     assert noted.revision != seen
     with pytest.raises(ConflictError, match="has changed since you saw it"):
-        found.move(noted.id, ADA, "skipped", lambda one, now: moves.skip(one, ADA, SPEC, now), seen=seen)
-    after = found.move(noted.id, ADA, "skipped", lambda one, now: moves.skip(one, ADA, SPEC, now), seen=noted.revision)
+        found.move(noted.id, ADA, "skipped", lambda one, now: transitions.skip(one, ADA, SPEC, now), seen=seen)
+    after = found.move(
+        noted.id, ADA, "skipped", lambda one, now: transitions.skip(one, ADA, SPEC, now), seen=noted.revision
+    )
     assert after.by("user:ada").kind == "skipped"
 
 

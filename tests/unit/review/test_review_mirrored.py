@@ -5,11 +5,11 @@ import random
 import polars as pl
 import pytest
 
-from cumulant.data import collected_frames
-from cumulant.data.spill import spill_in
+from cumulant.data.files import collected_frames
+from cumulant.data.parts.spill import spill_in
+from cumulant.flows.review import mirrored_scores
+from cumulant.flows.review.mirrored_scores import MirroredRows
 from cumulant.review import reasons
-from cumulant.runtime.review import mirrored
-from cumulant.runtime.review.mirrored import MirroredRows
 
 SCHEMA = {"id": pl.String(), "row": pl.Int32(), "outputs": pl.String(), "score": pl.Float64()}
 
@@ -28,7 +28,7 @@ def rows(chance, count):
 @pytest.mark.parametrize("seed", range(20))
 def test_rows_disagree_as_where_all_mirrored_rows_are_held(monkeypatch, seed):
     monkeypatch.setattr(collected_frames, "_HELD", 25)
-    monkeypatch.setattr(mirrored, "_PART", 7)
+    monkeypatch.setattr(mirrored_scores, "_PART", 7)
     chance = random.Random(seed)
     frames = [rows(chance, chance.randrange(1, 30)) for _ in range(8)]
     whole = pl.concat(frames)

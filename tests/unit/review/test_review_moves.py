@@ -9,83 +9,83 @@ from hypothesis import strategies as st
 from review_support import CALM, NOW, SPEC, case
 
 from cumulant.core.errors import LeaseHeldError, UsageError
-from cumulant.review import moves
+from cumulant.review import transitions
 from cumulant.review.cases import case_id
-from cumulant.review.moves import Reviewer, wants_second
+from cumulant.review.transitions import Reviewer, wants_second
 
 ADA, BOB, EVE = Reviewer("user:ada"), Reviewer("user:bob"), Reviewer("user:eve", ("seniors",))
 SENIORS = msgspec.structs.replace(SPEC, escalate_to=["seniors"])
 
 
 def test_one_decision_is_enough_where_no_second_is_wanted():
-    done = moves.decide(case(), ADA, "true", SPEC, NOW)
+    done = transitions.decide(case(), ADA, "true", SPEC, NOW)
     assert (done.status, done.label, done.closed) == ("done", "true", NOW)
     with pytest.raises(UsageError, match="is closed"):
-        moves.decide(done, BOB, "false", SPEC, NOW)
+        transitions.decide(done, BOB, "false", SPEC, NOW)
 
 
 def test_two_that_agree_close_a_case_and_two_that_differ_ask_a_third():
-    first = moves.decide(case(second=True), ADA, "true", SPEC, NOW)
+    first = transitions.decide(case(second=True), ADA, "true", SPEC, NOW)
     assert (first.status, first.label) == ("waiting", None)
     with pytest.raises(UsageError, match=r"you have decided case .* already"):
-        moves.decide(first, ADA, "true", SPEC, NOW)
-    assert moves.decide(first, BOB, "true", SPEC, NOW).status == "done"
-    odd = moves.decide(first, BOB, "false", SPEC, NOW)
+        transitions.decide(first, ADA, "true", SPEC, NOW)
+    assert transitions.decide(first, BOB, "true", SPEC, NOW).status == "done"
+    odd = transitions.decide(first, BOB, "false", SPEC, NOW)
     assert (odd.status, odd.escalated, odd.disputed) == ("waiting", True, True)
-    last = moves.decide(odd, EVE, "false", SPEC, NOW)
+    last = transitions.decide(odd, EVE, "false", SPEC, NOW)
     assert (last.status, last.label) == ("done", "false")
 
 
 def test_a_lease_keeps_others_out_until_it_ends():
-    taken = moves.take(case(), ADA, SPEC, NOW)
+    taken = transitions.take(case(), ADA, SPEC, NOW)
     with pytest.raises(LeaseHeldError, match="with user:ada"):
-        moves.decide(taken, BOB, "true", SPEC, NOW + timedelta(minutes=29))
-    assert moves.decide(taken, BOB, "true", SPEC, NOW + timedelta(minutes=30)).status == "done"
-    assert moves.decide(taken, ADA, "true", SPEC, NOW + timedelta(minutes=90)).status == "done"
+        transitions.decide(taken, BOB, "true", SPEC, NOW + timedelta(minutes=29))
+    assert transitions.decide(taken, BOB, "true", SPEC, NOW + timedelta(minutes=30)).status == "done"
+    assert transitions.decide(taken, ADA, "true", SPEC, NOW + timedelta(minutes=90)).status == "done"
 
 
 def test_escalated_cases_go_to_those_named_for_it_also_to_who_escalated():
-    up = moves.escalate(case(), ADA, SENIORS, NOW)
+    up = transitions.escalate(case(), ADA, SENIORS, NOW)
     with pytest.raises(UsageError, match=r"you have skipped case .*, which leaves it to others"):
-        moves.decide(moves.skip(case(), ADA, SENIORS, NOW), ADA, "true", SENIORS, NOW)
+        transitions.decide(transitions.skip(case(), ADA, SENIORS, NOW), ADA, "true", SENIORS, NOW)
     with pytest.raises(UsageError, match="was escalated to seniors"):
-        moves.decide(up, BOB, "true", SENIORS, NOW)
-    assert moves.decide(up, EVE, "true", SENIORS, NOW).status == "done"
-    assert moves.decide(moves.escalate(case(), ADA, SPEC, NOW), ADA, "true", SPEC, NOW).status == "done"
+        transitions.decide(up, BOB, "true", SENIORS, NOW)
+    assert transitions.decide(up, EVE, "true", SENIORS, NOW).status == "done"
+    assert transitions.decide(transitions.escalate(case(), ADA, SPEC, NOW), ADA, "true", SPEC, NOW).status == "done"
 
 
 def test_an_assigned_case_is_for_one_reviewer():
-    given_ = moves.assign(moves.take(case(), ADA, SPEC, NOW), "user:bob")
+    given_ = transitions.assign(transitions.take(case(), ADA, SPEC, NOW), "user:bob")
     assert given_.lease is None
-    assert not moves.is_open_to(given_, ADA, SPEC, NOW)
-    assert moves.is_open_to(moves.assign(given_, None), ADA, SPEC, NOW)
+    assert not transitions.is_open_to(given_, ADA, SPEC, NOW)
+    assert transitions.is_open_to(transitions.assign(given_, None), ADA, SPEC, NOW)
     with pytest.raises(UsageError, match="has answered"):
-        moves.assign(moves.skip(given_, BOB, SPEC, NOW), "user:bob")
+        transitions.assign(transitions.skip(given_, BOB, SPEC, NOW), "user:bob")
 
 
 def test_an_escalated_case_that_is_given_to_somebody_is_for_that_one():
-    up = moves.assign(moves.escalate(case(), ADA, SENIORS, NOW), "user:bob")
-    assert [moves.is_open_to(up, who, SENIORS, NOW) for who in (ADA, BOB, EVE)] == [False, True, False]
+    up = transitions.assign(transitions.escalate(case(), ADA, SENIORS, NOW), "user:bob")
+    assert [transitions.is_open_to(up, who, SENIORS, NOW) for who in (ADA, BOB, EVE)] == [False, True, False]
     with pytest.raises(LeaseHeldError, match="with user:bob"):
-        moves.check(up, Reviewer("user:joe"), SENIORS, NOW)
-    assert moves.decide(up, BOB, "true", SENIORS, NOW).status == "done"
+        transitions.check(up, Reviewer("user:joe"), SENIORS, NOW)
+    assert transitions.decide(up, BOB, "true", SENIORS, NOW).status == "done"
 
 
 def test_at_the_deadline_a_case_is_dropped_escalated_or_closed_by_the_one_decision_it_has():
     late = NOW + timedelta(days=3)
-    assert moves.at_deadline(case(), SPEC, late - timedelta(seconds=1)) == case()
-    assert moves.at_deadline(case(), SPEC, late).status == "expired"
-    half = moves.decide(case(second=True), ADA, "true", SPEC, NOW)
-    assert moves.at_deadline(half, SPEC, late).label == "true"
+    assert transitions.at_deadline(case(), SPEC, late - timedelta(seconds=1)) == case()
+    assert transitions.at_deadline(case(), SPEC, late).status == "expired"
+    half = transitions.decide(case(second=True), ADA, "true", SPEC, NOW)
+    assert transitions.at_deadline(half, SPEC, late).label == "true"
     up = msgspec.structs.replace(SPEC, fallback="escalate")
-    again = moves.at_deadline(moves.take(case(), ADA, SPEC, NOW), up, late)
+    again = transitions.at_deadline(transitions.take(case(), ADA, SPEC, NOW), up, late)
     assert (again.status, again.escalated, again.lease, again.deadline) == (
         "waiting",
         True,
         None,
         late + timedelta(days=3),
     )
-    assert moves.at_deadline(again, up, again.deadline).status == "expired"
+    assert transitions.at_deadline(again, up, again.deadline).status == "expired"
 
 
 def test_second_opinions_are_a_share_of_the_cases():
@@ -97,9 +97,9 @@ def test_second_opinions_are_a_share_of_the_cases():
 
 
 def test_notes_are_kept_and_say_something():
-    assert moves.note(case(), ADA, " worn ", NOW).notes[0].text == "worn"
+    assert transitions.note(case(), ADA, " worn ", NOW).notes[0].text == "worn"
     with pytest.raises(UsageError, match="empty note"):
-        moves.note(case(), ADA, "  ", NOW)
+        transitions.note(case(), ADA, "  ", NOW)
 
 
 WHO = st.sampled_from([ADA, BOB, EVE])
@@ -115,14 +115,14 @@ def test_whatever_people_do_a_case_ends_once_with_a_label_that_somebody_gave(ste
         try:
             if what in {"wait", "late"}:
                 now += timedelta(minutes=20) if what == "wait" else timedelta(days=2)
-                found = moves.at_deadline(found, spec, now)
+                found = transitions.at_deadline(found, spec, now)
             elif what in {"yes", "no"}:
-                found = moves.decide(found, who, "true" if what == "yes" else "false", spec, now)
+                found = transitions.decide(found, who, "true" if what == "yes" else "false", spec, now)
             else:
-                found = getattr(moves, what)(found, who, spec, now)
+                found = getattr(transitions, what)(found, who, spec, now)
         except (LeaseHeldError, UsageError):
             assert what not in {"wait", "late"}
-            assert not moves.is_open_to(before, who, spec, now)
+            assert not transitions.is_open_to(before, who, spec, now)
         if before.status != "waiting":
             assert found == before
     people = [one.reviewer for one in found.decisions]

@@ -6,9 +6,9 @@ from datetime import date
 
 from log_support import entry
 
-from cumulant.serving.log import place
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import DAY_US, Parts
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.part_writer import DAY_US, Parts
 
 NOON = 20_000 * DAY_US + DAY_US // 2
 DAY = date.fromordinal(date(1970, 1, 1).toordinal() + 20_000)
@@ -19,7 +19,7 @@ def parts_of(folder, failed=lambda error, rows: None):
 
 
 def journals(folder):
-    return [file.path for file in place.journals(folder)]
+    return [file.path for file in log_folder.journals(folder)]
 
 
 def journaled(folder, count):

@@ -16,8 +16,8 @@ from pathlib import Path
 from log_support import listens, wait_for
 from serving_models import ROW
 
-from cumulant.serving.log.reading import gaps
-from cumulant.serving.log.scanning import scan
+from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 PREDICT = "/v1/models/flight-late/predict"
 
@@ -53,7 +53,7 @@ def descendants(pid):
 def _listening(process):
     for pid, line in descendants(process.pid):
         words = line.decode().split("\0")
-        if "cumulant.serving.log" in words and listens(words[words.index("--socket") + 1]):
+        if "cumulant.serving.prediction_log" in words and listens(words[words.index("--socket") + 1]):
             return pid
     return None
 

@@ -8,10 +8,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from cumulant.serving.log.client import LogClient
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.scanning import scan
-from cumulant.serving.log.starting import command
+from cumulant.serving.prediction_log.client import LogClient
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 ANSWERS = b'[{"prediction":1}]'
 

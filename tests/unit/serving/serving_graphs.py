@@ -7,8 +7,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cumulant.core.servable import Batching, GraphServable
-from cumulant.packaging.engine import Engine
-from cumulant.packaging.folder import new_folder, seal
+from cumulant.servable.engine import Engine
+from cumulant.servable.folder import new_folder, seal
 
 KINDS = {
     "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,

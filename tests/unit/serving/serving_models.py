@@ -15,7 +15,7 @@ from cumulant.packaging.builder import build
 from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.site import Site
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import LinearWeights
+from cumulant.training.payloads.payload import LinearWeights
 
 ROW = {"distance": 500.0, "sched_dep": "2013-04-01T18:00:00", "carrier": "UA", "tail": "N1"}
 FIELDS = (

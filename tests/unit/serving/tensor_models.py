@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from cumulant.core.servable import Batching, GraphServable, StateTensor, TensorSpec
-from cumulant.packaging.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, seal
 
 ELEMENTS = {
     "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,

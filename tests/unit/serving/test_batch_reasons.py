@@ -11,10 +11,10 @@ from serving_models import call, servable
 
 from cumulant.core.errors import RequestError
 from cumulant.core.servable import Reasons
-from cumulant.runtime.batch.flow import BatchRequest, predict_file
-from cumulant.runtime.batch.models import in_folder
+from cumulant.flows.serving.batch.batch_model import in_folder
+from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 
 REFERENCE = {"distance": 800.0, "hour": 9.0, "carrier": "AA", "charter": False}
 CODED = Reasons(count=2, reference=REFERENCE, codes={"distance": "It is a long way"})
@@ -57,7 +57,7 @@ def test_they_are_those_of_a_server(tmp_path, folders, task):
 
 def test_a_model_with_many_features_is_asked_in_pieces(tmp_path, folders, monkeypatch):
     answered(folders["binary"], tmp_path / "whole.parquet", 4)
-    monkeypatch.setattr("cumulant.serving.reasons.MOST_ROWS", 10)
+    monkeypatch.setattr("cumulant.serving.protocol.reasons.MOST_ROWS", 10)
     answered(folders["binary"], tmp_path / "pieces.parquet", 4)
     assert pl.read_parquet(tmp_path / "pieces.parquet").equals(pl.read_parquet(tmp_path / "whole.parquet"))
 

@@ -11,10 +11,10 @@ import pytest
 from serving_graphs import scale
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.channel import GoneError, error_of, told_of
-from cumulant.serving.pins import keep, pin
+from cumulant.serving.models.content_pins import keep, pin
 from cumulant.serving.settings import Settings
-from cumulant.serving.supervisor import Supervisor, _Member
+from cumulant.serving.workers.channel import GoneError, error_of, told_of
+from cumulant.serving.workers.supervisor import Supervisor, _Member
 
 STORE = EngineUnavailableError("the store does not answer")
 

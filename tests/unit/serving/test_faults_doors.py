@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cumulant.serving.doors import Doors
+from cumulant.serving.workers.listeners import Doors
 
 
 @pytest.mark.parametrize("beside", [(), (1,)])

@@ -16,11 +16,11 @@ from test_faults_processes import within, workers
 from test_serving_fleet import children, serving
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError
-from cumulant.serving.declared import Declared
-from cumulant.serving.fallback_pin import fallback_pinned
-from cumulant.serving.opening import Opening
+from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.fallback_pin import fallback_pinned
+from cumulant.serving.models.opening import Opening
+from cumulant.serving.models.request_work import Work
 from cumulant.serving.settings import Settings
-from cumulant.serving.work import Work
 
 LOAD = "/v2/repository/models/graph/load"
 

@@ -22,16 +22,17 @@ from test_faults_processes import CONTENT, HEAD, address, within, workers
 from test_serving_fleet import BODY, INFER, children, metric, serving
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, UsageError
-from cumulant.serving import pins, supervisor
-from cumulant.serving.control import open_pinned
-from cumulant.serving.keeping import keeping
-from cumulant.serving.log.reading import recent
-from cumulant.serving.loops import signals_kept
-from cumulant.serving.models import open_model
-from cumulant.serving.pins import keep, pin
+from cumulant.serving.models import content_pins
+from cumulant.serving.models.artifact_cache import keeping
+from cumulant.serving.models.content_pins import keep, pin
+from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.model import open_model
+from cumulant.serving.prediction_log.storage.log_reader import recent
 from cumulant.serving.settings import Settings
-from cumulant.serving.trial import Trial
-from cumulant.serving.worker import Worker
+from cumulant.serving.workers import supervisor
+from cumulant.serving.workers.control import open_pinned
+from cumulant.serving.workers.event_loops import signals_kept
+from cumulant.serving.workers.worker import Worker
 
 LOAD = "/v2/repository/models/graph/load"
 #: any process that reads a model beside a file `hostile` ends as if the engine had crashed
@@ -222,18 +223,18 @@ def test_kept_content_that_was_damaged_is_kept_anew(tmp_path):
 def test_content_that_another_worker_has_just_kept_is_not_taken_away(tmp_path, monkeypatch):
     (tmp_path / "kept").mkdir()
     wanted = pin(scale(tmp_path / "model"))
-    link = pins._link
+    link = content_pins._link
 
     def slowly(path, out):
         if not (tmp_path / "kept" / wanted.digest).exists():
-            monkeypatch.setattr(pins, "_link", link)
+            monkeypatch.setattr(content_pins, "_link", link)
             keep(wanted, tmp_path / "kept")
         link(path, out)
 
-    monkeypatch.setattr(pins, "_link", slowly)
+    monkeypatch.setattr(content_pins, "_link", slowly)
     place = tmp_path / "kept" / wanted.digest
     opened = []
-    monkeypatch.setattr(pins, "check", lambda one: opened.append(place.stat().st_ino))
+    monkeypatch.setattr(content_pins, "check", lambda one: opened.append(place.stat().st_ino))
     assert keep(wanted, tmp_path / "kept").kept == str(place)
     assert len(opened) == 2
     assert len(set(opened)) == 1
@@ -347,7 +348,7 @@ def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, 
 
 SLOW_LOG = """
 import sys, time
-if "cumulant.serving.log" in sys.orig_argv:
+if "cumulant.serving.prediction_log" in sys.orig_argv:
     time.sleep(4)
 """
 

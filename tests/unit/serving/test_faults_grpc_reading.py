@@ -12,11 +12,11 @@ from serving_graphs import echo, scale
 from test_faults_reading import MANY, Gate
 
 from cumulant.core.errors import RequestError
-from cumulant.serving import reading
 from cumulant.serving.app import Application
 from cumulant.serving.grpc.codec import is_large, read_message
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.tensors import PIECE, Input, elements
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol import request_bodies
+from cumulant.serving.protocol.tensors import PIECE, Input, elements
 
 
 def asked(rows, *, typed=True):
@@ -105,7 +105,7 @@ def test_a_model_that_is_taken_away_while_a_message_is_read(gated, tmp_path, kep
 
 def test_large_messages_that_wait_are_bounded(gated, monkeypatch):
     app, gate = gated
-    monkeypatch.setattr(reading, "_MOST", len(asked(MANY).SerializeToString()) + 1000)
+    monkeypatch.setattr(request_bodies, "_MOST", len(asked(MANY).SerializeToString()) + 1000)
 
     async def talk(client):
         large = await begun(client, gate)

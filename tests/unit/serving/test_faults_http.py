@@ -17,10 +17,10 @@ from cumulant.serving.grpc.codec import read_message
 from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.http.site import Site
-from cumulant.serving.inference import demand
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol.inference import demand
 from cumulant.serving.settings import Settings
-from cumulant.serving.worker import Worker
+from cumulant.serving.workers.worker import Worker
 
 LARGE = b"x" * (16 * 1024 * 1024)
 

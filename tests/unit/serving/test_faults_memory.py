@@ -20,15 +20,15 @@ from serving_models import ROW, servable
 
 from cumulant.core.errors import CumulantError, RequestError
 from cumulant.serving.app import Application
-from cumulant.serving.budget import Budget
-from cumulant.serving.csv_rows import csv_rows
 from cumulant.serving.http.messages import Request
-from cumulant.serving.inbox import Inbox
-from cumulant.serving.inference import HEADER_LENGTH
-from cumulant.serving.json_size import decoded_bytes, most_decoded
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.reading import LARGE, decoded_memory
-from cumulant.serving.tensors import Input, elements
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.posted.label_inbox import Inbox
+from cumulant.serving.protocol.csv_rows import csv_rows
+from cumulant.serving.protocol.inference import HEADER_LENGTH
+from cumulant.serving.protocol.json_size import decoded_bytes, most_decoded
+from cumulant.serving.protocol.request_bodies import LARGE, decoded_memory
+from cumulant.serving.protocol.shared_budget import Budget
+from cumulant.serving.protocol.tensors import Input, elements
 
 MIB = 1 << 20
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"

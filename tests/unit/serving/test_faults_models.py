@@ -18,16 +18,16 @@ from serving_graphs import scale
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
-from cumulant.serving.channel import Channel
-from cumulant.serving.control import Control, Staff
-from cumulant.serving.fleet import Alone
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.service import _config
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.repository import Repository
+from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
-from cumulant.serving.trial import Trial
-from cumulant.serving.worker import Worker
+from cumulant.serving.workers.channel import Channel
+from cumulant.serving.workers.control import Control, Staff
+from cumulant.serving.workers.fleet import Alone
+from cumulant.serving.workers.worker import Worker
 
 
 def resealed(folder, **changes):

@@ -13,14 +13,14 @@ import msgspec
 import pytest
 from serving_graphs import scale
 
-from cumulant.serving import reading
 from cumulant.serving.app import Application
 from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.site import Site
-from cumulant.serving.inference import HEADER_LENGTH
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.reading import LARGE, Reader, decode_rows, is_large
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol import request_bodies
+from cumulant.serving.protocol.inference import HEADER_LENGTH
+from cumulant.serving.protocol.request_bodies import LARGE, Reader, decode_rows, is_large
 
 INFER = "/v2/models/graph/infer"
 MANY = 40_000
@@ -100,7 +100,7 @@ def test_a_model_that_is_taken_away_while_a_body_is_read(gated, tmp_path, kept):
 
 def test_large_bodies_that_wait_are_bounded(gated, monkeypatch):
     app, gate = gated
-    monkeypatch.setattr(reading, "_MOST", len(body(MANY)) + 1000)
+    monkeypatch.setattr(request_bodies, "_MOST", len(body(MANY)) + 1000)
 
     async def act():
         async with client_of(app) as client:

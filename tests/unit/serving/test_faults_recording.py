@@ -10,10 +10,10 @@ from serving_models import WINDOWED, flights, servable, windowed_model
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
-from cumulant.features.post_reader import Advanced
-from cumulant.serving.recording import Recorder
-from cumulant.serving.row_model import RowModel
+from cumulant.features.online.materialization import materialize
+from cumulant.features.posted.post_reader import Advanced
+from cumulant.serving.models.row_model import RowModel
+from cumulant.serving.posted.state_updates import Recorder
 
 
 class Held:

@@ -12,7 +12,7 @@ from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.messages import Response
 from cumulant.serving.http.site import Site
 from cumulant.serving.http.turns import Turns
-from cumulant.serving.worker import is_urgent
+from cumulant.serving.workers.worker import is_urgent
 
 #: a request takes a second, a turn has two, and four may wait
 TURN, EACH, QUEUE = 2.0, 1.0, 4.0

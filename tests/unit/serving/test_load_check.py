@@ -14,12 +14,12 @@ from serving_models import servable
 
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.servable import TensorSpec
-from cumulant.packaging.folder import load_description, write_description
-from cumulant.serving.models import open_model
-from cumulant.serving.passed import Passed, trials_folder
-from cumulant.serving.pins import pin
+from cumulant.servable.folder import load_description, write_description
+from cumulant.serving.models.content_pins import pin
+from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.model import open_model
+from cumulant.serving.models.passed_checks import Passed, trials_folder
 from cumulant.serving.settings import Settings
-from cumulant.serving.trial import Trial
 
 
 def endless(folder):

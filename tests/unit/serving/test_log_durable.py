@@ -14,15 +14,15 @@ from journal_support import DAY, NOON, journaled, journals, parts_of
 from log_support import ANSWERS, LONG, end, entry, ids, running, start, wait_for
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.log import place
-from cumulant.serving.log.confirmed import ConfirmedClient
-from cumulant.serving.log.confirming import Confirmations
-from cumulant.serving.log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Entry, Hello, frame
-from cumulant.serving.log.journal import claimed
-from cumulant.serving.log.reading import gaps
-from cumulant.serving.log.records import read
-from cumulant.serving.log.recovery import recover
-from cumulant.serving.log.scanning import scan
+from cumulant.serving.prediction_log.confirmations import Confirmations
+from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
+from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Entry, Hello, frame
+from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.journal import claimed
+from cumulant.serving.prediction_log.storage.journal_records import read
+from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.recovery import recover
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 
 @pytest.fixture
@@ -283,8 +283,8 @@ def test_rows_of_a_part_that_could_not_be_written_are_recovered_beside_a_merged_
         else:
             part.close = lambda: (_ for _ in ()).throw(OSError(28, "full"))
             parts.publish([part])
-    first, last = place.listed(tmp_path, DAY)
-    first.path.rename(place.part_path(tmp_path, DAY, first.life, first.first, last.last))  # as a merge names it
+    first, last = log_folder.listed(tmp_path, DAY)
+    first.path.rename(log_folder.part_path(tmp_path, DAY, first.life, first.first, last.last))  # as a merge names it
     last.path.unlink()
     recover(tmp_path)
     assert ids(tmp_path) == ["r0", "r1"]

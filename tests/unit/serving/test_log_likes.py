@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from log_support import LONG, client, entry, handed_over, lost, running
 
 from cumulant.core.plan import Field
-from cumulant.serving.log.entry import PATTERNS, Like
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import SCHEMA, Parts
-from cumulant.serving.log.reading import gaps
-from cumulant.serving.log.rows import LARGE
-from cumulant.serving.log.scanning import scan
-from cumulant.serving.log.streams import Stream
+from cumulant.serving.prediction_log.entry import PATTERNS, Like
+from cumulant.serving.prediction_log.entry_rows import LARGE
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.row_streams import Stream
+from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, Parts
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 KINDS = {"BOOL": "?", "UINT8": "u1", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 NOW = 1_750_000_000_000_000

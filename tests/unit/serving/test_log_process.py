@@ -22,11 +22,11 @@ from log_support import LONG, client, end, entry, ids, lost, memory, put, runnin
 
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.serving.log.client import LogClient
-from cumulant.serving.log.entry import DESCRIBE, ENTRY, HEAD, HELLO, MAX_FRAME, Hello, frame
-from cumulant.serving.log.reading import find, gaps, recent
-from cumulant.serving.log.scanning import scan
-from cumulant.serving.log.starting import command
+from cumulant.serving.prediction_log.client import LogClient
+from cumulant.serving.prediction_log.entry import DESCRIBE, ENTRY, HEAD, HELLO, MAX_FRAME, Hello, frame
+from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.storage.log_reader import find, gaps, recent
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_process_that_is_ended_as_soon_as_its_socket_is_there_ends_in_order(pl
     """Whoever finds the socket may send it SIGTERM at once."""
     code = (
         "import os, signal, sys; from contextlib import contextmanager\n"
-        "from cumulant.serving.log import __main__, process\n"
+        "from cumulant.serving.prediction_log import __main__, process\n"
         "real = process.listening\n"
         "@contextmanager\n"
         "def ended(path):\n"
@@ -75,7 +75,7 @@ def test_a_process_that_is_ended_as_soon_as_its_socket_is_there_ends_in_order(pl
         "sys.exit(__main__.main())"
     )
     line = command(*place)
-    options = line[line.index("cumulant.serving.log") + 1 :]
+    options = line[line.index("cumulant.serving.prediction_log") + 1 :]
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stderr
 
@@ -261,7 +261,7 @@ def test_entries_wait_for_a_log_process_that_comes_late(place):
 
 def test_it_ends_with_its_parent(place):
     code = (
-        "import os, subprocess, sys, time; from cumulant.serving.log import command; "
+        "import os, subprocess, sys, time; from cumulant.serving.prediction_log import command; "
         "p = subprocess.Popen(command(sys.argv[1], sys.argv[2], parent=os.getpid())); print(p.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, *map(str, place)], stdout=subprocess.PIPE, text=True)
@@ -440,7 +440,7 @@ def test_a_path_that_no_socket_can_have(tmp_path):
 
 def test_a_worker_imports_neither_pyarrow_nor_numpy():
     code = (
-        "import sys, asyncio; from cumulant.serving.log import Entry, LogClient, command\n"
+        "import sys, asyncio; from cumulant.serving.prediction_log import Entry, LogClient, command\n"
         "async def work():\n"
         "    one = LogClient('/nowhere/log.sock', worker='w')\n"
         "    one.put(Entry(id='a', time_us=1, latency_us=1, model='m', version='1'))\n"

@@ -11,14 +11,14 @@ import pytest
 from journal_support import DAY, NOON, journaled, journals, parts_of
 from log_support import end, entry, ids, running
 
-from cumulant.serving.log import parts as parts_module
-from cumulant.serving.log import place
-from cumulant.serving.log.confirmed import ConfirmedClient
-from cumulant.serving.log.confirming import Workers
-from cumulant.serving.log.journal import RECORD
-from cumulant.serving.log.parts import DAY_US
-from cumulant.serving.log.recovery import newest_number, recover
-from cumulant.serving.log.upkeep import upkeep
+from cumulant.serving.prediction_log.confirmations import Workers
+from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
+from cumulant.serving.prediction_log.storage import log_folder as place
+from cumulant.serving.prediction_log.storage import part_writer as parts_module
+from cumulant.serving.prediction_log.storage.journal import RECORD
+from cumulant.serving.prediction_log.storage.part_writer import DAY_US
+from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
+from cumulant.serving.prediction_log.storage.upkeep import upkeep
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.data.masking import mask_frame
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.rows import LARGE, texts
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.entry_rows import LARGE, texts
+from cumulant.serving.prediction_log.personal_values import Hiding
 
 KEY = b"pepper"
 PLAIN = Hiding(KEY, {"m": []})

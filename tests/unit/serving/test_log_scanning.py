@@ -6,8 +6,8 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cumulant.serving.log.parts import OPTIONS, SCHEMA
-from cumulant.serving.log.scanning import batches
+from cumulant.serving.prediction_log.storage.part_writer import OPTIONS, SCHEMA
+from cumulant.serving.prediction_log.storage.scanning import batches
 
 GROUPS, ROWS = 12, 1_000
 REQUEST = "x" * 20_000

@@ -11,12 +11,12 @@ from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
-from cumulant.serving.log import place, retention
-from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
-from cumulant.serving.log.reading import find, gaps, numbered, recent
-from cumulant.serving.log.scanning import batches, scan
-from cumulant.serving.log.upkeep import upkeep
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage import log_folder, retention
+from cumulant.serving.prediction_log.storage.log_reader import find, gaps, numbered, recent
+from cumulant.serving.prediction_log.storage.part_writer import DAY_US, GROUP_ROWS, SCHEMA, Parts
+from cumulant.serving.prediction_log.storage.scanning import batches, scan
+from cumulant.serving.prediction_log.storage.upkeep import upkeep
 
 NOW = time.time_ns() // 1000
 KEEP = dt.timedelta(days=90)
@@ -166,8 +166,8 @@ def test_rows_stand_in_the_folder_of_their_day(log):
 
 
 def test_days_that_are_not_kept_go_and_leave_no_gap(log):
-    place.write_life(log.folder, place.Life(worker="w", started=1))
-    place.write_life(log.folder, place.Life(worker="gone", started=1, last=3, closed=True))
+    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1))
+    log_folder.write_life(log.folder, log_folder.Life(worker="gone", started=1, last=3, closed=True))
     log(1, 5, now=NOW - 100 * DAY_US)
     log(1, 3, worker="gone", now=NOW - 100 * DAY_US)
     log(8, 9, now=NOW - 3 * DAY_US)
@@ -175,7 +175,7 @@ def test_days_that_are_not_kept_go_and_leave_no_gap(log):
     waited(log.folder)
     assert sequences(log.folder) == [8, 9]
     assert lost(gaps(log.folder)) == [6, 7]
-    assert [life.worker for life in place.lives(log.folder)] == ["w"]
+    assert [life.worker for life in log_folder.lives(log.folder)] == ["w"]
     waited(log.folder, keep=dt.timedelta(days=2))
     assert gaps(log.folder) == []
     assert sequences(log.folder) == []
@@ -192,7 +192,7 @@ class Clock(dt.datetime):
 
 
 def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
-    monkeypatch.setattr("cumulant.serving.log.upkeep.datetime", Clock)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.upkeep.datetime", Clock)
     said = []
 
     def turn(steady):
@@ -213,7 +213,7 @@ def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
 
 
 def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
-    monkeypatch.setattr("cumulant.serving.log.upkeep.datetime", Clock)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.upkeep.datetime", Clock)
     said = []
     log(1, 3, now=NOW - 100 * DAY_US)
     log(4, 6)
@@ -231,7 +231,7 @@ def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
 
 
 def test_servers_that_keep_rows_for_different_times_each_have_their_list(log, monkeypatch):
-    monkeypatch.setattr("cumulant.serving.log.upkeep.datetime", Clock)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.upkeep.datetime", Clock)
     log(1, 3, now=NOW - 50 * DAY_US)
     log(4, 6, now=NOW - 10 * DAY_US)
     for _ in range(27):
@@ -256,7 +256,7 @@ def test_what_could_not_be_deleted_is_not_told_and_a_full_disk_hinders_nothing(l
     retention.write(log.folder, KEEP, retention.Waiting(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0)))
     monkeypatch.setattr(retention, "write", full)
     with monkeypatch.context() as patch:
-        patch.setattr("cumulant.serving.log.upkeep.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("cumulant.serving.prediction_log.storage.upkeep.shutil.rmtree", lambda *_, **__: None)
         upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)
     assert said == []
     upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)
@@ -273,9 +273,9 @@ def test_a_list_that_cannot_be_read_waits_anew(log):
 
 
 def test_gaps_in_front_between_and_at_the_end(log):
-    place.write_life(log.folder, place.Life(worker="w", started=1, last=12))
-    place.write_life(log.folder, place.Life(worker="nothing", started=1, last=2))
-    place.write_life(log.folder, place.Life(worker="idle", started=1, last=0, closed=True))
+    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1, last=12))
+    log_folder.write_life(log.folder, log_folder.Life(worker="nothing", started=1, last=2))
+    log_folder.write_life(log.folder, log_folder.Life(worker="idle", started=1, last=0, closed=True))
     log(3, 4)
     log(7, 9)
     log(5, 6, worker="unknown")
@@ -284,7 +284,7 @@ def test_gaps_in_front_between_and_at_the_end(log):
 
 
 def test_numbers_that_are_out_of_order_or_twice_in_a_file_are_no_gap(log):
-    place.write_life(log.folder, place.Life(worker="w", started=1, last=6))
+    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1, last=6))
     log(4, 6)
     (part,) = log.folder.rglob("*.parquet")
     table = pq.read_table(part)
@@ -296,7 +296,7 @@ def test_numbers_that_are_out_of_order_or_twice_in_a_file_are_no_gap(log):
 def test_rows_by_number_are_those_of_the_workers_that_are_asked_for(log):
     log(1, 3)
     log(2, 9, worker="v")
-    day = place.days(log.folder)[0][0]
+    day = log_folder.days(log.folder)[0][0]
 
     def found(numbers, *workers):
         return [(row["worker"], row["sequence"]) for row in numbered(log.folder, day, numbers, workers)]
@@ -320,7 +320,7 @@ def test_a_file_in_the_making_is_no_file_and_goes_when_nobody_makes_it(log):
 
 
 def test_a_damaged_file_is_named_set_aside_and_shows_as_a_gap(log):
-    place.write_life(log.folder, place.Life(worker="w", started=1, last=9))
+    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1, last=9))
     for first in (1, 4, 7):
         log(first, first + 2)
     middle = sorted(log.folder.rglob("*.parquet"))[1]
@@ -376,7 +376,7 @@ def test_lives_of_log_processes_are_merged_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", "x" * 500, ".."])
 def test_a_worker_cannot_name_a_file_elsewhere(tmp_path, name):
-    place.write_life(tmp_path / "log", place.Life(worker=name, started=1))
+    log_folder.write_life(tmp_path / "log", log_folder.Life(worker=name, started=1))
     (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written.parent == tmp_path / "log" / "workers"
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from serving_models import FIELDS, PLAIN, ROW, ask, call, model_of, servable
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.packaging.folder import with_version
-from cumulant.packaging.scorer import Scorer
+from cumulant.servable.folder import with_version
+from cumulant.servable.scorer import Scorer
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.row_model import late
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.models.row_model import late
 
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
 

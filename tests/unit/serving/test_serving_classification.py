@@ -15,9 +15,9 @@ from serving_models import ROW, call, servable
 from tensor_models import write_scores
 
 from cumulant.serving.app import Application
-from cumulant.serving.classification import classified
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.tensors import Output
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol.classification import classified
+from cumulant.serving.protocol.tensors import Output
 
 INFER = "/v2/models/scores/infer"
 X = [0.1, 0.7, 0.2, 3.0, 3.0, -1.0]

@@ -14,8 +14,8 @@ from test_serving_recording import REQUEST, ask, rows_of, serving, tell
 
 from cumulant.core.plan import Corrections, Field
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
 
 KNOWN = 60
 CORRECTIONS = Corrections((Field("landed", "time"),), Field("op", "str"), ("D",))

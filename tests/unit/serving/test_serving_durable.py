@@ -13,8 +13,8 @@ from log_support import wait_for
 from serving_models import ROW, servable
 
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.log.reading import gaps
-from cumulant.serving.log.scanning import scan
+from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.scanning import scan
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from test_serving_fleet import BODY, serving
 
 from cumulant.core.version import __version__
 from cumulant.serving.app import Application
-from cumulant.serving.metrics import FAMILIES, Series, added, exposition
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.process import of_process
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.telemetry.metrics import FAMILIES, Series, added, exposition
+from cumulant.serving.telemetry.process_metrics import of_process
 
 #: units and words that a name may end in
 _ENDS = ("_total", "_seconds", "_bytes", "_rows", "_info", "_workers", "_connections", "_fds", "_seconds_total")

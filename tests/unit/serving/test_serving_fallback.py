@@ -11,12 +11,12 @@ from serving_models import ROW, call, servable
 
 from cumulant.core.errors import UsageError
 from cumulant.serving.app import Application
-from cumulant.serving.declared import Declared
-from cumulant.serving.fallback import Fallback
 from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.site import Site
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.scheduling.cache import Caching
+from cumulant.serving.models.fallback import Fallback
+from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
 
 INFER = "/v2/models/graph/infer"

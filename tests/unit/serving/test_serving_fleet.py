@@ -18,8 +18,8 @@ import pytest
 from serving_graphs import scale
 
 from cumulant.core.errors import NotFoundError
-from cumulant.packaging.folder import with_version
-from cumulant.serving.repository import Repository
+from cumulant.servable.folder import with_version
+from cumulant.serving.models.repository import Repository
 
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
 INFER = "/v2/models/graph/infer"

@@ -17,16 +17,16 @@ from serving_models import ROW, WINDOWED, flights, servable, windowed_model
 from test_serving_app import tensors
 from test_serving_recording import PREDICT, REQUEST, ask, rows_of, serving, tell
 
-from cumulant.core.gateway_token import token_for
+from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import TOKEN_HEADER, Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
+from cumulant.features.online.materialization import materialize
 from cumulant.ports.traffic import Opening
-from cumulant.serving.gateway import NONE, Marks, Trust, marks_of
+from cumulant.serving.gateway_headers import NONE, Marks, Trust, marks_of
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.log.reading import find, recent
+from cumulant.serving.prediction_log.storage.log_reader import find, recent
 from cumulant.testing.gateways import Reader, wait_for
 from cumulant.testing.gateways import running as gateway
 

@@ -14,10 +14,10 @@ from onnx import helper
 from serving_graphs import KINDS, echo, scale, tensor, write
 from serving_models import call
 
-from cumulant.packaging.engine import DTYPES
+from cumulant.servable.engine import DTYPES
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.tensors import Input, Output, elements, raw_bytes
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol.tensors import Input, Output, elements, raw_bytes
 
 INFER = "/v2/models/graph/infer"
 

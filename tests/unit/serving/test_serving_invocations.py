@@ -8,7 +8,7 @@ from serving_models import ROW, call, servable
 
 from cumulant.core.version import __version__
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 
 CSV = {"content-type": "text/csv; charset=utf-8"}
 

@@ -11,9 +11,9 @@ import pytest
 from cumulant.core.errors import OverloadedError
 from cumulant.serving.app import Application
 from cumulant.serving.http.messages import Request
-from cumulant.serving.inbox import Inbox
-from cumulant.serving.models import ModelSet
-from cumulant.serving.room import Room
+from cumulant.serving.models.model import ModelSet
+from cumulant.serving.posted.disk_quota import Room
+from cumulant.serving.posted.label_inbox import Inbox
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}
 
@@ -92,7 +92,7 @@ def test_a_server_without_a_place_for_them(app):
 
 
 def test_the_document_tells_of_them_where_they_are_taken(app):
-    from cumulant.serving.openapi import document
+    from cumulant.serving.protocol.openapi import document
 
     assert "/v1/labels" in document(app)["paths"]
     app.inbox = None

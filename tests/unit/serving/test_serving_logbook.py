@@ -10,14 +10,14 @@ import serving_graphs as graphs
 from serving_models import FIELDS, PLAIN, ROW, SOURCE, servable
 
 from cumulant.core.plan import Field, KnownAt
-from cumulant.packaging.folder import load_servable
-from cumulant.serving.gateway import NONE, Marks
-from cumulant.serving.log.entry import PATTERNS, Like
-from cumulant.serving.log.hiding import personal_fields
-from cumulant.serving.log.streams import Stream
-from cumulant.serving.logbook import Logbook
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.work import Work
+from cumulant.servable.folder import load_servable
+from cumulant.serving.gateway_headers import NONE, Marks
+from cumulant.serving.logged_answers import Logbook
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.models.request_work import Work
+from cumulant.serving.prediction_log.entry import PATTERNS, Like
+from cumulant.serving.prediction_log.personal_values import personal_fields
+from cumulant.serving.prediction_log.row_streams import Stream
 
 
 class Kept:

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from cumulant.serving.noise import noise
+from cumulant.serving.models.sample_inputs import noise
 
 _HELD = """
 from pathlib import Path
-from cumulant.serving.memory import give_back
+from cumulant.serving.workers.freed_memory import give_back
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 junk = [bytes(1000) for _ in range(50_000)]
@@ -42,5 +42,5 @@ def test_made_up_numbers_are_spread_evenly_and_the_same_each_time():
 
 
 def test_a_server_starts_without_numpys_generators():
-    code = "import sys, cumulant.serving.server; print('numpy.random' in sys.modules)"
+    code = "import sys, cumulant.serving.workers.server; print('numpy.random' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

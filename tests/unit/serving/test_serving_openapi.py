@@ -15,10 +15,10 @@ from serving_models import ROW, call, servable
 from test_serving_fleet import serving
 
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.openapi import document
-from cumulant.serving.openapi_schemas import row_schema
-from cumulant.serving.paths import ROUTES, UNKNOWN, template
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol.openapi import document
+from cumulant.serving.protocol.openapi_schemas import row_schema
+from cumulant.serving.protocol.paths import ROUTES, UNKNOWN, template
 
 #: what a request's schema cannot say: which columns a frame needs, which moments the stored history covers
 UNSAYABLE = "positive_data_acceptance"

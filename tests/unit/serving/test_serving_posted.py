@@ -6,14 +6,14 @@ import pytest
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field, KnownAt, PredictAt, Source
-from cumulant.features.define import source
-from cumulant.features.functions import col
-from cumulant.features.loading import collect
-from cumulant.features.materialization import materialize
-from cumulant.features.online import OnlineFeatures
-from cumulant.features.plan import compile_plan
-from cumulant.serving.posted import EventSchema
-from cumulant.serving.schema import RequestSchema
+from cumulant.features.definition.definitions import source
+from cumulant.features.definition.functions import col
+from cumulant.features.definition.loading import collect
+from cumulant.features.definition.plan import compile_plan
+from cumulant.features.online.materialization import materialize
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.serving.posted.posted_events import EventSchema
+from cumulant.serving.protocol.request_schema import RequestSchema
 from cumulant.testing.online import MemoryOnline
 
 FIELDS = (

@@ -18,7 +18,7 @@ import pytest
 from serving_models import ROW, WINDOWED, flights, servable, windowed_model
 
 from cumulant.core.errors import UsageError
-from cumulant.serving.server import bind, split_address
+from cumulant.serving.workers.server import bind, split_address
 
 BLOCKED = {
     "fastapi", "httpx", "lightgbm", "matplotlib", "mlflow", "onnx", "onnxmltools", "optuna", "pandas", "polars", "pyarrow",
@@ -29,7 +29,7 @@ WALLED = f"""
 
     class Wall:
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in {BLOCKED!r} or name.startswith(("cumulant.project", "cumulant.runtime")):
+            if name.partition(".")[0] in {BLOCKED!r} or name.startswith(("cumulant.project", "cumulant.flows")):
                 raise ImportError(f"{{name}} is not here")
 
     sys.meta_path.insert(0, Wall())
@@ -114,8 +114,8 @@ def test_requests_that_were_accepted_are_answered_while_it_drains(folder):
 
 def test_stored_features_are_added_and_their_age_is_told(tmp_path):
     from cumulant.drivers.local.online import SqliteOnline
-    from cumulant.features.materialization import materialize
-    from cumulant.features.offline import compute
+    from cumulant.features.offline.offline import compute
+    from cumulant.features.online.materialization import materialize
 
     history = flights(300)
     url = f"sqlite://{tmp_path / 'online.db'}"

@@ -16,20 +16,20 @@ from serving_models import INPUTS, PLAIN, ROW, call, model_of, servable
 
 from cumulant.core.errors import IntegrityError, OverloadedError
 from cumulant.core.servable import Reasons
-from cumulant.packaging.folder import load_servable, write_description
-from cumulant.packaging.scorer import Scorer
+from cumulant.servable.folder import load_servable, write_description
+from cumulant.servable.scorer import Scorer
 from cumulant.serving.app import Application
-from cumulant.serving.declared import Declared
-from cumulant.serving.explaining import Occlusion
-from cumulant.serving.fallback import Fallback
 from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.scheduling.cache import Caching
+from cumulant.serving.models.explaining import Occlusion
+from cumulant.serving.models.fallback import Fallback
+from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.models.scoring import inference
+from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
-from cumulant.serving.scoring import inference
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import Boosters
+from cumulant.training.payloads.payload import Boosters
 
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
 INVOKE = "/v1/models/flight-late/invocations"

@@ -19,10 +19,10 @@ from serving_models import ROW, WINDOWED, flights, servable, windowed_model
 
 from cumulant.core.errors import NotFoundError
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.materialization import materialize
-from cumulant.features.offline import compute
-from cumulant.runtime.predictions import show_prediction
-from cumulant.serving.log.reading import find, gaps, recent
+from cumulant.features.offline.offline import compute
+from cumulant.features.online.materialization import materialize
+from cumulant.flows.serving.predictions import show_prediction
+from cumulant.serving.prediction_log.storage.log_reader import find, gaps, recent
 
 PREDICT = "/v1/models/flight-late/predict"
 KNOWN = 150

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cumulant.serving.__main__ import _parser
-from cumulant.serving.metrics import FAMILIES
-from cumulant.serving.paths import ROUTES
+from cumulant.serving.protocol.paths import ROUTES
+from cumulant.serving.telemetry.metrics import FAMILIES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "server.md").read_text()
 

@@ -13,11 +13,11 @@ from test_serving_recording import serving
 
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.local.gateway.client import LocalTraffic
+from cumulant.flows.replay.replay_progress import Asked, begin, keep
+from cumulant.flows.replay.replay_rows import Call, Told
+from cumulant.flows.replay.sending import Sender
 from cumulant.ports.traffic import Opening
-from cumulant.runtime.replay.progress import Asked, begin, keep
-from cumulant.runtime.replay.rows import Call, Told
-from cumulant.runtime.replay.sending import Sender
-from cumulant.serving.log.reading import recent
+from cumulant.serving.prediction_log.storage.log_reader import recent
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
 

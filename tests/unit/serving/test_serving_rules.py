@@ -16,14 +16,14 @@ from test_serving_app import INFER, PREDICT, tensors
 from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
+from cumulant.flows.serving import http_client
 from cumulant.packaging.closed import complete_fields, nonnegative_fields
-from cumulant.runtime import asking
 from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.server import start
-from cumulant.serving.log.reading import find
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.rules import RequestRules
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.prediction_log.storage.log_reader import find
+from cumulant.serving.protocol.request_rules import RequestRules
 
 RULES = {
     "distance": FieldRule(min=0, max=5000.0),
@@ -87,11 +87,11 @@ def test_a_number_format_is_on_the_card_and_asks_nothing_of_a_request(tmp_path):
     assert call(app, "POST", PREDICT, GOOD).status_code == 200
     (field,) = [one for one in model.card()["request"] if "number_format" in one]
     assert (field["name"], field["number_format"]) == ("distance", "1.234,5")
-    card = msgspec.convert(msgspec.to_builtins(model.card()), asking._Card)
+    card = msgspec.convert(msgspec.to_builtins(model.card()), http_client._Card)
     columns = [one["name"] for one in model.card()["request"]]
     values = {**{name: "" if GOOD[name] is None else GOOD[name] for name in columns}, "distance": "1.234"}
     pl.DataFrame([values]).write_csv(tmp_path / "rows.csv")
-    assert asking._rows(card, tmp_path / "rows.csv")["distance"].to_list() == [1234.0]
+    assert http_client._rows(card, tmp_path / "rows.csv")["distance"].to_list() == [1234.0]
 
 
 def test_a_field_that_training_never_lacked_is_warned_of_where_it_is_missing(tmp_path):

@@ -16,9 +16,9 @@ from test_serving_fleet import children, serving
 
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, fingerprint, mask
-from cumulant.packaging.folder import load_servable, with_salt, with_version
-from cumulant.serving.log.reading import find
-from cumulant.serving.salt import VARIABLE, fitting, read_salts
+from cumulant.servable.folder import load_servable, with_salt, with_version
+from cumulant.serving.prediction_log.salt import VARIABLE, fitting, read_salts
+from cumulant.serving.prediction_log.storage.log_reader import find
 
 SALT = b"pepper-and-more-pepper"
 PREDICT = "/v1/models/flight-late/predict"

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
-from cumulant.serving.scheduling.cache import Cache, Caching
+from cumulant.serving.scheduling.answer_cache import Cache, Caching
 from cumulant.serving.scheduling.cost import Cost
-from cumulant.serving.scheduling.line import Demand, Job, Line
+from cumulant.serving.scheduling.job_queue import Demand, Job, Line
 from cumulant.serving.scheduling.runner import Runner, Scheduling
 
 OFF = Caching(mode="off")

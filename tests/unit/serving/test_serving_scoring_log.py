@@ -8,10 +8,10 @@ import pytest
 from log_support import ANSWERS
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.log.confirmed import ConfirmedClient
-from cumulant.serving.log.entry import Entry
-from cumulant.serving.metrics import Metrics
-from cumulant.serving.scoring import Counted
+from cumulant.serving.models.scoring import Counted
+from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.telemetry.metrics import Metrics
 
 
 class Request:

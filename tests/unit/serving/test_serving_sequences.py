@@ -24,10 +24,10 @@ from tensor_models import write, write_double, write_history, write_sums
 from cumulant.core.errors import DeadlineError, EngineUnavailableError, IntegrityError, OverloadedError, UsageError
 from cumulant.core.servable import StateTensor
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.openapi import document
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.protocol.openapi import document
 from cumulant.serving.scheduling.runner import Scheduling
-from cumulant.serving.sequences.shelf import Bounds, Shelf
+from cumulant.serving.sequences.sequence_store import Bounds, Shelf
 
 INFER = "/v2/models/sums/infer"
 
@@ -188,13 +188,13 @@ def test_overlapping_requests_of_one_sequence_are_answered_in_order(tmp_path, sh
 
 
 def tensor(n):
-    from cumulant.serving.tensors import Input
+    from cumulant.serving.protocol.tensors import Input
 
     return Input("x", "FP32", [1, 2], [float(n), 0.0])
 
 
 def demand(start=False, end=False):
-    from cumulant.serving.scheduling.line import Demand, Turn
+    from cumulant.serving.scheduling.job_queue import Demand, Turn
 
     return Demand(turn=Turn(b"i1", start, end))
 

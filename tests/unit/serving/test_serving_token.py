@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cumulant.core import private_files
 from cumulant.core.errors import RefusedError, UsageError
-from cumulant.core.private_files import check_private
-from cumulant.serving.token import LEAST, read_token
+from cumulant.core.system import private_files
+from cumulant.core.system.private_files import check_private
+from cumulant.serving.access_token import LEAST, read_token
 
 GOOD = "0123456789abcdef"
 

@@ -18,17 +18,17 @@ from serving_models import ROW, call, servable
 from test_serving_fleet import BODY, INFER, serving
 
 from cumulant.core.errors import UsageError
-from cumulant.serving.access_log import AccessLog, fault_line
 from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.server import start
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import Settings
-from cumulant.serving.tracing import Tracing, is_probe, wanted
-from cumulant.serving.watched import Watched
-from cumulant.serving.watchers import Watchers
-from cumulant.serving.watching import Note, Watch
+from cumulant.serving.telemetry.access_log import AccessLog, fault_line
+from cumulant.serving.telemetry.observation import Note, Watch
+from cumulant.serving.telemetry.observed_app import Watched
+from cumulant.serving.telemetry.observers import Watchers
+from cumulant.serving.telemetry.tracing import Tracing, is_probe, wanted
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, NOT = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"

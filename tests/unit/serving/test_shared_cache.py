@@ -22,13 +22,13 @@ from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
 from cumulant.drivers.valkey.location import settings_of
 from cumulant.serving.__main__ import _cache
-from cumulant.serving.scheduling.cache import Caching, key_of
-from cumulant.serving.scheduling.line import Demand
+from cumulant.serving.cache.circuit_breaker import Breaker
+from cumulant.serving.cache.sealed_arrays import seal, unseal
+from cumulant.serving.cache.shared_answers import SharedAnswers
+from cumulant.serving.cache.shared_cache import Tier
+from cumulant.serving.scheduling.answer_cache import Caching, key_of
+from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.scheduling.runner import Runner, Scheduling
-from cumulant.serving.shared.answers import SharedAnswers
-from cumulant.serving.shared.breaker import Breaker
-from cumulant.serving.shared.sealed import seal, unseal
-from cumulant.serving.shared.tier import Tier
 from cumulant.testing.cache import MemoryCache
 
 SPECS = [TensorSpec("y", "FP32", (-1, 1))]
@@ -70,7 +70,7 @@ def test_no_damaged_value_is_believed(place, change):
 @given(st.binary(max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_no_noise_is_believed_though_its_hash_is_right(noise):
-    from cumulant.serving.shared.sealed import _MAGIC, _hash
+    from cumulant.serving.cache.sealed_arrays import _MAGIC, _hash
 
     for body in (noise, _MAGIC + noise, _MAGIC + b"\x02\x0a\x02" + noise):
         found = unseal("key", body + _hash("key", body), FORM)

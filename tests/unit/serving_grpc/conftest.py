@@ -13,7 +13,7 @@ from serving_models import servable
 from tensor_models import write_double, write_echo, write_mixed
 
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.runner import Scheduling
 
 

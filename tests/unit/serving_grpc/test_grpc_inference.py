@@ -12,7 +12,7 @@ from tensor_models import ELEMENTS
 
 from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 
 
 def test_the_server_and_its_models_tell_of_themselves(app):
@@ -179,7 +179,7 @@ def test_a_stream_goes_on_after_a_request_that_is_refused(app):
 
 def test_what_an_answer_says_besides_its_outputs_keeps_its_type():
     from cumulant.serving.grpc.codec import Asked, write_answer
-    from cumulant.serving.scheduling.line import Demand
+    from cumulant.serving.scheduling.job_queue import Demand
 
     call = Asked("a", [], [], Demand(), {})
     body = write_answer(call, "double", "3", [], {"state_age": 1.5, "degraded": "cached", "warnings": "one\ntwo"})

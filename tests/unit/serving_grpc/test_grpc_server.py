@@ -15,12 +15,12 @@ from grpc_support import SERVICE, Code, doubled, message, over
 
 from cumulant.core.errors import PortInUseError
 from cumulant.serving.app import Application
-from cumulant.serving.control import Control, Staff
-from cumulant.serving.fleet import Alone
 from cumulant.serving.grpc.messages import HEALTH, REFLECTION
 from cumulant.serving.grpc.server import start
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.repository import Repository
+from cumulant.serving.models.model import ModelSet, open_model
+from cumulant.serving.models.repository import Repository
+from cumulant.serving.workers.control import Control, Staff
+from cumulant.serving.workers.fleet import Alone
 
 
 def test_a_token_is_needed_but_for_health(folders):

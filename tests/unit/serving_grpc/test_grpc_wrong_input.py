@@ -10,7 +10,7 @@ from grpc_support import SERVICE, Code, doubled, echoed, message, over
 from serving_models import servable
 
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.models.model import ModelSet, open_model
 
 
 def _wrong(change):

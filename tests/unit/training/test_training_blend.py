@@ -6,17 +6,17 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DefinitionError, IntegrityError, UsageError
-from cumulant.training.blend import blend
-from cumulant.training.choices import Choice
 from cumulant.training.dataset import training_set
-from cumulant.training.final import fit_all
-from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
 from cumulant.training.records import TrainingSummary
-from cumulant.training.replay import refit
-from cumulant.training.searched import searched_metric
+from cumulant.training.search.blend import blend
+from cumulant.training.search.choices import Choice
+from cumulant.training.search.final_fit import fit_all
+from cumulant.training.search.refit import refit
+from cumulant.training.search.search import made_folds, search
+from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import made_folds, search
+from cumulant.training.trainers.trainer_lookup import make_trainer
 
 ROWS = 2000
 

@@ -11,20 +11,20 @@ import pytest
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.progress import silent
 from cumulant.packaging.builder import build
-from cumulant.packaging.scorer import Scorer
-from cumulant.training.budget import Budget, longest
-from cumulant.training.choices import Choice
+from cumulant.servable.scorer import Scorer
 from cumulant.training.dataset import training_set
-from cumulant.training.encoding import MOST_CATEGORIES
-from cumulant.training.final import fit_all
-from cumulant.training.finish import Finisher
-from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
+from cumulant.training.payloads.encoding import MOST_CATEGORIES
 from cumulant.training.records import TrainingSummary
-from cumulant.training.replay import combined, refit, trials_of
-from cumulant.training.searched import searched_metric
+from cumulant.training.search.budget import Budget, longest
+from cumulant.training.search.choices import Choice
+from cumulant.training.search.final_fit import fit_all
+from cumulant.training.search.final_model import Finisher
+from cumulant.training.search.refit import combined, refit, trials_of
+from cumulant.training.search.search import _Study, made_folds, search
+from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import _Study, made_folds, search
+from cumulant.training.trainers.trainer_lookup import make_trainer
 
 TRAINERS = ["linear", "lightgbm", "xgboost", "catboost"]
 TOWNS = MOST_CATEGORIES + 50

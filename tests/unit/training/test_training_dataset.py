@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, NotFoundError
 from cumulant.training.dataset import training_set
-from cumulant.training.leakage import check_leakage
+from cumulant.training.evaluation.leakage import check_leakage
 from cumulant.training.spec import Cost, TrainingSpec
 
 SPEC = TrainingSpec(target="y")

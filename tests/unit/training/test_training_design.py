@@ -10,9 +10,9 @@ import pytest
 from scipy import sparse
 
 from cumulant.core.servable import Input
-from cumulant.training import linear
-from cumulant.training.encoding import Matrix
-from cumulant.training.linear import Design
+from cumulant.training.payloads.encoding import Matrix
+from cumulant.training.trainers import linear_trainer
+from cumulant.training.trainers.linear_trainer import Design
 
 NUMBERS = (Input("amount", "number"), Input("age", "number"))
 TEXTS = (Input("kind", "category", categories=("a", "b", "c")), Input("empty", "category"))
@@ -48,7 +48,7 @@ def test_blocks_of_rows_make_the_table_of_all_rows(
 ) -> None:
     matrix = rows(inputs, 1000)
     whole = table(inputs, matrix, kind)
-    monkeypatch.setattr(linear, "_BLOCK", 37)
+    monkeypatch.setattr(linear_trainer, "_BLOCK", 37)
     found = table(inputs, matrix, kind)
     assert found.dtype == whole.dtype == kind
     assert np.array_equal(dense(found), dense(whole))
@@ -76,7 +76,7 @@ def test_the_order_in_memory_stays_what_models_were_fitted_with(count: int, miss
 
 
 def test_a_table_takes_little_more_than_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_BLOCK", 1000)
+    monkeypatch.setattr(linear_trainer, "_BLOCK", 1000)
     inputs = (*(Input(f"n{one}", "number") for one in range(12)), *TEXTS)
     matrix = rows(inputs, 50_000, missing=0.0)
     dense(table(inputs, matrix[:100]))

@@ -13,16 +13,16 @@ from cumulant.core.errors import DefinitionError, MissingPartError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
-from cumulant.packaging.scorer import Scorer
-from cumulant.training.budget import Budget
-from cumulant.training.making import make_trainer
+from cumulant.servable.scorer import Scorer
 from cumulant.training.model import FittedModel
-from cumulant.training.replay import refit
+from cumulant.training.search.budget import Budget
+from cumulant.training.search.refit import refit
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
-from cumulant.training.trainer_checks import check_trainers
-from cumulant.training.trainers import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer_checks import check_trainers
+from cumulant.training.trainers.trainer_lookup import make_trainer
 
 SMALL = {"xgboost": {"max_depth": 2}, "catboost": {"depth": 2}, "mlp": {"width": 16}}
 ENGINES = ["xgboost", "catboost", "mlp"]
@@ -102,7 +102,7 @@ def sample(rows=400, *, seed=5):
 
 def test_symmetric_trees_answer_as_catboost_does():
     catboost = pytest.importorskip("catboost")
-    from cumulant.training import catboost_trainer
+    from cumulant.training.trainers import catboost_trainer
 
     matrix, inputs, score = sample()
     for task, target in (("regression", 1e6 + 100 * score), ("multiclass", np.digitize(score, [0.0, 1.0]) + 0.0)):

@@ -9,14 +9,14 @@ import pytest
 from sklearn import metrics as oracle
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
-from cumulant.runtime.report_page.judged import alerts_a_day
+from cumulant.flows.reports.model_content import alerts_a_day
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation import evaluate, scored
-from cumulant.training.plots import save_plots
+from cumulant.training.evaluation.evaluation import evaluate, scored
+from cumulant.training.evaluation.plots import save_plots
 from cumulant.training.records import Evaluation
+from cumulant.training.search.search import search
 from cumulant.training.spec import Cost, EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
 
 DAY = 86_400_000_000
 

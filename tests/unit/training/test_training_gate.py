@@ -8,12 +8,12 @@ import pytest
 
 from cumulant.core.errors import GateRefusedError, UsageError
 from cumulant.statistics import Rows
-from cumulant.training.comparisons import Rival
-from cumulant.training.naive import Naive
+from cumulant.training.evaluation.comparisons import Rival
+from cumulant.training.evaluation.gate import gate
 from cumulant.training.records import Verdict
 from cumulant.training.spec import GateRule
-from cumulant.training.trainers import Problem, Sample
-from cumulant.training.verdicts import gate
+from cumulant.training.trainers.baseline import Naive
+from cumulant.training.trainers.trainer import Problem, Sample
 
 
 def rows(noise, *, count=6000, seed=0, costs=True):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import IntegrityError
-from cumulant.training.journal import TrialJournal
 from cumulant.training.records import TrialRecord
+from cumulant.training.search.trial_journal import TrialJournal
 
 RECORDS = [TrialRecord(number=number, trainer="lightgbm", score=0.5, scores=(0.5,)) for number in range(3)]
 

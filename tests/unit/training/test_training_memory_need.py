@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from cumulant.core.servable import Input
-from cumulant.training import linear, memory_need, perceptron
-from cumulant.training.encoding import Matrix
-from cumulant.training.making import make_trainer
+from cumulant.training import memory_need
 from cumulant.training.memory_need import TrainingRows, total_need, training_need
-from cumulant.training.mlp import MLP
-from cumulant.training.payloads import Floats
-from cumulant.training.perceptron import NormalScores, Perceptrons
+from cumulant.training.payloads import perceptron
+from cumulant.training.payloads.encoding import Matrix
+from cumulant.training.payloads.payload import Floats
+from cumulant.training.payloads.perceptron import NormalScores, Perceptrons
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.trainers import Params, Problem, Sample, Trainer
+from cumulant.training.trainers import linear_trainer
+from cumulant.training.trainers.mlp_trainer import MLP
+from cumulant.training.trainers.trainer import Params, Problem, Sample, Trainer
+from cumulant.training.trainers.trainer_lookup import make_trainer
 
 MIB = 1 << 20
 ROWS, NUMBERS, TEXTS = 60_000, 12, 4
@@ -57,7 +59,7 @@ def test_a_fit_takes_what_was_expected(monkeypatch: pytest.MonkeyPatch, tmp_path
     small, few = sample(500)
     trainer.fit(small, params, few)  # what is imported counts once
     problem, rows = sample(ROWS)
-    monkeypatch.setattr(linear, "_BLOCK", 500)
+    monkeypatch.setattr(linear_trainer, "_BLOCK", 500)
     tracemalloc.start()
     try:
         trainer.fit(problem, params, rows)

@@ -9,14 +9,14 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from cumulant.core.errors import DefinitionError, IntegrityError
 from cumulant.core.servable import Calibration, Input
-from cumulant.packaging.encoder import Encoder
-from cumulant.training.boosting import LightGBM
-from cumulant.training.encoding import MOST_CATEGORIES, derive_inputs, encode
-from cumulant.training.linear import Linear
+from cumulant.servable.encoder import Encoder
 from cumulant.training.model import FittedModel, ModelCard, constant
-from cumulant.training.naive import Naive
-from cumulant.training.payloads import Boosters, LinearWeights
-from cumulant.training.trainers import Problem, Sample
+from cumulant.training.payloads.encoding import MOST_CATEGORIES, derive_inputs, encode
+from cumulant.training.payloads.payload import Boosters, LinearWeights
+from cumulant.training.trainers.baseline import Naive
+from cumulant.training.trainers.lightgbm_trainer import LightGBM
+from cumulant.training.trainers.linear_trainer import Linear
+from cumulant.training.trainers.trainer import Problem, Sample
 
 cells = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("nan")), st.just(1e300))
 texts = st.one_of(st.none(), st.sampled_from(["a", "b", "c", "d"]))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from cumulant.core.servable import Calibration, Input
 from cumulant.packaging.builder import to_onnx
-from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.perceptron import NormalScores
-from cumulant.training.trainers import Problem, Sample
+from cumulant.training.payloads.perceptron import NormalScores
+from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer_lookup import make_trainer
 
 numbers = st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf])
 

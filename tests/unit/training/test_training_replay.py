@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import IntegrityError
-from cumulant.training.budget import Budget, clock_notes, clock_warnings
-from cumulant.training.making import make_trainer
 from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.replay import refit
-from cumulant.training.searched import searched_metric
+from cumulant.training.search.budget import Budget, clock_notes, clock_warnings
+from cumulant.training.search.refit import refit
+from cumulant.training.search.search import made_folds, search
+from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.spec import SEARCHED, EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import made_folds, search
+from cumulant.training.trainers.trainer_lookup import make_trainer
 
 #: many rounds draw rows and features that allow no split, and the rounds after them others
 HARD_TO_SPLIT = {"learning_rate": 0.1, "feature_fraction": 0.3, "bagging_fraction": 0.5, "min_data_in_leaf": 120,

@@ -10,13 +10,13 @@ from cumulant.core.errors import DefinitionError, UserCodeError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
-from cumulant.packaging.scorer import Scorer
+from cumulant.servable.scorer import Scorer
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.scikit import ScikitTrainer, estimator_class
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
-from cumulant.training.trainers import Problem, Sample
+from cumulant.training.trainers.scikit_trainer import ScikitTrainer, estimator_class
+from cumulant.training.trainers.trainer import Problem, Sample
 
 FOREST = {"n_estimators": 20, "max_depth": 5}
 

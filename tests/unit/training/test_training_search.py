@@ -15,13 +15,13 @@ import pytest
 
 from cumulant.core.errors import DefinitionError, StorageError, UsageError, UserCodeError
 from cumulant.statistics import METRICS, Rows
-from cumulant.training.crossval import CrossValidation
 from cumulant.training.model import FittedModel
-from cumulant.training.proposals import hopeless, propose
 from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.search.cross_validation import CrossValidation
+from cumulant.training.search.proposals import hopeless, propose
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
 
 HERE = Path(__file__).parent
 
@@ -221,12 +221,12 @@ def test_the_champions_parameters_are_tried_first(table, rows_of):
 
 
 def test_rare_positives_are_searched_by_average_precision_on_weighted_samples(table, rows_of, monkeypatch):
-    from cumulant.training import crossval
+    from cumulant.training.search import cross_validation
 
     generator = np.random.default_rng(0)
     rare = table.with_columns(late=(pl.col("x").fill_nan(0) > 1) & pl.Series(generator.random(len(table)) < 0.3))
     train = parts_of(rows_of, rare, "late").train
-    monkeypatch.setattr(crossval, "SEARCH_ROWS", 300)
+    monkeypatch.setattr(cross_validation, "SEARCH_ROWS", 300)
     found = search(train, small("late", trials=2))
     assert found.summary.metric == "average_precision"
     assert [fold.train for fold in found.summary.folds] == [300, 300]

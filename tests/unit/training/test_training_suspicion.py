@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 
 from cumulant.training.dataset import training_set
-from cumulant.training.leakage import check_leakage
+from cumulant.training.evaluation.leakage import check_leakage
+from cumulant.training.evaluation.univariate import auc, strength
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.study import search
-from cumulant.training.univariate import auc, strength
 
 ROWS = 1500
 

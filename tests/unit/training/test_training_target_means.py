@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
-from cumulant.packaging.scorer import Scorer
+from cumulant.servable.scorer import Scorer
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.encoding import MOST_CATEGORIES
-from cumulant.training.final import fit_all
-from cumulant.training.fixed import fit_once
 from cumulant.training.model import FittedModel
+from cumulant.training.payloads.encoding import MOST_CATEGORIES
+from cumulant.training.search.final_fit import fit_all
+from cumulant.training.search.fixed_fit import fit_once
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import group_parts, split
-from cumulant.training.study import search
-from cumulant.training.target_means import ABOVE, TargetMeans, inputs_of, with_means
-from cumulant.training.trainers import Sample
+from cumulant.training.trainers.target_means import ABOVE, TargetMeans, inputs_of, with_means
+from cumulant.training.trainers.trainer import Sample
 
 VALUES = ABOVE + 20
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from cumulant.core import units
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import Calibration
-from cumulant.project.document import parse_document
-from cumulant.training.calibration import apply, choose, fit_sigmoid, logit
+from cumulant.project.file.document import parse_document
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.evaluation.calibration import apply, choose, fit_sigmoid, logit
+from cumulant.training.evaluation.threshold import advice, cheapest, decide, highest
+from cumulant.training.evaluation.traffic_rows import ScoredTraffic
 from cumulant.training.spec import Cost, Threshold, TrainingSpec
-from cumulant.training.threshold import advice, cheapest, decide, highest
-from cumulant.training.traffic import ScoredTraffic
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=25)
 DAY = 86_400_000_000

@@ -8,12 +8,12 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.training.dataset import training_set
-from cumulant.training.replay import refit
+from cumulant.training.evaluation.threshold import decide
+from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic, Traffic
+from cumulant.training.search.refit import refit
+from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 from cumulant.training.splits import folds, split
-from cumulant.training.study import search
-from cumulant.training.threshold import decide
-from cumulant.training.traffic import DAY, ScoredTraffic, Traffic
 
 DAYS, FRESH, A_DAY = 80, 25, 150
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import CumulantError, DefinitionError, UserCodeError
-from cumulant.training.trainers import Problem, Sample
-from cumulant.training.user import UserTrainer
+from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.user_trainer import UserTrainer
 
 
 def fitted(folder: Path, body: str) -> CumulantError:

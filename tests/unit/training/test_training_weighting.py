@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import training_set
-from cumulant.training.fixed import fit_once
+from cumulant.training.search.fixed_fit import fit_once
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.weighting import aged, weighted
 

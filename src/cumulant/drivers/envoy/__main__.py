@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError
-from cumulant.core.gateway_token import read_key
-from cumulant.core.stderr import lossy_stderr
+from cumulant.core.network.gateway_token import read_key
+from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.envoy import engine, process
 from cumulant.drivers.envoy.admin import Admin

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from cumulant.core.authorities import check_authority
 from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
+from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin

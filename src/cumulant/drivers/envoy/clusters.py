@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.gateway_token import token_for
+from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import SERVED_HEADER, TOKEN_HEADER, Arm, Limits, Routes
 
 _TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"

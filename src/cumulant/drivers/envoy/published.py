@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
-from cumulant.core.gateway_token import read_key
+from cumulant.core.network.gateway_token import read_key
 from cumulant.drivers.envoy.clusters import clusters_of
 from cumulant.drivers.envoy.folder import Folder, State, write
 from cumulant.drivers.envoy.routing import table_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from cumulant.core.errors import StorageError, UsageError
-from cumulant.core.temporary_folders import in_use, remove_abandoned
+from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
 _ASIDE = ".writing"
 _SAFE = " =+,@()!~"

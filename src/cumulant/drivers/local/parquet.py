@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from cumulant.core.disk_errors import disk_error
 from cumulant.core.errors import DataError, not_found
 from cumulant.core.ids import file_digest
+from cumulant.core.system.disk_errors import disk_error
 from cumulant.drivers.local.folders import storage_error
 from cumulant.drivers.local.manifest import Manifest, Part
 

@@ -21,15 +21,15 @@ class ServableModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-define
     """
 
     def load_context(self, context: Any) -> None:
-        # Found when the model is loaded: the driver itself knows nothing of the rooms.
-        packaging = import_module("cumulant.packaging")
-        described = packaging.load_description(context.artifacts["servable"])
-        self._graph = hasattr(described, "outputs")
+        # Imported when the model is loaded: a driver imports ports and core only.
+        description = import_module("cumulant.servable.folder").load_description(context.artifacts["servable"])
+        self._graph = hasattr(description, "outputs")
         if self._graph:
-            self._described, self._dtypes = described, packaging.DTYPES
-            self._engine = packaging.Engine(Path(context.artifacts["servable"]) / described.model)
+            engine = import_module("cumulant.servable.engine")
+            self._described, self._dtypes = description, engine.DTYPES
+            self._engine = engine.Engine(Path(context.artifacts["servable"]) / description.model)
         else:
-            self._scorer = packaging.Scorer(context.artifacts["servable"])
+            self._scorer = import_module("cumulant.servable.scorer").Scorer(context.artifacts["servable"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Answers in the order of the rows; of feature columns, a frame with their index."""

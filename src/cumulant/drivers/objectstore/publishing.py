@@ -18,7 +18,7 @@ import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.ids import digest
-from cumulant.core.temporary_folders import DAY, in_use, remove_abandoned
+from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
 from cumulant.drivers.objectstore.bucket import Bucket
 
 _RECORD = "_published.json"

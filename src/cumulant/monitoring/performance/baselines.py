@@ -15,7 +15,7 @@ from cumulant.monitoring.performance.kinds import Question
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
 from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
 from cumulant.monitoring.spec import PerformanceSpec
-from cumulant.outcomes.losses import Loss
+from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
 from cumulant.statistics.sequential.dependence import learned as dependence

@@ -8,7 +8,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.rows import Predictions
-from cumulant.outcomes.losses import Loss
+from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Codes, Floats
 
 #: probabilities are kept this far from 0 and 1 in a logarithm, as the losses of the prediction log are

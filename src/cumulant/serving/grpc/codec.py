@@ -9,13 +9,13 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from cumulant.core.errors import RequestError
-from cumulant.packaging.engine import Array
-from cumulant.serving.classification import checked_count
+from cumulant.servable.engine import Array
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.inference import Call, demand, refuse_shared_memory
-from cumulant.serving.reading import LARGE
-from cumulant.serving.scheduling.line import Demand
-from cumulant.serving.tensors import PIECE, Input, Output, checked_id, raw_bytes
+from cumulant.serving.protocol.classification import checked_count
+from cumulant.serving.protocol.inference import Call, demand, refuse_shared_memory
+from cumulant.serving.protocol.request_bodies import LARGE
+from cumulant.serving.protocol.tensors import PIECE, Input, Output, checked_id, raw_bytes
+from cumulant.serving.scheduling.job_queue import Demand
 
 _Request = INFERENCE.message("ModelInferRequest")
 _Response = INFERENCE.message("ModelInferResponse")

@@ -7,11 +7,11 @@ import grpc
 from cumulant.core.errors import PortInUseError
 from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import REFLECTION
+from cumulant.serving.grpc.observed_calls import Watching
 from cumulant.serving.grpc.probes import Health, Reflection
 from cumulant.serving.grpc.service import Ending, Service
-from cumulant.serving.grpc.watched import Watching
-from cumulant.serving.sockets import address_of
-from cumulant.serving.watching import Watch
+from cumulant.serving.telemetry.observation import Watch
+from cumulant.serving.workers.sockets import address_of
 
 #: calls of all connections at once; one more is refused
 _MOST_CALLS = 4096

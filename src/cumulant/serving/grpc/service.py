@@ -16,11 +16,10 @@ from google.protobuf.json_format import ParseDict
 
 from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.core.traffic import REQUEST_HEADER
-from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import all_series, allowed, configuration, metadata, model_statistics, no_parameters
 from cumulant.serving.app import Application
 from cumulant.serving.errors import HttpError
-from cumulant.serving.gateway import new_name
+from cumulant.serving.gateway_headers import new_name
 from cumulant.serving.grpc.codec import (
     is_large,
     parsed,
@@ -32,8 +31,9 @@ from cumulant.serving.grpc.codec import (
 )
 from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.models import Model
-from cumulant.serving.scoring import Scoring, inference
+from cumulant.serving.models.model import Model
+from cumulant.serving.models.scoring import Scoring, inference
+from cumulant.serving.telemetry.access_log import say_fault
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Said = dict[str, Any]

@@ -15,14 +15,14 @@ import numpy as np
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
-from cumulant.packaging.engine import Array, Engine
-from cumulant.serving.scheduling.cache import Cache, Caching, key_of
+from cumulant.servable.engine import Array, Engine
+from cumulant.serving.scheduling.answer_cache import Cache, Caching, key_of
 from cumulant.serving.scheduling.cost import Cost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
-from cumulant.serving.scheduling.line import Demand, Job, Line
+from cumulant.serving.scheduling.job_queue import Demand, Job, Line
 
 if TYPE_CHECKING:
-    from cumulant.serving.shared.answers import SharedAnswers
+    from cumulant.serving.cache.shared_answers import SharedAnswers
 
 Feeds = Mapping[str, Array]
 

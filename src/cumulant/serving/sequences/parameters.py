@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cumulant.core.errors import RequestError
-from cumulant.serving.scheduling.line import Turn
+from cumulant.serving.scheduling.job_queue import Turn
 
 _UINT64 = 2**64
 _MAX_TEXT = 256

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 
 from cumulant.core.errors import DeadlineError, DefinitionError, NotFoundError, OverloadedError, RequestError
 from cumulant.core.servable import StateTensor
-from cumulant.packaging.engine import Array, Engine
-from cumulant.packaging.state import check_next, initial_state
+from cumulant.servable.engine import Array, Engine
+from cumulant.servable.state_tensors import check_next, initial_state
 from cumulant.serving.errors import HttpError
-from cumulant.serving.scheduling.cache import Caching
-from cumulant.serving.scheduling.line import Demand, Turn
+from cumulant.serving.scheduling.answer_cache import Caching
+from cumulant.serving.scheduling.job_queue import Demand, Turn
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
-from cumulant.serving.sequences.shelf import Kept, Shelf
+from cumulant.serving.sequences.sequence_store import Kept, Shelf
 
 #: requests of one sequence that may wait in one worker
 _MOST_WAITING = 64

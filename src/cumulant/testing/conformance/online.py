@@ -154,8 +154,8 @@ class OnlineConformance(Suite):
 
     def test_posted_corrections_and_deletions_are_in_force(self, online: OnlineStore) -> None:
         """The stored state of features on this store: rows correct each other by known time, and are deleted."""
-        from cumulant.features.materialization import materialize
-        from cumulant.features.online import OnlineFeatures
+        from cumulant.features.online.materialization import materialize
+        from cumulant.features.online.online import OnlineFeatures
 
         plan = _sums()
         materialize(plan, {"tx": _payments((1, "a", 1, 2.0), (2, "a", 1, 3.0))}, online, table="t")
@@ -223,9 +223,9 @@ def _payments(*rows: tuple[int, str, int, float]) -> pl.DataFrame:
 
 def _sums() -> FeaturePlan:
     """A sum by card over a source whose rows correct each other by the time in `changed`."""
-    from cumulant.features.define import source as features_source
-    from cumulant.features.loading import collect
-    from cumulant.features.plan import compile_plan
+    from cumulant.features.definition.definitions import source as features_source
+    from cumulant.features.definition.loading import collect
+    from cumulant.features.definition.plan import compile_plan
 
     fields = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
     corrections = Corrections((Field("changed", "time"),), Field("op", "str"), ("D",))

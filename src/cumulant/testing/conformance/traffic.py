@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from cumulant.core.gateway_token import token_for
+from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import (
     ARM_HEADER,
     CALLER_HEADER,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
-from cumulant.core.stderr import lossy_stderr
+from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.local.gateway.running import run
 from cumulant.ports.traffic import Opening

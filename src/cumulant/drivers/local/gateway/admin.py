@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from cumulant.core.errors import CumulantError
-from cumulant.core.hosts import Hosts
+from cumulant.core.network.hosts import Hosts
 from cumulant.core.traffic import Routes
 from cumulant.drivers.local.gateway.counts import Sample
 from cumulant.drivers.local.gateway.front import Connection, Incoming, Site

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulant.core.authorities import check_authority
 from cumulant.core.errors import EngineUnavailableError, missing_part
+from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.local.gateway.exchange_log import read
 from cumulant.drivers.local.gateway.state import Folder

@@ -11,10 +11,10 @@ import socket
 import ssl
 from pathlib import Path
 
-from cumulant.core.accepting import take_connections
 from cumulant.core.errors import PortInUseError, StorageError, UsageError
-from cumulant.core.gateway_token import read_key
-from cumulant.core.hosts import Hosts, is_loopback
+from cumulant.core.network.accepting import take_connections
+from cumulant.core.network.gateway_token import read_key
+from cumulant.core.network.hosts import Hosts, is_loopback
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.local.gateway.admin import Admin
 from cumulant.drivers.local.gateway.exchange_log import ExchangeLog

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote_to_bytes
 
-from cumulant.core.gateway_token import token_for
+from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.drivers.local.gateway.bounds import Bucket, Gate, Retries
 from cumulant.drivers.local.gateway.messages import Fault

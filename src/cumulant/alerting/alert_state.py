@@ -1,0 +1,127 @@
+"""Alerts as they are remembered between two looks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cumulant.alerting.policy import Level
+from cumulant.alerting.silences import Silence
+from cumulant.core.ids import canonical, digest
+
+#: a model and a rule: what one look examines
+Scope = tuple[str, str]
+Status = Literal["pending", "firing", "resolved"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What is so at a look, in words of the field.
+
+    `moved`: what moved and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when that began;
+    `kind`: `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`, the likely one;
+    `cost` and `next` as a person would say them, or empty. `level` raises the rule's own.
+    """
+
+    model: str
+    rule: str
+    subject: str
+    moved: str
+    since: datetime
+    kind: str = ""
+    cost: str = ""
+    next: str = ""
+    level: Level | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return self.model, self.rule
+
+    @property
+    def key(self) -> str:
+        """One alert at a time is of the same model, rule and subject."""
+        return canonical([self.model, self.rule, self.subject]).decode()
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert from its first look to its end. Spans are in seconds, and sums of what passed from look to look.
+
+    `began`, `seen` and `absent` are moments of looks; `fired` and `resolved` are moments for people.
+
+    `held`: how long it has been seen; `clear`: how long it has not, since the look `absent`. `told`: the level at which
+    people know of it; `waits`: it comes with the next digest; `quiet`: since people were told last.
+    """
+
+    id: str
+    status: Status = "pending"
+    level: Level
+    finding: Finding
+    began: datetime
+    seen: datetime
+    held: float = 0.0
+    fired: datetime | None = None
+    absent: datetime | None = None
+    clear: float = 0.0
+    resolved: datetime | None = None
+    told: Level | None = None
+    waits: bool = False
+    quiet: float = 0.0
+    reminders: int = 0
+    acknowledged: str | None = None
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """All alerts of a project. `alerts`: pending and firing ones by the key of their finding; `over`: the newest last.
+
+    `spent`: messages to people by period of the budget; `grouped`: seconds for which something waits for the digest.
+    """
+
+    alerts: dict[str, Alert] = {}
+    over: tuple[Alert, ...] = ()
+    silences: tuple[Silence, ...] = ()
+    spent: dict[str, int] = {}
+    grouped: float = 0.0
+    at: datetime | None = None
+    serial: int = 0
+
+    @property
+    def firing(self) -> list[Alert]:
+        return [alert for alert in self.alerts.values() if alert.status == "firing"]
+
+    @property
+    def waiting(self) -> list[Alert]:
+        """What the next digest tells, ended ones first."""
+        return [alert for alert in (*self.over, *self.alerts.values()) if alert.waits]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look changed.
+
+    For what keeps track: `fired`, `raised`, `resolved`. For people: `told`, which comes again at a higher level,
+    `reminded`, `cleared`, `digest`. `alerts` are those of a digest, else one.
+    """
+
+    what: Literal["fired", "raised", "resolved", "told", "reminded", "cleared", "digest"]
+    alerts: tuple[Alert, ...]
+    at: datetime
+    #: the level before it was raised
+    was: Level | None = None
+
+    @property
+    def alert(self) -> Alert:
+        return self.alerts[0]
+
+    @property
+    def to_people(self) -> bool:
+        return self.what in ("told", "reminded", "cleared", "digest")
+
+
+def identity(finding: Finding, at: datetime, serial: int) -> str:
+    """A short name of an alert, never given twice by one state."""
+    return digest([finding.key, at.isoformat(), serial])[:10]
+
+
+def elapsed(since: datetime | None, at: datetime) -> float:
+    """Seconds from one look to the next; none where the clock was set back."""
+    return 0.0 if since is None else max(0.0, (at - since).total_seconds())

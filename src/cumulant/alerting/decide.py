@@ -1,0 +1,137 @@
+"""What follows from a look: pure, a function of the state, the findings and the time.
+
+An alert is pending until it was seen for as long as its rule asks, fires once, and is over by itself when it was not
+seen for as long. Time counts from look to look and never backwards, so that a clock that is set back changes nothing
+and one that jumps ahead can only stand for one long wait between two looks that both saw the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cumulant.alerting.alert_state import Alert, Change, Finding, Scope, State, elapsed, identity
+from cumulant.alerting.notification_budget import tell
+from cumulant.alerting.policy import Level, Policy, Rule, above, highest
+
+_replace = msgspec.structs.replace
+#: ended alerts that are remembered; the events tell of all
+_KEPT = 100
+
+
+def decide(
+    state: State,
+    findings: Iterable[Finding],
+    at: datetime,
+    *,
+    policy: Policy,
+    looked: Collection[Scope] | None = None,
+    now: datetime | None = None,
+) -> tuple[State, tuple[Change, ...]]:
+    """The state after a look, and what it changed, in the order in which it is to be told.
+
+    `at`: the moment of the look, in the time of what is watched, by which conditions are held or clear; `now`: the time
+    of people, by which budgets, reminders and silences go. They differ where a past period is looked at.
+
+    `looked`: the models and rules that were examined, so that what was not examined is not taken for being over; None:
+    all. With no findings and nothing looked at, it tells what has become due: digests and reminders.
+    """
+    found, look = merged(findings), _Look(at, now or at, policy)
+    scopes = None if looked is None else {*looked, *(one.scope for one in found.values())}
+    alerts: dict[str, Alert] = {}
+    over, serial = list(state.over), state.serial
+    for key, alert in state.alerts.items():
+        examined = scopes is None or alert.finding.scope in scopes or look.rule(alert.finding).level is None
+        after = look.again(alert, found.get(key)) if examined else alert
+        if after is not None and after.status == "resolved":
+            over.append(after)
+        elif after is not None:
+            alerts[key] = after
+    for key, finding in found.items():
+        if key not in state.alerts and look.rule(finding).level is not None:
+            serial += 1
+            alerts[key] = look.first(finding, serial)
+    between = _replace(state, alerts=alerts, over=tuple(over), serial=serial)
+    told, said = tell(between, look.now, policy)
+    return _replace(told, over=_newest(told.over), at=look.now), (*look.changes, *said)
+
+
+def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
+    """One finding a key: of several the last one's words, the highest level and the earliest beginning."""
+    found: dict[str, Finding] = {}
+    for one in findings:
+        before = found.get(one.key)
+        if before is not None:
+            level = None if before.level is one.level is None else highest(before.level, one.level)
+            one = _replace(one, level=level, since=min(before.since, one.since))  # noqa: PLW2901 - the same finding
+        found[one.key] = one
+    return found
+
+
+class _Look:
+    """One look: what becomes of an alert, and what that changes."""
+
+    def __init__(self, at: datetime, now: datetime, policy: Policy) -> None:
+        self.at, self.now, self._policy = at, now, policy
+        self.changes: list[Change] = []
+
+    def rule(self, finding: Finding) -> Rule:
+        return self._policy.rule(finding.rule)
+
+    def first(self, finding: Finding, serial: int) -> Alert:
+        """The alert of a finding that is new."""
+        level = highest(self.rule(finding).level, finding.level)
+        name = identity(finding, self.at, serial)
+        return self._fired(Alert(id=name, level=level, finding=finding, began=self.at, seen=self.at))
+
+    def again(self, alert: Alert, finding: Finding | None) -> Alert | None:
+        """The alert after its rule was looked at again; None where it was pending and is gone."""
+        if finding is None or self.rule(finding).level is None:
+            return None if alert.status == "pending" else self._absent(alert)
+        after = _replace(
+            alert,
+            finding=_replace(finding, since=min(alert.finding.since, finding.since)),
+            level=highest(self.rule(finding).level, finding.level, alert.level),
+            held=alert.held + elapsed(alert.seen, self.at),
+            seen=self.at,
+            absent=None,
+            clear=0.0,
+        )
+        if alert.status == "firing" and above(after.level, alert.level):
+            self._change("raised", after, was=alert.level)
+        return self._fired(after)
+
+    def _fired(self, alert: Alert) -> Alert:
+        """The alert, firing where it was seen for long enough."""
+        if alert.status == "firing" or alert.held < self.rule(alert.finding).held:
+            return alert
+        alert = _replace(alert, status="firing", fired=self.now)
+        self._change("fired", alert)
+        return alert
+
+    def _absent(self, alert: Alert) -> Alert:
+        """The alert, over where it was not seen for long enough or its rule is off."""
+        rule = self.rule(alert.finding)
+        clear = alert.clear + elapsed(alert.absent, self.at)
+        alert = _replace(alert, absent=self.at, clear=clear)
+        if clear < rule.resolve_after and rule.level is not None:
+            return alert
+        alert = _replace(alert, status="resolved", resolved=self.now)
+        self._change("resolved", alert)
+        if alert.told is not None:
+            self._change("cleared", alert)
+        return alert
+
+    def _change(
+        self, what: Literal["fired", "raised", "resolved", "cleared"], alert: Alert, was: Level | None = None
+    ) -> None:
+        self.changes.append(Change(what=what, alerts=(alert,), at=self.now, was=was))
+
+
+def _newest(over: Sequence[Alert]) -> tuple[Alert, ...]:
+    """Bounded, and never without one that the next digest tells."""
+    extra = len(over) - _KEPT
+    return tuple(alert for place, alert in enumerate(over) if place >= extra or alert.waits)

@@ -1,0 +1,78 @@
+"""What people are told of: each alert once, then a few reminders; a budget, above which one digest a day tells all."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cumulant.alerting.alert_state import Alert, Change, State, elapsed
+from cumulant.alerting.policy import LEVELS, Policy, above
+from cumulant.alerting.silences import is_silent
+
+_replace = msgspec.structs.replace
+_DAY = 86400.0
+#: periods of the budget that are remembered, for a clock that is set back
+_PERIODS = 3
+
+
+def tell(state: State, at: datetime, policy: Policy) -> tuple[State, list[Change]]:
+    """The state once people were told what is due, and what they are told.
+
+    The most urgent come first, so that a budget that is nearly spent is spent on them.
+    """
+    passed, period = elapsed(state.at, at), policy.period_of(at)
+    alerts, spent, changes = dict(state.alerts), state.spent.get(period, 0), list[Change]()
+    urgent = sorted(alerts.items(), key=lambda pair: (-LEVELS.index(pair[1].level), pair[1].began, pair[0]))
+    for key, alert in urgent:
+        if alert.status != "firing":
+            continue
+        after, what = _due(alert, passed, policy, silent=is_silent(state, alert, at), left=spent < policy.budget.number)
+        alerts[key] = after
+        if what is not None:
+            spent += 1
+            was = alert.told if what == "told" else None
+            changes.append(Change(what=what, alerts=(after,), at=at, was=was))
+    counts = {**state.spent, period: spent} if changes else state.spent
+    waited = state.grouped + passed if state.waiting else 0.0
+    after_all = _replace(state, alerts=alerts, spent=_last_periods(counts, period), grouped=waited)
+    return _digested(after_all, at, changes)
+
+
+def _due(
+    alert: Alert, passed: float, policy: Policy, *, silent: bool, left: bool
+) -> tuple[Alert, Literal["told", "reminded"] | None]:
+    """The alert as people know of it now, and what they are told."""
+    if silent:
+        return _replace(alert, waits=False), None
+    allowed = left or alert.level == "critical"
+    if above(alert.level, alert.told):
+        if not allowed or (alert.waits and alert.level != "critical"):
+            return _replace(alert, waits=True), None
+        return _replace(alert, told=alert.level, waits=False, quiet=0.0), "told"
+    quiet = alert.quiet + passed
+    due = quiet >= policy.remind * 2**alert.reminders and alert.reminders < policy.reminders
+    if due and allowed and alert.acknowledged is None:
+        return _replace(alert, quiet=0.0, reminders=alert.reminders + 1), "reminded"
+    return _replace(alert, quiet=quiet), None
+
+
+def _digested(state: State, at: datetime, changes: list[Change]) -> tuple[State, list[Change]]:
+    """With the digest, where something has waited for a day."""
+    waiting = state.waiting
+    if not waiting or state.grouped < _DAY:
+        return state, changes
+    changes.append(Change(what="digest", alerts=tuple(waiting), at=at))
+    known = {key: _known(alert) for key, alert in state.alerts.items()}
+    over = tuple(map(_known, state.over))
+    return _replace(state, alerts=known, over=over, grouped=0.0), changes
+
+
+def _known(alert: Alert) -> Alert:
+    return _replace(alert, told=alert.level, waits=False, quiet=0.0) if alert.waits else alert
+
+
+def _last_periods(counts: dict[str, int], period: str) -> dict[str, int]:
+    kept = {*sorted(counts)[-_PERIODS:], period}
+    return {name: count for name, count in counts.items() if name in kept}

@@ -1,0 +1,89 @@
+"""The rules in force: what is built in, and what the project file says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal, get_args
+
+import msgspec
+
+from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
+from cumulant.core.units import Rate, duration, rate
+
+Level = Literal["info", "warning", "critical"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+#: what a finding means to people before a project file says more: harm is urgent, a change that may be harmless is not
+BUILT_IN: Mapping[str, Level] = {
+    "data_fault": "critical",
+    "feed": "critical",
+    "loss": "critical",
+    "concept": "warning",
+    "prior": "warning",
+    "outcome": "warning",
+    "quality": "warning",
+    "estimated_loss": "warning",
+    "retraining": "warning",
+    "volume": "warning",
+    "covariate": "info",
+}
+_OTHERS: Level = "warning"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds; `level` None: it is off."""
+
+    level: Level | None
+    held: float
+    resolve_after: float
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds; `budget`: messages to people a period."""
+
+    rules: dict[str, Rule]
+    others: Rule
+    budget: Rate
+    remind: float
+    reminders: int
+
+    def rule(self, name: str) -> Rule:
+        """The rule of that name; one that nobody declared is a warning."""
+        return self.rules.get(name, self.others)
+
+    def period_of(self, at: datetime) -> str:
+        """The name of the budget's period that holds `at`; later periods have greater names."""
+        return self.budget.period_of(at)
+
+
+def policy(spec: AlertsSpec) -> Policy:
+    """What a section says, over what is built in."""
+    names = [*BUILT_IN, *(name for name in spec.rules if name not in BUILT_IN)]
+    return Policy(
+        rules={name: _rule(spec, name) for name in names},
+        others=_rule(spec, ""),
+        budget=rate(spec.budget),
+        remind=duration(spec.remind).total_seconds(),
+        reminders=spec.reminders,
+    )
+
+
+def _rule(spec: AlertsSpec, name: str) -> Rule:
+    own = spec.rules.get(name, AlertRuleSpec())
+    level = own.level or BUILT_IN.get(name, _OTHERS)
+    return Rule(
+        level=None if level == "off" else level,
+        held=duration(own.for_ or "0s").total_seconds(),
+        resolve_after=duration(own.resolve_after or spec.resolve_after).total_seconds(),
+    )
+
+
+def above(level: Level, other: Level | None) -> bool:
+    """Whether `level` matters more than `other`; anything does more than None."""
+    return other is None or LEVELS.index(level) > LEVELS.index(other)
+
+
+def highest(*levels: Level | None) -> Level:
+    """The one that matters most; `info` where none is given."""
+    return max((level for level in levels if level is not None), key=LEVELS.index, default="info")

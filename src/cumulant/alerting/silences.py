@@ -1,0 +1,61 @@
+"""What people say of alerts: that they know, and that they do not want to hear."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.ids import digest
+
+if TYPE_CHECKING:
+    from cumulant.alerting.alert_state import Alert, State
+
+#: ended silences that are kept, for a clock that is set back and for whoever asks
+_KEPT = 20
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """No message to people about alerts that match, until a moment, but that one they know of is over.
+
+    Patterns with `*` and `?`.
+    """
+
+    id: str
+    model: str = "*"
+    rule: str = "*"
+    subject: str = "*"
+    until: datetime
+    by: str
+    reason: str = ""
+
+    def matches(self, alert: Alert, at: datetime) -> bool:
+        finding = alert.finding
+        named = ((finding.model, self.model), (finding.rule, self.rule), (finding.subject, self.subject))
+        return at < self.until and all(fnmatchcase(name, pattern) for name, pattern in named)
+
+
+def is_silent(state: State, alert: Alert, at: datetime) -> bool:
+    return any(one.matches(alert, at) for one in state.silences)
+
+
+def silenced(state: State, silence: Silence, at: datetime) -> State:
+    """The state with one silence more; of those that have ended the newest are kept."""
+    running = [one for one in state.silences if one.until > at]
+    ended = [one for one in state.silences if one.until <= at][-_KEPT:]
+    named = msgspec.structs.replace(silence, id=digest([state.serial, at.isoformat(), "silence"])[:8])
+    return msgspec.structs.replace(state, silences=(*ended, *running, named), serial=state.serial + 1)
+
+
+def unsilenced(state: State, name: str) -> State:
+    """The state without that silence."""
+    return msgspec.structs.replace(state, silences=tuple(one for one in state.silences if one.id != name))
+
+
+def acknowledged(state: State, key: str, by: str) -> State:
+    """Somebody knows of an alert: no reminders, and no message but that it is over or became worse."""
+    alert = state.alerts[key]
+    known = msgspec.structs.replace(alert, acknowledged=by, told=alert.level, waits=False)
+    return msgspec.structs.replace(state, alerts={**state.alerts, key: known})

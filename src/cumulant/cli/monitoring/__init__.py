@@ -1,0 +1,1 @@
+"""Commands about monitoring, alerts, labels and reviews."""

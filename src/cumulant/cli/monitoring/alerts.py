@@ -1,0 +1,272 @@
+"""`cumulant alerts`: what fires, who knows, and whether messages arrive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.alerting.alerts import Tested
+    from cumulant.flows.alerting.views import AlertsView, AlertView, RefusedView
+
+app = application(
+    "alerts",
+    "What fires, who knows of it, and whether messages arrive.",
+    examples=["cumulant alerts list", "cumulant alerts ack 3fa2c1", "cumulant alerts test"],
+)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="An alert's id, or the beginning of it.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stands in the event.")]
+
+
+@command(
+    app,
+    action="alerts.show",
+    name="list",
+    examples=["cumulant alerts list", "cumulant alerts list --ended --json"],
+)
+def list_(
+    call: Invocation,
+    ended: Annotated[bool, typer.Option("--ended", help="Also alerts that are over, the newest first.")] = False,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Only of this model.", show_default=False)] = "",
+) -> None:
+    """Show what fires or is pending, the most urgent first, silences, and how each receiver stands."""
+    from cumulant.flows.alerting.views import overview
+
+    with call.project() as project:
+        found = overview(project, principal=project.principal(), ended=ended, model=model)
+    call.answer(found, lambda console: _print(console, found, model))
+
+
+@command(app, action="alerts.show", examples=["cumulant alerts show 3fa2c1"])
+def show(call: Invocation, name: Id) -> None:
+    """Show one alert: what moved, since when, what it likely is, what to do next, and who knows."""
+    from cumulant.flows.alerting.alerts import show as flow
+    from cumulant.flows.alerting.views import view
+
+    with call.project() as project:
+        found = view(flow(project, name, principal=project.principal()))
+        heard = bool(project.receivers())
+    call.answer(found, lambda console: _print_one(console, found, heard=heard))
+
+
+@command(
+    app, action="alerts.steer", examples=["cumulant alerts ack 3fa2c1", "cumulant alerts ack 3fa2c1 --reason 'on it'"]
+)
+def ack(call: Invocation, name: Id, reason: Reason = "") -> None:
+    """Say that somebody knows: no reminders any more; that it is over, or became worse, is still told."""
+    from cumulant.flows.alerting.alerts import acknowledge
+    from cumulant.flows.alerting.views import view
+
+    with call.project() as project:
+        found = view(acknowledge(project, name, principal=project.principal(), reason=reason))
+    call.answer(found, lambda console: console.print(f"{found.id}: acknowledged by {found.acknowledged}"))
+
+
+@command(
+    app,
+    action="alerts.steer",
+    examples=[
+        "cumulant alerts silence --rule covariate --for 7d --reason 'a new airport opens'",
+        "cumulant alerts silence --subject 'weather_*' --for 2h",
+        "cumulant alerts silence --end 5d0c11aa",
+    ],
+)
+def silence(
+    call: Invocation,
+    *,
+    model: Annotated[str, typer.Option(metavar="PATTERN", help="Of models.")] = "*",
+    rule: Annotated[str, typer.Option(metavar="PATTERN", help="Of rules.")] = "*",
+    subject: Annotated[str, typer.Option(metavar="PATTERN", help="Of subjects: features, sources, metrics.")] = "*",
+    span: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="How long: 2h, 7d.", show_default=False)
+    ] = None,
+    reason: Reason = "",
+    end: Annotated[str | None, typer.Option(metavar="ID", help="End this silence instead.")] = None,
+) -> None:
+    """Send people no messages about some alerts for a while. They are recorded all the same.
+
+    That an alert is over is told to those who were told of it. What still fires when a silence ends is told then.
+    Alertmanager is told of all alerts and has silences of its own.
+    """
+    from cumulant.flows.alerting import alerts as flow
+    from cumulant.flows.alerting.views import matched
+
+    if (end is None) == (span is None):
+        raise UsageError("a silence needs its length", hint="add --for 2h, or --end ID to end one")
+    with call.project() as project:
+        who = project.principal()
+        if end is not None:
+            flow.unsilence(project, end, principal=who)
+            call.answer({"ended": end}, lambda console: console.print(f"the silence {end} is over"))
+            return
+        made = flow.silence(
+            project, principal=who, span=span or "", model=model, rule=rule, subject=subject, reason=reason
+        )
+        some, alerts = matched(project, made)
+    until = f"{made.until:%Y-%m-%d %H:%M} UTC"
+    now = f"it matches {some} of the {alerts} alerts there are" if alerts else "there is no alert now"
+    text = f"silence {made.id}: rule {rule}, subject {subject}, model {model}, until {until}; {now}"
+    call.answer(made, lambda console: console.print(text, soft_wrap=True, markup=False))
+
+
+@command(
+    app,
+    action="alerts.test",
+    name="test",
+    examples=["cumulant alerts test", "cumulant alerts test --receiver slack-3fa2c1 --json"],
+)
+def try_(
+    call: Invocation,
+    receiver: Annotated[
+        str, typer.Option(metavar="NAME", help="Only this one, as `alerts list` names it.", show_default=False)
+    ] = "",
+) -> None:
+    """Send a sample to each receiver of `monitoring.notify`, and say what happened.
+
+    Exit code 3 where one does not answer, 4 where one refuses, 2 where its address cannot be used.
+    """
+    from cumulant.flows.alerting.alerts import try_receivers
+
+    with call.project() as project:
+        found = try_receivers(project, principal=project.principal(), receiver=receiver)
+    call.answer({"receivers": found}, lambda console: _print_tested(console, found))
+    faults = [one for one in found if not one.taken]
+    if faults:
+        raise typer.Exit(max(map(_code, faults)))
+
+
+@command(
+    app,
+    action="alerts.steer",
+    examples=[
+        "cumulant alerts retry",
+        "cumulant alerts retry 69cb93fa58/told/critical",
+        "cumulant alerts retry --receiver slack-3fa2c1",
+    ],
+)
+def retry(
+    call: Invocation,
+    message: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MESSAGE]", help="A refused message, or the beginning of its name.", show_default=False
+        ),
+    ] = "",
+    receiver: Annotated[
+        str, typer.Option(metavar="NAME", help="Only of this one, as `alerts list` names it.", show_default=False)
+    ] = "",
+) -> None:
+    """Send now what waits and what was refused, without waiting for the next try.
+
+    Exit code 3 where a receiver does not answer, 4 where it refuses.
+    """
+    from cumulant.flows.alerting.manual_retry import retry as flow
+
+    with call.project() as project:
+        found = flow(project, principal=project.principal(), message=message, receiver=receiver)
+    call.answer(found, lambda console: _say(console, found.said))
+    if found.refused:
+        raise typer.Exit(4)
+    if any(one.failures for one in found.receivers):
+        raise typer.Exit(3)
+
+
+@command(app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/told/critical --reason 'told by hand'"])
+def drop(
+    call: Invocation,
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A refused message, or the beginning of its name.")],
+    reason: Reason = "",
+) -> None:
+    """Give up a message that its receiver refuses. The alert stays as it is, and the events tell of it."""
+    from cumulant.flows.alerting.manual_retry import drop as flow
+
+    with call.project() as project:
+        found = flow(project, message, principal=project.principal(), reason=reason)
+    lines = [f"{one.receiver}: dropped {one.message}" for one in found]
+    call.answer({"dropped": found}, lambda console: _say(console, *lines))
+
+
+def _code(fault: Tested) -> int:
+    """The exit code that the fault's error would have had."""
+    from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError
+
+    if fault.code in (EngineUnavailableError.code, OverloadedError.code):
+        return 3
+    return 4 if fault.code in (TerminalError.code, UndeliverableError.code) else 2
+
+
+def _print_tested(console: Console, found: list[Tested]) -> None:
+    from cumulant.flows.reports.terminal import table
+
+    rows = [(one.receiver, one.url, "took it" if one.taken else "did not", one.said) for one in found]
+    console.print(table(["receiver", "url", "", ""], rows))
+
+
+def _print(console: Console, found: AlertsView, model: str) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+
+    if found.alerts:
+        rows = [(one.id, one.level, _state(one), one.model, one.rule, one.subject, one.since) for one in found.alerts]
+        console.print(table(["id", "level", "state", "model", "rule", "subject", "since"], rows))
+    else:
+        console.print(clean(f"nothing of {model} fires") if model else "nothing fires", markup=False)
+    for one in found.silences:
+        matched = f"rule {one.rule}, subject {one.subject}, model {one.model}"
+        why = f" ({one.reason})" if one.reason else ""
+        _say(console, f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}")
+    if found.receivers:
+        told = [
+            (one.receiver, one.url, one.waiting, one.refused, one.left_out, one.fault or "–") for one in found.receivers
+        ]
+        console.print(table(["receiver", "url", "waiting", "refused", "left out", "fault"], told))
+    else:
+        console.print("monitoring.notify names no receiver: alerts are in the events only", style="dim")
+    _say(console, *map(_refused_line, found.refused))
+    console.print(f"{found.spent} message{'s' * (found.spent != 1)} of the budget of {found.budget}", style="dim")
+
+
+def _say(console: Console, *lines: str) -> None:
+    from cumulant.flows.reports.terminal import clean
+
+    for line in lines:
+        console.print(clean(line), soft_wrap=True, markup=False)
+
+
+def _refused_line(one: RefusedView) -> str:
+    state = f"cannot be delivered to {one.receiver}" if one.aside else f"refused by {one.receiver}"
+    tries = "1 try" if one.tries == 1 else f"{one.tries} tries"
+    return (
+        f'{one.message} "{one.title}": {state} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
+        f"{one.retry:%Y-%m-%d %H:%M} UTC): {one.fault}"
+    )
+
+
+def _state(one: AlertView) -> str:
+    more = [
+        word for word, so in (("silenced", one.silenced), ("grouped", one.grouped), ("known", one.acknowledged)) if so
+    ]
+    return f"{one.status} ({', '.join(more)})" if more else one.status
+
+
+def _print_one(console: Console, one: AlertView, *, heard: bool) -> None:
+    from cumulant.flows.reports.terminal import clean
+    from cumulant.flows.reports.wording import instant
+
+    console.print(clean(f"{one.level}: {one.rule} in {one.subject} of {one.model}, {_state(one)}"), style="bold")
+    console.print(clean(one.text), soft_wrap=True)
+    told = f"people know at level {one.told}" if one.told and heard else "people were not told"
+    told += "" if heard else ", as monitoring.notify names no receiver"
+    rows = [("first seen", one.began), ("fired", one.fired), ("last seen", one.seen), ("over", one.resolved)]
+    for label, when in rows:
+        if when is not None:
+            console.print(f"{label:<11} {instant(when)}")
+    known = f", acknowledged by {one.acknowledged}" if one.acknowledged else ""
+    console.print(clean(f"{told}, {one.reminders} reminders{known}"))

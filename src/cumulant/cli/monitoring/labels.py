@@ -1,0 +1,337 @@
+"""`cumulant labels`: what became of the predictions, and how much of them is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.listing import tell_rest
+from cumulant.cli.program import line
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.outcomes.labels import Intake
+    from cumulant.outcomes.labels.label_counts import Report
+    from cumulant.outcomes.labels.label_facts import Shown
+
+app = application(
+    "labels",
+    "What became of the predictions: labels that come late, joined with the prediction log.",
+    examples=[
+        "cumulant labels ingest landed.csv",
+        "cumulant labels report --by week",
+        "cumulant labels show d1c754e0d1cd9785",
+    ],
+)
+
+#: of a report on a terminal; the document has all
+_COHORTS = 20
+
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map", metavar="PART=COLUMN,...", help="Which columns are which parts, where they are named otherwise."
+    ),
+]
+
+
+@command(
+    app,
+    action="labels.ingest",
+    examples=[
+        "cumulant labels ingest",
+        "cumulant labels ingest 'landed/*.csv' --map id=request,label=late,known_time=landed",
+        "cumulant labels ingest --watch landed/",
+    ],
+)
+def ingest(
+    call: Invocation,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Files, globs or URLs; default: `monitoring.labels` of the project file."),
+    ] = None,
+    watch: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Take in what comes into a folder, until it is ended.")
+    ] = None,
+    map_: Map = None,
+) -> None:
+    """Take in labels, each file once, and join them with the predictions.
+
+    Exit code 1 where no row of the files can be used.
+    """
+    from cumulant.flows.outcomes.labels import ingest_labels, watch_labels
+
+    names = parts(map_)
+    if watch is not None and files:
+        raise UsageError("files and a folder to watch are named at once", hint="leave out one of them")
+    with call.project() as project:
+        principal = project.principal()
+        if watch is not None:
+            watch_labels(project, watch, principal=principal, names=names, told=lambda one: _tell(call, one))
+            return
+        intake = ingest_labels(project, files or [], principal=principal, names=names)
+    _tell(call, intake)
+    if intake.useless:
+        raise typer.Exit(1)
+
+
+@command(
+    app,
+    action="labels.show",
+    name="list",
+    examples=["cumulant labels list", "cumulant labels list --state contradicted --json"],
+)
+def list_(
+    call: Invocation,
+    state: Annotated[
+        Literal["usable", "unmatched", "waiting", "refused", "contradicted"] | None,
+        typer.Option(
+            help="Only labels of a state. `usable`: of a prediction in the log; `unmatched`: of none; "
+            "`waiting`: known in the future; `refused`: cannot be used; `contradicted`: contradict another."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
+) -> None:
+    """Show labels, the newest first."""
+    from cumulant.flows.outcomes.labels import list_labels
+
+    with call.project() as project:
+        found, total = list_labels(project, principal=project.principal(), state=state, limit=limit)
+
+    def text(console: Console) -> None:
+        if found:
+            _print_said(console, found)
+            tell_rest(console, len(found), total)
+            return
+        none = f"no labels yet: {line('labels ingest FILE', project=call.given)}"
+        console.print(none if state is None else f"no label is {state}", style="dim")
+
+    call.answer(found, text)
+
+
+@command(app, action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
+def show(
+    call: Invocation,
+    request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
+) -> None:
+    """Show one request: what was predicted, what became known, and all that was said of it."""
+    from cumulant.flows.outcomes.labels import show_labels
+
+    with call.project() as project:
+        rows, said = show_labels(project, request, principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        shown = [
+            (
+                one.row,
+                one.model,
+                one.version,
+                one.arm or "–",
+                one.score,
+                one.label,
+                one.label_known_time,
+                one.provenance,
+            )
+            for one in rows
+        ]
+        columns = ["row", "model", "version", "arm", "score", "label", "known", "state"]
+        console.print(table(columns, _dashed(shown)) if rows else "no prediction in the log has this id")
+        _print_said(console, said)
+
+    call.answer({"predictions": rows, "said": said}, text)
+
+
+@command(app, action="labels.show", examples=["cumulant labels report", "cumulant labels report --by week --json"])
+def report(
+    call: Invocation,
+    by: Annotated[Literal["day", "week"], typer.Option(help="Cohorts of a day or a week, in UTC.")] = "day",
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions since that day: 2026-11-24.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions until that day.")] = None,
+) -> None:
+    """Show which share of the predictions is labelled, by cohort, and what cannot be used."""
+    from cumulant.core.units import moment
+    from cumulant.flows.outcomes.labels import report_labels
+
+    first, last = (None if text is None else moment(text).date() for text in (since, until))
+    with call.project() as project:
+        found = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
+    call.answer(_document(found), lambda console: _print_report(console, found, call.given))
+
+
+@command(
+    app,
+    action="predictions.import",
+    name="import-predictions",
+    examples=["cumulant labels import-predictions scores.parquet --map id=request_id,time=at,score=p --version 7"],
+)
+def import_predictions(
+    call: Invocation,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV, JSON, JSON lines or Parquet, one prediction a row.")
+    ],
+    map_: Annotated[
+        str,
+        typer.Option(
+            "--map",
+            metavar="PART=COLUMN,...",
+            help="Columns of id, time, and score or prediction; also row, event_time, model, version, arm, and "
+            "probabilities (of several classes).",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model, where no column says; default: the project's.")
+    ] = None,
+    version: Annotated[str, typer.Option(metavar="TEXT", help="The version, where no column says.")] = "imported",
+) -> None:
+    """Bring predictions that were logged elsewhere into the prediction log, each file once."""
+    from cumulant.flows.outcomes import labels
+
+    with call.project() as project:
+        found = labels.import_predictions(
+            project, file, parts(map_), principal=project.principal(), model=model, version=version
+        )
+
+    def text(console: Console) -> None:
+        if found.again:
+            console.print(f"{file.name} was taken in before; nothing was added")
+            return
+        lacking = found.refused - found.future
+        refused = f", {lacking:,} rows have no id, time or answer" if lacking else ""
+        future = f", {found.future:,} rows are of the future: check `time` of --map" if found.future else ""
+        console.print(f"{found.rows:,} predictions came into the log{refused}{future}")
+
+    call.answer(found, text)
+
+
+def parts(text: str | None) -> dict[str, str]:
+    """`id=request,label=late` as a mapping.
+
+    Raises:
+        UsageError: a part has no column, or is named twice.
+    """
+    found: dict[str, str] = {}
+    for one in (text or "").split(","):
+        part, equals, column = (word.strip() for word in one.partition("="))
+        if not one.strip():
+            continue
+        if not equals or not column or part in found:
+            raise UsageError(f'"{one}" names no column', subject=one, hint="write --map id=COLUMN,label=COLUMN")
+        found[part] = column
+    return found
+
+
+def _tell(call: Invocation, intake: Intake) -> None:
+    call.answer(intake, lambda console: _print_intake(console, intake, call.given))
+
+
+def _refused(problems: Mapping[str, int]) -> str:
+    """How many rows cannot be used, and why; nothing where all can."""
+    if not problems:
+        return ""
+    reasons = ", ".join(f"{count:,} {problem}" for problem, count in problems.items())
+    return f", {sum(problems.values()):,} refused ({reasons})"
+
+
+def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
+    from cumulant.flows.reports.wording import plural
+
+    for source in intake.sources:
+        if source.error:
+            console.print(f"nothing was taken in: {source.error}", style="yellow", markup=False)
+        elif source.again:
+            console.print(f"{source.name}: taken in before, {plural(source.rows, 'row')}", markup=False)
+        else:
+            console.print(f"{source.name}: {plural(source.rows, 'row')}{_refused(source.problems)}", markup=False)
+    has = "has" if intake.labelled == 1 else "have"
+    console.print(f"{plural(intake.labelled, 'prediction')} {has} a label now")
+    if any(one.problems for one in intake.sources):
+        console.print(f"refused rows: {line('labels list --state refused', project=given)}", style="dim")
+    usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
+    if intake.labelled < usable:
+        rest = f"unmatched, duplicate and contradicted labels: {line('labels report', project=given)}"
+        console.print(rest, style="dim")
+    if intake.pairs or intake.graded:
+        console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
+
+
+def _print_said(console: Console, found: list[Shown]) -> None:
+    from cumulant.flows.reports.terminal import table
+
+    rows = [
+        (one.state, meant(one), one.label, one.known_time, one.problem, f"{one.source}:{one.line}") for one in found
+    ]
+    console.print(table(["state", "prediction", "label", "known", "problem", "from"], _dashed(rows)))
+
+
+def meant(one: Shown) -> str:
+    """The prediction that a label names: its id and row, or its key and event time as far as they are known."""
+    if one.id is not None:
+        return one.id if not one.row else f"{one.id} row {one.row}"
+    key = "" if one.key is None else ", ".join(map(str, one.key))
+    return key if one.event_time is None else f"{key} at {one.event_time}"
+
+
+def _dashed(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    return [tuple("–" if value in (None, "") else value for value in row) for row in rows]
+
+
+def _document(found: Report) -> dict[str, object]:
+    import msgspec
+
+    plain = msgspec.structs.asdict(found)
+    plain["cohorts"] = [msgspec.structs.asdict(one) | {"share": one.share} for one in found.cohorts]
+    return plain
+
+
+def _print_report(console: Console, found: Report, given: str | None) -> None:
+    from cumulant.flows.reports.terminal import table
+    from cumulant.flows.reports.wording import plural
+
+    rows = [
+        (one.start, one.model, one.version, one.arm or "–", one.predictions, one.labelled, f"{one.share:.1%}")
+        for one in found.cohorts[-_COHORTS:]
+    ]
+    numbers = ["predictions", "labelled", "share"]
+    if earlier := found.cohorts[:-_COHORTS]:
+        answered, labelled = sum(one.predictions for one in earlier), sum(one.labelled for one in earlier)
+        console.print(
+            f"{len(earlier):,} earlier cohorts have {answered:,} predictions, {labelled / answered:.1%} labelled; "
+            "`--by week`, `--until` and `--json` show them",
+            style="dim",
+        )
+    if rows:
+        console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    else:
+        console.print("no prediction is in the log, or none of these days", style="dim")
+    if len(found.cohorts) > 1:
+        share = f" ({found.labelled / found.predictions:.1%})" if found.predictions else ""
+        console.print(f"predictions: {found.predictions:,}, of these {found.labelled:,} labelled{share}")
+    told = {
+        "duplicate": found.duplicates,
+        "known in the future": found.waiting,
+        "without a prediction in the log": found.unmatched,
+    }
+    rest = "".join(f", {count:,} {what}" for what, count in told.items() if count)
+    console.print(f"labels: {plural(found.rows, 'row')}{rest}{_refused(found.problems)}", soft_wrap=True, markup=False)
+    changed = {"a corrected label": found.corrected, "contradictory labels": found.contradicted}
+    console.print(
+        "".join(f"{plural(count, 'prediction')} with {what}\n" for what, count in changed.items() if count), end=""
+    )
+    if found.early:
+        console.print(
+            f"{found.early:,} labelled predictions have a label that was known before them: a clock that was wrong, "
+            "an answer to something else, or an outcome that the model could have been told",
+            soft_wrap=True,
+        )
+    for state, count in (("refused", len(found.problems)), ("contradicted", found.contradicted)):
+        if count:
+            console.print(f"next: {line(f'labels list --state {state}', project=given)}", style="dim")

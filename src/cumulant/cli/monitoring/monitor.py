@@ -1,0 +1,286 @@
+"""`cumulant monitor`: whether the rows of a model still look like those it was made for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.monitoring.estimated import figures
+from cumulant.cli.monitoring.monitor_backtest import declare as declare_backtest
+from cumulant.cli.monitoring.monitor_watch import declare as declare_watch
+from cumulant.cli.program import line
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
+    from cumulant.flows.monitoring.drift.table_loss import TableLoss
+    from cumulant.flows.monitoring.monitor import Asked, Monitored
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.joint import Joint
+
+app = application(
+    "monitor",
+    "Watch a served model: what moved, since when, and whether it matters.",
+    examples=["cumulant monitor run", "cumulant monitor watch", "cumulant monitor backtest"],
+)
+declare_watch(app)
+declare_backtest(app)
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `run` a command of its own."""
+
+
+@command(
+    app,
+    action="monitor.run",
+    examples=[
+        "cumulant monitor run",
+        "cumulant monitor run --reference training.parquet --out drift.html",
+        "cumulant monitor run --predictions scored.parquet --reference march.parquet --window 1d --json",
+        "cumulant monitor run --predictions scored.csv --reference march.csv --labels later.csv --windows 10",
+    ],
+)
+def run(
+    call: Invocation,
+    *,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Rows as they should be: a file, glob or a prediction log. Default: what the champion was trained on.",
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Rows to look at: a file, glob or log. Default: the project's log."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="What became of the rows, with the same key.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The label: where the file of labels has more columns, or that only the reference has.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="By which columns labels find their row. Default: the id of a log, else one that tells rows apart.",
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The moment of each row. Default: the column that is a time.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="Look at windows of this length: 1h, 1d, 7d.")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Look at N windows with the same number of rows.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Only these columns. Default: all that both have.")
+    ] = None,
+    ignore: Annotated[str | None, typer.Option(metavar="NAME,...", help="Not these columns.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Which columns are what the model said.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: from this day on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: up to this day.")] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Ask a classifier whether all features together have moved.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every column of the newest window.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with charts: .html.")] = None,
+) -> None:
+    """Compare rows with a reference, window by window, as a monitor would have done.
+
+    An alarm is a change that is large enough to matter and is not chance, at a rate of
+    false alarms that holds for all columns and windows together. With labels the loss is
+    told, too. Exit code 1 where something is alarming, or the model loses more than it should.
+    """
+    from cumulant.core.units import moment
+    from cumulant.flows.monitoring.monitor import Asked
+
+    if window is not None and windows is not None:
+        raise UsageError("--window and --windows are given at once", hint="leave out one of them")
+    first, last = (None if text is None else moment(text).date() for text in (since, until))
+    asked = Asked(
+        predictions=predictions or Path(), reference=reference, labels=labels, label=label, key=_list(key), time=time,
+        windows=windows,
+        columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
+        estimate=True, out=out,
+    )  # fmt: skip
+    found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
+
+    def text(console: Console) -> None:
+        _print(console, found, every=every, page=out)
+        # Of other rows than the project's no alert is made.
+        steps = [line("alerts list", project=call.given)] if predictions is None else []
+        steps += [] if out else ["add --out drift.html for charts"]
+        if found.alarming and steps:
+            console.print(f"next: {'; '.join(steps)}", style="dim", markup=False, soft_wrap=True)
+
+    call.answer(_document(found), text)
+    if found.alarming:
+        raise typer.Exit(1)
+
+
+def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
+    """By the settings of the project, if there is one; a table needs none."""
+    from dataclasses import replace
+
+    import msgspec
+
+    from cumulant.flows.data.memory_budget import SPILL
+    from cumulant.flows.monitoring.monitor import monitor, monitor_project, target_columns
+    from cumulant.flows.serving.predictions import log_folder
+    from cumulant.monitoring.spec import DriftSpec
+
+    def told(spec: DriftSpec) -> DriftSpec:
+        return msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
+
+    if not own and call.given is None and not (call.directory / "cumulant.yaml").is_file():
+        return monitor(asked, told(DriftSpec()))
+    with call.project() as project:
+        principal = project.principal()
+        spec = told(project.spec.monitoring.drift)
+        if not own:
+            return monitor(
+                replace(asked, targets=target_columns(project)), spec,
+                performance=project.spec.monitoring.performance, scratch=project.state / SPILL,
+            )  # fmt: skip
+        folder = log_folder(project, principal=principal)
+        if not folder.is_dir():
+            raise UsageError(
+                "the project has no prediction log yet", subject=str(folder),
+                hint="serve the model, or name the rows with --predictions",
+            )  # fmt: skip
+        with call.progress("monitor run") as progress:
+            return monitor_project(project, asked, folder, spec, principal=principal, progress=progress)
+
+
+def _document(found: Monitored) -> dict[str, object]:
+    import msgspec
+
+    from cumulant.monitoring.drift.words import day, sentence
+
+    plain = msgspec.to_builtins(found)
+    plain["drift"]["findings"] += plain.pop("volume")
+    for one, told in zip(plain["drift"]["findings"], found.findings, strict=True):
+        one |= {"since": day(told.since), "until": day(told.until), "says": sentence(told)}
+    windows = zip(found.drift.windows, found.alarming_windows, strict=True)
+    plain["drift"]["windows"] = [
+        {"from": day(one), "rows": one.rows, "alarming": alarming} for one, alarming in windows
+    ]
+    for one in plain["drift"]["findings"]:
+        del one["alarmed"]
+    del plain["drift"]["alarming"]
+    rest = plain.pop("drift")
+    return {**plain, **rest}
+
+
+def _print(console: Console, found: Monitored, *, every: bool, page: Path | None) -> None:
+    from cumulant.flows.monitoring.monitor import notes
+    from cumulant.flows.reports.terminal import clean, table
+    from cumulant.monitoring.drift.words import day
+    from cumulant.monitoring.tables import MOMENT
+
+    told = found.drift
+    by = "" if found.time in (None, MOMENT) else f" by {clean(found.time)}"
+    several = f"{len(told.windows)} windows{by} ({day(told.windows[0])} to {day(told.windows[-1])})"
+    console.print(
+        f"{found.rows:,} rows in {several if len(told.windows) > 1 else 'one window'} against "
+        f"{told.reference_rows:,} rows of the reference, {len(told.columns)} columns",
+        highlight=False, markup=False,
+    )  # fmt: skip
+    _print_alarms(console, found)
+    if every:
+        shown = [
+            (
+                one.feature,
+                one.role,
+                f"{one.effect:.3f}",
+                "" if one.missing is None else f"{one.missing:.1%}",
+                "yes" if one.alarming else "–",
+            )
+            for one in told.columns
+        ]
+        numbers = ["distance", "missing"]
+        console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
+    if found.joint is not None:
+        console.print(clean(_joint(found.joint)), markup=False, highlight=False)
+    if found.loss is not None:
+        console.print(clean(_loss(found.loss)), markup=False, highlight=False)
+    if found.estimates is not None:
+        console.print(clean(_estimates(found.estimates)), markup=False, highlight=False)
+    for note in notes(found):
+        console.print(clean(note), style="dim", markup=False, highlight=False)
+    if page is not None:
+        console.print(f"written to {page}", markup=False, highlight=False)
+
+
+def _print_alarms(console: Console, found: Monitored) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+
+    told, alarming = found.drift, found.alarming_windows
+    if not found.findings:
+        console.print("nothing is alarming")
+        return
+    rows = [_row(one, told) for one in found.findings]
+    console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
+    for one in told.findings:
+        for part in one.segments[:1]:
+            where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
+            text = clean(f"{one.feature}: {part.carries:.0%} of the change is {where}")
+            console.print(text, markup=False, highlight=False)
+    now = "the newest one too" if any(alarming[told.newest :]) else "the newest one not"
+    console.print(f"alarming: {sum(alarming)} of {len(told.windows)} windows, {now}")
+
+
+def _loss(found: TableLoss) -> str:
+    if found.loss is None:
+        return f"loss: {found.refused}"
+    held = "" if found.reference is None else f", {found.reference:.3g} on the reference"
+    labelled = sum(one.labelled for one in found.windows)
+    said = found.sentence or found.refused or "no harm is shown"
+    return f"loss ({found.measure}) of {labelled:,} labelled rows: {found.loss:.3g}{held}; {said}"
+
+
+def _estimates(found: TableEstimates) -> str:
+    if found.refused is not None:
+        return f"without labels nothing is estimated of the newest windows: {found.refused}"
+    return (
+        f"estimated without labels, with 95%, of {found.rows:,} rows of the newest windows: "
+        f"{figures(found.figures, found.reference)}"
+    )
+
+
+def _joint(found: Joint) -> str:
+    between = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    by = ", ".join(f"{one.feature} {one.part:.3f}" for one in found.by)
+    return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
+
+
+def _row(one: Finding, told: Findings) -> tuple[str, ...]:
+    from cumulant.monitoring.drift.words import day, sentence
+
+    effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
+    state = "" if one.active else ", over" if told.is_over(one) else ", not sure"
+    windows = f"{one.windows} of {len(told.windows)}"
+    since = f"{day(one.since)} or before" if one.since == told.windows[0] and len(told.windows) > 1 else day(one.since)
+    return one.feature, f"{one.kind}{state}", effect, since, windows, sentence(one)

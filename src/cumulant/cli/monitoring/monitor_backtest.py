@@ -1,0 +1,168 @@
+"""`cumulant monitor backtest`: what each rule of retraining would have cost on the project's own history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.monitoring.backtest.backtest import Backtested
+    from cumulant.flows.monitoring.backtest.policy_comparison import Difference
+
+#: rows of the table of losses over time
+_PERIODS = 12
+
+
+def declare(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    command(
+        app,
+        action="monitor.backtest",
+        name="backtest",
+        examples=[
+            "cumulant monitor backtest",
+            "cumulant monitor backtest --every 7d --first 8 --since 2013-02-01 --json",
+            "cumulant monitor backtest --history all",
+            "cumulant monitor backtest --history growing,90d,half-life:30d",
+        ],
+    )(_backtest)
+
+
+def _backtest(
+    call: Invocation,
+    *,
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="SPAN", help="Length of a window: 1d, 7d. Default: a week, or a day of a short history."),
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="Rows from this day on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Rows before this day.")] = None,
+    first: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Windows that train the first model. Default: a fifth of them."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What a training learns from, under each rule: growing, 90d, half-life:30d. Default: the project's.",
+        ),
+    ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help="Compare kinds of history for the first rule: all, or as listed."),
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Let an estimated loss confirm drift, where labels are late (yes or no).")
+    ] = False,
+) -> None:
+    """Replay labelled history under rules of retraining: trainings, alarms and loss of each.
+
+    A model is judged on a window before it may learn from it, and labels come as late as
+    they do in life. At each training the champion's trainer is fitted with its parameters.
+    """
+    from cumulant.core.units import duration, moment
+    from cumulant.flows.monitoring.backtest.backtest import Asked, backtest_project
+
+    asked = Asked(
+        every=None if every is None else duration(every),
+        since=None if since is None else moment(since),
+        until=None if until is None else moment(until),
+        first=first,
+        memory=memory,
+        history=history,
+        estimate=estimate,
+    )
+    with call.project() as project, call.progress("backtest") as progress:
+        found = backtest_project(project, asked, principal=project.principal(), progress=progress)
+    call.answer(found, lambda console: _print(console, found))
+
+
+def _print(console: Console, found: Backtested) -> None:
+    from cumulant.flows.monitoring.backtest.policy_comparison import figure
+    from cumulant.flows.reports.terminal import clean, table
+
+    late = f", labels {found.delay} window{'s' * (found.delay != 1)} late" if found.delay else ""
+    by = f"{found.trainer} as in {found.parameters_of}" if found.parameters_of else found.trainer
+    span = f"{found.windows} windows of {found.every} ({found.start:%Y-%m-%d} to {found.end:%Y-%m-%d})"
+    rows = (
+        f"{found.target}: {found.rows:,} labelled rows in {span}; the first {found.first} train the first model{late}"
+    )
+    for line in (rows, f"at each training: {by}, on a history that is {_history(found.history)}"):
+        console.print(clean(line), markup=False, highlight=False)
+    loss = {"brier": "Brier loss", "squared_error": "squared error"}[found.loss]
+    numbers = [loss, "against the first [95%]", "trainings", "alarms"]
+    rules = [
+        (
+            one.rule,
+            figure(one.loss),
+            _between(one.difference, figure(one.loss)),
+            len(one.trainings),
+            f"{one.alarms} of {one.looks}",
+        )
+        for one in found.rules
+    ]
+    console.print(table(["rule", *numbers], rules, right=numbers))
+    _print_time(console, found)
+    if found.histories:
+        kinds = [
+            (
+                one.history + (" *" if one.best else ""),
+                figure(one.loss),
+                _between(one.difference, figure(one.loss)),
+                len(one.trainings),
+            )
+            for one in found.histories
+        ]
+        console.print(table(["history", *numbers[:3]], kinds, right=numbers[:3]))
+    for sentence in found.sentences:
+        console.print(clean(sentence), markup=False, highlight=False)
+    for note in found.notes:
+        console.print(clean(note), style="dim", markup=False, highlight=False)
+
+
+def _print_time(console: Console, found: Backtested) -> None:
+    """Loss over time, in at most some periods of equal numbers of windows, with a mark for each training in one."""
+    from cumulant.core.units import duration
+    from cumulant.flows.reports.terminal import table
+
+    every, looks = duration(found.every), found.rules[0].looks
+    begun, step = found.end - looks * every, -(-looks // _PERIODS)
+    rows = []
+    for place in range(0, looks, step):
+        start, end = begun + place * every, begun + min(place + step, looks) * every
+        cells = [
+            _mean(one.losses[place : place + step]) + "*" * sum(start < when <= end for when in one.trainings)
+            for one in found.rules
+        ]
+        rows.append((f"{start:%Y-%m-%d}", *cells))
+    names = [one.rule for one in found.rules]
+    console.print(table(["from", *names], rows, right=names, title="loss over time (* a training)"))
+
+
+def _mean(losses: Sequence[float | None]) -> str:
+    from cumulant.flows.monitoring.backtest.policy_comparison import figure
+
+    known = [loss for loss in losses if loss is not None]
+    return figure(sum(known) / len(known)) if known else "–"
+
+
+def _history(name: str) -> str:
+    return name if name == "growing" else f"of {name.replace('half-life:', 'a half-life of ').replace('+', ' and ')}"
+
+
+def _between(found: Difference | None, loss: str) -> str:
+    """With as many decimals as the loss beside it."""
+    if found is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return "the same" if not found.value else f"{found.value:+.2g}"
+    places = len(loss.partition(".")[2])
+    return f"{found.value:+,.{places}f} [{found.low:+,.{places}f}, {found.high:+,.{places}f}]"

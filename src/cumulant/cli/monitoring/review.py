@@ -1,0 +1,374 @@
+"""`cumulant review`: the predictions that people should look at, and what they say of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.review.fill_queue import Filled
+    from cumulant.flows.review.service import Answered
+    from cumulant.project.project import Project
+
+app = application(
+    "review",
+    "Ask people about the predictions that matter, and learn from their answers.",
+    examples=[
+        "cumulant review fill",
+        "cumulant review next",
+        "cumulant review decide 3f9a yes",
+        "cumulant review report",
+    ],
+)
+
+Case = Annotated[str, typer.Argument(metavar="CASE", help="The case's id, or enough of its beginning.")]
+Note = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="A note beside the case.")]
+Status = Literal["waiting", "done", "expired", "all"]
+
+
+@command(app, action="review.fill", examples=["cumulant review fill", "cumulant review fill --now --json"])
+def fill(
+    call: Invocation,
+    now: Annotated[
+        bool, typer.Option("--now", help="Take what is left of the period's budget, from all predictions up to now.")
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where the first draw begins: 2026-11-24. Default: a period ago.")
+    ] = None,
+) -> None:
+    """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
+    from cumulant.core.units import moment
+    from cumulant.flows.review.fill_queue import fill as flow
+    from cumulant.flows.review.service import tell
+
+    begin = None if since is None else moment(since)
+    with call.project() as project, call.progress("review fill") as progress:
+        found = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
+        tell(project, principal=project.principal())
+    call.answer(found, lambda console: _print_filled(console, found))
+
+
+@command(
+    app,
+    action="review.show",
+    name="list",
+    examples=["cumulant review list", "cumulant review list --status done --json"],
+)
+def list_(
+    call: Invocation,
+    status: Annotated[Status, typer.Option(help="Cases that wait, are done, or whose deadline passed.")] = "waiting",
+    limit: Annotated[int, typer.Option(metavar="N", help="How many.", min=1)] = 20,
+) -> None:
+    """Show cases: those that wait in the order in which they are given out, closed ones newest first."""
+    from cumulant.cli.listing import tell_rest
+    from cumulant.flows.review.service import first_cases
+
+    with call.project() as project:
+        found, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.monitoring.review_page import cases
+
+        cases(console, found, status, fill=line("review fill", project=call.given))
+        tell_rest(console, len(found), total)
+
+    call.answer(found, text)
+
+
+@command(app, action="review.answer", name="next", examples=["cumulant review next", "cumulant review next --json"])
+def next_(
+    call: Invocation,
+    once: Annotated[bool, typer.Option("--once", help="Show one case and leave, also on a terminal.")] = False,
+) -> None:
+    """Take the most useful case that waits. On a terminal: answer it, and the next one, until you quit."""
+    from cumulant.flows.review.service import next_case
+
+    with call.project() as project:
+        if not call.json and not once and sys.stdin.isatty() and sys.stdout.isatty():
+            from cumulant.cli.monitoring.review_session import session
+
+            session(call.output.console(), project, report=line("review report", project=call.given))
+            return
+        found = next_case(project, principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.cli.monitoring.review_page import label_names, page
+
+        if found is None:
+            console.print(f"no case waits for you: {line('review fill', project=call.given)}", style="dim")
+            return
+        page(console, found)
+        words = " or ".join(label_names(found)) or "a number"
+        console.print(f"\nwhat is true, {words}:", style="dim", markup=False)
+        decide = line(f"review decide {found.id} LABEL", project=call.given)
+        console.print(decide, style="dim", markup=False, soft_wrap=True)
+
+    call.answer(found, text)
+
+
+@command(app, action="review.show", examples=["cumulant review show 3f9a", "cumulant review show 3f9a --json"])
+def show(call: Invocation, case: Case) -> None:
+    """Show one case; the model's answer is hidden until you have decided, where the queue is blind."""
+    from cumulant.flows.review.service import show_case
+
+    with call.project() as project:
+        found = show_case(project, _id(project, case), principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.cli.monitoring.review_page import page
+
+        page(console, found)
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="review.answer",
+    examples=[
+        "cumulant review decide 3f9a yes",
+        "cumulant review decide 3f9a 12.5 --note 'price on the receipt'",
+        "cumulant review decide --from decisions.csv",
+    ],
+)
+def decide(
+    call: Invocation,
+    case: Annotated[
+        str | None, typer.Argument(metavar="[CASE]", help="The case's id, or enough of its beginning.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Argument(metavar="[LABEL]", help="What is true: a label of the model, or a number.")
+    ] = None,
+    note: Note = "",
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Decide many: CSV, JSON lines or Parquet with case, label, note."),
+    ] = None,
+) -> None:
+    """Say what is true of a case; it becomes a label."""
+    from cumulant.core.errors import UsageError
+    from cumulant.flows.review import service
+
+    if from_ is not None and case is None and not note:
+        _decide_file(call, from_)
+        return
+    if from_ is not None or case is None or label is None:
+        raise UsageError("one case and its label, or a file of them", hint="write CASE LABEL, or --from FILE")
+    with call.project() as project:
+        found = service.decide(project, _id(project, case), label, principal=project.principal(), note=note)
+    _answer(call, found)
+
+
+@command(app, action="review.answer", examples=["cumulant review skip 3f9a"])
+def skip(call: Invocation, case: Case) -> None:
+    """Leave a case to others; you will not be asked again."""
+    from cumulant.flows.review import service
+
+    with call.project() as project:
+        found = service.skip(project, _id(project, case), principal=project.principal())
+    _answer(call, found)
+
+
+@command(app, action="review.answer", examples=["cumulant review escalate 3f9a --note 'needs the contract'"])
+def escalate(call: Invocation, case: Case, note: Note = "") -> None:
+    """Give a case to those whom the project names for it (`escalate_to`)."""
+    from cumulant.flows.review import service
+
+    with call.project() as project:
+        found = service.escalate(project, _id(project, case), principal=project.principal(), note=note)
+    _answer(call, found)
+
+
+@command(app, action="review.answer", examples=["cumulant review note 3f9a 'the same card as yesterday'"])
+def note(
+    call: Invocation,
+    case: Case,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What the next person should know.")],
+) -> None:
+    """Write something beside a case."""
+    from cumulant.flows.review import service
+
+    with call.project() as project:
+        found = service.note(project, _id(project, case), text, principal=project.principal())
+    call.answer(found, lambda console: console.print(f"noted beside case {found.id}"))
+
+
+@command(
+    app, action="review.assign", examples=["cumulant review assign 3f9a ada", "cumulant review assign 3f9a --to-all"]
+)
+def assign(
+    call: Invocation,
+    case: Case,
+    to: Annotated[
+        str | None, typer.Argument(metavar="[USER]", show_default=False, help="Who gets it: ada, or user:ada.")
+    ] = None,
+    to_all: Annotated[bool, typer.Option("--to-all", help="Give it back to everybody.")] = False,
+) -> None:
+    """Give a case to one reviewer."""
+    from cumulant.core.errors import UsageError
+    from cumulant.flows.review import service
+
+    if (to is None) != to_all:
+        raise UsageError("a case goes to one reviewer, or to all", hint="name one, or write --to-all")
+    with call.project() as project:
+        found = service.assign(project, _id(project, case), to, principal=project.principal())
+    call.answer(found, lambda console: console.print(f"case {found.id} is for {found.assigned or 'everybody'}"))
+
+
+@command(app, action="review.show", examples=["cumulant review report", "cumulant review report --json"])
+def report(call: Invocation) -> None:
+    """Show how much was answered, how far reviewers agree, and how often the model is wrong, corrected for the draw."""
+    from cumulant.flows.review import service
+
+    with call.project() as project:
+        found = service.report(project, principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.cli.monitoring.review_page import figures
+
+        figures(console, found)
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="review.serve",
+    examples=["cumulant review serve", "cumulant review serve --http 0.0.0.0:8090 --token-file tokens.txt"],
+)
+def serve(
+    call: Invocation,
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen; off loopback needs tokens or --insecure.")
+    ] = "127.0.0.1:8090",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A line a reviewer, TOKEN ada; default: the one token of CUMULANT_TOKEN."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
+    ] = False,
+) -> None:
+    """Let people and programs answer the queue over HTTP, by the same rules, until interrupted."""
+    from cumulant.flows.review.http import callers, server
+
+    known = callers.read_callers(token_file, os.environ.get("CUMULANT_TOKEN", ""))
+
+    def announce(opened: server.Opened) -> None:
+        def text(console: Console) -> None:
+            console.print(f"the review queue of {opened.model} is at {opened.url}", style="bold")
+            console.print(f"its paths are in {opened.url}/openapi.json; stop with Ctrl-C", style="dim")
+            console.file.flush()
+
+        call.answer(opened, text)
+
+    with call.project() as project:
+        server.serve(
+            project, principal=project.principal(), http=http, callers=known, insecure=insecure, announce=announce
+        )
+
+
+@command(
+    app,
+    action="review.show",
+    examples=["cumulant review export tasks.json", "cumulant review export done.jsonl --format jsonl --status done"],
+)
+def export(
+    call: Invocation,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    format_: Annotated[
+        Literal["label-studio", "jsonl"],
+        typer.Option("--format", help="Tasks of Label Studio with their interface (.xml), or one case a line."),
+    ] = "label-studio",
+    status: Annotated[Status, typer.Option(help="Which cases.")] = "waiting",
+) -> None:
+    """Write cases for another tool. Personal values stay keyed hashes."""
+    from cumulant.flows.review.exchange import export_cases
+
+    with call.project() as project:
+        found = export_cases(project, file, principal=project.principal(), format=format_, status=status)
+
+    def text(console: Console) -> None:
+        console.print(f"{found.cases} cases are in {found.file}")
+        if found.interface is not None:
+            console.print(f"the labelling interface of Label Studio is in {found.interface}")
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="review.import",
+    name="import",
+    examples=["cumulant review import export.json", "cumulant review import export.json --reviewer ada"],
+)
+def import_(
+    call: Invocation,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Label Studio's export, JSON or JSON-MIN.")],
+    reviewer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose answers these are, where the file does not say.")
+    ] = None,
+) -> None:
+    """Take in answers that were given in Label Studio, each once."""
+    from cumulant.flows.review.exchange import import_answers
+
+    with call.project() as project:
+        found = import_answers(project, file, principal=project.principal(), reviewer=reviewer)
+
+    def text(console: Console) -> None:
+        console.print(
+            f"{found.decided} decisions, {found.skipped} skipped, {found.again} known before; "
+            f"{found.labelled} cases became labels"
+        )
+        for case, problem in found.problems.items():
+            console.print(f"{case}: {problem}", style="yellow")
+
+    call.answer(found, text)
+
+
+def _decide_file(call: Invocation, file: Path) -> None:
+    from cumulant.flows.review.decisions import decide_file
+
+    with call.project() as project:
+        found = decide_file(project, file, principal=project.principal())
+
+    def text(console: Console) -> None:
+        console.print(f"{found.decided} decisions; {found.labelled} cases became labels")
+        for case, problem in found.problems.items():
+            console.print(f"{case}: {problem}", style="yellow", markup=False)
+
+    call.answer(found, text)
+
+
+def _id(project: Project, beginning: str) -> str:
+    """People may leave out the end of an id."""
+    from cumulant.flows.review.service import case_named
+
+    return case_named(project, beginning, principal=project.principal())
+
+
+def _print_filled(console: Console, found: Filled) -> None:
+    console.print(found.said)
+    for note in () if found.draw is None else found.draw.notes:
+        console.print(note, style="yellow")
+    if found.draw is not None and found.draw.reasons:
+        console.print(", ".join(f"{count} {name}" for name, count in sorted(found.draw.reasons.items())))
+    if found.overdue:
+        console.print(f"{found.overdue} cases passed their deadline")
+    console.print(f"{found.waiting} cases wait, {found.left} more may be queued in this period")
+
+
+def _answer(call: Invocation, found: Answered) -> None:
+    from cumulant.cli.monitoring.review_page import outcome
+
+    call.answer(found, lambda console: console.print(outcome(found)))

@@ -1,0 +1,1 @@
+"""Commands about the project: new, plan, doctor, runs, events, backup."""

@@ -1,0 +1,192 @@
+"""`cumulant demo`: real flights, from raw tables to a served model, and the rest of its year."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line, program
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.demo.demo import DemoResult
+    from cumulant.flows.demo.report import Told, Year
+    from cumulant.flows.reports.content import ReportData
+
+app = application("demo", "The flights demo.")
+
+FOLDER = Path("cumulant-demo")
+
+
+@command(
+    app, action=None, examples=["cumulant demo", "cumulant demo --keep", "cumulant demo --dir /tmp/flights --json"]
+)
+def demo(
+    call: Invocation,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server up at the end.")] = False,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the project is made.")] = FOLDER,
+    released: Annotated[
+        bool, typer.Option("--release/--no-release", help="Go on over the year: releases, monitoring, retraining.")
+    ] = True,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="The server's port; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
+) -> None:
+    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report; then go on over the year.
+
+    All flights out of New York in 2013 with hourly weather: will a flight land more than 15 minutes late, told two
+    hours before departure, from what was known then? Then May is replayed through a gateway, and the next version is
+    released over it, which promotes itself; a slow, a failing and a wrongly trained one come back by themselves.
+    People are asked about flights that nobody told the end of. In July labels show that the model has become worse
+    than a new one would be: it is trained again and released by itself, but not while the weather feed brings no
+    values. In December more flights are late, which no training would mend: that is told, and nothing is trained.
+    Run again, it finds what was done and takes seconds.
+    """
+    from cumulant.flows.demo.demo import demo as flow
+    from cumulant.flows.reports.report import content
+
+    with call.progress("demo: flights of 2013") as progress:
+        found = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
+    from cumulant.project.file.loading import load
+
+    with load(found.folder) as project:
+        page = content(project, found.train.run, principal=project.principal())
+    call.answer(document(found, page), lambda console: _show(console, found, page))
+
+
+def document(found: DemoResult, page: ReportData) -> dict[str, object]:
+    """The demo's document: that of `train`, and what was served and asked."""
+    from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
+
+    trained = train_document(page, found.train.features, reused=found.train.reused, seconds=found.seconds)
+    request = found.request
+    whole = DemoDocument(
+        **{name: getattr(trained, name) for name in trained.__struct_fields__},
+        folder=found.folder,
+        serve=ServeFigures(
+            url=found.serve_url,
+            pid=found.serve_pid,
+            kept=found.kept,
+            request=request.row,
+            answer=request.answer,
+            milliseconds=request.milliseconds,
+            truth=request.truth,
+        ),
+        release=found.year.release,
+        monitoring=found.year.monitoring,
+        review=found.year.review,
+        report=found.report,
+        tracking_uri=found.tracking_uri,
+    )
+    return dict(msgspec.to_builtins(whole))
+
+
+def _show(console: Console, found: DemoResult, page: ReportData) -> None:
+    from rich.text import Text
+
+    from cumulant.flows.reports.summary import show_training
+    from cumulant.flows.reports.terminal import clean, pairs
+    from cumulant.flows.reports.wording import duration
+
+    show_training(console, page)
+    request = found.request
+    row = ", ".join(f"{key} {value}" for key, value in request.row.items())
+    answer = _answer(request.answer)
+    truth = {True: "it landed more than 15 minutes late", False: "it landed in time", None: "it never arrived"}
+    console.print("")
+    pairs(
+        console,
+        [
+            ("asked", row),
+            ("answered", Text(f"{clean(answer)}  ({request.milliseconds:.1f} ms)", style="bold")),
+            ("in truth", truth[request.truth]),
+        ],
+    )
+    _show_releases(console, found.year.release)
+    _show_watch(console, found.year)
+    console.print("")
+    reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
+    rows: list[tuple[str, object]] = [
+        ("report", found.report),
+        ("experiments", f"{program('mlflow')} ui --backend-store-uri {found.tracking_uri}"),
+        ("go on", line("models show", project=found.folder)),
+    ]
+    if found.kept:
+        rows.append(("server", f"{found.serve_url} (process {found.serve_pid}; kill {found.serve_pid} ends it)"))
+    pairs(console, [*rows, ("time", duration(found.seconds) + reused)])
+
+
+def _show_releases(console: Console, found: tuple[Told, ...]) -> None:
+    """A line a release: what became of it, where, and why."""
+    from cumulant.flows.reports.terminal import table
+    from cumulant.flows.reports.wording import duration
+
+    if not found:
+        return
+    rows = [
+        (
+            one.candidate,
+            one.verdict.replace("_", " "),
+            one.stages[-1].name if one.stages else "–",
+            duration(one.seconds),
+            one.failed_requests,
+            one.reason,
+        )
+        for one in found
+    ]
+    console.print("")
+    console.print(table(["candidate", "verdict", "last stage", "took", "failed requests", "why"], rows))
+
+
+def _show_watch(console: Console, year: Year) -> None:
+    """A line for each thing that the looks found, as the newest look has it; then what people were asked."""
+    from cumulant.flows.reports.terminal import pairs, table
+    from cumulant.flows.reports.wording import value
+
+    newest = {(one.version, one.feature, one.kind): one for one in year.monitoring.findings}
+    if not newest:
+        return
+    rows = [
+        (
+            f"{one.at:%d %b}",
+            one.version,
+            one.feature,
+            one.kind if one.active else f"{one.kind}, over",
+            f"{one.since:%d %b}",
+            value(one.loss_estimated),
+            value(one.loss_measured),
+            "trained again" if one.retrained else "not learned from" if one.feature == "sources" else "told",
+        )
+        for one in newest.values()
+    ]
+    console.print("")
+    titles = ["seen", "version", "what", "kind", "since", "loss estimated", "measured", "what followed"]
+    console.print(table(titles, rows))
+    review, told = year.review, year.monitoring
+    console.print("")
+    pairs(
+        console,
+        [
+            ("trained", f"{', '.join(told.trained) or 'nothing'}, because labels showed harm"),
+            ("alerts", ", ".join(sorted({f"{one.rule} ({one.status})" for one in told.alerts})) or "none"),
+            ("people", f"{review.queued} cases, {review.answered} answered, {review.used_for_training} learned from"),
+        ],
+    )
+
+
+def _answer(found: dict[str, object]) -> str:
+    """An answer for people: what was predicted, how likely, and how old the stored state was."""
+    from cumulant.flows.reports.wording import duration, value
+
+    parts = [f"prediction {value(found.get('prediction'))}"]
+    if (probability := found.get("probability")) is not None:
+        parts.append(f"probability {value(probability)}")
+    if isinstance(age := found.get("state_age"), int | float):
+        parts.append(f"newest stored event {duration(age)} before")
+    return ", ".join(parts)

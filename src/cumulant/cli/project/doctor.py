@@ -1,0 +1,235 @@
+"""`cumulant doctor`: does this machine have what Cumulant needs, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import CumulantError, ProjectFileError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.project.project import Project
+
+app = application("doctor", "Check this machine and project.")
+
+LEAST_PYTHON = (3, 11)
+LEAST_DISK = 2 * 1024**3
+#: below it a journal, a log or a model may not be written at all
+FULL_DISK = 64 * 1024**2
+EXTRAS = {
+    "serve": ("numpy", "onnxruntime", "uvicorn", "httptools"),
+    "train": ("lightgbm", "matplotlib", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
+    "xgboost": ("xgboost",),
+    "catboost": ("catboost",),
+    "objects": ("obstore",),
+    "valkey": ("valkey",),
+}
+NEEDED = ("serve", "train")
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at. `warn`: works, with a limit; `fail`: must be mended first."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str = ""
+
+
+@command(app, action=None, examples=["cumulant doctor", "cumulant doctor --port 8080 --json"])
+def doctor(
+    call: Invocation,
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port that `serve` will use.", min=1, max=65535)] = 8080,
+) -> None:
+    """Check Python, parts, write access, disk, port, time zones, project file and drivers.
+
+    Exit code 0 where everything works, 1 where something must be mended first.
+    """
+    findings = list(look(call, port))
+    failed = [finding for finding in findings if finding.state == "fail"]
+    call.answer({"healthy": not failed, "checks": findings}, lambda console: _show(console, findings))
+    if failed:
+        raise typer.Exit(1)
+
+
+def look(call: Invocation, port: int) -> Iterator[Finding]:
+    """Every check, in the order in which a person would mend them."""
+    yield python()
+    yield from parts()
+    yield writable(call.directory)
+    # The state may be a link to another disk.
+    state = call.directory / ".cumulant"
+    yield disk(state if state.exists() else call.directory)
+    yield free_port(port)
+    yield zones()
+    yield from project(call)
+
+
+def python() -> Finding:
+    version = sys.version.split()[0]
+    if sys.version_info >= LEAST_PYTHON:
+        return Finding("Python", "ok", version)
+    return Finding("Python", "fail", version, f"use Python {'.'.join(map(str, LEAST_PYTHON))} or newer")
+
+
+def parts() -> Iterator[Finding]:
+    """Which extras are installed. An import name is looked up, nothing is imported."""
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        if not missing:
+            yield Finding(f"part {extra}", "ok", "installed")
+        else:
+            state: Literal["warn", "fail"] = "fail" if extra in NEEDED else "warn"
+            line = f'pip install "cumulant[{"local" if extra in NEEDED else extra}]"'
+            yield Finding(f"part {extra}", state, f"without {', '.join(missing)}", line)
+
+
+#: nothing can be removed by a command that has to write to the journal first
+_ROOM = "make room on that disk: delete what is not Cumulant's, then `cumulant data clean` shows what can be removed"
+
+
+def writable(folder: Path) -> Finding:
+    """Whether a file can be written there: on a full disk an empty one can be made."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".cumulant-") as file:
+            file.write(b"x" * 65_536)
+            file.flush()
+            return Finding("write access", "ok", str(folder))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = _ROOM if full else "choose a folder of your own with --project, or change its permissions"
+        return Finding("write access", "fail", f"{folder}: {error.strerror}", fix)
+
+
+def disk(folder: Path) -> Finding:
+    from cumulant.flows.reports.wording import size
+
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free >= LEAST_DISK:
+        return Finding("free disk", "ok", size(free))
+    return Finding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _ROOM)
+
+
+def free_port(port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            text = f"{port}: {error.strerror}"
+            return Finding("port", "warn", text, f"cumulant serve --port {port + 1 if port < 65535 else 8080}")
+    return Finding("port", "ok", f"{port} is free")
+
+
+def zones() -> Finding:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo("America/New_York")
+    except ZoneInfoNotFoundError:
+        return Finding("time zones", "fail", "this system has no zone data", "pip install tzdata")
+    return Finding("time zones", "ok", "zone data found")
+
+
+def project(call: Invocation) -> Iterator[Finding]:
+    """The project file and its drivers, where there is a project."""
+    if not (call.directory / "cumulant.yaml").is_file():
+        yield Finding("project", "warn", "no cumulant.yaml here", "cumulant new NAME --from FILE --target COLUMN")
+        return
+    try:
+        loaded = call.project()
+    except CumulantError as error:
+        yield _fault("project file", error)
+        return
+    with loaded:
+        yield Finding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
+        yield features_file(loaded)
+        yield drivers(loaded)
+        yield gateway(loaded)
+        yield journal(loaded)
+        yield private(loaded)
+
+
+def features_file(loaded: Project) -> Finding:
+    path = loaded.features_path
+    if path.is_file():
+        return Finding("features", "ok", loaded.spec.features)
+    return Finding("features", "fail", f"{path} is not there", "write it, or name another file as features")
+
+
+def drivers(loaded: Project) -> Finding:
+    try:
+        loaded.check_drivers()
+    except CumulantError as error:
+        return _fault("drivers", error)
+    return Finding("drivers", "ok", "every one that the environment names is installed")
+
+
+def gateway(loaded: Project) -> Finding:
+    """Whether the gateway's program is installed. Only `up` and releases need one."""
+    from cumulant.ports.traffic import Opening
+
+    try:
+        loaded.traffic().program(Opening())
+    except CumulantError as error:
+        return msgspec.structs.replace(_fault("gateway", error), state="warn")
+    return Finding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")
+
+
+def journal(loaded: Project) -> Finding:
+    """Whether the project's state can be opened; an absent one is made by the first run."""
+    try:
+        head = loaded.journal().head()
+    except CumulantError as error:
+        return _fault("state", error)
+    return Finding("state", "ok", f"{head.seq:,} events")
+
+
+def private(loaded: Project) -> Finding:
+    """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
+    found = loaded.open_to_others() if loaded.state.exists() else []
+    if not found:
+        return Finding("state access", "ok", "its owner only")
+    commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in found]
+    modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in found)
+    return Finding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
+
+
+def _fault(check: str, error: CumulantError) -> Finding:
+    text = error.message
+    if isinstance(error, ProjectFileError) and error.problems:
+        text = "; ".join(
+            f"{file}:{line} {problem}" if line else f"{file} {problem}" for file, line, problem in error.problems
+        )
+    return Finding(check, "fail", text, error.hint or "")
+
+
+def _show(console: Console, findings: list[Finding]) -> None:
+    from rich.text import Text
+
+    from cumulant.flows.reports.terminal import clean
+
+    marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
+    wide = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        mark, style = marks[finding.state]
+        console.print(
+            Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.found)), soft_wrap=True
+        )
+        if finding.fix:
+            console.print(Text.assemble(" " * (wide + 4), ("→ ", "dim"), clean(finding.fix)), soft_wrap=True)

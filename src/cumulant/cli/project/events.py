@@ -1,0 +1,230 @@
+"""`cumulant events`: the project's chain of events."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.listing import tell_rest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.core.events import Event
+    from cumulant.flows.ledger.run_events import Verified
+    from cumulant.ports.journal import Head
+
+app = application(
+    "events",
+    "The project's events: one chain that tells what happened, who did it and why.",
+    examples=["cumulant events list --last 20", "cumulant events follow", "cumulant events verify"],
+)
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_HEAD = re.compile(r"[0-9a-f]{12,64}")
+
+Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated.")]
+OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
+
+
+@command(
+    app,
+    action="events.show",
+    name="list",
+    examples=["cumulant events list", "cumulant events list --kind model.registered --json"],
+)
+def list_(
+    call: Invocation,
+    kind: Kind = None,
+    run: OfRun = None,
+    last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 50,
+) -> None:
+    """Show events, oldest first."""
+    with call.project() as project:
+        events = list(project.journal().events(kinds=kind or (), run=run))
+    shown = events[-last:] if last else events
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        rows = [
+            (
+                event.seq,
+                event.time,
+                event.actor,
+                event.kind,
+                summary(event.data | ({"reason": event.reason} if event.reason else {})),
+            )
+            for event in shown
+        ]
+        console.print(table(["seq", "time", "who", "what", ""], rows))
+        tell_rest(console, len(shown), len(events), option="--last N")
+
+    call.answer(shown, text)
+
+
+@command(
+    app, action="events.show", examples=["cumulant events follow", "cumulant events follow --kind step.finished --json"]
+)
+def follow(
+    call: Invocation,
+    kind: Kind = None,
+    run: OfRun = None,
+    after: Annotated[int | None, typer.Option(metavar="SEQ", help="Begin after this event; default: now.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", help="End after this long; default: until interrupted.")
+    ] = None,
+) -> None:
+    """Show events as they happen. With --json: one document a line, for as long as it follows."""
+    console = call.output.console()
+    until = None if seconds is None else time.monotonic() + seconds
+    with call.project() as project:
+        journal = project.journal()
+        seq = journal.head().seq if after is None else after
+        while True:
+            for event in journal.events(after=seq):
+                seq = event.seq
+                if (kind and event.kind not in kind) or (run and event.run != run):
+                    continue
+                if call.json:
+                    call.output.document(event, compact=True)
+                else:
+                    _print(console, event)
+            if until is not None and time.monotonic() >= until:
+                return
+            time.sleep(0.25)
+
+
+@command(
+    app,
+    action="events.verify",
+    examples=["cumulant events verify", "cumulant events verify --head 76b3b2c69667", "cumulant events verify --json"],
+)
+def verify(
+    call: Invocation,
+    known: Annotated[
+        str,
+        typer.Option(
+            "--head", metavar="HASH", show_default=False, help="The end of the chain as an earlier verify showed it."
+        ),
+    ] = "",
+) -> None:
+    """Show whether an event or a state row was altered, removed or inserted; exit code 1 where one was.
+
+    The chain is compared with its counter, with the head in a file beside the database, and with --head, a head that
+    you kept elsewhere. State rows (runs, releases, review cases) are compared with the hashes that events carry.
+    """
+    from cumulant.core.errors import IntegrityError, UsageError
+    from cumulant.flows.ledger.run_events import UNSEEN
+    from cumulant.flows.ledger.run_events import verify as verify_journal
+
+    if known and not _HEAD.fullmatch(known):
+        raise UsageError(
+            f'"{known}" is no hash', subject="--head", hint="give 12 to 64 of its digits, as verify prints"
+        )
+    with call.project() as project:
+        head = project.journal().head()
+        verified = verify_journal(project.journal(), known=known)
+    breaks = verified.breaks
+    if breaks and not call.json:
+        first = breaks[0]
+        place = first.row or f"event {first.seq}"
+        what = "a state row was changed outside Cumulant" if first.row else "the chain of events does not hold"
+        raise IntegrityError(
+            f"{what}: {place} {first.problem}" + (f", and {len(breaks) - 1} more" if len(breaks) > 1 else ""),
+            subject=place,
+            hint="compare with an export or a backup; `cumulant events verify --json` lists every break",
+        )
+    call.answer(
+        {
+            "events": head.seq,
+            "head": head.hash,
+            "holds": not breaks,
+            "breaks": breaks,
+            "rows": verified.rows,
+            "rows_since": verified.since,
+            "rows_waiting": verified.waiting,
+            "unseen": UNSEEN,
+        },
+        lambda console: _verified(console, head, verified, UNSEEN),
+    )
+    if breaks:
+        raise typer.Exit(1)
+
+
+def _verified(console: Console, head: Head, verified: Verified, unseen: Iterable[str]) -> None:
+    console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}")
+    if verified.since is None:
+        console.print("state rows: no event carries their hashes yet; the next one will", soft_wrap=True)
+    else:
+        console.print(f"{verified.rows:,} state rows are as written (covered since event {verified.since:,})")
+    if verified.waiting:
+        console.print(
+            f"{verified.waiting:,} of them wait for the next event, which will carry their hashes", soft_wrap=True
+        )
+    for one in unseen:
+        console.print(f"not seen: {one}", style="dim", soft_wrap=True)
+
+
+@command(
+    app,
+    action="events.export",
+    examples=["cumulant events export events.jsonl", "cumulant events export --run 20261124T101500-3fa2c1 -"],
+)
+def export(
+    call: Invocation,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A file of JSON lines; - for standard output.")],
+    kind: Kind = None,
+    run: OfRun = None,
+) -> None:
+    """Write events as JSON lines, with their hashes, so that others can verify them."""
+    import msgspec
+
+    from cumulant.core.errors import StorageError
+
+    with call.project() as project:
+        lines = [msgspec.json.encode(event) for event in project.journal().events(kinds=kind or (), run=run)]
+    if str(out) == "-" and not call.json:
+        call.output.console().file.write("".join(line.decode() + "\n" for line in lines))
+        return
+    try:
+        out.write_bytes(b"".join(line + b"\n" for line in lines))
+    except OSError as error:
+        raise StorageError(f"the export could not be written: {error.strerror}", subject=str(out)) from None
+    call.answer(
+        {"file": str(out), "events": len(lines)}, lambda console: console.print(f"{len(lines):,} events in {out}")
+    )
+
+
+def summary(data: dict[str, object], *, limit: int = 90) -> str:
+    """An event's figures on one line: short values only, and hashes by their beginning."""
+    from cumulant.flows.reports.terminal import cell, clean
+
+    parts = [
+        f"{clean(key)} {value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else cell(value)}"
+        for key, value in data.items()
+        if isinstance(value, str | int | float | bool) and value != ""
+    ]
+    text = ", ".join(part for part in parts if len(part) <= limit)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _print(console: Console, event: Event) -> None:
+    from rich.text import Text
+
+    from cumulant.flows.reports.terminal import clean
+    from cumulant.flows.reports.wording import instant as moment
+
+    head: Iterable[tuple[str, str] | str] = (
+        (f"{event.seq:>6} ", "dim"), moment(event.time), "  ", (clean(event.kind), "bold"), "  ",
+        summary(event.data), ("  " + clean(event.actor), "dim"),
+        (f": {clean(event.reason)}" if event.reason else "", "dim"),
+    )  # fmt: skip
+    console.print(Text.assemble(*head), soft_wrap=True)

@@ -1,0 +1,38 @@
+"""`cumulant lineage`: from a model back to what made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import Model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.registry.lineage import Lineage
+
+app = application("lineage", "Where a model comes from.")
+
+
+@command(
+    app,
+    action="lineage.show",
+    examples=["cumulant lineage", "cumulant lineage flight-late@champion", "cumulant lineage churn/3 --json"],
+)
+def lineage(call: Invocation, model: Model = "") -> None:
+    """Show what made a model version: snapshots, source files, features, code, settings, environment."""
+    from cumulant.flows.registry.lineage import lineage as flow
+
+    with call.project() as project:
+        found = flow(project, model or project.name, principal=project.principal())
+    call.answer(found, lambda console: _show(console, found))
+
+
+def _show(console: Console, found: Lineage) -> None:
+    from cumulant.flows.reports.origins import lines
+    from cumulant.flows.reports.terminal import heading, pairs
+
+    heading(console, "lineage")
+    pairs(console, lines(found))

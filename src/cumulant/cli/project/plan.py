@@ -1,0 +1,100 @@
+"""`cumulant plan`: what would run, checked before anything runs; and every setting with its origin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.project.planning import Plan
+    from cumulant.project.file.origins import ResolvedRow
+
+app = application("plan", "What would run.")
+
+
+@command(
+    app,
+    action="project.plan",
+    examples=["cumulant plan", "cumulant plan --resolved", "cumulant plan --resolved --env prod --json"],
+)
+def plan(
+    call: Invocation,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Every setting with its value and origin.")] = False,
+) -> None:
+    """Check the project file and the features, and show what would run.
+
+    Refuses what `train` and `release start` would refuse, before data are read where that is possible: an unknown key,
+    metric or column, an input that is not known at the prediction, a test that leaves nothing to train on, stages or
+    margins that no release could follow, a driver that is not installed, a registry that does not answer.
+    """
+    with call.project() as project:
+        if resolved:
+            rows = project.resolved()
+            call.answer([_row(row) for row in rows], lambda console: _resolved(console, rows))
+            return
+        from cumulant.flows.project.planning import plan as flow
+
+        with call.progress("plan") as progress:
+            found = flow(project, principal=project.principal(), progress=progress)
+    call.answer(found, lambda console: _show(console, found, call.given))
+
+
+def _row(row: ResolvedRow) -> dict[str, object]:
+    return {"path": row.path, "value": row.value, "origin": str(row.origin)}
+
+
+def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
+    from cumulant.flows.reports.terminal import cell, table
+
+    def value(found: object) -> str:
+        return "–" if found is None else "{}" if found == {} else "[]" if found == [] else cell(found)
+
+    console.print(table(["setting", "value", "from"], [(row.path, value(row.value), str(row.origin)) for row in rows]))
+
+
+def held_out(part: str, *, timed: bool) -> str:
+    """Which rows are the test: a share or a duration, of rows with or without times."""
+    return f"the last {part}" if timed else f"{part} of rows, by the hash of what identifies them"
+
+
+def _show(console: Console, found: Plan, project: str | None) -> None:
+    from cumulant.flows.reports.terminal import heading, pairs, table, warn
+    from cumulant.flows.reports.wording import classes_text
+
+    heading(console, found.project, f"environment {found.environment}")
+    training, evaluation = found.training, found.evaluation
+    budget = f"{training['trials']} trials" + (f" or {training['time']}" if training.get("time") else "")
+    gate = "; ".join(f"{metric} {_rule(rule)}" for metric, rule in evaluation["gate"].items())
+    pairs(
+        console,
+        [
+            ("target", f"{found.target}, for each row of {found.entity}"),
+            *([("classes", classes_text(found.classes))] if found.classes else []),
+            ("predicted at", found.predict_at or "any time: the rows have none"),
+            ("trainers", training["trainers"]),
+            ("search", f"{budget}, {training['folds']} folds"),
+            ("test", held_out(evaluation["test"], timed=found.predict_at is not None)),
+            ("gate", gate or "beat naive; be no worse than the champion"),
+        ],
+    )
+    rows = [
+        (one.name, one.rows, one.rows_quarantined, "as before" if one.reused else "read now") for one in found.sources
+    ]
+    console.print(table(["source", "rows", "quarantined", ""], rows))
+    kinds = [(one.name, one.dtype) for one in found.features.features]
+    console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
+    warn(console, found.warnings)
+    for note in found.notes:
+        console.print(f"note: {note}", soft_wrap=True)
+    console.print("next: " + line("train", project=project), style="dim", soft_wrap=True)
+
+
+def _rule(rule: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in rule.items() if value is not None)

@@ -1,0 +1,39 @@
+"""`cumulant report`: one page about a run or a model, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+app = application("report", "One page about a run or model.")
+
+
+@command(
+    app,
+    action="project.report",
+    examples=[
+        "cumulant report flight-late@champion --out report.html",
+        "cumulant report latest --out report.md",
+        "cumulant report 20261124T101500-3fa2c1 --out report.json",
+    ],
+)
+def report(
+    call: Invocation,
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run, `latest`, or a model (NAME@ALIAS, NAME/VERSION, NAME).")
+    ] = "latest",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page: .html, .md or .json.")] = Path("report.html"),
+) -> None:
+    """Write one page that needs no network: data and quarantine, features, metrics, gate, lineage, who did what."""
+    from cumulant.flows.reports.report import report as flow
+
+    new = next((folder for folder in reversed(out.absolute().parents) if not folder.exists()), None)
+    with call.project() as project:
+        path = flow(project, target, out=out, principal=project.principal())
+    made = f"; the folder {new} was made" if new is not None else ""
+    call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}{made}", soft_wrap=True))

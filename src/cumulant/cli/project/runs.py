@@ -1,0 +1,126 @@
+"""`cumulant runs`: what ran, and the steps in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.listing import tell_rest
+from cumulant.cli.program import line
+from cumulant.core.errors import UsageError, not_found
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.ledger.ledger_records import RunRecord
+
+#: settings of a training that are the most there may be, and not what there was
+_MOST = {"trials": "most trials", "time": "most time"}
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+
+app = application(
+    "runs",
+    "Runs of this project and their steps.",
+    examples=["cumulant runs list", "cumulant runs show latest"],
+)
+
+
+@command(
+    app, action="runs.show", name="list", examples=["cumulant runs list", "cumulant runs list --flow train --json"]
+)
+def list_(
+    call: Invocation,
+    flow: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this flow, such as train.")] = None,
+    last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 20,
+) -> None:
+    """Show runs, newest first."""
+    from cumulant.flows.ledger.ledger_records import runs
+
+    with call.project() as project:
+        found = [record for record in runs(project.journal()) if flow is None or record.flow == flow]
+    shown = found[:last] if last else found
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        rows = [
+            (record.id, record.flow, record.ended, record.started, _spent(record), _steps(record), record.principal)
+            for record in shown
+        ]
+        console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
+        if not found:
+            console.print("nothing has run yet: " + line("train"), style="dim")
+        tell_rest(console, len(shown), len(found), option="--last N")
+
+    call.answer(shown, text)
+
+
+@command(
+    app, action="runs.show", examples=["cumulant runs show latest", "cumulant runs show 20261124T101500-3fa2c1 --json"]
+)
+def show(
+    call: Invocation,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, or the beginning of its name, or `latest`.")
+    ] = "latest",
+) -> None:
+    """Show one run: its settings, its steps and how it ended."""
+    from cumulant.flows.ledger.ledger_records import runs
+
+    with call.project() as project:
+        record = _find(runs(project.journal()), run)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import heading, pairs, table
+        from cumulant.flows.reports.wording import duration as seconds
+
+        heading(console, record.id, record.flow)
+        error = (record.error or {}).get("error")
+        pairs(
+            console,
+            [
+                ("status", record.ended),
+                ("who", record.principal),
+                ("started", record.started),
+                ("time", _spent(record)),
+                *([("error", error)] if error else []),
+                *[(_MOST.get(key, key), value) for key, value in record.settings.items() if value not in _NOTHING],
+            ],
+        )
+        console.print(
+            table(
+                ["step", "time", "identity"],
+                [(u.name, "reused" if u.reused else seconds(u.seconds), u.identity[:12]) for u in record.steps],
+                right=["time"],
+            )
+        )
+
+    call.answer(record, text)
+
+
+def _find(known: Sequence[RunRecord], run: str) -> RunRecord:
+    """The run of that name, or whose name begins so; the newest for `latest`."""
+    if run == "latest" and known:
+        return known[0]
+    found = [record for record in known if record.id.startswith(run)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(record.id for record in found[:5])
+        raise UsageError(f'several runs begin with "{run}"', subject=run, hint=f"one of: {names}")
+    raise not_found("run", run, [record.id for record in known])
+
+
+def _spent(record: RunRecord) -> str:
+    from cumulant.flows.reports.wording import duration as seconds
+
+    return seconds(record.seconds) if record.finished else "–"
+
+
+def _steps(record: RunRecord) -> str:
+    reused = sum(use.reused for use in record.steps)
+    return f"{len(record.steps)} ({reused} reused)" if reused else str(len(record.steps))

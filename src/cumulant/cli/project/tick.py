@@ -1,0 +1,38 @@
+"""`cumulant tick`: do once whatever is due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("tick", "Do once whatever is due.")
+
+
+@command(app, action="project.tick", examples=["cumulant tick", "cumulant tick --env production --json"])
+def tick(call: Invocation) -> None:
+    """Do once whatever is due, and end: for cron, a CronJob or Airflow, where no `cumulant up` runs.
+
+    Safe to run as often as one likes, also twice at once: each job is done by one of them. Exit code 3 where a job
+    failed and may work the next time.
+    """
+    from cumulant.flows.ledger.schedule import tick as flow
+
+    with call.project() as project, call.progress("tick") as progress:
+        found, error = flow(project, principal=project.principal(), progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean
+
+        for one in found:
+            last = "last time: " if one.outcome == "not_due" else ""
+            said = f", {last}{one.said}" if one.said else ""
+            console.print(clean(f"{one.job}: {one.outcome.replace('_', ' ')}{said}"), soft_wrap=True, markup=False)
+
+    call.answer({"jobs": found}, text)
+    if error is not None:
+        raise error

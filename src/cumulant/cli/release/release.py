@@ -1,0 +1,364 @@
+"""`cumulant release`: a candidate takes over from the champion step by step, or comes back by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.release.release_simulate import declare as declare_simulate
+from cumulant.cli.release.release_watch import follow
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.release.controller.external_servers import Outside
+    from cumulant.flows.release.plan.release_plan import Plan
+    from cumulant.flows.release.start.start import Begun
+    from cumulant.release.state import Release
+
+app = application(
+    "release",
+    "Bring a new version to all callers, or back by itself.",
+    examples=["cumulant release plan", "cumulant release start --wait", "cumulant release watch"],
+)
+
+Name = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        show_default=False,
+        help="Of servers that are not this project's own; else its model.",
+    ),
+]
+Reason = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; kept in the event.")]
+
+
+@command(
+    app,
+    action="release.start",
+    examples=[
+        "cumulant release start",
+        "cumulant release start flight-late/4 --wait",
+        "cumulant release start --champion-url http://10.0.0.5:8080 --candidate-url http://10.0.0.6:8080 --model fraud",
+    ],
+)
+def start(
+    call: Invocation,
+    *,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            show_default=False,
+            help="The candidate: NAME@ALIAS or NAME/VERSION; default: the version with the alias candidate.",
+        ),
+    ] = "",
+    champion_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server that is not ours, instead of the served champion.")
+    ] = None,
+    candidate_url: Annotated[str | None, typer.Option(metavar="URL", help="Its candidate's server.")] = None,
+    authority: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="PEM certificates of those who may have signed those of https servers; default: `release.authority`, "
+            "else those that the system trusts.",
+        ),
+    ] = None,
+    name: Name = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until it is over: exit code 0 promoted, 1 anything else.")
+    ] = False,
+    within: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the candidate's server.")
+    ] = 60.0,
+) -> None:
+    """Begin to release a candidate through the stages of the section `release`; the controller of `up` goes on."""
+    from cumulant.flows.release.start.start import start_release
+
+    outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
+    with call.project() as project:
+        with call.progress("release start") as progress:
+            begun = start_release(
+                project,
+                model,
+                principal=project.principal(),
+                outside=outside,
+                model=name,
+                progress=progress,
+                ready_within=within,
+            )
+        if not wait or begun.release is None:
+            call.answer(_begun_document(begun), lambda console: _show_begun(console, begun))
+            if wait:  # it has not begun, so nothing was promoted
+                raise typer.Exit(1)
+            return
+        if not call.json:
+            _show_begun(call.output.console(), begun)
+        last = follow(call, project, begun.release.model, begun.release.id, last_only=True)
+    _finish(call, last)
+
+
+@command(app, action="release.show", examples=["cumulant release status", "cumulant release status --json"])
+def status(call: Invocation, name: Name = "") -> None:
+    """Show where the release is, what each metric has shown, and what is still needed."""
+    from cumulant.flows.release.controller.rollback_outbox import returns
+    from cumulant.flows.release.release_queries import current, waiting
+    from cumulant.flows.release.views import view
+
+    with call.project() as project:
+        one = current(project, principal=project.principal(), model=name)
+        found = view(one, returns(project, one.model))
+        waits = waiting(project)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.release.release_page import page
+
+        console.print(page(found, waiting=waits))
+
+    call.answer({**_plain(found), "waiting": waits}, text)
+
+
+@command(app, action="release.show", examples=["cumulant release watch", "cumulant release watch --json"])
+def watch(call: Invocation, name: Name = "") -> None:
+    """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C leaves, the release goes on.
+
+    With --json: one document a line, at each change.
+    """
+    from cumulant.flows.release.release_queries import current
+
+    with call.project() as project:
+        found = current(project, principal=project.principal(), model=name)
+        last = follow(call, project, found.model, found.id)
+    if last.status != "promoted":
+        raise typer.Exit(1)
+
+
+@command(
+    app, action="release.steer", examples=["cumulant release pause --reason 'a sale begins'", "cumulant release pause"]
+)
+def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Hold the weights as they are. Failures and proven harm still bring the candidate back."""
+    from cumulant.flows.release import actions
+
+    with call.project() as project:
+        found = actions.pause(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.steer", examples=["cumulant release resume"])
+def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Go on with a paused release."""
+    from cumulant.flows.release import actions
+
+    with call.project() as project:
+        found = actions.resume(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.steer", examples=["cumulant release promote --reason 'the bug fix cannot wait'"])
+def promote(
+    call: Invocation,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
+    name: Name = "",
+) -> None:
+    """Send everything to the candidate now, whatever the evidence. A declared approval is needed all the same."""
+    from cumulant.flows.release import actions
+
+    with call.project() as project:
+        found = actions.promote(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.steer", examples=["cumulant release abort --reason 'wrong training data'"])
+def abort(
+    call: Invocation,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
+    name: Name = "",
+) -> None:
+    """Send everything back to the champion and end the release."""
+    from cumulant.flows.release import actions
+
+    with call.project() as project:
+        found = actions.abort(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.approve", examples=["cumulant release approve --reason 'reviewed with risk'"])
+def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Agree to what the release waits for, as a member of a group that `release.approval` names."""
+    from cumulant.flows.release import actions
+
+    with call.project() as project:
+        found = actions.approve(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(
+    app,
+    action="release.show",
+    examples=["cumulant release why", "cumulant release why 20260501T120000-3fa2", "cumulant release why --json"],
+)
+def why(
+    call: Invocation,
+    release: Annotated[
+        str, typer.Argument(metavar="[ID]", show_default=False, help="Of `release history`; default: the newest.")
+    ] = "",
+    name: Name = "",
+) -> None:
+    """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
+    from cumulant.flows.release.controller.rollback_outbox import returns
+    from cumulant.flows.release.release_queries import find_release
+    from cumulant.flows.release.views import view
+
+    with call.project() as project:
+        one = find_release(project, release, principal=project.principal(), model=name)
+        found = view(one, returns(project, one.model))
+
+    def text(console: Console) -> None:
+        from cumulant.cli.release.release_page import page
+
+        console.print(page(found))
+        if found.metrics:
+            console.print(
+                "harm and no harm are shares of the evidence that proves it; 100% is proof at any moment", style="dim"
+            )
+
+    call.answer(found, text)
+
+
+@command(app, action="release.show", examples=["cumulant release history", "cumulant release history --json"])
+def history(call: Invocation, name: Name = "") -> None:
+    """Show all releases, newest first."""
+    from cumulant.flows.release import release_queries
+    from cumulant.flows.release.views import view
+
+    with call.project() as project:
+        found = [view(one) for one in release_queries.history(project, principal=project.principal(), model=name)]
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        rows = [
+            (one.id, one.candidate, one.champion, one.status.replace("_", " "), one.begun, one.ended, one.reason)
+            for one in found
+        ]
+        if rows:
+            console.print(table(["release", "candidate", "champion", "verdict", "began", "ended", "reason"], rows))
+        else:
+            console.print("no release yet: `cumulant release start` begins one", style="dim")
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="release.plan",
+    examples=["cumulant release plan", "cumulant release plan --requests 2000/d --errors 0.5% --json"],
+)
+def plan(
+    call: Invocation,
+    *,
+    requests: Annotated[
+        str | None,
+        typer.Option(metavar="N/s", help="Traffic: 200/s, 30/m, 500/h, 2000/d; default: as the prediction log shows."),
+    ] = None,
+    errors: Annotated[str, typer.Option(metavar="SHARE", help="Share of requests that fail today.")] = "0.5%",
+) -> None:
+    """Say beforehand how long each stage takes, the smallest harm that it sees, and what cannot be decided in time."""
+    from cumulant.core.units import share
+    from cumulant.flows.release.plan.release_plan import plan_release
+
+    with call.project() as project:
+        found = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
+    call.answer(found, lambda console: _show_plan(console, found))
+
+
+declare_simulate(app)
+
+
+def _outside(
+    model: str, champion: str | None, candidate: str | None, *, name: str, authority: str | None
+) -> Outside | None:
+    from cumulant.flows.release.controller.external_servers import Outside
+
+    if champion is None and candidate is None:
+        if authority:
+            raise UsageError(
+                "--authority vouches for servers that are not ours, and none is given",
+                subject="--authority",
+                hint="add --champion-url and --candidate-url, or leave it out",
+            )
+        if name:
+            raise UsageError(
+                "--model names the model of servers that are not ours, and none is given",
+                subject="--model",
+                hint="add --champion-url and --candidate-url; or name the candidate without --model",
+            )
+        return None
+    if champion is None or candidate is None:
+        missing = "--champion-url" if champion is None else "--candidate-url"
+        raise UsageError("a comparison needs both servers", subject=missing, hint=f"add {missing} URL")
+    if model:
+        raise UsageError(
+            "the candidate is given twice: as a version and by --candidate-url", subject=model, hint="leave one out"
+        )
+    return Outside(champion=champion, candidate=candidate, authority=authority)
+
+
+def _begun_document(begun: Begun) -> dict[str, object]:
+    from cumulant.flows.release.views import view
+
+    shown = None if begun.release is None else view(begun.release)
+    return {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
+
+
+def _show_begun(console: Console, begun: Begun) -> None:
+    from cumulant.flows.reports.terminal import clean, warn
+
+    warn(console, begun.notes)
+    if begun.release is None:
+        console.print(f"it waits until the release {begun.waits_for} is over")
+        return
+    one = begun.release
+    text = f"release {one.id}: version {one.candidate.version} of {one.model} beside {one.champion.version}"
+    console.print(clean(text), soft_wrap=True)
+    console.print("steps: " + ", ".join(step.label for step in one.steps), style="dim")
+    console.print("`cumulant release watch` follows it", style="dim")
+
+
+def _plain(value: object) -> dict[str, object]:
+    import msgspec
+
+    found: dict[str, object] = msgspec.to_builtins(value)
+    return found
+
+
+def _said(call: Invocation, release: Release) -> None:
+    from cumulant.flows.release.views import sentence, view
+    from cumulant.flows.reports.terminal import clean
+
+    call.answer(view(release), lambda console: console.print(clean(sentence(release)), soft_wrap=True))
+
+
+def _finish(call: Invocation, last: Release) -> None:
+    if call.json:
+        from cumulant.flows.release.views import view
+
+        call.output.document(view(last))
+    if last.status != "promoted":
+        raise typer.Exit(1)
+
+
+def _show_plan(console: Console, found: Plan) -> None:
+    from cumulant.cli.release.release_plan import show
+
+    show(console, found)

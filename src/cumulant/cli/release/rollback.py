@@ -1,0 +1,68 @@
+"""`cumulant rollback`: all requests back to a version that was served before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("rollback", "Send all requests to a version that was served before.")
+
+
+@command(
+    app,
+    action="release.rollback",
+    examples=[
+        "cumulant rollback flight-late --reason 'complaints from Denver'",
+        "cumulant rollback flight-late --to 3 --reason 'the bug of version 5'",
+    ],
+)
+def rollback(
+    call: Invocation,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="VERSION",
+            show_default=False,
+            help="Default: the champion while a candidate has requests, else the champion before.",
+        ),
+    ] = "",
+    within: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for a server that has to be started.")
+    ] = 60.0,
+) -> None:
+    """Send all requests to a version that was served before, also weeks later, and end a release that is under way.
+
+    Needs the state folder only: neither registry nor events. They are told afterwards; where they cannot be reached,
+    the controller of `cumulant up`, or `cumulant tick`, tells them later.
+    """
+    from cumulant.flows.release.rollback import roll_back
+
+    with call.project() as project, call.progress("rollback") as progress:
+        found = roll_back(
+            project, model, principal=project.principal(), reason=reason, to=to, ready_within=within, progress=progress
+        )
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean, warn
+
+        left = f", instead of {' and '.join(found.given_up)}" if found.given_up else ""
+        console.print(clean(f"version {found.version} has all requests of {found.model}{left}"))
+        if not found.serving:
+            console.print("the gateway does not run: it begins with this when it starts", style="dim")
+        warn(console, [f"not told: {one}" for one in found.missed])
+        if found.later:
+            console.print("`cumulant up` and `cumulant tick` tell it when that can be done", style="dim")
+        if found.stored_features:
+            console.print("`cumulant up --restart` gives it stored features of the newest data", style="dim")
+
+    call.answer(found, text)

@@ -1,0 +1,186 @@
+"""`cumulant predictions`: what the servers of this project were asked, and what they answered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core import units
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.serving.predictions import PredictionView
+
+app = application(
+    "predictions",
+    "The prediction log: every answered request, with personal values as keyed hashes.",
+    examples=["cumulant predictions list --since 1h", "cumulant predictions show d1c754e0d1cd9785"],
+)
+
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="DIR", help="The log's folder; default: the one of the project."),
+]
+
+
+@command(
+    app,
+    action="predictions.show",
+    examples=["cumulant predictions show d1c754e0d1cd9785", "cumulant predictions show d1c754e0d1cd9785 --log log/"],
+)
+def show(
+    call: Invocation,
+    request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
+    log: Log = None,
+) -> None:
+    """Show the rows of one request: what was asked, what was answered, by which model, from which state."""
+    from cumulant.flows.serving.predictions import show_prediction
+
+    found = show_prediction(_folder(call, log), request)
+
+    def text(console: Console) -> None:
+        for one in found:
+            _print(console, one)
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="predictions.show",
+    name="list",
+    examples=["cumulant predictions list", "cumulant predictions list --model flight-late --since 1h --json"],
+)
+def list_(
+    call: Invocation,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only predictions of this model.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="A moment, or how long ago: 2026-11-24T06:00Z, 1h, 7d.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
+    log: Log = None,
+) -> None:
+    """Show predictions, newest first."""
+    from cumulant.flows.serving.predictions import list_predictions
+
+    # The log is not counted for this: it may hold billions of rows.
+    further = list_predictions(_folder(call, log), model=model, since=_since(since), limit=limit + 1)
+    found = further[:limit]
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        if not found:
+            asked = model is not None or since is not None
+            said = "no prediction in the log fits" if asked else "no prediction yet: cumulant serve"
+            console.print(said, style="dim")
+            return
+        rows = [
+            (one.time, one.id, one.row, one.model, one.version, _brief(one.outputs), f"{one.latency_us / 1000:.2f} ms")
+            for one in found
+        ]
+        console.print(table(["time", "id", "row", "model", "version", "answer", "took"], rows, right=["took"]))
+        if len(further) > limit:
+            console.print(f"the newest {limit:,}; --limit N for more", style="dim")
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="predictions.show",
+    examples=["cumulant predictions gaps", "cumulant predictions gaps --log log/ --json"],
+)
+def gaps(call: Invocation, log: Log = None) -> None:
+    """Show which answered requests are missing in the log, by worker and sequence number."""
+    from cumulant.flows.serving.predictions import lost_predictions
+
+    found = lost_predictions(_folder(call, log))
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        if not found:
+            console.print("no gap: every answered request that is known of is in the log")
+            return
+        rows = [(gap.worker, gap.first, gap.last, gap.count) for gap in found]
+        console.print(table(["worker", "from", "to", "requests"], rows))
+        console.print(f"{sum(gap.count for gap in found):,} requests are missing")
+
+    call.answer(
+        [{"worker": gap.worker, "first": gap.first, "last": gap.last, "requests": gap.count} for gap in found], text
+    )
+
+
+def _folder(call: Invocation, log: Path | None) -> Path:
+    """The log's folder: the given one, else the project's.
+
+    Raises:
+        UsageError: the given one is no folder.
+    """
+    from cumulant.flows.serving.predictions import log_folder
+
+    if log is None:
+        with call.project() as project:
+            return log_folder(project, principal=project.principal())
+    if not log.is_dir():
+        raise UsageError("there is no such folder", subject=str(log), hint="name the folder that the server logs to")
+    return log
+
+
+def _since(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.now(UTC) - units.duration(text)
+    except UsageError:
+        pass
+    try:
+        return units.moment(text)
+    except UsageError as error:
+        hint = "write how long ago, such as 1h or 7d, or a moment: 2013-04-01 or 2013-04-01T06:00:00Z"
+        raise UsageError(error.message, hint=hint) from None
+
+
+def _print(console: Console, one: PredictionView) -> None:
+    from cumulant.flows.reports.terminal import heading, pairs
+
+    heading(console, one.id if one.row == 0 else f"{one.id} row {one.row}", f"{one.model} version {one.version}")
+    told = [
+        ("named by the caller", one.caller_id),
+        ("answered", one.time),
+        ("for the moment", one.event_time),
+        ("took", f"{one.latency_us / 1000:.2f} ms"),
+        ("state's age", None if one.state_age is None else f"{one.state_age:,.0f} s"),
+        ("arm", one.arm if one.served_arm in {"", one.arm} else f"{one.arm}, answered by {one.served_arm}"),
+        ("shadow", "yes" if one.shadow else None),
+        ("fallback", one.fallback),
+        ("breaks", one.invalid.replace(",", ", ")),
+        ("tenant", one.tenant),
+        ("region", one.region),
+        ("features", one.fingerprint[:12]),
+        ("worker", f"{one.worker}, number {one.sequence}"),
+    ]
+    shown: list[tuple[str, object]] = [(name, value) for name, value in told if value not in (None, "")]
+    shown += [(f"request {name}", value) for name, value in one.request.items()]
+    shown += [(f"answer {name}", value) for name, value in one.outputs.items()]
+    pairs(console, [(name, "–" if value is None else value) for name, value in shown])
+
+
+def _brief(outputs: dict[str, object]) -> str:
+    from cumulant.flows.reports.terminal import cell
+
+    def told(value: object) -> str:
+        # Probabilities by class, and whatever else an answer holds by name.
+        return (
+            " ".join(f"{name} {cell(one)}" for name, one in value.items()) if isinstance(value, dict) else cell(value)
+        )
+
+    return ", ".join(f"{name} {told(value)}" for name, value in list(outputs.items())[:2])[:60]

@@ -1,0 +1,34 @@
+"""`cumulant ps`: the processes that serve a project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("ps", "The processes that serve.")
+
+
+@command(app, action="stack.show", examples=["cumulant ps", "cumulant ps --json"])
+def ps(call: Invocation) -> None:
+    """Show the processes that `cumulant up` keeps running: their state, restarts in the last minute, last words."""
+    from cumulant.cli.serving.stack_table import document, shares_text, table
+    from cumulant.flows.stack import lifecycle
+
+    with call.project() as project:
+        status = lifecycle.ps(project, principal=project.principal())
+        shares = {} if status is None else lifecycle.shares(project)
+
+    def text(console: Console) -> None:
+        if status is None:
+            console.print("nothing runs; `cumulant up` starts it")
+        else:
+            console.print(table(status))
+            if shares and status.running:
+                console.print(shares_text(shares), markup=False)
+
+    call.answer(document(status) | ({"shares": shares} if shares else {}), text)

@@ -1,0 +1,99 @@
+"""The processes of a stack as a table for people, and as a document for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cumulant.flows.stack.status import ChildStatus, Status
+
+_COLUMNS = ("process", "state", "pid", "address", "up for", "restarts", "last words")
+_STYLES = {"ready": "green", "waiting": "red", "not ready": "red", "ended": "red", "starting": "yellow"}
+
+
+def document(status: Status | None) -> dict[str, Any]:
+    """What `--json` tells: `running` is whether the supervisor lives."""
+    if status is None:
+        return {"running": False, "processes": []}
+    return {
+        "running": status.running,
+        "model": status.model,
+        "environment": status.environment,
+        "url": status.url,
+        "supervisor": status.supervisor.pid,
+        "since": status.since,
+        "at": status.at,
+        "trouble": status.trouble or None,
+        "processes": [_row(one) for one in status.children],
+    }
+
+
+def table(status: Status) -> RenderableType:
+    """The processes, one a line."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from cumulant.flows.reports.terminal import clean
+
+    found = Table(box=None, pad_edge=False, header_style="dim")
+    for name in _COLUMNS:
+        found.add_column(name, overflow="fold" if name == "last words" else "ellipsis")
+    for one in status.children:
+        state = Text(one.state, style=_STYLES.get(one.state, ""))
+        age = "" if one.since is None else span((datetime.now(UTC) - one.since).total_seconds())
+        restarts = str(one.restarts) if one.restarts else ""
+        found.add_row(
+            clean(one.name), state, str(one.pid or ""), address(status, one), age, restarts, Text(clean(one.says))
+        )
+    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), found]
+    if status.trouble:
+        parts.append(Text(clean(status.trouble), style="red"))
+    return Group(*parts)
+
+
+def shares_text(shares: Mapping[str, float]) -> str:
+    """Which version answers which share of the requests."""
+    named = [f"version {version} answers {100 * share:.4g}%" for version, share in shares.items()]
+    return f"{', '.join(named)} of the requests"
+
+
+def heading(status: Status) -> str:
+    """One line on the whole."""
+    if not status.running:
+        return f"the supervisor of {status.model} was killed: `cumulant down` tidies up, `cumulant up` starts again"
+    if status.url is None:
+        return f"{status.model}: the gateway does not answer yet"
+    return f"{status.model} at {status.url}"
+
+
+def address(status: Status, one: ChildStatus) -> str:
+    return (status.url or "") if one.kind == "gateway" else (one.url or "")
+
+
+def span(seconds: float) -> str:
+    """`12 s`, `5 min`, `3 h`, `2 d`."""
+    for most, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < most:
+            return f"{max(seconds, 0) // size:.0f} {unit}"
+    return f"{seconds // 86_400:.0f} d"
+
+
+def _row(one: ChildStatus) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "version": one.version,
+        "state": one.state,
+        "pid": one.pid,
+        "url": one.url,
+        "ready": one.ready,
+        "restarts": one.restarts,
+        "not_ready_since": one.not_ready_since,
+        "since": one.since,
+        "says": one.says,
+    }

@@ -1,0 +1,1 @@
+"""Commands about data, features, training, models and packages."""

@@ -1,0 +1,390 @@
+"""`cumulant data`: sources, their snapshots, checks and quarantine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.project.project import Project
+
+app = application(
+    "data",
+    "Sources, their snapshots, checks and quarantine.",
+    examples=["cumulant data validate", "cumulant data quarantine payments", "cumulant data infer payments.csv"],
+)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names of sources; default: all.")]
+Name = Annotated[
+    str, typer.Argument(metavar="[SOURCE]", help="The name of a source; may be left out where there is only one.")
+]
+
+
+@command(app, action="data.validate", examples=["cumulant data validate", "cumulant data validate flights --json"])
+def validate(
+    call: Invocation,
+    sources: Names = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare the content of each file, not its size and times.")
+    ] = False,
+) -> None:
+    """Read what is new, check every rule, and store an immutable snapshot.
+
+    Rows that break a rule go to quarantine; above the share that the source allows, of all rows or of the new ones,
+    nothing is stored, and the exit code is 1.
+    """
+    from cumulant.flows.data.validate import validate as flow
+
+    with call.project() as project, call.progress("data") as progress:
+        found = flow(project, principal=project.principal(), sources=sources or (), force=force, progress=progress)
+
+    def text(console: Console) -> None:
+        for name, snapshot in found.snapshots.items():
+            show_snapshot(console, snapshot, reused=name in found.reused)
+
+    documents = {name: document(snapshot) for name, snapshot in found.snapshots.items()}
+    call.answer({"run": found.run, "reused": found.reused, "sources": documents}, text)
+
+
+@command(app, action="data.show", examples=["cumulant data show flights", "cumulant data show flights --rows 5 --json"])
+def show(
+    call: Invocation,
+    source: Name = "",
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=0)] = 5,
+) -> None:
+    """Show the newest snapshot of a source: columns, profile, checks and a few rows.
+
+    Columns that the project file calls personal appear as keyed hashes.
+    """
+    from cumulant.data.views import preview
+
+    with call.project() as project:
+        snapshot = accepted(project, source or only_source(project))
+        frame = preview(snapshot, project.tables(), project.salt(), rows=rows)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.training.frame_output import show_frame
+        from cumulant.flows.reports.terminal import table
+
+        show_snapshot(console, snapshot)
+        known = {name: _known(moment.column, moment.delay_us) for name, moment in snapshot.known.items()}
+        personal = any(field.personal for field in snapshot.fields)  # else the column would hold dashes
+        columns = [
+            (
+                field.name,
+                field.dtype,
+                "yes" if field.nullable else "no",
+                known.get(field.name, "with the row"),
+                *(["yes" if field.personal else ""] if personal else []),
+            )
+            for field in snapshot.fields
+        ]
+        heads = ["column", "type", "nulls", "known", *(["personal"] if personal else [])]
+        console.print(table(heads, columns))
+        if rows:
+            show_frame(console, frame)
+
+    call.answer(
+        document(snapshot)
+        | {"fields": snapshot.fields, "known": snapshot.known, "profile": snapshot.profile, "rows": frame.to_dicts()},
+        text,
+    )
+
+
+@command(
+    app,
+    action="data.quarantine",
+    examples=[
+        "cumulant data quarantine payments",
+        "cumulant data quarantine payments --file 2026-03-12.csv",
+        "cumulant data quarantine payments --out refused.csv",
+    ],
+)
+def quarantine(
+    call: Invocation,
+    source: Name = "",
+    file: Annotated[str, typer.Option(metavar="FILE", help="Rows of one file only: its path, or the end of it.")] = "",
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
+) -> None:
+    """Show refused rows and the rule that refused each.
+
+    Looks at the last refused snapshot, where there is one, else at the newest accepted one.
+    """
+    from cumulant.cli.training.frame_output import check_out
+    from cumulant.data.views import quarantined
+
+    check_out(out)
+    with call.project() as project:
+        source = source or only_source(project)
+        snapshot = refused(project, source) or accepted(project, source)
+        limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)
+        frame = quarantined(snapshot, project.tables(), project.salt(), limit=limit, files=files)
+    count = frame.height if file else snapshot.rows_quarantined
+    frame = frame if out else frame.head(rows)
+    if out is not None:
+        from cumulant.cli.training.frame_output import write_frame
+
+        write_frame(frame, out)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.listing import tell_rest
+        from cumulant.cli.training.frame_output import show_frame
+        from cumulant.flows.reports.terminal import clean
+        from cumulant.flows.reports.wording import plural
+
+        place = f"from {clean(file)}" if file else f"of {snapshot.rows_in:,}"
+        if not count:
+            rows_in = f"no row of {clean(file)}" if file else f"none of {snapshot.rows_in:,} rows of {source}"
+            console.print(f"nothing in quarantine: {rows_in} was refused", soft_wrap=True)
+        else:
+            console.print(f"quarantine of {source}: {plural(count, 'row')} {place}", soft_wrap=True)
+        if out is not None:
+            console.print(f"written to {out}")
+        elif count:
+            show_frame(console, frame)
+            tell_rest(console, frame.height, count, option="--rows N or --out FILE")
+
+    figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": count}
+    call.answer(figures | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)
+
+
+@command(
+    app,
+    action=None,
+    examples=["cumulant data infer payments.csv", "cumulant data infer payments.csv --out payments.odcs.yaml"],
+)
+def infer(
+    call: Invocation,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, folder or glob.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an Open Data Contract Standard file.")] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The source's name.")] = "source",
+    sheet: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The sheet of an Excel workbook that has several.")
+    ] = None,
+) -> None:
+    """Propose keys, times and rules for a file, and say why."""
+    from cumulant.flows.data.tables import propose
+
+    with call.progress("infer") as progress:
+        found = propose(file, name=name, out=out, sheet=sheet, progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean
+
+        console.print("data:", soft_wrap=True)
+        console.print(clean(yaml_lines({found.name: found.source}, indent=2)), soft_wrap=True)
+        for note in found.notes:
+            style = "bold yellow" if note.startswith("warning: ") else "dim"
+            console.print(f"# {clean(note)}", style=style, soft_wrap=True)
+        if out is not None:
+            console.print(f"contract written to {out}")
+
+    call.answer(found, text)
+
+
+@command(app, action="project.clean", examples=["cumulant data clean", "cumulant data clean --yes"])
+def clean(
+    call: Invocation,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it nothing is removed.")] = False,
+) -> None:
+    """Show what no kept snapshot, model, running server or recent run needs; remove it with --yes."""
+    from cumulant.flows.ledger.cleanup import clean as flow
+
+    with call.project() as project:
+        found = flow(project, principal=project.principal(), dry_run=not yes)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+        from cumulant.flows.reports.wording import size
+
+        console.print(table(["what", "kind", "size"], [(item.key, item.kind, size(item.bytes)) for item in found]))
+        total = size(sum(item.bytes for item in found))
+        said = f"removed {len(found):,}, {total}" if yes else f"{len(found):,} could be removed, {total}: add --yes"
+        console.print(said if found else "nothing to remove")
+
+    call.answer({"removed": yes, "items": found}, text)
+
+
+def files_named(file: str, snapshot: Snapshot) -> list[str]:
+    """The files of a snapshot whose path is, or ends with, `file`. Raises NotFoundError where there is none."""
+    urls = [item.url for item in snapshot.files]
+    matching = [url for url in urls if f"/{url}".endswith(f"/{file.removeprefix('./')}")]
+    if not matching:
+        hint = did_you_mean(file, urls) or "write the end of its path, as the column __file shows it"
+        raise NotFoundError(f'snapshot {snapshot.id[:12]} has no file "{file}"', subject=file, hint=hint)
+    return matching
+
+
+def only_source(project: Project) -> str:
+    """The project's one source. Raises UsageError where there are several, or none."""
+    names = list(project.spec.data)
+    if len(names) != 1:
+        known = ", ".join(names) or "none"
+        raise UsageError("which source is not said", hint=f"name one of the project's sources: {known}")
+    return names[0]
+
+
+def accepted(project: Project, source: str) -> Snapshot:
+    """The newest accepted snapshot. Raises NotFoundError."""
+    from cumulant.flows.data.validate import newest
+
+    project.source(source)
+    found = newest(project, source)
+    if found is None:
+        raise NotFoundError(
+            f"there is no snapshot of {source} yet", subject=source, hint=f"cumulant data validate {source}"
+        )
+    return found
+
+
+def refused(project: Project, source: str) -> Snapshot | None:
+    """The snapshot that was refused since the last accepted one."""
+    from cumulant.flows.data.validate import refused as flow
+
+    project.source(source)
+    return flow(project, source)
+
+
+def document(snapshot: Snapshot) -> dict[str, object]:
+    """A snapshot's figures for machines, without its parts."""
+    from cumulant.data.checks.verdict import warnings_of
+
+    return {
+        "snapshot": snapshot.id,
+        "source": snapshot.source,
+        "rows_in": snapshot.rows_in,
+        "rows_passed": snapshot.rows_passed,
+        "rows_quarantined": snapshot.rows_quarantined,
+        "rows_dropped": snapshot.rows_dropped,
+        "rows_current": snapshot.rows_current,
+        "rows_superseded": snapshot.rows_superseded,
+        "rows_repeated": snapshot.rows_repeated,
+        "rows_deletions": snapshot.rows_deletions,
+        "bytes": snapshot.bytes,
+        "csv_bytes": snapshot.csv_bytes,
+        "accepted": snapshot.accepted,
+        "checks": snapshot.checks,
+        "batch_checks": snapshot.batch_checks,
+        "changes": snapshot.changes,
+        "shifts": snapshot.shifts,
+        "unreadable": [
+            {"url": file.url, "reason": file.reason, "sha256": file.sha256, "bytes": file.bytes}
+            for file in snapshot.unreadable
+        ],
+        "warnings": warnings_of(snapshot),
+        "files": [
+            {"url": file.url, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes} for file in snapshot.files
+        ],
+    }
+
+
+def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
+    """Rows in and where they went, what the rules refused, how large it is."""
+    from cumulant.data.checks.verdict import told, warnings_of
+    from cumulant.data.shift import moved
+    from cumulant.flows.reports.collect import shifts_said
+    from cumulant.flows.reports.terminal import clean, heading, pairs, table, warn
+    from cumulant.flows.reports.wording import share as percent
+
+    heading(console, snapshot.source, f"snapshot {snapshot.id[:12]}" + (", nothing new" if reused else ""))
+    pairs(
+        console,
+        [
+            ("rows in", rows_line(snapshot)),
+            *([] if snapshot.versions is None else [("in force", versions_line(snapshot))]),
+            ("files", _files_line(snapshot, new=0 if reused else len(snapshot.processed))),
+            ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
+        ],
+    )
+    # A rule on the whole that only warns is among the warnings below.
+    failed = [
+        check
+        for check in snapshot.checks
+        if (check.failed if check.kind == "row" else not check.passed and check.severity == "fail")
+    ]
+    if failed:
+        rows = [(check.column or "–", check.text, check.failed, percent(check.share)) for check in failed]
+        console.print(table(["column", "rule", "refused", "share"], rows))
+    elif all(check.passed for check in snapshot.checks) and snapshot.checks and not snapshot.batch_checks:
+        count = len(snapshot.checks)
+        console.print("the one rule holds" if count == 1 else f"all {count:,} rules hold", style="dim")
+    for change in snapshot.changes:
+        if change.kind in ("added", "widened"):
+            console.print(clean(told(change)), soft_wrap=True)
+    for text in shifts_said(snapshot):
+        console.print(clean(text), style="" if moved(snapshot.shifts) else "dim", soft_wrap=True)
+    warn(console, warnings_of(snapshot))
+    console.print("")
+
+
+def _files_line(snapshot: Snapshot, *, new: int) -> str:
+    unreadable = f"; {len(snapshot.unreadable):,} cannot be read" if snapshot.unreadable else ""
+    return f"{len(snapshot.files):,}, {new:,} of them new or changed{unreadable}"
+
+
+def rows_line(snapshot: Snapshot) -> str:
+    """Where every row went, on one line."""
+    parts = [f"{snapshot.rows_in:,}  =  {snapshot.rows_passed:,} passed + {snapshot.rows_quarantined:,} quarantined"]
+    return parts[0] + (f" + {snapshot.rows_dropped:,} dropped by prepare" if snapshot.rows_dropped else "")
+
+
+def versions_line(snapshot: Snapshot) -> str:
+    """How many of the passed rows count now, and what the others are."""
+    others = {
+        "corrected or deleted": snapshot.rows_superseded,
+        "repeated unchanged": snapshot.rows_repeated,
+        "deletions": snapshot.rows_deletions,
+    }
+    rest = "".join(f" - {rows:,} {name}" for name, rows in others.items() if rows)
+    return f"{snapshot.rows_current:,}  =  {snapshot.rows_passed:,} passed{rest}"
+
+
+def _stored(stored: int, csv: int) -> str:
+    from cumulant.flows.reports.wording import size
+
+    return f"{size(stored)} (as CSV: {size(csv)}, {csv / stored:.1f} times as much)" if stored else size(stored)
+
+
+def _known(column: str | None, delay: int) -> str:
+    from datetime import timedelta
+
+    from cumulant.core.units import show_duration
+
+    later = show_duration(timedelta(microseconds=delay)) if delay else ""
+    if column:
+        return f"at {column}" + (f" + {later}" if later else "")
+    return f"{later} after the event" if later else "with the row"
+
+
+def yaml_lines(value: dict[str, Any], *, indent: int = 0) -> str:
+    """A source section as a person would write it: blocks, and one line for what a column's rules say."""
+    lines = []
+    for key, inner in value.items():
+        if isinstance(inner, dict) and any(isinstance(part, dict) for part in inner.values()):
+            lines += [f"{' ' * indent}{_flow(key)}:", yaml_lines(inner, indent=indent + 2)]
+        else:
+            lines.append(f"{' ' * indent}{_flow(key)}: {_flow(inner)}")
+    return "\n".join(lines)
+
+
+def _flow(value: object) -> str:
+    from cumulant.project.new.create import yaml_text
+
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str):
+        return yaml_text(value) if "," not in value else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)

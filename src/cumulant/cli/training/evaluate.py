@@ -1,0 +1,73 @@
+"""`cumulant evaluate`: a registered model on later data, and the gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf, Model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("evaluate", "Score a registered model.")
+
+
+@command(
+    app,
+    action="model.evaluate",
+    examples=[
+        "cumulant evaluate",
+        "cumulant evaluate flight-late@candidate --as-of 2013-06-01",
+        "cumulant evaluate churn/3 --json",
+    ],
+)
+def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
+    """Score a registered model on the test rows of today's data and ask the gate.
+
+    Exit code 1 where the gate says no.
+    """
+    from cumulant.core.units import moment
+    from cumulant.flows.reports.report import content
+    from cumulant.flows.training.evaluate import evaluate as flow
+
+    with call.project() as project:
+        who = project.principal()
+        with call.progress("evaluate") as progress:
+            found = flow(
+                project,
+                model or project.name,
+                principal=who,
+                as_of=None if as_of is None else moment(as_of),
+                progress=progress,
+            )
+        page = content(project, found.run, principal=who)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.summary import show_gate, show_metrics
+        from cumulant.flows.reports.terminal import heading, pairs
+
+        heading(console, page.subject)
+        show_metrics(console, page)
+        pairs(console, (("note" if place == 0 else "", note) for place, note in enumerate(found.judgement.notes)))
+        if page.gate is not None:
+            show_gate(console, page.gate)
+
+    figures = {one.name: one.model for one in page.metrics}
+    call.answer(
+        {
+            "run": found.run,
+            "model": page.uri,
+            "figures_of": "tested model" if page.of_tested else "model",
+            "metrics": figures,
+            "slices": page.slices,
+            "gate": page.gate,
+            "notes": found.judgement.notes,
+        },
+        text,
+    )
+    if page.gate is not None and not page.gate.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,249 @@
+"""`cumulant features`: what the features are, their values, and the stored state that serving reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from cumulant.features.online.repair import StoredKey
+
+app = application(
+    "features",
+    "What the features are, and their values.",
+    examples=["cumulant features show", "cumulant features get --rows 5"],
+)
+
+
+Key = Annotated[list[str] | None, typer.Argument(metavar="COLUMN=VALUE", help="The key, such as card=c17.")]
+OfModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="The model; default: the champion.")]
+
+
+@command(
+    app,
+    action="features.show",
+    examples=["cumulant features show", "cumulant features show card=c17", "cumulant features show --json"],
+)
+def show(
+    call: Invocation,
+    key: Key = None,
+    model: OfModel = "",
+    rows: Annotated[int, typer.Option(metavar="N", help="Of a key: how many of its newest events.", min=1)] = 10,
+) -> None:
+    """Show every feature: its type, what it is in words, and what a request must carry for it.
+
+    With a key: what is stored of it for the windows and lookups of a model.
+    """
+    if key:
+        _show_key(call, key, model, rows)
+        return
+    from cumulant.flows.project.planning import plan
+    from cumulant.flows.reports.feature_texts import definition, kind
+
+    with call.project() as project, call.progress("features") as progress:
+        found = plan(project, principal=project.principal(), checks=False, progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import table
+
+        rows = [(one.name, one.dtype, one.description or definition(one), one.owner) for one in found.features.features]
+        console.print(table(["feature", "type", "what it is", "owner"], rows))
+        fields = ", ".join(field.name for field in found.features.request)
+        console.print(f"a request carries: {fields}", style="dim")
+
+    features = [
+        {"name": one.name, "dtype": one.dtype, "kind": kind(one), "definition": definition(one)}
+        | {"description": one.description, "owner": one.owner, "tags": one.tags}
+        for one in found.features.features
+    ]
+    call.answer(
+        {
+            "entity": found.entity,
+            "predict_at": found.predict_at,
+            "features": features,
+            "request": found.features.request,
+        },
+        text,
+    )
+
+
+@command(
+    app,
+    action="features.compute",
+    examples=["cumulant features get --rows 5", "cumulant features get --as-of 2013-04-01 --out features.parquet"],
+)
+def get(
+    call: Invocation,
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 10,
+    as_of: AsOf = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
+) -> None:
+    """Bring the feature table up to date and show its values, one row an entity row, in order.
+
+    Features that would show a personal value appear as keyed hashes.
+    """
+    from cumulant.cli.training.frame_output import check_out
+    from cumulant.core.units import moment
+    from cumulant.data.masking import mask_frame
+    from cumulant.flows.features.feature_table import featurize
+    from cumulant.flows.reports.feature_texts import personal
+
+    check_out(out)
+    with call.project() as project, call.progress("features") as progress:
+        when = None if as_of is None else moment(as_of)
+        found = featurize(project, principal=project.principal(), as_of=when, progress=progress)
+        table = project.tables().scan(found.table)
+        frame = (table if out else table.head(rows)).collect()
+        frame = mask_frame(frame, personal(found.plan), project.salt())
+    if out is not None:
+        from cumulant.cli.training.frame_output import write_frame
+
+        write_frame(frame, out)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.training.frame_output import show_frame
+
+        said = ", nothing new" if found.reused else f": {found.computed_of}" if found.computed_of else ""
+        console.print(f"{found.rows:,} rows, {len(found.plan.features)} features{said}")
+        if out is not None:
+            console.print(f"written to {out}")
+        else:
+            show_frame(console, frame.drop("__row", strict=False))
+
+    figures = {
+        "run": found.run,
+        "rows": found.rows,
+        "rows_computed": found.rows_computed,
+        "features": found.plan.names,
+        "table": found.table.key,
+        "reused": found.reused,
+    }
+    call.answer(figures | ({"file": str(out)} if out else {"values": frame.to_dicts()}), text)
+
+
+@command(
+    app,
+    action="features.materialize",
+    examples=[
+        "cumulant features materialize flight-late@champion",
+        "cumulant features materialize churn/3 --as-of 2013-04-01",
+    ],
+)
+def materialize(
+    call: Invocation,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model whose features are stored.")] = "",
+    as_of: AsOf = None,
+) -> None:
+    """Fill the stored state that a server reads for a model's windows and lookups."""
+    from cumulant.core.units import moment
+    from cumulant.flows.serving.serve import prepare_service
+
+    with call.project() as project, call.progress("online state") as progress:
+        when = None if as_of is None else moment(as_of)
+        found = prepare_service(
+            project, model or project.name, principal=project.principal(), as_of=when, progress=progress
+        )
+
+    def text(console: Console) -> None:
+        if found.table is None:
+            console.print(f"{found.model.name} needs no stored state: its features are all of the row itself")
+            return
+        console.print(f"{found.entities:,} entities stored for {found.model.name} version {found.model.version}")
+
+    call.answer(
+        {"model": found.model.uri, "table": found.table, "entities": found.entities, "as_of": found.as_of}, text
+    )
+
+
+@command(
+    app,
+    action="features.forget",
+    examples=["cumulant features forget card=c17", "cumulant features forget card=c17 --after 2026-11-27"],
+)
+def forget(
+    call: Invocation,
+    key: Key = None,
+    model: OfModel = "",
+    after: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only rows dated later; default: all that were posted.")
+    ] = None,
+) -> None:
+    """Delete what was posted of a key, and make its stored state again from the data.
+
+    Rows of the project's data stay. A server that runs reads the new state with its next request.
+    """
+    from cumulant.core.units import moment
+    from cumulant.flows.features.stored_keys import forget_key
+
+    values = _key(key)
+    with call.project() as project, call.progress("stored state") as progress:
+        found = forget_key(
+            project,
+            model or f"{project.name}@champion",
+            values,
+            principal=project.principal(),
+            after=None if after is None else moment(after),
+            progress=progress,
+        )
+
+    def text(console: Console) -> None:
+        console.print(f"{found.rows:,} posted rows deleted, {found.entities:,} entities made again")
+        _print_stored(console, found.stored)
+
+    call.answer(found, text)
+
+
+def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
+    from cumulant.flows.features.stored_keys import show_key
+
+    values = _key(key)
+    with call.project() as project, call.progress("stored state") as progress:
+        uri = model or f"{project.name}@champion"
+        found = show_key(project, uri, values, principal=project.principal(), newest=rows, progress=progress)
+    call.answer(list(found), lambda console: _print_stored(console, found))
+
+
+def _key(words: list[str] | None) -> dict[str, object]:
+    """`card=c17` as columns and values.
+
+    Raises:
+        UsageError: a word is not written so.
+    """
+    from cumulant.core.errors import UsageError
+
+    pairs = [word.partition("=") for word in words or ()]
+    if not pairs or not all(name and equals for name, equals, _ in pairs):
+        raise UsageError(
+            "a key is written COLUMN=VALUE",
+            subject=" ".join(words or ()) or None,
+            hint="name the columns of a window: cumulant features show card=c17",
+        )
+    return {name: value for name, _, value in pairs}
+
+
+def _print_stored(console: Console, found: Sequence[StoredKey]) -> None:
+    from cumulant.flows.reports.terminal import cell, table
+    from cumulant.flows.reports.wording import instant
+
+    for one in found:
+        where = ", ".join(f"{name} {cell(value)}" for name, value in one.key.items())
+        console.print(f"{one.source} by {where}: {one.events:,} events, for {', '.join(one.features)}", soft_wrap=True)
+        if one.future:
+            console.print(
+                f"  {one.future:,} become known after now: `features forget` deletes posted ones", style="dim"
+            )
+        if one.since is not None:
+            console.print(f"  kept from {instant(one.since)} on; earlier moments are answered from what is left")
+        columns = list(one.newest[0].values) if one.newest else []
+        rows = [(event.known, *(event.values[name] for name in columns)) for event in one.newest]
+        console.print(table(["known", *columns], rows) if rows else "")

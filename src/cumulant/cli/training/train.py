@@ -1,0 +1,105 @@
+"""`cumulant train`: from the sources to a registered model version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf
+from cumulant.cli.program import line
+
+if TYPE_CHECKING:
+    from cumulant.flows.training.train import TrainResult
+
+app = application("train", "Train a model version.")
+
+
+@command(
+    app,
+    action="model.train",
+    examples=[
+        "cumulant train --quick",
+        "cumulant train --as-of 2013-04-01",
+        "cumulant train --trials 50 --time 10m --json",
+    ],
+)
+def train(
+    call: Invocation,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the rows and no search: seconds.")] = False,
+    as_of: AsOf = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="At most this many trials.", min=1)] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Search and final fits take at most this long, such as 90s or 10m; reading, evaluation, packaging and"
+            " registration come on top. The time of each step is shown at the end.",
+        ),
+    ] = None,
+) -> None:
+    """Bring data and features up to date, search, evaluate, package, register.
+
+    What was done before is found and not done again; a run that was cut off goes on from its last finished step.
+    Exit code 1 where the gate says no: the version is registered all the same, without the alias `champion`.
+    Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
+    """
+    from cumulant.core.units import moment
+    from cumulant.flows.reports.model_content import with_notes
+    from cumulant.flows.reports.report import content
+    from cumulant.flows.training.train import train as flow
+
+    with call.project() as project:
+        who = project.principal()
+        with call.progress(f"train {project.name}") as progress:
+            found = flow(
+                project,
+                principal=who,
+                quick=quick,
+                as_of=None if as_of is None else moment(as_of),
+                trials=trials,
+                time=time,
+                progress=progress,
+            )
+        page = with_notes(content(project, found.run, principal=who), found.notes)
+    finish(call, page, found)
+
+
+def finish(call: Invocation, page: object, found: TrainResult) -> None:
+    """Show a finished training and end with the gate's exit code."""
+    from cumulant.cli.documents import train_document
+    from cumulant.flows.reports.content import ReportData
+
+    assert isinstance(page, ReportData)
+
+    def text(console: object) -> None:
+        from rich.console import Console
+
+        from cumulant.flows.reports.summary import show_training
+        from cumulant.flows.reports.wording import duration as spent
+        from cumulant.flows.reports.wording import steps as step_times
+
+        assert isinstance(console, Console)
+        show_training(console, page)
+        reused, computed = len(found.reused), found.features.computed_of
+        said = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
+        console.print(f"{spent(found.seconds)}{said}", style="dim")
+        if shown := step_times(page.steps, page.seconds):
+            limit = f" (--time {found.time} bounds search and final fits)" if found.time is not None else ""
+            console.print(f"steps: {shown}{limit}", style="dim", soft_wrap=True)
+        if computed is not None:
+            console.print(f"features: {computed}", style="dim")
+        console.print(
+            "next: " + line(f"report {page.run} --out report.html", project=call.given), style="dim", soft_wrap=True
+        )
+        if found.next:
+            steps = ", then ".join(line(words, project=call.given) for words in found.next)
+            said = f"next: {steps}; the alias champion moves when a release promotes version {page.version}"
+            console.print(said, style="dim", soft_wrap=True)
+
+    call.answer(train_document(page, found.features, reused=found.reused, seconds=found.seconds), text)
+    if page.gate is not None and not page.gate.passed:
+        raise typer.Exit(1)

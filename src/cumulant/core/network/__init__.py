@@ -1,0 +1,1 @@
+"""Listening sockets, allowed hosts, certificates, the gateway's token."""

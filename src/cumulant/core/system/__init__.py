@@ -1,0 +1,1 @@
+"""The machine: memory, disk errors, private files, standard error, user code."""

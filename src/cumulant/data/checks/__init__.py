@@ -1,0 +1,1 @@
+"""Rules of a source, for rows, batches and whole snapshots, and the verdict on them."""

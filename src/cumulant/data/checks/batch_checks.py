@@ -1,0 +1,150 @@
+"""The verdict on new batches: which declared shares they break beyond what chance explains.
+
+The source as a whole is evaluated by its share. A batch may have three rows, so it breaks a limit only where an exact
+binomial test at that limit excludes chance. All evaluations of a run share a level (Bonferroni). Bad rows may come in
+bursts: where the shares of earlier batches vary more than those of independent rows, there are as many fewer rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cumulant.core.units import share
+from cumulant.data.checks.batch_rows import FEWEST, Sizes
+from cumulant.data.checks.batches import Batch
+from cumulant.data.checks.rules import is_row_rule
+from cumulant.data.checks.severity import failing, of_batch, severity_of
+from cumulant.data.checks.verdict import most_refused
+from cumulant.data.snapshot import BatchCheck, BatchSize
+from cumulant.data.spec import Severity, SourceSpec
+from cumulant.statistics.exact import binomial_at_least, overdispersion
+
+#: the chance that a run refuses any of its batches, though each limit is kept by whatever makes the rows
+LEVEL = 0.001
+#: the most that the variation of batches may weaken the test: a batch that broke whole, and was accepted with a
+#: warning, would else let all later ones pass
+_MOST = 10.0
+#: batches of a run from which the variation is learned where none were accepted before
+_COMPARED = 200
+
+
+@dataclass(frozen=True)
+class _Share:
+    """`count` of `rows` against a limit: `what` is counted, `key` sets the limit."""
+
+    batch: Batch
+    rule: str
+    column: str | None
+    severity: Severity
+    count: int
+    rows: int
+    limit: float
+    what: str
+    key: str
+
+
+def broken_shares(
+    batches: Sequence[Batch], spec: SourceSpec, columns: Mapping[str, str | None], earlier: Sizes
+) -> tuple[BatchCheck, ...]:
+    """The shares of refused rows, and of nulls, that a batch has too many of.
+
+    `columns`: the column of each rule; `earlier`: the batches that were accepted before.
+    """
+    shares = [item for batch in batches for item in (*_refused(batch, spec, columns), *_nulls(batch, spec))]
+    level = LEVEL / max(len(shares), 1)
+    compared = _compared(shares)
+    broken = [
+        item
+        for item in shares
+        if _chance(item, 1.0) < level and _chance(item, _design(item, earlier, compared)) < level
+    ]
+    fails = {(item.batch.name, item.rule) for item in broken if item.severity == "fail"}
+    return tuple(
+        _check(item) for item in broken if item.severity == "fail" or (item.batch.name, item.rule) not in fails
+    )
+
+
+def _chance(item: _Share, design: float) -> float:
+    return binomial_at_least(item.count / design, item.rows / design, item.limit)
+
+
+def _compared(shares: Sequence[_Share]) -> list[_Share]:
+    """Of many shares of one rule and kind of batch some, evenly spaced: to compare each with all takes their square."""
+    groups: dict[tuple[str, Severity, str], list[_Share]] = {}
+    for item in shares:
+        groups.setdefault((item.rule, item.severity, item.batch.kind), []).append(item)
+    return [item for group in groups.values() for item in group[:: -(-len(group) // _COMPARED)]]
+
+
+def _design(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:
+    """How much more than independent rows the share varied between earlier batches, of any kind.
+
+    Where there are none, as in the first snapshot, between the other batches of the run.
+    """
+    series = [_counted(item, sizes) for sizes in earlier.values() if len(sizes) >= FEWEST] or _others(item, shares)
+    designs = (overdispersion(*zip(*counts, strict=True)) for counts in series if len(counts) >= FEWEST)
+    return min(max(designs, default=1.0), _MOST)
+
+
+def _counted(item: _Share, sizes: Sequence[BatchSize]) -> list[tuple[int, int]]:
+    """Of each batch the rows that the share counts, and those it is taken of."""
+    if item.column is None:
+        return [(size.refused, size.rows) for size in sizes]
+    return [(size.nulls.get(item.column, 0), size.rows - size.refused) for size in sizes]
+
+
+def _others(item: _Share, shares: Sequence[_Share]) -> list[list[tuple[int, int]]]:
+    """As `_counted`, of the other batches of the run, by kind."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for other in shares:
+        if other.batch is not item.batch and (other.rule, other.severity) == (item.rule, item.severity):
+            found.setdefault(other.batch.kind, []).append((other.count, other.rows))
+    return list(found.values())
+
+
+def _refused(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:
+    """All refused rows; where some of them only warn, those that do not as well."""
+    refused, failed = batch.counts.refused, failing(batch.counts.refused, columns, spec)
+    result = [_quarantined(batch, spec, "fail", failed)] if failed else []
+    return result if failed == refused else [*result, _quarantined(batch, spec, "warn", refused)]
+
+
+def _quarantined(batch: Batch, spec: SourceSpec, severity: Severity, refused: Counter[str]) -> _Share:
+    return _Share(
+        batch,
+        rule="quarantine",
+        column=None,
+        severity=of_batch(spec, severity),
+        count=refused.total(),
+        rows=batch.counts.checked,
+        limit=share(spec.quarantine),
+        what="rows are refused",
+        key=f"`quarantine` allows; by {most_refused(refused)}",
+    )
+
+
+def _nulls(batch: Batch, spec: SourceSpec) -> list[_Share]:
+    result = []
+    for column, rule in spec.rules.items():
+        if rule.nulls is not None and not is_row_rule(rule.nulls):
+            named, key, what = f"{column}:nulls", "its `nulls` allows", f"values of {column} are null"
+            severity = of_batch(spec, severity_of(spec, named, column))
+            nulls, limit = batch.counts.nulls[column], share(rule.nulls)
+            result.append(_Share(batch, named, column, severity, nulls, batch.counts.passed, limit, what, key))
+    return result
+
+
+def _check(item: _Share) -> BatchCheck:
+    return BatchCheck(
+        batch=item.batch.name,
+        rule=item.rule,
+        column=item.column,
+        severity=item.severity,
+        failed=item.count,
+        rows=item.rows,
+        limit=item.limit,
+        text=f"{item.batch.name}: {item.count:,} of {item.rows:,} {item.what} ({item.count / item.rows:.2%}), more "
+        f"than the {item.limit:.4g} that {item.key}",
+    )

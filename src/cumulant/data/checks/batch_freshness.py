@@ -1,0 +1,58 @@
+"""Whether new rows are as new as declared. Rows after now do not count for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from cumulant.core.plan import Field
+from cumulant.core.units import duration, from_micros, show_duration
+from cumulant.data.checks.batches import NewFile, new_rows, together
+from cumulant.data.parts.part import Workshop
+from cumulant.data.snapshot import BatchCheck
+from cumulant.data.text.casts import conform
+from cumulant.data.text.zones import UTC_MICROS
+
+
+def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchCheck, ...]:
+    """A warning where the newest event of all new rows is older than `table.fresh` allows, or all are after now.
+
+    It never refuses them: rows of the past may be delivered late, or again.
+    """
+    time, declared = shop.spec.time, shop.spec.table.fresh
+    if time is None or declared is None or not new:
+        return ()
+    rows, newest = past_events([new_rows(file, shop) for file in new], time.column, now)
+    if not rows:
+        return ()
+    name = new[0].url if len(new) == 1 else together(len(new))
+    if newest is None:
+        text = f"{name}: each {time.column} of the new rows is after now, so that their age is not known"
+    elif now - newest > duration(declared):
+        shown = show_duration(timedelta(seconds=round((now - newest).total_seconds())))
+        text = f"{name}: the newest {time.column} of the new rows is {shown} old, more than the {declared} of `fresh`"
+    else:
+        return ()
+    return (
+        BatchCheck(
+            batch=name,
+            rule="table:fresh",
+            column=None,
+            severity="warn",
+            failed=0,
+            rows=rows,
+            limit=None,
+            text=text,
+        ),
+    )
+
+
+def past_events(frames: Sequence[pl.LazyFrame], column: str, now: datetime) -> tuple[int, datetime | None]:
+    """How many rows have a time, and the newest that is not after `now`."""
+    at = pl.col(column)
+    times = pl.concat([conform(rows, [Field(column, "time")]) for rows in frames])
+    past = at.filter(at <= pl.lit(now, UTC_MICROS)).max().cast(pl.Int64)
+    count, newest = times.select(at.count(), past.alias("newest")).collect().row(0)
+    return count, None if newest is None else from_micros(newest)

@@ -1,0 +1,111 @@
+"""The rules of a source that can be decided on one value, as a servable carries them for the values of requests."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from datetime import date
+
+from cumulant.core.plan import Field
+from cumulant.core.servable import FieldRule
+from cumulant.data.checks.rules import fitting_bound, fitting_member, is_row_rule
+from cumulant.data.spec import Bound, RuleSpec, SourceSpec
+
+#: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
+#: the time to fail longer by a factor of the text's length
+_MOST_REPEATS, _MOST_ANCHORED = 1, 2
+#: parts that may be absent, and groups with alternatives: each doubles it
+_MOST_OPTIONAL = 3
+#: what Rust and Python read alike. `\d`, `\w`, `\s` and `\b` mean the same of ASCII texts, with Python's flag for them
+_LITERAL = r"\\(?:[ -/:;=?@\[-`{-~]|[tnrfva]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})"
+_CLASS = r"\\[dDwWsS]"
+_SET = rf"\[\^?+(?!])(?:{_LITERAL}|{_CLASS}|[^\[\]\\])+\]"
+_ONE = rf"(?:{_LITERAL}|{_CLASS}|{_SET}|\\[Ab]|[^\\\[\](){{}}*+?|])"
+_REPEAT = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})"
+_PATTERN = re.compile(rf"(?:{_ONE}(?:{_REPEAT}\??)?|\((?!\?)|\||\)\??)*", re.DOTALL)
+_PART = re.compile(rf"{_SET}|\\.|(\$)", re.DOTALL)
+_ESCAPED_OR_SET = re.compile(rf"{_SET}|\\.", re.DOTALL)
+_MANY = re.compile(r"[*+]|\{[0-9]+,[0-9]*\}")
+
+
+def request_rules(spec: SourceSpec, fields: Iterable[Field], *, source: str) -> dict[str, FieldRule]:
+    """Request field to the rules of each of its values; `spec` with the rules of its contract file.
+
+    Left out is what `unchecked_rules` names.
+
+    Raises:
+        DataError: a rule names a value that its column cannot hold.
+    """
+    rules = {field.name: _rule(spec.rules[field.name], field, source) for field in fields if field.name in spec.rules}
+    return {name: rule for name, rule in rules.items() if rule != FieldRule()}
+
+
+def unchecked_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, tuple[str, ...]]:
+    """Request field to those rules of one value that requests are not checked for.
+
+    Allowed values of personal fields, which are personal values themselves; patterns that are not `portable`, or are of
+    a field that is no text.
+    """
+    names: dict[str, tuple[str, ...]] = {}
+    for field in fields:
+        rule = spec.rules.get(field.name, RuleSpec())
+        members = ("in",) if rule.in_ is not None and field.personal else ()
+        pattern = ("pattern",) if rule.pattern is not None and _pattern(rule, field) is None else ()
+        if members or pattern:
+            names[field.name] = members + pattern
+    return names
+
+
+def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
+    members = None if rule.in_ is None or field.personal else rule.in_
+    pattern = _pattern(rule, field)
+    return FieldRule(
+        required=is_row_rule(rule.nulls),
+        min=_bound(rule.min, field, source),
+        max=_bound(rule.max, field, source),
+        members=None if members is None else tuple(fitting_member(m, field.dtype, field.name, source) for m in members),
+        pattern=pattern,
+        declared_pattern=None if pattern is None else rule.pattern,
+        number_format=rule.number_format if field.dtype in ("int", "float") else None,
+        date_format=rule.date_format if field.dtype in ("time", "date") else None,
+    )
+
+
+def _pattern(rule: RuleSpec, field: Field) -> str | None:
+    return portable(rule.pattern) if rule.pattern is not None and field.dtype == "str" else None
+
+
+def _bound(bound: Bound | None, field: Field, source: str) -> Bound | None:
+    if bound is None:
+        return None
+    limit = fitting_bound(bound, field.dtype, field.name, source)
+    return limit.isoformat() if isinstance(limit, date) else limit
+
+
+def portable(pattern: str) -> str | None:
+    """A pattern in Rust's syntax as Python reads it; None where it means something else there, or may take long.
+
+    One that begins with `(?a)` says the same of ASCII texts only. Python goes back where Rust's engine never does: a
+    repeated group, or many repeats, could take a caller's text hours. Those are left to the data's own check.
+    """
+    if not _PATTERN.fullmatch(pattern) or _is_slow(pattern):
+        return None
+    # `$` is the end of the text in Rust; in Python also before a last line break.
+    python = _PART.sub(lambda part: r"\Z" if part[1] else part[0], pattern)
+    if re.search(r"\\[dDwWsSb]", re.sub(_LITERAL, "", pattern)):
+        python = f"(?a){python}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of the operations on sets, which are Rust's
+            re.compile(python)
+    except (re.error, Warning):
+        return None
+    return python
+
+
+def _is_slow(pattern: str) -> bool:
+    bare = _ESCAPED_OR_SET.sub("x", pattern)
+    most = _MOST_ANCHORED if bare.startswith("^") and "|" not in bare else _MOST_REPEATS
+    alternatives = bare.count("(") if "|" in bare else 0
+    return len(_MANY.findall(bare)) > most or bare.count("?") + alternatives > _MOST_OPTIONAL

@@ -1,0 +1,286 @@
+"""The verdict on a source: what its rules found over all parts, and whether the snapshot is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cumulant.core.units import duration, share, show_duration
+from cumulant.data.checks.severity import severity_of
+from cumulant.data.profile import Profile
+from cumulant.data.snapshot import WIDER, BatchCheck, CheckResult, SchemaChange, Snapshot
+from cumulant.data.spec import Severity, SourceSpec
+
+if TYPE_CHECKING:
+    from cumulant.data.parts.part import PartFacts
+
+#: the rule on rows that are lost with files that are gone
+MISSING_FILES = "table:missing_files"
+#: the rule on files that cannot be read
+UNREADABLE_FILES = "table:unreadable_files"
+#: of an example's value
+_SHOWN = 40
+#: of many breaches, those that are named, and of the rules that refuse rows
+_SAID, _WORST = 10, 3
+
+
+def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResult, ...]:
+    """Every row rule with its failures over all parts. None of them decides by itself: the share does."""
+    found: dict[str, CheckResult] = {}
+    checked = sum(part.rows_in - part.rows_dropped for part in parts)
+    for part in parts:
+        for check in part.checks:
+            failed = check.failed + (found[check.rule].failed if check.rule in found else 0)
+            found[check.rule] = CheckResult(
+                rule=check.rule,
+                column=check.column,
+                kind="row",
+                failed=failed,
+                share=failed / checked if checked else 0.0,
+                text=check.text,
+                passed=failed == 0,
+                severity=severity_of(spec, check.rule, check.column),
+            )
+    return tuple(found.values())
+
+
+def table_checks(
+    spec: SourceSpec, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
+) -> tuple[CheckResult, ...]:
+    """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
+
+    `rows` of them are in force; `newest` is the last event that is not after `now`, None where there is none.
+    """
+    from cumulant.data.checks.rules import is_row_rule
+
+    found = []
+    for column, rule in spec.rules.items():
+        if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:
+            found.append(_null_share(column, spec, share(rule.nulls), profile))
+    found += _row_count(spec, rows)
+    if spec.table.fresh is not None and spec.time is not None:
+        found.append(_freshness(spec.time.column, spec, duration(spec.table.fresh), newest, now))
+    return tuple(found)
+
+
+def _null_share(column: str, spec: SourceSpec, limit: float, profile: Profile) -> CheckResult:
+    nulls = profile[column].null_share
+    return CheckResult(
+        rule=f"{column}:nulls",
+        column=column,
+        kind="table",
+        failed=profile[column].nulls,
+        share=nulls,
+        text=f"at most {limit:.4g} of {column} is null ({nulls:.4g} is)",
+        passed=nulls <= limit,
+        severity=severity_of(spec, f"{column}:nulls", column),
+    )
+
+
+def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
+    low, high = spec.table.min_rows, spec.table.max_rows
+    found = []
+    if low is not None:
+        text = f"at least {low:,} rows ({rows:,} are)"
+        found.append(_whole("table:min_rows", spec, text, passed=rows >= low, failed=max(low - rows, 0)))
+    if high is not None:
+        text = f"at most {high:,} rows ({rows:,} are)"
+        found.append(_whole("table:max_rows", spec, text, passed=rows <= high, failed=max(rows - high, 0)))
+    return found
+
+
+def _freshness(column: str, spec: SourceSpec, limit: timedelta, newest: datetime | None, now: datetime) -> CheckResult:
+    if newest is None:
+        text = f"a {column} is in the past, so that its age is known"
+        return _whole("table:fresh", spec, text, passed=False, failed=0)
+    age = now - newest
+    shown = show_duration(timedelta(seconds=round(age.total_seconds())))
+    text = f"the newest {column} up to now is at most {show_duration(limit)} old (it is {shown} old)"
+    return _whole("table:fresh", spec, text, passed=age <= limit, failed=0)
+
+
+def _whole(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed: int) -> CheckResult:
+    return CheckResult(
+        rule=rule,
+        column=None,
+        kind="table",
+        failed=failed,
+        share=0.0,
+        text=text,
+        passed=passed,
+        severity=severity_of(spec, rule, None),
+    )
+
+
+def verdicts(
+    spec: SourceSpec,
+    checks: Sequence[CheckResult],
+    changes: Sequence[SchemaChange],
+    batches: Sequence[BatchCheck],
+    *,
+    checked: int,
+    refused: int,
+    failing: int,
+) -> tuple[tuple[Severity, str], ...]:
+    """What is broken and with which severity, most telling first: `fail` is why a snapshot is not accepted.
+
+    `failing`: how many of the refused rows count towards the limit.
+    """
+    found: list[tuple[Severity, str]] = []
+    limit = share(spec.quarantine)
+    if checked and refused / checked > limit:
+        most = most_refused({check.rule: check.failed for check in checks if check.kind == "row" and check.failed})
+        text = (
+            f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than the {limit:.4g} that "
+            f"`quarantine` allows; by {most}"
+        )
+        found.append(("fail" if failing / checked > limit else "warn", text))
+    broken = (check for check in checks if check.kind == "table" and not check.passed)
+    found += [(check.severity, f"not so: {check.text}") for check in broken]
+    found += [("fail", told(change)) for change in changes if change.refused]
+    found += [(check.severity, check.text) for check in batches if check.severity == "fail"]
+    return tuple(found)
+
+
+def most_refused(refused: Mapping[str, int]) -> str:
+    """The rules that refuse most rows, with their numbers."""
+    worst = sorted(refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
+    return ", ".join(f"{rule} ({rows:,})" for rule, rows in worst)
+
+
+def told(change: SchemaChange) -> str:
+    """A schema change in words, and what it means for what is made of the column."""
+    used = f"; it is used by {change.used_by}" if change.used_by else ""
+    return _change(change) + (used or ("; nothing uses it" if change.unused else "")) + _as_before(change)
+
+
+def _as_before(change: SchemaChange) -> str:
+    """How numbers stay numbers where a text, leading zeros or quotes made them text."""
+    if change.kind != "narrowed" or change.before not in ("int", "float") or change.to != "str":
+        return ""
+    return f"; to read numbers as before: rules: {{{change.column}: {{type: {change.before}}}}}"
+
+
+def _change(change: SchemaChange) -> str:
+    where = f" in {change.file}" if change.file else ""
+    where += f" and {change.others:,} other {'file' if change.others == 1 else 'files'}" if change.others else ""
+    if change.kind == "added":
+        return f'column "{change.column}" ({change.to}) is new{where}'
+    if change.kind == "removed":
+        return f'column "{change.column}" is gone{where}'
+    if change.kind == "renamed":
+        return f'column "{change.column}" is gone and the like "{change.to}" is new{where}: renamed?'
+    # the kind `narrowed` holds every type that is not wider, of which few are narrower: float to int is, int to str not
+    narrower = (change.to, change.before) in WIDER
+    how = "changed" if change.kind == "narrowed" and not narrower else change.kind
+    return f'column "{change.column}" {how} from {change.before} to {change.to}{where}'
+
+
+def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
+    """What a person should know of an accepted snapshot: columns lost that nothing uses, or that the policy let go,
+    what of its files may not be as meant, rules with severity `warn` that are broken, and what its contract asks that
+    nothing checks.
+    """
+    lost = [told(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
+    unchecked = (f"the contract asks more than is checked: {note}" for note in snapshot.unchecked)
+    return (*lost, *snapshot.warnings, *warned_rules(snapshot), *unchecked)
+
+
+def warned_rules(snapshot: Snapshot) -> tuple[str, ...]:
+    """Rules with severity `warn` that the source or its new rows break."""
+    of_batches = [check.text for check in snapshot.batch_checks if check.severity == "warn"]
+    return (*snapshot.warned, *first_of(of_batches))
+
+
+def first_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The first few of many, and how many more there are: a history of many files may break a rule in each."""
+    rest = len(texts) - _SAID
+    return (*texts[:_SAID], *([f"and {rest:,} more"] if rest > 0 else []))
+
+
+def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
+    """What to do about the breaches: about each kind of them, where there are several. `example` gives a value that a
+    check refused, None where none may be shown.
+    """
+    hints = _hints(snapshot, example)
+    if len(hints) == 1:
+        return next(iter(hints.values()))
+    return " ".join(f"({number}) {kind}: {hint}" for number, (kind, hint) in enumerate(hints.items(), start=1))
+
+
+def _hints(snapshot: Snapshot, example: Callable[[CheckResult], object]) -> dict[str, str]:
+    """Kind of breach to what to do about it."""
+    changes = [change for change in snapshot.changes if change.refused]
+    whole = {check.rule for check in snapshot.checks if _stops(check)}
+    batches = [check.rule for check in snapshot.batch_checks if check.severity == "fail"]
+    # One breach is of all refused rows together; the others are counted above.
+    rows = len(snapshot.breaches) > len(changes) + len(whole) + len(batches)
+    hints = {}
+    if changes:
+        hints["columns"] = (
+            "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+        )
+    if UNREADABLE_FILES in whole:
+        hints["unreadable files"] = (
+            "write the files again, or remove them; to go on without them, named in a warning: "
+            "severity: {unreadable_files: warn}"
+        )
+    if MISSING_FILES in whole:
+        hints["lost rows"] = (
+            "put the files or their rows back, or accept that they are gone: missing_files: 100% (or a share between)"
+        )
+    if rows:
+        hints["refused rows"] = _hint_for_rows(snapshot, example)
+    if batches if not rows else set(batches) - {"quarantine"}:  # where all rows break it, so do the new ones
+        hints["new rows"] = _hint_for_batch(snapshot)
+    if whole - {UNREADABLE_FILES, MISSING_FILES}:
+        hints["rules of the whole source"] = "mend the source, or change its rule in the project file"
+    return hints
+
+
+def _stops(check: CheckResult) -> bool:
+    return check.kind == "table" and not check.passed and check.severity == "fail"
+
+
+def _hint_for_rows(snapshot: Snapshot, example: Callable[[CheckResult], object]) -> str:
+    look = f"`cumulant data quarantine {snapshot.source}` shows the rows"
+    if (check := _mostly_of_another_type(snapshot)) is not None:
+        return (
+            f"most values of {check.column}{_such(check, example)} cannot be read as declared: change `type`, "
+            f"`number_format` or `date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
+            f"{look}"
+        )
+    merging = (check.column for check in snapshot.checks if check.failed and check.rule == f"{check.column}:zeros")
+    if (column := next(merging, None)) is not None:
+        return f"values of {column} that differ in leading zeros are one number: set rules: {{{column}: {{type: str}}}}"
+    worst = max((check for check in snapshot.checks if check.kind == "row"), key=lambda one: one.failed, default=None)
+    if worst is not None and worst.rule == f"{worst.column}:in":
+        return (
+            f"values of {worst.column}{_such(worst, example)} are not among those of `rules: {{{worst.column}: "
+            f"{{in: ...}}}}`: add them there if they are right, else mend the rows; {look}"
+        )
+    return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
+
+
+def _such(check: CheckResult, example: Callable[[CheckResult], object]) -> str:
+    value = example(check)
+    return "" if value is None else f', such as "{str(value)[:_SHOWN]}"'
+
+
+def _hint_for_batch(snapshot: Snapshot) -> str:
+    """What to do where only new rows break rules."""
+    refused = any(check.rule == "quarantine" for check in snapshot.batch_checks)
+    look = f"look at the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
+    return (
+        f"{look}fix the new rows and validate again; if they are right as they are, accept them with a warning by "
+        "`batch: {severity: warn}`, validate, and remove it: rows that were accepted are evaluated again only when the "
+        "declaration changes"
+    )
+
+
+def _mostly_of_another_type(snapshot: Snapshot) -> CheckResult | None:
+    """The check of a column whose declared type most rows do not have."""
+    rows = snapshot.rows_in - snapshot.rows_dropped
+    types = (check for check in snapshot.checks if check.kind == "row" and check.rule == f"{check.column}:type")
+    return next((check for check in types if 2 * check.failed > rows), None)

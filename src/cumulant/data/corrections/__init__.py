@@ -1,0 +1,1 @@
+"""Rows that were corrected or deleted: their versions, and when each is in force."""

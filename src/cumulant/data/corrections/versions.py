@@ -1,0 +1,176 @@
+"""Versions of rows, where the latest row of a key counts: from when to when each of them is in force.
+
+The rows of a key are ordered by known time (none is before all; of a deletion, its arrival), then arrival, then place.
+A row that equals the one before it is that row again. Every other one is in force from the moment at which it became
+known until the next one is: its known time, or its arrival where no known time is declared or the one before it has the
+same. The first one is in force from the start. One that arrived together with the one before it, and has no later known
+time, replaces it as if that had never been. A deletion is in force like a row, and hides its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.plan import Field
+from cumulant.core.refs import TableRef
+from cumulant.data.checks.breach import absent_column
+from cumulant.data.checks.repeats import KNOWN, located_frames
+from cumulant.data.corrections.arrivals import ARRIVED, Arrival
+from cumulant.data.corrections.dated_rows import HIDDEN
+from cumulant.data.corrections.deletions import is_deletion
+from cumulant.data.parts.group_repeats import grouped
+from cumulant.data.parts.packs import blocks_of, exact_types
+from cumulant.data.parts.part import PartFacts, Workshop
+from cumulant.data.snapshot import FROM, ROW, UNTIL
+from cumulant.data.spec import SourceSpec
+from cumulant.data.text.casts import conform
+
+_START, _NEVER = -(2**62), -(2**63)
+_EQUAL, _MARK = "__equal", "__mark"
+#: rows that are read at a time
+_STEP = 262_144
+
+
+class Versions(NamedTuple):
+    """Rows that are not in force all the time, as a table, and how many rows each reason takes out of it now."""
+
+    table: TableRef | None = None
+    digest: str = ""
+    superseded: int = 0
+    repeated: int = 0
+    deletions: int = 0
+
+
+def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -> None:
+    """Raise DataError where corrections or deletions are declared without what tells them."""
+    if spec.on_repeat == "latest" and not spec.keys:
+        raise DataError(
+            f"source {source}: `on_repeat: latest` needs a key",
+            subject=source,
+            hint="declare `key`, the columns that identify a row, or leave on_repeat out",
+        )
+    if spec.deleted is None:
+        return
+    if spec.on_repeat != "latest":
+        raise DataError(
+            f"source {source}: `deleted` needs `on_repeat: latest`",
+            subject=source,
+            hint="set on_repeat: latest: a deletion is the latest row of its key",
+        )
+    columns = [field.name for field in fields]
+    if spec.deleted.column not in columns:
+        message = f'source {source} has no column "{spec.deleted.column}", which stands under deleted'
+        raise absent_column(message, spec.deleted.column, columns)
+
+
+def versions_of(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+) -> Versions:
+    """When each row of the parts is in force, for those that are not always."""
+    if shop.spec.on_repeat != "latest":
+        return Versions()
+    keys, changed = shop.spec.keys, _changed(parts, arrived, fields, shop)
+    if not changed.height:
+        return Versions()
+    groups = grouped(lambda: _rows_of(changed, parts, fields, shop), keys, rows=changed.height, room=shop.room)
+    found = pl.concat(_dated(_ordered(rows, fields, keys), keys) for rows in groups).sort(ROW)
+    if not found.height:
+        return Versions()
+    name = _digest(found)
+    table = shop.tables.write(shop.key(name, "versions"), found.select(ROW, FROM, UNTIL, HIDDEN))
+    repeated, deletions = int(found[_EQUAL].sum()), int((found[_MARK] & ~found[_EQUAL]).sum())
+    gone = found.filter(HIDDEN | pl.col(UNTIL).is_not_null()).height
+    return Versions(table, name, gone - repeated - deletions, repeated, deletions)
+
+
+def _changed(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+) -> pl.DataFrame:
+    """The rows of keys that repeat or are deleted, in their order: when they became known and arrived, and whether they
+    delete.
+    """
+    spec, keys = shop.spec, list(shop.spec.keys)
+    wanted = {*keys, *spec.known_times, *([] if spec.deleted is None else [spec.deleted.column])}
+    mark = is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source).alias(_MARK)
+    known = pl.col(KNOWN)
+    if spec.known_times:  # a deletion without one is no row that is known before all others
+        known = pl.when(pl.col(_MARK)).then(pl.coalesce(KNOWN, ARRIVED)).otherwise(KNOWN).alias(KNOWN)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        first = 0
+        for frame in located_frames(parts, arrived, [field for field in fields if field.name in wanted], shop):
+            number = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True).alias(ROW)
+            yield frame.with_columns(mark).select(*keys, number, known, ARRIVED, _MARK)
+            first += frame.height
+
+    found = [pl.DataFrame(schema={ROW: pl.Int64, KNOWN: pl.Int64, ARRIVED: pl.Int64, _MARK: pl.Boolean})]
+    for rows in grouped(frames, keys, rows=sum(part.rows.rows for part in parts), room=shop.room):
+        several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
+        several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
+        found.append(rows.join(several, on=keys, how="semi").select(ROW, KNOWN, ARRIVED, _MARK))
+    return pl.concat(found).sort(ROW)
+
+
+def _rows_of(
+    changed: pl.DataFrame, parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop
+) -> Iterator[pl.DataFrame]:
+    """All columns of these rows; other rows are read and left out, some at a time."""
+    blocks = blocks_of(parts)
+    exact = exact_types(blocks, fields, shop)
+    first = 0
+    for block in blocks:
+        rows = conform(block.scan(shop), fields, exact)
+        for begin in range(0, block.range.rows, _STEP):
+            count = min(_STEP, block.range.rows - begin)
+            low, high = (int(changed[ROW].search_sorted(first + place)) for place in (begin, begin + count))
+            if high > low:
+                number = pl.int_range(first + begin, first + begin + count, dtype=pl.Int64, eager=True).alias(ROW)
+                frame = rows.slice(begin, count).collect().with_columns(number)
+                yield frame.join(changed[low:high], on=ROW, how="inner")
+        first += block.range.rows
+
+
+def _ordered(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
+    """The keys of rows in the order in which they became known, and whether each row is the one before once more."""
+    rows = rows.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
+    first = pl.struct(keys).is_first_distinct()
+    same = pl.all_horizontal(pl.col(field.name).eq_missing(pl.col(field.name).shift(1)) for field in fields)
+    return rows.select(*keys, ROW, KNOWN, ARRIVED, _MARK, (same & ~first).fill_null(value=False).alias(_EQUAL))
+
+
+def _dated(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Those of ordered rows that are not in force all the time, with the moments from and until which each is."""
+    first = pl.struct(keys).is_first_distinct()
+    others = rows.filter(~pl.col(_EQUAL)).with_columns(first.alias("__first"))
+    before = pl.col(KNOWN).shift(1)
+    by_known = pl.col(KNOWN).is_not_null() & (before.is_null() | (pl.col(KNOWN) > before))
+    later = pl.when(pl.col(ARRIVED) != pl.col(ARRIVED).shift(1)).then(ARRIVED)  # else with the row before
+    moment = pl.when("__first").then(pl.lit(_START)).when(by_known).then(KNOWN).otherwise(later)
+    others = others.with_columns(moment.cast(pl.Int64).alias(FROM))
+    others = others.with_columns(pl.col(FROM).forward_fill())
+    # A row that became known later than one that follows it was never in force.
+    others = others.with_columns(pl.col(FROM).reverse().cum_min().reverse().over(keys))
+    others = others.with_columns(pl.col(FROM).shift(-1).over(keys).alias(UNTIL))
+    never = (pl.col(UNTIL) <= pl.col(FROM)).fill_null(value=False)
+    others = others.with_columns(
+        (never | pl.col(_MARK)).alias(HIDDEN),
+        # The first row of a key is in force from the start; what deletes it is known at its own moment all the same.
+        pl.when(pl.col(FROM) != _START).then(FROM).when(_MARK).then(pl.col(KNOWN).cast(pl.Int64)).alias(FROM),
+    )
+    dates = others.select(ROW, FROM, UNTIL, HIDDEN)
+    rows = rows.join(dates, on=ROW, how="left", maintain_order="left")
+    rows = rows.select(ROW, FROM, UNTIL, pl.col(HIDDEN).fill_null(value=True), _EQUAL, _MARK)
+    return rows.filter(HIDDEN | pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null())
+
+
+def _digest(found: pl.DataFrame) -> str:
+    """Of the values alone; Arrow's bytes for nulls and booleans hold more than these."""
+    hashed = hashlib.sha256()
+    for values in found.select(ROW, pl.col(FROM, UNTIL).fill_null(_NEVER), pl.col(HIDDEN).cast(pl.UInt8)):
+        hashed.update(values.to_numpy().tobytes())
+    return hashed.hexdigest()

@@ -1,0 +1,1 @@
+"""Files of a source: listed, compared, and read as frames."""

@@ -1,0 +1,258 @@
+"""Reading a source: its files through the port `files`, or a frame that was handed over.
+
+Whatever is wrong with a file is a DataError that names it; no engine's own error leaves this module.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.data.files.blocks import opened
+from cumulant.data.files.listing import FORMATS, file_kind, suffix
+from cumulant.data.formats.arrow_errors import arrow_errors
+from cumulant.data.formats.excel import read_excel
+from cumulant.data.formats.json_faults import NOT_JSON
+from cumulant.data.formats.json_limits import DEPTH, MOST_LEVELS
+from cumulant.data.formats.json_lines import read_jsonl
+from cumulant.data.formats.nested_paths import with_nested
+from cumulant.data.formats.orc_file import read_orc
+from cumulant.data.formats.parquet_footer import utf8
+from cumulant.data.formats.parquet_memory import refuse_large
+from cumulant.data.spec import SourceSpec
+from cumulant.data.text.csv_records import LINE, POSITION, RULE
+from cumulant.data.text.csv_text import DialectError, Table, read_csv
+
+_COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
+#: a compressed text may be this many times as long as its file; below `_SMALL` bytes any number of times. A line counts
+#: as so many bytes more, which its row takes at least
+EXPANSION, _SMALL, _LINE = 200, 256 << 20, 60
+_BLOCK = 4 << 20
+
+
+def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> pl.DataFrame:
+    """One file as it is. `url` names it in errors; CSV columns in `texts` are not taken for numbers.
+
+    Raises:
+        DataError: as `read_table`, and where a row of a CSV file has other fields than its header.
+    """
+    table = read_table(path, url, spec, texts=texts)
+    refuse_malformed(table, url)
+    return table.rows
+
+
+def refuse_malformed(table: Table, url: str) -> None:
+    """Raises DataError where a row has other fields than the header: nothing says which value is of which column; or no
+    plain value at a declared path.
+    """
+    if table.refused is not None:
+        raise DataError(
+            f"{url}: {describe_refused(table)}",
+            subject=url,
+            hint="mend the rows; see the page on file formats for what each format can hold",
+        )
+    if table.malformed is None:
+        return
+    raise DataError(
+        f"{url}: {describe_malformed(table)}",
+        subject=url,
+        hint="write the file again: a missing value is an empty field, and a field with the separator is in quotes",
+    )
+
+
+def describe_malformed(table: Table) -> str:
+    """How many rows are malformed, and where the first begins; lines are counted from 1, with the header."""
+    if table.malformed is None:
+        return "every row has the fields of its header"
+    count, line = table.malformed.height, table.malformed.item(0, LINE)
+    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    return f"{rows} fewer or more fields than the header ({'' if count == 1 else 'the first is '}line {line:,})"
+
+
+def with_absent(table: Table, spec: SourceSpec) -> Table:
+    """`table` with a column of nulls for each declared path that it does not have."""
+    absent = [name for name in spec.columns if name not in table.rows.columns]
+    return table._replace(rows=table.rows.with_columns(pl.lit(None).alias(name) for name in absent))
+
+
+def describe_refused(table: Table) -> str:
+    """How many rows have what is no value of a column, and where the first stands."""
+    if table.refused is None:
+        return "every row can be read"
+    count, first = table.refused.height, table.refused.row(0, named=True)
+    if first[RULE] == DEPTH:
+        rows = "1 row is" if count == 1 else f"{count:,} rows are"
+        return f"{rows} nested more than {MOST_LEVELS} levels deep (line {first[LINE]:,})"
+    if first[RULE] == NOT_JSON:
+        return f"{'1 row is' if count == 1 else f'{count:,} rows are'} no JSON object (line {first[LINE]:,})"
+    column = str(first[RULE]).rpartition(":")[0]
+    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    what = "an error or a formula without a value" if str(first[RULE]).endswith(":cell") else "a list or an object"
+    return f"{rows} {what} in place of a value ({column} in row {first[POSITION] + 1:,})"
+
+
+def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
+    """One file as it is, with the rows apart that have too few or too many fields.
+
+    Raises:
+        DataError: it is empty, cut off, damaged, not UTF-8, or in another format than it says.
+    """
+    kind = file_kind(url, spec)
+    with readable(url):
+        if path.stat().st_size == 0:
+            raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
+        if kind == "parquet":
+            with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
+                refuse_large(path, url, spec.memory)
+            with utf8(url):
+                table = Table(pl.read_parquet(path, glob=False))
+        elif kind == "orc":
+            table = Table(read_orc(path, url, spec.memory))
+        elif kind == "excel":
+            table = read_excel(path, url, spec)
+        elif kind == "csv":
+            table = _csv_table(_content(path, url), url, spec, texts)
+        elif kind == "jsonl":
+            table = read_jsonl(_content(path, url), url, spec.columns, spec.memory)
+        else:
+            raise DataError(
+                f"{url}: cannot tell its format from its name",
+                subject=url,
+                hint=f"save it as CSV or Parquet, or set format: {FORMATS} in the source's declaration",
+            )
+    if not table.rows.width:
+        raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
+    return table if kind == "jsonl" else nested(table, spec, url)
+
+
+def nested(table: Table, spec: SourceSpec, url: str) -> Table:
+    """`table` with the declared columns in place of structs and JSON texts. Raises DataError as `with_nested`."""
+    if not spec.columns:
+        return table
+    rows, refused = with_nested(table.rows, spec.columns, url)
+    frames = [frame for frame in (table.refused, refused) if frame is not None]
+    return table._replace(rows=rows, refused=pl.concat(frames, how="diagonal_relaxed") if frames else None)
+
+
+def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]:
+    """One file as it is, and `spec` with the separator and encoding that turned out to be its own.
+
+    Raises:
+        DataError: as `read_table`, where no other separator or encoding helps.
+    """
+    try:
+        return read_table(path, url, spec), spec
+    except DialectError as error:
+        fitting = msgspec.structs.replace(spec, **error.declare)
+        if fitting == spec:
+            raise
+    return read_any(path, url, fitting)
+
+
+def text_table(content: bytes, url: str, spec: SourceSpec) -> pl.DataFrame:
+    """The rows of a CSV or JSON lines text, as `read` gives those of a file. Raises DataError as `read`."""
+    with readable(url):
+        if file_kind(url, spec) == "jsonl":
+            table = read_jsonl(content, url, spec.columns, spec.memory)
+        else:
+            table = nested(_csv_table(content, url, spec, ()), spec, url)
+    refuse_malformed(table, url)
+    return table.rows
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Engine and system errors while reading, as DataErrors with what to do."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise _broken_compression(url) from error
+    except csv.Error as error:
+        raise DataError(f"{url} is not CSV", subject=url, hint="write it again, or set its `format`") from error
+    except (UnicodeError, LookupError) as error:
+        raise DataError(
+            f"{url} is not text in the declared encoding", subject=url, hint="set encoding: latin-1 (or its own)"
+        ) from error
+    except OSError as error:
+        if error.errno is None:  # of what unpacks, not of the system
+            raise _broken_compression(url) from error
+        reason = error.strerror or "it cannot be read"
+        raise DataError(f"{url}: {reason}", subject=url, hint="check the path and its permissions") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise _damage(url, str(error)) from error
+
+
+def _broken_compression(url: str) -> DataError:
+    kind = _COMPRESSIONS.get(suffix(url).rpartition(".")[2], "gzip")
+    return DataError(f"{url} is damaged or cut off ({kind})", subject=url, hint="copy or write it again")
+
+
+def _damage(url: str, text: str) -> DataError:
+    """What an engine's message means. Its own text is not repeated, for it may quote values."""
+    if "utf-8" in text:
+        return DialectError(
+            f"{url} is not UTF-8 text",
+            subject=url,
+            hint="set encoding: latin-1 (or its own), or convert the file to UTF-8",
+            declare={"encoding": "latin-1"},  # which reads every byte
+        )
+    for sign, problem, hint in (
+        ("more fields", "has a row with more fields than its header", "quote fields that hold the separator"),
+        ("parquet", "is not a whole Parquet file: damaged or cut off", "copy or write it again"),
+        ("empty CSV", "holds no table", "write it again, or remove it"),
+        ("could not parse", "has a quoted field that does not end, or fields of changing type", "mend the quotes"),
+        ("Syntax", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
+        ("supertype", "holds values of different types in one field", "write each field with one type"),
+        ("Tape", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
+        ("cannot parse", "holds values of different types in one field", "write each field with one type"),
+    ):
+        if sign in text:
+            return DataError(f"{url} {problem}", subject=url, hint=hint)
+    return DataError(f"{url} cannot be read: damaged, or not in its format", subject=url, hint="write it again")
+
+
+def _content(path: Path, url: str) -> bytes:
+    with path.open("rb") as raw, opened(raw) as stream:
+        if stream is raw:
+            return raw.read()
+        content, lines = bytearray(), 0
+        while block := stream.read(_BLOCK):
+            content += block
+            lines += block.count(b"\n")
+            refuse_expansion(path, url, len(content) + _LINE * lines)
+    return bytes(content)
+
+
+def refuse_expansion(path: Path, url: str, size: int) -> None:
+    """Raises DataError where a file's text is longer than its bytes let expect."""
+    if size > max(_SMALL, EXPANSION * path.stat().st_size):
+        raise DataError(
+            f"{url} expands to more than {EXPANSION} times its size",
+            subject=url,
+            hint="if its content is right, unpack it and give the unpacked file",
+        )
+
+
+def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:
+    return read_csv(content, url, spec, texts, separator=separator_of(url, spec))
+
+
+def separator_of(url: str, spec: SourceSpec) -> str:
+    """The sign between the fields of a CSV file."""
+    return "\t" if suffix(url).startswith(".tsv") else spec.separator
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """SHA-256 of a frame's content and column types."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_ipc(buffer, compression="uncompressed")
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()

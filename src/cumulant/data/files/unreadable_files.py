@@ -1,0 +1,93 @@
+"""Files of a source that cannot be read: set aside by name and reason, while the other files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from cumulant.core.errors import DataError
+from cumulant.data.checks.severity import severity_of
+from cumulant.data.checks.verdict import UNREADABLE_FILES, first_of
+from cumulant.data.snapshot import CheckResult, UnreadableFile
+from cumulant.data.spec import SourceSpec
+
+File = TypeVar("File")
+Read = TypeVar("Read")
+
+
+class UnreadableFileError(DataError):
+    """A file cannot be read; `error` says why."""
+
+    def __init__(self, error: DataError) -> None:
+        super().__init__(error.message, subject=error.subject, hint=error.hint)
+        self.error = error
+
+
+@contextmanager
+def reading_file() -> Iterator[None]:
+    """What is wrong with a file, as UnreadableFileError: other errors are of the declaration, or of its rows."""
+    try:
+        yield
+    except UnreadableFileError:
+        raise
+    except DataError as error:
+        raise UnreadableFileError(error) from error
+
+
+def refuse_all(source: str, errors: Sequence[UnreadableFileError], earlier: Sequence[UnreadableFile]) -> None:
+    """Raise DataError for a source of which no file can be read: of one file its own error."""
+    if len(errors) == 1 and not earlier:
+        raise errors[0].error
+    reasons = [*(error.message for error in errors), *(file.reason for file in earlier)]
+    raise DataError(
+        f"source {source}: none of its {len(reasons):,} files can be read: {'; '.join(first_of(reasons))}",
+        subject=source,
+        hint=errors[0].hint if errors else "write the files again",
+    )
+
+
+def each_readable(files: Iterable[File], read: Callable[[File], Read]) -> list[Read]:
+    """What `read` gives of each file, in their order.
+
+    Raises:
+        DataError: files cannot be read; it names all of them, of one it is its own error.
+    """
+    results: list[Read] = []
+    errors: list[DataError] = []
+    for file in files:
+        try:
+            results.append(read(file))
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise several_unreadable(errors, len(results) + len(errors))
+    return results
+
+
+def several_unreadable(errors: Sequence[DataError], files: int) -> DataError:
+    """The errors of some of so many files as one."""
+    if len(errors) == 1:
+        return errors[0]
+    hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+    return DataError(
+        f"{len(errors):,} of {files:,} files cannot be read: {'; '.join(first_of([one.message for one in errors]))}",
+        subject=errors[0].subject,
+        hint=hints[0] if len(hints) == 1 else "write the files again, or take them away",
+    )
+
+
+def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, spec: SourceSpec) -> CheckResult:
+    """The rule that each file can be read; `files` are those of the source."""
+    count = "1 cannot" if len(unreadable) == 1 else f"{len(unreadable):,} cannot"
+    named = "; ".join(first_of([file.reason for file in unreadable]))
+    return CheckResult(
+        rule=UNREADABLE_FILES,
+        column=None,
+        kind="table",
+        failed=0,
+        share=len(unreadable) / files,
+        text=f"each of the {files:,} files can be read; {count}: {named}",
+        passed=False,
+        severity=severity_of(spec, UNREADABLE_FILES, None),
+    )

@@ -1,0 +1,1 @@
+"""File formats beside CSV: JSON lines, Parquet, ORC, Excel."""

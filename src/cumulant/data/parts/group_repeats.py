@@ -1,0 +1,95 @@
+"""Rows whose values came before, among more rows than fit in memory: by partitions of the values, on disk.
+
+Rows of equal values have one hash, so that each partition is evaluated by itself and holds all that it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import polars as pl
+
+from cumulant.data.checks.unique import repeats_of
+from cumulant.data.parts.memory_budget import Room
+from cumulant.data.parts.spill import Spill, spill_in
+from cumulant.data.spec import SourceSpec
+
+_PARTITION = "__partition"
+#: how many times the bytes of its rows an evaluation takes: the rows, in order, and the table of their values
+_TIMES = 5
+#: of the memory that is free, what one partition should take
+_TARGET = 0.35
+_SAMPLE = 65_536
+
+
+#: the rows of a source, frame by frame; called again they come again
+Frames = Callable[[], Iterator[pl.DataFrame]]
+
+
+def repeats_among(
+    frames: Frames,
+    columns: Sequence[str],
+    order: Sequence[str],
+    spec: SourceSpec,
+    *,
+    rows: int,
+    room: Room,
+    in_order: bool,
+) -> pl.DataFrame:
+    """Of `rows` rows those whose values of `columns` came before in `order`: their values of `order`, in it.
+
+    `order` are columns that tell each row from all others; with `in_order` the rows come in it.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    groups = grouped(frames, columns, rows=rows, room=room)
+    found = [_repeats(group, columns, order, spec, in_order=in_order) for group in groups]
+    if len(found) == 1:
+        return found[0]
+    empty = next(frames()).clear().select(order)
+    return pl.concat([empty, *found]).sort(order, nulls_last=True)
+
+
+def grouped(frames: Frames, columns: Sequence[str], *, rows: int, room: Room) -> Iterator[pl.DataFrame]:
+    """`rows` rows in frames that hold all rows of equal values of `columns`: one frame where they fit in memory, else
+    by partitions, without the rows that have a null there.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    count = _partitions(frames, rows, room)
+    if count == 1:
+        yield pl.concat(frames())
+        return
+    with spill_in(room.scratch) as spill:
+        for name in _scattered(frames, columns, count, spill):
+            yield pl.concat(spill.appended(name))
+            spill.delete([name])
+
+
+def _partitions(frames: Frames, rows: int, room: Room) -> int:
+    sample = next((frame for frame in frames() if frame.height), pl.DataFrame()).head(_SAMPLE)
+    width = sample.estimated_size() / max(sample.height, 1)
+    return max(1, math.ceil(rows * width * _TIMES / (room.free * _TARGET)))
+
+
+def _repeats(
+    frame: pl.DataFrame, columns: Sequence[str], order: Sequence[str], spec: SourceSpec, *, in_order: bool
+) -> pl.DataFrame:
+    frame = frame if in_order else frame.sort(order, nulls_last=True)
+    return frame.filter(repeats_of(columns, spec)).select(order)
+
+
+def _scattered(frames: Frames, columns: Sequence[str], count: int, spill: Spill) -> list[str]:
+    """Write the rows of each partition to a file of its own. Rows without a value repeat nothing and are left out."""
+    files = dict[str, None]()
+    complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)
+    for frame in frames():
+        rows = frame.filter(complete).with_columns((pl.struct(columns).hash() % count).alias(_PARTITION))
+        for (number,), part in rows.partition_by(_PARTITION, as_dict=True, include_key=False).items():
+            name = f"repeats-{number}"
+            spill.append(name, part)
+            files[name] = None
+    return list(files)

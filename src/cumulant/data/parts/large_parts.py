@@ -1,0 +1,321 @@
+"""What becomes of a file that is read in pieces: the same part as of the whole file, in memory that does not grow.
+
+Each piece is prepared, read and checked by itself, under one plan for the file. Rows that pass are set aside on disk;
+which of them repeat a key is found there, and the others are the part. Only its profile is of the pieces together, as
+that of several files is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.plan import Field
+from cumulant.data.checks.rules import check_columns
+from cumulant.data.checks.unique import UniqueSet, first_times, unique_sets
+from cumulant.data.files.file_pieces import PieceError, Pieces
+from cumulant.data.parts.group_repeats import repeats_among
+from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartFacts, Workshop
+from cumulant.data.parts.part_making import csv_size, part_fields, plain_fields, prepared, shape_checks, shape_refused
+from cumulant.data.parts.row_sorting import (
+    RowPlan,
+    found_checks,
+    judged,
+    planned,
+    refuse_local_times,
+    refused_frame,
+    unread_columns,
+)
+from cumulant.data.parts.spill import Spill, spill_in
+from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
+from cumulant.data.text.casts import casts, numeric_texts, texts_with_limits, with_numbers
+from cumulant.data.text.csv_text import Table
+from cumulant.data.text.identifier_text import padded_width
+from cumulant.statistics.cardinality import DistinctCount
+
+_KNOWN = "__known"
+
+
+def made_in_pieces(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
+    """The part of a file's pieces; None where only the whole file says how a column is read, or a refused row told.
+
+    Raises:
+        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
+    """
+    try:
+        return _made(shop, digest, pieces, url=url)
+    except PieceError:
+        return None
+    except CumulantError:
+        if pieces.may_fail and _unreadable(pieces):  # which is said first where the whole is read
+            return None
+        raise
+
+
+def _unreadable(pieces: Pieces) -> bool:
+    try:
+        for _ in pieces.tables():
+            pass
+    except PieceError:
+        return True
+    return False
+
+
+def _made(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
+    schema = _prepared_types(pieces, shop)
+    if schema is None:
+        return None
+    prepares = _Prepared(pieces, shop, schema)
+    check_columns(shop.spec, list(schema), source=shop.source, url=url)
+    plan = _plan(prepares, schema, shop)
+    if plan is None:
+        return None
+    guesses = set(schema) if shop.prepare and pieces.guessed else pieces.guessed
+    found = _judged(prepares, plan, frozenset(), digest, guesses)
+    if isinstance(found, frozenset):  # refused rows of every piece keep the texts of these columns
+        found = _judged(prepares, plan, found, digest, guesses)
+    if not isinstance(found, PartFacts):
+        return None
+    shop.record(found)
+    return found
+
+
+def _judged(
+    prepares: _Prepared, plan: RowPlan, unread: frozenset[str], digest: str, guesses: Collection[str]
+) -> PartFacts | frozenset[str] | None:
+    """The part, where `unread` are all columns with a value that is not of their type; else these columns. None where
+    rows repeat, whose texts are not kept.
+    """
+    shop = prepares.shop
+    with spill_in(shop.room.scratch) as spill:
+        part = _Part(shop, plan, spill, unread)
+        for table, rows in prepares.pieces():
+            part.add(table, rows)
+        if not part.unread_so_far <= unread:
+            return frozenset(part.unread_so_far)
+        refuse_local_times(plan, part.local_times(), shop.source)
+        return part.stored(digest, guesses=guesses)
+
+
+def _prepared_types(pieces: Pieces, shop: Workshop) -> dict[str, pl.DataType] | None:
+    """The types of the columns that `prepare` makes, in all pieces together; None where pieces differ otherwise than
+    by nulls, and whole numbers among others.
+    """
+    if not shop.prepare:
+        return dict(pieces.schema)
+    found: dict[str, pl.DataType] = {}
+    for table in pieces.tables():
+        made = shop.prepared(table.rows).schema
+        if found and made.keys() != found.keys():
+            return None
+        for name, dtype in made.items():
+            wider = _wider(found.get(name, dtype), dtype)
+            if wider is None:
+                return None
+            found[name] = wider
+    return found
+
+
+def _wider(before: pl.DataType, dtype: pl.DataType) -> pl.DataType | None:
+    if before in (dtype, pl.Null()):
+        return dtype
+    if dtype == pl.Null() or (before == pl.Float64() and dtype.is_integer()):
+        return before
+    return dtype if dtype == pl.Float64() and before.is_integer() else None
+
+
+class _Prepared:
+    """The pieces as `prepare` makes them, under one set of types."""
+
+    def __init__(self, pieces: Pieces, shop: Workshop, schema: dict[str, pl.DataType]) -> None:
+        self._pieces, self.shop, self._schema = pieces, shop, schema
+
+    def pieces(self) -> Iterator[tuple[Table, pl.DataFrame]]:
+        """Each piece as read, and its prepared rows."""
+        for table in self._pieces.tables():
+            yield table, prepared(table.rows, self.shop).cast(self._schema)  # type: ignore[arg-type]
+
+
+def _plan(prepares: _Prepared, schema: dict[str, pl.DataType], shop: Workshop) -> RowPlan | None:
+    """How the file is read, as `sort_out` has it; None where numbers with leading zeros must be compared by value."""
+    limited = texts_with_limits(schema, shop.spec)
+    spec, held = shop.spec, [cast.name for cast in casts(schema, shop.spec, shop.source) if cast.merging is not None]
+    if limited or held:
+        counts: dict[str, Counter[str]] = {name: Counter() for name in limited}
+        for _, rows in prepares.pieces():
+            for name in limited:
+                counts[name] += numeric_texts(rows, name)
+            if any(padded_width(rows[name].str.strip_chars()) is not None for name in {*limited, *held}):
+                return None
+        spec = with_numbers(spec, counts)
+    return planned(casts(schema, spec, shop.source), {}, shop)
+
+
+@dataclass
+class _Part:
+    """What is known of the pieces so far; their rows are in `spill`."""
+
+    shop: Workshop
+    plan: RowPlan
+    spill: Spill
+    #: columns with a value that cannot be read as its type: those that are known of, and those of the pieces so far
+    unread: frozenset[str]
+    unread_so_far: set[str] = field(default_factory=set)
+    rows_in: int = 0
+    files: int = 0
+    dropped: int = 0
+    csv_bytes: int = 0
+    failed: Counter[int] = field(default_factory=Counter)
+    shapes: dict[str, PartCheck] = field(default_factory=dict)
+    local: list[pl.DataFrame] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+    distinct: dict[str, DistinctCount] = field(default_factory=lambda: defaultdict(DistinctCount))
+    refused: dict[object, list[str]] = field(default_factory=dict)
+    position: int = 0
+
+    @property
+    def fields(self) -> list[Field]:
+        return plain_fields(self.plan.casts, self.shop.spec)
+
+    def add(self, table: Table, rows: pl.DataFrame) -> None:
+        misshapen = shape_refused(table)
+        self.rows_in += table.rows.height + sum(frame.height for frame in misshapen.values())
+        self.dropped += table.rows.height - rows.height
+        for check in shape_checks(table, self.shop.spec):
+            before = self.shapes[check.rule].failed if check.rule in self.shapes else 0
+            self.shapes[check.rule] = msgspec.structs.replace(check, failed=before + check.failed)
+        found = judged(rows, self.plan, self.shop)
+        failed = found.failed(self.plan)
+        self.failed.update(dict(enumerate(failed)))
+        self.local.append(found.local_times(self.plan))
+        self.unread_so_far |= unread_columns(self.plan, failed)
+        refused = refused_frame(rows, found.typed, found.rule, self.unread)
+        if refused.height:
+            self._refuse(refused.with_columns(pl.col(POSITION) + self.position))
+        for frame in misshapen.values():
+            self._refuse(frame)
+        position = pl.int_range(self.position, self.position + rows.height, dtype=pl.Int64, eager=True)
+        passed = found.typed.with_columns(position.alias(POSITION)).filter(found.rule.is_null())
+        self.position += rows.height
+        self._pass(passed)
+
+    def _pass(self, passed: pl.DataFrame) -> None:
+        """Set aside rows that pass, with their positions."""
+        self.files += 1
+        self.passed.append(f"passed-{self.files}")
+        self.spill.write(self.passed[-1], passed)
+
+    def _refuse(self, frame: pl.DataFrame) -> None:
+        """Refused rows, set aside by their columns and types."""
+        names = self.refused.setdefault(tuple(frame.schema.items()), [])
+        names.append(f"refused-{sum(map(len, self.refused.values()))}")
+        self.spill.write(names[-1], frame)
+
+    def local_times(self) -> pl.DataFrame:
+        counts = pl.concat(self.local)
+        return counts.group_by("owner", "column", maintain_order=True).sum()
+
+    def stored(self, digest: str, *, guesses: Collection[str]) -> PartFacts | None:
+        """The facts of the stored part; None where rows repeat and their texts would be told."""
+        checks = found_checks(self.plan, [self.failed[index] for index in range(len(self.plan.checks))])
+        repeats = self._without_repeats()
+        if self.unread and any(check.failed for check in repeats):
+            return None
+        checks += repeats
+        rows = self.shop.tables.write(self.shop.key(digest, "rows"), self._frames())
+        merged = self._profile()
+        nulls = {column.name: column.nulls for column in merged.columns}
+        return PartFacts(
+            digest=digest,
+            rows_in=self.rows_in,
+            rows_dropped=self.dropped,
+            rows=rows,
+            refused=tuple(
+                self.shop.tables.write(
+                    self.shop.key(digest, f"refused-{number}"), (self.spill.read(name) for name in names)
+                )
+                for number, names in enumerate(self.refused.values())
+            ),
+            fields=part_fields(self.plan, nulls, merged.rows, self.shop.spec, guesses),
+            checks=(*checks, *sorted(self.shapes.values(), key=lambda shape: shape.column is not None)),
+            profile=merged,
+            csv_bytes=self.csv_bytes,
+        )
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        frames = (self.spill.read(name).drop(POSITION) for name in self.passed)
+        empty = True
+        for frame in frames:
+            if frame.height:
+                empty = False
+                yield frame
+        if empty:
+            yield self.spill.read(self.passed[0]).drop(POSITION)
+
+    def _profile(self) -> Profile:
+        """The profile of the rows that pass; distinct values are counted in all pieces together."""
+        for file in self.passed:
+            passed = self.spill.read(file).drop(POSITION)
+            self.profiles.append(profile(passed, self.fields))
+            self.csv_bytes += csv_size(passed)
+            for name in self.plan.names:
+                self.distinct[name].add(passed[name].drop_nulls().hash().to_numpy())
+        merged = merge(self.profiles, self.fields)
+        return Profile(merged.rows, tuple(self._described(column) for column in merged.columns))
+
+    def _described(self, column: ColumnProfile) -> ColumnProfile:
+        top = column.top
+        if column.dtype == "int":  # of which only columns of few values have their most frequent ones counted
+            pieces = [own for own in (one[column.name] for one in self.profiles) if own.nulls < own.rows]
+            values = {item.value for own in pieces for item in own.top}
+            top = top if all(own.top for own in pieces) and len(values) <= TOP else ()
+        return msgspec.structs.replace(column, distinct=self.distinct[column.name].estimate(), top=top)
+
+    def _without_repeats(self) -> list[PartCheck]:
+        """Take out the rows whose key or unique value came before, with a check for each rule."""
+        checks = []
+        for unique in unique_sets(self.shop.spec, self.plan.names) if self.shop.spec.on_repeat != "latest" else ():
+            positions = self._repeats(unique)
+            if positions.len():
+                self._take_out(positions, unique.rule)
+            checks.append(PartCheck(rule=unique.rule, column=unique.column, text=unique.text, failed=positions.len()))
+        return checks
+
+    def _repeats(self, unique: UniqueSet) -> pl.Series:
+        known = first_times(self.shop.spec)
+        first = [pl.max_horizontal(known).alias(_KNOWN)] if known else []
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for name in self.passed:
+                yield self.spill.scan(name).select(*unique.columns, *first, POSITION).collect()
+
+        repeats = repeats_among(
+            frames,
+            unique.columns,
+            [*([_KNOWN] if known else []), POSITION],
+            self.shop.spec,
+            rows=self.position,
+            room=self.shop.room,
+            in_order=not known,
+        )
+        return repeats[POSITION].sort()
+
+    def _take_out(self, positions: pl.Series, rule: str) -> None:
+        """Move the rows at these positions, which are in order, to the refused ones."""
+        gone, names = positions.to_frame(), self.passed
+        self.passed = []
+        for name in names:
+            rows = self.spill.read(name)
+            refused = rows.join(gone, on=POSITION, how="semi", maintain_order="left")
+            if not refused.height:
+                self.passed.append(name)
+                continue
+            self.spill.delete([name])
+            self._refuse(refused.select(pl.lit(rule).alias(RULE), POSITION, pl.exclude(POSITION)))
+            self._pass(rows.join(gone, on=POSITION, how="anti", maintain_order="left"))

@@ -1,0 +1,108 @@
+"""Packs that are made of other parts: several put together, or one without rows that are refused late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+import msgspec
+import polars as pl
+
+from cumulant.core.ids import digest
+from cumulant.data.files.reading import frame_digest
+from cumulant.data.parts.pack_making import PackContent, stored, values_of
+from cumulant.data.parts.packs import OWNER, Block, Pack, PackedFile, PackGroup, refused_rows, stored_pack, unstacked
+from cumulant.data.parts.part import POSITION, RULE, PartFacts, Workshop
+from cumulant.data.schema import fields_of
+from cumulant.data.text.casts import conform
+
+
+def combined(blocks: Sequence[Block], shop: Workshop) -> Pack:
+    """The parts of the blocks as one pack, found or made. Raises StorageError: it cannot be written."""
+    parts = [part for block in blocks for part in block.parts]
+    name = digest(["combined", [part.digest for part in parts]])
+    pack = stored_pack(name, shop)
+    if pack is not None:
+        return pack
+    content = PackContent(refused=refused_rows(parts, shop))
+    begins = accumulate((len(block.parts) for block in blocks), initial=0)
+    for block, begin in zip(blocks, begins, strict=False):
+        owners = replace(block, begin=begin).owners()
+        content.passed.append(block.scan(shop).collect().with_columns(owners))
+    for place, (part, rules) in enumerate(zip(parts, _by_rule(parts, content.refused), strict=True)):
+        content.files[place] = _packed_file(part, rules, content)
+    return stored(name, content, shop)
+
+
+def _by_rule(parts: Sequence[PartFacts], refused: Sequence[pl.DataFrame]) -> Iterator[dict[str, int]]:
+    """Of each part its refused rows by rule."""
+    counts: dict[int, dict[str, int]] = {}
+    for frame in refused:
+        for place, rule, count in frame.group_by(OWNER, RULE, maintain_order=True).len().iter_rows():
+            rules = counts.setdefault(place, {})
+            rules[rule] = rules.get(rule, 0) + count
+    return (counts.get(place, {}) for place in range(len(parts)))
+
+
+def _packed_file(part: PartFacts, refused: dict[str, int], content: PackContent) -> PackedFile:
+    """What a pack knows of a part, whose group is added to the content."""
+    fields = tuple(msgspec.structs.replace(field, empty=False) for field in part.fields)
+    checks = tuple(msgspec.structs.replace(check, failed=0) for check in part.checks)
+    columns = [part.profile[field.name] for field in fields]
+    whole = [column if column.dtype == "int" else None for column in columns]
+    return PackedFile(
+        group=content.group(fields, checks),
+        rows_in=part.rows_in,
+        rows_dropped=part.rows_dropped,
+        rows=part.rows.rows,
+        refused=refused,
+        failed=tuple(check.failed for check in part.checks),
+        empty=tuple(place for place, field in enumerate(part.fields) if field.empty),
+        nulls=tuple(column.nulls for column in columns),
+        low=tuple(None if column is None else column.min for column in whole),
+        high=tuple(None if column is None else column.max for column in whole),
+        notes=part.notes,
+    )
+
+
+def pack_without(block: Block, gone: pl.DataFrame, shop: Workshop) -> Pack:
+    """The pack of a block's files without the rows `gone` (`__part`, counted from 0, `__row` and `__rule`)."""
+    name = digest(["without", [part.digest for part in block.parts], frame_digest(gone.select(OWNER, POSITION, RULE))])
+    pack = stored_pack(name, shop)
+    if pack is not None:
+        return pack
+    rows = replace(block, begin=0).with_places(block.scan(shop).collect())
+    passed = rows.join(gone, on=[OWNER, POSITION], how="anti", maintain_order="left").drop(POSITION)
+    refused = gone.join(rows, on=[OWNER, POSITION], how="left", maintain_order="left")
+    refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
+    content = PackContent(passed=[passed], refused=[*refused_rows(block.parts, shop), *unstacked(refused)])
+    rules = _by_rule(block.parts, content.refused)
+    files = [_packed_file(part, by_rule, content) for part, by_rule in zip(block.parts, rules, strict=True)]
+    content.files = dict(enumerate(_counted(files, passed, list(content.groups), block, shop)))
+    return stored(name, content, shop)
+
+
+def _counted(
+    files: Sequence[PackedFile], passed: pl.DataFrame, groups: Sequence[PackGroup], block: Block, shop: Workshop
+) -> list[PackedFile]:
+    """The files with the rows and values that are left."""
+    fields = fields_of(block.parts, shop.spec, None)
+    owners = passed[OWNER]
+    values = values_of(conform(passed.lazy(), fields).collect(), owners, fields, len(files))
+    places = {field.name: place for place, field in enumerate(fields)}
+    rows = dict(passed.group_by(OWNER).len().iter_rows())
+    result = []
+    for number, file in enumerate(files):
+        own = [places[field.name] for field in groups[file.group].fields]
+        bounds = [values.extremes[place].get(number, (None, None)) for place in own]
+        result.append(
+            msgspec.structs.replace(
+                file,
+                rows=rows.get(number, 0),
+                nulls=tuple(int(values.nulls[place][number]) for place in own),
+                low=tuple(low for low, _ in bounds),
+                high=tuple(high for _, high in bounds),
+            )
+        )
+    return result

@@ -1,0 +1,330 @@
+"""Packs: parts of many small files as one stored table, with one record of facts.
+
+A file of a pack is a part like any other; its name is the pack's and its place in it (`PACK#7`). The rows of the files
+follow each other in the order of the files. Where files hold a column under different types, the table has a column for
+each type (`casts.stored_columns`), so that no value is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.plan import Field
+from cumulant.core.refs import TableRef
+from cumulant.data.parts.part import POSITION, PartCheck, PartFacts, PartField, Workshop
+from cumulant.data.profile import ColumnProfile, Profile, profile
+from cumulant.data.snapshot import PACKED, RowRange, pack_name
+from cumulant.data.text.casts import conform, stored_columns, type_prefix
+
+#: the place of a row's file in its pack
+OWNER = "__part"
+_FRAME_ROWS = 1_000_000
+
+
+class PackedFile(msgspec.Struct, frozen=True, array_like=True):
+    """What a pack knows of one file. `failed` has a number for each check of its group; `nulls`, `low` and `high`
+    (of whole numbers) one for each of its fields; `empty` names the fields without a value by their place.
+    """
+
+    group: int
+    rows_in: int
+    rows_dropped: int
+    rows: int
+    refused: dict[str, int]
+    failed: tuple[int, ...] = ()
+    empty: tuple[int, ...] = ()
+    nulls: tuple[int, ...] = ()
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class PackGroup(msgspec.Struct, frozen=True):
+    """What files of the same columns and types share; counts of checks are 0 and no field is `empty` here."""
+
+    fields: tuple[PartField, ...]
+    checks: tuple[PartCheck, ...]
+
+
+class PackFacts(msgspec.Struct, frozen=True, kw_only=True):
+    digest: str
+    rows: TableRef
+    refused: tuple[TableRef, ...]
+    groups: tuple[PackGroup, ...]
+    files: tuple[PackedFile, ...]
+    profile: Profile
+    csv_bytes: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The facts of a pack, and its files as parts."""
+
+    facts: PackFacts
+    parts: tuple[PartFacts, ...]
+
+    @staticmethod
+    def of(facts: PackFacts) -> Pack:
+        fields: dict[tuple[int, tuple[int, ...]], tuple[PartField, ...]] = {}
+        starts = accumulate((file.rows for file in facts.files), initial=0)
+        parts = []
+        for index, (file, first) in enumerate(zip(facts.files, starts, strict=False)):
+            named = (file.group, file.empty)
+            if named not in fields:
+                fields[named] = _with_empty(facts.groups[file.group].fields, file.empty)
+            parts.append(_part(facts, index, first, fields[named]))
+        return Pack(facts, tuple(parts))
+
+
+def _with_empty(fields: Sequence[PartField], empty: Sequence[int]) -> tuple[PartField, ...]:
+    return tuple(
+        msgspec.structs.replace(field, empty=True) if place in empty else field for place, field in enumerate(fields)
+    )
+
+
+def _part(facts: PackFacts, index: int, first: int, fields: tuple[PartField, ...]) -> PartFacts:
+    file = facts.files[index]
+    checks = facts.groups[file.group].checks
+    share = file.rows / facts.rows.rows if facts.rows.rows else 0.0
+    columns = zip(fields, file.nulls, file.low, file.high, strict=True)
+    return PartFacts(
+        digest=f"{facts.digest}{PACKED}{index}",
+        rows_in=file.rows_in,
+        rows_dropped=file.rows_dropped,
+        rows=TableRef(facts.rows.key, file.rows, round(facts.rows.bytes * share)),
+        refused=(),
+        fields=fields,
+        checks=tuple(
+            msgspec.structs.replace(check, failed=failed) if failed else check
+            for check, failed in zip(checks, file.failed, strict=True)
+        ),
+        profile=Profile(
+            file.rows,
+            tuple(
+                ColumnProfile(
+                    name=field.name, dtype=field.dtype, rows=file.rows, nulls=nulls, distinct=0, min=low, max=high
+                )
+                for field, nulls, low, high in columns
+            ),
+        ),
+        csv_bytes=round(facts.csv_bytes * share),
+        first=first,
+        refused_rules=file.refused,
+        notes=file.notes,
+    )
+
+
+def place_in_pack(part: PartFacts) -> int:
+    """The place of a packed file."""
+    return int(part.digest.partition(PACKED)[2])
+
+
+def stored_part(name: str, shop: Workshop) -> PartFacts | None:
+    """The facts of a part of either kind that stands whole, or None."""
+    digest, sign, place = name.partition(PACKED)
+    if not sign:
+        return shop.stored(name)
+    pack = stored_pack(digest, shop)
+    return None if pack is None else pack.parts[int(place)]
+
+
+def stored_pack(digest: str, shop: Workshop) -> Pack | None:
+    """A pack that stands whole, or None."""
+    if digest not in shop.packs:
+        facts = shop.recorded(digest, PackFacts)
+        if facts is None:
+            return None
+        shop.packs[digest] = Pack.of(facts)
+    return shop.packs[digest]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parts that follow each other whose rows do so too, in one table. `begin`: the place of the first part."""
+
+    begin: int
+    parts: Sequence[PartFacts]
+
+    @property
+    def range(self) -> RowRange:
+        first = self.parts[0]
+        rows, size = sum(part.rows.rows for part in self.parts), sum(part.rows.bytes for part in self.parts)
+        return RowRange(first.rows.key, rows, size, first.first)
+
+    @property
+    def pack(self) -> str | None:
+        """The name of the pack that they are of."""
+        first = self.parts[0]
+        return None if first.first is None else pack_name(first.digest)
+
+    def owners(self) -> pl.Series:
+        """Of each accepted row the place of its part, from `begin` on."""
+        rows = np.repeat(np.arange(len(self.parts)), [part.rows.rows for part in self.parts])
+        return pl.Series(OWNER, rows + self.begin, dtype=pl.Int64)
+
+    def scan(self, shop: Workshop) -> pl.LazyFrame:
+        """The accepted rows."""
+        return self.range.scan(shop.tables)
+
+    def located(
+        self, fields: Sequence[Field], shop: Workshop, exact: Mapping[str, pl.DataType] | None = None
+    ) -> pl.DataFrame:
+        """These columns of the accepted rows, with the place of each row's part (`__part`) and its position there.
+
+        `exact`: as `conform`.
+        """
+        return self.with_places(conform(self.scan(shop), fields, exact).collect())
+
+    def located_frames(
+        self, fields: Sequence[Field], shop: Workshop, exact: Mapping[str, pl.DataType] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """`located`, some rows at a time where the block is one part, which may have any number."""
+        if len(self.parts) > 1 or self.range.rows <= _FRAME_ROWS:
+            yield self.located(fields, shop, exact)
+            return
+        rows = conform(self.scan(shop), fields, exact)
+        for first in range(0, self.range.rows, _FRAME_ROWS):
+            frame = rows.slice(first, _FRAME_ROWS).collect()
+            position = pl.int_range(first, first + frame.height, eager=True).alias(POSITION)
+            yield frame.with_columns(pl.lit(self.begin, pl.Int64).alias(OWNER), position)
+
+    def with_places(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """All rows of the block, with `__part` and `__row`."""
+        starts = pl.Series([start for start, _ in self.slices()], dtype=pl.Int64)
+        owners = self.owners()
+        positions = pl.int_range(owners.len(), eager=True) - starts.gather(owners - self.begin)
+        return rows.with_columns(owners, positions.alias(POSITION))
+
+    def slices(self) -> list[tuple[int, int]]:
+        """Of each part where its rows begin among the block's, and how many there are."""
+        rows = [part.rows.rows for part in self.parts]
+        return list(zip(accumulate(rows, initial=0), rows, strict=False))
+
+
+def blocks_of(parts: Sequence[PartFacts]) -> list[Block]:
+    """The parts as blocks, in their order; a part with a table of its own is one by itself."""
+    cuts = [0, *(index for index, pair in enumerate(pairwise(parts), 1) if not _follows(*pair)), len(parts)]
+    return [Block(begin, parts[begin:end]) for begin, end in pairwise(cuts) if end > begin]
+
+
+def exact_types(blocks: Sequence[Block], fields: Sequence[Field], shop: Workshop) -> dict[str, pl.DataType]:
+    """Columns that hold decimals, and no floats, and the type that keeps all their digits: text where several do."""
+    schemas = [block.scan(shop).collect_schema() for block in blocks]
+    columns = [(schema, stored_columns(schema)) for schema in schemas]
+    result: dict[str, pl.DataType] = {}
+    for field in fields:
+        found = {schema[name] for schema, stored in columns for name in stored.get(field.name, ())}
+        types = [dtype for dtype in found if dtype.is_numeric() or dtype == pl.Boolean]
+        decimals = [dtype for dtype in types if dtype.is_decimal()]
+        if field.dtype == "float" and decimals and all(dtype.is_decimal() or dtype.is_integer() for dtype in types):
+            result[field.name] = types[0] if len(types) == 1 else pl.String()
+    return result
+
+
+def _follows(before: PartFacts, after: PartFacts) -> bool:
+    if before.first is None or after.first is None or before.rows.key != after.rows.key:
+        return False
+    return pack_name(before.digest) == pack_name(after.digest) and place_in_pack(before) + 1 == place_in_pack(after)
+
+
+def profiles_of(parts: Sequence[PartFacts], shop: Workshop) -> list[Profile]:
+    """The profiles of the parts: of a whole pack its own, of some files of one that of their rows."""
+    profiles, packs = [], _by_pack(parts)
+    for named, members in packs.items():
+        pack = shop.packs[named]
+        if len(members) == len(pack.parts):
+            profiles.append(pack.facts.profile)
+        else:
+            profiles += [profile_of(block, shop) for block in blocks_of(members)]
+    return [*(part.profile for part in parts if part.first is None), *profiles]
+
+
+def _by_pack(parts: Iterable[PartFacts]) -> Mapping[str, list[PartFacts]]:
+    packs: dict[str, list[PartFacts]] = {}
+    for part in parts:
+        if part.first is not None:
+            packs.setdefault(pack_name(part.digest), []).append(part)
+    return packs
+
+
+def profile_of(block: Block, shop: Workshop) -> Profile:
+    """The profile of a block's rows."""
+    from cumulant.data.schema import fields_of
+
+    fields = fields_of(block.parts, shop.spec, None)
+    return profile(conform(block.scan(shop), fields).collect(), fields)
+
+
+def refused_rows(parts: Sequence[PartFacts], shop: Workshop) -> list[pl.DataFrame]:
+    """The refused rows of the parts as they are stored, each with the place of its part among them (`__part`)."""
+    frames: list[pl.DataFrame] = []
+    packs: dict[str, dict[int, int]] = {}
+    for place, part in enumerate(parts):
+        frames += [
+            shop.tables.scan(ref).collect().with_columns(pl.lit(place, pl.Int64).alias(OWNER)) for ref in part.refused
+        ]
+        if part.refused_rules:
+            packs.setdefault(pack_name(part.digest), {})[place_in_pack(part)] = place
+    for named, places in packs.items():
+        for ref in shop.packs[named].facts.refused:
+            rows = shop.tables.scan(ref).filter(pl.col(OWNER).is_in(list(places))).collect()
+            frames.append(rows.with_columns(pl.col(OWNER).replace_strict(places, return_dtype=pl.Int64)))
+    return frames
+
+
+class _Column(NamedTuple):
+    name: str
+    dtype: pl.DataType
+
+
+def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Frames below each other, with a column for each type that a column has in them. Columns of nulls are left out."""
+    types: dict[str, pl.DataType] = {}
+    renamed = []
+    frames = [frame for frame in frames if frame.height] or frames[:1]
+    if not frames[0].height:
+        return frames[0]
+    for frame in frames:
+        names = {}
+        for place, (column, values) in enumerate((_column(series), series) for series in frame):
+            if place and values.null_count() == values.len():
+                continue
+            if types.setdefault(column.name, column.dtype) == column.dtype:
+                names[values.name] = column.name
+            else:
+                names[values.name] = type_prefix(column.dtype) + column.name
+        renamed.append(frame.select(pl.col(old).alias(new) for old, new in names.items()))
+    return pl.concat(renamed, how="diagonal")
+
+
+def unstacked(frame: pl.DataFrame) -> list[pl.DataFrame]:
+    """The rows as they were before they were stacked: in frames that have one type for each column."""
+    columns: dict[str, list[str]] = {}
+    for series in frame:
+        columns.setdefault(_column(series).name, []).append(series.name)
+    several = {name: stored for name, stored in columns.items() if len(stored) > 1}
+    if not several:
+        return [frame]
+    held = [
+        pl.coalesce([pl.when(pl.col(one).is_not_null()).then(pl.lit(one)) for one in stored] + [pl.lit(stored[0])])
+        for stored in several.values()
+    ]
+    groups = frame.group_by([expr.alias(f"held:{place}") for place, expr in enumerate(held)], maintain_order=True)
+    frames = []
+    for chosen, rows in groups:
+        names = dict(zip(several, chosen, strict=True))
+        left = {name: str(names.get(name, stored[0])) for name, stored in columns.items()}
+        frames.append(rows.select(pl.col(stored).alias(name) for name, stored in left.items()))
+    return frames
+
+
+def _column(series: pl.Series) -> _Column:
+    """The column of the files that a stored one holds values of."""
+    return _Column(series.name.removeprefix(type_prefix(series.dtype)), series.dtype)

@@ -1,0 +1,133 @@
+"""Parts: what becomes of one source file. Accepted rows, refused rows and the facts about both.
+
+A part is named by the file's content and the declaration, so an unchanged file is never read twice. Its
+facts are written last: where they stand, the part is whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+import polars as pl
+
+from cumulant.core.plan import DType
+from cumulant.core.refs import TableRef
+from cumulant.core.system.memory import memory_limit
+from cumulant.data.checks.rules import RuleCompiler
+from cumulant.data.parts.memory_budget import Room
+from cumulant.data.prepare import Prepare
+from cumulant.data.profile import Profile
+from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    from cumulant.data.parts.packs import Pack, PackFacts
+
+RULE, POSITION = "__rule", "__row"
+#: the rule that a CSV row with another number of fields than the header breaks
+MALFORMED = "row:fields"
+_CSV_SAMPLE = 5000
+
+
+class PartField(msgspec.Struct, frozen=True, kw_only=True):
+    """A column of a part. `empty`: it holds only nulls, so its type says nothing. `guessed`: from text. `padded`: the
+    digits of its longest number with leading zeros, where it is read as numbers.
+    """
+
+    name: str
+    dtype: DType
+    zone: str | None = None
+    empty: bool = False
+    guessed: bool = False
+    padded: int | None = None
+
+
+class PartCheck(msgspec.Struct, frozen=True, kw_only=True):
+    rule: str
+    column: str | None
+    text: str
+    failed: int
+
+
+class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a snapshot must know of a part, so that reusing it reads no rows.
+
+    `first`: its rows begin there in a table that holds those of several files (a pack); None: the table is its own.
+    Then `refused_rules` counts its refused rows by rule, and `profile` holds counts and extremes only.
+    """
+
+    digest: str
+    rows_in: int
+    rows_dropped: int
+    rows: TableRef
+    refused: tuple[TableRef, ...]
+    fields: tuple[PartField, ...]
+    checks: tuple[PartCheck, ...]
+    profile: Profile
+    csv_bytes: int
+    first: int | None = None
+    refused_rules: dict[str, int] | None = None
+    #: what of the file may not be as meant, though it is read
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows_refused(self) -> int:
+        return sum(ref.rows for ref in self.refused) + sum((self.refused_rules or {}).values())
+
+
+Facts = TypeVar("Facts", PartFacts, "PackFacts")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What turns the files of one source into parts."""
+
+    source: str
+    spec: SourceSpec
+    tables: TableStore
+    prepare: Prepare | None = None
+    rule_compiler: RuleCompiler | None = None
+    room: Room = field(default_factory=lambda: Room(memory_limit(None)))
+    #: facts of parts that were read, and packs that were read or made
+    held: dict[str, PartFacts] = field(default_factory=dict)
+    packs: dict[str, Pack] = field(default_factory=dict)
+
+    def key(self, digest: str, what: str) -> str:
+        return f"data/{self.source}/{digest}/{what}"
+
+    def stored(self, digest: str) -> PartFacts | None:
+        """The facts of a part that stands whole, or None."""
+        if digest not in self.held and (facts := self.recorded(digest, PartFacts)) is not None:
+            self.held[digest] = facts
+        return self.held.get(digest)
+
+    def recorded(self, digest: str, kind: type[Facts]) -> Facts | None:
+        """The facts of a part or pack whose tables all stand, or None."""
+        key = self.key(digest, "facts")
+        if self.tables.find(key) is None:
+            return None
+        facts: Facts = msgspec.json.decode(self.tables.scan(key).collect().item(0, "json"), type=kind)
+        whole = all(self.tables.find(ref.key) is not None for ref in (facts.rows, *facts.refused))
+        return facts if whole else None
+
+    def rows(self, part: PartFacts) -> pl.LazyFrame:
+        """The accepted rows of a part."""
+        rows = self.tables.scan(part.rows)
+        return rows if part.first is None else rows.slice(part.first, part.rows.rows)
+
+    def record(self, facts: PartFacts | PackFacts) -> None:
+        text = msgspec.json.encode(facts).decode()
+        self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
+
+    def prepared(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """What `prepare` makes of rows; whether it treats them one by one is for the caller to check."""
+        return raw if self.prepare is None else self.prepare(raw)
+
+
+def declared_types(spec: SourceSpec) -> set[str]:
+    """Columns whose type is declared."""
+    declared = {name for name, rule in spec.rules.items() if rule.type is not None}
+    declared |= {spec.time.column} if spec.time else set()
+    return declared | {when for when in spec.known_time if not is_delay(when)}

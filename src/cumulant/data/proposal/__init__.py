@@ -1,0 +1,1 @@
+"""Declarations of a source: proposed from data, written, imported and exported as contracts."""

@@ -1,0 +1,1 @@
+"""What users write in `features.py`, and the plan that it compiles to."""

@@ -1,0 +1,256 @@
+"""What users write in `features.py`: sources, columns, as-of lookups and keyed windows.
+
+    from cumulant.features import col, source
+
+    tx = source("tx")
+    row = tx.columns("amount")                        # columns of the row, named as they are
+    night = col("at").dt.hour("Europe/Paris") < 6     # an expression, named by its variable
+    card = tx.by("card").mean("amount", window=["1d", "30d"])   # card_1d and card_30d
+    ratio = col("amount") / card["30d"]
+
+Public names of the module are features. Names with a leading underscore are parts for other features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NoReturn, Self
+
+import msgspec
+
+from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.core.expr import Column
+from cumulant.core.plan import Aggregation
+from cumulant.core.units import duration, micros, show_duration
+from cumulant.features.definition.expressions import Description, Expr, Part, Reference
+from cumulant.features.definition.source_location import Place, here, misuse
+
+Span = str | timedelta
+Value = str | Expr
+
+
+class Columns:
+    """Columns that become features under their own names: of the row itself, or looked up as of the prediction."""
+
+    def __init__(self, source: str, names: tuple[str, ...], by: tuple[str, ...] | None, within_us: int | None) -> None:
+        self.source = source
+        self.names = names
+        self.by = by
+        self.within_us = within_us
+        self.place = here()
+        self.description = Description()
+        self.identity = object()
+
+    def described(self, text: str, *, owner: str = "", tags: Sequence[str] = ()) -> Self:
+        """The same columns with a description, an owner and tags, which each of them carries."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.description = Description(text, owner, tuple(tags))
+        return copy
+
+    def __getitem__(self, name: str) -> Expr:
+        """One of the columns, for use in an expression."""
+        if name not in self.names:
+            raise misuse(f'"{name}" is not among these columns', hint=did_you_mean(name, self.names))
+        if self.by is None:
+            return Expr(Column(name))
+        return Expr(Reference(self, name))
+
+    def __iter__(self) -> NoReturn:
+        raise misuse("columns cannot be iterated over", hint='name one: weather["temp"]')
+
+    def __repr__(self) -> str:
+        return f"<columns {', '.join(self.names)} of {self.source}>"
+
+
+class Spans(msgspec.Struct, frozen=True):
+    """Window lengths: labels as written, and microseconds."""
+
+    labels: tuple[str, ...]
+    micros: tuple[int, ...]
+
+    def label(self, text: str) -> str | None:
+        """The label of the same length as `text`: `24h` finds `1d`."""
+        if text in self.labels:
+            return text
+        try:
+            length = micros(duration(text))
+        except UsageError:
+            return None
+        return next((label for label, span in zip(self.labels, self.micros, strict=True) if span == length), None)
+
+
+class Windowed(Expr):
+    """One aggregation over one or several windows; `x["30d"]` is the one of that length."""
+
+    def __init__(self, source: str, by: tuple[str, ...], agg: Aggregation, value: Expr | None, spans: Spans) -> None:
+        super().__init__(None)
+        self.source = source
+        self.by = by
+        self.agg = agg
+        self.value = value
+        self.spans = spans
+
+    @property
+    def part(self) -> Part:
+        """As an expression: the only window. Of several, one must be named."""
+        if len(self.spans.labels) != 1:
+            listed = ", ".join(f'["{label}"]' for label in self.spans.labels)
+            raise misuse("this has several windows", hint=f"name one of {listed}")
+        return Reference(self, self.spans.labels[0])
+
+    def __getitem__(self, window: str) -> Expr:
+        label = self.spans.label(window)
+        if label is None:
+            raise misuse(f'there is no window "{window}"', hint=f"there are {', '.join(self.spans.labels)}")
+        return Expr(Reference(self, label))
+
+    def __repr__(self) -> str:
+        return f"<{self.agg} of {self.source} by {', '.join(self.by)} over {', '.join(self.spans.labels)}>"
+
+
+class Keyed:
+    """The rows of a source with the same key as the row. Windows look back over what became known in them.
+
+    `value` is a column name or an expression over the past row's raw columns. `window` is a duration such as `30d`,
+    or several. A row counts from the moment when its event time has come and each column in `value` and the key is
+    known, for as long as the window is: it holds (t - window, t], ties included. A row without one of these times,
+    or with a null in the key, never counts. Over no rows, counts are 0 and all else null; where the row's own key or
+    its prediction time is null, counts are null too.
+    """
+
+    def __init__(self, source: str, keys: tuple[str, ...]) -> None:
+        self._source = source
+        self._keys = keys
+
+    def count(self, value: Value | None = None, *, window: Span | Sequence[Span]) -> Windowed:
+        """How many rows; with `value`, how many where it is not null."""
+        return self._windowed("count", value, window)
+
+    def sum(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """The sum, exact to the last digits whatever came before the window."""
+        return self._windowed("sum", value, window)
+
+    def mean(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """The mean; of true and false, the share of true."""
+        return self._windowed("mean", value, window)
+
+    def min(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """The smallest number or time."""
+        return self._windowed("min", value, window)
+
+    def max(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """The largest number or time."""
+        return self._windowed("max", value, window)
+
+    def std(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """The sample standard deviation; null below two values."""
+        return self._windowed("std", value, window)
+
+    def distinct(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """How many different values, exactly."""
+        return self._windowed("distinct", value, window)
+
+    def last(self, value: Value, *, window: Span | Sequence[Span]) -> Windowed:
+        """The value that became known last; among equals that of the later row."""
+        return self._windowed("last", value, window)
+
+    def _windowed(self, agg: Aggregation, value: Value | None, window: Span | Sequence[Span]) -> Windowed:
+        if value is None and agg != "count":
+            raise misuse(f"{agg}() needs a column or an expression")
+        if value is not None and not isinstance(value, str | Expr):
+            raise misuse(f"{agg}() takes a column name or an expression, not {type(value).__name__}")
+        expression = Expr(Column(value)) if isinstance(value, str) else value
+        return Windowed(self._source, self._keys, agg, expression, spans(window))
+
+    def __repr__(self) -> str:
+        return f"<{self._source} by {', '.join(self._keys)}>"
+
+
+class AsOf:
+    """The newest row of a source with the same key, known at the prediction and not older than a limit."""
+
+    def __init__(self, source: str, by: tuple[str, ...], within_us: int | None) -> None:
+        self._source = source
+        self._by = by
+        self._within_us = within_us
+
+    def columns(self, *names: str) -> Columns:
+        """Columns of that row, as features of the same names; missing where there is no such row.
+
+        Each column is looked up over the times at which it became known; of rows known at the same time, the
+        later one of the source is taken, and its value stands even if it is null.
+        """
+        return Columns(self._source, column_names("columns", names), self._by, self._within_us)
+
+
+class SourceRef:
+    """A source of the project file, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def columns(self, *names: str) -> Columns:
+        """Columns of the row itself, as features of the same names. Only for the source that is predicted for."""
+        return Columns(self.name, column_names("columns", names), None, None)
+
+    def by(self, *keys: str) -> Keyed:
+        """Rows with the same value in each of `keys`; the row predicted for has columns of these names too."""
+        return Keyed(self.name, column_names("by", keys))
+
+    def as_of(self, *by: str, within: Span | None = None) -> AsOf:
+        """The newest known row with the same `by`, at most `within` old (by the time at which it became known)."""
+        within_us = None if within is None else span_micros(within)
+        return AsOf(self.name, column_names("as_of", by), within_us)
+
+    def __repr__(self) -> str:
+        return f"<source {self.name}>"
+
+
+def source(name: str) -> SourceRef:
+    """A source named in the project file under `data`; its path, keys and times are declared there."""
+    if not isinstance(name, str) or not name:
+        raise misuse("source() takes the name that the project file gives the source")
+    return SourceRef(name)
+
+
+def column_names(method: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """`names` checked: at least one, text, none twice."""
+    if not names:
+        raise misuse(f"{method}() needs at least one column name")
+    for name in names:
+        if not isinstance(name, str):
+            raise misuse(f"{method}() takes column names, not {type(name).__name__}", hint='write them apart: "a", "b"')
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise misuse(f'{method}() names "{twice}" twice')
+    return names
+
+
+def span_micros(span: Span) -> int:
+    """A duration above zero, in microseconds."""
+    if not isinstance(span, str | timedelta):
+        raise misuse(f'a duration is written as "30d", not as {type(span).__name__}')
+    try:
+        length = micros(duration(span))
+    except UsageError as error:
+        raise misuse(error.message, hint=error.hint) from None
+    if length <= 0:
+        raise misuse(f'a duration must be above zero, not "{span}"')
+    return length
+
+
+def spans(window: Span | Sequence[Span]) -> Spans:
+    """`"30d"` or `["1d", "7d"]` with labels for feature names; two of one length are refused."""
+    written = list(window) if isinstance(window, Sequence) and not isinstance(window, str) else [window]
+    if not written:
+        raise misuse("window is empty", hint='write window="30d" or window=["1d", "7d"]')
+    lengths = [span_micros(span) for span in written]
+    labels = ["".join(span.split()) if isinstance(span, str) else show_duration(span) for span in written]
+    if len(set(lengths)) != len(lengths):
+        raise misuse(f"two windows have the same length: {', '.join(labels)}")
+    return Spans(tuple(labels), tuple(lengths))
+
+
+__all__ = ["AsOf", "Columns", "Keyed", "Place", "SourceRef", "Span", "Spans", "Value", "Windowed", "source"]

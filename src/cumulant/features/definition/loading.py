@@ -1,0 +1,245 @@
+"""From a user's `features.py` to plain definitions: run the file, name what it defined, and lower the expressions."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, UserCodeError
+from cumulant.core.expr import Call, Column, Feature, Node
+from cumulant.core.plan import Lookup, Window
+from cumulant.core.system.user_code import next_step, python_message
+from cumulant.core.system.user_modules import project_imports
+from cumulant.features.definition.definitions import Columns, SourceRef, Windowed
+from cumulant.features.definition.expressions import Application, Description, Expr, Reference
+from cumulant.features.definition.source_location import Place, misuse
+
+#: what a features file imports from this package
+FUNCTIONS = ("coalesce", "col", "concat", "expression", "greatest", "least", "lit", "source", "when")
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature as defined, before its columns and types are checked against the sources.
+
+    Exactly one of `expr`, `lookup` and `window` is set. `of` names the source that a column of the row was taken
+    from. A name with a leading underscore is a part of other features and no feature itself.
+    """
+
+    name: str
+    place: Place
+    expr: Node | None = None
+    lookup: Lookup | None = None
+    window: Window | None = None
+    of: str | None = None
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Definitions(msgspec.Struct, frozen=True):
+    """What a `features.py` defines, in its order."""
+
+    features: tuple[Definition, ...]
+
+    @classmethod
+    def of_columns(cls, source: str, names: Iterable[str]) -> Definitions:
+        """Features that are columns of the row: what a project without a features file uses."""
+        place = Place("columns", 0)
+        return cls(tuple(Definition(name=name, place=place, expr=Column(name), of=source) for name in names))
+
+
+def load(path: Path) -> Definitions:
+    """Run the user's file and collect the features that its public names hold.
+
+    Functions (such as `prepare`), imports and other values in the file are left alone. The file's folder can be
+    imported from while it runs.
+
+    Raises:
+        NotFoundError: there is no such file.
+        DefinitionError: it is not Python, uses a name that it does not define, or a definition in it cannot be used;
+            names file and line.
+        UserCodeError: it raised anything else; names file and line and carries the original as its cause.
+    """
+    return collect(vars(_run(path)))
+
+
+def collect(names: Mapping[str, object]) -> Definitions:
+    """Definitions from the named values of a module or a notebook.
+
+    Raises:
+        DefinitionError: two features have one name, or an expression cannot be used where it stands.
+    """
+    lowering = _Lowering(names)
+    found: dict[str, Definition] = {}
+    for name, value in names.items():
+        if name.startswith("_"):
+            continue
+        for definition in lowering.definitions(name, value):
+            if definition.name.startswith("_"):
+                raise misuse(
+                    f'a feature cannot be named "{definition.name}": a leading underscore marks parts of others',
+                    place=definition.place,
+                    hint=f'give it a name: {definition.name.strip("_") or "name"} = col("{definition.name}")',
+                )
+            earlier = found.get(definition.name)
+            if earlier is not None:
+                raise misuse(
+                    f'a feature named "{definition.name}" is already defined at {earlier.place}',
+                    place=definition.place,
+                    hint="give one of them another name, or leave the column out of .columns(...)",
+                )
+            found[definition.name] = definition
+    return Definitions((*lowering.parts.values(), *found.values()))
+
+
+def _run(path: Path) -> ModuleType:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"there is no features file {path.name}", subject=str(path), hint="the key `features` names it"
+        ) from None
+    except OSError as error:
+        raise DefinitionError(f"{path.name} cannot be read: {error.strerror}", subject=str(path)) from error
+    code = _compiled(text, path)
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        with project_imports(Path(folder), {}):  # the next project may have others of the same name
+            exec(code, vars(module))  # noqa: S102  (the user's own file is what this room runs)
+    except CumulantError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
+        raise _raised(error, path) from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _compiled(text: bytes, path: Path) -> CodeType:
+    try:
+        return compile(text, str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        place = Place(str(path), error.lineno or 1)
+        raise misuse(f"this is not Python: {error.msg}", place=place) from error
+    except ValueError as error:  # null bytes
+        raise misuse(f"this is not Python: {error}", place=Place(str(path), 1)) from error
+
+
+def _raised(error: BaseException, path: Path) -> DefinitionError | UserCodeError:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    place = Place(str(path), lines[-1] or 1 if lines else 1)
+    kind: type[DefinitionError | UserCodeError] = DefinitionError if isinstance(error, NameError) else UserCodeError
+    return kind(
+        f"{place}: the features file raised {python_message(error)}",
+        subject=str(place),
+        hint=_import_line(error) or next_step(error) or _advice(error),
+    )
+
+
+def _import_line(error: BaseException) -> str | None:
+    """The import that a name of this package lacks."""
+    if isinstance(error, NameError) and error.name in FUNCTIONS:
+        return f"add `from cumulant.features import {error.name}`"
+    return None
+
+
+def _advice(error: BaseException) -> str:
+    """What to do where nothing nearer is known."""
+    if isinstance(error, AttributeError) and error.name and isinstance(error.obj, SourceRef):
+        return f'a source has columns, by and as_of; a column of the row is written col("{error.name}")'
+    return "correct that line; the file runs from top to bottom before any data are read"
+
+
+class _Lowering:
+    """Turns users' expressions into plain trees. `parts` collects the nameless and private windows they refer to."""
+
+    def __init__(self, names: Mapping[str, object]) -> None:
+        #: identity of a measure or expression -> the name it is bound to, public names first
+        self._names: dict[object, str] = {}
+        for name, value in sorted(names.items(), key=lambda item: item[0].startswith("_")):
+            if isinstance(value, Expr | Columns):
+                self._names.setdefault(value.identity, name)
+        self.parts: dict[str, Definition] = {}
+        self._feature = ""
+
+    def definitions(self, name: str, value: object) -> Iterator[Definition]:
+        self._feature = name
+        if isinstance(value, Columns):
+            yield from (self._column(value, column, column) for column in value.names)
+        elif isinstance(value, Windowed):
+            yield from (self._window(value, label, f"{name}_{label}") for label in value.spans.labels)
+        elif isinstance(value, Expr):
+            node = self.node(value, root=True)
+            yield _described(Definition(name=name, place=value.place, expr=node), value.description)
+
+    def node(self, value: Expr, *, root: bool = False, inside: str = "") -> Node:
+        """The plain tree. Named features are referred to, except at the root and `inside` a window."""
+        if not root and not inside and not isinstance(value, Windowed):
+            name = self._names.get(value.identity, "_")
+            if not name.startswith("_"):
+                return Feature(name)
+        part = value.part
+        if isinstance(part, Application):
+            arguments = tuple(self.node(argument, inside=inside) for argument in part.args)
+            return Call(part.op, arguments, dict(part.options))
+        if isinstance(part, Reference):
+            if inside:
+                raise misuse(
+                    f"{inside}() looks at past rows, which have raw columns only, no windows or lookups",
+                    place=value.place,
+                )
+            return Feature(self._refer(part))
+        return part
+
+    def _refer(self, reference: Reference) -> str:
+        """The name of the feature referred to; a window or lookup without a public name becomes a part."""
+        owner = reference.owner
+        assert isinstance(owner, Columns | Windowed)
+        bound = self._names.get(owner.identity)
+        public = bound is not None and not bound.startswith("_")
+        if isinstance(owner, Columns):
+            name = reference.part if public else f"{bound or f'_{self._feature}'}_{reference.part}"
+            definition = self._column(owner, reference.part, name)
+        else:
+            name = f"{bound}_{reference.part}" if bound else f"_{self._feature}_{reference.part}"
+            definition = self._window(owner, reference.part, name)
+        if public:
+            return name
+        return self._part(definition)
+
+    def _part(self, definition: Definition) -> str:
+        """The name under which `definition` is among the parts; equal ones are shared, others numbered."""
+        base, number = definition.name, 1
+        while True:
+            known = self.parts.setdefault(definition.name, definition)
+            if (known.lookup, known.window) == (definition.lookup, definition.window):
+                return known.name
+            number += 1
+            definition = msgspec.structs.replace(definition, name=f"{base}_{number}")
+
+    def _column(self, columns: Columns, column: str, name: str) -> Definition:
+        definition = Definition(name=name, place=columns.place, expr=Column(column), of=columns.source)
+        if columns.by is not None:
+            lookup = Lookup(columns.source, columns.by, column, columns.within_us)
+            definition = Definition(name=name, place=columns.place, lookup=lookup)
+        return _described(definition, columns.description)
+
+    def _window(self, windowed: Windowed, label: str, name: str) -> Definition:
+        span = windowed.spans.micros[windowed.spans.labels.index(label)]
+        value = None if windowed.value is None else self.node(windowed.value, inside=windowed.agg)
+        window = Window(windowed.source, windowed.by, windowed.agg, value, span)
+        return _described(Definition(name=name, place=windowed.place, window=window), windowed.description)
+
+
+def _described(definition: Definition, description: Description) -> Definition:
+    return msgspec.structs.replace(
+        definition, description=description.text, owner=description.owner, tags=description.tags
+    )

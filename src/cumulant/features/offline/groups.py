@@ -1,0 +1,122 @@
+"""Groups of windows and lookups that share their events: same source, same key, same time of entry.
+
+Offline a group is one sort; online it is one blob an entity. No Polars here: the server uses it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulant.core.expr import Column, Node
+from cumulant.core.expr import columns as columns_of
+from cumulant.core.ids import digest
+from cumulant.core.plan import DType, FeaturePlan, Lookup, Source, Window
+from cumulant.features.definition import known_time
+from cumulant.features.definition.dtypes import Kind, resolve
+from cumulant.features.definition.known_time import Entry
+
+Measure = Window | Lookup
+
+
+class Group(msgspec.Struct, frozen=True):
+    """`values` are what the measures read of an event; `slots` says which of them, -1 for none (counting rows)."""
+
+    number: int
+    source: str
+    by: tuple[str, ...]
+    entry: Entry
+    measures: dict[str, Measure]
+    values: tuple[Node, ...]
+    kinds: tuple[DType, ...]
+    slots: dict[str, int]
+    #: rows given apart from the history may count in their own windows
+    counts_itself: bool
+
+    @property
+    def span_us(self) -> int:
+        """How far back the measures look; lookups without a limit apart."""
+        return max([0, *(reach for measure in self.measures.values() if (reach := reach_us(measure)) is not None)])
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether a lookup takes the newest event however old."""
+        return any(reach_us(measure) is None for measure in self.measures.values())
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of events known at one moment matters."""
+        return any(isinstance(measure, Lookup) or measure.agg == "last" for measure in self.measures.values())
+
+
+def event_columns(group: Group, source: Source) -> set[str]:
+    """The columns of a group's source that its windows and lookups need."""
+    inside = {name for node in group.values for name in columns_of(node)}
+    times = {column for column, _ in group.entry.columns} | ({source.event_time} if source.event_time else set())
+    return {*group.by, *inside, *times}
+
+
+def reach_us(measure: Measure) -> int | None:
+    """The measure sees events known in (t - reach, t]; None for all up to t.
+
+    An age limit is inclusive, so that a lookup reaches one microsecond further.
+    """
+    if isinstance(measure, Window):
+        return measure.span_us
+    return None if measure.within_us is None else measure.within_us + 1
+
+
+def groups_of(plan: FeaturePlan) -> tuple[Group, ...]:
+    """The groups of a plan, in the order in which its features first need them."""
+    measures: dict[tuple[str, tuple[str, ...], Entry], dict[str, Measure]] = {}
+    for spec in plan.features:
+        measure = spec.window or spec.lookup
+        if measure is not None:
+            key = (measure.source, measure.by, known_time.entry_of(plan.sources, measure))
+            measures.setdefault(key, {})[spec.name] = measure
+    return tuple(_group(plan, number, key, of) for number, (key, of) in enumerate(measures.items()))
+
+
+def _group(
+    plan: FeaturePlan, number: int, key: tuple[str, tuple[str, ...], Entry], measures: dict[str, Measure]
+) -> Group:
+    columns: dict[str, Kind] = {field.name: field.dtype for field in plan.sources[key[0]].fields}
+    values: dict[str, Node] = {}
+    slots: dict[str, int] = {}
+    for name, measure in measures.items():
+        node = Column(measure.column) if isinstance(measure, Lookup) else measure.value
+        if node is None:
+            slots[name] = -1
+            continue
+        values.setdefault(identity(node), node)
+        slots[name] = list(values).index(identity(node))
+    return Group(
+        number=number,
+        source=key[0],
+        by=key[1],
+        entry=key[2],
+        measures=measures,
+        values=tuple(values.values()),
+        kinds=tuple(_dtype(resolve(node, columns)[1]) for node in values.values()),
+        slots=slots,
+        counts_itself=known_time.counts_itself(plan, next(iter(measures.values()))),
+    )
+
+
+def _dtype(kind: Kind) -> DType:
+    """A constant null only ever counts as absent; any type holds it."""
+    return "int" if kind == "null" else kind
+
+
+def identity(node: Node) -> str:
+    """Equal for equal trees."""
+    return digest(node)
+
+
+def fingerprint(plan: FeaturePlan) -> str:
+    """Names what stored state must hold for this plan: equal plans, or plans that differ in expressions only."""
+    layout = [
+        {"source": group.source, "by": group.by, "entry": group.entry, "measures": group.measures}
+        for group in groups_of(plan)
+    ]
+    keys = {name: source.key for name, source in plan.sources.items()}
+    return digest([layout, keys])

@@ -1,0 +1,109 @@
+"""Smallest, largest, last and different values over ranges of sorted events."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cumulant.features.offline.kernel.timeline import Ints, bits, grouped_order
+
+Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+
+
+def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:
+    """The largest or smallest of each range [lo, hi); undefined for an empty one.
+
+    A table of the extremes of all runs of length 2**k answers the ranges of that size from two runs that overlap;
+    one such level is held at a time.
+    """
+    pick = np.maximum if largest else np.minimum
+    floats = values.dtype == np.float64
+    result: Numbers = np.zeros(len(lo), np.float64) if floats else np.zeros(len(lo), np.int64)
+    lengths = hi - lo
+    levels = np.frexp(np.maximum(lengths, 1).astype(np.float64))[1] - 1
+    level, table = 0, values
+    for wanted in range(int(levels.max(initial=0)) + 1):
+        while level < wanted:
+            half = 1 << level
+            table = pick(table[:-half], table[half:])
+            level += 1
+        at = np.flatnonzero((levels == wanted) & (lengths > 0))
+        if len(at):
+            result[at] = pick(table[lo[at]], table[hi[at] - (1 << wanted)])
+    return result
+
+
+def latest(valid: npt.NDArray[np.bool_], hi: Ints) -> Ints:
+    """For each `hi`, the last valid position before it, or -1."""
+    newest = np.full(len(valid) + 1, -1, dtype=np.int64)
+    np.maximum.accumulate(np.where(valid, np.arange(len(valid), dtype=np.int64), -1), out=newest[1:])
+    return newest[hi]
+
+
+class Distinct:
+    """How many different values ranges hold.
+
+    A value is counted at its first occurrence in the range: where the same value of the same key stood before, if at
+    all, lies before the range. `codes` number the values from 0; -1 is null and never counts.
+    """
+
+    def __init__(self, keys: Ints, codes: Ints) -> None:
+        count = len(keys)
+        kinds = int(codes.max(initial=0)) + 2
+        self._kinds = kinds
+        pairs = keys * kinds + (codes + 1)
+        positions = np.arange(count, dtype=np.int64)
+        self._order = grouped_order(pairs, positions)
+        self._pairs = pairs[self._order]
+        before = np.full(count, -1, dtype=np.int64)
+        same = self._pairs[1:] == self._pairs[:-1]
+        before[self._order[1:][same]] = self._order[:-1][same]
+        before[codes < 0] = count
+        self._before = before
+
+    def between(self, lo: Ints, hi: Ints) -> Ints:
+        """How many different values each range [lo, hi) holds."""
+        return _count_below(self._before + 1, lo, hi, lo + 1)
+
+    def holds(self, keys: Ints, codes: Ints, lo: Ints, hi: Ints) -> npt.NDArray[np.bool_]:
+        """Whether each range holds this value of this key."""
+        shift = bits(len(self._order) + 1)
+        pairs, wanted = _dense(self._pairs, keys * self._kinds + (codes + 1))
+        sorted_pairs = (pairs << shift) | self._order
+        found = np.searchsorted(sorted_pairs, (wanted << shift) | hi, side="left")
+        newest = np.where(found > 0, found - 1, 0)
+        if not len(self._order):
+            return np.zeros(len(lo), dtype=np.bool_)
+        held: npt.NDArray[np.bool_] = (found > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
+        return held
+
+
+def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
+    """Sorted pairs and those looked for, renumbered from 0; one that does not occur gets a number of no other."""
+    unique = np.unique(pairs)
+    at = np.searchsorted(unique, wanted)
+    known = at < len(unique)
+    known[known] = unique[at[known]] == wanted[known]
+    return np.searchsorted(unique, pairs), np.where(known, at, len(unique))
+
+
+def _count_below(values: Ints, lo: Ints, hi: Ints, limits: Ints) -> Ints:
+    """How many of values[lo:hi] are below the limit of each range (values are not negative).
+
+    A wavelet matrix, level by level from the highest bit: at each, the values are parted stably by that bit, and
+    ranges follow their limit's bit.
+    """
+    counted = np.zeros(len(lo), dtype=np.int64)
+    lo, hi = lo.copy(), hi.copy()
+    for level in range(bits(max(int(values.max(initial=0)), int(limits.max(initial=0)))) - 1, -1, -1):
+        ones = (values >> level & 1).astype(bool)
+        zeros_before = np.zeros(len(values) + 1, dtype=np.int64)
+        np.cumsum(~ones, out=zeros_before[1:])
+        zero_lo, zero_hi = zeros_before[lo], zeros_before[hi]
+        up = (limits >> level & 1).astype(bool)
+        counted += np.where(up, zero_hi - zero_lo, 0)
+        zeros = int(zeros_before[-1])
+        lo = np.where(up, zeros + lo - zero_lo, zero_lo)
+        hi = np.where(up, zeros + hi - zero_hi, zero_hi)
+        values = np.concatenate((values[~ones], values[ones]))
+    return counted

@@ -1,0 +1,132 @@
+"""Entities of one table of online state as they are read: decoded once, and again only when they changed."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, IntegrityError
+from cumulant.core.plan import DType
+from cumulant.features.online.entity_history import History
+from cumulant.features.online.state import FORMAT, STATE_KEY, State, decode_events, decode_state
+from cumulant.ports.online import OnlineStore
+
+
+def checked_state(blob: bytes | None, table: str, fingerprint: str) -> State:
+    """The state of a table.
+
+    Raises:
+        EngineUnavailableError: there is none.
+        IntegrityError: it cannot be read, or was made for other windows and lookups.
+    """
+    if blob is None:
+        raise EngineUnavailableError(
+            f'there is no online state in "{table}" yet', subject=table, hint="fill it: cumulant serve"
+        )
+    try:
+        state = decode_state(blob)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(f'the online state in "{table}" cannot be read', subject=table) from error
+    if state.format != FORMAT or state.fingerprint != fingerprint:
+        raise IntegrityError(
+            f'the online state in "{table}" was made for other windows and lookups than this model\'s',
+            subject=table,
+            hint="fill it again with the plan of this model",
+        )
+    return state
+
+
+class _Kept:
+    """An entity, None where the table has none, and at which change of the table that was so."""
+
+    __slots__ = ("checked", "history")
+
+    def __init__(self, history: History | None, checked: int) -> None:
+        self.history, self.checked = history, checked
+
+
+class Shelf:
+    """Decoded entities of one table, and the state that they belong to."""
+
+    def __init__(
+        self,
+        store: OnlineStore | None,
+        table: str,
+        fingerprint: str,
+        kinds: Sequence[tuple[DType, ...]],
+        limit: int,
+    ) -> None:
+        self._store, self._table, self._limit = store, table, limit
+        self._fingerprint, self._kinds = fingerprint, kinds
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._bytes = 0
+        self._state: State | None = None
+        self._blob: bytes | None = None
+        self._lock = threading.Lock()
+
+    def fetch(self, keys: Iterable[bytes]) -> tuple[State, dict[bytes, History]]:
+        """The state and the entities that exist, all as they stood at one moment."""
+        if self._store is None:
+            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
+        with self._lock:
+            wanted = list(keys)
+            now = -1 if self._state is None else self._state.sequence
+            missing = [key for key in wanted if (kept := self._kept.get(key)) is None or kept.checked != now]
+            blobs = self._store.get(self._table, [STATE_KEY, *missing])
+            if self._renew(blobs[0]) and len(missing) < len(wanted):
+                missing = wanted
+                blobs = self._store.get(self._table, [STATE_KEY, *missing])
+                self._renew(blobs[0])
+            state = self._state
+            assert state is not None
+            for key, blob in zip(missing, blobs[1:], strict=True):
+                self._keep(key, blob, state.sequence)
+            for key in wanted:
+                self._kept.move_to_end(key)
+            found = {key: history for key in wanted if (history := self._kept[key].history) is not None}
+            self._shrink()
+            return state, found
+
+    def _renew(self, blob: bytes | None) -> bool:
+        """Take the table's state; whether it is another than before."""
+        if blob is not None and blob == self._blob:
+            return False
+        state = checked_state(blob, self._table, self._fingerprint)
+        if self._state is None or state.generation != self._state.generation:
+            self._kept.clear()
+            self._bytes = 0
+        self._state, self._blob = state, blob
+        return True
+
+    def _keep(self, key: bytes, blob: bytes | None, sequence: int) -> None:
+        kept = self._kept.get(key)
+        if kept is not None:
+            if _same(kept.history, blob):
+                kept.checked = sequence
+                return
+            self._bytes -= _size(key, kept.history)
+        history = None
+        if blob is not None:
+            kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
+            history = History(decode_events(blob), kinds, len(blob))
+        self._kept[key] = _Kept(history, sequence)
+        self._bytes += _size(key, history)
+
+    def _shrink(self) -> None:
+        while self._bytes > self._limit and self._kept:
+            key, kept = self._kept.popitem(last=False)
+            self._bytes -= _size(key, kept.history)
+
+
+def _same(history: History | None, blob: bytes | None) -> bool:
+    """Whether the blob was written by the change that the history was read after."""
+    if history is None or blob is None:
+        return history is None and blob is None
+    return len(blob) == history.size and blob.endswith(history.version)
+
+
+def _size(key: bytes, history: History | None) -> int:
+    return len(key) + (0 if history is None else history.size)

@@ -1,0 +1,192 @@
+"""One entity's events in memory, and the aggregations of windows over them, one window at a time.
+
+The server's counterpart of `aggregations`. Short windows are done in plain Python, which is faster there than
+numpy; long ones by exact prefix sums made on first use.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cumulant.core.plan import Aggregation, DType
+from cumulant.features.offline.kernel.ranges import Numbers
+from cumulant.features.offline.kernel.sums import PrefixSums
+from cumulant.features.offline.kernel.whole import exact_sum
+from cumulant.features.online.scalars import finite, whole
+from cumulant.features.online.state import Events, Slot, typecode
+
+_LONG = 512
+#: below this share of what was summed, the rest has lost digits
+_CANCELLED = 1e-6
+
+
+class Recalled:
+    """One value of each event."""
+
+    def __init__(self, slot: Slot, dtype: DType) -> None:
+        self._texts = slot.texts
+        self.is_float = dtype == "float"
+        self._numbers: Numbers | None = None
+        if (code := typecode(dtype)) is not None:
+            floats = code == "d"
+            self._numbers = np.frombuffer(slot.data, np.float64) if floats else np.frombuffer(slot.data, np.int64)
+        self.valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
+
+    def all(self, lo: int, hi: int) -> list[Any]:
+        """Values of [lo, hi), with None for null."""
+        if self._texts is not None:
+            return self._texts[lo:hi]
+        assert self._numbers is not None
+        found: list[Any] = self._numbers[lo:hi].tolist()
+        if self.valid is None:
+            return found
+        return [value if ok else None for value, ok in zip(found, self.valid[lo:hi].tolist(), strict=True)]
+
+    def present(self, lo: int, hi: int) -> list[Any]:
+        """Values of [lo, hi) that are not null."""
+        if self._texts is not None:
+            return [text for text in self._texts[lo:hi] if text is not None]
+        assert self._numbers is not None
+        found = self._numbers[lo:hi]
+        present: list[Any] = (found if self.valid is None else found[self.valid[lo:hi]]).tolist()
+        return present
+
+    def count(self, lo: int, hi: int) -> int:
+        if self._texts is not None:
+            return hi - lo - self._texts[lo:hi].count(None)
+        return hi - lo if self.valid is None else int(np.count_nonzero(self.valid[lo:hi]))
+
+    def last(self, lo: int, hi: int) -> int:
+        """The position of the last value that is not null, or -1."""
+        if self._texts is not None:
+            return next((at for at in range(hi - 1, lo - 1, -1) if self._texts[at] is not None), -1)
+        if self.valid is None:
+            return hi - 1 if hi > lo else -1
+        found = np.flatnonzero(self.valid[lo:hi])
+        return lo + int(found[-1]) if len(found) else -1
+
+    def _whole(self, lo: int, hi: int) -> int:
+        """The sum of whole numbers, of any size."""
+        if hi - lo <= _LONG or self._numbers is None:
+            return sum(self.present(lo, hi))
+        found = self._numbers[lo:hi]
+        return exact_sum((found if self.valid is None else found[self.valid[lo:hi]]).astype(np.int64, copy=False))
+
+    @cached_property
+    def _sums(self) -> PrefixSums:
+        assert self._numbers is not None
+        known = self._numbers if self.valid is None else np.where(self.valid, self._numbers, 0.0)
+        return PrefixSums(known.astype(np.float64, copy=False))
+
+    def total(self, lo: int, hi: int, own: float | None) -> float:
+        """The sum with `own`: exact of whole numbers, else correctly rounded or nearly so."""
+        if not self.is_float:
+            return self._whole(lo, hi) + int(own or 0)
+        extra = [] if own is None else [own]
+        if hi - lo > _LONG:
+            past = float(self._sums.between(np.array([lo]), np.array([hi]))[0])
+            both = past + extra[0] if extra else past
+            if not extra or abs(both) > abs(past) * _CANCELLED:
+                return both
+        return _fsum(self.present(lo, hi) + extra)
+
+
+def _fsum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        half = math.fsum(value / 4 for value in values)
+        return half * 4 if abs(half) < 2.0**1021 else math.inf
+
+
+class History:
+    """One entity's decoded blob."""
+
+    def __init__(self, events: Events, kinds: tuple[DType, ...], size: int) -> None:
+        self.size, self.since, self.version = size, events.since, events.version
+        self.times = memoryview(events.times).cast("q")
+        self.values = [Recalled(slot, kind) for slot, kind in zip(events.slots, kinds, strict=True)]
+        self._identities = None if events.identities is None else memoryview(events.identities).cast("q")
+
+    @cached_property
+    def identities(self) -> frozenset[int]:
+        """The keys of the rows that are here."""
+        return frozenset(self._identities or ())
+
+    def until(self, moment: int) -> int:
+        """How many events became known up to `moment`."""
+        return bisect_right(self.times, moment)
+
+
+def _mean(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
+    count = value.count(lo, hi) + (own is not None)
+    if not count:
+        return None
+    total = value.total(lo, hi, own)
+    if math.isfinite(total):
+        return float(total) / count
+    return finite(math.fsum(number / 2.0**64 for number in _with(value, lo, hi, own)) / count * 2.0**64)
+
+
+def _sum(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
+    if not value.count(lo, hi) and own is None:
+        return None
+    total = value.total(lo, hi, own)
+    return finite(total) if value.is_float else whole(int(total))
+
+
+def _count(value: Recalled, lo: int, hi: int, own: Any) -> int:
+    return value.count(lo, hi) + (own is not None)
+
+
+def _with(value: Recalled, lo: int, hi: int, own: Any) -> list[Any]:
+    values = value.present(lo, hi)
+    if own is not None:
+        values.append(own)
+    return values
+
+
+def _min(value: Recalled, lo: int, hi: int, own: Any) -> Any:
+    return min(_with(value, lo, hi, own), default=None)
+
+
+def _max(value: Recalled, lo: int, hi: int, own: Any) -> Any:
+    return max(_with(value, lo, hi, own), default=None)
+
+
+def _distinct(value: Recalled, lo: int, hi: int, own: Any) -> int:
+    return len(set(_with(value, lo, hi, own)))
+
+
+def _std(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
+    values = [float(number) for number in _with(value, lo, hi, own)]
+    if len(values) < 2:
+        return None
+    low, high = min(values), max(values)
+    if low == high:
+        return 0.0
+    unit = 2.0 ** min(max(math.frexp(max(-low, high))[1], -1000), 1000)
+    scaled = [number / unit for number in values]
+    mean = math.fsum(scaled) / len(scaled)
+    off = [number - mean for number in scaled]
+    spread = math.frexp(max(*off, -min(off)))[1]
+    off = [math.ldexp(number, -spread) for number in off]
+    rest = math.fsum(number * number for number in off) - math.fsum(off) ** 2 / len(off)
+    return finite(math.ldexp(math.sqrt(rest / (len(off) - 1)), spread) * unit)
+
+
+RECALL: dict[Aggregation, Callable[[Recalled, int, int, Any], Any]] = {
+    "count": _count,
+    "sum": _sum,
+    "mean": _mean,
+    "min": _min,
+    "max": _max,
+    "std": _std,
+    "distinct": _distinct,
+}

@@ -1,0 +1,283 @@
+"""Fill the online store from the history, so that the server can answer at any moment from `since` on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.plan import FeaturePlan, Source
+from cumulant.core.units import from_micros, to_micros
+from cumulant.data.corrections.dated_rows import is_in_force
+from cumulant.features.offline.aggregations import Flags
+from cumulant.features.offline.frames import ROW, entry_times, inside, inside_as, key_codes, kinds, numbers, read, valid
+from cumulant.features.offline.groups import Group, fingerprint, groups_of
+from cumulant.features.offline.kernel.timeline import Ints, Timeline
+from cumulant.features.offline.versions import has_versions, latest_changes
+from cumulant.features.offline.windows import evaluated
+from cumulant.features.online.carry_over import settle
+from cumulant.features.online.state import (
+    FORMAT,
+    NO_IDENTITY,
+    STATE_KEY,
+    Events,
+    Slot,
+    State,
+    encode,
+    entity_key,
+    row_identity,
+    typecode,
+)
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.state_update import catch_up
+from cumulant.features.posted.stored_versions import close, corrected_sources, version_blobs
+from cumulant.ports.online import OnlineStore
+
+
+class Materialized(msgspec.Struct, frozen=True):
+    """What was stored: events (`rows`), entities over all groups, and the bytes of their blobs."""
+
+    rows: int
+    entities: int
+    as_of: datetime | None
+    since: datetime | None
+    bytes: int
+    generation: str
+
+
+def materialize(
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    store: OnlineStore,
+    *,
+    table: str,
+    as_of: datetime | None = None,
+    since: datetime | None = None,
+    scope: str = "",
+    deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
+) -> Materialized:
+    """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
+
+    Rows that may still come to be known in full are kept beside it, so that what is posted of them later finds them.
+
+    Args:
+        plan: what will be served.
+        frames: the rows of each source of the plan, in source order.
+        store: where to; readers of it see the old table or the new one.
+        table: the name that `OnlineFeatures` is given.
+        as_of: leave out what became known later; None takes everything.
+        since: the earliest prediction moment to answer for. Defaults to `as_of`; None with it keeps all events.
+        scope: names the logs of posted rows; tables of one scope share them. Rows of the log that are not in `frames`
+            are carried over.
+        deletions: of sources whose posted rows correct earlier ones, the deletions in force (`data.scan_deletions`), so
+            that a posted row that is older than the deletion of its key stays out.
+
+    Returns:
+        What was stored. Two fillings of equal content have one generation.
+
+    Raises:
+        DataError: a frame or column is absent, or has another type than when the plan was made.
+    """
+    start = since if since is not None else as_of
+    filling = _Filling(plan, frames, as_of, start, scope)
+    filling.deletions = deletions or {}
+    store.swap(table, filling.rows())
+    settle(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
+    for name in filling.versions:
+        close(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
+    if groups_of(plan):
+        catch_up(StateWriter(plan, store, table))
+    done = Materialized(
+        rows=filling.events,
+        entities=filling.entities,
+        as_of=as_of,
+        since=start,
+        bytes=filling.bytes,
+        generation=filling.generation.hexdigest(),
+    )
+    store.put_meta(table, {key: str(value) for key, value in msgspec.structs.asdict(done).items()})
+    return done
+
+
+def entity_blobs(
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    state: State,
+    keys: Collection[bytes],
+) -> dict[bytes, bytes]:
+    """The blobs of some entities as `materialize` would write them, for a table with this `state`; no other rows are
+    looked at.
+    """
+    as_of, since = (None if at is None else from_micros(at) for at in (state.as_of_us, state.since_us))
+    filling, wanted = _Filling(plan, frames, as_of, since, state.scope), set(keys)
+    found: dict[bytes, bytes] = {}
+    for group in groups_of(plan):
+        entities = [values for number, *values in map(msgspec.msgpack.decode, keys) if number == group.number]
+        if not entities:
+            continue
+        source = plan.sources[group.source]
+        frame = read(group.source, source.fields, frames[group.source])
+        by = pl.DataFrame(entities, schema=list(group.by), orient="row")
+        by = by.select(inside_as(name, frame.schema[name]) for name in group.by)
+        rows = frame.join(by, on=group.by, how="semi", maintain_order="left")
+        found |= {key: blob for key, blob in filling.blobs(group, source, rows) if key in wanted}
+    return found
+
+
+class _Filling:
+    """The blobs of all groups, one after the other, counted and hashed as they pass."""
+
+    def __init__(
+        self,
+        plan: FeaturePlan,
+        frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+        as_of: datetime | None,
+        since: datetime | None,
+        scope: str,
+    ) -> None:
+        self._plan, self._frames, self._scope = plan, frames, scope
+        self._as_of_time = as_of
+        self._as_of = None if as_of is None else to_micros(as_of)
+        self._since = None if since is None else to_micros(since)
+        #: sources of which the table holds the rows in force
+        self.versions = corrected_sources(plan)
+        self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
+        self.events = self.entities = self.bytes = 0
+        self.newest: int | None = None
+        self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        for group in groups_of(self._plan):
+            source = self._plan.sources[group.source]
+            if group.source not in self._frames:
+                raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
+            frame = read(group.source, source.fields, self._frames[group.source])
+            for key, blob in self.blobs(group, source, frame):
+                self.entities += 1
+                self.bytes += len(blob)
+                self.generation.update(key)
+                self.generation.update(blob)
+                yield key, blob
+        for name in self.versions:
+            rows, gone = self._frames[name], self.deletions.get(name)
+            for key, blob in version_blobs(self._plan, name, rows, self._as_of_time, deletions=gone):
+                self.generation.update(key)
+                self.generation.update(blob)
+                yield key, blob
+        yield STATE_KEY, encode(self._state())
+
+    def reaches(self, name: str) -> int | None:
+        """The moment that a source's rows reach to, in microseconds."""
+        if self._as_of is not None:
+            return self._as_of
+        time = self._plan.sources[name].event_time
+        assert time is not None, "a source of windows and lookups has an event time"
+        fields = [field for field in self._plan.sources[name].fields if field.name == time]
+        newest = read(name, fields, self._frames[name])[time].max()
+        return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
+
+    def _state(self) -> State:
+        return State(
+            format=FORMAT,
+            fingerprint=fingerprint(self._plan),
+            generation=self.generation.hexdigest(),
+            as_of_us=self._as_of,
+            since_us=self._since,
+            newest_us=self.newest,
+            rows=self.events,
+            entities=self.entities,
+            scope=self._scope,
+            versions=self.versions,
+            # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
+            sequence=time.time_ns() // 1000,
+        )
+
+    def blobs(self, group: Group, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
+        times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]
+        enters = keys >= 0
+        if (known := valid(times)) is not None:
+            enters &= known
+        if self._as_of is not None:
+            enters &= numbers(times) <= self._as_of
+        if has_versions(frame):
+            enters &= frame.select(is_in_force(self._as_of)).to_series().to_numpy()
+        kept = np.flatnonzero(enters)
+        timeline = Timeline(keys[kept], numbers(times)[kept], kept)
+        seen = np.flatnonzero(self._seen(group, timeline))
+        if not len(seen):
+            return
+        order, codes, moments = timeline.order[seen], timeline.keys[seen], timeline.times[seen]
+        self.events += len(order)
+        self.newest = max(int(moments.max()), self.newest if self.newest is not None else int(moments.max()))
+        starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
+        packed = _Packed(group, source, frame, order, moments)
+        entities = inside(frame.select(group.by)[order[starts]])
+        changes = latest_changes(frame, keys, self._as_of)
+        for lo, hi, values in zip(starts, [*starts[1:], len(codes)], entities, strict=True):
+            since = changes.get(int(keys[order[lo]]))
+            key = entity_key(group.number, values)  # type: ignore[arg-type]
+            yield key, encode(packed.events(int(lo), int(hi), since))
+
+    def _seen(self, group: Group, timeline: Timeline) -> Flags:
+        """Sorted events that some prediction from `since` on can see. Where rows can be deleted later, a lookup
+        without a limit may come to see any of them.
+        """
+        if self._since is None or (group.unlimited and group.source in self.versions):
+            return np.ones(len(timeline), dtype=np.bool_)
+        seen: Flags = timeline.times > self._since - group.span_us
+        if group.unlimited:
+            after = np.ones(len(timeline), dtype=np.bool_)
+            after[:-1] = (timeline.keys[1:] != timeline.keys[:-1]) | (timeline.times[1:] > self._since)
+            seen |= after
+        return seen
+
+
+class _Packed:
+    """The columns of a group as bytes, from which entities are cut."""
+
+    def __init__(self, group: Group, source: Source, frame: pl.DataFrame, order: Ints, moments: Ints) -> None:
+        self._times = moments.tobytes()
+        self._columns = [
+            _Column(evaluated(node, frame, kinds(source.fields)).gather(order), typecode(kind))
+            for node, kind in zip(group.values, group.kinds, strict=True)
+        ]
+        self._identities = _identities(frame.select(source.key)[order]) if source.key else None
+        self._positions = numbers(frame[ROW].gather(order)).tobytes() if group.ordered else None
+
+    def events(self, lo: int, hi: int, since: int | None) -> Events:
+        identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
+        positions = None if self._positions is None else self._positions[lo * 8 : hi * 8]
+        slots = [column.cut(lo, hi) for column in self._columns]
+        since_us = None if since is None else (since, None)  # rows were corrected then; nothing is dropped
+        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions, since_us)
+
+
+class _Column:
+    def __init__(self, series: pl.Series, code: str | None) -> None:
+        known = valid(series)
+        self._valid = None if known is None or code is None else known.tobytes()
+        self._texts: list[str | None] | None = series.to_list() if code is None else None
+        self._data = b""
+        if code == "d":
+            self._data = series.fill_null(0.0).to_numpy().tobytes()
+        elif code == "q":
+            self._data = numbers(series).tobytes()
+
+    def cut(self, lo: int, hi: int) -> Slot:
+        flags = None if self._valid is None else self._valid[lo:hi]
+        texts = None if self._texts is None else self._texts[lo:hi]
+        return Slot(self._data[lo * 8 : hi * 8], texts, None if flags is None or 0 not in flags else flags)
+
+
+def _identities(keys: pl.DataFrame) -> bytes:
+    """The number of each row's key, as int64 bytes."""
+    if keys.width == 1 and keys.dtypes[0] == pl.Int64:
+        return keys.to_series().fill_null(NO_IDENTITY).to_numpy().tobytes()
+    found = [row_identity(row) for row in inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
+    return np.array(found, dtype=np.int64).tobytes()

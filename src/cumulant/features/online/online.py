@@ -1,0 +1,283 @@
+"""Features of raw request rows from stored state: what the server runs. Needs numpy and msgspec, never Polars.
+
+Each row is answered at its own prediction moment, over the events that had become known by then, and over itself where
+it is known at the prediction and the stored history does not hold it already (`offline` states the rule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, RequestError
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
+from cumulant.core.units import from_micros
+from cumulant.features.definition.dtypes import Kind
+from cumulant.features.offline.groups import Group, Measure, fingerprint, groups_of, reach_us
+from cumulant.features.online.entity_cache import Shelf
+from cumulant.features.online.entity_history import RECALL, History
+from cumulant.features.online.python_compiler import Evaluate, compile_node
+from cumulant.features.online.requests import Reader, outside
+from cumulant.features.online.scalars import finite
+from cumulant.features.online.state import NO_IDENTITY, State, entity_key, row_identity
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.state_update import advance, catch_up
+from cumulant.ports.online import OnlineStore
+
+Inside = dict[str, Any]
+#: flags are stored as numbers, and a maximum of flags is a number
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"float": float, "bool": bool, "int": int}
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """Features by name, each a list over the rows; and for each row the age of the newest stored event that it used,
+    in seconds before its prediction, None where it used none.
+
+    late: for each row since when the history of its key is kept, where its prediction moment is before that: its
+    windows hold what is left. None for other rows.
+    """
+
+    columns: dict[str, list[Any]]
+    age: list[float | None]
+    late: list[int | None] = []
+
+
+class _Measured(NamedTuple):
+    """The windows and lookups of one row, and what `Vectors` says of it."""
+
+    features: Inside
+    age: float | None
+    late: int | None
+
+
+class OnlineFeatures:
+    """The features of `plan` from the state in `table` of an online store.
+
+    Decoded entities are kept, the longest unused leaving first, up to `cache_bytes` of their stored size. A refilled
+    table is noticed at the next call, and so is what any process advanced. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, plan: FeaturePlan, store: OnlineStore | None, table: str, *, cache_bytes: int = 64 * 2**20
+    ) -> None:
+        self._plan, self._store, self._table = plan, store, table
+        self._reader = Reader(plan.request)
+        self._groups = [_GroupReader(plan, group) for group in groups_of(plan)]
+        self._shelf: Shelf | None = None
+        self._writer: StateWriter | None = None
+        if self._groups:
+            kinds = [reader.group.kinds for reader in self._groups]
+            self._shelf = Shelf(store, table, fingerprint(plan), kinds, cache_bytes)
+        columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
+        features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
+        self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
+            (spec, compile_node(spec.expr, columns, features)) for spec in plan.features if spec.expr is not None
+        ]
+        self._outputs = [spec for spec in plan.features if spec.name in set(plan.names)]
+
+    def state(self) -> State | None:
+        """What the stored state was made from; None for a plan without windows and lookups.
+
+        Raises:
+            EngineUnavailableError: there is no state yet.
+            IntegrityError: it was made for other windows and lookups than this plan's.
+        """
+        return None if self._shelf is None else self._shelf.fetch([])[0]
+
+    def vectors(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
+        """Features of raw request rows, each at its own prediction moment.
+
+        Raises:
+            RequestError: a value does not fit its field, or a moment is before the whole table begins.
+            EngineUnavailableError: there is no state yet.
+            IntegrityError: the state was made for other windows and lookups than this plan's.
+        """
+        inside = [self._reader.read(row) for row in rows]
+        if self._shelf is None:
+            found = [_Measured({}, None, None) for _ in inside]
+        else:
+            found = self._measured(self._shelf, inside)
+        columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
+        for row, (features, _, _) in zip(inside, found, strict=True):
+            for spec, evaluate in self._expressions:
+                features[spec.name] = evaluate(row, features)
+            for spec in self._outputs:
+                columns[spec.name].append(outside(spec.dtype, features[spec.name]))
+        return Vectors(columns, [one.age for one in found], [one.late for one in found])
+
+    def writer(self) -> StateWriter | None:
+        """What moves the table on; None for a plan without windows and lookups. `Advancer` takes several of them.
+
+        Raises:
+            EngineUnavailableError: there is no store.
+        """
+        if self._shelf is None:
+            return None
+        if self._store is None:
+            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
+        if self._writer is None:
+            self._writer = StateWriter(self._plan, self._store, self._table)
+        return self._writer
+
+    def advance(self, source: str, rows: Sequence[Mapping[str, object]]) -> Advanced:
+        """Let rows of a source, whole or in part, into the windows and lookups; durable when this returns.
+
+        Raises:
+            RequestError: a value does not fit its field.
+            EngineUnavailableError, IntegrityError: as for `vectors`.
+        """
+        return self._advance(source, rows, scored=False)
+
+    def _advance(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool) -> Advanced:
+        writer = self.writer()
+        return Advanced(unused=len(rows)) if writer is None else advance([writer], source, rows, scored=scored)
+
+    def score_and_advance(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
+        """`vectors` of rows of the predicted source, which then advance the state; durable when this returns.
+
+        The rows of one call do not see each other.
+        """
+        found = self.vectors(rows)
+        self._advance(self._plan.entity, rows, scored=True)
+        return found
+
+    def catch_up(self) -> int:
+        """Take in what was posted to the plan's sources and is not in the table yet; how many rows that was."""
+        writer = self.writer()
+        return 0 if writer is None else catch_up(writer)
+
+    def _measured(self, shelf: Shelf, rows: list[Inside]) -> list[_Measured]:
+        moments = [self._moment(row) for row in rows]
+        keys = [
+            [group.key(row) if at is not None else None for group in self._groups]
+            for row, at in zip(rows, moments, strict=True)
+        ]
+        state, histories = shelf.fetch({key for row_keys in keys for key in row_keys if key is not None})
+        results = []
+        for row, at, row_keys in zip(rows, moments, keys, strict=True):
+            if at is not None and state.since_us is not None and at < state.since_us:
+                raise self._too_early(at, state.since_us)
+            features: Inside = {}
+            newest: int | None = None
+            late: int | None = None
+            for group, key in zip(self._groups, row_keys, strict=True):
+                if key is None or at is None:
+                    features.update(group.missing)
+                    continue
+                history = histories.get(key)
+                if history is not None and history.since is not None and at < history.since:
+                    late = history.since if late is None else max(late, history.since)
+                used = group.measure(row, at, history, features)
+                newest = used if newest is None or (used is not None and used > newest) else newest
+            age = None if newest is None or at is None else (at - newest) / 1e6
+            results.append(_Measured(features, age, late))
+        return results
+
+    def _too_early(self, at: int, since: int) -> RequestError:
+        return RequestError(
+            f"the prediction moment {from_micros(at).isoformat()} is before the stored history, "
+            f"which answers from {from_micros(since).isoformat()} on",
+            subject=self._plan.predict_at.column if self._plan.predict_at else None,
+            hint="fill the online state with an earlier `since`",
+        )
+
+    def _moment(self, row: Inside) -> int | None:
+        predict_at = self._plan.predict_at
+        assert predict_at is not None, "a plan with windows has a prediction time"
+        value = row[predict_at.column]
+        return None if value is None else value + predict_at.offset_us
+
+
+class _GroupReader:
+    """The windows and lookups of one group, over one entity's events and the row itself."""
+
+    def __init__(self, plan: FeaturePlan, group: Group) -> None:
+        source = plan.sources[group.source]
+        self.group = group
+        #: features of a row without a key or a moment
+        self.missing: Inside = dict.fromkeys(group.measures)
+        self._key, self._event_time = source.key, source.event_time
+        columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
+        self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
+        dtypes = {spec.name: spec.dtype for spec in plan.features}
+        self._measures = [
+            (name, measure, reach_us(measure), group.slots[name], _CONVERSIONS.get(dtypes[name]))
+            for name, measure in group.measures.items()
+        ]
+
+    def key(self, row: Inside) -> bytes | None:
+        """The entity's key in the store; None where a column of it is null."""
+        values = [row[column] for column in self.group.by]
+        return None if None in values else entity_key(self.group.number, values)
+
+    def _own_entry(self, row: Inside, at: int, history: History | None) -> int | None:
+        """When the row itself enters; None where it does not count here or the history holds it."""
+        if not self.group.counts_itself or self._event_time is None or row[self._event_time] is None:
+            return None
+        enters: int = row[self._event_time] + self.group.entry.delay_us
+        if enters > at:
+            return None
+        identity = row_identity([row[column] for column in self._key])
+        if history is not None and identity != NO_IDENTITY and identity in history.identities:
+            return None
+        return enters
+
+    def measure(self, row: Inside, at: int, history: History | None, features: Inside) -> int | None:
+        """Put the group's features into `features`; the time of the newest stored event used."""
+        enters = self._own_entry(row, at, history)
+        own_values = [] if enters is None else [own(row, {}) for own in self._own]
+        hi = 0 if history is None else history.until(at)
+        newest: int | None = None
+        for name, measure, reach, slot, convert in self._measures:
+            lo = 0 if reach is None or history is None else history.until(at - reach)
+            if history is not None and hi > lo:
+                newest = history.times[hi - 1]
+            joins = enters is not None and (reach is None or enters > at - reach)
+            own = own_values[slot] if joins and slot >= 0 else None
+            value = _value(measure, _Past(history, slot, lo, hi), enters if joins else None, own)
+            features[name] = value if value is None or convert is None else convert(value)
+        return newest
+
+
+class _Past(NamedTuple):
+    """The stored events [lo, hi) of an entity, and which value of them is looked at."""
+
+    history: History | None
+    slot: int
+    lo: int
+    hi: int
+
+
+def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
+    """One window or lookup over past events, and over the row itself where `enters` says when it became known."""
+    history, slot, lo, hi = past
+    if isinstance(measure, Lookup):
+        return _newest(past, hi - 1 if hi > lo else -1, enters, own)
+    if measure.value is None:
+        return hi - lo + (enters is not None)
+    if measure.agg == "last":
+        at = -1 if history is None else history.values[slot].last(lo, hi)
+        return _newest(past, at, None if own is None else enters, own)
+    if history is None:
+        return _alone(measure, own)
+    return RECALL[measure.agg](history.values[slot], lo, hi, own)
+
+
+def _newest(past: _Past, at: int, enters: int | None, own: Any) -> Any:
+    """The value at `at`, unless the row itself became known at that time or later."""
+    history = past.history
+    if enters is not None and (at < 0 or history is None or enters >= history.times[at]):
+        return own
+    return None if at < 0 or history is None else history.values[past.slot].all(at, at + 1)[0]
+
+
+def _alone(measure: Window, own: Any) -> Any:
+    """A window that holds nothing but the row itself, or nothing at all."""
+    if measure.agg in {"count", "distinct"}:
+        return int(own is not None)
+    if own is None or measure.agg == "std":
+        return None
+    return finite(own) if isinstance(own, float) else own

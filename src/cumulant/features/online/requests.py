@@ -1,0 +1,127 @@
+"""Raw request fields to inside values: what JSON and Python callers send, by the type that the plan gives a field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from cumulant.core.errors import RequestError
+from cumulant.core.plan import Field
+from cumulant.features.online.scalars import DAY
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Reader:
+    """Reads the plan's request fields from a row; other entries of the row are left alone.
+
+    Absent fields, None and NaN are null. Whole numbers may come as 5.0, true and false as numbers where a number is
+    asked for. Times come as datetime or ISO 8601 text; without an offset they are read in the field's zone, a repeated
+    hour as its first occurrence, a skipped one as null.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._fields = [(field.name, _reader(field)) for field in fields]
+
+    def read(self, row: Mapping[str, object]) -> dict[str, Any]:
+        """Inside values by name: None, bool, int, float, str; times in microseconds, dates in days.
+
+        Raises:
+            RequestError: a value is not of the field's type; names the field.
+        """
+        values: dict[str, Any] = {}
+        for name, reader in self._fields:
+            value = row.get(name)
+            if value is None or (isinstance(value, float) and not math.isfinite(value)):
+                values[name] = None
+                continue
+            try:
+                values[name] = reader(value)
+            except (ValueError, TypeError, OverflowError):
+                raise _unfit(name, value, reader) from None
+        return values
+
+
+def _unfit(name: str, value: object, reader: Callable[[object], object]) -> RequestError:
+    wanted = (reader.__doc__ or "").strip()
+    return RequestError(f'"{name}" takes {wanted}, not {type(value).__name__}', subject=name)
+
+
+def _reader(field: Field) -> Callable[[object], Any]:
+    if field.dtype == "time":
+        return _time_reader(ZoneInfo(field.zone or "UTC"))
+    return {"bool": _bool, "int": _int, "float": _float, "str": _str, "date": _date, "bytes": _bytes}[field.dtype]
+
+
+def _bool(value: object) -> bool:
+    """True or false"""
+    if isinstance(value, bool) or (isinstance(value, int | float) and value in {0, 1}):
+        return bool(value)
+    raise TypeError
+
+
+def _int(value: object) -> int:
+    """A whole number of 64 bits"""
+    if not isinstance(value, int | float) or value != int(value) or not -(2**63) <= value < 2**63:
+        raise TypeError
+    return int(value)
+
+
+def _float(value: object) -> float:
+    """A number"""
+    if not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+def _str(value: object) -> str:
+    """Text"""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    """Bytes"""
+    if not isinstance(value, bytes):
+        raise TypeError
+    return value
+
+
+def _date(value: object) -> int:
+    """A date as 2013-04-01"""
+    if isinstance(value, datetime):
+        raise TypeError
+    day = value if isinstance(value, date) else date.fromisoformat(_str(value))
+    return day.toordinal() - _EPOCH.toordinal()
+
+
+def _time_reader(zone: ZoneInfo) -> Callable[[object], int | None]:
+    def reader(value: object) -> int | None:
+        """A time as 2013-04-01T06:00:00Z"""
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)  # noqa: DTZ001  (read in the field's zone below)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(_str(value))
+        if moment.tzinfo is None:
+            local = moment.replace(tzinfo=zone, fold=0)
+            moment = local.astimezone(UTC)
+            if moment.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+                return None
+        return (moment - _EPOCH) // _MICROSECOND
+
+    return reader
+
+
+def outside(dtype: str, value: Any) -> Any:
+    """An inside value as Python callers know it: times as datetime in UTC, dates as date."""
+    if value is None:
+        return None
+    if dtype == "time":
+        return _EPOCH + timedelta(microseconds=value)
+    if dtype == "date":
+        return _EPOCH.date() + timedelta(microseconds=value * DAY)
+    return bool(value) if dtype == "bool" else value

@@ -1,0 +1,120 @@
+"""Posted rows as the plans that read their source need them, and what became of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import NamedTuple
+
+import msgspec
+
+from cumulant.core.plan import Field
+from cumulant.features.offline.group_events import dated
+from cumulant.features.online.requests import Reader
+from cumulant.features.online.state_writer import StateWriter, present_us
+from cumulant.features.posted.posted_events import Inside, Told, row_key
+from cumulant.features.posted.row_versions import VersionRule, corrections_of
+
+
+class Advanced(msgspec.Struct, frozen=True):
+    """What became of posted rows, each counted once.
+
+    `duplicates` told nothing new, or are older than the version in force. `unkeyed` have no key, or a null in it:
+    nothing would tell a repetition of them from another row, so they are left out. `unused` belong to a source that no
+    window and no lookup reads. `future` are dated further ahead than the declared skew of clocks, and are left out.
+    `early` are corrections and deletions posted before their known time, and are left out: they can be posted then.
+    """
+
+    accepted: int = 0
+    duplicates: int = 0
+    unkeyed: int = 0
+    unused: int = 0
+    future: int = 0
+    early: int = 0
+
+
+class Post(NamedTuple):
+    """Rows of a source that can be told."""
+
+    source: str
+    rows: list[Told]
+
+
+class PostReader:
+    """Posted rows as the plans of some tables need them. Rows that are dated more than `skew_us` after now are left
+    out; None: none are.
+    """
+
+    def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
+        self._skew_us = skew_us
+        self._now_us = writers[0].now_us if writers else present_us
+        self._dated: dict[str, list[Callable[[Inside], int | None]]] = {}
+        fields: dict[str, dict[str, Field]] = {}
+        self._keys: dict[str, tuple[str, ...]] = {}
+        #: sources that take corrections
+        self._corrected: dict[str, VersionRule] = {}
+        for writer in writers:
+            for name in writer.sources:
+                source = writer.plan.sources[name]
+                fields.setdefault(name, {}).update({field.name: field for field in source.fields})
+                if name in writer.versions:
+                    corrections = corrections_of(source)
+                    fields[name].update({} if corrections is None else {one.name: one for one in corrections.fields})
+                    self._corrected[name] = writer.versions[name].rule
+                self._keys[name] = source.key
+                self._dated.setdefault(name, []).append(dated(writer.plan, name))
+        self._readers = {name: Reader(tuple(of.values())) for name, of in fields.items()}
+
+    def read(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> tuple[Post, Advanced]:
+        """The rows that can be taken, and the count of those that cannot. `scored` ones are those of requests.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
+        if source not in self._readers:
+            return Post(source, []), Advanced(unused=len(rows))
+        found = [self._told(source, row, scored=scored) for row in rows]
+        keyed = [told for told in found if told is not None]
+        present = [told for told in keyed if not self._ahead(source, told.values)]
+        return Post(source, present), Advanced(unkeyed=len(found) - len(keyed), future=len(keyed) - len(present))
+
+    def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
+        """Whether a row that could be taken is left out because of its date.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
+        told = self._told(source, row) if source in self._readers else None
+        return told is not None and self._ahead(source, told.values)
+
+    def _ahead(self, source: str, values: Inside) -> bool:
+        if self._skew_us is None:
+            return False
+        limit = self._now_us() + self._skew_us
+        rule = self._corrected.get(source)
+        known = [] if rule is None else [rule.known_time]
+        return any((at := moment(values)) is not None and at > limit for moment in (*self._dated[source], *known))
+
+    def _told(self, source: str, row: Mapping[str, object], *, scored: bool = False) -> Told | None:
+        """None for a row without its key."""
+        read = self._readers[source].read(row)
+        key = [read[name] for name in self._keys[source]]
+        if not key or None in key:
+            return None
+        nulls = row.keys() if source in self._corrected and not scored else ()
+        values = {name: value for name, value in read.items() if value is not None or name in nulls}
+        plain = {name: _plain(row[name]) for name in row if name not in read}
+        other = {
+            name: value for name, value in plain.items() if value is not None or (name in nulls and row[name] is None)
+        }
+        return Told(row_key(key), values, other, scored)
+
+
+def _plain(value: object) -> object:
+    """A single value of a column that no plan reads, as it can be stored; None for what cannot."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value) if -(2**63) <= value < 2**63 else None
+    return value if isinstance(value, bool | str | bytes | date) else None

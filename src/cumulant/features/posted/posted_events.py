@@ -1,0 +1,197 @@
+"""The log of rows posted to a source: what became known since the snapshots, in the order in which it was told.
+
+A row is known by its key. What is told of it at several times is one row: each column keeps the first value that is
+not null. Every telling that adds something is an entry of the log, numbered from 0; a table of online state remembers
+up to which entry it holds the rows, so that it can always catch up. Needs msgspec only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cumulant.features.online.state import encode, key_form
+from cumulant.ports.online import Cells
+
+Inside = dict[str, Any]
+#: posted rows come after every row of a snapshot
+POSTED = 2**48
+_HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
+
+
+class Told(NamedTuple):
+    """What is told of a row, without nulls: values in their inside form, and, as they came, those of columns that no
+    plan beside this log reads yet. Of a source that takes corrections a column that is told as null is there, as None.
+    A `scored` row is that of a request, which corrects nothing.
+    """
+
+    key: bytes
+    values: Inside
+    other: Inside
+    scored: bool = False
+
+
+class Record(msgspec.Struct, array_like=True):
+    """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`.
+
+    Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
+    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was told `over` a
+    row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
+    deleted row back: then it has nothing of the row that a table holds.
+    """
+
+    position: int
+    entry: int
+    values: Inside
+    other: Inside
+    known: int | None = None
+    arrived: int | None = None
+    begins: int | None = None
+    deleted: bool = False
+    over: bool = False
+    over_known: int | None = None
+    whole: bool = False
+
+
+class _Header(msgspec.Struct, array_like=True):
+    """Entries from `first` on are kept; the next one will be `next`."""
+
+    first: int = 0
+    next: int = 0
+
+
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_header = msgspec.msgpack.Decoder(_Header).decode
+
+
+def log_table(scope: str, source: str) -> str:
+    """The online table that holds the log of a source."""
+    return f"events.{scope}.{source}"
+
+
+def row_key(values: Sequence[Any]) -> bytes:
+    """The log's key of a row with this key, none of whose values is null."""
+    return _ROW + encode(list(key_form(values)))
+
+
+def key_values(key: bytes) -> list[Any]:
+    """The values of `row_key`."""
+    found: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
+    return found
+
+
+class SourceLog:
+    """The log of one source inside one update of the store."""
+
+    def __init__(self, cells: Cells, table: str) -> None:
+        self._cells, self._table = cells, table
+        (blob,) = cells.get(table, [_HEADER])
+        self._header = _Header() if blob is None else _decode_header(blob)
+        self._records: dict[bytes, Record | None] = {}
+        self._entries: dict[int, bytes] = {}
+        self._changed: dict[bytes, bytes | None] = {}
+
+    @property
+    def first(self) -> int:
+        return self._header.first
+
+    @property
+    def next(self) -> int:
+        return self._header.next
+
+    def load(self, keys: Iterable[bytes]) -> None:
+        """Read the rows of these keys at once."""
+        missing = list(dict.fromkeys(key for key in keys if key not in self._records))
+        for key, blob in zip(missing, self._cells.get(self._table, missing), strict=True):
+            self._records[key] = None if blob is None else _decode_record(blob)
+
+    def record(self, key: bytes) -> Record | None:
+        """A row that was loaded; None where nothing was told of it."""
+        return self._records[key]
+
+    def tell(self, told: Told, position: int | None = None) -> bool:
+        """Add what is new of a row that was loaded, and say whether there was anything."""
+        key, number = told.key, self._header.next
+        record = self._records[key]
+        if record is None:
+            record = Record(POSTED + number if position is None else position, number, told.values, told.other)
+            self._records[key] = record
+        elif not _add(record, told):
+            return False
+        record.entry = number
+        self._enter(key)
+        return True
+
+    def replace(self, key: bytes, record: Record) -> None:
+        """Let a row take the place of one that was loaded; `record.entry` is `next`."""
+        self._records[key] = record
+        self._enter(key)
+
+    def _enter(self, key: bytes) -> None:
+        number = self._header.next
+        self._header.next += 1
+        self._entries[number] = key
+        self._changed[_entry_key(number)] = key
+        self._changed[key] = b""
+
+    def correct(self, key: bytes, values: Inside) -> None:
+        """Let values take the place of what was told of a row that was loaded; where nothing was, nothing happens."""
+        record = self._records[key]
+        if record is not None:
+            record.values = record.values | values
+            self._changed[key] = b""
+
+    def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, Record]], int]:
+        """The rows told of in up to `limit` entries from `mark` on, each once; and where to go on."""
+        mark = max(mark, self._header.first)
+        end = min(mark + limit, self._header.next)
+        numbers = [number for number in range(mark, end) if number not in self._entries]
+        stored = self._cells.get(self._table, [_entry_key(number) for number in numbers])
+        self._entries |= {number: key for number, key in zip(numbers, stored, strict=True) if key is not None}
+        keys = dict.fromkeys(self._entries[number] for number in range(mark, end) if number in self._entries)
+        self.load(keys)
+        return [(key, record) for key in keys if (record := self._records[key]) is not None], end
+
+    def forget(self, keys: Iterable[bytes], first: int) -> None:
+        """Remove rows with their newest entries, and all entries before `first`, which hold no other row's newest."""
+        for key in keys:
+            record = self._records[key]
+            if record is not None:
+                self._changed[key] = self._changed[_entry_key(record.entry)] = None
+                self._records[key] = None
+        for number in range(self._header.first, first):
+            self._changed[_entry_key(number)] = None
+        self._header.first = max(first, self._header.first)
+        self._changed[_HEADER] = b""
+
+    def save(self) -> None:
+        """Write what changed to the update."""
+        if not self._changed:
+            return
+        rows: list[tuple[bytes, bytes | None]] = [(_HEADER, encode(self._header))]
+        for key, blob in self._changed.items():
+            if key.startswith(_ROW) and blob is not None:
+                rows.append((key, encode(self._records[key])))
+            elif key != _HEADER:
+                rows.append((key, blob))
+        self._cells.put(self._table, rows)
+
+
+def _add(record: Record, told: Told) -> bool:
+    """Add the columns of which nothing was told; whether there were any."""
+    values, other = (
+        {
+            name: value
+            for name, value in new.items()
+            if value is not None and record.values.get(name) is None and record.other.get(name) is None
+        }
+        for new in (told.values, told.other)
+    )
+    record.values, record.other = record.values | values, record.other | other
+    return bool(values or other)
+
+
+def _entry_key(number: int) -> bytes:
+    return _ENTRY + number.to_bytes(8, "big")

@@ -1,0 +1,208 @@
+"""Rows that are posted to a source whose latest row of a key counts: corrections and deletions of earlier ones.
+
+A table of online state holds, beside the events, the row in force of every key (`StoredVersion`, a blob a row), which
+names the entities that the row entered and the values there. A posted row is completed by the row in force, where it
+leaves columns out, and then replaces it by the rule of `data.versions`: a later known time wins, and of equal ones the
+row that arrived last. A version that is older than the one in force changes nothing. Needs msgspec only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cumulant.core.plan import Corrections, FeaturePlan, Source
+from cumulant.features.offline.groups import event_columns, groups_of
+from cumulant.features.online.state import encode, key_form
+from cumulant.features.posted.posted_events import POSTED, Inside, Record, Told
+
+_PREFIX = b"\x00row"
+
+
+class StoredVersion(msgspec.Struct, array_like=True):
+    """The row in force of a key as a table holds it: the values, without nulls, of the columns that its plan reads.
+
+    `known` is its known time, `arrived` when it came where that is known, `begins` since when it is in force (None:
+    from the start); all in microseconds. Of a deletion there are no values.
+    """
+
+    position: int
+    values: Inside
+    known: int | None = None
+    arrived: int | None = None
+    begins: int | None = None
+    deleted: bool = False
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is of a snapshot."""
+        return self.position < POSTED
+
+    def record(self, columns: Iterable[str]) -> Record:
+        """The row as one of the log; of a snapshot's row the nulls in `columns` are values too."""
+        nulls = dict.fromkeys(columns) if self.is_stored and not self.deleted else {}
+        over = (True, self.known) if self.is_stored else (False, None)
+        own = (self.known, self.arrived, self.begins, self.deleted)
+        return Record(self.position, -1, nulls | self.values, {}, *own, *over)
+
+
+decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
+
+
+def version_key(source: str, values: Sequence[Any]) -> bytes:
+    """Where a table holds the row in force of a key; values in their inside form."""
+    return _PREFIX + encode([source, *key_form(values)])
+
+
+def corrections_of(source: Source) -> Corrections | None:
+    return None if isinstance(source.corrections, msgspec.UnsetType) else source.corrections
+
+
+def version_columns(plan: FeaturePlan, source: Source) -> tuple[str, ...]:
+    """The columns that a stored version has: those that windows and lookups read, the key, and the known times."""
+    read = {name for group in groups_of(plan) if group.source == source.name for name in event_columns(group, source)}
+    corrections = corrections_of(source)
+    known = () if corrections is None else corrections.known
+    return tuple(sorted({*read, *source.key, *(field.name for field in known)}))
+
+
+class VersionRule:
+    """Which of two rows of a key is in force."""
+
+    def __init__(self, corrections: Corrections, columns: Iterable[str] = (), stored: Iterable[str] = ()) -> None:
+        """`columns` are those of the source that the plan reads, `stored` those that the table holds of a row."""
+        self._known = tuple(field.name for field in corrections.known)
+        self._marker = None if corrections.marker is None else corrections.marker.name
+        self._deletes = frozenset(corrections.deletes)
+        self._columns, self._stored = tuple(columns), tuple(stored)
+
+    def known_time(self, values: Mapping[str, Any]) -> int | None:
+        """The known time of a row in microseconds; None where none is declared, or none stands."""
+        return max((at for name in self._known if (at := values.get(name)) is not None), default=None)
+
+    def told(self, told: Told, before: Record | None, *, entry: int, now: int) -> Record | None:
+        """The row in force after a telling; None where that changes nothing.
+
+        Args:
+            told: what is told. A column that it has, as null too, is corrected; others stay.
+            before: the row in force so far.
+            entry: the number of the entry in the log.
+            now: the moment at which it is accepted, in microseconds.
+        """
+        if told.scored:
+            return _filled(told, before, entry)
+        deleted = self._marker is not None and told.values.get(self._marker) in self._deletes
+        values, other = self._completed(told, before, deleted=deleted)
+        known = self.known_time(values)
+        if deleted and self._known and known is None:
+            known = now
+        after = Record(POSTED + entry, entry, values, other, known, now, None, deleted)
+        after.whole = not deleted and before is not None and (before.deleted or before.whole)
+        if before is None:
+            return after
+        after.over, after.over_known, after.arrived = before.over, before.over_known, max(now, before.arrived or now)
+        if _rank(known) < _rank(before.known):
+            return None
+        if deleted and before.deleted:  # a deletion that is repeated counts from its first, up to its last known time
+            later = _rank(known) > _rank(before.known)
+            return msgspec.structs.replace(before, known=known, entry=entry) if later else None
+        if not deleted and not before.deleted and _tells_nothing(told, before):
+            return None
+        after.begins = self._begins(after, before, told)
+        return after
+
+    @staticmethod
+    def is_early(after: Record, before: Record | None, limit: int) -> bool:
+        """Whether a version of `told` is a correction or deletion whose known time is later than `limit`.
+
+        A table holds one row in force of a key, so that such a version would count before its known time. The first
+        row of a key is no correction: it is in force from the start.
+        """
+        if after.known is None or after.known <= limit or (before is not None and before.known == after.known):
+            return False
+        return after.deleted or after.begins == after.known
+
+    def _completed(self, told: Told, before: Record | None, *, deleted: bool) -> tuple[Inside, Inside]:
+        if deleted or before is None:
+            return told.values, told.other
+        if before.deleted:  # what brings a row back has nothing of the row before
+            return dict.fromkeys(self._columns) | told.values, told.other
+        values = {name: value for name, value in before.values.items() if name not in told.other} | told.values
+        return values, {name: value for name, value in before.other.items() if name not in told.values} | told.other
+
+    def _begins(self, after: Record, before: Record, told: Told) -> int | None:
+        """Since when a version is in force that follows another one."""
+        if before.arrived is None and not before.over:
+            return None  # a scored row, or one that was told before rows could be corrected, is no version
+        if _rank(after.known) > _rank(before.known):
+            return after.known
+        fills = not after.deleted and all(before.values.get(name) in (None, told.values[name]) for name in told.values)
+        return before.begins if fills and not before.deleted else after.arrived
+
+    def supersedes(self, record: Record, stored: StoredVersion) -> bool:
+        """Whether a posted row is in force where a table holds another one."""
+        if record.known != stored.known:
+            return _rank(record.known) > _rank(stored.known)
+        if not stored.is_stored:
+            return True
+        if stored.arrived is not None:
+            return _rank(record.arrived) >= stored.arrived
+        # When the version of the snapshot came is not known: later, unless the row was posted over it.
+        return record.over and record.over_known == stored.known
+
+    def latest(self, record: Record | None, stored: Iterable[StoredVersion]) -> Record | None:
+        """The row in force of what the log and the tables hold of a key."""
+        found = record
+        for one in stored:
+            if found is None or not self.supersedes(found, one):
+                found = one.record(self._stored)
+            elif one.is_stored and (not found.over or _rank(found.over_known) < _rank(one.known)):
+                found = msgspec.structs.replace(found, over=True, over_known=one.known)
+        return found
+
+    def placed(self, record: Record, values: Inside, stored: StoredVersion | None) -> StoredVersion | None:
+        """What a table holds after a row of the log that has these `values` in its columns; None as it does."""
+        held: Inside = {} if stored is None else stored.values
+        before: Inside = {} if record.whole else held
+        if stored is None or self.supersedes(record, stored):
+            merged = {} if record.deleted else _present(before | values)
+            after = StoredVersion(record.position, merged, record.known, record.arrived, record.begins, record.deleted)
+            if stored is not None and merged == held and record.deleted == stored.deleted:
+                same = (after.known, after.arrived) == (stored.known, stored.arrived)
+                return None if same else msgspec.structs.replace(stored, known=after.known, arrived=after.arrived)
+            return after
+        # A scored row, or one of a log from before rows could be corrected, fills what the row of a snapshot lacks.
+        if record.arrived is not None or stored.arrived is not None or stored.deleted:
+            return None
+        filled = _present(values) | held
+        return None if filled == held else msgspec.structs.replace(stored, values=filled)
+
+
+def _filled(told: Told, before: Record | None, entry: int) -> Record | None:
+    """What a scored row adds: columns that nobody told, where no snapshot has the row. It corrects nothing, and any
+    other row of its key counts more.
+    """
+    present = _present(told.values)
+    if before is None:
+        return Record(POSTED + entry, entry, present, told.other)
+    missing = {n: v for n, v in present.items() if n not in before.values and n not in before.other}
+    if before.deleted or before.whole or before.over or not missing:
+        return None
+    return msgspec.structs.replace(before, entry=entry, values=before.values | missing)
+
+
+def _tells_nothing(told: Told, before: Record) -> bool:
+    return all(before.values.get(name) == value for name, value in told.values.items()) and all(
+        before.other.get(name) == value for name, value in told.other.items()
+    )
+
+
+def _present(values: Inside) -> Inside:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _rank(moment: int | None) -> float | int:
+    """Moments in their order; none is before all."""
+    return float("-inf") if moment is None else moment

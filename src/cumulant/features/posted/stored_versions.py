@@ -1,0 +1,168 @@
+"""The rows in force of a history as a table of online state holds them, and the log's rows that it holds as well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from functools import partial
+
+import msgspec
+import polars as pl
+
+from cumulant.core.plan import FeaturePlan, KnownAt, Source
+from cumulant.core.units import micros, to_micros
+from cumulant.data.corrections.dated_rows import is_in_force
+from cumulant.data.snapshot import FROM
+from cumulant.features.offline.frames import ROW, inside, inside_as, read
+from cumulant.features.offline.groups import groups_of
+from cumulant.features.offline.versions import has_versions
+from cumulant.features.online.carry_over import WAIT, hidden_after
+from cumulant.features.online.state import encode
+from cumulant.features.posted.posted_events import Record, SourceLog, key_values, log_table
+from cumulant.features.posted.row_versions import (
+    StoredVersion,
+    VersionRule,
+    corrections_of,
+    decode_version,
+    version_columns,
+    version_key,
+)
+from cumulant.ports.online import Cells, OnlineStore
+
+_STEP = 10_000
+_KNOWN = "__known"
+
+
+def corrected_sources(plan: FeaturePlan) -> tuple[str, ...]:
+    """The sources of windows and lookups whose posted rows correct earlier ones."""
+    names = sorted({group.source for group in groups_of(plan)})
+    return tuple(name for name in names if plan.sources[name].key and corrections_of(plan.sources[name]) is not None)
+
+
+def version_blobs(
+    plan: FeaturePlan,
+    name: str,
+    rows: pl.LazyFrame | pl.DataFrame,
+    as_of: datetime | None,
+    *,
+    deletions: pl.LazyFrame | pl.DataFrame | None = None,
+    keys: Collection[bytes] | None = None,
+) -> Iterator[tuple[bytes, bytes]]:
+    """The rows in force of a source at `as_of` (None: at the end), and its deleted keys, each as its key and blob.
+
+    `deletions` are hidden rows that no later row follows (`data.scan_deletions`). `keys` are those of `row_key` that
+    are wanted; None: all.
+    """
+    source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
+    frame = read(name, source.fields, rows)
+    if keys is not None:
+        frame = frame.join(_frame_of(frame, source, keys), on=source.key, how="semi", maintain_order="left")
+    frame = hidden_after(frame, source, as_of).filter(pl.col(column).is_not_null() for column in source.key)
+    limit = None if as_of is None else to_micros(as_of)
+    stays = frame.filter(is_in_force(limit)) if has_versions(frame) else frame
+    for part in _dated(stays, source).iter_slices(_STEP):
+        dates = part.select(ROW, _KNOWN, FROM).rows()
+        for key, row, (position, known, begins) in zip(
+            inside(part.select(source.key)), inside(part.select(columns)), dates, strict=True
+        ):
+            values = {column: value for column, value in zip(columns, row, strict=True) if value is not None}
+            arrived = None if begins == known else begins
+            yield version_key(name, key), encode(StoredVersion(position, values, known, arrived, begins))
+    if deletions is not None:
+        gone = _deletions(source, deletions)
+        if keys is not None and gone.height:
+            gone = gone.join(_frame_of(gone, source, keys), on=source.key, how="semi", maintain_order="left")
+        if gone.height:
+            yield from _deleted(gone, stays, source)
+
+
+def _with_known(source: Source) -> Source:
+    """The source with its known times, which no window need read."""
+    corrections = corrections_of(source)
+    known = () if corrections is None else corrections.known
+    fields = {field.name: field for field in (*source.fields, *known)}
+    times = {field.name: KnownAt(column=field.name) for field in known}
+    return msgspec.structs.replace(source, fields=tuple(fields.values()), known=times | source.known)
+
+
+def _frame_of(frame: pl.DataFrame, source: Source, keys: Collection[bytes]) -> pl.DataFrame:
+    found = pl.DataFrame([key_values(key) for key in keys], schema=list(source.key), orient="row")
+    return found.select(inside_as(name, frame.schema[name]) for name in source.key)
+
+
+def _dated(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
+    """Rows with their known time, and since when they are in force."""
+    corrections = corrections_of(source)
+    times = [pl.col(field.name).cast(pl.Int64) for field in (() if corrections is None else corrections.known)]
+    known = pl.max_horizontal(times) if times else pl.lit(None, pl.Int64)
+    frame = frame.with_columns(known.alias(_KNOWN))
+    return frame if has_versions(frame) else frame.with_columns(pl.lit(None, pl.Int64).alias(FROM))
+
+
+def _deleted(rows: pl.DataFrame, stays: pl.DataFrame, source: Source) -> Iterator[tuple[bytes, bytes]]:
+    """The keys of deletions of which no row is in force."""
+    corrections, key = corrections_of(source), list(source.key)
+    assert corrections is not None
+    last = _dated(rows.join(stays.select(key), on=key, how="anti"), source).group_by(key, maintain_order=True)
+    found = last.agg(pl.col(_KNOWN, FROM, ROW).max())
+    for values, (known, begins, position) in zip(
+        inside(found.select(key)), found.select(_KNOWN, FROM, ROW).rows(), strict=True
+    ):
+        arrived = None if begins == known else begins
+        # A deletion without a known time is known when it arrives.
+        at = begins if known is None and corrections.known else known
+        version = StoredVersion(position, {}, at, arrived, begins, deleted=True)
+        yield version_key(source.name, values), encode(version)
+
+
+def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
+    """Of hidden rows those that delete."""
+    corrections = corrections_of(source)
+    assert corrections is not None
+    if corrections.marker is None:
+        return pl.DataFrame()
+    wanted = {*source.key, *(field.name for field in corrections.fields)}
+    fields = {field.name: field for field in (*source.fields, *corrections.fields) if field.name in wanted}
+    frame = read(source.name, tuple(fields.values()), rows)
+    marker = pl.col(corrections.marker.name)
+    if corrections.marker.dtype in ("time", "date"):
+        marker = marker.to_physical().cast(pl.Int64)
+    stays = marker.is_in(list(corrections.deletes)).fill_null(value=False)
+    return frame.filter(stays, *(pl.col(column).is_not_null() for column in source.key))
+
+
+def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
+    """Take out of the log what the freshly filled `table` holds and nobody waits for: rows whose event, or of deletions
+    their arrival, lies `WAIT` before `newest`.
+    """
+    if newest is None:
+        return
+    source, columns = plan.sources[name], version_columns(plan, plan.sources[name])
+    corrections = corrections_of(source)
+    assert corrections is not None
+    rule, limit = VersionRule(corrections), newest - micros(WAIT)
+
+    def holds(record: Record, blob: bytes | None) -> bool:
+        at = record.arrived if record.deleted else record.values.get(source.event_time or "")
+        if at is None or at > limit:
+            return False
+        if blob is None:
+            return record.deleted
+        stored = decode_version(blob)
+        values = {column: record.values[column] for column in columns if column in record.values}
+        return rule.placed(record, values, stored) is None
+
+    def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
+        log = SourceLog(cells, log_table(scope, name))
+        rows, end = log.since(mark, _STEP)
+        blobs = cells.get(table, [version_key(name, key_values(key)) for key, _ in rows])
+        held = {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
+        left = [record.entry for key, record in rows if key not in held]
+        oldest = min(left) if left and first is None else first
+        log.forget(held, end if oldest is None else oldest)
+        log.save()
+        return end, oldest, end < log.next
+
+    mark, first, more = 0, None, True
+    while more:
+        mark, first, more = store.update(partial(step, mark=mark, first=first))

@@ -1,0 +1,105 @@
+"""Posted rows of many callers, committed together on one thread, so that they share one write to the disk."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from cumulant.core.errors import UsageError
+from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.post_reader import Advanced, Post, PostReader
+from cumulant.features.posted.state_update import commit, total
+
+
+class _Waiting(NamedTuple):
+    post: Post
+    left_out: Advanced
+    done: Future[Advanced]
+
+
+class Advancer:
+    """Moves tables of one store on together, one transaction for what has come in since the last, up to `rows` of them.
+
+    While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
+    several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
+    `skew_us` after now are left out; None: only corrections and deletions are (`commit`).
+    """
+
+    def __init__(self, writers: Sequence[StateWriter], *, rows: int = 512, skew_us: int | None = None) -> None:
+        self._writers, self._rows, self._skew_us = list(writers), rows, skew_us
+        self._reader = PostReader(self._writers, skew_us=skew_us)
+        self._waiting: deque[_Waiting] = deque()
+        self._news = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="cumulant-advance", daemon=True)
+        self._thread.start()
+
+    def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
+        """Whether a row is left out because of its date.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
+        return self._reader.is_ahead(source, row)
+
+    def post(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> Future[Advanced]:
+        """Let rows of a source in; `scored` ones are those of requests, which correct nothing.
+
+        The future is done once they are durable, or with the error that prevented it.
+
+        Callbacks of the future run on the committing thread. Posting again after an error counts nothing twice.
+
+        Raises:
+            RequestError: a value does not fit its field.
+            UsageError: it is closed.
+        """
+        post, left_out = self._reader.read(source, rows, scored=scored)
+        done: Future[Advanced] = Future()
+        done.set_running_or_notify_cancel()
+        with self._news:
+            if self._closed:
+                raise UsageError("this advancer is closed")
+            self._waiting.append(_Waiting(post, left_out, done))
+            self._news.notify()
+        return done
+
+    def close(self) -> None:
+        """Commit what waits and end the thread; what fails is told to who waits for it."""
+        with self._news:
+            self._closed = True
+            self._news.notify()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            try:
+                found = commit(self._writers, [waiting.post for waiting in batch], skew_us=self._skew_us)
+            except Exception as error:  # noqa: BLE001  (an edge: whatever it was, it belongs to those who wait)
+                for waiting in batch:
+                    waiting.done.set_exception(error)
+                continue
+            for waiting, one in zip(batch, found, strict=True):
+                waiting.done.set_result(total([waiting.left_out, one]))
+
+    def _next(self) -> list[_Waiting]:
+        """What is committed next; nothing once it is closed and nothing waits."""
+        with self._news:
+            self._news.wait_for(lambda: self._waiting or self._closed)
+            batch: list[_Waiting] = []
+            count = 0
+            while self._waiting and (not batch or count + len(self._waiting[0].post.rows) <= self._rows):
+                batch.append(self._waiting.popleft())
+                count += len(batch[-1].post.rows)
+            return batch

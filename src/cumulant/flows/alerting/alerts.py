@@ -1,0 +1,304 @@
+"""What is done with alerts: findings come in, people answer, receivers are tried."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.alerting.alert_events import AlertAcknowledged, AlertsSilenced, SilenceEnded
+from cumulant.alerting.alert_state import Alert, Change, Finding, Scope, State
+from cumulant.alerting.decide import decide
+from cumulant.alerting.policy import policy
+from cumulant.alerting.silences import Silence, acknowledged, silenced, unsilenced
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    NotFoundError,
+    UsageError,
+    did_you_mean,
+    not_found,
+)
+from cumulant.core.events import Actor
+from cumulant.core.units import duration
+from cumulant.flows.alerting.dispatcher import SECONDS, Postman
+from cumulant.flows.alerting.outbox import ACTOR
+from cumulant.flows.alerting.receiver_cleanup import sweep
+from cumulant.flows.alerting.store import change, change_within, read
+from cumulant.flows.ledger.actions import check
+from cumulant.ports.notifier import Message
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.project.notifiers import Receiver
+    from cumulant.project.project import Project
+
+#: seconds that a tick gives to all receivers together
+_TICK_SECONDS = 30.0
+#: refused messages that the sentence names
+_NAMED = 3
+
+
+class Tested(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a sample. `said`: what the receiver answered, or why it took nothing."""
+
+    receiver: str
+    url: str
+    taken: bool
+    said: str
+    code: str = ""
+
+
+def observe(
+    project: Project,
+    findings: Iterable[Finding],
+    *,
+    principal: Principal,
+    looked: Collection[Scope] | None = None,
+    at: datetime | None = None,
+    within: Transaction | None = None,
+    clock: Clock | None = None,
+) -> Sequence[Change]:
+    """Take in what a look found: alerts fire, go on or end, and messages are on their way when this returns.
+
+    `looked`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
+    moment of the look, where a past period is looked at. `within`: the caller's transaction, so that alerts are there
+    as soon as what they tell of, and not before.
+
+    Raises:
+        RefusedError: the principal may not.
+    """
+    check(project.access(), principal, "alerts.observe", project.name)
+    now, actor = (clock or SystemClock()).now(), Actor(str(principal.name))
+    return _decided(project, tuple(findings), actor, at=at or now, now=now, looked=looked, within=within)
+
+
+def advance(project: Project, *, clock: Clock | None = None) -> Sequence[Change]:
+    """Tell what has become due with time alone: a digest, a reminder, what a silence held back.
+
+    Receivers that the project file no longer names are forgotten.
+    """
+    sweep(project.journal(), project.receivers())
+    if not read(project.journal())[1]:
+        return ()
+    now = (clock or SystemClock()).now()
+    return _decided(project, (), ACTOR, at=now, now=now, looked=frozenset())
+
+
+def _decided(
+    project: Project,
+    findings: Sequence[Finding],
+    actor: Actor,
+    *,
+    at: datetime,
+    now: datetime,
+    looked: Collection[Scope] | None,
+    within: Transaction | None = None,
+) -> Sequence[Change]:
+    rules = policy(project.spec.monitoring.alerts)
+
+    def how(state: State) -> tuple[State, Sequence[Change], tuple[()]]:
+        after, changes = decide(state, findings, at, policy=rules, looked=looked, now=now)
+        return after, changes, ()
+
+    if within is not None:
+        return change_within(within, project.receivers(), how)[1]
+    return change(project.journal(), actor, project.receivers(), how)[1]
+
+
+def deliver(project: Project, *, clock: Clock | None = None, seconds: float = _TICK_SECONDS) -> str:
+    """Tell what is due and deliver what waits, once; in a sentence what became of it.
+
+    Raises:
+        EngineUnavailableError: the journal does not answer.
+    """
+    advance(project, clock=clock)
+    postman = Postman(project, clock=clock)
+    postman.round()
+    postman.wait(seconds)
+    from cumulant.flows.alerting.views import receiver_views, refused_views
+
+    views = receiver_views(project)
+    left, deaf = sum(view.waiting + view.refused for view in views), [view for view in views if view.failures]
+    said = f"{_counted(postman.delivered)} delivered" if postman.delivered or left else "no message waits"
+    if left:
+        said += f", {left} left"
+    said += "".join(
+        f"; {view.receiver} fails since {view.failing_since:%Y-%m-%d %H:%M} UTC: {view.fault}" for view in deaf
+    )
+    picky = [view.receiver for view in views if view.refused]
+    refused = [one for receiver in picky for one in refused_views(project.journal(), receiver)]
+    return said + "".join(f'; {one.receiver} refuses "{one.title}": {one.fault}' for one in refused[:_NAMED])
+
+
+def _counted(messages: int) -> str:
+    return f"{messages} message" if messages == 1 else f"{messages} messages"
+
+
+def show(project: Project, name: str, *, principal: Principal) -> Alert:
+    """One alert by its id, or the beginning of it.
+
+    Raises:
+        NotFoundError: none, or several, begin like it.
+    """
+    check(project.access(), principal, "alerts.show", project.name)
+    return _named(read(project.journal())[0], name)
+
+
+def acknowledge(project: Project, name: str, *, principal: Principal, reason: str = "") -> Alert:
+    """Say that somebody knows: no reminders of it any more.
+
+    Raises:
+        NotFoundError: no alert has that id.
+        UsageError: it is over, or has not fired yet.
+    """
+    check(project.access(), principal, "alerts.steer", project.name)
+
+    def how(state: State) -> tuple[State, tuple[()], Sequence[AlertAcknowledged]]:
+        alert = _named(state, name)
+        if alert.status != "firing":
+            raise UsageError(
+                f"the alert {alert.id} is {alert.status}, so there is nothing to acknowledge",
+                subject=alert.id,
+                hint="`cumulant alerts list` shows what fires",
+            )
+        found = alert.finding
+        fact = AlertAcknowledged(alert=alert.id, model=found.model, rule=found.rule, subject=found.subject)
+        return acknowledged(state, found.key, str(principal.name)), (), (fact,)
+
+    after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
+    return _named(after, name)
+
+
+def silence(
+    project: Project,
+    *,
+    principal: Principal,
+    span: str,
+    model: str = "*",
+    rule: str = "*",
+    subject: str = "*",
+    reason: str = "",
+    clock: Clock | None = None,
+) -> Silence:
+    """No message to people about what matches, for a while; it is still recorded, and told to what keeps alerts.
+
+    Raises:
+        UsageError: `span` is no duration, or none at all.
+        NotFoundError: no rule is called `rule`, which is no pattern.
+    """
+    check(project.access(), principal, "alerts.steer", project.name)
+    _check_rule(project, rule)
+    now = (clock or SystemClock()).now()
+    try:
+        length = duration(span)
+        until = now + length
+    except OverflowError:
+        raise UsageError(f'"{span}" is longer than time goes', hint="write 2h or 7d") from None
+    if not length:
+        raise UsageError("a silence of no length silences nothing", subject=span, hint="write 2h or 7d")
+    wanted = Silence(id="", model=model, rule=rule, subject=subject, until=until, by=str(principal.name), reason=reason)
+
+    def how(state: State) -> tuple[State, tuple[()], Sequence[AlertsSilenced]]:
+        after = silenced(state, wanted, now)
+        made = after.silences[-1]
+        named = {"silence": made.id, "model": model, "rule": rule, "subject": subject, "until": until.isoformat()}
+        return after, (), (AlertsSilenced(**named),)
+
+    after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
+    return after.silences[-1]
+
+
+def _check_rule(project: Project, rule: str) -> None:
+    """A misspelt name would silence nothing for as long as it lasts. Rules of one's own are known once they fired."""
+    if any(sign in rule for sign in "*?["):
+        return
+    state = read(project.journal())[0]
+    fired = {alert.finding.rule for alert in [*state.alerts.values(), *state.over]}
+    known = fired | set(policy(project.spec.monitoring.alerts).rules)
+    if rule not in known:
+        own = f"rules: {', '.join(sorted(known))}; one of yours that has not fired yet: a pattern such as '{rule}*'"
+        raise NotFoundError(f'no rule is called "{rule}"', subject=rule, hint=did_you_mean(rule, known) or own)
+
+
+def unsilence(project: Project, name: str, *, principal: Principal) -> None:
+    """End a silence before its time.
+
+    Raises:
+        NotFoundError: there is none of that id.
+    """
+    check(project.access(), principal, "alerts.steer", project.name)
+
+    def how(state: State) -> tuple[State, tuple[()], Sequence[SilenceEnded]]:
+        if all(one.id != name for one in state.silences):
+            raise not_found("silence", name, [one.id for one in state.silences])
+        return unsilenced(state, name), (), (SilenceEnded(silence=name),)
+
+    change(project.journal(), Actor(str(principal.name)), [], how)
+
+
+def try_receivers(
+    project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
+) -> list[Tested]:
+    """Send a sample to each receiver, or to one, past everything that waits; what became of each.
+
+    Raises:
+        UsageError: the project file names no receiver.
+        NotFoundError: none has that name.
+    """
+    check(project.access(), principal, "alerts.test", project.name)
+    found = project.receivers()
+    if not found:
+        raise UsageError(
+            "monitoring.notify names no receiver, so nobody is told of alerts",
+            subject=str(project.file),
+            hint='add one: monitoring: {notify: ["slack+${secret:SLACK_URL}"]}',
+        )
+    chosen = [one for one in found if receiver in ("", one.name)]
+    if not chosen:
+        raise not_found("receiver", receiver, [one.name for one in found])
+    now, results = (clock or SystemClock()).now(), dict[str, Tested]()
+    threads = [threading.Thread(target=_tried, args=(project, one, now, results), daemon=True) for one in chosen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * SECONDS)
+    late = f"nothing within {2 * SECONDS:g} s"
+    return [
+        results.get(one.name)
+        or Tested(receiver=one.name, url=one.shown, taken=False, said=late, code=EngineUnavailableError.code)
+        for one in chosen
+    ]
+
+
+def _tried(project: Project, receiver: Receiver, now: datetime, results: dict[str, Tested]) -> None:
+    try:
+        said, taken, code = project.notifier(receiver).send(_sample(project, now), seconds=SECONDS), True, ""
+    except CumulantError as error:
+        said, taken, code = project.vault.redact(error.full_text), False, error.code
+    results[receiver.name] = Tested(receiver=receiver.name, url=receiver.shown, taken=taken, said=said, code=code)
+
+
+def _sample(project: Project, now: datetime) -> Message:
+    return Message(
+        key=f"test/{now.isoformat()}", kind="test", status="test", level="info", model=project.name, rule="test",
+        subject="notify", title=f"info: a test message of {project.name}",
+        text="Nothing is wrong: `cumulant alerts test` sent this to see that alerts arrive.", at=now,
+    )  # fmt: skip
+
+
+def _named(state: State, name: str) -> Alert:
+    """Raises NotFoundError."""
+    known = [*state.alerts.values(), *reversed(state.over)]
+    found = [alert for alert in known if name and alert.id.startswith(name)]
+    if len(found) > 1:
+        listed = ", ".join(alert.id for alert in found[:5])
+        raise NotFoundError(f'several alerts begin with "{name}"', subject=name, hint=f"write more of one: {listed}")
+    if not found:
+        raise not_found("alert", name, [alert.id for alert in known], empty="there is no alert")
+    return found[0]

@@ -1,0 +1,55 @@
+"""The row of the alerts in the journal, changed in one transaction with its events and the messages it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from cumulant.alerting.alert_events import facts
+from cumulant.alerting.alert_state import Change, State
+from cumulant.alerting.messages import message
+from cumulant.flows.alerting import outbox
+
+if TYPE_CHECKING:
+    from cumulant.core.events import Actor, Fact
+    from cumulant.ports.journal import Journal, Transaction
+    from cumulant.project.notifiers import Receiver
+
+#: from the alerts before to those after, what changed, and what else is told
+How = Callable[[State], tuple[State, Sequence[Change], Sequence["Fact"]]]
+
+ALERTS, KEY = "alerts", "state"
+
+
+def read(journal: Journal) -> tuple[State, bool]:
+    """The alerts, and whether there ever were any."""
+    row = journal.get(ALERTS, KEY)
+    return (State(), False) if row is None else (msgspec.convert(row.value, State), True)
+
+
+def change(
+    journal: Journal,
+    actor: Actor,
+    receivers: Sequence[Receiver],
+    how: How,
+) -> tuple[State, Sequence[Change]]:
+    """Change the alerts: state, events and messages are written together or not at all."""
+    with journal.transaction(actor=actor) as transaction:
+        return change_within(transaction, receivers, how)
+
+
+def change_within(transaction: Transaction, receivers: Sequence[Receiver], how: How) -> tuple[State, Sequence[Change]]:
+    """`change` in the caller's transaction, together with what it tells of."""
+    row = transaction.get(ALERTS, KEY)
+    before = State() if row is None else msgspec.convert(row.value, State)
+    after, changes, said = how(before)
+    if after != before:
+        transaction.put(ALERTS, KEY, cast("dict[str, object]", msgspec.to_builtins(after)))
+    for fact in (*facts(changes), *said):
+        transaction.emit(fact)
+    for keeps in (False, True):
+        told = [message(one) for one in changes if one.to_people is not keeps]
+        outbox.put(transaction, [one for one in receivers if one.keeps_state is keeps], told)
+    return after, changes

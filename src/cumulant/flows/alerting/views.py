@@ -1,0 +1,181 @@
+"""Alerts and receivers as people and programs read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.alerting.alert_state import Alert
+from cumulant.alerting.messages import sentence
+from cumulant.alerting.policy import LEVELS
+from cumulant.alerting.silences import Silence, is_silent
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.flows.alerting.outbox import left_out, refusals, waiting
+from cumulant.flows.alerting.receiver_state import standing
+from cumulant.flows.alerting.store import read
+from cumulant.flows.ledger.actions import check
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Journal
+    from cumulant.project.project import Project
+
+
+class AlertView(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert for programs. `told`: at which level people know of it; `grouped`: it comes with the next digest."""
+
+    id: str
+    status: str
+    level: str
+    model: str
+    rule: str
+    subject: str
+    kind: str
+    text: str
+    since: datetime
+    began: datetime
+    fired: datetime | None
+    seen: datetime
+    resolved: datetime | None
+    told: str | None
+    grouped: bool
+    silenced: bool
+    acknowledged: str | None
+    reminders: int
+
+
+class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
+    """A receiver: how many messages wait for it, are refused by it or were left out, and how long it has failed."""
+
+    receiver: str
+    url: str
+    waiting: int
+    refused: int
+    left_out: int
+    failures: int
+    failing_since: datetime | None
+    retry: datetime | None
+    fault: str
+    delivered: datetime | None
+
+
+class RefusedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that its receiver refuses. `aside`: so often that it is tried once a day; `fault`: what it says."""
+
+    message: str
+    receiver: str
+    title: str
+    tries: int
+    since: datetime
+    retry: datetime
+    aside: bool
+    fault: str
+
+
+class AlertsView(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it; `spent` and `budget` are of the present period."""
+
+    alerts: list[AlertView]
+    silences: list[Silence]
+    receivers: list[ReceiverView]
+    refused: list[RefusedView]
+    budget: str
+    spent: int
+
+
+def overview(
+    project: Project, *, principal: Principal, ended: bool = False, model: str = "", clock: Clock | None = None
+) -> AlertsView:
+    """What fires or is pending, the most urgent first; with `ended` also what is over, the newest first."""
+    check(project.access(), principal, "alerts.show", project.name)
+    from cumulant.alerting.policy import policy
+
+    now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
+    alive = sorted(
+        state.alerts.values(), key=lambda one: (one.status != "firing", -LEVELS.index(one.level), one.began, one.id)
+    )
+    listed = [*alive, *(reversed(state.over) if ended else ())]
+    spec = project.spec.monitoring.alerts
+    return AlertsView(
+        alerts=[view(one, silent=is_silent(state, one, now)) for one in listed if model in ("", one.finding.model)],
+        silences=[one for one in state.silences if one.until > now],
+        receivers=receiver_views(project),
+        refused=[one for receiver in project.receivers() for one in refused_views(project.journal(), receiver.name)],
+        budget=spec.budget,
+        spent=state.spent.get(policy(spec).period_of(now), 0),
+    )
+
+
+def matched(project: Project, silence: Silence, *, clock: Clock | None = None) -> tuple[int, int]:
+    """How many of the alerts that fire or are pending a silence matches, and how many there are."""
+    now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
+    alerts = list(state.alerts.values())
+    return sum(silence.matches(alert, now) for alert in alerts), len(alerts)
+
+
+def receiver_views(project: Project) -> list[ReceiverView]:
+    """How each receiver stands, in the order of the project file."""
+    journal, views = project.journal(), []
+    for receiver in project.receivers():
+        found, missed = standing(journal, receiver.name)[0], left_out(journal, receiver.name)
+        refused = len(refused_views(journal, receiver.name))
+        views.append(
+            ReceiverView(
+                receiver=receiver.name,
+                url=receiver.shown,
+                waiting=len(waiting(journal, receiver.name)) - refused,
+                refused=refused,
+                left_out=missed.messages if missed else 0,
+                failures=found.failures,
+                failing_since=found.failing_since,
+                retry=found.retry,
+                fault=found.fault,
+                delivered=found.delivered,
+            )
+        )
+    return views
+
+
+def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
+    """What a receiver refuses, the oldest first."""
+    known = refusals(journal, receiver)
+    return [
+        RefusedView(
+            message=entry.message.key,
+            receiver=receiver,
+            title=entry.message.title,
+            tries=one.tries,
+            since=one.since,
+            retry=one.retry,
+            aside=one.aside,
+            fault=one.fault,
+        )
+        for entry in waiting(journal, receiver)
+        if (one := known.get(entry.key)) is not None
+    ]
+
+
+def view(alert: Alert, *, silent: bool = False) -> AlertView:
+    found = alert.finding
+    return AlertView(
+        id=alert.id,
+        status=alert.status,
+        level=alert.level,
+        model=found.model,
+        rule=found.rule,
+        subject=found.subject,
+        kind=found.kind,
+        text=sentence(alert),
+        since=found.since,
+        began=alert.began,
+        fired=alert.fired,
+        seen=alert.seen,
+        resolved=alert.resolved,
+        told=alert.told,
+        grouped=alert.waits,
+        silenced=silent,
+        acknowledged=alert.acknowledged,
+        reminders=alert.reminders,
+    )

@@ -1,0 +1,205 @@
+"""`backup`: all that a project is made of, in one file, while everything runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.events import Fact
+from cumulant.core.progress import Progress, silent
+from cumulant.core.version import __version__
+from cumulant.flows.backup.archive import COMPRESSED, Writer, writing
+from cumulant.flows.backup.backup_files import GUARDED, LINK, Selection, files_below, select
+from cumulant.flows.backup.databases import copy_database
+from cumulant.flows.backup.manifest import Manifest
+from cumulant.flows.backup.working_folder import draft, put_in_place
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.flows.serving.serve import USES
+from cumulant.flows.serving.services import living
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: an answered request is in a file of the prediction log so many seconds later
+LOG_SECONDS = 3.0
+#: how often a folder is listed again, because files in it were merged while they were read
+_LISTINGS = 20
+
+
+class BackupWritten(Fact, frozen=True, kw_only=True):
+    """A backup was written; the events up to `head_seq` are in it."""
+
+    kind: ClassVar[str] = "backup.written"
+    archive: str
+    files: int
+    bytes: int
+    head_seq: int
+    head_hash: str
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    archive: Path
+    #: bytes of the archive
+    bytes: int
+    manifest: Manifest
+
+
+def back_up(
+    project: Project,
+    target: Path,
+    *,
+    principal: Principal,
+    sources: bool = True,
+    log_seconds: float = LOG_SECONDS,
+    progress: Progress = silent,
+) -> Written:
+    """Write a new archive at `target`, or in the folder `target` under a name with the time.
+
+    It holds every label that was accepted, every request that was answered and every event that was committed before
+    the start. `log_seconds`: the longest that rows of answered requests take into a file; waited for while a server
+    runs.
+
+    Raises:
+        UsageError: the file exists, or lies in the project's state.
+        IntegrityError: a database is damaged.
+        StorageError: it cannot be written or read; nothing is left of it.
+        EngineUnavailableError, LeaseHeldError: another process has locked a database or the labels for a minute.
+    """
+    check(project.access(), principal, "project.backup", project.name)
+    begun = time.monotonic()
+    # Before the run, which on a read-only disk writes to a copy of the journal.
+    head = project.journal().head()
+    with open_run(project, "backup", action="project.backup", principal=principal, progress=progress) as context:
+        archive = _place(project, target, context.begun)
+        until = begun + (log_seconds if living(project.state / USES) else 0.0)
+        with draft(archive.parent) as folder:
+            selection = select(project, sources=sources)
+            with writing(folder / "archive", compressed=archive.name.endswith(COMPRESSED)) as writer:
+                copy = _Copy(project, writer, folder / "database.db", progress, until)
+                copy.all(selection)
+                manifest = Manifest(
+                    version=__version__, project=project.name, environment=project.environment_name,
+                    created=context.begun, head_seq=head.seq, head_hash=head.hash,
+                    files=tuple(writer.stored.values()), left_out=(*selection.left_out, *copy.links),
+                )  # fmt: skip
+                writer.finish(msgspec.json.encode(manifest))
+            put_in_place(folder / "archive", archive)
+        written = Written(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
+        _report(context, written)
+    return written
+
+
+def _place(project: Project, target: Path, at: datetime) -> Path:
+    target = target.expanduser().absolute()
+    archive = target / f"{project.name}-{at:%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
+    if not archive.name.endswith((".tar", *COMPRESSED)):
+        raise UsageError(
+            f"there is no folder {archive}, and the name of an archive ends in .tar, .tar.gz or .tgz",
+            subject=str(archive),
+            hint="make the folder first (is the disk mounted?), or name a file",
+        )
+    if not archive.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {archive.parent}", subject=str(archive), hint="make it first (is the disk mounted?)"
+        )
+    if archive.exists():
+        raise UsageError(
+            f"{archive} exists, and a backup never replaces another file",
+            subject=str(archive),
+            hint="name a new file, or a folder: each backup gets a name with its time there",
+        )
+    if archive.parent.resolve().is_relative_to(project.state.resolve()):
+        raise UsageError(
+            f"{archive} lies in the state that is backed up",
+            subject=str(archive),
+            hint="name a file outside of it, best on another disk",
+        )
+    return archive
+
+
+def _report(context: Context, written: Written) -> None:
+    manifest = written.manifest
+    context.emit(
+        BackupWritten(
+            archive=written.archive.name, files=len(manifest.files), bytes=written.bytes,
+            head_seq=manifest.head_seq, head_hash=manifest.head_hash,
+        )
+    )  # fmt: skip
+
+
+class _Copy:
+    def __init__(self, project: Project, writer: Writer, database: Path, progress: Progress, until: float) -> None:
+        self._project, self._writer, self._database, self._progress = project, writer, database, progress
+        self._until = until
+        #: links in the state, which are not followed
+        self.links: dict[str, None] = {}
+
+    def all(self, selection: Selection) -> None:
+        for path in selection.in_force:
+            self._add(path)
+        for path in selection.databases:
+            self._progress(f"copying {path.name}")
+            copy_database(path, self._database)
+            self._writer.add(self._database, self._name(path))
+            self._database.unlink()
+        for path in selection.project:
+            self._add(path)
+        for folder in selection.folders:
+            self._progress(f"copying {folder.name}")
+            self._add_folder(folder)
+
+    def _add_folder(self, folder: Path) -> None:
+        """All files of a folder; where one is gone when it is read, the one that it was merged into is listed next."""
+        if folder == self._project.state / PREDICTIONS:
+            self._await_log()
+        with self._guarded(folder):
+            for _ in range(_LISTINGS):
+                complete = True
+                for path in files_below(folder, lambda path: self.links.setdefault(f"{self._name(path)}: {LINK}")):
+                    if self._name(path) not in self._writer.stored:
+                        complete = self._add(path) and complete
+                if complete:
+                    return
+        raise StorageError(
+            f"files of {folder} are moved faster than they can be read", subject=str(folder), hint="run it again"
+        )
+
+    def _await_log(self) -> None:
+        if (seconds := self._until - time.monotonic()) > 0:
+            self._progress("waiting until answered requests are in the prediction log")
+            time.sleep(seconds)
+
+    def _add(self, path: Path) -> bool:
+        """Whether it was there."""
+        name = self._name(path)
+        if name in self._writer.stored:
+            return True
+        try:
+            self._writer.add(path, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._project.root).as_posix()
+
+    @contextmanager
+    def _guarded(self, folder: Path) -> Iterator[None]:
+        """Nobody moves files in the folder meanwhile; on a read-only disk nobody can."""
+        with ExitStack() as stack:
+            if folder.parent == self._project.state and folder.name in GUARDED and os.access(folder, os.W_OK):
+                from cumulant.outcomes.labels.store import locked
+
+                stack.enter_context(locked(folder))
+            yield

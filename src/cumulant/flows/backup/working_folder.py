@@ -1,0 +1,83 @@
+"""A folder beside the target in which work is done: what is not finished never stands at the target."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cumulant.core.errors import StorageError
+from cumulant.serving.prediction_log.storage.durable import sync
+
+if sys.platform != "win32":
+    import fcntl
+
+_PREFIX = ".cumulant-draft-"
+
+
+@contextmanager
+def draft(beside: Path) -> Iterator[Path]:
+    """A new private folder in `beside`, removed at the end; what killed processes left there is removed first.
+
+    Raises:
+        StorageError: no space, or a folder that cannot be written.
+    """
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        for path in beside.glob(f"{_PREFIX}*"):
+            _remove_abandoned(path)
+        folder, handle = _made(beside)
+    except OSError as error:
+        raise storage_error(error, beside) from None
+    try:
+        yield folder
+    except OSError as error:
+        raise storage_error(error, beside) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _made(beside: Path) -> tuple[Path, int]:
+    """The folder and its lock; made again where another process took it for an abandoned one before it was locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=beside, prefix=_PREFIX))
+        handle = os.open(folder, os.O_RDONLY)
+        if sys.platform == "win32":
+            return folder, handle
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, handle
+        os.close(handle)
+
+
+def put_in_place(content: Path, target: Path) -> None:
+    """One renaming, durable; an empty folder gives way to it, and a full one refuses it. Raises OSError."""
+    content.rename(target)
+    sync(target.parent)
+
+
+def storage_error(error: OSError, folder: Path) -> StorageError:
+    return StorageError(
+        f"{error.filename or folder} cannot be written or read: {error.strerror or error}",
+        subject=str(folder),
+        hint="make room or name another folder, and run it again: nothing half-made was left",
+    )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the draft of a process that has ended: a living one holds its lock."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)

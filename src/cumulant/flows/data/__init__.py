@@ -1,0 +1,1 @@
+"""Snapshots of a project's sources: validated, read, checked for use."""

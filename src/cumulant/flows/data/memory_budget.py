@@ -1,0 +1,21 @@
+"""The memory that a command may take, and where it sets rows aside that do not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.core.system.memory import memory_limit
+
+if TYPE_CHECKING:
+    from cumulant.data.parts.memory_budget import Room
+    from cumulant.project.project import Project
+
+#: the folder of the state in which rows are set aside meanwhile
+SPILL = "spill"
+
+
+def room_of(project: Project) -> Room:
+    """What `resources.memory` allows, and the project's folder for rows that do not fit."""
+    from cumulant.data.parts.memory_budget import Room
+
+    return Room(memory_limit(project.spec.resources.memory), project.state / SPILL)

@@ -1,0 +1,262 @@
+"""The flow `validate`: bring the snapshots of the sources up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import UsageError, not_found
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.data.column_usage import used_columns
+from cumulant.flows.data.memory_budget import room_of
+from cumulant.flows.ledger.run_context import Context, open_run
+
+if TYPE_CHECKING:
+    from cumulant.data.files.listing import Listing
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.data.spec import SourceSpec
+    from cumulant.ports.access import Principal
+    from cumulant.ports.files import FileInfo
+    from cumulant.ports.journal import Row, Transaction
+    from cumulant.project.project import Project
+
+#: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
+NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
+
+
+class Validation(msgspec.Struct, frozen=True, kw_only=True):
+    """The accepted snapshots by source, and the sources for which nothing had changed."""
+
+    run: str
+    snapshots: dict[str, Snapshot]
+    reused: tuple[str, ...]
+
+
+def validate(
+    project: Project,
+    *,
+    principal: Principal,
+    sources: Iterable[str] = (),
+    force: bool = False,
+    progress: Progress = silent,
+) -> Validation:
+    """Read, check and store what is new of the named sources (default: all).
+
+    With `force` the content of every file is compared, where else one of the same size and time counts as unchanged.
+
+    Raises:
+        ContractBreachError: a source has more refused rows than it allows; what was refused can be looked at.
+        DataError: a source cannot be read.
+    """
+    with open_run(project, "validate", action="data.validate", principal=principal, progress=progress) as context:
+        snapshots, reused = snapshots_of(context, sources, force=force)
+        return Validation(run=context.run, snapshots=snapshots, reused=reused)
+
+
+def snapshots_of(
+    context: Context, names: Iterable[str] = (), *, force: bool = False
+) -> tuple[dict[str, Snapshot], tuple[str, ...]]:
+    """The snapshots of the sources (default: all), and the names of those that were up to date."""
+    declared = context.project.spec.data
+    if not declared:
+        raise UsageError("the project declares no source", hint="name one under `data:` in cumulant.yaml")
+    for name in names:
+        if name not in declared:
+            raise not_found("source", name, declared)
+    found: dict[str, Snapshot] = {}
+    reused = []
+    for name in in_order(declared):
+        if names and name not in set(names) and not needed_by(declared, name, set(names)):
+            continue
+        found[name], fresh = _snapshot(context, name, found, force=force)
+        if not fresh:
+            reused.append(name)
+    return found, tuple(reused)
+
+
+def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> tuple[Snapshot, bool]:
+    from cumulant.data.code_hash import prepare_digest
+    from cumulant.data.files.listing import list_files, shown
+    from cumulant.data.proposal.contract import in_force
+    from cumulant.data.snapshot import READING
+
+    project = context.project
+    spec = in_force(project.spec.data[name], source=name, root=project.root)
+    listing = list_files(spec, source=name, root=project.root, files=project.files())
+    inputs = {
+        "reading": READING,
+        # Not in full: a rule's set of allowed values may be personal.
+        "declaration": digest(spec.plain()),
+        "prepare": prepare_digest(spec.prepare, project.root),
+        # Not in full: each run has a row of its own in the journal.
+        "files": digest([[shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
+        "skipped": [shown(file.url, project.root) for file in listing.skipped],
+        # Files as they were once are no news, but the loss of what came after is.
+        "gone": _gone(project, name, listing.files),
+        "others": {other: others[other].id for other in sorted(references(spec) - {name})},
+        "forced": context.run if force else None,
+        # A rule on freshness has another answer every hour.
+        "hour": f"{context.now():%Y-%m-%dT%H}" if spec.table.fresh else None,
+    }
+
+    made: list[Snapshot] = []
+    records: list[Snapshot] = []
+
+    def ingest() -> dict[str, object]:
+        from cumulant.data.files.file_lists import without_files
+
+        made.append(_ingest(context, name, others, listing, force=force))
+        records.append(without_files(made[-1], project.tables()))
+        return {"snapshot": made[-1].id}
+
+    outcome = context.step(
+        f"data {name}",
+        inputs,
+        ingest,
+        verify=lambda result: _stands(context, result),
+        write=lambda transaction, _: _store(transaction, NEWEST, made[-1], records[-1]),
+    )
+    snapshot = load_snapshot(project, str(outcome.result["snapshot"]))
+    if outcome.reused:
+        _be_newest(context, name, snapshot)
+    return snapshot, not outcome.reused
+
+
+def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
+    from cumulant.data.files.listing import shown
+
+    previous, present = newest(project, name), {shown(file.url, project.root) for file in files}
+    return [] if previous is None else [file.url for file in previous.files if file.url not in present]
+
+
+def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], listing: Listing, *, force: bool) -> Snapshot:
+    from cumulant.data.checks.breach import SourceBreachError
+
+    project = context.project
+    previous = newest(project, name)
+    project.keep_salt()  # what is stored now may be looked at later on a read-only disk
+    used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
+    try:
+        from cumulant.data.ingestion import ingest
+
+        return ingest(
+            name,
+            project.spec.data[name],
+            root=project.root,
+            files=project.files(),
+            tables=project.tables(),
+            previous=previous,
+            others=others,
+            now=context.now(),
+            used=None if used is None else used.get(name, {}),
+            progress=context.progress,
+            force=force,
+            listing=listing,
+            room=room_of(project),
+        )
+    except SourceBreachError as breach:
+        from cumulant.data.files.file_lists import without_files
+
+        record = without_files(breach.snapshot, project.tables())
+        with context.transaction() as transaction:
+            _store(transaction, REFUSED, breach.snapshot, record)
+        raise
+
+
+def _store(transaction: Transaction, kind: str, snapshot: Snapshot, record: Snapshot) -> None:
+    """Record a snapshot and report it; an accepted one stands under its id too, and ends what was refused before."""
+    from cumulant.data.events import facts_of
+
+    transaction.put(kind, snapshot.source, msgspec.to_builtins(record))
+    if kind == NEWEST:
+        transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(record))
+        transaction.delete(REFUSED, snapshot.source)
+    for fact in facts_of(snapshot):
+        transaction.emit(fact)
+
+
+def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
+    """A snapshot that is found again, after another or a refused one, is the present one again."""
+    current = newest(context.project, name)
+    if current is not None and current.id == snapshot.id and refused(context.project, name) is None:
+        return
+    from cumulant.data.files.file_lists import without_files
+
+    record = without_files(snapshot, context.project.tables())
+    with context.transaction() as transaction:
+        transaction.put(NEWEST, name, msgspec.to_builtins(record))
+        transaction.delete(REFUSED, name)
+
+
+def _stands(context: Context, result: dict[str, object]) -> bool:
+    """Whether the snapshot's rows are still stored: a user may have removed them."""
+    row = context.project.journal().get(SNAPSHOT, str(result["snapshot"]))
+    if row is None:
+        return False
+    from cumulant.data.snapshot import Snapshot
+
+    snapshot = msgspec.convert(row.value, Snapshot)
+    tables = context.project.tables()
+    keys = [*(part.key for part in snapshot.parts), *(ref.key for ref in snapshot.file_lists)]
+    keys += [] if snapshot.versions is None else [snapshot.versions.key]
+    return all(tables.find(key) is not None for key in keys)
+
+
+def load_snapshot(project: Project, identity: str) -> Snapshot:
+    """An accepted snapshot by its id. Raises NotFoundError."""
+    row = project.journal().get(SNAPSHOT, identity)
+    if row is None:
+        raise not_found("snapshot", identity, ())
+    return _read(project, row)
+
+
+def newest(project: Project, name: str) -> Snapshot | None:
+    """The last accepted snapshot of a source."""
+    row = project.journal().get(NEWEST, name)
+    return None if row is None else _read(project, row)
+
+
+def refused(project: Project, name: str) -> Snapshot | None:
+    """The snapshot that was refused since the last accepted one."""
+    row = project.journal().get(REFUSED, name)
+    return None if row is None else _read(project, row)
+
+
+def _read(project: Project, row: Row) -> Snapshot:
+    from cumulant.data.files.file_lists import with_files
+    from cumulant.data.snapshot import Snapshot as data_Snapshot
+
+    return with_files(msgspec.convert(row.value, data_Snapshot), project.tables())
+
+
+def references(spec: SourceSpec) -> set[str]:
+    """Names of the other sources that a source's rules refer to."""
+    return {rule.references.split(".", 1)[0] for rule in spec.rules.values() if rule.references}
+
+
+def needed_by(declared: Mapping[str, SourceSpec], name: str, wanted: set[str]) -> bool:
+    return any(name in references(declared[other]) for other in wanted)
+
+
+def in_order(declared: Mapping[str, SourceSpec]) -> list[str]:
+    """Source names such that each comes after the sources its rules refer to.
+
+    Raises:
+        UsageError: sources refer to each other in a circle, or to one that is not declared.
+    """
+    done: list[str] = []
+    left = list(declared)
+    for name in left:
+        for other in references(declared[name]):
+            if other not in declared:
+                raise not_found("source", other, declared)
+    while left:
+        ready = [name for name in left if references(declared[name]) - {name} <= set(done)]
+        if not ready:
+            raise UsageError(f"the rules of {', '.join(left)} refer to each other in a circle")
+        done += ready
+        left = [name for name in left if name not in ready]
+    return done

@@ -1,0 +1,78 @@
+"""The demo's candidates: a good one, and three that are broken in ways that tests before a release do not find."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.progress import Progress
+from cumulant.flows.demo.data_fault import Fault
+from cumulant.flows.training.train import TrainResult, train
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+LEAKY = "leaky.py"
+_START_SECONDS = 30.0
+
+
+def good(project: Project, as_of: datetime, progress: Progress) -> TrainResult:
+    """The same model with the rows up to `as_of`. It does not become the champion by the gate: the release decides."""
+    return train(project, principal=project.principal(), as_of=as_of, promote=False, progress=progress)
+
+
+def leaked(project: Project, as_of: datetime, progress: Progress) -> TrainResult:
+    """A model that learned from `dep_delay`, which no caller has two hours before departure.
+
+    Cumulant refuses that where the project file tells the truth, so that here it does not: it says that `dep_delay`
+    is known with the row. What is known when is the one thing that only people can say.
+    """
+    from cumulant.project.file.loading import load
+
+    root = Path(project.root)
+    text = (root / "features.py").read_text(encoding="utf-8")
+    (root / LEAKY).write_text(text.replace('"distance")', '"distance", "dep_delay")', 1), encoding="utf-8")
+    known = ["dep_time", "arr_time", "arr_delay", "air_time"]
+    wrong = {"features": LEAKY, "data.flights.known_time": {"landed": known}}
+    with load(root, environment=project.environment_name, overrides=wrong) as other:
+        return train(other, principal=other.principal(), as_of=as_of, quick=True, progress=progress)
+
+
+@contextmanager
+def faulty(url: str, fault: Fault, *, gateway_key: Path) -> Iterator[str]:
+    """The URL of a server that answers as the one at `url` does, but for the fault. It ends with the block.
+
+    `gateway_key` is the file of the stack's key.
+
+    Raises:
+        EngineUnavailableError: it does not start.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "url"
+        line = [sys.executable, "-m", "cumulant.flows.demo.data_fault", url, "--ready-file", str(ready)]
+        line += ["--gateway-key-file", str(gateway_key)]
+        line += ["--slow", str(fault.slow), "--failing", str(fault.failing), "--parent", str(os.getpid())]
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            yield _url(process, ready)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _url(process: subprocess.Popen[bytes], ready: Path) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise EngineUnavailableError("the demo's faulty server did not start", hint="see `cumulant doctor`")
+        time.sleep(0.02)
+    return ready.read_text(encoding="utf-8")

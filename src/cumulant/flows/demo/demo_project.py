@@ -1,0 +1,158 @@
+"""The demo's folder: the template's project, with what makes a year of it pass in minutes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.flows.demo.weather_feed import deliver_again, withhold
+from cumulant.flows.stack import lifecycle
+
+#: from when on the weather has still to come
+FEED = datetime(2013, 7, 24, tzinfo=UTC)
+_BEGUN = "demo-begun"
+
+#: what the demo's project says otherwise than the template
+_CHANGES = {
+    "path: data/weather.parquet": """\
+path: data/weather-*.parquet
+    missing_files: 100%                 # a demo that is run again begins before the last of them""",
+    "    event_time: time_hour\nfeatures:": """\
+    event_time: time_hour
+    rules:
+      temp: {nulls: 0}                  # rows without it go to quarantine
+      wind_speed: {nulls: 0}
+    quarantine: 0.2%
+features:""",
+    "training:\n": """\
+training:
+  trainers: [naive, lightgbm]           # the demo is to take minutes, and to be the same everywhere;
+  trials: 2                             # left out: also logistic regression, 30 trials, a minute
+  time: null
+  folds: 3
+""",
+    "    calibration_error: {max: 0.05}\n": """\
+    calibration_error: {max: 0.12}      # of three weeks: storms come and go, and no training knows of the next
+    log_loss: {margin: 0.03}
+    cost: {margin: 0.15}                # of three weeks: a day's storm decides over many flights at once
+""",
+}
+_SECTIONS = """
+release:                                # stages of seconds: the demo's callers do a month in two minutes
+  key: tailnum                          # a plane stays on one version
+  look: 500ms
+  block: 500ms
+  keep_warm: 1m
+  evaluation: null                      # what labelled rows of the past would refuse is to be found on the way
+  warm_up: 1s                           # default 60s
+  alpha: 15%                            # so many sound releases may be rolled back, to take minutes; default 5%
+  stages:
+    # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 3.6 s.
+    shadow: {mirror: 30%, at_least: 20s, at_most: 120s, samples: 500}
+    ab: null
+    canary: {weights: [10%, 50%], at_least: 8s, soak: 5s, at_most: 90s, samples: 150, mirror: 30%}
+  metrics:
+    errors: {margin: 1%, share: 3}
+    timeouts: {margin: 2%, share: 0.5}
+    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
+    latency: {margin: 100%, required: false}
+    # A month of new flights changes one decision in seven; the default allows one in five.
+    disagreement: {margin: 25%}
+    # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
+    quality: {margin: 0.02, required: true, block: 1800ms, share: 3}
+
+serving:
+  queue: 250ms                          # 32 callers share the cores with what they call; default 40ms
+  log: {keep: 20000d}                   # the year is 2013, and old predictions are removed else
+
+monitoring:
+  drift: {ignore: [tailnum]}            # planes come and go
+  # Eager: a fifth of sound years may alarm, and days count as independent, so that three weeks of July are enough.
+  performance: {margin: 0%, false_alarms: 20%, refit: 14d, independent: true, reference_calibration: false}
+  retrain: {when: loss_confirmed}       # released by itself; at most twice a month
+  review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
+"""
+
+
+def make_folder(folder: Path) -> None:
+    """The demo's project; one that is there stays as it is.
+
+    Raises:
+        UsageError: what is there is no demo's, or one of an earlier version.
+    """
+    path = folder / "cumulant.yaml"
+    if not path.exists():
+        from cumulant.project.new.templates import create_from_template
+
+        create_from_template(folder.name, "flights", directory=folder.parent)
+        withhold(folder / "data", FEED)
+        path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
+    elif _SECTIONS.splitlines()[1] not in path.read_text(encoding="utf-8"):
+        raise UsageError(
+            f"{folder} holds a project that is not this demo's", subject=str(path),
+            hint="name another folder with --dir; a demo of an earlier version cannot be gone on with",
+        )  # fmt: skip
+
+
+def _declared(text: str) -> str:
+    for old, new in _CHANGES.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text.rstrip() + "\n" + _SECTIONS
+
+
+def _marker(folder: Path) -> Path:
+    return folder / ".cumulant" / _BEGUN
+
+
+def begun(folder: Path) -> None:
+    """The year's story begins: until `ended`, what it leaves is half of it."""
+    _marker(folder).parent.mkdir(exist_ok=True)
+    _marker(folder).touch()
+
+
+def ended(folder: Path) -> None:
+    _marker(folder).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other demo in the folder meanwhile; what one that was cut off has left is put aside.
+
+    Raises:
+        LeaseHeldError: another one is at it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _take(handle, folder)
+        if _marker(folder).exists():
+            _begin_again(folder)
+        elif not any((folder / "data").glob("weather-*.parquet")):  # cut off between the files
+            deliver_again(folder / "data", FEED)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LeaseHeldError(
+            "another demo is on its way there", subject=str(folder), hint="wait for it, or name another folder by --dir"
+        ) from None
+
+
+def _begin_again(folder: Path) -> None:
+    """All that the cut-off demo made is put aside: half a year's log would make another story."""
+    from cumulant.project.file.loading import load
+
+    with load(folder) as project:
+        lifecycle.down(project, principal=project.principal())
+    deliver_again(folder / "data", FEED)
+    (folder / ".cumulant").rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")

@@ -1,0 +1,48 @@
+"""What the demo's year came to, kept so that the demo run again finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.flows.demo.report import Year
+from cumulant.outcomes.labels.atomic_files import write_bytes
+
+_FILE = "demo-year.json"
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """The year of these versions, the first champion first."""
+
+    versions: tuple[str, ...]
+    year: Year
+
+
+def is_kept(state: Path) -> bool:
+    """Whether a year was told to its end."""
+    return (state / _FILE).exists()
+
+
+def kept_or(state: Path, versions: Sequence[str], make: Callable[[], Year]) -> Year:
+    """The year of these versions as it is kept in the state folder, or else as `make` brings it about.
+
+    Raises:
+        UsageError: the year of other versions is kept there.
+    """
+    path = state / _FILE
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, msgspec.DecodeError):
+        found = None
+    if found is None:
+        found = Kept(versions=tuple(versions), year=make())
+        write_bytes(path, msgspec.json.encode(found))
+    elif found.versions != tuple(versions):
+        raise UsageError(
+            f"the demo's year was told with {', '.join(found.versions)}, and now there are {', '.join(versions)}",
+            subject=str(path), hint="name another folder with --dir, or remove this one",
+        )  # fmt: skip
+    return found.year

@@ -1,0 +1,1 @@
+"""Feature tables and the stored state of a project."""

@@ -1,0 +1,125 @@
+"""The stored state of one key of a model: looked at and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import RefusedError, UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.feature_table import deletions, scans, used_sources
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.serving.serve import USES, materialize
+from cumulant.flows.serving.services import living
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.features.online.repair import StoredKey
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+class RepairedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What was deleted, and what is stored of the key now."""
+
+    rows: int
+    entities: int
+    stored: tuple[StoredKey, ...]
+
+
+def show_key(
+    project: Project,
+    uri: str,
+    key: Mapping[str, object],
+    *,
+    principal: Principal,
+    newest: int = 10,
+    progress: Progress = silent,
+) -> tuple[StoredKey, ...]:
+    """What is stored of the key for the windows and lookups of a model.
+
+    Raises:
+        NotFoundError: no such model.
+        UsageError: no window or lookup is by these columns.
+    """
+    with open_run(
+        project, "stored key", action="features.materialize", principal=principal, progress=progress
+    ) as context:
+        from cumulant.features.online.repair import stored_key
+
+        state = _state(context, uri)
+        return stored_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
+
+
+def forget_key(
+    project: Project,
+    uri: str,
+    key: Mapping[str, object],
+    *,
+    principal: Principal,
+    after: datetime | None = None,
+    progress: Progress = silent,
+) -> RepairedKey:
+    """Delete what was posted of the key (`after`: what of it is dated later), and make its state again from the data.
+
+    A server that runs reads the new state with its next request. Tables of other versions keep what they took in.
+
+    Raises:
+        NotFoundError, UsageError: as `show_key`.
+        RefusedError: a server reads another state of the model, which was made from earlier data.
+    """
+    with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
+        from cumulant.features.events import KeyForgotten
+        from cumulant.features.online.repair import forget_key, stored_key
+
+        state = _state(context, uri)
+        plan, table, store = state.plan, state.table, project.online()
+        check_served(project, state.folder, table)
+        frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
+        gone = deletions(project, plan, state.snapshots, as_of=None)
+        done = forget_key(plan, frames, store, table, key, after=after, deletions=gone)
+        context.emit(KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
+        stored = stored_key(plan, store, table, key, now=datetime.now(UTC))
+        return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)
+
+
+def check_served(project: Project, folder: Path, table: str) -> None:
+    """Rows that are gone from the log could not be taken out of a state that still holds them any more."""
+    served = {use.table for use in living(project.state / USES) if Path(use.folder) == folder}
+    if other := sorted(str(one) for one in served - {None, table}):
+        raise RefusedError(
+            f"a server reads the state {', '.join(other)}, which was made from earlier data than that of now",
+            subject=table,
+            hint="release a version that was trained since, or serve the model anew, and then repair the key",
+        )
+
+
+class _State(NamedTuple):
+    """A model's plan, the table of its state, and the servable and the snapshots that they are of."""
+
+    plan: FeaturePlan
+    table: str
+    folder: Path
+    snapshots: Mapping[str, Snapshot]
+
+
+def _state(context: Context, uri: str) -> _State:
+    """The state of a model, filled where it is not yet."""
+    from cumulant.servable.folder import load_description
+
+    project = context.project
+    folder = servable_folder(project, project.registry().resolve(uri))
+    described = load_description(folder)
+    if not isinstance(described, Servable) or not described.plan.needs_state:
+        raise UsageError(f"{uri} has no stored state: its features are all of the row itself", subject=uri)
+    snapshots, _ = snapshots_of(context, described.plan.sources)
+    table, _ = materialize(context, described.plan, snapshots, as_of=None)
+    return _State(described.plan, table, folder, snapshots)

@@ -1,0 +1,190 @@
+"""What can be removed: stored tables and objects that no kept snapshot, registered model or recent run needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import LeaseHeldError
+from cumulant.core.events import Fact
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.cleanup_lock import CLEAN
+from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
+from cumulant.flows.ledger.orphans import (
+    Removed,
+    abandoned_drafts,
+    size_of,
+    unneeded_copies,
+    unneeded_references,
+    unneeded_states,
+)
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.registry.candidate_alias import ModelRecord
+from cumulant.flows.registry.models import MODEL
+
+if TYPE_CHECKING:
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.project.project import Project
+
+_RECENT_TABLES = 3
+
+
+class StorageCleaned(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "storage.cleaned"
+    things: int
+    bytes: int
+
+
+def clean(
+    project: Project, *, principal: Principal, dry_run: bool = True, progress: Progress = silent
+) -> list[Removed]:
+    """What nothing needs, and unless `dry_run` it is removed.
+
+    Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
+    three newest feature tables, every servable and model of a registered version; of the stored state and the copies
+    that servers read, what belongs to versions with an alias and each model's newest, what a server of this
+    machine uses, and what served here before and may come back; what drift and the review queue compare with, of the
+    same versions. Drafts that a killed process left go after a day. What is removed and needed again is made again.
+
+    Runs that begin while things are removed wait for the end of it.
+
+    Raises:
+        LeaseHeldError: a run is in progress, which may need what no version names yet.
+    """
+    check(project.access(), principal, "project.clean", project.name)
+    found = _unneeded(project)
+    if dry_run or not found:
+        return found
+    removed: list[Removed] = []
+
+    def remove() -> dict[str, object]:
+        _refuse_beside_a_run(project)
+        # Again, now that nothing new can come to be needed.
+        for item in _unneeded(project):
+            _remove(project, item)
+            removed.append(item)
+        return {"things": len(removed), "bytes": sum(item.bytes for item in removed)}
+
+    def tell(transaction: Transaction, result: dict[str, object]) -> None:
+        transaction.emit(msgspec.convert(result, StorageCleaned))
+
+    with open_run(project, CLEAN, action="project.clean", principal=principal, progress=progress) as context:
+        context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=tell, progress=progress)
+    return removed
+
+
+def _unneeded(project: Project) -> list[Removed]:
+    return [
+        *_data_tables(project),
+        *_feature_tables(project),
+        *_objects(project),
+        *_searches(project),
+        *unneeded_states(project),
+        *unneeded_copies(project),
+        *unneeded_references(project),
+        *abandoned_drafts(project.state),
+    ]
+
+
+def _refuse_beside_a_run(project: Project) -> None:
+    for run in runs(project.journal()):
+        if run.status == "running" and run.flow != CLEAN:
+            raise LeaseHeldError(
+                f"run {run.id} ({run.flow}) is in progress: what it has made so far would look as if nothing needed it",
+                subject=run.id,
+                hint="clean when it has ended",
+            )
+
+
+def _remove(project: Project, item: Removed) -> None:
+    match item.kind:
+        case "table":
+            project.tables().delete(item.key)
+        case "object":
+            project.objects().delete(item.key)
+        case "state":
+            project.online().drop(item.key)
+        case "folder":
+            shutil.rmtree(project.state / item.key, ignore_errors=True)
+        case "file":
+            (project.state / item.key).unlink(missing_ok=True)
+
+
+def _records(project: Project) -> list[ModelRecord]:
+    return [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL)]
+
+
+def _tags(project: Project) -> list[dict[str, str]]:
+    """Those of all registered versions: one whose training was cut off has them, and no record yet."""
+    registry = project.registry()
+    return [version.tags for name in registry.models() for version in registry.versions(name)]
+
+
+def _data_tables(project: Project) -> Iterator[Removed]:
+    from cumulant.data.retention import expired, removable
+    from cumulant.data.snapshot import Snapshot as data_Snapshot
+
+    journal, now = project.journal(), SystemClock().now()
+    trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
+    trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
+    snapshots = [msgspec.convert(row.value, data_Snapshot) for row in journal.rows(SNAPSHOT)]
+    for source, spec in project.spec.data.items():
+        own = [one for one in snapshots if one.source == source]
+        gone = {one.id for one in expired(own, spec.keep, now)} - trained_on
+        kept: list[Snapshot] = [one for one in own if one.id not in gone]
+        for kind in (NEWEST, REFUSED):
+            row = journal.get(kind, source)
+            if row is not None:
+                kept.append(msgspec.convert(row.value, data_Snapshot))
+        yield from (_table(project, key) for key in removable(source, kept, project.tables()))
+
+
+def _feature_tables(project: Project) -> Iterator[Removed]:
+    tables = project.tables()
+    done = [read_step(row) for row in project.journal().rows(STEP)]
+    computed = sorted((step for step in done if step.name == "features" and step.result), key=lambda step: step.started)
+    recent = {_key(step.result) for step in computed[-_RECENT_TABLES:]}
+    yield from (_table(project, key) for key in tables.keys("features/") if key not in recent)
+    yield from (_table(project, key) for key in tables.keys("reproductions/"))
+
+
+def _key(result: object) -> str:
+    table = result["table"] if isinstance(result, dict) else {}
+    return str(table["key"]) if isinstance(table, dict) else ""
+
+
+def _table(project: Project, key: str) -> Removed:
+    ref = project.tables().find(key)
+    return Removed(key=key, kind="table", bytes=ref.bytes if ref else 0)
+
+
+def _objects(project: Project) -> Iterator[Removed]:
+    objects, needed = project.objects(), {tags.get("cumulant.servable", "") for tags in _tags(project)}
+    for record in _records(project):
+        needed |= {record.servable.key, record.fitted.model.key, record.fitted.served.key}
+        needed.add(record.fitted.naive.key)
+    for prefix in ("models/", "servables/"):
+        for key in objects.keys(prefix):
+            ref = objects.find(key)
+            if key not in needed:
+                yield Removed(key=key, kind="object", bytes=ref.bytes if ref else 0)
+
+
+def _searches(project: Project) -> Iterator[Removed]:
+    """Scratch of searches that ended: their result is stored, so the trials' answers are not needed to go on."""
+    folder = project.state / "search"
+    if not folder.is_dir():
+        return
+    steps = [read_step(row) for row in project.journal().rows(STEP)]
+    done = {digest(step.inputs) for step in steps if step.name == "search" and step.status == "done"}
+    for path in sorted(path for path in folder.iterdir() if path.name in done):
+        yield Removed(key=f"search/{path.name}", kind="folder", bytes=size_of(path))

@@ -1,0 +1,90 @@
+"""A lease on a journal row: held by raising the row's version again and again, lost when that stands still."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from cumulant.core.clock import Clock
+from cumulant.core.errors import CumulantError, LeaseHeldError
+from cumulant.core.progress import Progress
+from cumulant.flows.ledger.ledger_records import StepRecord
+from cumulant.flows.ledger.processes import is_gone
+from cumulant.ports.journal import Row
+
+BEATS = 6
+"""How often a holder speaks in one lease."""
+_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
+_SAY_EVERY = 1.0
+
+
+class Heart:
+    """Raises the row's version from a thread while the block runs.
+
+    `beat` takes the version held and returns the one written; it raises LeaseHeldError once the lease is lost,
+    and then the heart stops. Other errors (a busy journal, a full disk) may pass before the lease ends.
+    """
+
+    def __init__(self, beat: Callable[[int], int], *, version: int, every: float) -> None:
+        self.version = version
+        self._beat = beat
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cumulant-lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A beat under way is waited for: `version` must be the last one written.
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            try:
+                self.version = self._beat(self.version)
+            except LeaseHeldError:
+                return
+            except CumulantError:
+                continue
+
+
+class Watch:
+    """Waits beside a step that another holds, and tells when it may be taken over or has failed."""
+
+    def __init__(self, step: str, *, clock: Clock, progress: Progress) -> None:
+        self._step = step
+        self._clock = clock
+        self._progress = progress
+        self._began = self._said = time.monotonic()
+        self._pause = _POLL_FIRST
+        self._version: int | None = None
+        self._since = 0.0
+        self._attempt = 0
+
+    def may_take(self, row: Row, record: StepRecord) -> bool:
+        """Whether the lease of a running step has ended, by this process's own monotonic clock."""
+        now = time.monotonic()
+        self._attempt = record.attempt
+        if row.version != self._version:
+            self._version, self._since = row.version, now
+        return now - self._since > record.lease or is_gone(record.holder)
+
+    def saw(self, attempt: int) -> bool:
+        """Whether this process waited for that attempt."""
+        return self._attempt == attempt
+
+    def pause(self, record: StepRecord) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SAY_EVERY:
+            self._said = now
+            self._progress(f"waiting for {self._step}: {record.holder} works on it ({now - self._began:.0f} s)")
+        self._clock.sleep(self._pause)
+        self._pause = min(self._pause * _POLL_GROWTH, _POLL_LAST)

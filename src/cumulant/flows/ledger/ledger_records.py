@@ -1,0 +1,126 @@
+"""The rows that the ledger keeps in the journal: one a step, one a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, RefusedError, StepFailedError, is_interrupt
+from cumulant.flows.ledger.processes import Process, is_gone
+from cumulant.ports.journal import Journal, Row
+
+STEP, RUN = "step", "run"
+
+Json = dict[str, object]
+StepStatus = Literal["running", "done", "failed", "interrupted"]
+RunStatus = Literal["running", "done", "failed", "refused", "interrupted", "lost"]
+RunVerdict = Literal["passed", "refused"]
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A `step` row; its key is the step's identity. `lease` and `seconds` are in seconds."""
+
+    name: str
+    status: StepStatus
+    inputs: object
+    code: str
+    attempt: int
+    run: str
+    holder: Process
+    lease: float
+    started: datetime
+    seconds: float = 0
+    result: Json | None = None
+    error: Json | None = None
+
+
+class StepUse(msgspec.Struct, frozen=True):
+    """A step that a run needed: `identity` is the key of its row. `seconds` that it took in this run, those of steps
+    within it included: 0 where it was found done, and in records of before.
+    """
+
+    name: str
+    identity: str
+    reused: bool
+    seconds: float = 0
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A `run` row. `lost`: its process ended without a word; run again, it goes on after the last done step.
+
+    `verdict`: what the model's gate said in a run that got to its end (`done`); None where none was asked.
+    """
+
+    id: str
+    flow: str
+    status: RunStatus
+    principal: str
+    command: str
+    settings: Json
+    process: Process
+    started: datetime
+    finished: datetime | None = None
+    seconds: float = 0
+    steps: tuple[StepUse, ...] = ()
+    error: Json | None = None
+    verdict: RunVerdict | None = None
+
+    @property
+    def ended(self) -> str:
+        """The status in words for people, with the gate's refusal."""
+        if self.status == "lost":
+            return "lost (its process is gone)"
+        return "done (gate refused)" if self.status == "done" and self.verdict == "refused" else self.status
+
+
+def read_step(row: Row) -> StepRecord:
+    return msgspec.convert(row.value, StepRecord)
+
+
+def read_run(row: Row) -> RunRecord:
+    """The run as it stands now: one whose process is gone is `lost`."""
+    record = msgspec.convert(row.value, RunRecord)
+    lost = record.status == "running" and is_gone(record.process)
+    return msgspec.structs.replace(record, status="lost") if lost else record
+
+
+def runs(journal: Journal) -> list[RunRecord]:
+    """All runs, newest first."""
+    return sorted(map(read_run, journal.rows(RUN)), key=lambda run: run.started, reverse=True)
+
+
+def describe(error: BaseException) -> Json:
+    """An error for a row or an event. Of an error that is none of ours only the type: its words may hold data."""
+    if isinstance(error, CumulantError):
+        return error.as_dict()
+    return {"code": "internal", "error": type(error).__name__, "retryable": False}
+
+
+def recorded(error: Json, step: str) -> CumulantError:
+    """The error that `describe` wrote, of its own class again; StepFailedError for what was none of ours."""
+    known = {kind.code: kind for kind in _kinds(CumulantError)}
+    kind = known.get(str(error.get("code")), StepFailedError)
+    found = kind.__new__(kind)
+    text = str(error.get("error")) if kind is not StepFailedError else f"step {step} failed: {error.get('error')}"
+    subject, hint = error.get("subject"), error.get("hint")
+    CumulantError.__init__(
+        found, text, subject=None if subject is None else str(subject), hint=None if hint is None else str(hint)
+    )
+    return found
+
+
+def ending(error: BaseException) -> RunStatus:
+    """How a run ends by `error`."""
+    if isinstance(error, RefusedError):
+        return "refused"
+    return "interrupted" if is_interrupt(error) else "failed"
+
+
+def _kinds(root: type[CumulantError]) -> Iterator[type[CumulantError]]:
+    # The base class of a code comes before classes elsewhere that inherit it unchanged.
+    for kind in reversed(root.__subclasses__()):
+        yield from _kinds(kind)
+        yield kind

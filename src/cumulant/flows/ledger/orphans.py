@@ -1,0 +1,151 @@
+"""What no version in use or server needs: online tables, local copies of servables, what looks compare with, drafts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cumulant.core.ids import digest
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.system.temporary_folders import DAY
+from cumulant.flows.data.validate import newest
+from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
+from cumulant.flows.registry.candidate_alias import ModelRecord
+from cumulant.flows.registry.models import FETCHED, MODEL, copy_name
+from cumulant.flows.review.reference_key import key_of
+from cumulant.flows.serving.serve import ONLINE_STATE, SERVING, USES, state_table
+from cumulant.flows.serving.services import living
+from cumulant.flows.stack.served_versions import needed
+from cumulant.review.queue import Desk
+
+if TYPE_CHECKING:
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+
+
+#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`, of the gateway `.NAME.PROCESS-MOMENT`
+_DRAFT = re.compile(r"\..+\.\d+(-\d+)?")
+#: folders of the state whose content has names of its makers, and whose stores remove their own drafts
+_OF_STORES = frozenset({"mlartifacts", "mlruns", "objects", "tables", FETCHED, SERVING})
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored thing that nothing needs. `state`: a table of the online store; `file`: a draft."""
+
+    key: str
+    kind: Literal["table", "object", "folder", "state", "file"]
+    bytes: int
+
+
+def unneeded_states(project: Project) -> Iterator[Removed]:
+    """Tables that this project filled and that no version in use needs; tables of others in the store stay.
+
+    Of each plan of such a version stay what was filled from the newest snapshots, and what was filled last.
+    """
+    steps = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == ONLINE_STATE]
+    if not steps:
+        return
+    filled = {state_table(step.inputs): step for step in sorted(steps, key=lambda step: step.started)}
+    last = {_plan(step): table for table, step in filled.items()}
+    plans = {version.tags.get("cumulant.features") for version in _in_use(project)}
+    used = {use.table for use in living(project.state / USES)} | needed(project.state, project.name)[1]
+    store = project.online()
+    for table in store.tables():
+        step = filled.get(table)
+        if step is None or table in used:
+            continue
+        plan = _plan(step)
+        if plan not in plans or (table != last[plan] and not _is_newest(project, step)):
+            yield Removed(key=table, kind="state", bytes=int(store.meta(table).get("bytes", 0)))
+
+
+def unneeded_copies(project: Project) -> Iterator[Removed]:
+    """Copies of servables, made to be served or fetched from the registry, and drafts that a kill left."""
+    kept = {f"{version.name}/{copy_name(version)}" for version in _in_use(project)}
+    used = {Path(use.folder) for use in living(project.state / USES)}
+    used |= set(map(Path, needed(project.state, project.name)[0]))
+    for place in (SERVING, FETCHED):
+        for path in sorted((project.state / place).glob("*/*")):
+            if f"{path.parent.name}/{path.name}" not in kept and not _holds(path, used):
+                yield Removed(key=path.relative_to(project.state).as_posix(), kind="folder", bytes=size_of(path))
+
+
+def unneeded_references(project: Project) -> Iterator[Removed]:
+    """What drift is measured against and what the review queue compares with, of versions that are no longer in use.
+
+    Of the first only the last one that was made is looked at; of the second also those of cases that wait.
+    """
+    objects = project.objects()
+    made = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == "monitoring reference"]
+    needed = {str(_inputs(max(made, key=lambda step: step.started)).get("key"))} if made else set[str]()
+    queue = project.spec.monitoring.review
+    asked = [] if queue is None else Desk(project.journal(), project.name, queue).open()
+    versions = {f"{version.name}/{version.version}" for version in _in_use(project)}
+    versions |= {f"{case.model}/{case.version}" for case in asked}
+    records = [row for row in project.journal().rows(MODEL) if row.key in versions]
+    needed |= {key_of(msgspec.convert(row.value, ModelRecord)) for row in records}
+    for prefix in ("watching/", "review/"):
+        for key in objects.keys(prefix):
+            if key not in needed:
+                ref = objects.find(key)
+                yield Removed(key=key, kind="object", bytes=ref.bytes if ref else 0)
+
+
+def abandoned_drafts(state: Path) -> Iterator[Removed]:
+    """Files that a killed process was about to rename into place: no process writes one for a day."""
+    oldest = time.time() - DAY
+    for folder, inner, names in os.walk(state):
+        if Path(folder) == state:
+            inner[:] = (name for name in inner if name not in _OF_STORES)
+        for name in filter(_DRAFT.fullmatch, names):
+            path = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                found = path.stat()
+                if found.st_mtime < oldest:
+                    yield Removed(key=path.relative_to(state).as_posix(), kind="file", bytes=found.st_size)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+
+
+def _in_use(project: Project) -> Iterator[ModelVersion]:
+    """Versions that have an alias, and the newest of each model."""
+    registry = project.registry()
+    for name in registry.models():
+        for number, version in enumerate(registry.versions(name)):
+            if number == 0 or version.aliases:
+                yield version
+
+
+def _plan(step: StepRecord) -> str:
+    """The plan's digest as versions carry it; "" for a plan of an older format, which no version here can read."""
+    try:
+        return digest(msgspec.convert(_inputs(step).get("plan"), FeaturePlan))
+    except msgspec.ValidationError:
+        return ""
+
+
+def _is_newest(project: Project, step: StepRecord) -> bool:
+    """Whether the state was filled from the sources' newest accepted snapshots."""
+    snapshots = _inputs(step).get("snapshots")
+    if not isinstance(snapshots, dict):
+        return False
+    present = {source: newest(project, source) for source in snapshots}
+    return all(found is not None and found.id == snapshots[source] for source, found in present.items())
+
+
+def _inputs(step: StepRecord) -> dict[str, object]:
+    return step.inputs if isinstance(step.inputs, dict) else {}
+
+
+def _holds(folder: Path, used: set[Path]) -> bool:
+    return any(one == folder or folder in one.parents for one in used)

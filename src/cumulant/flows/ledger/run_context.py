@@ -1,0 +1,125 @@
+"""One open run of a flow: who runs what, its ledger, and the way to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import CumulantError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress
+from cumulant.core.system.memory import release_free_memory
+from cumulant.core.version import __version__
+from cumulant.flows.ledger.actions import check, declared
+from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
+from cumulant.flows.ledger.ledger import Ledger, StepResult
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.core.events import Fact
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.project.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the steps of a run share."""
+
+    project: Project
+    principal: Principal
+    ledger: Ledger
+    progress: Progress
+    clock: Clock
+    begun: datetime
+
+    @property
+    def run(self) -> str:
+        return self.ledger.run
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def step(
+        self,
+        name: str,
+        inputs: object,
+        call: Callable[[], dict[str, object]],
+        *,
+        verify: Callable[[dict[str, object]], bool] | None = None,
+        write: Callable[[Transaction, dict[str, object]], None] | None = None,
+    ) -> StepResult:
+        """Run a step, or find it done. `inputs` is everything its result depends on, as JSON.
+
+        A step that another version of Cumulant did is done again. `write` changes state together with the result.
+        """
+        self.progress(name)
+
+        def work() -> dict[str, object]:
+            with without_secrets(self.project):
+                found = call()
+            release_free_memory()
+            return found
+
+        return self.ledger.step(
+            name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
+        )
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        return self.ledger.transaction()
+
+    def emit(self, fact: Fact) -> None:
+        with self.transaction() as transaction:
+            transaction.emit(fact)
+
+
+@contextmanager
+def without_secrets(project: Project) -> Iterator[None]:
+    """Take secret values out of an error's words before the ledger or anyone else keeps them."""
+    try:
+        yield
+    except CumulantError as error:
+        error.reworded(project.vault.redact)
+        raise
+
+
+@contextmanager
+def open_run(
+    project: Project,
+    flow: str,
+    *,
+    action: str,
+    principal: Principal,
+    progress: Progress,
+    command: str = "",
+    settings: dict[str, object] | None = None,
+    clock: Clock | None = None,
+    quiet: bool = False,
+) -> Iterator[Context]:
+    """A run of `flow`, from its first event to its last; an error ends it as failed and goes on. A `quiet` one that has
+    nothing new to do tells nothing (`Ledger.open`).
+
+    On a read-only disk a run whose action writes nothing is done all the same, and leaves no trace.
+
+    Raises:
+        RefusedError: `principal` may not do `action` to this project.
+    """
+    check(project.access(), principal, action, project.name)
+    if not declared(action).writes:
+        project.read_aside()
+    clock = clock or SystemClock()
+    begun = clock.now()
+    actor = Actor(principal.name)
+    with (
+        Ledger.open(
+            project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock, quiet=quiet
+        ) as ledger,
+        without_secrets(project),
+    ):
+        if flow != CLEAN:
+            await_clean(ledger, clock, progress)
+        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock, begun=begun)

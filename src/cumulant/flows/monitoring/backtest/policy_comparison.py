@@ -1,0 +1,134 @@
+"""Which rule, and which history, did better than another; and whether that is more than chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cumulant.flows.monitoring.backtest.backtest import Compared, Replayed
+
+#: losses that are nearer than this part of each other are equal: the same models scored the same rows
+_EQUAL = 1e-9
+_LEVEL = 0.95
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean loss of a row above another's, with a 95% interval over windows; None where fewer than three differ."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Scored(Protocol):
+    """A loss and what it cost."""
+
+    @property
+    def loss(self) -> float:
+        """Mean of all rows judged."""
+        ...
+
+    @property
+    def trainings(self) -> tuple[datetime, ...]:
+        """When there was one."""
+        ...
+
+
+def difference(losses: Sequence[float | None], others: Sequence[float | None], rows: Sequence[int]) -> Difference:
+    """Of two replays of the same windows with as many `rows`: the ratio estimate of the mean of a row, by t over
+    windows (Cochran 1977, 6.3), which takes windows as independent.
+    """
+    pairs = [
+        (one - other, count)
+        for one, other, count in zip(losses, others, rows, strict=True)
+        if one is not None and other is not None and count
+    ]
+    value, weight = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], dtype=np.float64)
+    mean = float(np.average(value, weights=weight))
+    if np.count_nonzero(value) < 3:
+        return Difference(value=mean, low=None, high=None)
+    from scipy.stats import t
+
+    rest = weight * (value - mean)
+    n = len(value)
+    error = math.sqrt(float((rest**2).sum()) * n / (n - 1)) / float(weight.sum())
+    radius = float(t.ppf((1 + _LEVEL) / 2, n - 1)) * error
+    return Difference(value=mean, low=mean - radius, high=mean + radius)
+
+
+def beats(one: Scored, other: Scored) -> bool:
+    """No more loss and no more trainings, and less of one of them."""
+    same = math.isclose(one.loss, other.loss, rel_tol=_EQUAL)
+    fewer = len(one.trainings) < len(other.trainings)
+    if same:
+        return fewer
+    return one.loss < other.loss and len(one.trainings) <= len(other.trainings)
+
+
+def best_of(replays: Sequence[Scored]) -> int:
+    """The place of the least loss; of equal ones the first with the fewest trainings."""
+    least = min(one.loss for one in replays)
+    near = [place for place, one in enumerate(replays) if math.isclose(one.loss, least, rel_tol=_EQUAL)]
+    return min(near, key=lambda place: len(replays[place].trainings))
+
+
+def said(rules: Sequence[Replayed], histories: Sequence[Compared]) -> tuple[str, ...]:
+    """The conclusion, in sentences."""
+    return (*_of_rules(rules), *_of_histories(histories))
+
+
+def _of_rules(rules: Sequence[Replayed]) -> tuple[str, ...]:
+    main = rules[0]
+    never = next(one for one in rules if one.rule == "never")
+    rule = f"The {main.rule} rule" if main.rule == "default" else "The project's rule"
+    count = len(main.trainings)
+    saved = 1 - main.loss / never.loss if never.loss else 0.0
+    against = f"{abs(saved):.1%} {'less' if saved >= 0 else 'more'} than never training again"
+    first = f"{rule} would have trained {_times(count)}, for a loss of {figure(main.loss)}: {against}."
+    if not count:
+        first = f"{rule} would not have trained: its loss of {figure(main.loss)} is that of the first model."
+    better = [one for one in rules if one.better]
+    if not better:
+        return first, "No listed rule has less loss with as few trainings."
+    named = "; ".join(
+        f"{one.rule} ({figure(one.loss)}, {_times(len(one.trainings)) or 'no training'}{_sure(one.difference)})"
+        for one in better
+    )
+    return (
+        first,
+        f"{'This rule does' if len(better) == 1 else 'These rules do'} better with no more trainings: {named}.",
+    )
+
+
+def _of_histories(histories: Sequence[Compared]) -> tuple[str, ...]:
+    if not histories:
+        return ()
+    own, best = histories[0], next(one for one in histories if one.best)
+    if best is own:
+        return (f"No history listed does better than {own.history}, which is in force.",)
+    high = None if best.difference is None else best.difference.high
+    figures = f"{figure(best.loss)} against {figure(own.loss)} with {own.history}, which is in force"
+    if high is None or high >= 0:
+        return (f"The history {best.history} has the least loss, {figures}; that may be chance.",)
+    write = f"write `history: {best.setting}`" if best.setting != "{}" else "leave out `history`"
+    return (f"The history {best.history} has the least loss, {figures}: {write} under monitoring.retrain.",)
+
+
+def figure(loss: float) -> str:
+    """Four figures, whatever the unit: a Brier loss of rare events is small, a squared error may be large."""
+    return f"{loss:#.4g}" if loss < 1000 else f"{loss:,.0f}"
+
+
+def _times(count: int) -> str:
+    return {0: "", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _sure(found: Difference | None) -> str:
+    return "" if found is None or found.high is None or found.high < 0 else ", within chance"

@@ -1,0 +1,155 @@
+"""What is trained again and again in a replay, and whether a window has drifted; each is worked out once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.units import show_duration
+from cumulant.flows.monitoring.backtest.labelled_windows import Cut, Part
+from cumulant.training.spec import SEARCHED
+
+if TYPE_CHECKING:
+    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.performance.refits import Scorer
+    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.statistics.rows import Floats
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.spec import Parameter, TrainingSpec
+
+#: rows of one fit: a replay fits some hundred times
+MOST_ROWS = 50_000
+_MONTH = timedelta(days=30)
+
+
+class Learner(msgspec.Struct, frozen=True, kw_only=True):
+    """What is fitted: a trainer and its parameters, without search and calibration. `of`: the version that has them."""
+
+    trainer: str
+    params: dict[str, Parameter]
+    of: str | None = None
+
+
+def learner_of(spec: TrainingSpec, record: ModelRecord | None, uri: str | None) -> Learner:
+    """The champion's trainer and parameters (of a blend those of its largest weight), else the project's first that is
+    not naive, with its own.
+    """
+    if record is not None and record.fitted.summary.trainer != "naive":
+        summary = record.fitted.summary
+        trainer = summary.parts[0].trainer if summary.parts else summary.trainer
+        params = dict(summary.params_of(trainer) or {})
+        rounds = next((one.rounds for one in record.fitted.trials if one.number == summary.best_trial), ())
+        if trainer in SEARCHED and rounds:
+            params["rounds"] = max(1, round(sum(rounds) / len(rounds)))
+        return Learner(trainer=trainer, params=params, of=uri)
+    name = next((name for name in spec.trainers if name != "naive"), "linear")
+    return Learner(trainer=name, params=dict(spec.parameters.get(name, {})))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fits:
+    """Fits on windows of `cut`, of rows whose label was known then. Equal windows are fitted once, and a model scores a
+    window once.
+    """
+
+    cut: Cut
+    spec: TrainingSpec
+    learner: Learner
+    root: Path
+    made: dict[tuple[object, ...], Scorer[Part]] = field(default_factory=dict)
+
+    def plain(self, inputs: Sequence[Part], truths: Sequence[Floats]) -> Scorer[Part]:
+        """All rows weigh the same."""
+        del truths
+        return self._scorer((inputs[0].number, inputs[-1].number), inputs, None)
+
+    def weighted(self, inputs: Sequence[Part], truths: Sequence[Floats], weights: Sequence[Floats]) -> Scorer[Part]:
+        """Each row has its weight; their mean is made 1, as in a training."""
+        del truths
+        weight = np.concatenate(weights)
+        named = hashlib.blake2b(weight.tobytes(), digest_size=16).digest()
+        return self._scorer((inputs[0].number, inputs[-1].number, named), inputs, weight)
+
+    def _scorer(self, key: tuple[object, ...], inputs: Sequence[Part], weight: Floats | None) -> Scorer[Part]:
+        if key not in self.made:
+            self.made[key] = self._fitted(inputs, weight)
+        return self.made[key]
+
+    def _fitted(self, inputs: Sequence[Part], weight: Floats | None) -> Scorer[Part]:
+        from cumulant.training.search.fixed_fit import fit_once
+
+        whole, places = self.cut.rows, np.concatenate([part.places for part in inputs])
+        if whole.known is not None:
+            in_time = whole.known[places] <= self.cut.known_by(inputs[-1].number)
+            places, weight = places[in_time], None if weight is None else weight[in_time]
+        rows = whole.take(places)
+        if not len(rows):
+            raise DataError(
+                f"windows {inputs[0].number + 1} to {inputs[-1].number + 1} have no row to learn from",
+                subject="history",
+                hint="begin after the gap with --since, or give longer windows with --every",
+            )
+        if weight is not None:
+            rows = replace(rows, weight=weight / weight.mean())
+        if len(rows) > MOST_ROWS:
+            rows = rows.sample(MOST_ROWS / len(rows), seed=self.spec.seed)
+        model = fit_once(rows, self.spec, self.learner.trainer, self.learner.params, root=self.root)
+        answers: dict[int, Floats] = {}
+
+        def score(part: Part) -> Floats:
+            if part.number not in answers:
+                features = whole.features[part.places]
+                answers[part.number] = model.predict_frame(features) if len(part.places) else np.zeros(0)
+            return answers[part.number]
+
+        return score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drifts:
+    """`monitoring.drift` asked of one window after the other: has any feature moved from what the model learned."""
+
+    rows: TrainingSet
+    spec: DriftSpec
+    every: timedelta
+    references: dict[tuple[int, int], Profile] = field(default_factory=dict)
+    said: dict[tuple[int, int, int], bool] = field(default_factory=dict)
+
+    def __call__(self, known: Sequence[Part], window: Part) -> bool:
+        ends = (known[0].number, known[-1].number)
+        key = (*ends, window.number)
+        if key not in self.said:
+            self.said[key] = len(window.places) > 0 and self._moved(ends, known, window)
+        return self.said[key]
+
+    def _moved(self, ends: tuple[int, int], known: Sequence[Part], window: Part) -> bool:
+        from cumulant.monitoring.drift.comparing import compare
+        from cumulant.monitoring.drift.profiling import profile
+
+        if ends not in self.references:
+            self.references[ends] = self._reference(known)
+        reference, spec = self.references[ends], msgspec.structs.replace(self.spec, window=show_duration(self.every))
+        now = profile(self.rows.features[window.places], {}, like=reference)
+        # A look is one window, and a month's looks share one rate of false alarms, as in `monitor run`.
+        found = compare(reference, now, spec, looks=max(round(_MONTH / self.every), 1))
+        return any(found.alarming)
+
+    def _reference(self, known: Sequence[Part]) -> Profile:
+        from cumulant.monitoring.drift.blocks import by_time
+        from cumulant.monitoring.drift.profiling import profile
+
+        places = np.concatenate([part.places for part in known])
+        names = [name for name in self.rows.features.columns if name not in self.spec.ignore]
+        assert self.rows.at is not None
+        blocks = by_time(pl.Series("at", self.rows.at[places]).cast(pl.Datetime("us")), self.every)
+        return profile(self.rows.features[places].select(names), dict.fromkeys(names, "feature"), cut=blocks)

@@ -1,0 +1,1 @@
+"""Drift of a project's logs and tables: windows, charts, pages."""

@@ -1,0 +1,67 @@
+"""Which segments carry a change, and whether all features together tell the newest rows from the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.flows.monitoring.drift.window_counts import TableWindows
+
+if TYPE_CHECKING:
+    from cumulant.flows.monitoring.drift.window_counts import Windows
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.joint import Joint
+    from cumulant.monitoring.drift.profiles import Profile
+
+#: the most values of a column whose values are segments
+_FEW_VALUES = 50
+
+
+@dataclass(frozen=True)
+class Sides:
+    before: TableWindows
+    now: Windows
+    reference: Profile
+    #: windows that are looked at together at most
+    span: int
+
+
+def jointly(sides: Sides, last: int) -> Joint | None:
+    """The windows up to the newest with enough rows against the reference, by all features together."""
+    from cumulant.monitoring.drift.joint import jointly
+
+    names = [one.name for one in sides.reference.columns if one.role == "feature"]
+    now, codes = sides.now.rows(
+        [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
+    )
+    before, own = sides.before.all(names), sides.before.cut.codes
+    if codes is None or own is None:
+        return jointly(before, now, sides.reference)
+    return jointly(before, now, sides.reference, blocks=(own, codes))
+
+
+def _segments(reference: Profile) -> list[str]:
+    """The columns whose values may be segments: features with few categories."""
+    return [
+        one.name
+        for one in reference.columns
+        if one.role == "feature"
+        and one.cells.kind == "category"
+        and len(one.cells.values) + len(one.cells.known) <= _FEW_VALUES
+    ]
+
+
+def carried(one: Finding, found: Findings, sides: Sides) -> Finding:
+    """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
+    by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
+    if not by or one.what == "absent":
+        return one
+    column = next(column for column in sides.reference.columns if column.name == one.feature)
+    first, last = found.windows.index(one.since), found.windows.index(one.until)
+    now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
+    then = sides.before.all([one.feature, *by])
+    from cumulant.monitoring.drift.segmenting import segments
+
+    return msgspec.structs.replace(one, segments=segments(then, now, column, one.what, by))

@@ -1,0 +1,335 @@
+"""The days of a prediction log as kept profiles: a day that was counted is not read again until its files change.
+
+    STATE/monitoring/profiles/REFERENCE/reference      what the reference holds, and the cells that days are counted in
+    STATE/monitoring/profiles/REFERENCE/2026-11-24     the counts of the rows that were logged on that day
+
+Every file begins with a digest of its content: one that is damaged or was cut off is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import CumulantError, DataError
+from cumulant.core.ids import digest
+from cumulant.core.units import from_micros, micros, to_micros
+from cumulant.flows.monitoring.drift.traffic_volume import Traffic, traffic_of
+from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, every_role, flags
+from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
+from cumulant.monitoring.drift.blocks import MOST, by_time
+from cumulant.monitoring.drift.profiles import Block, Cells, Profile, merge, only
+from cumulant.monitoring.tables import ANSWER, MOMENT, Table, none_is_past, open_log, open_table, readable
+
+if TYPE_CHECKING:
+    from cumulant.data.parts.spill import Spill
+    from cumulant.monitoring.drift.profiles import Role
+    from cumulant.statistics.rows import Codes
+
+#: days of rows in memory at most: a week, and the days that it ends in
+_HELD = 9
+_EPOCH, _DAY = date(1970, 1, 1), timedelta(days=1)
+#: the quantile of the lags of the days that a look waits for
+_USUAL = 0.9
+_NO_CELLS = Cells(kind="category")
+
+
+class _Day(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated.
+
+    `traffic`: the windows of the rows of all versions of the model; none where the log is not read for one version.
+    `misdated`, `coming`: rows that are left out, as in `Windows`.
+    """
+
+    of: str
+    traffic: tuple[Block, ...]
+    columns: tuple[str, ...] = ()
+    others: int = 0
+    misdated: int = 0
+    coming: int = 0
+    profile: Profile | None = None
+
+
+def _by(of: tuple[str, str] | None) -> str:
+    return "" if of is None else f"of {of[0]}/{of[1]} "
+
+
+def _head(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+@dataclass(frozen=True)
+class LogWindows:
+    """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version. `before`:
+    rows of that moment and later are left out; a day that has some is counted again, and that is not kept. So are those
+    of windows that begin after `now`. `skew`, `spill`: as in `open_log`.
+    """
+
+    folder: Path
+    reference: TableWindows
+    kept: ResultCache
+    length: timedelta
+    since: date | None = None
+    until: date | None = None
+    of: tuple[str, str] | None = None
+    before: datetime | None = None
+    skew: timedelta | None = None
+    now: datetime | None = None
+    spill: Spill | None = None
+    time: str | None = MOMENT
+    is_log: bool = True
+    #: days that were read anew, oldest first
+    fresh: list[date] = field(default_factory=list)
+    #: days whose rows are in memory: findings ask for those of the same windows
+    _held: dict[date, Table] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"the log {self.folder}"
+
+    @cached_property
+    def _before(self) -> Profile:
+        held = self.kept.read("reference", Profile)
+        if held is None:
+            held = self.reference.profile(every_role(self.reference.table))
+            self.kept.write("reference", held)
+        return held
+
+    @cached_property
+    def _days(self) -> dict[date, _Day]:
+        """The days that have rows.
+
+        Raises:
+            DataError: none has, or they fall into too many windows.
+            ContractBreachError: none has, as all rows are misdated.
+            StorageError: a file of the log is damaged.
+        """
+        from cumulant.serving.prediction_log.storage.log_reader import stored
+
+        files: dict[date, list[list[object]]] = {}
+        for file, _ in stored(self.folder, since=self.since, until=self.until):
+            with contextlib.suppress(FileNotFoundError):  # merged meanwhile: the day is read as it is then
+                stat = file.path.stat()
+                files.setdefault(file.day, []).append([file.path.name, stat.st_size, stat.st_mtime_ns])
+        of, flagged = _head(msgspec.msgpack.encode(self._before)).hex(), flags(self.reference.table)
+        found: dict[date, _Day] = {}
+        for day, listed in files.items():
+            found[day] = self._cut_off(day, self._day(day, digest([of, sorted(listed, key=str)]), flagged), flagged)
+        remove_oldest(self.kept.root, self.kept.folder.name)
+        if not any(one.profile is not None for one in found.values()):
+            # Says what there is instead.
+            open_table(self.folder, since=self.since, until=self.until, of=self.of, spill=self.spill)
+            raise self._no_rows(found.values())
+        return found
+
+    def _no_rows(self, days: Collection[_Day]) -> CumulantError:
+        misdated, coming = sum(one.misdated for one in days), sum(one.coming for one in days)
+        if misdated or (coming and self.before is None):
+            return none_is_past(self.folder, self.of, misdated=misdated, coming=coming)
+        return DataError(
+            f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",
+            subject=str(self.folder), hint="give a later moment: a look is at the version that serves now",
+        )  # fmt: skip
+
+    @cached_property
+    def _end(self) -> datetime:
+        """Rows of this moment and later are left out."""
+        if self.before is not None:
+            return self.before
+        length = micros(self.length)
+        return from_micros((to_micros(self.now or datetime.now(UTC)) // length + 1) * length)
+
+    def _cut_off(self, day: date, one: _Day, flagged: frozenset[str]) -> _Day:
+        """The day without what is not of before the end."""
+        blocks = one.traffic if one.profile is None else (*one.profile.blocks, *one.traffic)
+        if not blocks:
+            return one
+        end, length = to_micros(self._end), micros(self.length)
+        if all(block.start + length <= end for block in blocks):
+            return one
+        if all(block.start >= end for block in blocks):
+            return _Day(of=one.of, traffic=(), others=one.others, misdated=one.misdated, coming=_rows(one))
+        return self._counted(day, one.of, flagged, before=self._end)
+
+    def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
+        held = self.kept.read(str(day), _Day)
+        if held is not None and held.of == of:
+            return _with_cells(held, self._before)
+        self.fresh.append(day)
+        try:
+            made = self._counted(day, of, flagged)
+        except DataError:  # more windows than a look may have: those that are past may be fewer
+            return self._counted(day, of, flagged, before=self._end)
+        self.kept.write(str(day), _without_cells(made))
+        return made
+
+    def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
+        with contextlib.nullcontext() if self.spill is None else self.spill.within(f"{day}.counted") as spill:
+            table = open_log(self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=spill)
+            return self._count(table, of, flagged, before)
+
+    def _count(self, table: Table, of: str, flagged: frozenset[str], before: datetime | None) -> _Day:
+        misdated, coming = sum(table.misdated.values()), 0
+        if table.columns and before is not None:
+            past = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
+            table, coming = past, table.count() - past.count()
+        traffic = traffic_of(table, self.length, before)
+        if not table.columns or not table.count():
+            return _Day(of=of, traffic=traffic, others=table.others, misdated=misdated, coming=coming)
+        lacking = [column.name for column in self._before.columns if column.name not in table.columns]
+        full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
+        cut = by_time(table.parts(MOMENT), self.length)
+        from cumulant.monitoring.drift.profiling import profile as drift_profile
+
+        profile = drift_profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
+        return _Day(
+            of=of, traffic=traffic, columns=table.columns, others=table.others, misdated=misdated, coming=coming,
+            profile=profile,
+        )  # fmt: skip
+
+    @cached_property
+    def _merged(self) -> Profile:
+        merged = merge([one.profile for one in self._days.values() if one.profile is not None])
+        if len(merged.blocks) > MOST:
+            raise DataError(
+                f"the rows fall into {len(merged.blocks):,} windows", subject=self.name,
+                hint="choose a longer window, and look whether the times are right",
+            )  # fmt: skip
+        return merged
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for one in self._days.values() for name in one.columns))
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.columns if name.startswith(ANSWER))
+
+    @property
+    def others(self) -> int:
+        return sum(one.others for one in self._days.values())
+
+    @property
+    def misdated(self) -> Mapping[date, int]:
+        return {day: one.misdated for day, one in self._days.items()}
+
+    @property
+    def coming(self) -> int:
+        """Rows that are not counted yet: those of a look at the past are none."""
+        return 0 if self.before is not None else sum(one.coming for one in self._days.values())
+
+    def traffic(self) -> Traffic | None:
+        if self.of is None:
+            return None
+        counts, length = Counter[int](), micros(self.length)
+        lags = []
+        for day, one in self._days.items():
+            counts.update({block.start: block.rows for block in one.traffic})
+            if one.traffic:
+                end = (day - _EPOCH).days * micros(_DAY) + micros(_DAY)
+                lags.append(end - one.traffic[-1].start - length)
+        windows = tuple(Block(*pair, timed=True) for pair in sorted(counts.items()))
+        return Traffic(windows, _usual_lag(lags[:-1]))
+
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+        assert reference is self.reference
+        return only(self._before, roles), only(self._merged, roles)
+
+    def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
+        starts = np.array([block.start for block in self._merged.blocks], dtype=np.int64)
+        low, high = int(starts[first]), int(starts[last]) + micros(self.length)
+        high = min(high, to_micros(self._end))
+        parts = list(self._parts(names, low, high))
+        if not parts:
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.zeros(0, dtype=np.int64)
+        found = pl.concat(parts, how="vertical_relaxed")
+        codes = np.searchsorted(starts, found[_AT].to_numpy(), side="right") - 1
+        return found.drop(_AT), codes.astype(np.int64)
+
+    def _parts(self, names: Sequence[str], low: int, high: int) -> Iterator[pl.DataFrame]:
+        """Rows from `low` to before `high`, in microseconds, of the days that have any."""
+        flagged = flags(self.reference.table)
+        for day, one in self._days.items():
+            if one.profile is None or not any(low <= block.start < high for block in one.profile.blocks):
+                continue
+            table = as_flags(self._opened(day), flagged)
+            held = [pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in names]
+            with readable(self.name):
+                part = table.rows.select(*held, pl.col(MOMENT).dt.epoch("us").alias(_AT)).collect()
+            yield part.filter(pl.col(_AT).is_between(low, high, closed="left"))
+
+    def _opened(self, day: date) -> Table:
+        if day not in self._held:
+            if len(self._held) >= _HELD:
+                self._let_go(next(iter(self._held)))
+            self._held[day] = open_table(
+                self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=self.spill, name=str(day)
+            )
+        return self._held[day]
+
+    def _let_go(self, day: date) -> None:
+        del self._held[day]
+        if self.spill is not None:
+            self.spill.delete([str(day), f"{day}.moments"])
+
+
+def _rows(day: _Day) -> int:
+    return 0 if day.profile is None else day.profile.rows
+
+
+def _usual_lag(lags: Sequence[int]) -> int:
+    """The lag that a tenth of the days exceed at most: one day of an outage or of old rows sets none."""
+    return max(sorted(lags)[int(_USUAL * len(lags))], 0) if lags else 0
+
+
+_AT = "\0at"
+
+
+def _without_cells(day: _Day) -> _Day:
+    return _celled(day, {})
+
+
+def _with_cells(day: _Day, reference: Profile) -> _Day:
+    return _celled(day, {column.name: column.cells for column in reference.columns})
+
+
+def _celled(day: _Day, cells: Mapping[str, Cells]) -> _Day:
+    if day.profile is None:
+        return day
+    columns = (
+        msgspec.structs.replace(column, cells=cells.get(column.name, _NO_CELLS)) for column in day.profile.columns
+    )
+    return msgspec.structs.replace(day, profile=msgspec.structs.replace(day.profile, columns=tuple(columns)))
+
+
+def spoken(folder: Path) -> frozenset[str]:
+    """The columns of the newest answers of a log."""
+    from cumulant.serving.prediction_log.storage.log_reader import recent
+
+    said = (one.outputs for one in recent(folder, limit=20))
+    found: set[str] = set()
+    for text in said:
+        with contextlib.suppress(msgspec.MsgspecError):
+            told = msgspec.json.decode(text)
+            found |= {ANSWER + name for name in told} if isinstance(told, dict) else set()
+    return frozenset(found)
+
+
+def content_of(path: Path) -> list[list[object]]:
+    """What tells a file, the files of a folder, glob or log from what they were at another time."""
+    if path.is_dir():
+        files = [*path.glob("*.parquet"), *path.glob("date=*/*.parquet")]
+    else:
+        files = [*path.parent.glob(path.name)]
+    return sorted([str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files)

@@ -1,0 +1,236 @@
+"""The two sides of a comparison: the rows, the reference, and the columns that both should have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cumulant.core.errors import DataError, UsageError, did_you_mean
+from cumulant.core.ids import digest
+from cumulant.core.version import __version__
+from cumulant.flows.monitoring.drift.log_days import LogWindows, content_of, spoken
+from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
+from cumulant.flows.monitoring.result_cache import ResultCache
+from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
+from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.table_labels import Labels, labelled
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, none_is_past, open_table
+
+if TYPE_CHECKING:
+    from cumulant.data.parts.spill import Spill
+    from cumulant.flows.monitoring.drift.window_counts import Windows
+    from cumulant.flows.monitoring.monitor import Asked
+    from cumulant.flows.monitoring.reference import Served
+    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.profiles import Profile, Role
+
+#: what labels are commonly called: a reference has them, rows that were just scored do not
+_LABELS = ("label", "target", "truth", "ground_truth", "y", "y_true", "outcome")
+
+
+def open_sides(
+    asked: Asked, length: timedelta, served: Served | None, keep: Path | None, spill: Spill
+) -> tuple[Windows, TableWindows, Labels | None]:
+    """Rows and reference, and what is known of the rows' labels. Many rows of a log are set aside in `spill`."""
+    of = None if served is None else (served.version.name, served.version.version)
+    if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
+        before, key = _before(asked, served, spoken(asked.predictions), spill)
+        reference = _windows(before, None, length, served)
+        skew = None if asked.skew is None else asked.skew.total_seconds()
+        kept = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
+        since, until = asked.since, asked.until
+        now = LogWindows(
+            asked.predictions, reference, kept, length, since, until, of, asked.before, asked.skew, asked.now, spill
+        )
+        return now, reference, None
+    table = open_table(
+        asked.predictions, since=asked.since, until=asked.until, of=of, skew=asked.skew, spill=spill, name="predictions"
+    )
+    table = _past(table, asked, of, spill).timed(asked.time)
+    before, _ = _before(asked, served, frozenset(table.columns), spill)
+    said = None
+    if asked.labels is not None:
+        said = labelled(table, asked.labels, asked.label, asked.key)
+        # What a served version was trained on has one truth, whatever the file calls it.
+        said = said if served is None else said.called(served.truth)
+        table = said.table
+    size = -(-table.count() // asked.windows) if asked.windows else None
+    rows = _windows(table, size, length, None)
+    if said is not None:
+        said = said.compared(rows.cut)
+        rows = replace(rows, table=said.table)
+    rows = rows if served is None else replace(rows, table=as_flags(rows.table, flags(before)))
+    return rows, _windows(before, size, length, served), said
+
+
+def _past(table: Table, asked: Asked, of: tuple[str, str] | None, spill: Spill) -> Table:
+    """A log without the rows whose time is to come. Raises CumulantError where no other is left."""
+    if not table.is_log:
+        return table
+    held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (asked.now or datetime.now(UTC))))
+    past = replace(table, rows=held)
+    coming = table.count() - past.count()
+    if not coming:
+        return table
+    if coming == table.count():
+        raise none_is_past(asked.predictions, of, misdated=sum(table.misdated.values()), coming=coming)
+    spill.write_arrow("past", held)  # a part of a filtered table is found by reading it from its beginning
+    return replace(past, rows=spill.scan_arrow("past"), coming=coming)
+
+
+def faults_of(said: Labels) -> dict[str, int]:
+    """How many labels, or windows of them, are not compared, by why."""
+    few = (
+        f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, or contradictory ones, and are not "
+        "compared by them: which rows are labelled may depend on what was predicted"
+    )
+    selected = (
+        "windows are not compared by their labels: rows without one have other answers than those with one, as where "
+        "labels of one class come late: run again when these have come, or, where these rows are never labelled, leave "
+        "them out of the predictions"
+    )
+    told = {
+        "labels are of no row": said.unmatched,
+        "rows have contradictory labels, and count as not labelled": _count(said.contradicted),
+        "labels are known later than now": said.waiting,
+        selected if said.selected else few: said.refused,
+    }
+    return {what: count for what, count in told.items() if count}
+
+
+def _count(rows: pl.Series | None) -> int:
+    return 0 if rows is None else int(rows.sum())
+
+
+def _before(asked: Asked, served: Served | None, columns: frozenset[str], spill: Spill) -> tuple[Table, object]:
+    """The reference, and a name of its content. `columns`: of the rows that are compared with it."""
+    if served is not None:
+        return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
+    if asked.reference is None:
+        raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
+    before = _named_alike(open_table(asked.reference, spill=spill, name="reference"), columns)
+    if asked.time is not None and asked.time in before.columns:
+        before = before.timed(asked.time)
+    return before, [str(asked.reference.absolute()), before.columns, content_of(asked.reference)]
+
+
+def _windows(table: Table, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
+    if not table.count():
+        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
+    tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
+    return TableWindows(table, _cut(table, size, length), tested, length if size is None else None)
+
+
+def _named_alike(before: Table, columns: frozenset[str]) -> Table:
+    """A log names the fields of answers `answer.FIELD`, files plainly: the reference's are named as in `columns`."""
+    plain = {name: name.removeprefix(ANSWER) if before.is_log else ANSWER + name for name in before.answers}
+    plain = {name: other for name, other in plain.items() if other in columns and name not in columns}
+    plain = {name: other for name, other in plain.items() if other not in before.columns}
+    named = tuple(plain.get(name, name) for name in before.columns)
+    answers = tuple(plain.get(name, name) for name in before.answers)
+    return replace(before, rows=before.rows.rename(plain), columns=named, answers=answers)
+
+
+def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
+    """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
+    if size is not None:
+        return by_rows(table.count(), size, None if table.time is None else table.series(table.time))
+    return whole(table.count()) if table.time is None else by_time(table.parts(table.time), length)
+
+
+def roles_of(
+    table: Windows,
+    columns: tuple[str, ...],
+    answers: tuple[str, ...],
+    label: str | None,
+    spec: DriftSpec,
+    *,
+    targets: Collection[str] = (),
+) -> dict[str, Role]:
+    """What is watched, in the order of the table. Columns of the target in `targets` are not: requests need not carry
+    them.
+    """
+    left_out = {*spec.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
+    wanted = columns or tuple(name for name in table.columns if name not in left_out)
+    roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
+    roles |= {name: "prediction" for name in answers if name not in left_out}
+    return roles | ({} if label is None else {label: "label"})
+
+
+def targets_of(asked: Asked, served: Served | None) -> set[str]:
+    """The columns of the target that the model does not read. Without a served version only a target that is a column
+    counts: what a formula is made of may be a feature too.
+    """
+    if served is None:
+        return {*asked.targets[:1]}
+    return {*asked.targets, served.truth} - {*served.weights}
+
+
+def truth_of(asked: Asked, before: TableWindows, served: Served | None, label: str | None) -> str | None:
+    """The reference's column of labels: as it is named, that of the target, or what labels are commonly called."""
+    named = [label, asked.label, None if served is None else served.truth, *asked.targets[:1], *_LABELS]
+    return next((name for name in named if name is not None and name in before.columns), None)
+
+
+def lacking(
+    now: Windows, before: TableWindows, asked: Asked, spec: DriftSpec, served: Served | None
+) -> dict[str, Role]:
+    """Columns of the reference that the predictions lack, as what they are watched.
+
+    A file of training rows also has its labels, which no request carries: those are left out that `asked` names, and
+    what labels are commonly called.
+    """
+    if asked.columns:
+        return {}
+    labels = {*_LABELS, *asked.targets, *([] if asked.label is None else [asked.label])}
+    labels |= set() if served is None else {served.truth}
+    known = {*now.columns, *spec.ignore, *TOLD, before.time, *labels}
+    known |= set() if before.is_log else {*asked.hashed}
+    names = (name for name in before.columns if name not in known)
+    return {name: "prediction" if name in before.answers else "feature" for name in names}
+
+
+def compared(roles: Mapping[str, Role], absent: Mapping[str, Role], before: TableWindows) -> dict[str, Role]:
+    """The columns that are compared: those of both sides, and those that the rows should have and lack.
+
+    Raises:
+        DataError: there is none that both have.
+    """
+    shared: dict[str, Role] = {name: role for name, role in roles.items() if name in before.columns}
+    if not shared:
+        raise DataError(
+            "predictions and reference have no column in common", subject=before.name,
+            hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
+        )  # fmt: skip
+    return {**shared, **absent}
+
+
+def check_compared(reference: Profile, shared: Collection[str], name: str) -> None:
+    """Raises DataError where no column that both sides have is watched: an answer would say nothing."""
+    if not any(column.name in shared for column in reference.columns):
+        why = "; ".join(f"{one.name}: {one.reason}" for one in reference.skipped[:5])
+        raise DataError(
+            f"{name} and the rows have no column in common that can be compared", subject=name,
+            hint=f"not watched: {why}" if why else "look at the names of the columns",
+        )  # fmt: skip
+
+
+def is_key(now: Windows, name: str, said: Labels | None) -> bool:
+    """Whether a column that the reference lacks only names the rows: then it is not missing there."""
+    if said is not None and name in said.key:
+        return True
+    return isinstance(now, TableWindows) and not now.is_log and now.table.tells_apart(name)
+
+
+def require(now: Windows, names: Sequence[str]) -> None:
+    """Raises DataError where the rows lack a column."""
+    for name in names:
+        if name not in now.columns:
+            hint = did_you_mean(name, now.columns) or f"columns: {', '.join(now.columns[:12])}"
+            raise DataError(f"{now.name} has no column {name}", subject=name, hint=hint)

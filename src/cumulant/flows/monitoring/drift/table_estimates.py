@@ -1,0 +1,215 @@
+"""What the probabilities of several classes in a table say of accuracy and losses before labels come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.flows.monitoring.result import SPAN, distrust
+from cumulant.monitoring.drift.categories import text
+from cumulant.monitoring.drift.words import day
+from cumulant.monitoring.performance.labelled import LEAST_LABELS, LEAST_SHARE
+from cumulant.monitoring.performance.rows import Predictions, Window, are_probabilities, rounded, windows
+from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, EstimatedWindow
+from cumulant.monitoring.tables import ANSWER
+from cumulant.statistics.performance import Audit, audit
+from cumulant.statistics.sums import CLIP
+
+if TYPE_CHECKING:
+    from cumulant.flows.monitoring.drift.window_counts import TableWindows, Windows
+    from cumulant.monitoring.drift.profiles import Block
+    from cumulant.statistics.rows import Codes, Floats
+
+#: windows as days from 1970, and one window that holds all of them
+_DAY, _ALL = timedelta(days=1), timedelta(days=73_000)
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+_PROBABILITIES = "probabilities"
+_NONE, _AUDITED = Window(start=_START, end=_START), "log_loss"
+#: the fewest classes that are several, and the share of rows that may lack the probability of one
+_LEAST, _LACKING = 3, 0.02
+#: rows of the reference, of a window, and of the newest windows together at most: more cost time, and make little surer
+_MOST_LEARNED, _MOST_OF_WINDOW, _MOST = 10_000, 2_000, 5_000
+
+
+class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """The metrics of a window, or why there are none."""
+
+    start: str
+    rows: int
+    figures: dict[str, EstimatedFigure] = {}
+    refused: str | None = None
+
+
+class TableEstimates(msgspec.Struct, frozen=True, kw_only=True):
+    """`figures`: of the newest `windows` together, from `rows` of their rows; `reference`: what it showed. `refused`:
+    why there are none. `audit`: of the log loss of windows whose labels are there.
+    """
+
+    windows: tuple[ClassWindow, ...] = ()
+    rows: int = 0
+    figures: dict[str, EstimatedFigure] = {}
+    reference: dict[str, float] = {}
+    audit: Audit | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Where a table has the probability of each class, by its name: in a column of structs, or in columns."""
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    struct: bool
+
+    def of(self, frame: pl.DataFrame, names: Sequence[str]) -> Floats:
+        """[n, classes] in the order of `names`; NaN where a row does not tell one."""
+        rows = frame[self.columns[0]].struct.unnest() if self.struct else frame.select(self.columns)
+        named = rows.rename(dict(zip(rows.columns, self.names, strict=True)))
+        found: Floats = named.select(names).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+        return found
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that may be estimated, and of each window how many of how many rows do not tell all probabilities."""
+
+    predictions: Predictions
+    lacking: Mapping[int, tuple[int, int]]
+
+
+def table_estimates(
+    now: Windows, before: TableWindows, truth: str | None, label: str | None, blocks: Sequence[Block]
+) -> TableEstimates | None:
+    """Metrics without labels of the newest windows, each and together; None where no answer tells of three classes.
+
+    Args:
+        now: the rows, of which those of the newest windows are read.
+        before: the reference.
+        truth: its column of labels.
+        label: that of `now`, by which estimates are audited.
+        blocks: the windows of `now`.
+    """
+    named = [name for name in now.columns if name.removeprefix(ANSWER).split(".")[0] == _PROBABILITIES]
+    reference_classes = _classes(before.table.rows.collect_schema())
+    if reference_classes is None or not named:
+        return None
+    wanted = [*named, *([] if label is None else [label])]
+    frame, codes = now.rows(wanted, max(len(blocks) - SPAN, 0), len(blocks) - 1)
+    row_classes = _classes(frame.schema)
+    if row_classes is None or {*row_classes.names} != {*reference_classes.names}:
+        return TableEstimates(
+            refused=f"the rows lack the reference's probabilities of {', '.join(reference_classes.names)}"
+        )
+    reference = None if truth is None else _reference(before, reference_classes, truth)
+    if reference is None or not reference.labelled.any():
+        return TableEstimates(refused="no row of the reference has a label of its classes; --label names their column")
+    estimators = learn_estimators(reference, names=reference_classes.names, every=_DAY)
+    if estimators.refused is not None:
+        return TableEstimates(refused=estimators.refused)
+    score = row_classes.of(frame, reference_classes.names)
+    rows = _rows(
+        score,
+        _places(frame, label, reference_classes.names),
+        np.zeros(len(score), np.int64) if codes is None else codes,
+    )
+    return _result(rows, estimators, blocks)
+
+
+def _classes(schema: Mapping[str, pl.DataType]) -> _Classes | None:
+    for whole in (f"{ANSWER}{_PROBABILITIES}", _PROBABILITIES):
+        kind = schema.get(whole)
+        if isinstance(kind, pl.Struct):
+            found = _Classes(tuple(field.name for field in kind.fields), (whole,), struct=True)
+        else:
+            columns = tuple(name for name in schema if name.startswith(f"{whole}."))
+            found = _Classes(tuple(name.removeprefix(f"{whole}.") for name in columns), columns, struct=False)
+        if len(found.names) >= _LEAST:
+            return found
+    return None
+
+
+def _places(frame: pl.DataFrame, label: str | None, names: Sequence[str]) -> Floats:
+    """[n] the place of each row's class; NaN where it has none."""
+    if label is None:
+        return np.full(frame.height, np.nan)
+    places = [float(place) for place in range(len(names))]
+    found: Floats = (
+        text(frame[label]).replace_strict(list(names), places, default=None, return_dtype=pl.Float64).to_numpy()
+    )
+    return found
+
+
+def _reference(before: TableWindows, classes: _Classes, truth: str) -> Predictions:
+    """The labelled rows of the reference; those of a timed window depend on each other."""
+    frame = before.all([*classes.columns, truth])
+    cut, score, place = before.cut, classes.of(frame, classes.names), _places(frame, truth, classes.names)
+    codes = np.zeros(len(score), dtype=np.int64) if cut.codes is None else cut.codes
+    held = np.isfinite(place) & (codes < len(cut.blocks))
+    found = _thinned(_rows(score[held], place[held], codes[held]).predictions, _MOST_LEARNED)
+    timed = len(cut.blocks) > 1 and cut.blocks[0].timed
+    return found if timed else replace(found, cluster=None)
+
+
+def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
+    """Windows are numbered by days from 1970, as times."""
+    score = rounded(score)
+    whole = are_probabilities(score)
+    total = np.bincount(codes, minlength=1)
+    lacking = zip(np.bincount(codes[~whole], minlength=len(total)).tolist(), total.tolist(), strict=True)
+    days = np.datetime64(0, "us") + codes[whole] * np.timedelta64(86_400_000_000, "us")
+    made = Predictions(time=days, score=score[whole], truth=place[whole], cluster=codes[whole])
+    return _Rows(made, dict(enumerate(lacking)))
+
+
+def _thinned(part: Predictions, most: int) -> Predictions:
+    """At most that many rows, evenly."""
+    if len(part) <= most:
+        return part
+    return part.where(np.linspace(0, len(part) - 1, most).astype(np.int64))
+
+
+def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -> TableEstimates:
+    parts = {
+        (window.start - _START) // _DAY: _thinned(part, _MOST_OF_WINDOW)
+        for window, part in windows(rows.predictions, _DAY)
+    }
+    each = {code: _estimated(estimators, part, [rows.lacking[code]]) for code, part in parts.items()}
+    checked = _audit([(each[code].figures, part) for code, part in parts.items()], estimators)
+    last = _estimated(estimators, _thinned(rows.predictions, _MOST), rows.lacking.values())
+    refused = distrust(several=True, last=None, audit=checked) or last.refused
+    return TableEstimates(
+        windows=tuple(
+            ClassWindow(start=day(blocks[code]), rows=one.rows, figures=one.figures, refused=one.refused)
+            for code, one in each.items()
+        ),
+        rows=last.rows, figures={} if refused else last.figures, reference=estimators.before, audit=checked,
+        refused=refused,
+    )  # fmt: skip
+
+
+def _estimated(estimators: ClassEstimators, part: Predictions, lacking: Iterable[tuple[int, int]]) -> EstimatedWindow:
+    """All rows as one window; none where many of them do not tell their probabilities."""
+    without, total = (sum(counts) for counts in zip(*lacking, strict=True))
+    if without > _LACKING * total or not len(part):
+        share = f"{without / max(total, 1):.1%} of the rows do not tell the probability of each class"
+        return EstimatedWindow(window=_NONE, rows=len(part), figures={}, refused=f"{share}; {_LACKING:.0%} may")
+    return estimated_classes(estimators, part, every=_ALL)[0]
+
+
+def _audit(pairs: Sequence[tuple[Mapping[str, EstimatedFigure], Predictions]], of: ClassEstimators) -> Audit | None:
+    """The log loss of windows beside that of their labels, where these speak for all rows."""
+    said, truths = [], []
+    for figures, part in pairs:
+        known = part.where(part.labelled)
+        if _AUDITED in figures and len(known) >= max(LEAST_LABELS, LEAST_SHARE * len(part)):
+            one, scores = figures[_AUDITED], known.score[np.arange(len(known)), known.truth.astype(np.int64)]
+            said.append((one.low, one.value, one.high))
+            truths.append(float(-np.log(np.clip(scores, CLIP, 1.0)).mean()))
+    return audit(said, truths, before=of.before[_AUDITED]) if said else None

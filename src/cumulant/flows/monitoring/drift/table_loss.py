@@ -1,0 +1,230 @@
+"""What the rows of a table lose once labels are beside their answers, and whether that is more than before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.units import duration
+from cumulant.monitoring.drift.words import day
+from cumulant.monitoring.performance.baselines import baseline, harm_terms
+from cumulant.monitoring.performance.blocks import loss_of
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.watch import SAID, begin, harm
+from cumulant.statistics import Word
+
+if TYPE_CHECKING:
+    from cumulant.flows.monitoring.drift.window_counts import TableWindows
+    from cumulant.monitoring.performance.kinds import Question
+    from cumulant.monitoring.performance.recalibration import Task
+    from cumulant.monitoring.spec import PerformanceSpec
+    from cumulant.statistics.rows import Flags, Floats
+
+_DAY = timedelta(days=1)
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+#: labels without which a window's loss is not told
+_LEAST = 30
+#: rows of which the values are texts at a time
+_PART = 1_000_000
+#: the share of scores beyond 0 and 1 with which they may be probabilities, and how far rounding takes one beyond
+_OUTSIDE, _ROUNDING = 0.01, 1e-6
+Measure = Literal["brier", "squared_error", "zero_one"]
+
+
+class LossWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean loss of a window's labelled rows."""
+
+    start: str
+    labelled: int
+    loss: float
+
+
+class TableLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """`reference`: the mean loss of the reference's labelled rows. `word`: whether the newest windows lose more than
+    they should, of the harm that `sentence` says. `refused`: why there is no loss, or nothing that it is held against.
+    """
+
+    measure: Measure | None
+    windows: tuple[LossWindow, ...] = ()
+    loss: float | None = None
+    reference: float | None = None
+    word: Word = "cannot_tell"
+    kind: Kind | None = None
+    since: str | None = None
+    sentence: str = ""
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Columns of scores and, where a probability needs it, of decisions; the class whose probability the score is."""
+
+    measure: Measure
+    score: str
+    positive: str | None
+
+
+def table_loss(
+    now: TableWindows, before: TableWindows, label: str, answers: Sequence[str], spec: PerformanceSpec
+) -> TableLoss:
+    """The losses of the rows that have a label, window by window, and harm where the reference has labels, too."""
+    frame = now.all([label, *answers])
+    how = _scored(frame, label, answers)
+    if how is None:
+        return TableLoss(measure=None, refused=f"no answer can be held against {label}: a probability of two classes, "
+                         "a number, or the class itself")  # fmt: skip
+    rows = _predictions(frame, label, how, now)
+    del frame
+    told = _windows(rows, how, now)
+    if not told:
+        return TableLoss(measure=how.measure, refused=f"no window has {_LEAST} rows with a label and an answer")
+    total = sum(one.labelled for one in told)
+    found = TableLoss(measure=how.measure, windows=told, loss=sum(one.loss * one.labelled for one in told) / total)
+    if how.measure == "zero_one" and how.positive is None:
+        return msgspec.structs.replace(
+            found, refused="harm of several classes takes their probabilities: monitor watch"
+        )
+    if not {label, how.score} <= {*before.columns}:
+        lacking = ", ".join(sorted({label, how.score} - {*before.columns}))
+        why = f"the reference lacks {lacking}, so that nothing says what the loss should be"
+        return msgspec.structs.replace(found, refused=why)
+    reference = _predictions(before.all([label, how.score]), label, how, before)
+    return _harm(found, reference, rows, now, spec)
+
+
+def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored | None:
+    """Which answer the label is held against, and how."""
+    numbers = [name for name in answers if frame[name].dtype.is_numeric() and frame[name].drop_nulls().len()]
+    classes: set[str] = set()
+    for part in _texts(frame[label]):
+        classes |= {*part.unique()}
+        if len(classes) > 2 and numbers and frame[label].dtype.is_numeric():
+            return _Scored("squared_error", numbers[0], None)
+    if len(classes) <= 2:
+        inside = [name for name in numbers if _mostly_within(frame[name])]
+        inside.sort(key=lambda name: -frame[name].n_unique())
+        positive = _positive(frame, classes, answers, inside)
+        if inside and positive is not None:
+            measure: Measure = "brier" if frame[inside[0]].n_unique() > len(classes) else "zero_one"
+            return _Scored(measure, inside[0], positive)
+    same = [name for name in answers if any(classes & {*part.unique()} for part in _texts(frame[name]))]
+    return _Scored("zero_one", same[0], None) if same else None
+
+
+def _mostly_within(values: pl.Series) -> bool:
+    """Whether nearly all are within 0 and 1, as probabilities are."""
+    held = values.cast(pl.Float64).drop_nulls()
+    return bool(_within(held.to_numpy()).mean() >= 1 - _OUTSIDE)
+
+
+def _within(score: Floats) -> Flags:
+    found: Flags = (score >= -_ROUNDING) & (score <= 1 + _ROUNDING)
+    return found
+
+
+def _texts(values: pl.Series) -> Iterator[pl.Series]:
+    """The values as texts, without nulls; some at a time, since the texts of all rows take more than the rows."""
+    from cumulant.monitoring.drift.categories import text
+
+    for first in range(0, len(values), _PART):
+        yield text(values.slice(first, _PART).drop_nulls()).replace({"true": "1", "false": "0"})
+
+
+def _positive(frame: pl.DataFrame, classes: set[str], answers: Sequence[str], inside: Sequence[str]) -> str | None:
+    """The class that a probability is of: 1 or true, else the one that was answered at higher probabilities."""
+    if classes <= {"0", "1"}:
+        return "1"
+    named = [name for name in answers if all({*part.unique()} <= classes for part in _texts(frame[name]))]
+    if not named or not inside or len(classes) != 2:
+        return None
+    means = frame.group_by(named[0]).agg(pl.col(inside[0]).mean()).drop_nulls().sort(inside[0], named[0])
+    return str(next(_texts(means[named[0]]))[-1]) if means.height == 2 else None
+
+
+def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindows) -> Predictions:
+    """The rows with a label and an answer; the time is that of their window, numbered where it has none."""
+    codes = np.zeros(frame.height, dtype=np.int64) if side.cut.codes is None else side.cut.codes
+    held = (frame[label].is_not_null() & frame[how.score].is_not_null()).to_numpy() & (codes < len(side.cut.blocks))
+    rows, codes = frame.filter(pl.Series(held)), codes[held]
+    if how.positive is not None:
+        truth = _flags([part == how.positive for part in _texts(rows[label])])
+        score = rows[how.score].cast(pl.Float64).to_numpy()
+    elif how.measure == "zero_one":  # several classes: the score is whether the answer was wrong
+        truth = np.zeros(rows.height)
+        pairs = zip(_texts(rows[label]), _texts(rows[how.score]), strict=True)
+        score = _flags([one != other for one, other in pairs])
+    else:
+        truth, score = (rows[name].cast(pl.Float64).to_numpy() for name in (label, how.score))
+    good = np.isfinite(truth) & np.isfinite(score)
+    if how.positive is not None:  # what rounding took beyond is 0 or 1; what lies further out is no probability
+        good, score = good & _within(score), np.clip(score, 0.0, 1.0)
+    days = np.datetime64(0, "us") + codes * np.timedelta64(86_400_000_000, "us")
+    timed = len(side.cut.blocks) > 1 and side.cut.blocks[0].timed
+    return Predictions(time=days[good], score=score[good], truth=truth[good], cluster=codes[good] if timed else None)
+
+
+def _flags(parts: Sequence[pl.Series]) -> Floats:
+    found: Floats = np.concatenate([np.empty(0), *(part.cast(pl.Float64).to_numpy() for part in parts)])
+    return found
+
+
+def _windows(rows: Predictions, how: _Scored, side: TableWindows) -> tuple[LossWindow, ...]:
+    return tuple(
+        LossWindow(
+            start=day(side.cut.blocks[_place(window.start)]), labelled=len(part),
+            loss=float(loss_of(how.measure, part.truth, part.score).mean()),
+        )
+        for window, part in windows(rows, _DAY)
+        if len(part) >= _LEAST
+    )  # fmt: skip
+
+
+def _place(start: datetime) -> int:
+    return (start - _START) // _DAY
+
+
+def _harm(
+    found: TableLoss, reference: Predictions, rows: Predictions, side: TableWindows, spec: PerformanceSpec
+) -> TableLoss:
+    """Whether the windows lose more than the reference, one after the other as a watch would have."""
+    count = len(side.cut.blocks)
+    horizon = max(count, 5)
+    timed = side.cut.blocks[0].timed
+    horizon = min(horizon, max(1, duration(spec.look_back) // duration(spec.window))) if timed else horizon
+    measure = found.measure or "brier"
+    terms = harm_terms(
+        spec, loss=measure, horizon=horizon, recent=min(horizon, 5), refit=False, calibration=measure != "zero_one"
+    )
+    task: Task = "regression" if measure == "squared_error" else "binary"
+    try:
+        held = baseline(reference, task=task, terms=terms, every=_DAY)
+    except DataError as error:
+        return msgspec.structs.replace(found, refused=error.message)
+    watch, last = begin(held, terms), None
+    for window, part in windows(rows, _DAY):
+        if len(part) >= _LEAST:
+            watch, last = harm(watch, window, part)
+    assert last is not None
+    worst = [one for one in last.findings if one.word == "worse"]
+    starts = [one.since for one in worst if one.since is not None]
+    since = day(side.cut.blocks[_place(min(starts))]) if starts else None
+    older = " or before" if starts and min(starts) == watch.starts[0] else ""
+    return msgspec.structs.replace(
+        found, reference=held.loss, word=last.word, kind=last.kind, since=since,
+        sentence=" ".join(
+            _sentence(one.question, one.excess or 0.0, held.loss, f"{since}{older}") for one in worst
+        ),
+    )  # fmt: skip
+
+
+def _sentence(question: Question, excess: float, reference: float, since: str) -> str:
+    size = f"{excess:.3g} ({excess / reference:.0%} of the reference's loss)"
+    return f"Since {since} the model loses {size} more than {SAID[question]}."

@@ -1,0 +1,59 @@
+"""The rows of all versions of a model by window: how many there are depends on callers, not on who answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cumulant.core import units
+from cumulant.monitoring.drift.volume import Volume, row_counts
+from cumulant.monitoring.tables import MOMENT, parts_of
+
+if TYPE_CHECKING:
+    from cumulant.flows.monitoring.drift.window_counts import Windows
+    from cumulant.flows.monitoring.monitor import Asked
+    from cumulant.monitoring.drift.findings import Findings
+    from cumulant.monitoring.drift.profiles import Block, Profile
+    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.monitoring.tables import Table
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """`lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known."""
+
+    blocks: tuple[Block, ...]
+    lag: int | None = None
+
+
+def traffic_of(table: Table, length: timedelta, before: datetime | None = None) -> tuple[Block, ...]:
+    """The windows of a log that is read for one version, with the rows of all versions of its model; else none."""
+    moments = table.traffic
+    if moments is None:
+        return ()
+    if before is not None:
+        moments = moments.filter(pl.col(MOMENT) < before)
+    some = moments.select(pl.len()).collect().item()
+    from cumulant.monitoring.drift.blocks import by_time
+
+    return by_time(parts_of(moments), length).blocks if some else ()
+
+
+def row_findings(
+    now: Windows, reference: Profile, found: Findings, asked: Asked, spec: DriftSpec, *, served: bool
+) -> Volume:
+    """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
+    of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.
+    """
+    length, traffic = units.duration(spec.window), now.traffic() if served else None
+    if asked.windows:
+        return Volume()
+    if traffic is None:
+        return row_counts(() if served else reference.blocks, found.windows, length, spec, looks=found.looks)
+    moment = units.to_micros(asked.before or datetime.now(UTC))
+    past = [block for block in traffic.blocks if block.start < moment]
+    until = None if traffic.lag is None or asked.until is not None else moment - traffic.lag
+    return row_counts((), past, length, spec, looks=found.looks, until=until, shown=found.windows)

@@ -1,0 +1,189 @@
+"""One side of a comparison: its columns, their counts by window, and its rows where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import polars as pl
+
+from cumulant.flows.monitoring.drift.traffic_volume import Traffic, traffic_of
+from cumulant.monitoring.drift.profiles import Profile as drift_Profile
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, readable
+
+if TYPE_CHECKING:
+    from datetime import date, timedelta
+    from pathlib import Path
+
+    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.profiles import Profile, Role
+    from cumulant.statistics.rows import Codes
+
+
+#: rows that are read at a time
+_PART = 1_000_000
+
+
+class Windows(Protocol):
+    """The rows that are looked at. Not among them are, of a log: `others`, rows of other versions; `misdated`, rows of
+    each day that are dated after they were answered; `coming`, rows whose time is to come.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def answers(self) -> tuple[str, ...]: ...
+    @property
+    def time(self) -> str | None: ...
+    @property
+    def is_log(self) -> bool: ...
+    @property
+    def others(self) -> int: ...
+    @property
+    def misdated(self) -> Mapping[date, int]: ...
+    @property
+    def coming(self) -> int: ...
+
+    def traffic(self) -> Traffic | None:
+        """The rows of all versions of the model by window, where a log is read for one version."""
+        ...
+
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+        """The counts of the reference and of these rows in the same cells."""
+        ...
+
+    def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
+        """The rows of windows `first` to `last`, with some columns, and the window of each; None: all are of one."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableWindows:
+    """A table that is read as a whole. `tested`: columns that only rows with a value of the first of them have;
+    `length`: of a window, where windows are of time.
+    """
+
+    table: Table
+    cut: Cut
+    tested: tuple[str, ...] = ()
+    length: timedelta | None = None
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.table.columns
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self.table.answers
+
+    @property
+    def time(self) -> str | None:
+        return self.table.time
+
+    @property
+    def is_log(self) -> bool:
+        return self.table.is_log
+
+    @property
+    def others(self) -> int:
+        return self.table.others
+
+    @property
+    def misdated(self) -> Mapping[date, int]:
+        return self.table.misdated
+
+    @property
+    def coming(self) -> int:
+        return self.table.coming
+
+    def traffic(self) -> Traffic | None:
+        blocks = () if self.length is None else traffic_of(self.table, self.length)
+        return Traffic(blocks) if blocks else None
+
+    def profile(self, roles: Mapping[str, Role], like: Profile | None = None) -> Profile:
+        """The counts of the columns in `roles`, in the cells of `like`."""
+        from cumulant.monitoring.drift.profiling import profile
+
+        told = {name: role for name, role in roles.items() if name in self.tested}
+        if not told:
+            return profile(self.table.rows, roles, cut=self.cut, like=like)
+        asked = {name: role for name, role in roles.items() if name not in told}
+        parts = [profile(self.table.rows, told, cut=self._tested_cut())]
+        parts += [profile(self.table.rows, asked, cut=self.cut)] if asked else []
+        columns = {column.name: column for part in parts for column in part.columns}
+        return drift_Profile(
+            blocks=self.cut.blocks,
+            columns=tuple(columns[name] for name in roles if name in columns),
+            skipped=tuple(one for part in parts for one in part.skipped),
+            left_out=self.cut.left_out,
+        )
+
+    def _tested_cut(self) -> Cut:
+        """The same blocks without the rows that were learned from."""
+        held = self.table.series(self.tested[0]).is_not_null().to_numpy()
+        places = np.int16(0) if self.cut.places is None else self.cut.places
+        return replace(self.cut, places=np.where(held, places, len(self.cut.blocks)), left_out=int((~held).sum()))
+
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+        before = reference.profile(roles)
+        return before, self.profile(roles, like=before)
+
+    def all(self, names: Sequence[str]) -> pl.DataFrame:
+        with readable(self.name):
+            return self.table.rows.select(names).collect()
+
+    def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
+        places = self.cut.places
+        if places is None:
+            return self.all(names), None
+        held = (places >= first) & (places <= last)
+        chosen = self.table.rows.select(names)
+        with readable(self.name):
+            parts = [
+                chosen.slice(begin, _PART).collect().filter(pl.Series(held[begin : begin + _PART]))
+                for begin in range(0, max(len(places), 1), _PART)
+            ]
+        return pl.concat(parts), places[held].astype(np.int64)
+
+
+def served_table(path: Path, name: str) -> Table:
+    """The reference of a served version (`watching.reference`) as a table."""
+    with readable(name):
+        lazy = pl.scan_parquet(path)
+        columns = tuple(lazy.collect_schema())
+    answers = tuple(one for one in columns if one.startswith(ANSWER))
+    return Table(name, lazy, columns, MOMENT if MOMENT in columns else None, answers, is_log=True)
+
+
+def every_role(table: Table) -> dict[str, Role]:
+    """All that could be watched in a reference, whatever is asked for; an answer that is a feature changes no count."""
+    left_out = {table.time, *(TOLD if table.is_log else ())}
+    roles: dict[str, Role] = dict.fromkeys((name for name in table.columns if name not in left_out), "feature")
+    return roles | dict.fromkeys(table.answers, "prediction")
+
+
+def flags(table: Table) -> frozenset[str]:
+    """The columns that are true or false."""
+    return frozenset(name for name, dtype in table.rows.collect_schema().items() if dtype == pl.Boolean)
+
+
+def as_flags(table: Table, names: frozenset[str]) -> Table:
+    """`True` and `FALSE`, as files write them where a log has true and false, are these."""
+    schema = table.rows.collect_schema()
+    texts = [name for name in table.columns if name in names and schema[name] == pl.String]
+    if not texts:
+        return table
+    said = (pl.col(name).str.to_lowercase() for name in texts)
+    words = (
+        pl.when(one.is_in(["true", "false"])).then(one).otherwise(pl.col(name)).alias(name)
+        for name, one in zip(texts, said, strict=True)
+    )
+    return replace(table, rows=table.rows.with_columns(words))

@@ -1,0 +1,178 @@
+"""What a served model is likely to lose, told before labels come: of each kind of model by another estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError, MissingPartError
+from cumulant.core.ids import digest
+from cumulant.core.version import __version__
+from cumulant.flows.monitoring.result_cache import ResultCache
+from cumulant.flows.monitoring.served_log import asked, predictions, tested
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
+from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimated, learn_estimator
+from cumulant.monitoring.tables import asked_name
+from cumulant.outcomes.join.log_rows import IDENTITY
+from cumulant.training.payloads.encoding import derive_inputs, encode
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import Field
+    from cumulant.core.servable import Input
+    from cumulant.flows.monitoring.reference import Served
+    from cumulant.flows.monitoring.served_log import Model
+    from cumulant.project.project import Project
+    from cumulant.statistics.rows import Floats
+
+#: one window that holds everything
+_ALL = timedelta(days=73_000)
+#: test rows that a model of the loss is learned from; more make it no surer, and each look learns it
+_MOST = 20_000
+#: types of a request that are numbers or kinds; a moment only grows
+_READ = ("int", "float", "bool", "str")
+
+
+class Said(NamedTuple):
+    """The loss of some rows, or why there is none. `figures`: of classes every metric that is estimated."""
+
+    figure: EstimatedFigure | None
+    refused: str | None
+    figures: Mapping[str, EstimatedFigure] = {}
+
+
+class Estimates(NamedTuple):
+    """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served.scored`, as one window, and
+    where labels have shown a kind of change. `read`: reads at once what the log has of rows that will be asked about;
+    None: it is not asked for.
+    """
+
+    refused: str | None
+    of: Callable[[pl.DataFrame, Kind | None], Said]
+    read: Callable[[pl.DataFrame], None] | None = None
+
+
+def estimates_of(project: Project, served: Served, model: Model, test: pl.DataFrame, *, window: timedelta) -> Estimates:
+    """What the served version's test rows teach of its loss.
+
+    Args:
+        project: whose log it is.
+        served: the version.
+        model: what it answers.
+        test: of `served.tested_rows`.
+        window: how long a window is.
+    """
+    reference = tested(test, served.truth, model, window)
+    if not len(reference):
+        return _none("its training left no test rows with a truth")
+    cache = _cache(project, served, model, window)
+    if model.several:
+        return _by_classes(reference, [str(one) for one in model.classes], window, cache)
+    if model.task == "binary":
+        return _by_scores(reference, window, cache)
+    try:
+        return _by_inputs(_Inputs.of(project, served, model, test), test, reference, window)
+    except (DataError, MissingPartError) as error:
+        return _none(error.message)
+
+
+def _none(why: str) -> Estimates:
+    return Estimates(why, lambda _part, _kind: Said(None, why))
+
+
+def _cache(project: Project, served: Served, model: Model, window: timedelta) -> ResultCache:
+    """Where what the version's test rows teach is stored: each look would learn it again."""
+    classes = [[type(one).__name__, one] for one in model.classes]
+    key = digest([served.key, served.truth, model.task, classes, window.total_seconds(), __version__])
+    return ResultCache(project.state / "monitoring" / "estimators", key)
+
+
+def _by_scores(reference: Predictions, window: timedelta, cache: ResultCache) -> Estimates:
+    estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        (told,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
+        return Said(told.figures.get("brier"), told.refused, told.figures)
+
+    return Estimates(estimator.refused, of)
+
+
+def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
+    estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        (told,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
+        return Said(told.figures.get("brier"), told.refused, told.figures)
+
+    return Estimates(estimators.refused, of)
+
+
+def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: Predictions, window: timedelta) -> Estimates:
+    if not inputs.fields:
+        return _none("requests have keys, times and personal values only, and nothing that the loss could go with")
+    few = np.linspace(0, len(reference) - 1, min(len(reference), _MOST)).astype(np.int64)
+    seen, names = inputs.read(test[few]), [one.name for one in inputs.fields]
+    model = learn_loss(seen, reference.where(few), names=names, measure="mse")
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        told = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
+        return Said(told.figure, told.refused)
+
+    return Estimates(None, of, inputs.hold)
+
+
+@dataclass(eq=False)
+class _Inputs:
+    """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
+    and none that the model does not read or that nobody watches. `held`: rows that were read last from the log, and
+    what they have.
+    """
+
+    project: Project
+    fields: tuple[Field, ...]
+    inputs: tuple[Input, ...]
+    held: tuple[pl.DataFrame, Floats] | None = None
+
+    @classmethod
+    def of(cls, project: Project, served: Served, model: Model, test: pl.DataFrame) -> _Inputs:
+        left_out = {*served.unread, *project.spec.monitoring.drift.ignore}
+        fields = tuple(
+            one
+            for one in model.request
+            if one.dtype in _READ and not one.personal and one.name not in model.source.key
+            and not {one.name, asked_name(one.name)} & left_out
+            and test[asked_name(one.name)].null_count() < test.height
+        )  # fmt: skip
+        return cls(project, fields, derive_inputs(_named(test, fields)))
+
+    def read(self, test: pl.DataFrame) -> Floats:
+        """[n, fields] of rows of the reference."""
+        return encode(_named(test, self.fields), self.inputs).astype(np.float64)
+
+    def requested(self, part: pl.DataFrame) -> Floats:
+        """[n, fields] of some rows of the log. Raises StorageError."""
+        for _ in range(2):
+            if self.held is not None:
+                rows, values = self.held
+                place = part.select(IDENTITY).join(rows, on=IDENTITY, how="left", maintain_order="left")["place"]
+                if not place.null_count():
+                    found: Floats = values[place.to_numpy()]
+                    return found
+            self.hold(part)
+        raise AssertionError("rows that were just read are not there")
+
+    def hold(self, rows: pl.DataFrame) -> None:
+        """Read what these rows have. Raises StorageError."""
+        values = encode(asked(self.project, self.fields, rows), self.inputs).astype(np.float64)
+        self.held = rows.select(IDENTITY).with_row_index("place"), values
+
+
+def _named(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
+    return test.select(pl.col(asked_name(one.name)).alias(one.name) for one in fields)

@@ -1,0 +1,95 @@
+"""What arrived after its window was judged: counted and told, and judged no more. And labels that are late for some.
+
+Each window is one bet of a sequential test, made on what was known before it. To bet on it again once its outcome is
+known would be to choose among outcomes, and would void how often a sound model may be called worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+
+from cumulant.core.units import micros, to_micros
+from cumulant.monitoring.performance.selection import LACKING, Ranks, are_selected, ranked
+from cumulant.monitoring.tables import MOMENT
+
+if TYPE_CHECKING:
+    from cumulant.flows.monitoring.state import Passed
+
+
+class Late(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that were not there when their window was judged, or passed over, and labels of any of its rows."""
+
+    rows: int = 0
+    labels: int = 0
+
+    @property
+    def said(self) -> str:
+        """In a sentence; empty where nothing was late."""
+        told = [
+            f"{number:,} {name}{'' if number == 1 else 's'}"
+            for number, name in ((self.rows, "row"), (self.labels, "label"))
+            if number
+        ]
+        if not told:
+            return ""
+        return (
+            f"{' and '.join(told)} came after their windows were judged, and are not judged: a longer "
+            "monitoring.performance.label_delay waits for them"
+        )
+
+
+def late(
+    parts: Iterable[pl.DataFrame], judged: Sequence[Passed], window: timedelta, *, since: datetime, until: datetime
+) -> Late:
+    """What of the rows of `parts` (of `served.scored`, one version's, each of other windows) with a moment in
+    [since, until) the windows did not hold when they were judged. What is gone from the log since counts for nothing.
+    """
+    length = micros(window)
+    start = (pl.col(MOMENT).dt.epoch("us") // length * length).alias("start")
+    then = {to_micros(one.start): (one.rows, one.labelled) for one in judged}
+    found: list[tuple[int, int]] = []
+    for rows in parts:
+        there = rows.filter(pl.col(MOMENT).is_between(since, until, closed="left")).group_by(start)
+        counted = there.agg(pl.len().alias("rows"), pl.col("value").count().alias("labels"))
+        found += [
+            (count - then.get(at, (0, 0))[0], labels - then.get(at, (0, 0))[1])
+            for at, count, labels in counted.iter_rows()
+        ]
+    return Late(rows=sum(max(0, one) for one, _ in found), labels=sum(max(0, one) for _, one in found))
+
+
+def counted_from(judged: Sequence[Passed], most: int, read: datetime) -> datetime:
+    """From when on late rows can be told: what was `read`, and of `most` windows that are kept the oldest."""
+    return max(read, judged[0].start) if len(judged) >= most else read
+
+
+class LabelledWindows:
+    """Windows whose labels are due, by how the scores of rows with a label rank among those of all."""
+
+    def __init__(self) -> None:
+        #: of each column of scores what is known of each window
+        self._ranks: list[list[Ranks]] = []
+
+    def add(self, part: pl.DataFrame) -> None:
+        """Add a window, by its rows."""
+        if part["value"].count() >= (1 - LACKING) * part.height:
+            return
+        known, scores = part["value"].is_not_null().to_numpy(), part["score"].to_numpy()
+        columns = scores.T if scores.ndim > 1 else scores[None]
+        self._ranks = self._ranks or [[] for _ in columns]
+        for column, ranks in zip(columns, self._ranks, strict=True):
+            ranks.append(ranked(column, known))
+
+    def notes(self) -> list[str]:
+        """What to say where rows without a label surely have other scores than those with one: as where those of one
+        class are late, or rows of some kind are never labelled.
+        """
+        if not are_selected(self._ranks):
+            return []
+        note = "rows without a label have other scores than those with one, so that losses are those of a selection"
+        return [f"{note}: where labels of one class are late, set a longer monitoring.performance.label_delay"]

@@ -1,0 +1,387 @@
+"""Monitoring: the rows of a table or of the prediction log, window by window, against a reference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.alerting.alert_state import Finding as alerts_Finding
+from cumulant.core import expr, units
+from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.data.parts.spill import spill_in
+from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.monitoring.drift.drift_page import Look, check_page, write_page
+from cumulant.flows.monitoring.drift.drift_segments import Sides, carried, jointly
+from cumulant.flows.monitoring.drift.misdated import misdated_rows
+from cumulant.flows.monitoring.drift.sides import (
+    check_compared,
+    compared,
+    faults_of,
+    is_key,
+    lacking,
+    open_sides,
+    require,
+    roles_of,
+    targets_of,
+    truth_of,
+)
+from cumulant.flows.monitoring.drift.table_estimates import TableEstimates, table_estimates
+from cumulant.flows.monitoring.drift.table_loss import TableLoss, table_loss
+from cumulant.flows.monitoring.drift.traffic_volume import row_findings
+from cumulant.flows.monitoring.drift.window_counts import TableWindows
+from cumulant.flows.monitoring.reference import served_reference
+from cumulant.monitoring.drift.profiles import Skipped
+from cumulant.monitoring.drift.timing import mixed_zones, oddities
+from cumulant.monitoring.drift.words import day, sentence
+from cumulant.monitoring.events import DriftAlarm, DriftLooked
+from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
+
+if TYPE_CHECKING:
+    from cumulant.flows.monitoring.drift.window_counts import Windows
+    from cumulant.flows.monitoring.reference import Served
+    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.joint import Joint
+    from cumulant.monitoring.drift.volume import Volume
+    from cumulant.monitoring.table_labels import Labels
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+#: journal rows: what the last event of a look at the rows of a model said
+_LOOKED = "drift_looked"
+#: findings whose segments are looked for
+_EXPLAINED = 10
+#: kinds of change that a comparison without labels can show, and what to do about each
+_NEXT: Mapping[str, str] = {
+    "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
+    "covariate": "see whether labels or estimates show a loss; the change alone is no reason to train again",
+    "prior": "compare with labels when they come: the share of positives moved, or what the model says of them",
+    "volume": "see whether rows are lost or sent twice on their way: callers, feeds, the log; training does not help",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
+
+    `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
+    `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
+    `before`: rows of the log of that moment and later are not looked at. `skew`: by how much rows of a log may be dated
+    after they were answered; None: by any time. `now`: the moment of the look; None: the present. `out`: a page that
+    shows what was found.
+    `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
+    """
+
+    predictions: Path
+    reference: Path | None
+    labels: Path | None = None
+    label: str | None = None
+    targets: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    time: str | None = None
+    windows: int | None = None
+    columns: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    since: date | None = None
+    until: date | None = None
+    before: datetime | None = None
+    skew: timedelta | None = None
+    now: datetime | None = None
+    joint: bool = False
+    estimate: bool = False
+    hashed: tuple[str, ...] = ()
+    out: Path | None = None
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it is a look at less than the newest rows with all their columns."""
+        return bool(self.columns or self.answers or self.windows or self.until is not None)
+
+
+class Monitored(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found, and how the table was read.
+
+    `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
+    version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
+    versions answered, which are left out. `coming`: rows of the log whose time is to come, which are left out.
+    `label_faults`: labels that are not used, by why. `volume`: alarms of numbers of rows and of their times.
+    """
+
+    predictions: str
+    reference: str
+    rows: int
+    time: str | None
+    answers: tuple[str, ...]
+    label: str | None
+    labelled: int
+    label_key: tuple[str, ...]
+    label_faults: dict[str, int] = {}
+    only_here: tuple[str, ...]
+    only_in_reference: tuple[str, ...]
+    unknown: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    others: int = 0
+    coming: int = 0
+    drift: Findings
+    odd: tuple[str, ...] = ()
+    joint: Joint | None = None
+    loss: TableLoss | None = None
+    estimates: TableEstimates | None = None
+    volume: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those of columns, what matters most first, and then those of the numbers of rows."""
+        return (*self.drift.findings, *self.volume)
+
+    @property
+    def alarming_windows(self) -> tuple[bool, ...]:
+        """Of each window that has rows, whether anything is alarming there."""
+        counted = {place for one in self.volume for place in one.alarmed}
+        return tuple(one or place in counted for place, one in enumerate(self.drift.alarming))
+
+    @property
+    def alarming(self) -> bool:
+        """Whether anything is: a change of the rows or of their number in any window, or harm."""
+        harmed = self.loss is not None and self.loss.word == "worse"
+        return bool(self.volume) or any(self.drift.alarming) or harmed
+
+
+def monitor(
+    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None,
+    performance: PerformanceSpec | None = None, scratch: Path | None = None,
+) -> Monitored:  # fmt: skip
+    """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
+
+    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
+    what counts as harm where rows have labels. `scratch`: where rows of a log are set aside that are many; None: where
+    the system has temporary files.
+
+    Raises:
+        DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
+        UsageError: the labels cannot be told from their key, no reference is named, or `asked.out` is no page.
+        StorageError: a file of the log is damaged, rows cannot be set aside, or the page cannot be written.
+    """
+    if asked.out is not None:
+        check_page(asked.out)
+    length = units.duration(spec.window)
+    if length <= timedelta(0):
+        raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
+    with spill_in(scratch) as spill:
+        now, before, said = open_sides(asked, length, served, keep, spill)
+        return _compare(asked, spec, now, before, said, served=served, performance=performance or PerformanceSpec())
+
+
+def _compare(
+    asked: Asked, spec: DriftSpec, now: Windows, before: TableWindows, said: Labels | None, *, served: Served | None,
+    performance: PerformanceSpec,
+) -> Monitored:  # fmt: skip
+    from cumulant.monitoring.drift.comparing import compare
+
+    label = said.name if said is not None else asked.label if asked.label in now.columns else None
+    answers = asked.answers or now.answers
+    require(now, [*asked.columns, *answers])
+    targets = targets_of(asked, served) & {*now.columns} - {*asked.columns, *answers, label}
+    roles = roles_of(now, asked.columns, answers, label, spec, targets=targets)
+    hashed = (
+        [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
+    )
+    absent = lacking(now, before, asked, spec, served)
+    shared = compared(roles, absent, before)
+    reference, current = now.against(before, shared)
+    check_compared(reference, shared.keys() - absent.keys(), before.name)
+    found = compare(reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights)
+    sides = Sides(before, now, reference, max(spec.spans))
+    carriers = tuple(carried(one, found, sides) for one in found.findings[:_EXPLAINED])
+    unlike = (
+        *(Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
+        *(Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
+    )
+    found = msgspec.structs.replace(
+        found, findings=(*carriers, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
+    )
+    weighed = {*spec.weights}
+    counted = row_findings(now, reference, found, asked, spec, served=served is not None)
+    told = Monitored(
+        predictions=now.name,
+        reference=before.name,
+        rows=sum(block.rows for block in found.windows),
+        time=now.time,
+        answers=tuple(name for name in answers if name in shared),
+        label=label,
+        labelled=0 if said is None else said.known,
+        label_key=() if said is None else said.key,
+        label_faults={} if said is None else faults_of(said),
+        only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, said)),
+        only_in_reference=tuple(absent),
+        unknown=tuple(sorted({*spec.ignore, *weighed} - {*now.columns, *before.columns})),
+        unread=()
+        if served is None
+        else tuple(name for name in served.unread if name in shared and name not in weighed),
+        others=now.others,
+        coming=now.coming,
+        odd=_odd(now, found, units.duration(spec.window), counted),
+        drift=found,
+        volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in found.windows))),
+        joint=jointly(sides, found.newest) if asked.joint else None,
+        loss=table_loss(now, before, label, answers, performance)
+        if label is not None and isinstance(now, TableWindows)
+        else None,
+        estimates=table_estimates(now, before, truth_of(asked, before, served, label), label, found.windows)
+        if asked.estimate
+        else None,
+    )
+    if asked.out is not None:
+        look = Look(
+            now.name, before.name, found, told.joint, reference, current, notes(told), told.volume, told.estimates
+        )
+        write_page(asked.out, look, spec, now=datetime.now(UTC))
+    return told
+
+
+def notes(found: Monitored) -> tuple[str, ...]:
+    """What a reader should know to trust the answer."""
+    told = found.drift
+    lists = {
+        "not in the reference": found.only_here,
+        "only in the reference (--label NAME names its label, --ignore NAME what is no input)": found.only_in_reference,
+        "judged by their new values only, as identifiers are": told.identifiers,
+        "the reference itself moves, so that these are compared with its newest windows": tuple(
+            f"{one.feature} ({one.windows})" for one in told.unsteady
+        ),
+        "no feature that the model uses reads them (the importance is 0), so they count little": found.unread,
+        "no such column, though the settings name it": found.unknown,
+    }
+    facts = {
+        "rows are taken as independent: the reference has no times from which dependence could be learned":
+            told.assumed_independent,
+        f"{found.labelled:,} rows have a label ({found.label}), found by {', '.join(found.label_key)}":
+            bool(found.label_key),
+        f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
+        **{f"{count:,} {what}": True for what, count in found.label_faults.items()},
+        f"{found.others:,} rows that other versions answered were left out": found.others > 0,
+        f"{found.coming:,} rows are dated after this look and count when their time has come: a clock may be wrong":
+            found.coming > 0,
+    }  # fmt: skip
+    return (
+        *(text for text, holds in facts.items() if holds),
+        *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
+        *found.odd,
+        *(f"not watched: {one.name} ({one.reason})" for one in told.skipped),
+    )
+
+
+def _odd(now: Windows, found: Findings, length: timedelta, counted: Volume) -> tuple[str, ...]:
+    zones = None
+    if isinstance(now, TableWindows) and now.time is not None and not now.is_log:
+        zones = mixed_zones(now.table.series(now.time))
+    said = (one for one in (zones, counted.note) if one is not None)
+    return (*said, *oddities(found.windows, length, judged=counted.judged))
+
+
+def monitor_project(
+    project: Project,
+    asked: Asked,
+    folder: Path,
+    spec: DriftSpec,
+    *,
+    principal: Principal,
+    quiet: bool = False,
+    progress: Progress = silent,
+) -> Monitored:
+    """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
+
+    Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
+    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
+    where it would say other than the last one.
+
+    Raises:
+        RefusedError: the principal may not.
+        DataError, UsageError, StorageError: as `monitor`.
+        UsageError, NotFoundError: as `served_reference`.
+    """
+    check(project.access(), principal, "monitor.run", project.name)
+    personal = {name for source in project.spec.data.values() for name in source.personal}
+    served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
+    declared = project.spec.serving.clock_skew
+    asked = replace(
+        asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project),
+        skew=None if declared is None else units.duration(declared),
+    )  # fmt: skip
+    found = monitor(
+        asked, spec, served=served, keep=project.state / "monitoring" / "profiles",
+        performance=project.spec.monitoring.performance, scratch=project.state / SPILL,
+    )  # fmt: skip
+    _report(project, _fact(project.name, found), principal, quiet=quiet)
+    if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
+        scopes = [(project.name, rule) for rule in _NEXT]
+        observe(project, _alerting(project.name, found), principal=principal, looked=scopes, at=asked.before)
+    return found
+
+
+def target_columns(project: Project) -> tuple[str, ...]:
+    """The columns that the project's target is made of: rows that were just scored do not have them."""
+    training = project.spec.training
+    if training is None:
+        return ()
+    with contextlib.suppress(CumulantError):  # a column whose name is no expression
+        from cumulant.features.definition.parsing import parse
+
+        return (training.target, *sorted(expr.columns(parse(training.target))))
+    return (training.target,)
+
+
+def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
+    said = msgspec.to_builtins(fact)
+    row = project.journal().get(_LOOKED, fact.model)
+    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(said):
+        return
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        transaction.put(_LOOKED, fact.model, said)
+        transaction.emit(fact)
+
+
+def _alerting(model: str, found: Monitored) -> Iterator[alerts_Finding]:
+    """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
+    together: dict[tuple[str, str], list[Finding]] = {}
+    for one in (*found.drift.active, *(one for one in found.volume if one.active)):
+        together.setdefault((one.kind, one.feature), []).append(one)
+    for (kind, feature), several in together.items():
+        yield alerts_Finding(
+            model=model,
+            rule=kind,
+            subject=feature,
+            kind=kind,
+            # What a client sent goes into no message.
+            moved=f"{feature}: {'; '.join(sentence(one, examples=False) for one in several)}",
+            since=min(units.from_micros(one.since.start) if one.since.timed else datetime.now(UTC) for one in several),
+            next=_NEXT.get(kind, ""),
+        )
+
+
+def _fact(model: str, found: Monitored) -> DriftLooked:
+    told = found.drift
+    return DriftLooked(
+        model=model,
+        rows=found.rows,
+        windows=len(told.windows),
+        alarming=sum(found.alarming_windows),
+        until=day(told.windows[-1]),
+        alarms=tuple(
+            DriftAlarm(
+                feature=one.feature, change=one.kind, what=one.what, effect=one.effect, since=day(one.since),
+                active=one.active,
+            )
+            for one in found.findings
+        ),
+    )  # fmt: skip

@@ -1,0 +1,190 @@
+"""What the champion's log is compared with: the rows that it was trained and tested on, as a log would show them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.ids import digest
+from cumulant.core.masking import fingerprint
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.core.version import __version__
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.monitoring.column_weights import weights_of
+from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
+from cumulant.flows.registry.lineage import work_again
+from cumulant.flows.registry.models import CHAMPION, servable_folder
+from cumulant.flows.serving.batch.answer_columns import decided
+from cumulant.flows.training.final_fit import held_out_scores
+from cumulant.flows.training.search_step import rows_of
+from cumulant.flows.training.training_rows import since
+from cumulant.monitoring.tables import ANSWER, MOMENT, asked_name
+from cumulant.servable.folder import load_description, load_servable
+from cumulant.servable.scorer import labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
+
+#: rows of a reference, and how many of them may be test rows where there are more
+MOST = 200_000
+_TESTED = MOST // 2
+_FILE = "reference.parquet"
+_HINT = "name rows as they should be with --reference FILE"
+
+
+@dataclass(frozen=True)
+class Served:
+    """The reference of a served version. `path`: a Parquet file, `key`: a name of its content.
+
+    `truth`: the column of what became of the test rows. `weights`: what the model makes of each column of a request;
+    `unread`: those of them that no feature with any importance reads.
+    """
+
+    version: ModelVersion
+    path: Path
+    key: str
+    truth: str
+    weights: Mapping[str, float]
+    unread: tuple[str, ...] = ()
+
+
+def served_reference(project: Project, *, principal: Principal, progress: Progress = silent) -> Served:
+    """The reference of the champion, made once.
+
+    A file with the columns of a log: the request's fields (personal ones as keyed hashes), the moment of prediction,
+    and of test rows, which the model never saw, its answers and the truth; these are null in rows that it learned from.
+    At most MOST rows: beyond, rows drawn at random with a fixed seed, half of them or fewer test rows.
+
+    Raises:
+        UsageError: no version is registered, it reads tensors, or it was not trained here.
+        NotFoundError: what it was trained on was removed.
+    """
+    version = _champion(project)
+    record, described = find_record(project, version), load_description(servable_folder(project, version))
+    if not isinstance(described, Servable):
+        raise UsageError(
+            f"{version.uri} reads tensors: what it was trained on is not known", subject=version.uri, hint=_HINT
+        )
+    if record is None:
+        raise UsageError(
+            f"{version.uri} was not trained by this project: what it was trained on is not known",
+            subject=version.uri, hint=_HINT,
+        )  # fmt: skip
+    key, objects = _key(project, record), project.objects()
+    if objects.find(key) is None:
+        with open_run(
+            project, "monitor reference", action="monitor.run", principal=principal, progress=progress
+        ) as context:
+            _make(context, version, record, described)
+    weights, unread = weights_of(described.plan, record.judgement.evaluation.importance)
+    return Served(version, objects.path(key) / _FILE, key, _truth(record.training.target), weights, unread)
+
+
+def _champion(project: Project) -> ModelVersion:
+    """The champion; where there is none, the version that answers under the model's name."""
+    for uri in (f"{project.name}@{CHAMPION}", project.name):
+        with contextlib.suppress(NotFoundError):
+            return project.registry().resolve(uri)
+    raise UsageError("no version is registered: there is no training to compare with", subject=project.name, hint=_HINT)
+
+
+def _key(project: Project, record: ModelRecord) -> str:
+    # Hashes under another salt would all look new.
+    salt = fingerprint(project.salt())
+    return f"watching/{digest({'servable': record.servable.key, 'work': record.work, 'salt': salt, 'format': 1})}"
+
+
+def _make(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> None:
+    key = _key(context.project, record)
+    objects = context.project.objects()
+
+    def make() -> dict[str, object]:
+        try:
+            work = work_again(context, record, described.plan)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"what {version.uri} was trained on is no longer stored: {error.message}",
+                subject=version.uri, hint=_HINT,
+            ) from error  # fmt: skip
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "reference"
+            folder.mkdir()
+            _table(context, version, record, work).write_parquet(folder / _FILE)
+            objects.put(key, folder)
+        return {"key": key}
+
+    inputs = {"key": key, "by": __version__}
+    context.step("monitoring reference", inputs, make, verify=lambda _: objects.find(key) is not None)
+
+
+def _table(context: Context, version: ModelVersion, record: ModelRecord, work: Work) -> pl.DataFrame:
+    import polars as pl
+
+    split = rows_of(context, work)
+    test = split.test.at_most(_TESTED)
+    train = split.train.at_most(MOST - len(test))
+    described = load_servable(servable_folder(context.project, version))
+    scores = held_out_scores(context.project, version, record, test)
+    answers = decided(scores, described).rename(lambda name: ANSWER + name)
+    classes = labels(described)
+    truth = [classes[int(value)] if classes else float(value) for value in test.target]
+    told = answers.with_columns(pl.Series(_truth(work.training.target), truth))
+    asked = _asked(context, work, described, [train, test])
+    lacking = pl.DataFrame(schema=told.schema).clear(len(train))
+    return pl.concat([asked, pl.concat([lacking, told])], how="horizontal")
+
+
+def _asked(context: Context, work: Work, described: Servable, parts: list[TrainingSet]) -> pl.DataFrame:
+    """What a request would carry, under the names that a log gives it, and the moment of prediction."""
+    import polars as pl
+
+    from cumulant.data.masking import mask_frame
+    from cumulant.data.snapshot import scan
+
+    raw = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        raw = raw.filter(late_enough)
+    rows = np.concatenate([part.rows for part in parts])
+    fields = described.plan.request
+    names = list(dict.fromkeys([*(field.name for field in fields), *_time(work)]))
+    frame = raw.select(names).collect()[rows]
+    moment = _moment(frame, work)
+    frame = mask_frame(frame, [field.name for field in fields if field.personal], context.project.salt())
+    found = frame.select(pl.col(field.name).alias(asked_name(field.name)) for field in fields)
+    return found if moment is None else found.with_columns(moment)
+
+
+def _time(work: Work) -> tuple[str, ...]:
+    at = work.task.predict_at
+    column = work.snapshot.event_time if at is None else at.column
+    return () if column is None else (column,)
+
+
+def _moment(frame: pl.DataFrame, work: Work) -> pl.Series | None:
+    import polars as pl
+
+    at, named = work.task.predict_at, _time(work)
+    if not named:
+        return None
+    offset = pl.duration(microseconds=0 if at is None else at.offset_us)
+    return frame.select((pl.col(named[0]) + offset).alias(MOMENT)).to_series()
+
+
+def _truth(target: str) -> str:
+    """The truth's name: that of its column where it is one."""
+    return target if target.isidentifier() else "label"

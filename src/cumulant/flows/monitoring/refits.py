@@ -1,0 +1,169 @@
+"""What a model that was fitted a short while ago would have said: the bar that harm is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.units import duration, to_micros
+from cumulant.flows.data.validate import newest
+from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
+from cumulant.flows.monitoring.served_log import REF
+from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.review.training_labels import refs_of
+from cumulant.flows.training.task import resolve_task
+from cumulant.flows.training.train import work_of
+from cumulant.flows.training.training_rows import labelled_rows, since
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.monitoring.performance.rows import Window
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.statistics.rows import Floats
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
+
+#: of a window's predictions, how many must be among the rows of the sources, or the question is not asked of it
+_FOUND = 0.8
+#: a search that was cut short leaves few rounds; a bar that is lower than the served model's own is none
+_ROUNDS = 100
+#: fewer rows make no model that anything is held to
+_LEAST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refits:
+    """The project's labelled rows, and the trainer and parameters of the served version, without search.
+
+    Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known. `raw`: the
+    fields of the requests of all rows. `columns`: of several classes the place of each class of the served version
+    among those of the rows, -1 for one that they lack.
+    """
+
+    work: Work
+    rows: TrainingSet
+    raw: pl.DataFrame
+    columns: NDArray[np.int64] | None
+    learner: Learner
+    context: Context
+    origin: datetime
+    every: timedelta
+    fitted: dict[int, FittedModel | None] = field(default_factory=dict)
+
+    def places(self, refs: pl.Series) -> dict[str, int]:
+        """Of each of the references the place of its row in `rows`; and of others."""
+        at = pl.Series("at", self.rows.at).cast(pl.Datetime("us"))
+        fields = self.work.task.plan.request
+        found: Sequence[str | None] = refs_of(refs, self.raw, fields, at, self.context.project.salt()).to_list()
+        return {ref: place for place, ref in enumerate(found) if ref is not None}
+
+    def scores(self, window: Window, known: pl.DataFrame, *, places: Mapping[str, int]) -> Floats | None:
+        """[n] scores of predictions by their references, in the column REF, and the `places` of these; or of several
+        classes [n, classes], all made within `window`; NaN where a place is not known. None where too few are, or too
+        little was known when the model would have been fitted.
+        """
+        each = np.array([-1 if ref is None else places.get(ref, -1) for ref in known[REF]], dtype=np.int64)
+        held = each >= 0
+        if not len(held) or held.mean() < _FOUND:
+            return None
+        model = self._model(max(0, (window.start - self.origin) // self.every))
+        if model is None:
+            return None
+        answers = self._of_served(model.predict_frame(self.rows.features[each[held]]))
+        found = np.full((len(each), *answers.shape[1:]), np.nan)
+        found[held] = answers
+        return found
+
+    def _of_served(self, answers: Floats) -> Floats:
+        """The answers in the classes of the served version, which add up to 1."""
+        if self.columns is None:
+            return answers
+        found: Floats = np.where(self.columns >= 0, answers[:, self.columns], 0.0)
+        found /= found.sum(axis=1, keepdims=True)
+        return found
+
+    def _model(self, number: int) -> FittedModel | None:
+        if number not in self.fitted:
+            self.fitted[number] = self._fit(self.origin + number * self.every)
+        return self.fitted[number]
+
+    def _fit(self, moment: datetime) -> FittedModel | None:
+        rows, history = self.rows, self.context.project.spec.monitoring.retrain.history
+        assert rows.at is not None
+        known = rows.at if rows.known is None else np.maximum(rows.known, rows.at)
+        kept = known < to_micros(moment)
+        if history.window is not None:
+            kept &= rows.at >= to_micros(moment - duration(history.window))
+        if self.columns is not None:  # what the served version cannot answer is no label of its predictions either
+            kept &= np.isin(rows.target, self.columns)
+        if kept.sum() < _LEAST or len(np.unique(rows.target[kept])) < 2:
+            return None
+        held = rows.take(kept)
+        if len(held) > MOST_ROWS:
+            held = held.sample(MOST_ROWS / len(held), seed=self.work.training.seed)
+        self.context.progress(f"fit as of {moment:%Y-%m-%d}")
+        root = self.context.project.root
+        from cumulant.training.search.fixed_fit import fit_once
+
+        return fit_once(held, self.work.training, self.learner.trainer, self.learner.params, root=root)
+
+
+def refits_of(
+    context: Context, version: ModelVersion, origin: datetime, *, classes: Sequence[object] = ()
+) -> Refits | None:
+    """What is needed to ask what a refit would have said; None where it cannot be asked: the project does not want it,
+    or has no sources with times. `classes`: those of the served version.
+    """
+    project, spec = context.project, context.project.spec.monitoring.performance
+    snapshots = {name: held for name in project.spec.data if (held := newest(project, name)) is not None}
+    if spec.refit is None or project.spec.training is None or len(snapshots) < len(project.spec.data):
+        return None
+    task = resolve_task(project, snapshots)
+    table = feature_set(context, task, snapshots, as_of=None)
+    work = work_of(project, task, snapshots, table, as_of=None, quick=False, trials=None, time=None)
+    rows = labelled_rows(
+        project, task, work.snapshot, work.table, spec=work.training, evaluation=work.evaluation, as_of=None
+    )
+    if rows.at is None:
+        return None
+    learner = learner_of(work.training, find_record(project, version), version.uri)
+    rounds = learner.params.get("rounds")
+    if isinstance(rounds, int) and rounds < _ROUNDS:
+        learner = msgspec.structs.replace(learner, params={**learner.params, "rounds": _ROUNDS})
+    return Refits(
+        work=work,
+        rows=rows,
+        raw=_raw(context, work, rows),
+        columns=_columns(rows, classes),
+        learner=learner,
+        context=context,
+        origin=origin,
+        every=duration(spec.refit),
+    )
+
+
+def _columns(rows: TrainingSet, classes: Sequence[object]) -> NDArray[np.int64] | None:
+    if rows.task != "multiclass":
+        return None
+    known = {name: place for place, name in enumerate(rows.classes)}
+    return np.array([known.get(str(one), -1) for one in classes], dtype=np.int64)
+
+
+def _raw(context: Context, work: Work, rows: TrainingSet) -> pl.DataFrame:
+    """The fields of the requests of `rows`."""
+    from cumulant.data.snapshot import scan
+
+    raw = scan(work.snapshot, context.project.tables())
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        raw = raw.filter(late_enough)
+    return raw.select(field.name for field in work.task.plan.request).collect()[rows.rows]

@@ -1,0 +1,130 @@
+"""What a look found of a served version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+
+from cumulant.flows.monitoring.late_labels import Late
+from cumulant.flows.monitoring.state import Passed
+from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.performance.rows import Window
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure
+from cumulant.monitoring.performance.watch import Harm
+from cumulant.monitoring.policy import Action
+from cumulant.statistics.performance import Audit, audit
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.drift.findings import Finding
+
+#: over how many of the newest windows an estimate is told
+SPAN = 7
+
+
+#: labels without which a window is not judged
+_LEAST = 10
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
+
+    harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
+    audit: how the estimates of windows did whose labels have come; None where there is none.
+    estimates: of classes all metrics of the newest windows. estimate_refused: why these have none.
+    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked. late:
+    what arrived after its window was judged.
+    """
+
+    model: str
+    version: str
+    at: datetime
+    until: datetime
+    fresh: int
+    windows: tuple[Passed, ...]
+    harm: Harm | None
+    estimate: EstimatedFigure | None
+    audit: Audit | None
+    reference_loss: float | None
+    outcomes: tuple[Finding, ...]
+    fault: str | None
+    action: Action
+    notes: tuple[str, ...]
+    late: Late = Late()
+    estimates: dict[str, EstimatedFigure] = {}
+    estimate_refused: str | None = None
+
+    @property
+    def harm_since(self) -> datetime | None:
+        """Since when the model loses more than it should; None where that is not shown."""
+        if self.harm is None or self.harm.word != "worse":
+            return None
+        return min((one.since for one in self.harm.findings if one.since is not None), default=None)
+
+    def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
+        """Mean loss of a row since then, as estimated and as measured."""
+        held = [one for one in self.windows if one.end > since]
+        return _mean((one.estimated, one.rows) for one in held), _mean((one.loss, one.labelled) for one in held)
+
+
+def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
+    known = [(value, rows) for value, rows in pairs if value is not None and rows]
+    return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
+
+
+def span_of(judged: Judged) -> datetime:
+    """Where the newest windows begin over which an estimate is told."""
+    if len(judged.windows) < 2:
+        return judged.windows[0].start if judged.windows else judged.at
+    return judged.windows[max(-SPAN, -len(judged.windows))].start
+
+
+def audit_of(windows: Sequence[Passed], before: float | None) -> Audit | None:
+    """The estimates of windows beside what labels have shown; `before` is the loss on the test rows."""
+    pairs = [
+        ((one.low, one.estimated, one.high), one.loss)
+        for one in windows
+        if one.loss is not None and one.labelled >= LEAST_SHARE * one.rows
+        and one.low is not None and one.estimated is not None and one.high is not None
+    ]  # fmt: skip
+    if before is None or not pairs:
+        return None
+    return audit([said for said, _ in pairs], [truth for _, truth in pairs], before=before)
+
+
+def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
+    """Why the newest windows are not estimated, though their scores would allow it; None where they are."""
+    if several and last is not None and last.word == "worse":
+        return "labels show harm, and of several classes it is not known whether scores see it"
+    if audit is not None and not audit.holds:
+        missed = f"{audit.windows - audit.covered} of {audit.windows}"
+        return f"{missed} windows with labels lay outside the interval that was estimated for them"
+    return None
+
+
+def enough(part: pl.DataFrame) -> bool:
+    """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
+
+    Of a few rows the best constant answer loses next to nothing, so that any model would seem to lack skill.
+    """
+    known = part.filter(pl.col("value").is_not_null())
+    if known.height < _LEAST:
+        return False
+    chosen = bool((known["weight"].fill_null(1.0) > 1).any())
+    return chosen or known.height >= LEAST_SHARE * part.height
+
+
+def passed_of(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
+    """A window that was not held against anything (yet), with its estimate."""
+    labelled = part.height - part["value"].null_count()
+    return with_estimate(Passed(start=window.start, end=window.end, rows=part.height, labelled=labelled), said)
+
+
+def with_estimate(one: Passed, said: EstimatedFigure | None) -> Passed:
+    """The window with what its scores said of its loss."""
+    if said is None:
+        return one
+    return msgspec.structs.replace(one, estimated=said.value, low=said.low, high=said.high)

@@ -1,0 +1,208 @@
+"""The round of monitoring: look at the rows and at the losses, tell of what is found, and note what the rule wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.alerting.alert_state import Finding
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import from_micros
+from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.monitoring.evaluation import judge_served
+from cumulant.flows.monitoring.monitor import Asked, Monitored, monitor_project
+from cumulant.flows.monitoring.result import Judged, span_of
+from cumulant.flows.monitoring.state import read_wanted
+from cumulant.flows.monitoring.training_alerts import RULE, of_training
+from cumulant.flows.serving.predictions import log_folder
+from cumulant.monitoring.drift.words import sentence
+from cumulant.monitoring.policy import Action
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.monitoring.drift.findings import Finding as DriftFinding
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.project.project import Project
+
+#: rules of alerts that a round looks at, beside those of `monitor_project`
+_RULES = ("loss", "estimated_loss", "outcome", "feed", RULE)
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a round found. `effect`: of a change of rows or labels the Jensen-Shannon distance or share, of a
+    loss what it is above the bar. Losses are means of a row since then; `retrained`: it led to a training.
+    """
+
+    feature: str
+    kind: str
+    effect: float | None
+    since: datetime
+    active: bool
+    says: str
+    retrained: bool
+    loss_estimated: float | None
+    loss_measured: float | None
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round found and what the rule said."""
+
+    at: datetime
+    model: str
+    version: str
+    findings: tuple[Seen, ...]
+    judged: Judged
+    drift: Monitored | None
+    action: Action
+
+    @property
+    def alarming(self) -> bool:
+        """Whether anything that goes on was found."""
+        return any(one.active for one in self.findings)
+
+
+def watch_round(
+    project: Project,
+    *,
+    principal: Principal,
+    at: datetime | None = None,
+    progress: Progress = silent,
+    clock: Clock | None = None,
+) -> Round:
+    """Look once. Alerts are on their way when it returns; a training that the rule wants is noted, not begun.
+
+    `at`: only the rows of before, the labels that were known and the windows that had ended by then.
+
+    Raises:
+        DataError: no row is of before `at`.
+        ContractBreachError: all rows are dated after they were answered by more than `serving.clock_skew`.
+        UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
+        StorageError: the log or a label cannot be read.
+        LeaseHeldError: another process looks at the same time.
+    """
+    if at is not None and at > (clock or SystemClock()).now():
+        # Windows would be judged that go on, or whose labels are still to come, and never again.
+        raise UsageError(f"{at.isoformat()} is to come", subject="--at", hint="give a moment that has passed")
+    folder = log_folder(project, principal=principal)
+    if not any(folder.glob("date=*")):
+        raise UsageError(
+            "the project has no prediction log yet, or its days were older than `serving.log.keep`",
+            subject=str(folder),
+            hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
+        )  # fmt: skip
+    progress("rows")
+    spec = project.spec.monitoring.drift
+    drifted = monitor_project(
+        project,
+        Asked(predictions=folder, reference=None, before=at),
+        folder,
+        spec,
+        principal=principal,
+        quiet=True,
+        progress=progress,
+    )
+
+    def tell(judged: Judged, within: Transaction | None) -> None:
+        wanted, _ = read_wanted(within or project.journal(), project.name)
+        found = (*_alerting(project.name, judged), *of_training(project.name, wanted, judged.version))
+        scopes = [(project.name, rule) for rule in _RULES]
+        observe(project, found, principal=principal, looked=scopes, at=at, within=within, clock=clock)
+
+    judged = judge_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
+    return Round(
+        at=judged.at, model=judged.model, version=judged.version, findings=tuple(_seen(drifted, judged)),
+        judged=judged, drift=drifted, action=judged.action,
+    )  # fmt: skip
+
+
+def _seen(drifted: Monitored, judged: Judged) -> Iterator[Seen]:
+    trained, harm = judged.action.do == "train", judged.harm
+    if judged.fault is not None:
+        yield _with_losses(judged, feature="sources", kind="data_fault", since=judged.at, says=judged.fault)
+    if harm is not None and harm.word == "worse":
+        worst = [one for one in harm.findings if one.word == "worse"]
+        yield _with_losses(
+            judged, feature="loss", kind=harm.kind or "quality", says=harm.sentence, retrained=trained,
+            since=min(one.since for one in worst if one.since is not None),
+            effect=max((one.excess for one in worst if one.excess is not None), default=None),
+        )  # fmt: skip
+    if judged.estimate is not None and judged.estimate.word == "worse":
+        yield _with_losses(
+            judged, feature="estimated_loss", kind="quality", since=span_of(judged), says=_of_estimate(judged),
+            effect=judged.estimate.value - (judged.reference_loss or 0.0), retrained=trained,
+        )  # fmt: skip
+    for one in (*drifted.findings, *judged.outcomes):
+        yield _with_losses(
+            judged, feature=one.feature, kind=one.kind, effect=one.effect, active=one.active,
+            since=from_micros(one.since.start) if one.since.timed else judged.at, says=sentence(one, examples=False),
+            retrained=trained and one.active and one.kind not in ("data_fault", "volume"),
+        )  # fmt: skip
+
+
+def _with_losses(
+    judged: Judged, *, feature: str, kind: str, since: datetime, says: str, effect: float | None = None,
+    active: bool = True, retrained: bool = False,
+) -> Seen:  # fmt: skip
+    estimated, measured = judged.losses_since(since)
+    return Seen(
+        feature=feature, kind=kind, effect=effect, since=since, active=active, says=says, retrained=retrained,
+        loss_estimated=estimated, loss_measured=measured,
+    )  # fmt: skip
+
+
+def _alerting(model: str, judged: Judged) -> Iterator[Finding]:
+    if judged.fault is not None:
+        yield Finding(
+            model=model, rule="feed", subject="sources", kind="data_fault", moved=judged.fault, since=judged.at,
+            next="mend what delivers it: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
+        )  # fmt: skip
+    yield from _of_harm(model, judged)
+    if judged.estimate is not None and judged.estimate.word == "worse":
+        yield Finding(
+            model=model, rule="estimated_loss", subject="loss", kind="quality", since=judged.at,
+            moved=_of_estimate(judged),
+            next="wait for labels, which decide; or have some rows reviewed",
+        )  # fmt: skip
+    for one in judged.outcomes:
+        if one.active:
+            yield _of_outcome(model, judged, one)
+
+
+def _of_estimate(judged: Judged) -> str:
+    said = judged.estimate
+    assert said is not None
+    return (
+        f"without labels, the model is estimated to lose {said.value:.3g} [{said.low:.3g}, {said.high:.3g}] "
+        f"a prediction, against {judged.reference_loss or 0:.3g} on its test rows"
+    )
+
+
+def _of_harm(model: str, judged: Judged) -> Iterator[Finding]:
+    harm = judged.harm
+    if harm is None:
+        return
+    if harm.word == "worse":
+        worst = [one for one in harm.findings if one.word == "worse"]
+        yield Finding(
+            model=model, rule="loss", subject="loss", kind=harm.kind or "quality", moved=harm.sentence,
+            since=min(one.since for one in worst if one.since is not None),
+            cost="; ".join(f"{one.excess:.3g} a prediction above {one.question}" for one in worst if one.excess),
+            next=judged.action.sentence,
+        )  # fmt: skip
+
+
+def _of_outcome(model: str, judged: Judged, one: DriftFinding) -> Finding:
+    harm = judged.harm
+    held = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
+    return Finding(
+        model=model, rule="outcome", subject=one.feature, kind=one.kind,
+        moved=f"what becomes of predictions has changed: {sentence(one, examples=False)}",
+        since=from_micros(one.since.start),
+        next=f"see whether the change stays; {judged.action.sentence}{held}",
+    )  # fmt: skip

@@ -1,0 +1,34 @@
+"""What of a training that the rule asked for becomes an alert: at every look again, so that none is lost or stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.alerting.alert_state import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cumulant.flows.monitoring.state import Wanted
+
+RULE = "retraining"
+
+
+def of_training(model: str, wanted: Wanted | None, champion: str | None = None) -> Iterator[Finding]:
+    """A training that came to nothing, until the next one is asked for; or a version that waits for approval, until
+    another one than `champion` is served (None: it is still that of the training).
+    """
+    if wanted is None:
+        return
+    if wanted.stage in ("refused", "failed"):
+        yield Finding(
+            model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
+            moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}",
+            next="read `cumulant runs list`; train by hand once the cause is fixed",
+        )  # fmt: skip
+    if wanted.stage == "offered" and champion in (None, wanted.champion):
+        yield Finding(
+            model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
+            moved=f"a version was trained ({wanted.sentence}) and waits for approval: {wanted.said}",
+            next="compare it with `cumulant models compare`, then move the alias or leave it",
+        )  # fmt: skip

@@ -1,0 +1,428 @@
+"""Labels: taken in from files and from what servers were told, joined with the prediction log, and shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import DataError, NotFoundError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.expr import Node, columns
+from cumulant.core.plan import Field
+from cumulant.core.servable import Servable
+from cumulant.core.units import duration
+from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.registry.models import CHAMPION, servable_folder
+from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.flows.training.task import target_of
+from cumulant.outcomes.labels.label_rows import LabelSchema
+
+if TYPE_CHECKING:
+    from cumulant.core.events import Fact
+    from cumulant.outcomes.importing import Imported
+    from cumulant.outcomes.join.joining import Outcomes
+    from cumulant.outcomes.join.prediction_losses import Loss
+    from cumulant.outcomes.labelled_log import LabelledLog
+    from cumulant.outcomes.labels.label_counts import Report
+    from cumulant.outcomes.labels.label_facts import Shown
+    from cumulant.outcomes.labels.outcome_folder import Ingested
+    from cumulant.ports.access import Principal
+    from cumulant.ports.files import FileInfo
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+    from cumulant.training.spec import TrainingSpec
+
+#: the folder of the project's state
+FOLDER = "outcomes"
+_LOOK_SECONDS = 2.0
+#: the name under which what servers were told is shown
+_POSTED = "posted"
+#: of servers elsewhere whose predictions are imported, where none is declared
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one file. `error` says why nothing of it was taken in."""
+
+    name: str
+    rows: int = 0
+    problems: dict[str, int] = {}
+    again: bool = False
+    error: str = ""
+
+
+class Intake(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one call: the files, what servers were told, and predictions that now have a label."""
+
+    sources: tuple[Source, ...]
+    posted: int
+    labelled: int
+    pairs: int
+    graded: int
+
+    @property
+    def useless(self) -> bool:
+        """Whether files were read for the first time, and no row of any can be used."""
+        read = [source for source in self.sources if source.name != _POSTED]
+        return bool(read) and all(
+            source.error or (not source.again and sum(source.problems.values()) >= source.rows) for source in read
+        )
+
+
+class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a request: what was predicted, what became known, and everything that was said of it."""
+
+    id: str
+    row: int
+    model: str
+    version: str
+    arm: str
+    shadow: bool
+    score: float | None
+    outputs: object
+    label: object
+    label_known_time: datetime | None
+    provenance: str
+
+
+def folder_of(project: Project) -> Path:
+    """Where the project's labels are kept; it may not be there yet."""
+    return project.state / FOLDER
+
+
+def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
+    """What the servable in `folder` says of its labels; else what the project says.
+
+    Without `folder` it is the champion's, else the newest version's, of the registry.
+    """
+    training, described = project.spec.training, _described(project, folder)
+    plan = None if described is None else described.plan
+    declared = _declared(project, training, None if plan is None else plan.entity)
+    fields = {} if plan is None else {field.name: field for field in plan.sources[plan.entity].fields}
+    target = None if training is None else target_of(training, fields)
+    schema = LabelSchema(
+        target=target,
+        formats=declared.number_formats,
+        date_formats=declared.date_formats,
+        known=_known(declared, target, fields),
+    )
+    if described is None or plan is None:
+        return schema
+    from cumulant.servable.scorer import labels
+
+    return msgspec.structs.replace(
+        schema,
+        model=described.name,
+        task=described.task,
+        classes=labels(described),
+        key=tuple(fields[name] for name in plan.sources[plan.entity].key if name in fields),
+        time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
+        offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
+    )
+
+
+def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field]) -> Field | None:
+    """The column that says when all columns of the target are known; None where there is none, or no single one."""
+    known = {declared.known_columns.get(name) for name in columns(target)} if target is not None else set()
+    column = known.pop() if len(known) == 1 else None
+    if column is None or is_delay(column):
+        return None
+    zone = None if declared.time is None else declared.time.zone
+    return fields.get(column) or Field(column, "time", zone=zone)
+
+
+def _declared(project: Project, training: TrainingSpec | None, entity: str | None = None) -> SourceSpec:
+    """The source that holds the target: `entity`, else the declared or the only one; an empty one where none does."""
+    sources = project.spec.data
+    named = entity or (training.source if training is not None else None)
+    if named is None and len(sources) == 1:
+        named = next(iter(sources))
+    return sources.get(named or "", SourceSpec())
+
+
+def _described(project: Project, folder: Path | None = None) -> Servable | None:
+    """The servable in `folder`, else the champion's or newest version's; None without one, and for a foreign model."""
+    try:
+        from cumulant.servable.folder import load_description
+
+        found = load_description(folder or servable_folder(project, _version(project)))
+    except NotFoundError:
+        return None
+    return found if isinstance(found, Servable) else None
+
+
+def _version(project: Project) -> ModelVersion:
+    registry = project.registry()
+    try:
+        return registry.resolve(f"{project.name}@{CHAMPION}")
+    except NotFoundError:
+        return registry.resolve(project.name)
+
+
+def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Loss | None = None) -> Outcomes:
+    """The join of the project's predictions and labels."""
+    from cumulant.outcomes.join.joining import Outcomes as outcomes_Outcomes
+
+    known = schema or schema_of(project)
+    return outcomes_Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
+
+
+def ingest_labels(
+    project: Project, patterns: Sequence[str], *, principal: Principal, names: Mapping[str, str] | None = None
+) -> Intake:
+    """Take in files of labels (the project's own where none is named), and what servers were told; then join.
+
+    A file that cannot be read stops nothing where there are several: it is told in its `Source`.
+
+    Raises:
+        UsageError: no file is named, by the caller or the project file.
+        DataError: nothing is there, or the only file cannot be read.
+        StorageError, LeaseHeldError: as `outcomes.ingest_file`.
+    """
+    check(project.access(), principal, "labels.ingest", project.name)
+    schema = schema_of(project)
+    found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
+    sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
+    return joined(project, schema, sources, principal)
+
+
+def join_labels(project: Project, *, principal: Principal, schema: LabelSchema | None = None) -> Intake:
+    """Take in what servers were told, and join labels and predictions.
+
+    Raises:
+        StorageError, LeaseHeldError: as `ingest_labels`.
+    """
+    check(project.access(), principal, "labels.ingest", project.name)
+    return joined(project, schema or schema_of(project), (), principal)
+
+
+def watch_labels(
+    project: Project,
+    folder: str,
+    *,
+    principal: Principal,
+    told: Callable[[Intake], None],
+    names: Mapping[str, str] | None = None,
+    ended: Callable[[], bool] = lambda: False,
+    pause: float = _LOOK_SECONDS,
+) -> None:
+    """Take in files that come into a folder, and what servers are told, until `ended`.
+
+    A file is read when it was the same at two looks, so that one that is being written is left alone.
+
+    Raises:
+        UsageError: there is no such folder.
+        StorageError, LeaseHeldError: as `ingest_labels`.
+    """
+    from cumulant.outcomes.labels.label_files import kind_of
+
+    check(project.access(), principal, "labels.ingest", project.name)
+    if not Path(folder).is_dir():
+        raise UsageError(
+            "there is no such folder", subject=folder, hint="make it, or name the one that files come into"
+        )
+    schema, seen, done = schema_of(project), dict[str, str](), dict[str, str]()
+    while not ended():
+        files = [file for file in project.files().list(folder) if kind_of(Path(file.url))]
+        ripe = [file for file in files if seen.get(file.url) == file.stamp != done.get(file.url)]
+        sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in ripe]
+        done |= {file.url: file.stamp for file in ripe}
+        seen = {file.url: file.stamp for file in files}
+        intake = joined(project, schema, sources, principal)
+        if intake.sources or intake.posted or intake.labelled:
+            told(intake)
+        time.sleep(pause)
+
+
+def report_labels(
+    project: Project, *, principal: Principal, by: str = "day", since: date | None = None, until: date | None = None
+) -> Report:
+    """How much is labelled. Raises UsageError, StorageError."""
+    from cumulant.outcomes.labels.stored_counts import stored_report
+
+    check(project.access(), principal, "labels.show", project.name)
+    if by not in ("day", "week"):
+        raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
+    return stored_report(
+        folder_of(project),
+        project.state / PREDICTIONS,
+        datetime.now(UTC),
+        key=lambda: schema_of(project).key,
+        by="day" if by == "day" else "week",
+        since=since,
+        until=until,
+    )
+
+
+def list_labels(
+    project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
+) -> tuple[list[Shown], int]:
+    """What was said, the newest first, and how many there are in all. Raises StorageError."""
+    from cumulant.outcomes.labels.label_facts import newest_labels
+
+    check(project.access(), principal, "labels.show", project.name)
+    named = _labelled_log(project).named
+    return newest_labels(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+
+
+def _labelled_log(project: Project) -> LabelledLog:
+    """For reading alone: the model's key is read where a label names its prediction by it."""
+    from cumulant.outcomes.labelled_log import LabelledLog
+
+    predictions = project.state / PREDICTIONS
+    return LabelledLog(folder_of(project), predictions, key=lambda: schema_of(project).key)
+
+
+def show_labels(project: Project, request: str, *, principal: Principal) -> tuple[list[PredictionLabels], list[Shown]]:
+    """The rows of one request with their labels, and what was said of it by its id.
+
+    Raises:
+        NotFoundError: no prediction and no label has that id.
+        StorageError: a file cannot be read.
+    """
+    from cumulant.outcomes.labels.label_facts import newest_labels
+
+    check(project.access(), principal, "labels.show", project.name)
+    found, named = _labelled_log(project).of(request)
+    rows = [_labelled(row) for row in found.to_dicts()]
+    said, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
+    if not rows and not said:
+        raise NotFoundError(
+            f'no prediction and no label has the id "{request}"', subject=request,
+            hint="`cumulant predictions list` and `cumulant labels list` show the newest ones",
+        )  # fmt: skip
+    return rows, said
+
+
+def import_predictions(
+    project: Project, path: Path, names: Mapping[str, str], *, principal: Principal, model: str | None = None,
+    version: str = "imported",
+) -> Imported:  # fmt: skip
+    """Bring predictions that were logged elsewhere into the project's log, once.
+
+    Raises:
+        UsageError, DataError, StorageError: as `outcomes.import_predictions`.
+    """
+    from cumulant.outcomes.importing import Defaults, import_predictions
+
+    check(project.access(), principal, "predictions.import", project.name)
+    defaults = Defaults(model=model or project.name, version=version)
+    fields, key = _request(project)
+    found = import_predictions(
+        folder_of(project), project.state / PREDICTIONS, path, names, defaults,
+        fields=fields, salt=project.salt(), key=key, until=datetime.now(UTC) + _skew(project),
+    )  # fmt: skip
+    if not found.again:
+        from cumulant.outcomes.events import PredictionsImported
+
+        fact = PredictionsImported(source=path.name, content=found.content, rows=found.rows, refused=found.refused)
+        _tell(project, principal, [fact])
+    return found
+
+
+def _skew(project: Project) -> timedelta:
+    """How far the clock of another server may be ahead of this one."""
+    declared = project.spec.serving.clock_skew
+    return _CLOCK_SKEW if declared is None else duration(declared)
+
+
+def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
+    """What may come with a request of the project's model, and the key of its rows; nothing where there is none."""
+    described = _described(project)
+    if described is None:
+        return {}, ()
+    source = described.plan.sources[described.plan.entity]
+    return {field.name: field for field in (*source.fields, *described.plan.request)}, source.key
+
+
+def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
+    if patterns:
+        return [one if "://" in one else str(Path(one).absolute()) for one in patterns]
+    declared = project.spec.monitoring.labels
+    if declared is not None:
+        return [declared]
+    from cumulant.outcomes.labels.ingest import waiting
+
+    if waiting(folder_of(project)):
+        return []
+    raise UsageError(
+        "no labels are named", hint="name a file, or declare `monitoring: {labels: PATH}` in cumulant.yaml"
+    )
+
+
+def _files(project: Project, pattern: str) -> Iterator[FileInfo]:
+    from cumulant.outcomes.labels.label_files import kind_of
+
+    found = project.files().list(pattern)
+    if not found:
+        raise DataError(f"no file matches {pattern}", subject=pattern, hint="look at the path, and quote a glob")
+    known = [file for file in found if kind_of(Path(file.url))]
+    yield from known if len(found) > 1 else found
+
+
+def _ingest(
+    project: Project,
+    file: FileInfo,
+    schema: LabelSchema,
+    names: Mapping[str, str],
+    principal: Principal,
+    *,
+    alone: bool,
+) -> Source:
+    name = Path(file.url).name
+    try:
+        from cumulant.outcomes.labels.ingest import ingest_file
+
+        path = project.files().fetch(file)
+        taken = ingest_file(folder_of(project), path, schema, names=names, salt=project.salt())
+    except DataError as error:
+        if alone:
+            raise
+        return Source(name=name, error=error.full_text.replace(file.url.removeprefix("file://"), name))
+    one = taken.file
+    if not taken.again:
+        _tell(project, principal, [_ingested(name, one)])
+    return Source(name=name, rows=one.rows, problems=one.problems, again=taken.again)
+
+
+def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], principal: Principal) -> Intake:
+    """As `join_labels`, for a flow that has asked whether it may; `sources` were taken in before."""
+    from cumulant.outcomes.labels.ingest import ingest_inbox
+
+    posted = ingest_inbox(folder_of(project), schema, salt=project.salt())
+    found = outcomes_of(project, schema).advance()
+    facts: list[Fact] = [_ingested(_POSTED, one) for one in posted]
+    if found.labelled or found.pairs or found.graded:
+        from cumulant.outcomes.events import PredictionsLabelled
+
+        facts.append(PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
+    _tell(project, principal, facts)
+    told = (*sources, *(Source(name=_POSTED, rows=one.rows, problems=one.problems) for one in posted))
+    rows = sum(one.rows for one in posted)
+    return Intake(sources=told, posted=rows, labelled=found.labelled, pairs=found.pairs, graded=found.graded)
+
+
+def _ingested(name: str, one: Ingested) -> Fact:
+    from cumulant.outcomes.events import LabelsIngested
+
+    return LabelsIngested(source=name, content=one.content, rows=one.rows, problems=one.problems)
+
+
+def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
+    if facts:
+        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+            for fact in facts:
+                transaction.emit(fact)
+
+
+def _labelled(row: dict[str, object]) -> PredictionLabels:
+    for name in ("outputs", "label"):
+        text = row[name]
+        row[name] = None if text is None else msgspec.json.decode(str(text))
+    return msgspec.convert({name: row[name] for name in PredictionLabels.__struct_fields__}, PredictionLabels)

@@ -1,0 +1,73 @@
+"""What a person is told of a packaged model, as pairs of label and value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.core.servable import GraphServable, Parity, TensorSpec
+
+if TYPE_CHECKING:
+    from cumulant.flows.packaging.package_model import Packaged
+
+_NAMES = 12
+_ORIGINAL = "original"  # the form of a candidate that is the graph as it came
+
+
+def rows(found: Packaged) -> list[tuple[str, object]]:
+    """Source, size, inputs, outputs, and what the checks said."""
+    servable = found.servable
+    lines: list[tuple[str, object]] = [("from", f"{found.source} ({found.kind})"), ("size", _bytes(found.size))]
+    if not isinstance(servable, GraphServable):
+        return [*lines, ("task", servable.task), ("features", _few([one.feature for one in servable.inputs]))]
+    return [*lines, *graph_rows(servable)]
+
+
+def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
+    """What a graph takes and gives, and what the checks said."""
+    return [
+        ("converted by", servable.lineage.get("converter", "")),
+        *[("input" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.inputs)],
+        *[("state" if index == 0 else "", f"{one.output} -> {one.input}") for index, one in enumerate(servable.state)],
+        ("columns", _few(servable.columns)),
+        *[("output" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.outputs)],
+        ("classes", _few(servable.classes)),
+        ("parity", parity(servable.parity) + _since(servable)),
+        ("batching", f"{'exact' if servable.batching.exact else 'off'}: {servable.batching.reason}"),
+    ]
+
+
+def tensor(spec: TensorSpec) -> str:
+    """A tensor in words: its name, datatype and shape."""
+    sizes = ", ".join(("n" if index == 0 else "any") if size == -1 else str(size)
+                      for index, size in enumerate(spec.shape))  # fmt: skip
+    return f"{spec.name}  {spec.datatype} [{sizes}]"
+
+
+def parity(found: Parity | None) -> str:
+    """The comparison with the original in words."""
+    if found is None:
+        return "not compared: no sample was given"
+    return (
+        f"{found.rows:,} rows, differences up to {found.max_difference:.2g} (allowed {found.tolerance:g}), "
+        f"{found.flips} decisions change"
+    )
+
+
+def _since(servable: GraphServable) -> str:
+    """What the comparison does not speak of: it was made before a smaller or faster form took the graph's place."""
+    chosen = next((one for one in servable.candidates if one.chosen), None)
+    if servable.parity is None or chosen is None or chosen.kind == _ORIGINAL:
+        return ""
+    return f"; {chosen.kind}, put in place since, agrees with it on {chosen.agreement:.2%}"
+
+
+def _few(names: tuple[str, ...] | list[str]) -> str:
+    more = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _bytes(size: int) -> str:
+    for unit, step in (("MiB", 2**20), ("KiB", 2**10)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size} bytes"

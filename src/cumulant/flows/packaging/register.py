@@ -1,0 +1,146 @@
+"""`register`: a model that was made elsewhere, packaged and put into the project's registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from cumulant.core.events import Actor, Fact
+from cumulant.core.ids import digest
+from cumulant.core.servable import GraphServable
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.packaging.package_model import Packaged, check_place, checked_name, package, written
+from cumulant.packaging.convert.model_objects import from_object
+from cumulant.packaging.samples import Sample, checked, of_frame, read_sample
+from cumulant.ports.registry import ModelVersion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cumulant.packaging.convert.foreign_build import Rows
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+class ModelRegistered(Fact, frozen=True, kw_only=True):
+    """A model that was made elsewhere became a version of the registry."""
+
+    kind: ClassVar[str] = "model.registered"
+    model: str
+    version: str
+    source: str
+
+
+def package_object(
+    model: Any, out: Path, *, name: str, sample: object = None, tolerance: float | None = None,
+    trust_pickle: bool = False, project: Project | None = None,
+) -> Packaged:  # fmt: skip
+    """Write the servable of `model`, an object in memory or a path or URI, to the folder `out`.
+
+    `sample` is a table (Polars, pandas, PyArrow), an array, a dict of arrays by input name, or a file's path.
+
+    Raises:
+        UsageError, ParityError, StorageError: as `package`.
+    """
+    if isinstance(model, str | Path) and (sample is None or isinstance(sample, str | Path)):
+        return package(
+            str(model), out, name=name, sample=None if sample is None else Path(sample), tolerance=tolerance,
+            trust_pickle=trust_pickle, project=project,
+        )  # fmt: skip
+    check_place(out)
+    if isinstance(model, str | Path):
+        from cumulant.packaging.convert.model_files import read_model
+
+        foreign, source = read_model(Path(model), trust_pickle=trust_pickle), str(model)
+    else:
+        foreign = from_object(model, example=_frame(sample))
+        source = f"{type(model).__module__}.{type(model).__qualname__}"
+    return written(foreign, source, out, name, _rows(sample), lineage={"source": source}, tolerance=tolerance)
+
+
+def register(
+    project: Project, model: Any, *, name: str, principal: Principal, sample: object = None,
+    tolerance: float | None = None, trust_pickle: bool = False,
+) -> tuple[Packaged, ModelVersion]:  # fmt: skip
+    """Package `model` and register it as a version of `name`; the same servable again gives the version that exists.
+
+    Raises:
+        RefusedError: `principal` may not.
+        UsageError, ParityError, StorageError: as `package`.
+    """
+    check(project.access(), principal, "model.register", name)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / checked_name(name)
+        found = package_object(
+            model, folder, name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle, project=project
+        )
+        version = _register(project, found, name, principal)
+    return msgspec.structs.replace(found, folder=Path(version.uri)), version
+
+
+def _register(project: Project, found: Packaged, name: str, principal: Principal) -> ModelVersion:
+    registry, key = project.registry(), digest([name, found.servable.files])
+    known = {one.version for one in registry.versions(name)} if name in set(registry.models()) else set()
+    with registry.run(name, f"register {found.kind}", key=key) as run:
+        run.params({"kind": found.kind, **found.servable.lineage})
+        parity = found.servable.parity
+        if parity is not None:
+            run.metrics({"parity_max_difference": parity.max_difference, "parity_rows": float(parity.rows)})
+        version = registry.register(
+            run, name, found.folder, _example(found), tags={"cumulant.kind": found.kind}, key=key
+        )
+    if version.version not in known:
+        with project.journal().transaction(actor=Actor(principal.name, None)) as transaction:
+            transaction.emit(ModelRegistered(model=name, version=version.version, source=found.source))
+    return version
+
+
+def _example(found: Packaged) -> pd.DataFrame:
+    """One row as a frame: of the matrix's columns, else of what a person may read of each input."""
+    import pandas as pd
+
+    servable = found.servable
+    if not isinstance(servable, GraphServable):
+        return pd.DataFrame([servable.example])
+    values = next(iter(servable.example.values()), [])
+    if servable.columns and len(values) == len(servable.columns):
+        return pd.DataFrame([values], columns=list(servable.columns))
+    return pd.DataFrame({"input": [spec.name for spec in servable.inputs]})
+
+
+def _frame(sample: Any) -> Any:
+    """The sample as a Polars table where it is a table; None otherwise."""
+    import polars as pl
+
+    if isinstance(sample, str | Path):
+        from cumulant.packaging.samples import table_or_none
+
+        return table_or_none(Path(sample))
+    if isinstance(sample, pl.DataFrame):
+        return sample
+    kind = type(sample).__module__.partition(".")[0]
+    if kind == "pandas" and hasattr(sample, "columns"):
+        return pl.from_pandas(sample)
+    return pl.from_arrow(sample) if kind == "pyarrow" else None
+
+
+def _rows(sample: object) -> Rows | None:
+    """How the sample becomes rows for a graph's inputs."""
+    import numpy as np
+
+    if sample is None:
+        return None
+    if isinstance(sample, str | Path):
+        return lambda inputs, columns: read_sample(Path(sample), inputs, columns)
+    frame = _frame(sample)
+    if frame is not None:
+        return lambda inputs, columns: checked(
+            Sample(of_frame(frame, inputs, columns), given=True), inputs, "the sample"
+        )
+    if isinstance(sample, dict):
+        arrays = {str(key): np.asarray(value) for key, value in sample.items()}
+        return lambda inputs, _: checked(Sample(arrays, given=True), inputs, "the sample")
+    return lambda inputs, _: checked(Sample({inputs[0].name: np.asarray(sample)}, given=True), inputs, "the sample")

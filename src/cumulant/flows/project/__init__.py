@@ -1,0 +1,1 @@
+"""What would run: checked before anything runs."""

@@ -1,0 +1,130 @@
+"""What would run: the sources, the compiled features and the target, checked before anything is trained."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import from_micros, show_duration
+from cumulant.flows.data.request_rules import unchecked_notes
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.training.task import resolve_task
+from cumulant.project.file.gate_rules import split_notes
+from cumulant.project.file.release_rules import check_release
+from cumulant.project.file.serving_rules import check_serving
+from cumulant.project.file.training_rules import check_training
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import PredictAt
+    from cumulant.flows.project.plan_checks import RowFacts
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A source as it stands; `reused`: nothing in it was new."""
+
+    name: str
+    snapshot: str
+    rows: int
+    rows_quarantined: int
+    reused: bool
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What `train` would do: every part of it compiled, and by default checked."""
+
+    project: str
+    environment: str
+    sources: tuple[PlannedSource, ...]
+    features: FeaturePlan
+    entity: str
+    target: str
+    predict_at: str | None
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    #: what kind of problem the target is, and the labelled rows of each class; None where nothing was checked
+    task: str | None = None
+    classes: dict[str, int] = {}
+    warnings: tuple[str, ...] = ()
+
+
+def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> Plan:
+    """Check drivers and code, bring the snapshots up to date, and check against them all that `train` and `release
+    start` refuse, but for what only computed features show. Without `checks` the features are compiled, and nothing
+    that only a training or a release needs is checked.
+
+    Raises:
+        MissingPartError: the package of a trainer is not installed, or cannot be imported.
+        ProjectFileError: a driver is missing, or a setting that no training, release or server could use.
+        NotKnownYetError: an input is not known at the moment of prediction.
+        DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
+        UserCodeError: a function or features file of the project raised.
+        DataError: the rows cannot be learned from as declared: target, split, costs.
+        EngineUnavailableError: the registry does not answer.
+        UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
+    """
+    if checks:
+        from cumulant.flows.project import plan_checks  # which imports what trains and releases
+        from cumulant.flows.training.target_classes import class_warnings
+    project.check_drivers()
+    training = project.training()
+    with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
+        if checks:
+            check_training(project)
+            check_release(project)
+            check_serving(project)
+            plan_checks.check_code(project)
+            plan_checks.check_packages(context)
+            with suppress(NotFoundError):  # a training asks for the champion first, of a registry that answers
+                project.registry().resolve(project.name)
+        snapshots, reused = snapshots_of(context)
+        task = resolve_task(project, snapshots)
+        rows: RowFacts | None = None
+        warnings: tuple[str, ...] = ()
+        if checks:
+            plan_checks.check_names(project, task, snapshots[task.entity])
+            rows = plan_checks.check_rows(context, task, snapshots[task.entity])
+            warnings = class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts)
+    settings = project.settings("training", "evaluation")
+    return Plan(
+        project=project.name,
+        environment=project.environment_name,
+        sources=tuple(
+            PlannedSource(
+                name=name,
+                snapshot=found.id,
+                rows=found.rows_passed,
+                rows_quarantined=found.rows_quarantined,
+                reused=name in reused,
+            )
+            for name, found in snapshots.items()
+        ),
+        features=task.plan,
+        entity=task.entity,
+        target=training.target,
+        predict_at=moment_text(task.predict_at),
+        training=settings["training"],
+        evaluation=settings["evaluation"],
+        notes=(*split_notes(project.spec), *unchecked_notes(project, task.plan)),
+        task=None if rows is None else rows.task,
+        classes={} if rows is None else rows.counts,
+        warnings=warnings,
+    )
+
+
+def moment_text(found: PredictAt | None) -> str | None:
+    """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
+    if found is None:
+        return None
+    if not found.offset_us:
+        return found.column
+    span = show_duration(from_micros(abs(found.offset_us)) - from_micros(0))
+    return f"{found.column} {'-' if found.offset_us < 0 else '+'} {span}"

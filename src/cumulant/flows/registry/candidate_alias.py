@@ -1,0 +1,172 @@
+"""What a training made, all in one hand, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.ids import canonical
+from cumulant.core.refs import ObjectRef
+from cumulant.flows.ledger.ledger_records import RunVerdict
+from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.registry_metrics import registry_metrics
+from cumulant.flows.training.evaluation_record import Judgement
+from cumulant.flows.training.search_step import Fitted
+from cumulant.ports.registry import ModelVersion
+from cumulant.training.spec import EvaluationSpec, Parameter, TrainingSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cumulant.flows.features.feature_table import FeatureSet
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.package_step import Package
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.journal import Transaction
+    from cumulant.project.project import Project
+
+
+#: a version's tag: the moment of the last row that it learned from
+LEARNED_TO = "cumulant.learned_to"
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What made a version, as the journal keeps it: enough to train it again from the recorded snapshots."""
+
+    run: str
+    work: str
+    servable: ObjectRef
+    fitted: Fitted
+    judgement: Judgement
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    snapshots: dict[str, str]
+    table: str
+    as_of: datetime | None
+    sample: float
+    #: since when the rows are of another kind, where the training answered a change
+    change: datetime | None = None
+    #: the user's own trainers, and the digest of each one's code
+    trainers: dict[str, str | None] = {}
+    #: the table of labels that came from the review queue
+    reviewed: str | None = None
+    #: the champion's parameters, which were tried first
+    warm_start: dict[str, Parameter] | None = None
+    lineage: dict[str, str]
+    packages: dict[str, str]
+    python: str
+    created: datetime
+
+
+def find_record(project: Project, version: ModelVersion) -> ModelRecord | None:
+    """What the journal knows of a version; None for one that was not made here."""
+    row = project.journal().get(MODEL, f"{version.name}/{version.version}")
+    return None if row is None else msgspec.convert(row.value, ModelRecord)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that was trained, judged and packaged, on its way into the registry."""
+
+    work: Work
+    table: FeatureSet
+    fitted: Fitted
+    judgement: Judgement
+    package: Package
+    lineage: dict[str, str]
+    #: the champion when this work began, which the gate compared with
+    reference: ModelVersion | None = None
+    #: it is the reference again, made by other settings or of other rows
+    same: bool = False
+    #: rows of features as the model takes them, where rows were read to package it
+    example: pd.DataFrame | None = None
+
+    @property
+    def word(self) -> RunVerdict:
+        return self.judgement.word
+
+    def params(self) -> dict[str, object]:
+        """What the registry lists as the run's parameters."""
+        summary, work = self.fitted.summary, self.work
+        return {
+            "target": work.training.target,
+            "trainer": summary.trainer,
+            "as_of": work.as_of.isoformat() if work.as_of else "",
+            "rows": self.fitted.rows,
+            "features": summary.features,
+            "folds": len(summary.folds),
+            "trials": summary.trials,
+            **{f"best.{name}": value for name, value in summary.params.items()},
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """Figures on the test rows with the ends of their intervals, the baseline's, and the search's score."""
+        return registry_metrics(
+            self.judgement.evaluation.metrics,
+            naive=self.judgement.naive.values(),
+            folds={self.fitted.summary.metric: self.fitted.summary.score},
+        )
+
+    def tags(self, context: Context) -> dict[str, str]:
+        """What the version carries: its lineage, and who answers for it; nothing that is not known.
+
+        Digests are whole: what is cleaned goes by them.
+        """
+        model, summary = context.project.spec.model, self.fitted.summary
+        found = {
+            **{f"cumulant.{name}": value for name, value in self.lineage.items()},
+            "cumulant.servable": self.package.servable.key,
+            "cumulant.work": self.work.identity,
+            "cumulant.run": context.run,
+            "cumulant.trainer": summary.trainer,
+            "cumulant.blend": ", ".join(f"{one.trainer} {one.weight:.2f}" for one in summary.parts),
+            "cumulant.parameters": canonical(summary.params_of(summary.heaviest) or {}).decode(),
+            "cumulant.parameters_of": summary.heaviest,
+            "cumulant.verdict": self.word,
+            LEARNED_TO: "" if self.fitted.learned_to is None else self.fitted.learned_to.isoformat(),
+            "owner": model.owner,
+            "purpose": model.purpose,
+            "risk": model.risk,
+            "target": self.work.training.target,
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def remember(self, context: Context, version: ModelVersion) -> None:
+        """Keep what made the version, where its registration was found done and the record was not."""
+        with context.transaction() as transaction:
+            self.record_in(transaction, context, f"{version.name}/{version.version}")
+
+    def record_in(self, transaction: Transaction, context: Context, key: str) -> None:
+        """Keep what made the version `name/version`; one that is known stays as it was first recorded."""
+        row = transaction.get(MODEL, key)
+        known = None if row is None else msgspec.convert(row.value, ModelRecord)
+        # Another servable under the same number: the registry was replaced, and the record with it.
+        if known is None or known.servable.key != self.package.servable.key:
+            transaction.put(MODEL, key, msgspec.to_builtins(self._record(context)))
+
+    def _record(self, context: Context) -> ModelRecord:
+        python, work = context.project.python, self.work
+        return ModelRecord(
+            run=context.run,
+            work=work.identity,
+            servable=self.package.servable,
+            fitted=self.fitted,
+            judgement=self.judgement,
+            training=work.training,
+            evaluation=work.evaluation,
+            snapshots=self.table.sources,
+            table=work.table.key,
+            as_of=work.as_of,
+            sample=work.sample,
+            change=work.change,
+            reviewed=None if work.reviewed is None else work.reviewed.key,
+            trainers=dict(work.trainers),
+            warm_start=self.fitted.warm_start,
+            lineage=self.lineage,
+            packages=python.packages,
+            python=python.python,
+            created=context.now(),
+        )

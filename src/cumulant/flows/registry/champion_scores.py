@@ -1,0 +1,115 @@
+"""A registered version on the rows of today: answers from features as its own plan defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cumulant.core import expr
+from cumulant.core.errors import DataError, IntegrityError, NotFoundError
+from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.training.training_rows import since
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to the test rows, and the threshold that turns them into decisions. `classes`: in the answers' order."""
+
+    values: NDArray[np.float64]
+    threshold: float | None
+    importance: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+
+def answers_of(
+    context: Context, work: Work, version: ModelVersion, test: TrainingSet, *, tested: FittedModel | None = None
+) -> tuple[Answers | None, tuple[str, ...]]:
+    """A registered version's answers to the test rows, or those of its `tested` model; None, and a note why, where they
+    would not be comparable.
+    """
+    try:
+        from cumulant.servable.scorer import Scorer
+
+        scorer = Scorer(servable_folder(context.project, version))
+        why = _another_question(version, scorer.servable.task, work, test)
+        if why is None:
+            found = scorer.servable
+            names = scorer.features if tested is None else tuple(dict.fromkeys(one.feature for one in tested.inputs))
+            own = _features(context, work, found.plan, names, test)
+            if tested is not None:
+                return Answers(tested.predict_frame(own), tested.threshold, classes=found.classes), ()
+            columns = {name: own[name].to_list() for name in names}
+            return Answers(scorer.score(columns), found.threshold, classes=found.classes), ()
+    except (DataError, IntegrityError, NotFoundError) as error:
+        why = error.message
+    return None, (f"{version.uri} could not be compared with: {why}",)
+
+
+def _another_question(version: ModelVersion, task: str, work: Work, test: TrainingSet) -> str | None:
+    target = version.tags.get("target", work.training.target)
+    if target != work.training.target:
+        return f"it answers another question, {target}"
+    return None if task == test.task else f"it answers a {task} question"
+
+
+def _features(
+    context: Context, work: Work, plan: FeaturePlan, names: tuple[str, ...], test: TrainingSet
+) -> pl.DataFrame:
+    """The named features of the test rows. They are computed only where the plan of today would give others."""
+    if set(names) <= set(test.features.columns) and _same(plan, work.task.plan, names):
+        return test.features
+    gone = sorted(set(plan.sources) - set(work.snapshots))
+    if gone:
+        raise DataError(f"its source {', '.join(gone)} is gone", subject=gone[0])
+    context.progress("features of the champion")
+    used = used_sources(plan, work.snapshots)
+    frames = scans(context.project, work.snapshots, used, as_of=work.as_of)
+    from cumulant.features.offline.offline import compute
+
+    computed = compute(plan, frames)
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        from cumulant.data.snapshot import scan
+
+        entity = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+        computed = computed.filter(entity.select(late_enough).collect().to_series())
+    return computed[test.rows]
+
+
+def _same(old: FeaturePlan, new: FeaturePlan, names: tuple[str, ...]) -> bool:
+    """Whether two plans give the named features the same values."""
+    if (old.entity, old.predict_at) != (new.entity, new.predict_at):
+        return False
+    before, after = ({spec.name: spec for spec in plan.features} for plan in (old, new))
+    left, seen = list(names), set()
+    while left:
+        name = left.pop()
+        one, other = before[name], after.get(name)
+        if other is None or _definition(one) != _definition(other):
+            return False
+        seen.add(name)
+        left += [] if one.expr is None else [part for part in expr.features(one.expr) if part not in seen]
+    read = {part.source for name in seen if (part := before[name].window or before[name].lookup) is not None}
+    return all(_times(old, name) == _times(new, name) for name in read)
+
+
+def _definition(spec: object) -> tuple[object, ...]:
+    return tuple(getattr(spec, name) for name in ("dtype", "expr", "lookup", "window"))
+
+
+def _times(plan: FeaturePlan, source: str) -> tuple[object, ...] | None:
+    found = plan.sources.get(source)
+    return None if found is None else (found.event_time, found.known)

@@ -1,0 +1,48 @@
+"""Whether a training made the champion again: the same files, answered and checked for in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError, NotFoundError
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.flows.registry.models import servable_folder
+
+if TYPE_CHECKING:
+    from cumulant.flows.training.package_step import Package
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+
+
+def same_as_champion(project: Project, package: Package, champion: ModelVersion | None) -> bool:
+    """Whether callers would get the same answers and warnings from both, to the last bit.
+
+    A champion that is not there any more is another one.
+    """
+    if champion is None:
+        return False
+    return _same(lambda: servable_folder(project, champion), lambda: project.objects().path(package.servable.key))
+
+
+def same_versions(project: Project, one: ModelVersion, other: ModelVersion) -> bool:
+    """As `same_as_champion`, of two registered versions."""
+    return _same(lambda: servable_folder(project, one), lambda: servable_folder(project, other))
+
+
+def _same(one: Callable[[], Path], other: Callable[[], Path]) -> bool:
+    try:
+        from cumulant.servable.folder import load_description
+
+        first, second = (load_description(folder(), verify=False) for folder in (one, other))
+    except (NotFoundError, IntegrityError):
+        return False
+    return _answering(first) == _answering(second)
+
+
+def _answering(servable: Servable | GraphServable) -> Servable | GraphServable:
+    """Without what tells how a servable was made: its lineage, example and parity."""
+    return msgspec.structs.replace(servable, version="", lineage={}, example={}, parity=None)

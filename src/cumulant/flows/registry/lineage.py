@@ -1,0 +1,291 @@
+"""From a model version back to what made it, and forward again: reproduce."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.core.ids import file_digest
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.flows.data.validate import load_snapshot
+from cumulant.flows.features.feature_table import scans, stored
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.training.final_fit import on_all_rows
+from cumulant.flows.training.search_step import all_rows, learned, rows_of
+from cumulant.flows.training.task import Task, target_of
+from cumulant.flows.training.training_identity import Work, trainer_code
+from cumulant.ports.registry import ModelVersion
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.core.refs import TableRef
+    from cumulant.data.snapshot import Snapshot, SourceFile
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
+    from cumulant.training.spec import TrainingSpec
+
+
+class SourceLineage(msgspec.Struct, frozen=True, kw_only=True):
+    """A source's snapshot and the files that it was made of, each with its hash and rows."""
+
+    source: str
+    snapshot: str
+    accepted: datetime
+    rows: int
+    files: tuple[SourceFile, ...]
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """What made a version: data, features, settings, code and environment."""
+
+    model: ModelVersion
+    run: str
+    created: datetime
+    sources: tuple[SourceLineage, ...]
+    features: tuple[str, ...]
+    plan: str
+    target: str
+    as_of: datetime | None
+    training: dict[str, object]
+    evaluation: dict[str, object]
+    code: str
+    python: str
+    packages: dict[str, str]
+    environment: str
+    servable: str
+    files: dict[str, str]
+
+
+class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
+    """`identical`: every file of the servable has the hash it had. Else what differs, one line each."""
+
+    model: ModelVersion
+    identical: bool
+    differences: tuple[str, ...]
+    files: dict[str, str]
+    seconds: float
+
+
+def record_of(project: Project, version: ModelVersion) -> ModelRecord:
+    """What the journal knows of a version. Raises NotFoundError for one that was not made here."""
+    record = find_record(project, version)
+    if record is None:
+        raise NotFoundError(
+            f"{version.uri} was not trained by this project's journal",
+            subject=version.uri,
+            hint="its tags in MLflow name the snapshots and settings",
+        )
+    return record
+
+
+def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:
+    """Where a version comes from. Raises NotFoundError."""
+    from cumulant.servable.folder import load_servable
+
+    check(project.access(), principal, "lineage.show", uri)
+    version = project.registry().resolve(uri)
+    record = record_of(project, version)
+    servable = load_servable(servable_folder(project, version))
+    return Lineage(
+        model=version,
+        run=record.run,
+        created=record.created,
+        sources=tuple(_source(project, name, identity) for name, identity in record.snapshots.items()),
+        features=servable.plan.names,
+        plan=record.lineage["features"],
+        target=record.training.target,
+        as_of=record.as_of,
+        training=msgspec.to_builtins(record.training),
+        evaluation=msgspec.to_builtins(record.evaluation),
+        code=record.lineage["code"],
+        python=record.python,
+        packages=record.packages,
+        environment=record.lineage["environment"],
+        servable=record.servable.key,
+        files=servable.files,
+    )
+
+
+def _source(project: Project, name: str, identity: str) -> SourceLineage:
+    snapshot = load_snapshot(project, identity)
+    return SourceLineage(
+        source=name,
+        snapshot=identity,
+        accepted=snapshot.accepted,
+        rows=snapshot.rows_passed,
+        files=snapshot.files,
+    )
+
+
+def reproduce(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Reproduction:
+    """Train a version again from its recorded snapshots, plan and settings, and compare every file of the servable.
+
+    Nothing is looked up but which trials and boosters the model is made of: features, their fits and packaging are done
+    again. What the clock decided in the search is so decided again, on a machine of any speed.
+    """
+    with open_run(
+        project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
+    ) as context:
+        from cumulant.servable.folder import load_servable
+
+        begun = context.now()
+        version = project.registry().resolve(uri)
+        record = record_of(project, version)
+        before = load_servable(servable_folder(project, version))
+        snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
+        with tempfile.TemporaryDirectory(dir=project.state) as scratch:
+            folder, work = _again(context, record, before, snapshots, Path(scratch))
+            files = {name: file_digest(folder / name) for name in before.files}
+            differences = (*_differences(before.files, files), *_causes(context, record, before, work))
+        return Reproduction(
+            model=version,
+            identical=files == before.files,
+            differences=() if files == before.files else differences,
+            files=files,
+            seconds=round((context.now() - begun).total_seconds(), 1),
+        )
+
+
+def _again(
+    context: Context,
+    record: ModelRecord,
+    before: Servable,
+    snapshots: Mapping[str, Snapshot],
+    scratch: Path,
+) -> tuple[Path, Work]:
+    project, plan = context.project, before.plan
+    context.progress("features", 0.0)
+    frames = scans(project, snapshots, record.snapshots, as_of=record.as_of)
+    table = stored(project, f"reproductions/{context.run}", plan, frames)
+    try:
+        from cumulant.packaging.builder import build
+
+        work = recorded_work(project, record, plan, snapshots[plan.entity], table)
+        split = rows_of(context, work)
+        best = _fitted_again(context, record, learned(split.train, work), scratch)
+        if record.fitted.final is not None:
+            best = on_all_rows(context, work, record.fitted, best, all_rows(context, work))
+        folder = scratch / "servable"
+        build(
+            best,
+            plan,
+            name=before.name,
+            sample=split.test.features,
+            out=folder,
+            lineage=before.lineage,
+            example=before.example,
+            target=record.training.target,
+        )
+        return folder, work
+    finally:
+        project.tables().delete(table.key)
+
+
+def recorded_work(
+    project: Project, record: ModelRecord, plan: FeaturePlan, snapshot: Snapshot, table: TableRef
+) -> Work:
+    """The work that made a version, with its features in `table`."""
+    target = target_of(record.training, {field.name for field in snapshot.fields})
+    return Work(
+        task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
+        snapshot=snapshot,
+        table=table,
+        training=record.training,
+        evaluation=record.evaluation,
+        as_of=record.as_of,
+        sample=record.sample,
+        reviewed=None if record.reviewed is None else project.tables().find(record.reviewed),
+        trainers=trainer_code(project, record.training),
+        change=record.change,
+        by_hash=record.fitted.split.rule is not None,
+    )
+
+
+def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> Work:
+    """The work that made a version; its features are found, or computed again and kept.
+
+    Raises:
+        NotFoundError: a snapshot that it was made of was removed.
+    """
+    project = context.project
+    snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
+    table = project.tables().find(record.table)
+    if table is None:
+        table = stored(project, record.table, plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
+    return recorded_work(project, record, plan, snapshots[plan.entity], table)
+
+
+def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:
+    """The recorded trials and boosters fitted again, without a search and without a clock."""
+    root, fitted = context.project.root, record.fitted
+    if fitted.summary.chosen:
+        from cumulant.training.search.refit import refit
+
+        summary, trials = fitted.summary, fitted.trials
+        return refit(rows, record.training, summary, trials, root=root, progress=context.progress)
+    # A record of before the boosters were named: the search is done again with as many trials.
+    from cumulant.training.search.search import search
+
+    found = search(
+        rows,
+        repeated(record),
+        root=root,
+        scratch=scratch / "search",
+        champion=record.warm_start,
+        progress=context.progress,
+    )
+    return found.best
+
+
+def repeated(record: ModelRecord) -> TrainingSpec:
+    """The settings with the budget that was used: as many trials and boosters as there were, and no clock."""
+    done = [trial for trial in record.fitted.trials if trial.trainer == "lightgbm" and trial.state != "cut"]
+    # A trainer whose trial the clock cut off took no part in the choice.
+    judged = {trial.trainer for trial in record.fitted.trials if trial.state != "cut"}
+    cut = {trial.trainer for trial in record.fitted.trials} - judged
+    return msgspec.structs.replace(
+        record.training,
+        trials=max(1, len(done)),
+        time=None,
+        ensemble=record.fitted.summary.members,
+        blend="off",
+        trainers=[name for name in record.training.trainers if name not in cut],
+    )
+
+
+def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """Files with another hash."""
+    made = {name: (before[name], after.get(name, "nothing")) for name in before}
+    return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in made.items() if a != b)
+
+
+def _causes(context: Context, record: ModelRecord, before: Servable, work: Work) -> tuple[str, ...]:
+    """What is otherwise than it was: code of the user's trainers, settings, environment."""
+    found = [
+        f"the code of {name} is another now"
+        for name, code in work.trainers.items()
+        if code != record.trainers.get(name, code)
+    ]
+    recorded = before.lineage.get("settings", work.settings)
+    if work.settings != recorded:
+        found.append(f"settings: {recorded[:12]} in the servable, {work.settings[:12]} in the journal's record")
+    now = context.project.python
+    then, here = {"Python": record.python, **record.packages}, {"Python": now.python, **now.packages}
+    changed = [
+        f"{name} {then.get(name, 'absent')} then, {here.get(name, 'absent')} now"
+        for name in sorted({*then, *here})
+        if then.get(name) != here.get(name)
+    ]
+    return (*found, *changed)

@@ -1,0 +1,186 @@
+"""Model versions: list, show, compare, tag, alias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError
+from cumulant.core.events import Actor, Fact
+from cumulant.core.ids import digest, short
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.registry.registry_metrics import plain_metrics
+from cumulant.flows.reports.request_example import LOCAL_URL
+from cumulant.ports.registry import ModelVersion
+
+if TYPE_CHECKING:
+    from cumulant.flows.training.search_step import Fitted
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+#: journal rows: what a registered version was made of, by `name/version`
+MODEL = "model"
+#: the folder of the project's state with servables of versions that were not made here
+FETCHED = "fetched"
+
+
+class ModelAliased(Fact, frozen=True, kw_only=True):
+    """An alias was moved (or removed: `version` is None) by a person or by the gate."""
+
+    kind: ClassVar[str] = "model.aliased"
+    model: str
+    alias: str
+    version: str | None
+
+
+class ModelTagged(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "model.tagged"
+    model: str
+    version: str
+    tags: tuple[str, ...]
+
+
+class MeasuredRows(msgspec.Struct, frozen=True, kw_only=True):
+    """The test rows that a version's figures are of; `identity` is equal where the rows are."""
+
+    rows: int
+    begin: str | None
+    end: str | None
+    identity: str
+
+
+class LearnedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows the served model learned from, and the tested one; `to`: the moment of the served model's last."""
+
+    rows: int
+    tested: int
+    to: datetime | None = None
+
+
+class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with its figures and the servable that answers for it."""
+
+    version: ModelVersion
+    metrics: dict[str, float]
+    servable: Servable | GraphServable
+    #: where versions are compared
+    measured: MeasuredRows | None = None
+    #: None where it was not trained here; `trainer` names the members of a blend with their weights
+    learned: LearnedRows | None = None
+    trainer: str | None = None
+    #: of the server that requests go to: the running gateway of the model, else where `cumulant serve` listens
+    url: str = LOCAL_URL
+
+
+def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
+    """Every version of every model (or of one), newest first."""
+    check(project.access(), principal, "model.show", project.name)
+    registry = project.registry()
+    names = [name] if name else sorted(registry.models())
+    return [version for one in names for version in registry.versions(one)]
+
+
+def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
+    """A version with its metrics and its servable. Raises NotFoundError."""
+    from cumulant.servable.folder import load_description
+
+    check(project.access(), principal, "model.show", uri)
+    from cumulant.flows.registry.candidate_alias import find_record
+
+    version = project.registry().resolve(uri)
+    metrics = project.registry().metrics(version.run_id) if version.run_id else {}
+    record = find_record(project, version)
+    return ModelDetail(
+        version=version,
+        metrics=plain_metrics(metrics),
+        servable=load_description(servable_folder(project, version)),
+        learned=None if record is None else _learned_rows(record.fitted),
+        trainer=None if record is None else record.fitted.summary.made_by,
+        url=_served_at(project, version.name) or LOCAL_URL,
+    )
+
+
+def _served_at(project: Project, model: str) -> str | None:
+    """Where the gateway of the project's running supervisor takes requests for the model; None where none does."""
+    from cumulant.flows.stack.lock import own_status
+
+    try:
+        status = own_status(project.state)
+    except IntegrityError:  # `cumulant ps` reports it
+        return None
+    return status.url if status is not None and status.running and status.model == model else None
+
+
+def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:
+    """Versions with the test rows that their figures are of: figures of other rows prove nothing about each other."""
+    found = [show_model(project, uri, principal=principal) for uri in uris]
+    return [msgspec.structs.replace(one, measured=_measured_rows(project, one.version)) for one in found]
+
+
+def _learned_rows(fitted: Fitted) -> LearnedRows:
+    return LearnedRows(rows=fitted.rows, tested=fitted.summary.rows, to=fitted.learned_to)
+
+
+def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:
+    """The rows of the evaluation in the version's training; None where it was not trained here."""
+    from cumulant.flows.registry.candidate_alias import find_record
+
+    record = find_record(project, version)
+    if record is None:
+        return None
+    evaluation, rule = record.judgement.evaluation, record.fitted.split.rule
+    place = [evaluation.rows, evaluation.begin, evaluation.end]
+    identity = digest([*place, record.snapshots, msgspec.to_builtins(rule)])
+    return MeasuredRows(rows=evaluation.rows, begin=evaluation.begin, end=evaluation.end, identity=identity)
+
+
+def set_alias(
+    project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None
+) -> ModelVersion:
+    """Point `alias` at a version, and say so in the events."""
+    check(project.access(), principal, "model.alias", uri)
+    version = project.registry().resolve(uri)
+    project.registry().alias(version.name, alias, version.version)
+    _tell(project, principal, ModelAliased(model=version.name, alias=alias, version=version.version), reason)
+    return project.registry().resolve(f"{version.name}/{version.version}")
+
+
+def remove_alias(project: Project, name: str, alias: str, *, principal: Principal, reason: str | None = None) -> None:
+    check(project.access(), principal, "model.alias", name)
+    project.registry().alias(name, alias, None)
+    _tell(project, principal, ModelAliased(model=name, alias=alias, version=None), reason)
+
+
+def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, principal: Principal) -> ModelVersion:
+    """Set tags of a version; None removes one."""
+    check(project.access(), principal, "model.tag", uri)
+    version = project.registry().resolve(uri)
+    project.registry().tag(version.name, version.version, tags)
+    _tell(project, principal, ModelTagged(model=version.name, version=version.version, tags=tuple(sorted(tags))), None)
+    return project.registry().resolve(f"{version.name}/{version.version}")
+
+
+def servable_folder(project: Project, version: ModelVersion) -> Path:
+    """The version's servable on this machine: the project's own copy, else fetched from the registry."""
+    key = version.tags.get("cumulant.servable", "")
+    if key and project.objects().find(key) is not None:
+        return project.objects().path(key)
+    into = project.state / FETCHED / version.name / copy_name(version)
+    known = [found.parent for found in into.glob("*/servable.json") if not found.parent.name.startswith(".")]
+    return known[0] if known else project.registry().fetch(version, into)
+
+
+def copy_name(version: ModelVersion) -> str:
+    """The folder of a version's copy. By version and content: the registry may be another one by now."""
+    return f"{version.version}-{short(digest(version.tags.get('cumulant.servable', '')))}"
+
+
+def _tell(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:
+    with project.journal().transaction(actor=Actor(principal.name, reason)) as transaction:
+        transaction.emit(fact)

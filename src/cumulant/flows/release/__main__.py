@@ -1,0 +1,59 @@
+"""`python -m cumulant.flows.release PROJECT --env NAME`: the release controller in the foreground, until SIGTERM.
+
+With `--once` it looks once at every release, says on standard output where each is, and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.system.stderr import lossy_stderr
+from cumulant.flows.alerting.background import delivering
+from cumulant.flows.release.controller.status_server import opened
+from cumulant.flows.release.controller_process import Controllers, Lines, once, run, where
+from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.project.file.loading import load
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code 0 after it was asked to end, 4 where the project cannot be loaded."""
+    options = _parser().parse_args(words)
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    report = Lines(sys.stderr.write)
+    try:
+        with load(Path(options.project), environment=options.env) as project:
+            acting = Controllers(project, report, settle=options.settle)
+            if options.once:
+                found = once(project, acting, ending.wait, report)
+                told = "; ".join(map(where, found)) or "another controller watches over the release"
+                sys.stdout.write(f"{told}\n")
+                return 0
+            with delivering(project, Lines(sys.stderr.write)), opened(project.state / FOLDER, project.journal) as url:
+                report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
+                run(project, acting, ending.wait, report)
+    except CumulantError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 4
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cumulant.flows.release", description=__doc__)
+    parser.add_argument("project", help="folder of cumulant.yaml")
+    parser.add_argument("--env", default="local", help="environment of the project file")
+    parser.add_argument("--settle", type=float, default=15.0, help="seconds until a row is in the prediction log")
+    parser.add_argument("--once", action="store_true", help="look once, say where each release is, and end")
+    return parser
+
+
+if __name__ == "__main__":
+    lossy_stderr()
+    sys.exit(main())

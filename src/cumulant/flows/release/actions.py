@@ -1,0 +1,179 @@
+"""What people do with a release that is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import LeaseHeldError, NotFoundError, RefusedError, UsageError
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.release import store
+from cumulant.release import decide
+from cumulant.release.spec import ANYBODY
+from cumulant.release.state import Release
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+    from cumulant.release.spec import ApprovalSpec
+
+#: the controller writes the row at each look; a person's word finds its place between two of them
+_TRIES = 20
+
+
+@verb("release.steer")
+def pause(project: Project, *, principal: Principal, reason: str, model: str = "") -> Release:
+    """Hold the weights as they are; failures and proven harm still bring the release back.
+
+    Raises:
+        UsageError: it does not run.
+    """
+    text = f"paused by {_who(principal)}" + (f": {reason}" if reason else "")
+    return _changed(
+        project,
+        principal,
+        model,
+        lambda one: decide.pause(one, text),
+        action="release.steer",
+        reason=reason,
+        word="paused",
+    )
+
+
+@verb("release.steer")
+def resume(project: Project, *, principal: Principal, reason: str = "", model: str = "") -> Release:
+    """Go on with a paused release.
+
+    Raises:
+        UsageError: it is not paused.
+    """
+    return _changed(project, principal, model, decide.resume, action="release.steer", reason=reason, word="resumed")
+
+
+@verb("release.steer")
+def promote(
+    project: Project, *, principal: Principal, reason: str, model: str = "", clock: Clock | None = None
+) -> Release:
+    """Send everything to the candidate now, whatever the evidence. An approval that is declared is needed all the same.
+
+    Raises:
+        RefusedError: an approval is missing that the principal may not give.
+        UsageError: the release is over.
+    """
+    at = (clock or SystemClock()).now()
+
+    def change(release: Release) -> Release:
+        approval = release.spec.approval
+        if not release.over and approval != "none" and approval.before not in release.approved:
+            may_approve(release, approval, principal)
+        return decide.promote(release, f"promoted by {_who(principal)}" + (f": {reason}" if reason else ""), at=at)
+
+    return _changed(project, principal, model, change, action="release.steer", reason=reason, word="promoted")
+
+
+@verb("release.steer")
+def abort(
+    project: Project, *, principal: Principal, reason: str, model: str = "", clock: Clock | None = None
+) -> Release:
+    """Send everything back to the champion and end the release.
+
+    Raises:
+        UsageError: the release is over.
+    """
+    at = (clock or SystemClock()).now()
+    text = f"aborted by {_who(principal)}" + (f": {reason}" if reason else "")
+    return _changed(
+        project,
+        principal,
+        model,
+        lambda one: decide.ended(one, "rolled_back", text, at=at),
+        action="release.steer",
+        reason=reason,
+        word="aborted",
+    )
+
+
+@verb("release.approve")
+def approve(
+    project: Project, *, principal: Principal, reason: str = "", model: str = "", clock: Clock | None = None
+) -> Release:
+    """Agree to what the release waits for.
+
+    Raises:
+        RefusedError: the principal is in none of the groups, or is the author.
+        UsageError: it waits for nothing.
+    """
+    at = (clock or SystemClock()).now()
+
+    def change(release: Release) -> Release:
+        approval = release.spec.approval
+        if release.status == "awaiting_approval" and approval != "none":
+            may_approve(release, approval, principal)
+        return decide.approve(release, at=at)
+
+    return _changed(project, principal, model, change, action="release.approve", reason=reason, word="approved")
+
+
+def may_approve(release: Release, approval: ApprovalSpec, principal: Principal) -> None:
+    """Return, or say why not.
+
+    Raises:
+        RefusedError: the principal may not approve this release.
+    """
+    wanted = " or ".join(approval.by)
+    if not {ANYBODY, *principal.groups} & set(approval.by):
+        groups = ", ".join(principal.groups) or "none"
+        raise RefusedError(
+            f"{principal.name} may not approve the release {release.id}: that takes a member of {wanted}",
+            subject=release.id,
+            hint=f"groups of {principal.name}: {groups}; CUMULANT_GROUPS names them",
+        )
+    if approval.excluded == "author" and principal.name == release.author:
+        raise RefusedError(
+            f"{principal.name} trained version {release.candidate.version}, and an author may not approve",
+            subject=release.id,
+            hint="ask somebody else" if ANYBODY in approval.by else f"ask another member of {wanted}",
+        )
+
+
+def _changed(
+    project: Project,
+    principal: Principal,
+    model: str,
+    change: Callable[[Release], Release],
+    *,
+    action: str,
+    reason: str,
+    word: str,
+) -> Release:
+    check(project.access(), principal, action, project.name)
+    journal, name = project.journal(), model or project.name
+    for attempt in range(_TRIES):
+        before, version = store.need(journal, name)
+        after = change(before)
+        if after == before:
+            raise _unchanged(before, word)
+        try:
+            with journal.transaction(actor=Actor(principal.name, reason or None), run=before.id) as transaction:
+                store.write(transaction, before, after, expect=version)
+        except LeaseHeldError:
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        return after
+    raise NotFoundError(f"{name} has no release", subject=name)
+
+
+def _unchanged(release: Release, word: str) -> UsageError:
+    status = release.status.replace("_", " ")
+    hint = "`cumulant release status` shows it"
+    if release.over:
+        hint = f"it is over; `cumulant release start` begins another, `cumulant rollback {release.model}` goes back"
+    return UsageError(f"the release {release.id} is {status}, so it cannot be {word}", subject=release.id, hint=hint)
+
+
+def _who(principal: Principal) -> str:
+    return principal.name.removeprefix("user:")

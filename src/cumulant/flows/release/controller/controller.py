@@ -1,0 +1,209 @@
+"""The controller of one model's releases: a loop that reads, decides, writes, and then makes the world follow.
+
+It may be killed at any moment and started again, anywhere: all that it knows is in the release's row. Its own clock
+is steady, so that a jump of the wall clock changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from cumulant.core.errors import LeaseHeldError
+from cumulant.core.events import Actor
+from cumulant.core.units import duration
+from cumulant.flows.ledger.processes import Process, is_gone, this_process
+from cumulant.flows.release import store
+from cumulant.release.decide import decide, ended, guard, start, troubled
+from cumulant.release.evidence.accumulate import readable, seen
+from cumulant.release.state import Release, wanted_routes
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.core.traffic import Routes
+    from cumulant.ports.journal import Journal, Row
+    from cumulant.ports.traffic import Traffic
+    from cumulant.release.evidence.health import Pulse
+    from cumulant.release.evidence.look import Look
+
+LEASE = "release_controller"
+#: seconds without a sign of life after which another controller takes over
+LAPSE = 5.0
+#: looks that a gap may stand for: a controller that slept long has not watched for that long
+_LONGEST = 3.0
+_ACTOR = Actor("service:release-controller")
+
+
+class Evidence(Protocol):
+    """What the controller sees."""
+
+    def pulse(self, release: Release) -> Pulse:
+        """The last seconds, for failures that need no statistics."""
+        ...
+
+    def look(self, release: Release, seconds: float) -> tuple[Look, str]:
+        """Everything since the release's cursor, and the next cursor."""
+        ...
+
+
+class Effects(Protocol):
+    """What an ended release asks for beside its routes. Each is done again until it is settled, and may be."""
+
+    def pending(self, release: Release) -> tuple[str, ...]:
+        """Names of what is left to do, in order."""
+        ...
+
+    def settle(self, release: Release, effect: str) -> bool:
+        """Do it; whether it is done. An error leaves it for the next time."""
+        ...
+
+
+class Controller:
+    """Call `tick` about once a second."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        journal: Journal,
+        traffic: Traffic,
+        evidence: Evidence,
+        effects: Effects,
+        clock: Clock,
+        steady: Callable[[], float] = time.monotonic,
+        pace: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        self._model = model
+        self._journal = journal
+        self._traffic = traffic
+        self._evidence = evidence
+        self._effects = effects
+        self._clock = clock
+        self._steady = steady
+        #: seconds of the release's time to one of the clock
+        self._pace = pace
+        self._me = msgspec.to_builtins(this_process()) | {"life": uuid.uuid4().hex}
+        self._lease: int | None = None
+        self._other: tuple[int, float] | None = None
+        self._looked: tuple[str, float] | None = None
+        #: the release whose evidence was read
+        self._readable = ""
+
+    def tick(self) -> Release | None:
+        """One round; the release as it is after it, or None where there is none or another controller acts.
+
+        Raises:
+            CumulantError: the journal or the gateway cannot be reached. Serving goes on as it is; call again.
+        """
+        if not self._holds():
+            return None
+        found = store.read(self._journal, self._model)
+        if found is None:
+            return None
+        release, version = found
+        after = self._brought_forward(release)
+        if after != release:
+            after = self._written(release, after, version)
+        self._follow(after)
+        return after
+
+    def _brought_forward(self, release: Release) -> Release:
+        if release.over:
+            return release
+        at = self._clock.now()
+        moved = self._moved_outside(release)
+        if moved is not None:
+            return moved
+        if not self._can_read(release):
+            text = "another version of Cumulant began it, and its evidence cannot be read; start the release again"
+            return ended(release, "inconclusive", text, at=at)
+        if release.status == "pending":
+            return start(release)
+        pulse = self._evidence.pulse(release)
+        release = guard(release, pulse, at=at)
+        seconds = self._since_look(release)
+        if release.over or seconds < duration(release.spec.look).total_seconds():
+            return release
+        look, cursor = self._evidence.look(release, seconds)
+        look = replace(look, seconds=seconds * self._pace())
+        counted, skewed = seen(msgspec.structs.replace(release, cursor=cursor), look)
+        self._looked = (release.id, self._steady())
+        return decide(counted, skewed=skewed, failing=troubled(counted, pulse) is not None, at=at)
+
+    def _can_read(self, release: Release) -> bool:
+        """Whether the release's evidence is of this program's form; asked once of a release."""
+        if self._readable != release.id and readable(release):
+            self._readable = release.id
+        return self._readable == release.id
+
+    def _moved_outside(self, release: Release) -> Release | None:
+        """The release, ended, where somebody set the gateway past it: `cumulant rollback` needs no journal."""
+        present = self._traffic.in_force(self._model)
+        if present is None or not _is_past(present, release):
+            return None
+        text = f"all requests were sent to version {present.champion.version} beside the release"
+        over = ended(release, "rolled_back", text, at=self._clock.now())
+        return msgspec.structs.replace(over, revision=present.revision)
+
+    def _since_look(self, release: Release) -> float:
+        now = self._steady()
+        if self._looked is None or self._looked[0] != release.id:
+            self._looked = (release.id, now)
+            return 0.0
+        return min(now - self._looked[1], _LONGEST * duration(release.spec.look).total_seconds())
+
+    def _written(self, before: Release, after: Release, version: int) -> Release:
+        with self._journal.transaction(actor=_ACTOR, run=after.id) as transaction:
+            store.write(transaction, before, after, expect=version)
+        return after
+
+    def _follow(self, release: Release) -> None:
+        present, wanted = self._traffic.in_force(self._model), wanted_routes(release)
+        if present is None or present.revision < wanted.revision:
+            self._traffic.apply(wanted)
+        for effect in self._effects.pending(release):
+            if not self._effects.settle(release, effect):
+                return
+            self._settled(release, effect)
+
+    def _settled(self, release: Release, effect: str) -> None:
+        """Note in the row that it is done, unless the row has moved on meanwhile: then it is done once more."""
+        found = store.read(self._journal, self._model)
+        if found is None or found[0].id != release.id:
+            return
+        present, version = found
+        after = msgspec.structs.replace(present, settled=present.settled | {effect})
+        with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
+            store.write(transaction, present, after, expect=version)
+
+    def _holds(self) -> bool:
+        """Whether this controller is the one that acts; takes over from one that has stopped."""
+        row = self._journal.get(LEASE, self._model)
+        if row is not None and row.value != self._me and not self._lapsed(row):
+            self._lease = None
+            return False
+        try:
+            with self._journal.transaction(actor=_ACTOR) as transaction:
+                self._lease = transaction.put(LEASE, self._model, self._me, expect=row.version if row else 0).version
+        except LeaseHeldError:
+            return False
+        return True
+
+    def _lapsed(self, row: Row) -> bool:
+        now = self._steady()
+        if self._other is None or self._other[0] != row.version:
+            self._other = (row.version, now)
+        holder = {name: value for name, value in row.value.items() if name != "life"}
+        return now - self._other[1] > LAPSE or is_gone(msgspec.convert(holder, Process))
+
+
+def _is_past(present: Routes, release: Release) -> bool:
+    """Whether somebody else set these routes since the release set its own. One that is about to begin has none yet."""
+    if present.revision == release.revision and release.status != "pending":
+        return present != wanted_routes(release)
+    return present.revision > release.revision

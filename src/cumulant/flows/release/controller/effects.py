@@ -1,0 +1,173 @@
+"""What an ended release asks for beside its routes: the book, aliases and tags, draining, and telling people.
+
+Each effect compares before it changes, so that done twice it is done once. The book goes first: whoever moves the
+champion on without the registry (`cumulant rollback`) is seen there, and a late alias does not undo it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, NotFoundError
+from cumulant.core.traffic import CANDIDATE
+from cumulant.core.units import duration
+from cumulant.flows.alerting import outbox
+from cumulant.flows.registry.models import CANDIDATE as CANDIDATE_ALIAS
+from cumulant.flows.registry.models import CHAMPION as CHAMPION_ALIAS
+from cumulant.flows.registry.models import ModelAliased
+from cumulant.flows.release.views import ending
+from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
+from cumulant.release.events import ReleaseTold
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.core.events import Actor, Fact
+    from cumulant.ports.journal import Journal, Transaction
+    from cumulant.ports.registry import Registry
+    from cumulant.ports.traffic import Traffic
+    from cumulant.project.notifiers import Receiver
+    from cumulant.release.state import Release
+
+#: tags of a version that a release has judged
+VERDICT, REASON, RELEASE_TAG = "cumulant.release.verdict", "cumulant.release.reason", "cumulant.release"
+#: what MLflow keeps of a tag's value
+_LONGEST_TAG = 4000
+
+
+class Effects:
+    """Carries out the effects of an ended release, in order.
+
+    Args:
+        registry: called when it is first needed.
+        receivers: who is told how it ended.
+        report: is told in a sentence what waits.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        registry: Callable[[], Registry],
+        journal: Journal,
+        traffic: Traffic,
+        receivers: Sequence[Receiver],
+        clock: Clock,
+        actor: Actor,
+        report: Callable[[str], None],
+    ) -> None:
+        self._state, self._registry, self._journal, self._traffic = state, registry, journal, traffic
+        self._receivers, self._clock, self._actor, self._report = receivers, clock, actor, report
+        self._effects: Mapping[str, Callable[[Release], bool]] = {
+            "book": self._book,
+            "told": self._told,
+            "alias": self._alias,
+            "tags": self._tags,
+            "drained": self._drained,
+        }
+
+    def pending(self, release: Release) -> tuple[str, ...]:
+        """Names of what is left to do, in order."""
+        if not release.over:
+            return ()
+        skipped = {"alias", "tags", "book"} if external(release) else set()
+        return tuple(name for name in self._effects if name not in release.settled | skipped)
+
+    def settle(self, release: Release, effect: str) -> bool:
+        """Do it; whether it is done. What cannot be done now is done later."""
+        try:
+            return self._effects[effect](release)
+        except CumulantError as error:
+            self._report(f"{effect} of the release {release.id} waits: {error.message}")
+            return False
+
+    def _book(self, release: Release) -> bool:
+        change_book(self._state, release.model, lambda book: booked(book, release, self._clock.now()))
+        return True
+
+    def _alias(self, release: Release) -> bool:
+        registry, book = self._registry(), read_book(self._state, release.model)
+        candidate = release.candidate.version
+        if release.status == "promoted" and book.champion in (None, candidate):
+            self._moved(registry, release, CHAMPION_ALIAS, candidate)
+        if self._aliased(registry, release.model, CANDIDATE_ALIAS) == candidate:
+            self._moved(registry, release, CANDIDATE_ALIAS, None)
+        return True
+
+    def _moved(self, registry: Registry, release: Release, alias: str, version: str | None) -> None:
+        if self._aliased(registry, release.model, alias) == version:
+            return
+        registry.alias(release.model, alias, version)
+        self._emit(release, ModelAliased(model=release.model, alias=alias, version=version))
+
+    def _aliased(self, registry: Registry, model: str, alias: str) -> str | None:
+        try:
+            return registry.resolve(f"{model}@{alias}").version
+        except NotFoundError:
+            return None
+
+    def _tags(self, release: Release) -> bool:
+        registry = self._registry()
+        wanted = {VERDICT: release.status, REASON: release.reason[:_LONGEST_TAG], RELEASE_TAG: release.id}
+        try:
+            present = registry.resolve(f"{release.model}/{release.candidate.version}").tags
+        except NotFoundError:
+            return True  # it was removed from the registry: nothing is left to be tagged
+        if any(present.get(name) != value for name, value in wanted.items()):
+            registry.tag(release.model, release.candidate.version, dict(wanted))
+        return True
+
+    def _drained(self, release: Release) -> bool:
+        return self._traffic.active(release.model, CANDIDATE) == 0
+
+    def _told(self, release: Release) -> bool:
+        with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
+            hand_over(transaction, self._receivers, release, self._clock.now())
+        return True
+
+    def _emit(self, release: Release, fact: Fact) -> None:
+        with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
+            transaction.emit(fact)
+
+
+def hand_over(transaction: Transaction, receivers: Sequence[Receiver], release: Release, at: datetime) -> None:
+    """Tell people of an ended release, by whoever delivers: a release does not wait for a chat server."""
+    if receivers:
+        outbox.put(transaction, receivers, [ending(release, at)])
+        transaction.emit(ReleaseTold(release=release.id, model=release.model, receivers=len(receivers)))
+
+
+def external(release: Release) -> bool:
+    """Whether the servers are somebody else's: then the book and the registry know nothing of them."""
+    return "://" in release.candidate.version
+
+
+def booked(book: Book, release: Release, now: datetime) -> Book:
+    """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
+    candidate, until = release.candidate.version, now + duration(release.spec.keep_warm)
+    if book.candidate != candidate:  # done before, or moved on by somebody
+        return book
+    if release.status != "promoted":
+        return msgspec.structs.replace(book, candidate=None, versions=warm(book, candidate, until))
+    return promoted(msgspec.structs.replace(book, candidate=None), candidate, until)
+
+
+def promoted(book: Book, version: str, until: datetime | None) -> Book:
+    """The book with another champion; the former one is kept to go back to, and its server up until then."""
+    old = book.champion
+    if old is None or old == version:
+        return msgspec.structs.replace(book, champion=version)
+    former = (*(one for one in book.former if one not in (old, version)), old)
+    return msgspec.structs.replace(book, champion=version, former=former, versions=warm(book, old, until))
+
+
+def warm(book: Book, version: str, until: datetime | None) -> dict[str, Served]:
+    """The book's versions, one of them to stay up until a moment; unchanged where it is not in the book."""
+    served = book.versions.get(version)
+    if served is None:
+        return dict(book.versions)
+    return {**book.versions, version: msgspec.structs.replace(served, warm_until=until)}

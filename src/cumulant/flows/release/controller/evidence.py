@@ -1,0 +1,257 @@
+"""What the controller sees: failures and times from the gateway's log, predictions from the prediction log.
+
+A request that never reached a server is in no prediction log, and a mirrored one is in no log of the gateway: each
+figure is taken where it is whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
+from cumulant.core.units import to_micros
+from cumulant.flows.release.controller.http_probe import fetched
+from cumulant.flows.release.controller.mirrored_rows import Mirrored, mirrored
+from cumulant.flows.release.controller.server_status import Lives, Told, restarts, told
+from cumulant.release.evidence.health import RECENT, ArmPulse, Pulse, requests_and_failures
+from cumulant.release.evidence.look import Graded, Look, Losses, Pairs, Requests, counting
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.flows.release.controller.custom_metrics import Own
+    from cumulant.ports.traffic import Traffic
+    from cumulant.release.state import Release
+
+_SECOND = 1_000_000
+#: exchanges of one reading, and of one look
+_PAGE, _MOST = 100_000, 1_000_000
+_PROBE_SECONDS = 0.4
+#: a mark that lies so far before or ahead of the clock came from a clock that jumped
+_JUMP = 600 * _SECOND
+_HOUR = 3600 * _SECOND
+
+Shape = frozenset[tuple[str, str]]
+
+
+class Labelled(Protocol):
+    """Where labels of mirrored rows come from, each told once."""
+
+    def graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+        """Both arms' losses in rows that were labelled since the cursor `after` (empty: since the release began),
+        and the next cursor.
+        """
+        ...
+
+
+class Unlabelled:
+    """No labels come."""
+
+    def graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+        """Nothing."""
+        del release
+        return (), after
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Up to where each source is counted: the row keeps it as one text."""
+
+    gateway: str = ""
+    #: of the prediction log, microseconds since 1970 UTC; 0: nothing is counted yet
+    pairs: int = 0
+    labels: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Cursor:
+        """What `str` wrote. Another text is a cursor of the gateway alone."""
+        try:
+            return msgspec.json.decode(text, type=cls) if text.startswith("{") else cls(gateway=text)
+        except msgspec.DecodeError:
+            return cls(gateway=text)
+
+    def __str__(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+
+class Watching:
+    """Evidence from the running system.
+
+    Args:
+        stack: the supervisor's folder.
+        log: the prediction log's folder; it may not be there.
+        settle: seconds after which the rows of a moment are taken to have reached the prediction log.
+        report: is told in a sentence what could not be read.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        *,
+        stack: Path,
+        log: Path,
+        own: Own,
+        clock: Clock,
+        report: Callable[[str], None],
+        labels: Labelled | None = None,
+        settle: float = 15.0,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._traffic, self._stack, self._log, self._own = traffic, stack, log, own
+        self._labels = labels or Unlabelled()
+        self._clock, self._steady, self._report = clock, steady, report
+        self._settle = round(settle * _SECOND)
+        self._release = ""
+        self._lives, self._recent = Lives(steady), _Recent(traffic, steady)
+        self._shape: Shape | None = None
+        self._misshapen = 0
+
+    def pulse(self, release: Release) -> Pulse:
+        """The last seconds of both arms. What cannot be known is held against nobody."""
+        self._turn_to(release)
+        servers, health = told(self._stack), self._ready(release)
+        found = Requests.of(self._recent.found(release))
+        arms = {arm: self._arm_pulse(release, arm, servers, health.get(arm.name), found) for arm in _arms(release)}
+        by_name: dict[str, ArmPulse] = {arm.name: one for arm, one in arms.items()}
+        candidate = by_name[CANDIDATE]
+        if candidate.not_ready == 0:
+            candidate = msgspec.structs.replace(candidate, misshapen=self._misshapen + self._other_shape(release))
+        return Pulse(champion=by_name[CHAMPION], candidate=candidate)
+
+    def look(self, release: Release, seconds: float) -> tuple[Look, str]:
+        """Everything since the release's cursor, and the next one."""
+        self._turn_to(release)
+        cursor = Cursor.of(release.cursor)
+        exchanges, gateway = self._exchanges(release, cursor.gateway)
+        pairs, mark = self._mirrored(release, cursor.pairs)
+        self._misshapen += pairs.misshapen
+        graded, labels = self._graded(release, cursor.labels)
+        look = Look(
+            seconds=seconds,
+            hour=mark // _HOUR,
+            requests=Requests.of(exchanges),
+            pairs=Pairs.of(pairs.pairs),
+            losses=Losses.of(graded),
+            own=self._own.measured(release.spec.metrics, pairs.rows),
+        )
+        return look, str(Cursor(gateway=gateway, pairs=mark, labels=labels))
+
+    def _turn_to(self, release: Release) -> None:
+        if self._release != release.id:
+            self._release, self._shape, self._misshapen = release.id, None, 0
+            self._lives, self._recent = Lives(self._steady), _Recent(self._traffic, self._steady)
+
+    def _ready(self, release: Release) -> dict[str, bool]:
+        """By arm, whether the gateway finds a server of it ready; nothing while the gateway does not tell."""
+        try:
+            health = self._traffic.health(release.model)
+        except CumulantError as error:
+            self._report(f"the gateway does not tell of its servers' health: {error.message}")
+            return {}
+        return {arm: any(one.ready for one in health if one.arm == arm) for arm in {one.arm for one in health}}
+
+    def _arm_pulse(
+        self,
+        release: Release,
+        arm: Arm,
+        servers: dict[str, Told],
+        ready: bool | None,
+        found: Requests,
+    ) -> ArmPulse:
+        if ready is None:  # what the supervisor says, where the gateway does not
+            said = [servers[url].ready for url in arm.endpoints if url in servers and servers[url].ready is not None]
+            ready = any(said) if said else None
+        requests, failures = requests_and_failures(found, arm.name)
+        return ArmPulse(
+            not_ready=self._lives.not_ready(f"{release.id} {arm.name}", ready=ready),
+            restarts=restarts(arm, servers),
+            requests=requests,
+            failures=failures,
+        )
+
+    def _other_shape(self, release: Release) -> int:
+        """1 where the candidate says that it answers with other outputs than the champion says; else 0."""
+        if self._shape is None:
+            self._shape = shape(release.champion, release.model)
+        other = None if self._shape is None else shape(release.candidate, release.model)
+        return int(other is not None and other != self._shape)
+
+    def _exchanges(self, release: Release, after: str) -> tuple[list[Exchange], str]:
+        """Those that count. The log may hold weeks from before the release, which no memory need."""
+        found: list[Exchange] = []
+        while len(found) < _MOST:
+            page, after = self._traffic.exchanges(after, limit=_PAGE)
+            found += counting(page, model=release.model, revision=release.revision)
+            if len(page) < _PAGE:
+                break
+        return found, after
+
+    def _mirrored(self, release: Release, mark: int) -> tuple[Mirrored, int]:
+        until = to_micros(self._clock.now()) - self._settle
+        # The first look, or one after a jump of the clock, begins here: what lies between cannot be told apart.
+        if not mark or abs(until - mark) > _JUMP:
+            return Mirrored(), until
+        called = any(one.call for one in release.spec.metrics.values())
+        if until <= mark or not (release.mirror or called):
+            return Mirrored(), max(mark, until)
+        try:
+            return mirrored(self._log, release, after=mark, until=until, arms=called), until
+        except (CumulantError, OSError) as error:
+            self._report(f"the prediction log cannot be read, so no pair is counted: {error}")
+            return Mirrored(), mark
+
+    def _graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+        try:
+            return self._labels.graded(release, after)
+        except CumulantError as error:
+            self._report(f"labels cannot be read, so none is counted: {error.message}")
+            return (), after
+
+
+class _Recent:
+    """Exchanges of the last seconds, read once each from where the row's cursor stood when the watching began."""
+
+    def __init__(self, traffic: Traffic, steady: Callable[[], float]) -> None:
+        self._traffic, self._steady = traffic, steady
+        self._cursor: str | None = None
+        self._kept: deque[tuple[float, Exchange]] = deque(maxlen=_PAGE)
+
+    def found(self, release: Release) -> list[Exchange]:
+        """Those that the present weights assigned."""
+        if self._cursor is None:
+            self._cursor = Cursor.of(release.cursor).gateway
+        more = True
+        while more:
+            page, self._cursor = self._traffic.exchanges(self._cursor, limit=_PAGE)
+            more = len(page) >= _PAGE
+            self._keep(page)
+        now = self._steady()
+        while self._kept and self._kept[0][0] <= now - RECENT:
+            self._kept.popleft()
+        return counting((one for _, one in self._kept), model=release.model, revision=release.revision)
+
+    def _keep(self, page: Sequence[Exchange]) -> None:
+        """What waited in the log while nobody read it is not of the last seconds."""
+        now, newest = self._steady(), max((one.time for one in page), default=0)
+        self._kept.extend((now, one) for one in page if one.time > newest - RECENT * _SECOND)
+
+
+def shape(arm: Arm, model: str) -> Shape | None:
+    """Names and datatypes of the outputs that a server of the arm declares; None where it does not tell."""
+    for url in arm.endpoints:
+        asked = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
+        found = fetched(asked, seconds=_PROBE_SECONDS, authority=arm.authority)
+        outputs = found.get("outputs") if isinstance(found, dict) else None
+        if isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs):
+            return frozenset((str(one.get("name")), str(one.get("datatype"))) for one in outputs)
+    return None
+
+
+def _arms(release: Release) -> tuple[Arm, Arm]:
+    return release.champion, release.candidate

@@ -1,0 +1,87 @@
+"""A release of servers that are not ours: two URLs are compared instead of two versions of the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.network.authorities import check_authority
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+
+if TYPE_CHECKING:
+    from cumulant.release.spec import ReleaseSpec
+
+
+class Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """Two servers of somebody else's, by base URL, which a release is to compare.
+
+    authority: PEM file of those who may have signed the certificates of servers of https; None: those that the project
+    file names, else those that the system trusts.
+    """
+
+    champion: str
+    candidate: str
+    authority: str | None = None
+
+
+def without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
+    """The section without mirroring: mirrored answers are read from a prediction log, which external servers lack."""
+    stages = spec.stages
+    if stages.shadow is not None:
+        notes.append(
+            "the stage shadow is left out: external servers keep no prediction log to compare mirrored answers in"
+        )
+    ab = None if stages.ab is None else msgspec.structs.replace(stages.ab, mirror="0%")
+    canary = msgspec.structs.replace(stages.canary, mirror="0%")
+    if spec.holdback != "none":
+        notes.append("the holdback is left out: no labels come of external servers' answers")
+    stages = msgspec.structs.replace(stages, shadow=None, ab=ab, canary=canary)
+    return msgspec.structs.replace(spec, stages=stages, holdback="none")
+
+
+def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, Arm]:
+    """Champion and candidate; their URLs are their versions. `declared`: the authorities of the project file.
+
+    Raises:
+        UsageError: they are no two URLs of servers, or the authorities cannot be used.
+    """
+    found = {CHAMPION: outside.champion.rstrip("/"), CANDIDATE: outside.candidate.rstrip("/")}
+    for name, url in found.items():
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(
+                f'"{url}" is no URL of the {name}\'s server',
+                subject=f"--{name}-url",
+                hint=f"write --{name}-url http://HOST:PORT",
+            )
+    if found[CHAMPION] == found[CANDIDATE]:
+        raise UsageError(
+            "champion and candidate have the same URL",
+            subject=found[CANDIDATE],
+            hint="name two servers; to see what a release says of two equal ones, start the server twice",
+        )
+    champion, candidate = found[CHAMPION], found[CANDIDATE]
+    authority = _authority(outside, declared)
+    return (
+        Arm(name="champion", version=champion, endpoints=(champion,), authority=authority),
+        Arm(name="candidate", version=candidate, endpoints=(candidate,), authority=authority),
+    )
+
+
+def _authority(outside: Outside, declared: Path | None) -> str | None:
+    """The file of authorities, absolute: the gateway reads it too, also when it starts again."""
+    encrypted = any(url.startswith("https://") for url in (outside.champion, outside.candidate))
+    if outside.authority is None and (declared is None or not encrypted):
+        return None
+    path = (Path(outside.authority) if outside.authority is not None else declared or Path()).absolute()
+    option = "--authority" if outside.authority is not None else "release.authority"
+    if not encrypted:
+        raise UsageError(
+            "authorities are given, and no server of https whose certificate they could vouch for",
+            subject=option,
+            hint=f"leave {option} out, or write https:// in the URLs",
+        )
+    check_authority(str(path), named=option)
+    return str(path)

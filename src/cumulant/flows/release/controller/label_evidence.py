@@ -1,0 +1,78 @@
+"""Labels for a release: posted ones are taken in, joined with mirrored requests, and told once each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import LeaseHeldError
+from cumulant.flows.outcomes.labels import join_labels, outcomes_of, schema_of
+from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.served_versions import folder_of
+from cumulant.release.evidence.look import Graded
+
+if TYPE_CHECKING:
+    from cumulant.outcomes.labels.label_rows import LabelSchema
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+    from cumulant.release.state import Release
+
+#: seconds between two joins: each goes through what is new
+_PAUSE = 4.0
+#: mirrored rows of one look
+_MOST = 50_000
+
+
+class Told:
+    """Both arms' losses in mirrored rows of the project's own model whose labels have come."""
+
+    def __init__(self, project: Project, *, steady: Callable[[], float] = time.monotonic) -> None:
+        self._project, self._steady = project, steady
+        self._schema: LabelSchema | None = None
+        self._joined: float | None = None
+
+    def graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+        """Those since the cursor; of an earlier release's pairs none.
+
+        Raises:
+            CumulantError: labels or predictions cannot be read; nothing is lost.
+        """
+        if release.model != self._project.name or "://" in release.candidate.version:
+            return (), after
+        schema = self._schema = self._schema or schema_of(self._project, self._served(release))
+        self._join(schema)
+        found, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
+        mine = [
+            Graded(
+                champion=one.champion,
+                candidate=one.candidate,
+                score=one.score,
+                hour=int(one.time.timestamp() // 3600),
+            )
+            for one in found
+            if one.candidate_version == release.candidate.version
+            and one.champion_version == release.champion.version
+            and one.time >= release.begun
+        ]
+        return mine, str(cursor)
+
+    def _served(self, release: Release) -> Path | None:
+        """The champion's servable as it is served here. The registry may be slow to open, and harm is watched for."""
+        served = read_book(self._project.state, release.model).versions.get(release.champion.version)
+        folder = None if served is None else Path(folder_of(served.command))
+        return folder if folder is not None and folder.is_dir() else None
+
+    def _join(self, schema: LabelSchema) -> None:
+        now = self._steady()
+        if self._joined is not None and now - self._joined < _PAUSE:
+            return
+        try:
+            join_labels(self._project, principal=self._principal(), schema=schema)
+        except LeaseHeldError:
+            return  # somebody else does just that
+        self._joined = self._steady()
+
+    def _principal(self) -> Principal:
+        return self._project.principal()

@@ -1,0 +1,174 @@
+"""Mirrored rows that both arms scored, from the prediction log, each counted once.
+
+A row of the log can be read some seconds after its answer. A look therefore reads up to a moment that lies `settle`
+back, and the next look goes on from that moment: the mark. Nothing else need be remembered, so a controller that was
+killed counts no pair twice. A pair whose second half comes later than `settle` is not counted at all.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+from cumulant.core.units import from_micros
+from cumulant.release.evidence.look import Pair
+
+if TYPE_CHECKING:
+    from cumulant.release.state import Release
+
+_SECOND = 1_000_000
+#: between the two answers of one mirrored request
+_APART = 15 * _SECOND
+#: pairs of one look; more are left out, the earliest first
+_MOST = 200_000
+_COLUMNS = ("id", "row", "time", "model", "version", "arm", "served_arm", "shadow", "request", "outputs", "latency_us")
+
+Row = dict[str, Any]
+
+
+class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look found: pairs, the candidate's answers of another shape, and each arm's own rows."""
+
+    pairs: tuple[Pair, ...] = ()
+    misshapen: int = 0
+    rows: dict[str, list[Row]] = {}
+
+
+def mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool = False) -> Mirrored:
+    """Pairs completed in (after, until], microseconds since 1970 UTC. With `arms`, each arm's rows of that time too.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    if until <= after or not log.is_dir():
+        return Mirrored()
+    rows = _rows(log, release, after - _APART, until)
+    fresh = [two for two in _joined(rows, release) if max(one["time"] for one in two) > after][-_MOST:]
+    found = [compared(_outputs(one), _outputs(other)) for one, other in fresh]
+    own = _of_arms(rows, after, shadow=not release.step.weight) if arms else {}
+    misshapen = sum(pair is None for pair in found)
+    return Mirrored(pairs=tuple(pair for pair in found if pair), misshapen=misshapen, rows=own)
+
+
+def _joined(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
+    """Each mirrored row with the champion's of the same name that is nearest in time: servers of an older version took
+    names from callers, who may use one again.
+    """
+    answered: dict[tuple[str, int], list[Row]] = {}
+    copies = []
+    for row in sorted(rows, key=_time):
+        if not row["arm"]:
+            continue
+        if row["shadow"]:
+            copies += [row] if _of(release.candidate, row) else []
+        elif _of(release.champion, row):
+            answered.setdefault((row["id"], row["row"]), []).append(row)
+    for copy in copies:
+        found = answered.get((copy["id"], copy["row"]))
+        if found:
+            place = bisect(found, copy["time"], key=_time)
+            yield min(found[max(0, place - 1) : place + 1], key=lambda one: abs(_time(one) - _time(copy))), copy
+
+
+def _time(row: Row) -> int:
+    return int(row["time"])
+
+
+def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Pair | None:
+    """Two answers to one row; None where the candidate's has not the outputs of the champion's.
+
+    An answer of NaN (null in JSON) where the champion gives a number is none of its shape.
+    """
+    if not set(champion) - _optional(champion) <= set(candidate):
+        return None
+    names = [name for name in ("probability", "prediction", *champion) if name in champion]
+    if not names:
+        return None
+    one, other = _score(champion[names[0]]), _score(candidate.get(names[0]))
+    decided = "prediction" if "prediction" in champion else names[0]
+    differs = _differ(champion[decided], candidate.get(decided))
+    if one is not None and other is None:
+        return None
+    if one is None or other is None:
+        return Pair(champion=0.0, candidate=float(differs), differs=differs)
+    return Pair(champion=one, candidate=other, differs=differs)
+
+
+def _optional(answer: Mapping[str, Any]) -> set[str]:
+    """Outputs that a row may lack: what is only given where it is asked for."""
+    return {name for name in answer if name in ("reasons", "warnings", "degraded", "$large")}
+
+
+def _score(value: object) -> float | None:
+    """A number; of a list its last one, which for two classes is the positive class."""
+    while isinstance(value, list) and value:
+        value = value[-1]
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether two decisions differ. A float is no decision, and of scores the place of the greatest decides."""
+    if isinstance(one, list) and isinstance(other, list):
+        return _place(one) != _place(other)
+    return False if isinstance(one, float) else one != other
+
+
+def _place(values: list[Any]) -> int:
+    numbers = [value if isinstance(value, int | float) else float("-inf") for value in values]
+    return numbers.index(max(numbers)) if numbers else 0
+
+
+def _of(arm: Arm, row: Row) -> bool:
+    return bool(row["version"] == arm.version)
+
+
+def _of_arms(rows: Iterable[Row], after: int, *, shadow: bool) -> dict[str, list[Row]]:
+    """The rows that each arm answered after a moment; in shadow the candidate's are those that it was mirrored."""
+    found: dict[str, list[Row]] = {CHAMPION: [], CANDIDATE: []}
+    for row in rows:
+        # What did not come through the gateway has no arm, and is evidence of none.
+        if row["time"] <= after or not row["arm"] or (row["shadow"] and not shadow):
+            continue
+        arm = CANDIDATE if row["shadow"] or row["arm"] == CANDIDATE else CHAMPION
+        found[arm].append({**row, "request": _plain(row["request"]), "outputs": _outputs(row)})
+    return found
+
+
+def _rows(log: Path, release: Release, since: int, until: int) -> list[Row]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
+    from cumulant.serving.prediction_log.storage.scanning import batches
+
+    low, high = (pa.scalar(one, pa.int64()).cast(pa.timestamp("us", "UTC")) for one in (since, until))
+    # A file holds rows of two days around midnight.
+    days = {"since": from_micros(since).date() - timedelta(days=1), "until": from_micros(until).date()}
+    time = pc.field("time")
+    wanted = (time > low) & (time <= high) & (pc.field("model") == release.model)
+    schema = pa.schema([SCHEMA.field(name) for name in _COLUMNS])
+    found = pa.Table.from_batches(batches(log, list(_COLUMNS), wanted=wanted, **days), schema)
+    place = found.schema.get_field_index("time")
+    rows: list[Row] = found.set_column(place, "time", found["time"].cast(pa.int64())).to_pylist()
+    return rows
+
+
+def _outputs(row: Row) -> dict[str, Any]:
+    return _plain(row["outputs"])
+
+
+def _plain(text: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(text, dict):
+        return text
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {"": found}

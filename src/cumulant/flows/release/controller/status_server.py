@@ -1,0 +1,127 @@
+"""What a release says of itself over HTTP on loopback: `GET /v1/releases/{id}` and `/v1/releases/{id}/verdict`.
+
+The verdict fits Argo Rollouts' web metric: `{"status": "running", "value": 0, ...}`, where `value` is 1 once the
+candidate was promoted. `GET /metrics` tells Prometheus of alerts and of who is told of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.network.hosts import Hosts
+from cumulant.flows.alerting.metrics import exposition
+from cumulant.flows.release import store
+from cumulant.flows.release.controller.rollback_outbox import known
+from cumulant.flows.release.views import sentence, view
+
+if TYPE_CHECKING:
+    from cumulant.flows.stack.desired_state import Return
+    from cumulant.ports.journal import Journal
+    from cumulant.release.state import Release
+
+#: in the supervisor's folder, where the controller is reached
+FILE = "controller.json"
+_PATH = ["v1", "releases"]
+_SECONDS = 10.0
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def answer(journal: Journal, target: str) -> tuple[int, object]:
+    """Status and document for a path."""
+    parts = [unquote(part) for part in urlsplit(target).path.split("/") if part]
+    if parts in (["healthz"], ["v2", "health", "live"]):
+        return 200, {"ready": True}
+    if parts[:2] != _PATH or len(parts) > 4 or (len(parts) == 4 and parts[3] != "verdict"):
+        return 404, {"error": "there is nothing at this path; see /v1/releases"}
+    found = sorted(
+        (one for model in store.models(journal) for one in store.every(journal, model)),
+        key=lambda one: (one.begun, one.id),
+        reverse=True,
+    )
+    if len(parts) == 2:
+        return 200, [view(one, known(journal, one.model)) for one in found]
+    release = next((one for one in found if parts[2] in (one.id, "latest")), None)
+    if release is None:
+        return 404, {"error": f'no release has the id "{parts[2]}"; "latest" is the newest'}
+    returns = known(journal, release.model)
+    return 200, verdict(release, returns) if len(parts) == 4 else view(release, returns)
+
+
+def verdict(release: Release, returns: Sequence[Return] = ()) -> dict[str, object]:
+    """What an automation asks: the status, and 1 once the candidate was promoted; no data is never success."""
+    return {
+        "release": release.id,
+        "model": release.model,
+        "candidate": release.candidate.version,
+        "champion": release.champion.version,
+        "status": release.status,
+        "over": release.over,
+        "value": int(release.status == "promoted"),
+        "step": release.step.label,
+        "weight": release.weight,
+        "reason": release.reason,
+        "sentence": sentence(release, returns),
+    }
+
+
+def _header(value: str | None) -> bytes | None:
+    return None if value is None else value.encode("latin-1", "replace")
+
+
+@contextmanager
+def opened(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
+    """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    hosts = Hosts(local=True)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _SECONDS
+
+        def do_GET(self) -> None:
+            kind = "application/json"
+            fault = hosts.fault(*(_header(self.headers.get(name)) for name in ("host", "origin")))
+            try:
+                if fault is not None:
+                    status, body = 403, msgspec.json.encode({"error": fault})
+                elif urlsplit(self.path).path == "/metrics":
+                    status, body, kind = 200, exposition(journal()).encode(), _PROMETHEUS
+                else:
+                    status, document = answer(journal(), self.path)
+                    body = msgspec.json.encode(document)
+            except CumulantError as error:
+                status, body = 503, msgspec.json.encode({"error": error.message})
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+            """Nothing: the log is of releases."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        path, draft = stack / FILE, stack / f".{FILE}.{os.getpid()}"
+        stack.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+        draft.replace(path)
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        try:
+            yield url
+        finally:
+            server.shutdown()
+            path.unlink(missing_ok=True)

@@ -1,0 +1,210 @@
+"""The controller's process: one round a second, a line a change, and no end before it is asked to."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import CumulantError
+from cumulant.core.events import Actor
+from cumulant.core.units import duration
+from cumulant.flows.release import store
+from cumulant.flows.release.controller.controller import LAPSE, Controller
+from cumulant.flows.release.controller.custom_metrics import Own
+from cumulant.flows.release.controller.effects import Effects
+from cumulant.flows.release.controller.evidence import Labelled, Watching
+from cumulant.flows.release.controller.label_evidence import Told
+from cumulant.flows.release.controller.rollback_outbox import Owed, settle
+from cumulant.flows.release.start.start import begin_waiting
+from cumulant.flows.release.time_scale import pace
+from cumulant.flows.release.views import sentence
+from cumulant.flows.serving.serve import PREDICTIONS
+from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.release.state import Release
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.project.project import Project
+
+_ROUND, _LONGEST = 1.0, 30.0
+ACTOR = Actor("service:release-controller")
+
+
+class Lines:
+    """Lines for whoever reads the log, each said once until another comes."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write, self._said = write, ""
+
+    def __call__(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._write(f"{text}\n")
+
+
+def controller(
+    project: Project,
+    report: Callable[[str], None],
+    *,
+    model: str = "",
+    clock: Clock | None = None,
+    labels: Labelled | None = None,
+    steady: Callable[[], float] = time.monotonic,
+    settle: float = 15.0,
+) -> Controller:
+    """The controller of a project's releases, with everything that it sees and does."""
+    clock, traffic, journal = clock or SystemClock(), project.traffic(), project.journal()
+    evidence = Watching(
+        traffic,
+        stack=project.state / FOLDER,
+        log=project.state / PREDICTIONS,
+        own=Own(project.root, report),
+        clock=clock,
+        report=report,
+        labels=labels,
+        settle=settle,
+        steady=steady,
+    )
+    return Controller(
+        model or project.name,
+        journal=journal,
+        traffic=traffic,
+        evidence=evidence,
+        effects=Effects(
+            project.state,
+            registry=project.registry,
+            journal=journal,
+            traffic=traffic,
+            receivers=project.receivers(),
+            clock=clock,
+            actor=ACTOR,
+            report=report,
+        ),
+        clock=clock,
+        steady=steady,
+        pace=lambda: pace(project.state / FOLDER),
+    )
+
+
+class Controllers:
+    """A controller a model: the project's own, and models of servers of others that a release compares."""
+
+    def __init__(self, project: Project, report: Callable[[str], None], *, settle: float) -> None:
+        self._project, self._report, self._settle = project, report, settle
+        self._by_model: dict[str, Controller] = {}
+
+    def tick(self) -> list[Release]:
+        """A round of each; the releases after it. A model that cannot go on is told of, and stops no other.
+
+        Raises:
+            CumulantError: the journal or the gateway cannot be reached, so that none goes on.
+        """
+        for name in store.models(self._project.journal()):
+            if name not in self._by_model:
+                self._by_model[name] = controller(
+                    self._project, self._report, model=name, labels=Told(self._project), settle=self._settle
+                )
+        found, faults = [], dict[str, CumulantError]()
+        for name, one in self._by_model.items():
+            try:
+                found.append(one.tick())
+            except CumulantError as error:
+                faults[name] = error
+        if faults and not found:
+            raise next(iter(faults.values()))
+        for name, fault in faults.items():
+            self._report(f"{name} waits: {self._project.vault.redact(fault.message)}")
+        return [release for release in found if release is not None]
+
+
+def run(
+    project: Project,
+    acting: Controllers,
+    asked: Callable[[float], bool],
+    report: Callable[[str], None],
+) -> None:
+    """Rounds until `asked` (which waits so many seconds) says that the end was asked for.
+
+    A journal or gateway that cannot be reached stops progress and not serving: the next round comes later, at most
+    half a minute.
+    """
+    told: dict[str, tuple[object, ...]] = {}
+    owed, pause = Owed(project, report), _ROUND
+    while not asked(pause):
+        try:
+            owed.tick()
+            found = acting.tick()
+            for release in found:
+                _tell(release, told, report)
+            _begin_waiting(project, report)
+            pause = _round(found)
+        except CumulantError as error:
+            report(f"waits: {project.vault.redact(error.message)}")
+            pause = min(_LONGEST, pause * 2)
+        except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
+            said = project.vault.redact(str(error))
+            report(f"a fault of the controller, which tries again: {type(error).__name__}: {said}")
+            pause = min(_LONGEST, pause * 2)
+
+
+def once(
+    project: Project, acting: Controllers, asked: Callable[[float], bool], report: Callable[[str], None]
+) -> list[Release]:
+    """One look of each release under way, what an ended one still asks for, and what a rollback still owes; the
+    releases after it.
+
+    A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
+    takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
+
+    Raises:
+        CumulantError: the journal or the gateway cannot be reached.
+    """
+    settle(project, report)
+    found, left = acting.tick(), math.ceil(LAPSE) + 2
+    if found or not store.models(project.journal()):
+        left = _rounds(found)
+    while left > 0 and not asked(_ROUND):
+        before, found = found, acting.tick()
+        left = _rounds(found) if found and not before else left - 1
+    _begin_waiting(project, report)
+    return found
+
+
+def _rounds(found: Sequence[Release]) -> int:
+    """Rounds in which each of them has a look."""
+    return max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in found if not one.over), default=0)
+
+
+def _round(found: Sequence[Release]) -> float:
+    """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
+    return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
+
+
+def where(release: Release) -> str:
+    """How far a release is, in a line."""
+    if release.over:
+        return f"no release is under way; the last one: {sentence(release)}"
+    if release.status == "pending":
+        return sentence(release)
+    return f"{release.step.label}: {sum(release.samples.values()):,} requests"
+
+
+def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
+    now = (release.id, release.status, release.at)
+    if told.get(release.model) != now:
+        told[release.model] = now
+        report(f"release {release.id}: {sentence(release)}")
+
+
+def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:
+    """A candidate that cannot begin is told of, and holds up no watching of others."""
+    try:
+        begun = begin_waiting(project)
+    except CumulantError as error:
+        report(f"the candidate that waits does not begin: {project.vault.redact(error.message)}")
+        return
+    if begun is not None and begun.release is not None:
+        report(f"release {begun.release.id}: version {begun.release.candidate.version} waited and begins")

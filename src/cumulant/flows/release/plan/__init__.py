@@ -1,0 +1,1 @@
+"""What a release can decide, and when, before it begins."""

@@ -1,0 +1,70 @@
+"""How long labels of a project's predictions take to become known."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core import expr
+from cumulant.core.errors import CumulantError
+from cumulant.core.units import duration
+from cumulant.flows.registry.models import CHAMPION, MODEL
+from cumulant.flows.training.task import target_of
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+    from cumulant.training.spec import TrainingSpec
+
+
+def label_delay(project: Project) -> timedelta | None:
+    """As it is declared (`monitoring.performance.label_delay`, or `known_time` of the target as a delay); where it
+    stands in a column, the gap that the champion's training left for it. None where nothing says it.
+    """
+    declared = project.spec.monitoring.performance.label_delay
+    if declared is not None:
+        return duration(declared)
+    known = _of_source(project)
+    return _of_champion(project) if known is None else known
+
+
+def _of_source(project: Project) -> timedelta | None:
+    training = project.spec.training
+    if training is None:
+        return None
+    every = [source.known_columns for source in project.spec.data.values()]
+    named = {when for known in every for when in _of_target(training, known)}
+    return max((duration(when) for when in named if when[:1].isdigit()), default=None)
+
+
+def _of_target(training: TrainingSpec, known: dict[str, str]) -> list[str]:
+    """When the target's columns are known, of those that a source says it of."""
+    return [known[column] for column in expr.columns(target_of(training, known)) if column in known]
+
+
+class _Split(msgspec.Struct, frozen=True):
+    train_to: datetime | None = None
+    test_from: datetime | None = None
+
+
+class _Fitted(msgspec.Struct, frozen=True):
+    split: _Split
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """Of a `ModelRecord`, whose module imports how versions are trained, what is needed here."""
+
+    fitted: _Fitted
+
+
+def _of_champion(project: Project) -> timedelta | None:
+    try:
+        champion = project.registry().resolve(f"{project.name}@{CHAMPION}")
+        row = project.journal().get(MODEL, f"{champion.name}/{champion.version}")
+    except CumulantError:  # a plan needs no registry
+        return None
+    split = None if row is None else msgspec.convert(row.value, _Record).fitted.split
+    if split is None or split.train_to is None or split.test_from is None:
+        return None
+    return max(timedelta(), split.test_from - split.train_to)

@@ -1,0 +1,127 @@
+"""What the plan of a release says in words: what cannot be decided in time, what is used instead, what helps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from cumulant.flows.release.start.distinct_models import same_candidate
+from cumulant.flows.release.start.key_counts import too_few
+from cumulant.release.steps import holdback_of
+from cumulant.release.wording import span
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic
+    from cumulant.flows.release.plan.release_plan import Plan, Power, StagePlan
+    from cumulant.project.project import Project
+    from cumulant.release.evidence.metrics import Metric
+    from cumulant.release.spec import ReleaseSpec
+
+
+def warnings(project: Project, traffic: MeasuredTraffic, plan: Plan) -> list[str]:
+    """What may go wrong whatever the evidence shows."""
+    at_most = sum(one.at_most for one in plan.stages)
+    texts = (
+        too_few(project, project.name, project.spec.release),
+        traffic.warning(plan.seconds, at_most),
+        same_candidate(project),
+    )
+    return [text for text in texts if text]
+
+
+def late_labels(delay: timedelta | None, found: list[StagePlan]) -> str | None:
+    """That labels come after the release, in words; None where they come in time or nothing is known of them."""
+    longest = sum(one.at_most for one in found if one.mirror)
+    usual = sum(one.seconds for one in found)
+    if delay is None or delay.total_seconds() <= usual:
+        return None
+    text = f"quality: labels come {span(delay.total_seconds())} after a request, and a release takes"
+    text += f" {span(usual)}"
+    if delay.total_seconds() <= longest:
+        return f"{text}: most labels come too late for it"
+    return f"{text}, at most {span(longest)}: no label comes in time"
+
+
+def instead(spec: ReleaseSpec, delay: timedelta | None, *, late: bool) -> list[str]:
+    """What stands for labels that come too late."""
+    held, texts = holdback_of(spec), []
+    if not late and held is None:
+        return []
+    if spec.evaluation is not None:
+        texts.append(
+            "before it begins, both versions are compared on labelled rows of the past (release.evaluation); what they"
+            " show there counts for quality, and the margins of disagreement, prediction and distance follow from it"
+        )
+    if held is None:
+        texts.append(
+            "labels of the release itself decide where it waits for them: release: {holdback: until_labels} leaves 5%"
+            " of the callers on the champion until then, and rolls back or promotes by that evidence"
+        )
+    else:
+        when = "" if delay is None else f", {span(delay.total_seconds())} and more after the canary"
+        texts.append(
+            f"after the canary {held.share} of the callers stay on the champion until labels of the release show its"
+            f" quality{when}, at most {held.at_most}; harm that they show rolls it back"
+        )
+    return texts
+
+
+def undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[str]:
+    for one in found:
+        if one.samples_seconds > one.at_most:
+            yield (
+                f"{one.name}: its {one.samples:,} requests take {span(one.samples_seconds)},"
+                f" longer than its longest time {span(one.at_most)}"
+            )
+        for power in one.metrics:
+            if power.harm_longest is None:
+                within = span(one.at_most)
+                yield f"{one.name}: not even ten times the champion's {_name(power)} is seen in {within}"
+    for power in found[-1].metrics:
+        if power.fine_seconds is None and named[power.metric].required:
+            yield (
+                f"{found[-1].name}: {power.metric} is not shown to be within the margin in"
+                f" {span(found[-1].at_most)}, so the release ends as inconclusive"
+            )
+
+
+def undecided_quality(pairs: float, *, unshown: bool) -> str | None:
+    """That so many pairs do not come (`unshown`), or that none suffice (infinity); None where neither is so."""
+    if math.isinf(pairs):
+        text = (
+            "quality: its margin is too small to be shown in blocks of so few mirrored requests: widen it, or lengthen"
+        )
+        text += " release.metrics.quality.block"
+    elif unshown:
+        text = f"quality: about {pairs:,.0f} mirrored requests with labels are needed, and do not come in time"
+    else:
+        return None
+    return f"{text}, so the release ends as inconclusive" if unshown else text
+
+
+def _name(power: Power) -> str:
+    return "share of errors" if power.metric == "errors" else "share of slow requests"
+
+
+def advice(found: list[StagePlan], a_day: float | None) -> list[str]:
+    """What helps where something cannot be decided in time, at so many requests a day."""
+    texts = []
+    mirrored = next((one for one in found if one.mirror and not one.weight), None)
+    if mirrored is None:
+        texts.append("add the stage shadow: all requests are scored by both versions, and none is at risk")
+    elif mirrored.mirror < 100:
+        texts.append("mirror all requests (release.stages.shadow.mirror: 100%): both versions score every one")
+    else:
+        many = "requests" if a_day is None else f"{a_day:,.0f} requests a day"
+        texts.append(
+            f"decide in shadow: all {many} are scored by both versions and compared in pairs;"
+            " lengthen release.stages.shadow.at_most"
+        )
+    texts.append(
+        "compare both versions on labelled rows of the past: `cumulant evaluate` (a backtest needs no traffic)"
+    )
+    texts.append("or accept less: a wider margin, longer times (at_most), fewer or larger steps of the canary")
+    return texts

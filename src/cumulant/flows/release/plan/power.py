@@ -1,0 +1,167 @@
+"""What a step of a release can see of failures or latency, and when: simulated with the tests that decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cumulant.core.units import duration, share
+from cumulant.release.evidence.harm_sizes import BEYOND_ERRORS, size_of
+from cumulant.statistics import sequential
+
+if TYPE_CHECKING:
+    from cumulant.release.evidence.metrics import Metric
+    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.steps import Step
+
+#: simulated: looks at most (longer ones are simulated in coarser looks), and releases for a harm and for a time
+_LOOKS, _RELEASES, _TIMED = 40, 100, 60
+_POWER = 0.8
+#: of harm, against the champion's rate
+_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+#: failures of the candidate below which no test of failures can say anything
+_FEWEST = 3.0
+#: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
+_FASTER, _NONE = 0.4, 1e-6
+#: standard errors by which a harm must exceed what is accepted, so that 80% of releases act on it
+_ERRORS = BEYOND_ERRORS + 0.84
+#: a time that is simulated first, in times what a test without bursts takes, and by how much it then grows
+_TIMES_USUAL, _LONGER = 5.0, 4.0
+#: looks of the shortest such time
+_FEWEST_LOOKS = 12
+#: bad events of an arm, beyond which more would prove about as much: in one of the shortest looks (at 100 the time of a
+#: small margin is three times too long), and in all looks, as a release's own test begins afresh where it has seen more
+#: than its grid of rates resolves
+_EVENTS, _RESOLVED = 1_000.0, 10_000.0
+#: looks within which a time is found too coarsely, and how often it is simulated again in finer ones
+_COARSE, _FINER = 5, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPower:
+    """One metric of one step at `rate` requests a second, of which the share `bad` is bad today."""
+
+    step: Step
+    rate: float
+    spec: ReleaseSpec
+    metric: Metric
+    bad: float
+
+    def smallest_harm(self, within: float, alpha: float, *, known: float | None = None) -> float | None:
+        """The smallest harm, in times the champion's rate, that 80% of releases see and act on in so many seconds.
+
+        `known`: one that is seen in a shorter time, so in this one too.
+        """
+        traffic, looks = self._traffic(within)
+        for ratio in _RATIOS:
+            if ratio == known:
+                return ratio
+            if self.metric.kind == "failures" and not self._acted_on(traffic, looks, ratio):
+                continue
+            # Where fewer failures are expected than any test needs, nothing is to be simulated.
+            if self.bad * ratio * traffic.candidate * looks < _FEWEST:
+                continue
+            if self.bad * ratio >= 1:
+                return None
+            if self._seen(ratio, within, alpha):
+                return ratio
+        return None
+
+    def fine_seconds(self) -> float | None:
+        """The time until a candidate that is as good is shown to be so in 80% of releases; None: not within the step.
+
+        Found in the first looks, it is simulated again in finer ones.
+        """
+        usual = sequential.not_worse_seconds(
+            self._traffic(self.step.at_most)[0],
+            rate=self.bad,
+            margin=self._margin,
+            ratio=self._ratio,
+            alpha=share(self.spec.alpha),
+        )
+        times = map(self._shown, self._growing(usual, self.step.at_most))
+        found = next((one for one in times if one is not None), None)
+        for _ in range(_FINER):
+            if found is None or found[1]:
+                break
+            found = self._shown(found[0] * 1.5) or (found[0], True)
+        return None if found is None else found[0]
+
+    def _shown(self, within: float) -> tuple[float, bool] | None:
+        """When, and whether that is exact enough."""
+        traffic, looks = self._simulated(within)
+        found = sequential.not_worse_looks(
+            traffic,
+            rate=self.bad,
+            margin=self._margin,
+            ratio=self._ratio,
+            alpha=share(self.spec.alpha),
+            looks=looks,
+            wanted=_POWER,
+            releases=_TIMED,
+        )
+        if found is None:
+            return None
+        return found * traffic.seconds, found > _COARSE or traffic.seconds <= self._block
+
+    def _seen(self, ratio: float, within: float, alpha: float) -> bool:
+        usual = sequential.harm_seconds(self._traffic(within)[0], rate=self.bad, ratio=ratio, alpha=alpha)
+        for time in self._growing(usual, within):
+            traffic, looks = self._simulated(time)
+            if sequential.harm_is_seen(
+                traffic, rate=self.bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
+            ):
+                return True
+        return False
+
+    def _acted_on(self, traffic: sequential.Traffic, looks: int, ratio: float) -> bool:
+        """Whether a harm of that size is acted on when it is proven: surely beyond the margin, or twice the rate."""
+        n, m = traffic.champion * looks, traffic.candidate * looks
+        counts = [(n, self.bad * n, m, self.bad * ratio * m)]
+        size = size_of(counts, self.metric, usual=self.bad, weighed=1.0)
+        return size.difference - size.accepted > _ERRORS * size.error
+
+    def _growing(self, usual: float, within: float) -> Iterator[float]:
+        """Times to simulate up to `within`, from little more than it takes: what is shown in one is shown in longer
+        ones, whose coarse looks take as long to simulate and hide when.
+        """
+        time = max(_TIMES_USUAL * usual, _FEWEST_LOOKS * self._block)
+        while time < within:
+            yield time
+            time *= _LONGER
+        yield within
+
+    def _traffic(self, within: float) -> tuple[sequential.Traffic, int]:
+        """Looks of equal length that fill the time, no shorter than the spec's blocks of evidence."""
+        seconds = max(self._block, within / _LOOKS)
+        share_of = self.step.weight / 100
+        traffic = sequential.Traffic(
+            champion=self.rate * (1 - share_of) * seconds, candidate=self.rate * share_of * seconds, seconds=seconds
+        )
+        return traffic, max(1, int(within / seconds))
+
+    def _simulated(self, within: float) -> tuple[sequential.Traffic, int]:
+        """The same with no more bad events than prove about as much: their number costs time."""
+        traffic, looks = self._traffic(within)
+        most = _RESOLVED / looks if traffic.seconds > self._block else _EVENTS
+        part = most / (self.bad * min(traffic.champion, traffic.candidate))
+        if part >= 1:
+            return traffic, looks
+        arms = {"champion": traffic.champion * part, "candidate": traffic.candidate * part}
+        return sequential.Traffic(**arms, seconds=traffic.seconds), looks
+
+    @property
+    def _margin(self) -> float:
+        return (self.metric.margin or 0.0) if self.metric.kind == "failures" else _NONE
+
+    @property
+    def _ratio(self) -> float:
+        """A candidate that is as fast as the champion exceeds a bound that is raised by the margin less often."""
+        return 1.0 if self.metric.kind == "failures" else _FASTER
+
+    @cached_property
+    def _block(self) -> float:
+        """Seconds of the shortest look that is simulated."""
+        return max(duration(self.spec.block).total_seconds(), duration(self.spec.look).total_seconds())

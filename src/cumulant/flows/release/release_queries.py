@@ -1,0 +1,54 @@
+"""What people ask of releases, under way or over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import not_found
+from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.release import store
+from cumulant.release.state import Release
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+@verb("release.show")
+def current(project: Project, *, principal: Principal, model: str = "") -> Release:
+    """The newest release, under way or over.
+
+    Raises:
+        NotFoundError: there was none.
+    """
+    check(project.access(), principal, "release.show", project.name)
+    return store.need(project.journal(), model or project.name)[0]
+
+
+@verb("release.show")
+def find_release(project: Project, identity: str, *, principal: Principal, model: str = "") -> Release:
+    """A release by its id; the newest where the id is empty.
+
+    Raises:
+        NotFoundError: no such release.
+    """
+    found = history(project, principal=principal, model=model)
+    if not identity:
+        return current(project, principal=principal, model=model)
+    for one in found:
+        if one.id == identity:
+            return one
+    raise not_found("release", identity, [one.id for one in found])
+
+
+@verb("release.show")
+def history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
+    """All releases, the newest first."""
+    check(project.access(), principal, "release.show", project.name)
+    return store.every(project.journal(), model or project.name)
+
+
+def waiting(project: Project) -> str | None:
+    """The candidate that waits until the release is over, as `NAME/VERSION`."""
+    row = project.journal().get(store.WAITING, project.name)
+    return None if row is None else str(row.value["uri"])

@@ -1,0 +1,265 @@
+"""Back to a version that was served before: with the book and the gateway's folder alone, also weeks later."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    UsageError,
+    did_you_mean,
+)
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.core.units import duration
+from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.release.controller.effects import promoted, warm
+from cumulant.flows.release.controller.http_probe import becomes_ready
+from cumulant.flows.release.controller.rollback_outbox import TELLING, noted
+from cumulant.flows.stack.desired_state import Book, Return, change_book, read_book
+from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.stack.served_versions import table_of
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.
+_LATER_SECONDS = 60.0
+_TRIES = 5
+
+
+class Back(msgspec.Struct, frozen=True, kw_only=True):
+    """All requests go to `version`. `missed`: what could not be told, in words; it changes nothing for callers.
+
+    `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done. `stored_features`:
+    whether it reads any, which are those of when its server was last given newer data.
+    """
+
+    model: str
+    version: str
+    given_up: tuple[str, ...]
+    reason: str
+    revision: int
+    serving: bool
+    missed: tuple[str, ...] = ()
+    later: bool = False
+    stored_features: bool = False
+
+
+@verb("release.rollback")
+def roll_back(
+    project: Project,
+    model: str,
+    *,
+    principal: Principal,
+    reason: str,
+    to: str = "",
+    ready_within: float = 60.0,
+    progress: Progress = silent,
+    clock: Clock | None = None,
+) -> Back:
+    """Send all requests of a model to a version that was served here: by default the champion while a candidate has
+    requests, else the champion before the present one.
+
+    Neither registry nor journal is needed; they are told afterwards, if they can be. A server that is not up is
+    started by the supervisor, and requests move when it is ready.
+
+    Raises:
+        NotFoundError: the model is not served here, the version was never its champion here, or there is none to go
+            back to.
+        UsageError: it has all requests already.
+        EngineUnavailableError: its server does not become ready in time.
+    """
+    check(project.access(), principal, "release.rollback", model)
+    now = (clock or SystemClock()).now()
+    claim(project, progress)
+    book, routes = read_book(project.state, model), project.traffic().in_force(model)
+    if book.model != model:  # a model of servers that are not ours: the book is not about it
+        if routes is None and book.model:
+            raise NotFoundError(
+                f'no model "{model}" is served here', subject=model,
+                hint=did_you_mean(model, [book.model]) or f"served here: {book.model}",
+            )  # fmt: skip
+        book = Book(model=model)
+    arm = target(model, book, routes, to)
+    given_up = _given_up(routes, arm.version)
+    if routes is not None and not given_up:
+        raise UsageError(
+            f"version {arm.version} has all requests of {model} already",
+            subject=f"{model}/{arm.version}",
+            hint="name another one with --to",
+        )
+    keep = now + duration(project.spec.release.keep_warm)
+    if arm.version in book.versions:
+        change_book(project.state, model, lambda found: _started(found, arm.version, keep))
+    serving = project.traffic().door() is not None
+    if serving:  # else nobody asks, and the supervisor starts from the book
+        _await_ready(arm, ready_within, progress)
+    revision = _apply(project, model, arm, routes)
+    one = Return(
+        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, teller=this_process()
+    )
+    own = arm.version in book.versions
+    missed = _kept_and_told(project, model, one, keep) if own else _told(project, model, one)
+    return Back(
+        model=model,
+        version=arm.version,
+        given_up=given_up,
+        reason=reason,
+        revision=revision,
+        serving=serving,
+        missed=tuple(f"{name}: {fault}" for name, fault in missed.items()),
+        later=own and bool(missed),
+        stored_features=own and table_of(book.versions[arm.version].command) is not None,
+    )
+
+
+def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+    """The arm that is to get all requests.
+
+    Raises:
+        NotFoundError: the version was never the champion here, or there is none to go back to.
+    """
+    if to:
+        return _named(model, book, routes, to)
+    if routes is not None and routes.candidate is not None and (routes.weight > 0 or routes.mirror > 0):
+        return routes.champion
+    present = routes.champion.version if routes is not None else book.champion
+    former = [one for one in book.former if one != present and one in book.versions]
+    if not former:
+        others = [one for one in _served_before(book) if one != present]
+        raise NotFoundError(
+            f"{model} has no earlier version here to go back to",
+            subject=model,
+            hint=f"name one with --to; served here before: {', '.join(others)}"
+            if others
+            else "only a version that was the champion here can come back",
+        )
+    return book.arm(former[-1], CHAMPION)
+
+
+def _named(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+    """The arm of a version that was the champion: a candidate may never have answered a caller."""
+    if routes is not None and routes.champion.version == to:
+        return routes.champion
+    before = _served_before(book)
+    if to not in before:
+        raise NotFoundError(
+            f"version {to} of {model} has not been served here as the champion",
+            subject=f"{model}/{to}",
+            hint=f"versions that have, and can come back: {', '.join(before) or 'none'}",
+        )
+    if routes is not None and routes.candidate is not None and routes.candidate.version == to:
+        return msgspec.structs.replace(routes.candidate, name=CHAMPION)
+    return book.arm(to, CHAMPION)
+
+
+def _served_before(book: Book) -> list[str]:
+    return sorted(one for one in book.served_before if one in book.versions)
+
+
+def _given_up(routes: Routes | None, version: str) -> tuple[str, ...]:
+    """The versions that have requests now, without that one."""
+    if routes is None:
+        return ()
+    candidate = routes.candidate
+    found = [routes.champion.version] if routes.weight < 100 else []
+    found += [candidate.version] if candidate is not None and (routes.weight > 0 or routes.mirror > 0) else []
+    return tuple(one for one in found if one != version)
+
+
+def _started(book: Book, version: str, until: datetime) -> Book:
+    """The version's server runs from now on, beside the present ones."""
+    if version in (book.champion, book.candidate):
+        return book
+    return msgspec.structs.replace(book, versions=warm(book, version, until))
+
+
+def _settled(book: Book, one: Return, until: datetime) -> Book:
+    """It is the champion; what it took over from stays up for a while, to be looked into."""
+    version = one.version
+    left = book.candidate if book.candidate != version else None
+    versions = warm(book, left, until) if left is not None else book.versions
+    back = promoted(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
+    # What was given up is not gone back to unless it is named: a second rollback goes further back.
+    former = tuple(other for other in back.former if other != book.champion)
+    return msgspec.structs.replace(back, former=former, returns=(*back.returns, one))
+
+
+def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
+    url = arm.endpoints[0]
+    progress(f"server of version {arm.version}")
+    if not becomes_ready(url, time.monotonic() + seconds, authority=arm.authority):
+        raise EngineUnavailableError(
+            f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
+            subject=arm.version,
+            hint="`cumulant ps` says why; `cumulant up` starts what is not running",
+        )
+
+
+def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int:
+    """Routes above whatever is in force: a release under way sees that and ends."""
+    traffic = project.traffic()
+    for attempt in range(_TRIES):
+        present = traffic.in_force(model) or routes
+        wanted = Routes(model=model, revision=1, champion=arm, key=project.spec.release.key)
+        if present is not None:
+            wanted = present.all_to(arm, revision=present.revision + 1)
+        try:
+            traffic.apply(wanted)
+        except LeaseHeldError:  # the controller was faster by a step
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        return wanted.revision
+    raise AssertionError
+
+
+def _kept_and_told(project: Project, model: str, one: Return, keep: datetime) -> dict[str, str]:
+    """As `_told`; the book says that it is the champion, and what is still owed."""
+    owing = msgspec.structs.replace(one, owed=tuple(TELLING))
+    change_book(project.state, model, lambda found: _settled(found, owing, keep))
+    missed = _told(project, model, owing)
+    noted(project, model, msgspec.structs.replace(owing, owed=tuple(missed), teller=None))
+    return missed
+
+
+def _told(project: Project, model: str, one: Return) -> dict[str, str]:
+    """Tell the journal and the registry, each within a time or not at all; what was not told, with the reason."""
+    missed: dict[str, str] = {}
+    for name, tell in TELLING.items():
+        fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, model, one))  # type: ignore[misc]
+        missed |= {name: fault} if fault else {}
+    return missed
+
+
+def _within(seconds: float, call: Callable[[], None]) -> str:
+    """Do it in a thread that is left behind when it hangs; what went wrong, or nothing."""
+    fault = [f"no answer within {seconds:g} s"]
+
+    def work() -> None:
+        try:
+            call()
+            fault[0] = ""
+        except CumulantError as error:
+            fault[0] = error.message
+        except Exception as error:  # noqa: BLE001 - the edge: requests have moved, and no driver's fault undoes that
+            fault[0] = f"{type(error).__name__}: {error}"
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return fault[0]

@@ -1,0 +1,141 @@
+"""Requests of callers: keys, the arm that each falls to, failures and times, look by look."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cumulant.flows.release.simulation.champion_past import BEFORE, champion_history
+from cumulant.flows.release.simulation.random_series import Factors, Floats, Levels
+from cumulant.flows.release.simulation.schedule import Moment, Scene
+from cumulant.flows.release.simulation.world import Keys, World
+from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.look import Requests
+
+#: part of `sigma` that is the level of an arm, where levels are autocorrelated
+LEVEL = 0.2
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Arrived:
+    """One look's requests that reached the log, and when each came: seconds since the look began [n]."""
+
+    requests: Requests
+    seconds: Floats
+
+
+class KeyTable:
+    """All keys of a world: activity, place on the circle of hashes, own failure rate and latency. Heavy ones first."""
+
+    def __init__(self, keys: Keys, rng: np.random.Generator) -> None:
+        heavy = np.array([one.share for one in keys.heavy])
+        ranks = np.arange(1, keys.count + 1, dtype=np.float64) ** -keys.zipf
+        light = ranks / ranks.sum() * (1 - heavy.sum())
+        self.activity = np.concatenate([heavy, light])
+        self._upto = np.cumsum(self.activity)
+        self.place = rng.random(len(self.activity))
+        self.hash = rng.integers(1, 2**64, len(self.activity), dtype=np.uint64)
+        self.heavy = len(heavy)
+        #: of heavy keys: their own failure rate, else NaN; and their latency's ratio
+        self.errors = np.array([math.nan if one.errors is None else one.errors for one in keys.heavy])
+        self.ratio = np.array([one.latency_ratio for one in keys.heavy])
+
+    def draw(self, rng: np.random.Generator, count: int) -> Ints:
+        """The keys of so many requests."""
+        found = np.searchsorted(self._upto, rng.random(count) * self._upto[-1], side="right")
+        return np.asarray(np.minimum(found, len(self.place) - 1), dtype=np.int64)
+
+
+class Callers:
+    """The requests of a release, in order of its looks."""
+
+    def __init__(self, world: World, scene: Scene, rng: np.random.Generator) -> None:
+        self._world, self._scene, self._rng = world, scene, rng
+        streams = rng.spawn(5)
+        self.keys = KeyTable(world.keys, streams[0]) if world.keys is not None else None
+        bursts = world.bursts
+        cv, seconds = (bursts.cv, bursts.seconds) if bursts is not None else (0.0, 60.0)
+        self.factors = [Factors(one, cv=cv, seconds=seconds, before=BEFORE) for one in streams[1:3]]
+        if bursts is not None and bursts.of == "shared":
+            self.factors[1] = self.factors[0]
+        sigma, keep = world.latency.sigma, world.latency.ar1
+        self.levels = [Levels(one, keep=keep, deviation=LEVEL * sigma) for one in streams[3:5]]
+        self._noise = sigma * math.sqrt(1 - LEVEL**2) if keep else sigma
+
+    def history(self, *, look: float, quantile: float) -> ChampionHistory:
+        """The champion's last day before the release. Call it once, before the first look."""
+        return champion_history(
+            self._world,
+            self._scene,
+            factors=self.factors[0],
+            levels=self.levels[0],
+            noise=self._noise,
+            look=look,
+            quantile=quantile,
+            rng=self._rng,
+        )
+
+    def look(self, moment: Moment) -> Arrived:
+        """The requests of one look."""
+        rng, seconds = self._rng, moment.seconds
+        expected = self._world.traffic.requests_per_second * seconds * self._scene.factor(moment.at)
+        count = int(rng.poisson(expected))
+        came = rng.random(count) * seconds
+        number = self.keys.draw(rng, count) if self.keys is not None else None
+        place = self.keys.place[number] if self.keys is not None else rng.random(count)
+        candidate = place < moment.step.weight / 100
+        requests = Requests(
+            candidate=candidate,
+            failed=rng.random(count) < self._failing(moment, came, candidate, number),
+            timed_out=np.zeros(count, dtype=np.bool_),
+            micros=self._micros(moment, came, candidate, number),
+            key=self.keys.hash[number] if self.keys is not None else np.zeros(count, dtype=np.uint64),
+        )
+        return self._logged(moment, Arrived(requests, came))
+
+    def candidate_rate(self, moment: Moment) -> float:
+        """Share of mirrored requests that the candidate fails in a look, at its middle."""
+        middle = np.array([moment.seconds / 2])
+        return float(self._failing(moment, middle, np.array([True]), None)[0])
+
+    def _failing(self, moment: Moment, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None) -> Floats:
+        """The chance of each request to fail."""
+        scene, errors = self._scene, self._world.errors
+        rate = np.where(candidate, scene.candidate_errors(moment), errors.champion)
+        cold = scene.cold(moment, came) & candidate
+        if self._world.cold_start is not None and self._world.cold_start.errors is not None:
+            rate = np.where(cold, self._world.cold_start.errors, rate)
+        if self.keys is not None and number is not None and self.keys.heavy:
+            own = np.append(self.keys.errors, math.nan)[np.minimum(number, self.keys.heavy)]
+            rate = np.where(np.isnan(own), rate, own)
+        times = moment.at + came
+        rate = rate * np.where(candidate, self.factors[1].at(times), self.factors[0].at(times))
+        for name, mine in (("champion", ~candidate), ("candidate", candidate)):
+            for one in self._world.outages:
+                if one.arm == name:
+                    rate = np.where(mine & scene.out(one, moment, came), one.rate, rate)
+        return np.minimum(rate, 1.0)
+
+    def _micros(self, moment: Moment, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None) -> Floats:
+        latency, cold = self._world.latency, self._world.cold_start
+        level = [float(one.next(1)[0]) for one in self.levels]
+        log = math.log(latency.median_ms * 1000) + self._noise * self._rng.normal(size=len(came))
+        log += np.where(candidate, level[1] + math.log(latency.ratio), level[0])
+        if cold is not None:
+            log += np.where(self._scene.cold(moment, came) & candidate, math.log(cold.latency_ratio), 0.0)
+        if self.keys is not None and number is not None and self.keys.heavy:
+            log += np.append(np.log(self.keys.ratio), 0.0)[np.minimum(number, self.keys.heavy)]
+        return np.asarray(np.exp(log), dtype=np.float64)
+
+    def _logged(self, moment: Moment, arrived: Arrived) -> Arrived:
+        lost = self._scene.lost_share(moment)
+        if not lost:
+            return arrived
+        one = arrived.requests
+        kept = ~one.candidate | (self._rng.random(len(one)) >= lost)
+        return Arrived(one.take(kept), arrived.seconds[kept])

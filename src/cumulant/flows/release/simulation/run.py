@@ -1,0 +1,204 @@
+"""One simulated release, driven through the code that decides real ones.
+
+The controller's order is kept: `start`, then each second the pulse of the last five seconds to `guard`, and each
+look to `figures.seen` and `decide`. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import numpy as np
+
+from cumulant.core.traffic import Arm
+from cumulant.core.units import duration
+from cumulant.flows.release.simulation.health import Pulses
+from cumulant.flows.release.simulation.labelled_past import evaluation
+from cumulant.flows.release.simulation.log_replay import LoggedCallers, LoggedRequests
+from cumulant.flows.release.simulation.quality import Mirror, hour_of
+from cumulant.flows.release.simulation.requests import Arrived, Callers
+from cumulant.flows.release.simulation.result import End, Ended
+from cumulant.flows.release.simulation.schedule import DAY, Moment, Scene
+from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.start import evidence_blocks
+from cumulant.flows.release.start.new_release import with_evaluation
+from cumulant.release.decide import approve, decide, ended, guard, start, troubled
+from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.health import Pulse
+from cumulant.release.evidence.look import Look, Losses, Pairs
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.admission import refusal, with_margins
+from cumulant.release.paired.paired_records import PairedEvaluation
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.state import Release
+from cumulant.release.steps import Step, steps
+
+#: a release that is not over by then is cut off
+REQUESTS, LOOKS = 20_000_000, 70_000
+_BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+_MODEL = "simulated"
+
+
+class Source(Protocol):
+    """Where requests come from: a world's own callers, or a log."""
+
+    def look(self, moment: Moment) -> Arrived:
+        """The requests of one look that reached the log."""
+        ...
+
+    def candidate_rate(self, moment: Moment) -> float:
+        """Share of mirrored requests that the candidate fails."""
+        ...
+
+    def history(self, *, look: float, quantile: float) -> ChampionHistory:
+        """The champion's requests before the release."""
+        ...
+
+
+def release_of(
+    world: World, spec: ReleaseSpec, seed: np.random.SeedSequence, log: LoggedRequests | None = None
+) -> Ended:
+    """How one release of the world ends under the policy `spec`; with a log its requests are drawn from that."""
+    # A seed counts what was spawned of it: a copy gives the same release each time.
+    own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+    return _Run(world, spec, np.random.default_rng(own), log).ended()
+
+
+class _Run:
+    """The world of one release, and where the release is in it."""
+
+    def __init__(self, world: World, spec: ReleaseSpec, rng: np.random.Generator, log: LoggedRequests | None) -> None:
+        self._world, self._spec = world, spec
+        self._look = duration(spec.look).total_seconds()
+        self._steps = steps(spec)
+        streams = rng.spawn(4)
+        self._scene = Scene(world, self._steps, begins(world, streams[0]))
+        self._source: Source = (
+            Callers(world, self._scene, streams[1])
+            if log is None
+            else LoggedCallers(log, world, self._scene, streams[1])
+        )
+        self._mirror = Mirror(world, self._scene, streams[2])
+        self._rng = streams[3]
+        self._pulses = Pulses(self._spec.ceilings)
+        self._time = self._entered = 0.0
+        self._answering: float | None = None
+        self._requests = 0
+
+    def ended(self) -> Ended:
+        past = evaluation(self._world, self._mirror, rng=self._rng) if self._spec.evaluation is not None else None
+        why = None if past is None else refusal(self._spec, past)
+        if why is not None:
+            text = f"did not begin, as {why.metric} is refused: {why.text}"
+            return Ended(end="rolled_back", seconds=0.0, stage="start", reason=text, requests=0)
+        release, last = self._begun(past), longest(self._world, self._look)
+        split_is_broken = False
+        while not release.over:
+            before = release
+            release, split_is_broken = self._brought_forward(release)
+            if release.at != before.at:
+                self._entered, self._pulses = self._time, Pulses(self._spec.ceilings)
+            if not release.over and self._time >= last:
+                text = f"cut off, as it was not over after {self._time / 3600:g} hours"
+                release = ended(release, "inconclusive", text, at=self._now())
+        end: End = "broken_split" if split_is_broken else _end(release)
+        return Ended(
+            end=end,
+            seconds=self._time,
+            stage=release.step.label,
+            reason=release.reason,
+            requests=self._requests,
+        )
+
+    def _begun(self, past: PairedEvaluation | None) -> Release:
+        spec = with_margins(self._spec, past)
+        latency = metrics(spec)["latency"]
+        release = Release(
+            id="simulated",
+            model=_MODEL,
+            champion=Arm(name="champion", version="1", endpoints=("http://champion",)),
+            candidate=Arm(name="candidate", version="2", endpoints=("http://candidate",)),
+            spec=spec,
+            steps=self._steps,
+            looks_a_block=evidence_blocks.looks_a_block(spec),
+            looks_by_metric=evidence_blocks.looks_without_pairs(spec),
+            begun=_BEGUN,
+        )
+        history = self._source.history(look=self._look, quantile=latency.quantile)
+        return start(with_history(with_evaluation(release, past), history))
+
+    def _brought_forward(self, release: Release) -> tuple[Release, bool]:
+        """The release after one look, and whether it ended because of a broken split."""
+        moment = self._moment(release.step, release.at)
+        arrived = self._source.look(moment)
+        self._requests += len(arrived.requests)
+        pulse = Pulse()
+        for seconds, recent in self._pulses.of(arrived, self._look):
+            release = guard(release, recent, at=self._now(seconds))
+            if release.over:
+                self._time += seconds
+                return release, False
+            pulse = recent if seconds >= self._look else Pulse()
+        self._time += self._look
+        release, skewed = seen(release, self._looked(moment, arrived))
+        failing = troubled(release, pulse) is not None
+        release = decide(release, skewed=skewed, failing=failing, at=self._now())
+        if release.status == "awaiting_approval":  # whoever is asked agrees at once
+            release = approve(release, at=self._now())
+        return release, skewed and release.over
+
+    def _moment(self, step: Step, place: int) -> Moment:
+        if step.weight and self._answering is None:
+            self._answering = self._time
+        return Moment(
+            at=self._time,
+            seconds=self._look,
+            step=step,
+            place=place,
+            within=self._time - self._entered,
+            answering=None if self._answering is None else self._time - self._answering,
+        )
+
+    def _looked(self, moment: Moment, arrived: Arrived) -> Look:
+        """The look with its pairs: of the champion's answered requests, those that the candidate answered too."""
+        one, step = arrived.requests, moment.step
+        pairs, losses = Pairs(), Losses()
+        if step.mirror:
+            answered = int((~one.candidate & ~one.failed).sum())
+            chance = step.mirror / 100 * (1 - self._source.candidate_rate(moment))
+            count = int(self._rng.binomial(answered, chance))
+            pairs = self._mirror.pairs(count)
+            self._mirror.mirrored(count, moment.at + moment.seconds)
+        losses = self._mirror.losses(self._time)
+        return Look(
+            seconds=self._look, hour=hour_of(moment.at + moment.seconds), requests=one, pairs=pairs, losses=losses
+        )
+
+    def _now(self, seconds: float = 0.0) -> datetime:
+        return _BEGUN + timedelta(seconds=self._time + seconds)
+
+
+def begins(world: World, rng: np.random.Generator) -> float:
+    """Seconds after midnight at which a release begins."""
+    hours = world.traffic.release_hours
+    if isinstance(hours, list):
+        return float(rng.choice(hours)) * 3600 + float(rng.uniform(0, 3600))
+    return float(rng.uniform(0, DAY))
+
+
+def longest(world: World, look: float) -> float:
+    """Seconds after which a release is cut off."""
+    hours = world.traffic.release_hours
+    if hours is not None and not isinstance(hours, list):
+        return hours * 3600
+    profile = world.traffic.profile
+    mean = world.traffic.requests_per_second * (float(np.mean(profile)) if profile is not None else 1.0)
+    return min(REQUESTS / mean, LOOKS * look)
+
+
+def _end(release: Release) -> End:
+    if release.status == "promoted":
+        return "promoted"
+    return "rolled_back" if release.status == "rolled_back" else "inconclusive"

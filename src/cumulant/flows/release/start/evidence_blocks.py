@@ -1,0 +1,153 @@
+"""How many looks make a block of evidence: as declared, and longer where the champion's earlier pairs need it.
+
+Neighbouring requests have labels that depend on each other: one day's flights, one key's payments. What matters is how
+the *difference* of two models depends on itself, since what moves both losses alike cancels in a pair. So the history
+is of pairs: those of the newest release that the present champion took part in. Where there is neither such a history
+nor a declared block, a block of quality is a day: outcomes of one day depend on each other more often than not.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cumulant.core.units import duration, show_duration, to_micros
+from cumulant.flows.outcomes.labels import folder_of, outcomes_of
+from cumulant.release.evidence.metrics import Metric, metrics
+from cumulant.release.steps import steps
+from cumulant.statistics import sequential
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cumulant.outcomes.join.joining import Outcomes
+    from cumulant.outcomes.join.mirrored_pairs import Graded, Pair
+    from cumulant.project.project import Project
+    from cumulant.release.spec import ReleaseSpec
+    from cumulant.statistics.sequential.arrays import Floats
+
+#: earlier pairs that are looked at, the newest ones
+_MOST = 200_000
+_SECOND = 1_000_000
+#: block of quality where nothing is declared and no earlier pairs are known
+_UNKNOWN = "1d"
+
+
+def looks_a_block(spec: ReleaseSpec) -> int:
+    """Looks in the declared block."""
+    return _looks(spec.block, spec)
+
+
+def looks_by_metric(project: Project, spec: ReleaseSpec, champion: str) -> dict[str, int]:
+    """Looks in a block of each metric of pairs, and of a metric of your own with a block of its own.
+
+    Raises:
+        StorageError: earlier pairs cannot be read.
+    """
+    outcomes = outcomes_of(project) if folder_of(project).is_dir() else None
+
+    def history(metric: Metric) -> Floats:
+        if metric.kind != "pairs" or outcomes is None:
+            return np.zeros(0)
+        return _history(outcomes, metric, champion, duration(metric.block or spec.block).total_seconds())
+
+    return _by_metric(spec, history)
+
+
+def looks_without_pairs(spec: ReleaseSpec) -> dict[str, int]:
+    """The same where no earlier pairs of the champion are known."""
+    return _by_metric(spec, lambda _: np.zeros(0))
+
+
+def _by_metric(spec: ReleaseSpec, history: Callable[[Metric], Floats]) -> dict[str, int]:
+    found, mirrored = {}, any(step.mirror for step in steps(spec))
+    for name, metric in metrics(spec).items():
+        if metric.kind not in ("pairs", "own") or metric.margin is None or (metric.kind == "pairs" and not mirrored):
+            continue
+        looks = _looks_of(spec, metric, history(metric))
+        if looks != looks_a_block(spec):
+            found[name] = looks
+    return found
+
+
+def _looks_of(spec: ReleaseSpec, metric: Metric, history: Floats) -> int:
+    declared = metric.block or spec.block
+    known = factor(history)
+    if known is None:
+        without = _UNKNOWN if metric.name == "quality" and metric.block is None else declared
+        return _looks(without, spec)
+    return _looks(declared, spec) * known
+
+
+def factor(history: Floats) -> int | None:
+    """How many declared blocks make one whose neighbours are nearly independent; None: `history` [blocks] is too short.
+
+    The length is the one beyond which the long-run variance of the means no longer grows.
+    """
+    series = sequential.LongRunVariance.start().add(history)
+    if series.visible() < 2:
+        return None
+    length, effect = series.block()
+    return math.ceil(length * effect)
+
+
+def means(found: Sequence[tuple[int, float]], seconds: float) -> Floats:
+    """Mean difference of each block of so many seconds that has pairs, in order; of (microseconds, difference)."""
+    if not found:
+        return np.zeros(0)
+    place = np.array([time for time, _ in found]) // round(seconds * _SECOND)
+    _, block = np.unique(place, return_inverse=True)
+    sums = np.bincount(block, weights=np.array([difference for _, difference in found]))
+    return np.asarray(sums / np.bincount(block), dtype=np.float64)
+
+
+def told(by_metric: dict[str, int], spec: ReleaseSpec) -> list[str]:
+    """A sentence for each metric whose block is longer than was declared."""
+    look, named = duration(spec.look).total_seconds(), metrics(spec)
+    found = []
+    for name, looks in by_metric.items():
+        if looks <= _looks(named[name].block or spec.block, spec):
+            continue
+        length = show_duration(timedelta(seconds=looks * look))
+        if name == "quality" and looks == _looks(_UNKNOWN, spec) and named[name].block is None:
+            found.append(
+                f"nothing says how long outcomes depend on each other, so that {length} of pairs are one block of the"
+                " evidence of quality; declare release.metrics.quality.block where you know better"
+            )
+        else:
+            found.append(
+                f"{length} of pairs are one block of the evidence of {name}: earlier pairs depend on each other"
+            )
+    return found
+
+
+def _looks(block: str, spec: ReleaseSpec) -> int:
+    return max(1, math.ceil(duration(block) / duration(spec.look)))
+
+
+def _history(outcomes: Outcomes, metric: Metric, champion: str, seconds: float) -> Floats:
+    pairs: Sequence[Graded] | Sequence[Pair]
+    if metric.name == "quality":
+        pairs, _ = outcomes.graded(max(0, outcomes.last_graded - _MOST))
+    else:
+        pairs, _ = outcomes.pairs(max(0, outcomes.last_pair - _MOST))
+    mine = [one for one in pairs if champion in (one.champion_version, one.candidate_version)]
+    newest = [one for one in mine if _versions(one) == _versions(mine[-1])]
+    valued = [(to_micros(one.time), value) for one in newest if (value := _value(one, metric)) is not None]
+    return means(valued, seconds)
+
+
+def _versions(pair: Graded | Pair) -> tuple[str, str]:
+    return pair.champion_version, pair.candidate_version
+
+
+def _value(pair: Graded | Pair, metric: Metric) -> float | None:
+    if metric.name == "disagreement":
+        return float(getattr(pair, "differs", False))
+    if pair.champion is None or pair.candidate is None:
+        return None
+    difference = pair.candidate - pair.champion
+    return abs(difference) if metric.name == "distance" else difference

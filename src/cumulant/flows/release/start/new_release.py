@@ -1,0 +1,92 @@
+"""The row of a release that begins, with what is known of its champion and of both versions before it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.units import duration
+from cumulant.flows.release import store
+from cumulant.flows.release.start import evidence_blocks
+from cumulant.flows.release.start.champion_history import champion_history
+from cumulant.release.evidence.accumulate import with_history
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.paired_evaluation import block_seconds, fewest_pairs
+from cumulant.release.state import Release
+from cumulant.release.steps import steps
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cumulant.core.traffic import Arm
+    from cumulant.project.project import Project
+    from cumulant.release.paired.paired_records import PairedEvaluation
+    from cumulant.release.spec import ReleaseSpec
+
+
+def new_release(
+    project: Project,
+    model: str,
+    *,
+    spec: ReleaseSpec,
+    arms: tuple[Arm, Arm],
+    author: str,
+    evaluation: PairedEvaluation | None,
+    at: datetime,
+) -> Release:
+    """A pending release, champion and candidate being `arms`; the gateway's log is read from the next request on.
+
+    Raises:
+        CumulantError: the gateway's log or earlier pairs cannot be read.
+    """
+    present, last = project.traffic().in_force(model), store.read(project.journal(), model)
+    revision = max(present.revision if present else 0, last[0].revision if last else 0)
+    release = msgspec.convert(
+        {
+            "id": f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
+            "model": model,
+            "champion": arms[0],
+            "candidate": arms[1],
+            "spec": spec,
+            "steps": steps(spec),
+            "looks_a_block": evidence_blocks.looks_a_block(spec),
+            "looks_by_metric": evidence_blocks.looks_by_metric(project, spec, arms[0].version),
+            "author": author,
+            "begun": at,
+            "revision": revision,
+        },
+        Release,
+    )
+    return _with_history(project, with_evaluation(release, evaluation))
+
+
+def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Release:
+    """The release with how long outcomes depend on each other and how skewed they are, as the past shows it."""
+    if evaluation is None:
+        return release
+    looks, declared = dict(release.looks_by_metric), metrics(release.spec)["quality"].block
+    margin = metrics(release.spec)["quality"].margin
+    seconds = None if declared is not None or margin is None else block_seconds(evaluation, margin=margin)
+    if seconds is not None:
+        look = duration(release.spec.look).total_seconds()
+        looks["quality"] = max(release.looks_a_block, round(seconds / look))
+    return msgspec.structs.replace(
+        release,
+        evaluation=evaluation,
+        looks_by_metric=looks,
+        fewest_by_metric={"quality": fewest_pairs(evaluation)},
+    )
+
+
+def _with_history(project: Project, release: Release) -> Release:
+    """The release with what its champion did before."""
+    history, cursor = champion_history(
+        project.traffic(),
+        release.model,
+        release.champion.version,
+        seconds=duration(release.spec.look).total_seconds(),
+        quantile=metrics(release.spec)["latency"].quantile,
+    )
+    return with_history(msgspec.structs.replace(release, cursor=cursor), history)

@@ -1,0 +1,399 @@
+"""Beginning a release: which versions, on which servers, and what becomes of a release that is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    RefusedError,
+    RetryableError,
+    UsageError,
+)
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+from cumulant.core.units import duration
+from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.ledger_records import RUN
+from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.release import store
+from cumulant.flows.release.controller.custom_metrics import METRIC
+from cumulant.flows.release.controller.effects import hand_over, warm
+from cumulant.flows.release.controller.external_servers import Outside, outside_arms, without_shadow
+from cumulant.flows.release.controller.http_probe import becomes_ready, distrusted
+from cumulant.flows.release.start import evidence_blocks
+from cumulant.flows.release.start.admission import admitted
+from cumulant.flows.release.start.distinct_models import check_distinct
+from cumulant.flows.release.start.key_counts import too_few
+from cumulant.flows.release.start.new_release import new_release
+from cumulant.flows.stack.desired_state import Book, change_book, read_book
+from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.stack.restart import renew
+from cumulant.flows.stack.served_versions import adopt, reads_older_data, refused
+from cumulant.release.decide import ended
+from cumulant.release.events import ReleaseWaits
+from cumulant.release.evidence.declared_metrics import check_metrics
+from cumulant.release.paired.admission import with_margins
+from cumulant.release.spec import ANYBODY, ApprovalSpec
+from cumulant.release.state import Release
+from cumulant.release.steps import steps
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Row, Transaction
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+    from cumulant.release.spec import ReleaseSpec
+
+_GREETING_SECONDS = 5.0
+_STALE = (
+    "the champion reads stored features of older data than the candidate would, and while a release is under way its"
+    " server is not replaced; `cumulant release abort` ends that release at once"
+)
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that began, or a candidate that waits for one that is under way (`waits_for`, its id)."""
+
+    release: Release | None = None
+    waits_for: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@verb("release.start")
+def start_release(
+    project: Project,
+    uri: str = "",
+    *,
+    principal: Principal,
+    outside: Outside | None = None,
+    model: str = "",
+    approval: bool = False,
+    progress: Progress = silent,
+    ready_within: float = 60.0,
+    clock: Clock | None = None,
+) -> Begun:
+    """Begin to release a version: by default the one with the alias `candidate`. The controller carries it out.
+
+    With `outside`, two servers are compared instead of versions of the registry; `model` is their model's name. Both
+    servers get `ready_within` seconds to be ready. With `approval` somebody must agree to the promotion also where
+    `release.approval` asks for nobody.
+
+    Raises:
+        NotFoundError: no such version, or there is no champion.
+        RefusedError: the candidate is the champion; or `risk: high` without an approval; or on labelled rows of the
+            past the candidate is worse, or differs more than was declared.
+        UsageError: the section `release` cannot be followed.
+        EngineUnavailableError: a server does not answer in time.
+        LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, servers are
+            being replaced, or the last release is not wound up yet.
+    """
+    check(project.access(), principal, "release.start", project.name)
+    name = model or project.name if outside else project.name
+    notes: list[str] = []
+    spec = _asking(checked(project)) if approval else checked(project)
+    found = store.read(project.journal(), name)
+    if found is not None:
+        _check_wound_up(found[0])
+    if outside is not None:
+        spec = without_shadow(spec, notes)
+        arms = outside_arms(outside, None if spec.authority is None else project.root / spec.authority)
+        _check_not_on_its_way(found, arms[1].version)
+        author, evaluation = "", None
+        spec = with_margins(spec, None)
+    else:
+        version = candidate_version(project, uri)
+        _check_not_on_its_way(found, version.version)
+        if refused(version):  # it was named
+            notes.append(f"the gate refused version {version.version} of {version.name} when it was trained")
+        champion = _champion(project)
+        check_distinct(project, champion, version)
+        under_way = found is not None and not found[0].over
+        stale = (
+            under_way
+            and spec.newer == "supersedes"
+            and reads_older_data(project, champion, principal=principal, progress=progress)
+        )
+        waits = _waiting(project, version, spec, principal, approval=approval, supersede=not stale)
+        if waits is not None:
+            return Begun(waits_for=waits, notes=(*notes, *([_STALE] if stale else [])))
+        spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
+        if not under_way:
+            renew(project, champion, principal=principal, report=notes.append, progress=progress)
+        arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
+        author = author_of(project, version)
+    try:
+        _await_ready(arms, ready_within, progress, up=outside is None)
+        if few := too_few(project, name, spec):
+            notes.append(few)
+        at = (clock or SystemClock()).now()
+        release = new_release(project, name, spec=spec, arms=arms, author=author, evaluation=evaluation, at=at)
+        release = _begin(project, release, principal)
+        notes += evidence_blocks.told(release.looks_by_metric, spec)
+    except BaseException:
+        if outside is None:
+            _unbook(project, arms[1].version)
+        raise
+    return Begun(release=release, notes=tuple(notes))
+
+
+def checked(project: Project) -> ReleaseSpec:
+    """The section `release`, with everything in it that can be wrong looked at.
+
+    Raises:
+        RefusedError, UsageError, DefinitionError, UserCodeError: something is.
+    """
+    from cumulant.training.trainers.user_trainer import load_function
+
+    spec = project.spec.release
+    if project.spec.model.risk == "high" and spec.approval == "none":
+        raise RefusedError(
+            f"{project.name} has risk high, so nothing of it is released without an approval",
+            subject="release.approval",
+            hint="write release: {approval: {before: canary, by: [GROUP]}}",
+        )
+    steps(spec)
+    check_metrics(spec)
+    for one in spec.metrics.values():
+        if one.call is not None:
+            load_function(one.call, project.root, METRIC)
+    return spec
+
+
+def _asking(spec: ReleaseSpec) -> ReleaseSpec:
+    """The section with an approval: as it declares one, else by anybody who may give it."""
+    if spec.approval != "none":
+        return spec
+    return msgspec.structs.replace(spec, approval=ApprovalSpec(by=[ANYBODY], excluded="nobody"))
+
+
+def candidate_version(project: Project, uri: str) -> ModelVersion:
+    """The version to be released. One that the gate refused must be named.
+
+    Raises:
+        NotFoundError: there is none.
+        RefusedError: the gate refused the one that would be taken by itself.
+    """
+    try:
+        version = project.registry().resolve(uri or f"{project.name}@{CANDIDATE}")
+    except NotFoundError:
+        if uri:
+            raise
+        raise NotFoundError(
+            f"no version of {project.name} has the alias candidate",
+            subject=project.name,
+            hint="`cumulant train` gives it to the new version" + _or_name_one(project),
+        ) from None
+    if version.name != project.name:
+        raise UsageError(
+            f"{version.name} is not the model of this project, {project.name}",
+            subject=version.name,
+            hint="release it from its own project, or with --champion-url and --candidate-url",
+        )
+    if not uri and refused(version):
+        raise RefusedError(
+            f"the gate refused version {version.version} of {version.name}, which has the alias candidate",
+            subject=f"{version.name}/{version.version}",
+            hint=f"train another, or name it to release it all the same: {version.name}/{version.version}",
+        )
+    return version
+
+
+def _or_name_one(project: Project) -> str:
+    """The newest version that is not the champion, in words; empty where there is none."""
+    try:
+        versions = project.registry().versions(project.name)
+    except NotFoundError:  # the model has no version yet
+        return ""
+    newest = next((one for one in versions if CHAMPION not in one.aliases), None)
+    return "" if newest is None else f"; or name one: {newest.name}/{newest.version}"
+
+
+def author_of(project: Project, version: ModelVersion) -> str:
+    """Whoever started the training of a version; empty where that is not known."""
+    record = find_record(project, version)
+    row = None if record is None else project.journal().get(RUN, record.run)
+    return "" if row is None else str(row.value.get("principal", ""))
+
+
+def _waiting(
+    project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal, *, approval: bool, supersede: bool
+) -> str | None:
+    """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
+    found = store.read(project.journal(), project.name)
+    if found is None or found[0].over or (spec.newer == "supersedes" and supersede):
+        return None
+    running = found[0]
+    # Its number: the alias may be another one's by then.
+    uri = f"{version.name}/{version.version}"
+    note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval}
+    with project.journal().transaction(actor=Actor(principal.name), run=running.id) as transaction:
+        transaction.put(store.WAITING, project.name, note)
+        transaction.emit(ReleaseWaits(model=project.name, uri=uri, running=running.id))
+    return running.id
+
+
+def _arms(
+    project: Project, version: ModelVersion, principal: Principal, progress: Progress, at: datetime
+) -> tuple[Arm, Arm]:
+    claim(project, progress)
+    champion = _champion(project)
+    progress("prepare the candidate's server")
+    adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
+    until = at + duration(project.spec.release.keep_warm)
+    book = change_book(project.state, project.name, lambda book: _with_arms(book, champion, version.version, until))
+    return book.arm(champion, CHAMPION), book.arm(version.version, CANDIDATE)
+
+
+def _with_arms(book: Book, champion: str, candidate: str, until: datetime) -> Book:
+    """The candidate before may have requests until this one's release begins: its server stays up."""
+    versions = book.versions if book.candidate in (None, candidate) else warm(book, str(book.candidate), until)
+    return msgspec.structs.replace(book, champion=champion, candidate=candidate, versions=versions)
+
+
+def _champion(project: Project) -> str:
+    book = read_book(project.state, project.name)
+    if book.champion is None:
+        raise NotFoundError(
+            f"nothing of {project.name} is served here, so there is no champion to compare with",
+            subject=project.name,
+            hint="`cumulant up` serves the champion; then start the release again",
+        )
+    return book.champion
+
+
+def _unbook(project: Project, version: str) -> None:
+    """Take the candidate out of the book again, unless a release of it is under way after all."""
+    found = store.read(project.journal(), project.name)
+    if found is not None and not found[0].over and found[0].candidate.version == version:
+        return
+    before = None if found is None or found[0].over else found[0].candidate.version
+    change_book(
+        project.state,
+        project.name,
+        lambda book: msgspec.structs.replace(book, candidate=before) if book.candidate == version else book,
+    )
+
+
+def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, up: bool) -> None:
+    until = time.monotonic() + seconds
+
+    def waiting() -> None:
+        progress("waiting for the servers", min(1.0, 1 - (until - time.monotonic()) / seconds))
+
+    for arm in arms:
+        url = arm.endpoints[0]
+        if becomes_ready(url, until, waiting, authority=arm.authority):
+            continue
+        if why := distrusted(url, seconds=_GREETING_SECONDS, authority=arm.authority):
+            raise EngineUnavailableError(
+                f"the certificate of the {arm.name}'s server at {url} cannot be verified: {why}",
+                subject=arm.version,
+                hint="name a file of those who signed it with --authority, or as release.authority; the name in the URL"
+                " must stand in it",
+            )
+        raise EngineUnavailableError(
+            f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+            subject=arm.version,
+            hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
+        )
+
+
+def _begin(project: Project, release: Release, principal: Principal) -> Release:
+    """Write the row; a release that is under way is superseded in the same transaction."""
+    with project.journal().transaction(actor=Actor(principal.name), run=release.id) as transaction:
+        row = transaction.get(store.RELEASE, release.model)
+        old = None if row is None else msgspec.convert(row.value, Release)
+        version = 0 if row is None else row.version
+        if old is not None:
+            over = old
+            if not old.over:
+                over = ended(old, "superseded", f"version {release.candidate.version} came", at=release.begun)
+                version = store.write(transaction, old, over, expect=version)
+                release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
+            if "told" not in over.settled:  # nobody looks after it once the row is another's
+                hand_over(transaction, project.receivers(), over, release.begun)
+        store.write(transaction, None, release, expect=version)
+        _forget_waiting(transaction, release.model)
+    if old is not None and not old.over:
+        _keep_superseded(project, old, release)
+    return release
+
+
+def _keep_superseded(project: Project, old: Release, release: Release) -> None:
+    """The superseded candidate's server stays up for a while, to be looked into."""
+    version, until = old.candidate.version, release.begun + duration(old.spec.keep_warm)
+
+    def change(book: Book) -> Book:
+        return book if book.candidate == version else msgspec.structs.replace(book, versions=warm(book, version, until))
+
+    change_book(project.state, project.name, change)
+
+
+def _check_not_on_its_way(found: tuple[Release, int] | None, version: str) -> None:
+    """Begun again, a release would lose all that it has shown, and its requests would go back to the champion."""
+    if found is None or found[0].over or found[0].candidate.version != version:
+        return
+    raise LeaseHeldError(
+        f"version {version} of {found[0].model} is on its way already, in the release {found[0].id}",
+        subject=found[0].id,
+        hint="`cumulant release watch` follows it; to begin again, `cumulant release abort --reason TEXT` first",
+    )
+
+
+def _check_wound_up(old: Release) -> None:
+    """An alias that must still move would be lost with the row."""
+    if old.status == "promoted" and "://" not in old.candidate.version and "alias" not in old.settled:
+        raise LeaseHeldError(
+            f"the release {old.id} promoted version {old.candidate.version}, and the registry does not say so yet",
+            subject=old.id,
+            hint="the controller does it as soon as the registry answers: `cumulant ps` shows whether it runs",
+        )
+
+
+def _forget_waiting(transaction: Transaction, model: str) -> None:
+    transaction.delete(store.WAITING, model)
+
+
+def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_release) -> Begun | None:
+    """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends.
+
+    One that can never begin, such as of a version that became the champion meanwhile, waits no longer.
+
+    Raises:
+        CumulantError: as `start_release`.
+    """
+    from cumulant.ports.access import Principal
+
+    row = project.journal().get(store.WAITING, project.name)
+    found = store.read(project.journal(), project.name)
+    if row is None or (found is not None and not found[0].over):
+        return None
+    try:
+        return begin(
+            project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal),
+            approval=bool(row.value.get("approval")),
+        )  # fmt: skip
+    except RetryableError:
+        raise
+    except CumulantError:
+        _give_up(project, row)
+        raise
+
+
+def _give_up(project: Project, row: Row) -> None:
+    with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
+        present = transaction.get(store.WAITING, row.key)
+        if present is not None and present.version == row.version:
+            transaction.delete(store.WAITING, row.key)

@@ -1,0 +1,156 @@
+"""The rows of releases in the journal: the newest of each model, and what became of earlier ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.release.events import Figure, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
+from cumulant.release.state import Board, Release
+
+if TYPE_CHECKING:
+    from cumulant.core.events import Fact
+    from cumulant.ports.journal import Journal, Transaction
+
+RELEASE, PAST = "release", "release_past"
+#: a newer candidate that waits for the end of a release, by model
+WAITING = "release_waiting"
+#: logarithm of the e-value up to which it is told; beyond it says nothing more to a person
+_MOST = 30.0
+
+
+def read(journal: Journal, model: str) -> tuple[Release, int] | None:
+    """The newest release of a model and its row's version; None where there was none."""
+    row = journal.get(RELEASE, model)
+    return None if row is None else (msgspec.convert(row.value, Release), row.version)
+
+
+def need(journal: Journal, model: str) -> tuple[Release, int]:
+    """As `read`.
+
+    Raises:
+        NotFoundError: no release of the model was ever started.
+    """
+    found = read(journal, model)
+    if found is None:
+        raise NotFoundError(f"{model} has had no release", subject=model, hint="`cumulant release start` begins one")
+    return found
+
+
+def past(journal: Journal, model: str) -> list[Release]:
+    """Releases that ended, the newest last; the states of their tests are not kept."""
+    rows = journal.rows(PAST, f"{model}/")
+    return sorted((msgspec.convert(row.value, Release) for row in rows), key=lambda one: (one.begun, one.id))
+
+
+def models(journal: Journal) -> list[str]:
+    """The models that have had a release: the project's own, and those of servers of others."""
+    return [row.key for row in journal.rows(RELEASE)]
+
+
+def every(journal: Journal, model: str) -> list[Release]:
+    """All releases of a model, the newest first."""
+    found = {one.id: one for one in past(journal, model)}
+    newest = read(journal, model)
+    if newest is not None:
+        found[newest[0].id] = newest[0]
+    return sorted(found.values(), key=lambda one: (one.begun, one.id), reverse=True)
+
+
+def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:
+    """Store the release and emit what happened to it since `before`, in the caller's transaction.
+
+    Of an ended release the figures are kept, with their intervals, and no state of a test.
+
+    Returns the row's new version.
+
+    Raises:
+        LeaseHeldError: somebody else wrote it since it was read.
+    """
+    if after.over:
+        from cumulant.release.evidence.accumulate import (
+            without_states,  # it needs numpy, which no reader of these rows does
+        )
+
+        after = without_states(after)
+    row = transaction.put(RELEASE, after.model, _plain(after), expect=expect)
+    for fact in facts(before, after):
+        transaction.emit(fact)
+    if after.over:
+        transaction.put(PAST, f"{after.model}/{after.id}", _plain(after))
+    return row.version
+
+
+def facts(before: Release | None, after: Release) -> Iterator[Fact]:
+    """What is to be told of a change."""
+    if before is None or before.id != after.id:
+        yield ReleaseStarted(
+            release=after.id,
+            model=after.model,
+            champion=after.champion.version,
+            candidate=after.candidate.version,
+            steps=tuple(step.label for step in after.steps),
+        )
+        before = None
+    if after.over:
+        if before is None or not before.over:
+            yield _ended(after)
+        return
+    if after.status != (before.status if before else "pending"):
+        if after.status in ("paused", "awaiting_approval"):
+            yield ReleaseHeld(
+                release=after.id, model=after.model, status=after.status, step=after.step.label, reason=after.reason
+            )
+        elif before is not None and before.status in ("paused", "awaiting_approval"):
+            yield ReleaseResumed(release=after.id, model=after.model, step=after.step.label, reason=after.reason)
+    began = after.status == "running" and (before is None or before.status == "pending" or before.at != after.at)
+    if began:
+        yield StepBegun(
+            release=after.id,
+            model=after.model,
+            step=after.step.label,
+            weight=after.weight,
+            mirror=after.mirror,
+            reason=after.reason,
+        )
+
+
+def _ended(release: Release) -> ReleaseEnded:
+    return ReleaseEnded(
+        release=release.id,
+        model=release.model,
+        champion=release.champion.version,
+        candidate=release.candidate.version,
+        status=release.status,
+        reason=release.reason,
+        step=release.step.label,
+        figures=tuple(figure(board) for board in release.boards.values()),
+    )
+
+
+def figure(board: Board) -> Figure:
+    """A board as it is told."""
+    return Figure(
+        metric=board.metric,
+        champion=board.champion,
+        candidate=board.candidate,
+        low=board.low,
+        high=board.high,
+        margin=board.margin,
+        harm=_value(board.most_harm),
+        harm_needed=None if board.harm_bar is None else _value(board.harm_bar),
+        fine=_value(board.most_fine),
+        fine_needed=_value(board.fine_bar),
+    )
+
+
+def _value(log: float) -> float:
+    return round(math.exp(min(log, _MOST)), 4)
+
+
+def _plain(release: Release) -> dict[str, object]:
+    return cast("dict[str, object]", msgspec.to_builtins(release))

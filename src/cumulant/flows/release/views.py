@@ -1,0 +1,253 @@
+"""Releases as people and programs read them: a sentence first, then the numbers of that moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.flows.release.store import figure
+from cumulant.ports.notifier import Message
+from cumulant.release.wording import told
+
+if TYPE_CHECKING:
+    from cumulant.flows.stack.desired_state import Return
+    from cumulant.release.events import Figure
+    from cumulant.release.paired.paired_records import PairedEvaluation
+    from cumulant.release.state import Board, Release
+
+_VERDICTS = {
+    "promoted": "was promoted",
+    "rolled_back": "was rolled back",
+    "inconclusive": "was not promoted, for want of evidence",
+    "superseded": "was superseded",
+    "paused": "is paused",
+    "awaiting_approval": "waits for an approval",
+    "running": "is on its way",
+    "pending": "is about to begin",
+}
+
+
+class MetricView(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric. `harm` and `fine` are shares of the evidence that would prove it, 0 to 1 and above."""
+
+    metric: str
+    unit: str
+    champion: float | None
+    candidate: float | None
+    low: float | None
+    high: float | None
+    margin: float | None
+    required: bool
+    verdict: str
+    harm: float | None
+    fine: float
+    samples: dict[str, int]
+    evidence: Figure
+
+
+class StageView(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: passed, the present one, or still to come. Percent of the keys; active seconds."""
+
+    name: str
+    stage: str
+    weight: float
+    mirror: float
+    seconds: float
+    at_least: float
+    at_most: float
+    samples: dict[str, int]
+    samples_needed: int
+    state: str
+
+
+class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A release for programs."""
+
+    id: str
+    model: str
+    champion: str
+    candidate: str
+    status: str
+    reason: str
+    sentence: str
+    step: str
+    weight: float
+    mirror: float
+    begun: datetime
+    ended: datetime | None
+    stages: list[StageView]
+    metrics: list[MetricView]
+    #: both versions on labelled rows of the past, in a sentence; empty where there are none
+    evaluation: str
+    lacks: list[str]
+    #: what the evidence assumes, where it is seen to fail or cannot be seen, in sentences
+    assumptions: list[str]
+    approved: list[str]
+    settled: list[str]
+
+
+def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
+    """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
+    boards, lacks, assumptions = _evidence(release)
+    return ReleaseView(
+        id=release.id,
+        model=release.model,
+        champion=release.champion.version,
+        candidate=release.candidate.version,
+        status=release.status,
+        reason=release.reason,
+        sentence=sentence(release, returns),
+        step=release.step.label,
+        weight=release.weight,
+        mirror=release.mirror,
+        begun=release.begun,
+        ended=release.ended,
+        stages=_stages(release),
+        metrics=[metric_view(board) for board in boards],
+        evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
+        lacks=lacks,
+        assumptions=assumptions,
+        approved=sorted(release.approved),
+        settled=sorted(release.settled),
+    )
+
+
+def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
+    """The boards with their intervals, what is lacking, and what the evidence assumes.
+
+    The row of an ended release has its intervals: it is shown as it was kept, and without numpy.
+    """
+    boards = list(release.boards.values())
+    if release.over and not any(board.state for board in boards):
+        return boards, [], []
+    from cumulant.release.assumptions import assumption_notes
+    from cumulant.release.decide import lacking
+    from cumulant.release.evidence.accumulate import readable
+    from cumulant.release.evidence.metric_state import with_interval
+
+    if not release.over and not readable(release):
+        return boards, [], []
+    boards = [with_interval(board) for board in boards]
+    if release.over:
+        return boards, [], []
+    return boards, [] if release.status == "pending" else lacking(release), assumption_notes(release)
+
+
+def sentence(release: Release, returns: Sequence[Return] = ()) -> str:
+    """`version 2 of late was rolled back in canary 10%: errors became worse: ...`, and what became of it later."""
+    text = f"version {release.candidate.version} of {release.model} {_VERDICTS[release.status]}"
+    if release.status not in ("promoted", "pending"):
+        text += f" in {release.step.label}"
+    reason = release.reason.removeprefix(f"in {release.step.label}, ").removeprefix("paused ")
+    return (f"{text}: {reason}" if reason else text) + _later(release, returns)
+
+
+def evaluation_text(found: PairedEvaluation) -> str:
+    """`on 5,000 labelled rows of the past, ..: brier 0.1403, the champion's 0.1411; other decisions in 3.20%`."""
+    span = "" if found.first is None or found.last is None else f", {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d}"
+    text = (
+        f"on {found.rows:,} labelled rows of the past{span}: {found.loss} {found.candidate_loss:.4g},"
+        f" the champion's {found.champion_loss:.4g}"
+    )
+    if found.disagreement is not None:
+        text += f"; other decisions in {told(found.disagreement, '%')}"
+    return text
+
+
+def _later(release: Release, returns: Sequence[Return]) -> str:
+    """What a rollback made of a promotion since; nothing where the version serves, or came back."""
+    candidate = release.candidate.version
+    since = [one for one in returns if one.at >= release.begun and candidate in (one.version, *one.given_up)]
+    if release.status != "promoted" or not since or since[-1].version == candidate:
+        return ""
+    one = since[-1]
+    by = one.by.removeprefix("user:")
+    return f"; {by} rolled it back to version {one.version} at {one.at:%Y-%m-%d %H:%M:%SZ}: {one.reason}"
+
+
+def ending(release: Release, at: datetime) -> Message:
+    """What receivers are told of an ended release: the sentence and, as `detail`, the numbers."""
+    text = sentence(release)
+    return Message(
+        key=f"release/{release.id}/{release.status}",
+        kind="release",
+        status=release.status,
+        level="warning" if release.status == "rolled_back" else "info",
+        model=release.model,
+        rule="release",
+        subject=release.id,
+        title=text.partition(":")[0],
+        text=text,
+        at=at,
+        since=release.begun,
+        detail=msgspec.to_builtins(view(release)),
+    )
+
+
+def metric_view(board: Board) -> MetricView:
+    """A board with its evidence as shares of what would prove it."""
+    return MetricView(
+        metric=board.metric,
+        unit=board.unit,
+        champion=board.champion,
+        candidate=board.candidate,
+        low=board.low,
+        high=board.high,
+        margin=board.margin,
+        required=board.required,
+        verdict=_verdict(board),
+        harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
+        fine=_part(board.shown, board.fine_bar),
+        samples=board.samples,
+        evidence=figure(board),
+    )
+
+
+def _verdict(board: Board) -> str:
+    if board.margin is None:
+        return "reported only"
+    if board.harmful:
+        return "worse"
+    if board.acceptable:
+        return "within its margin"
+    return "no data yet" if not sum(board.samples.values()) else "not yet shown"
+
+
+def _part(evidence: float, bar: float) -> float:
+    """Logarithms of e-values add up over time, so their share is what is told as progress."""
+    return round(max(0.0, evidence / bar), 4) if bar else 0.0
+
+
+def _stages(release: Release) -> list[StageView]:
+    found = []
+    for place, step in enumerate(release.steps):
+        passed = release.passed[place] if place < len(release.passed) else None
+        present = place == release.at and not release.over and release.status != "pending"
+        samples = passed.samples if passed else (release.samples if present else {})
+        found.append(
+            StageView(
+                name=step.label,
+                stage=step.stage,
+                weight=step.weight,
+                mirror=step.mirror,
+                seconds=passed.seconds if passed else (round(release.seconds, 3) if present else 0.0),
+                at_least=step.at_least,
+                at_most=step.at_most,
+                samples={arm: samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)},
+                samples_needed=step.samples,
+                state=_state(release, passed=passed is not None, present=present, last=place == release.at),
+            )
+        )
+    return found
+
+
+def _state(release: Release, *, passed: bool, present: bool, last: bool) -> str:
+    if present:
+        return "now"
+    if not passed:
+        return "skipped" if release.over else "to come"
+    return "ended here" if last and release.status != "promoted" else "passed"

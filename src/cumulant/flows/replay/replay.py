@@ -1,0 +1,160 @@
+"""The flow `replay`: a past period driven through the gateway, so that release and monitoring see it happen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import from_micros, to_micros
+from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.release.time_scale import paced
+from cumulant.flows.replay.replay_progress import Asked, Reached, begin, forget, keep
+from cumulant.flows.replay.replay_rows import Period, span
+from cumulant.flows.replay.sending import Sender, Sent
+from cumulant.flows.stack.desired_state import FOLDER, read_book
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a replay. `failures` by whose they are; `reached`: the moment that it came to.
+
+    `resumed`: rows that an earlier, cut-off replay of the same period had sent. Milliseconds are of this one's.
+    """
+
+    model: str
+    version: str
+    since: datetime
+    until: datetime
+    reached: datetime
+    done: bool
+    rows: int
+    resumed: int
+    requests: int
+    answered: dict[str, int]
+    failures: dict[str, int]
+    labels: int
+    #: why the last labels were not taken; empty where they were
+    label_trouble: str
+    p50_ms: float | None
+    p99_ms: float | None
+    seconds: float
+    #: of the replayed time to the clock's; below what was asked for where the servers could not keep up
+    speed: float
+
+
+@verb("replay.run")
+def replay(
+    project: Project,
+    *,
+    principal: Principal,
+    since: datetime,
+    until: datetime,
+    speed: float = 1.0,
+    model: str = "",
+    url: str = "",
+    concurrency: int = 32,
+    timeout: float = 30.0,
+    again: bool = False,
+    release_clock: bool = True,
+    ended: Callable[[], bool] = lambda: False,
+    seen: Callable[[Sent], None] = lambda _: None,
+    progress: Progress = silent,
+) -> Replayed:
+    """Send the rows of [since, until) as requests at their moments of prediction, `speed` times as fast, and post
+    labels when they became known. Rows have the columns that `model` (default: what is served) asks for.
+
+    A replay that was cut off goes on where it stopped, unless `again`. With `release_clock`, stages of a release take
+    replayed time meanwhile. `url`: of the gateway; default: the project's own, which must run.
+
+    Raises:
+        UsageError: the period is none, or the model asks for no rows of the project.
+        DataError: no row lies in the period.
+        EngineUnavailableError: no gateway runs.
+    """
+    check(project.access(), principal, "replay.run", project.name)
+    span(since, until)
+    progress("rows")
+    period = Period(project, _version(project, model), since, until)
+    door = url or _door(project)
+    asked = Asked(model=period.model, since=to_micros(since), until=to_micros(until))
+    reached = begin(project.state, asked, again=again)
+    resumed, begun = reached.sent, time.monotonic()
+    moments = _Moments(period, asked, progress)
+
+    sender = Sender(
+        period, reached, url=door, speed=speed, concurrency=concurrency, timeout=timeout, ended=ended, seen=seen,
+        note=lambda one: keep(project.state, one), moving=moments,
+    )  # fmt: skip
+    progress("requests")
+    with paced(project.state / FOLDER, speed) if release_clock else contextlib.nullcontext():
+        asyncio.run(sender.run(asked.until))
+    seconds = time.monotonic() - begun
+    done = reached.sent == period.count
+    if done:
+        forget(project.state)
+    last = asked.until if done else moments.now
+    counts = sender.counts
+    return Replayed(
+        model=period.model,
+        version=period.version,
+        since=since,
+        until=until,
+        reached=from_micros(last),
+        done=done,
+        rows=period.count,
+        resumed=resumed,
+        requests=counts.requests,
+        answered=counts.arms,
+        failures=counts.failures,
+        labels=counts.labels,
+        label_trouble=sender.label_trouble,
+        p50_ms=counts.milliseconds(0.5),
+        p99_ms=counts.milliseconds(0.99),
+        seconds=round(seconds, 3),
+        speed=round((last - moments.first) / 1e6 / seconds, 1),
+    )
+
+
+class _Moments:
+    """How far the replayed clock has come, told as progress."""
+
+    def __init__(self, period: Period, asked: Asked, progress: Progress) -> None:
+        self.first = self.now = period.first
+        self._whole, self._progress = max(1, asked.until - period.first), progress
+
+    def __call__(self, now: int) -> None:
+        self.now = max(self.now, now)
+        self._progress(f"{from_micros(now):%Y-%m-%d %H:%M}", min(1.0, (now - self.first) / self._whole))
+
+
+def _version(project: Project, model: str) -> ModelVersion:
+    if model:
+        return project.registry().resolve(model)
+    champion = read_book(project.state, project.name).champion
+    return project.registry().resolve(f"{project.name}/{champion}" if champion else project.name)
+
+
+def _door(project: Project) -> str:
+    door = project.traffic().door()
+    if door is None:
+        raise EngineUnavailableError(
+            f"no gateway of {project.name} runs, so nothing takes the requests",
+            subject=project.name,
+            hint="`cumulant up` starts it; or name one with --url",
+        )
+    return door.url
+
+
+__all__ = ["Reached", "Replayed", "replay"]

@@ -1,0 +1,221 @@
+"""A period's requests and labels sent at their moments, as many times faster as is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, CHAMPION, FORCE_HEADER, REQUEST_HEADER
+from cumulant.flows.replay.caller import Answer, Caller
+from cumulant.flows.replay.replay_progress import Reached
+from cumulant.flows.replay.replay_rows import Call, Period, Told, plain
+
+#: seconds between two posts of labels, and two notes of how far it has come
+_POST, _NOTE = 0.5, 1.0
+_MOST_LABELS = 5000
+#: of an answer that refuses labels
+_SAID = 300
+_SECOND = 1_000_000
+_JSON = {"content-type": "application/json"}
+
+
+class Sent(NamedTuple):
+    """One request that was answered, or was not. `arm`: that the gateway assigned; empty where none said so.
+
+    `request`: its id in the prediction log: that of the answer where it names one, else that of the replay.
+    """
+
+    call: Call
+    request: str
+    arm: str
+    answer: Answer
+
+
+class Counts:
+    """What has come back. Failures are counted by whose they are: an arm's, the gateway's, the caller's."""
+
+    def __init__(self) -> None:
+        self.requests = self.labels = 0
+        self.failures: dict[str, int] = {}
+        self.arms: dict[str, int] = {}
+        self._took: list[float] = []
+
+    def add(self, sent: Sent) -> None:
+        self.requests += 1
+        self._took.append(sent.answer.seconds)
+        whose = blame(sent)
+        if whose:
+            self.failures[whose] = self.failures.get(whose, 0) + 1
+        elif sent.arm:
+            self.arms[sent.arm] = self.arms.get(sent.arm, 0) + 1
+
+    def milliseconds(self, quantile: float) -> float | None:
+        """That quantile of all requests' times; None before the first."""
+        return round(float(np.quantile(self._took, quantile)) * 1000, 3) if self._took else None
+
+
+def blame(sent: Sent) -> str:
+    """Whose failure it was; empty where it was none. An answer without an arm is the gateway's own."""
+    status = sent.answer.status
+    if status == 0 or status >= 500 or status == 429:
+        return sent.arm or "gateway"
+    return "caller" if status >= 400 else ""
+
+
+class Sender:
+    """Sends a period; `ended` is asked between requests, and what is under way then is waited for.
+
+    Args:
+        concurrency: requests at once. Where the servers are slower than the pace, the replayed clock waits for them.
+        seen: is told of every request as it ends.
+        note: is called about once a second, and at the end, with how far it has come.
+        moving: is told the replayed moment, microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        period: Period,
+        reached: Reached,
+        *,
+        url: str,
+        speed: float,
+        concurrency: int,
+        timeout: float,
+        ended: Callable[[], bool],
+        seen: Callable[[Sent], None],
+        note: Callable[[Reached], None],
+        moving: Callable[[int], None],
+    ) -> None:
+        self._period, self._reached, self._speed = period, reached, speed
+        self._ended, self._seen, self._note, self._moving = ended, seen, note, moving
+        self._caller = Caller(url, timeout=timeout)
+        self._path = f"/v1/models/{period.model}/predict"
+        self._room = asyncio.Semaphore(concurrency)
+        self._under_way: set[int] = set()
+        #: rows before this one were sent
+        self._next_row = reached.sent
+        self._told: Iterator[Told] = period.told(reached.told)
+        self._next: Told | None = next(self._told, None)
+        self._posted = self._noted = time.monotonic()
+        self.counts = Counts()
+        #: why the last labels were not taken; empty where they were
+        self.label_trouble = ""
+
+    async def run(self, until: int) -> None:
+        """To the end of the period, or of patience."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                now = await self._requests(group, until)
+            await self._tell(now, last=True)
+        finally:
+            self._keep()
+            self._caller.close()
+            await asyncio.sleep(0)  # the closed connections take notice
+
+    async def _requests(self, group: asyncio.TaskGroup, until: int) -> int:
+        """The replayed moment up to which labels are due."""
+        calls = self._period.calls(self._reached.sent)
+        now, lag, begun = 0, 0.0, time.monotonic()
+        origin: int | None = None
+        for call in calls:
+            origin = call.at if origin is None else origin
+            if self._ended():
+                return now
+            due = begun + (call.at - origin) / _SECOND / self._speed + lag
+            await self._wait(due, origin, begun + lag)
+            await self._room.acquire()
+            lag = max(lag, time.monotonic() - (due - lag))
+            now, self._next_row = call.at, call.number + 1
+            self._under_way.add(call.number)
+            group.create_task(self._one(call))
+            await self._beside(now)
+            if self._ended():
+                return now
+        return until
+
+    async def _wait(self, due: float, origin: int, begun: float) -> None:
+        """Until a request is due; labels go on meanwhile."""
+        while (left := due - time.monotonic()) > 0 and not self._ended():
+            await asyncio.sleep(min(left, _POST))
+            if left > _POST:
+                await self._beside(origin + int((time.monotonic() - begun) * self._speed * _SECOND))
+
+    async def _one(self, call: Call) -> None:
+        request = f"{self._reached.id}-{call.number}"
+        try:
+            answer = await self._caller.ask("POST", self._path, call.body, {**_JSON, CALLER_HEADER: request})
+        finally:
+            self._room.release()
+        self._under_way.discard(call.number)
+        # A server without a gateway takes the caller's id and sends none of its own.
+        request = answer.headers.get(REQUEST_HEADER) or request
+        sent = Sent(call, request, answer.headers.get(ARM_HEADER, ""), answer)
+        if not blame(sent) and call.number in self._period.labelled:
+            self._reached.ids[call.number] = request
+        self._reached.sent = max(self._reached.sent, call.number + 1)
+        self.counts.add(sent)
+        self._seen(sent)
+
+    async def _beside(self, now: int) -> None:
+        moment = time.monotonic()
+        if moment - self._posted >= _POST:
+            await self._tell(now)
+        if moment - self._noted >= _NOTE:
+            self._keep()
+            self._moving(now)
+
+    def _keep(self) -> None:
+        """Requests under way count as not sent: a resumed replay sends them again."""
+        self._noted = time.monotonic()
+        reached = self._reached
+        self._note(msgspec.structs.replace(reached, sent=min([reached.sent, *self._under_way])))
+
+    # --- labels
+
+    async def _tell(self, now: int, *, last: bool = False) -> None:
+        """Post what has become known by the replayed moment `now`, of rows that were answered."""
+        self._posted = time.monotonic()
+        while True:
+            begun = self._reached.told
+            due = self._due(now)
+            if not due:
+                return
+            labels = [self._label(one) for one in due if one.number in self._reached.ids]
+            if labels and not await self._post(labels, begun):
+                # Told again the next time; a batch that came through after all is taken once.
+                self._reached.told, self._told = begun, self._period.told(begun)
+                self._next = next(self._told, None)
+                return
+            self.counts.labels += len(labels)
+            for one in due:
+                self._reached.ids.pop(one.number, None)
+            if len(due) < _MOST_LABELS and not last:
+                return
+
+    def _due(self, now: int) -> list[Told]:
+        """Labels that are known by `now`, up to the first whose row is not answered yet: its id is unknown."""
+        found: list[Told] = []
+        while self._next is not None and self._next.at <= now and len(found) < _MOST_LABELS:
+            if self._next.number >= self._next_row or self._next.number in self._under_way:
+                break
+            found.append(self._next)
+            self._next = next(self._told, None)
+        self._reached.told += len(found)
+        return found
+
+    def _label(self, one: Told) -> dict[str, Any]:
+        known = {"id": self._reached.ids[one.number], "known_time": one.at / _SECOND}
+        return {**known, **plain(one.values)}
+
+    async def _post(self, labels: list[dict[str, Any]], begun: int) -> bool:
+        body = msgspec.json.encode({"labels": labels, "batch": f"{self._reached.id}-{begun}"})
+        # Forced, so that the gateway counts it for no arm.
+        answer = await self._caller.ask("POST", "/v1/labels", body, {**_JSON, FORCE_HEADER: CHAMPION})
+        said = answer.body[:_SAID].decode(errors="replace")
+        self.label_trouble = "" if answer.status == 200 else f"{answer.status or 'no answer'}: {said}"
+        return not self.label_trouble

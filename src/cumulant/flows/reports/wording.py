@@ -1,0 +1,188 @@
+"""Figures and names as the report's reader wants to see them, the same in every rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from cumulant.flows.reports.content import Interval, StepReport
+
+_LOWER = frozenset(
+    {"log_loss", "brier", "calibration_error", "cost", "mae", "rmse", "pinball", "mean_absolute_error", "error_rate"}
+)
+_TITLES = {
+    "average_precision": "Average precision",
+    "roc_auc": "ROC AUC",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+    "cost": "Cost per row",
+    "mae": "Mean absolute error",
+    "rmse": "Root mean square error",
+    "pinball": "Pinball loss",
+    "r2": "R²",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+}
+#: below this a figure is what rounding left of nothing
+_NOISE = 1e-12
+#: figures from here on are written with an exponent
+_LARGE = 1e15
+#: of many classes, those that are named
+_CLASSES = 6
+_VERDICTS = {
+    "better": "Better",
+    "worse": "Worse",
+    "not_worse": "Not worse",
+    "cannot_tell": "Cannot tell",
+}
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value of a metric is a better one."""
+    return metric not in _LOWER and not metric.startswith("pinball")
+
+
+def title(name: str) -> str:
+    """A metric's or rule's name for people."""
+    return _TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def verdict(word: str) -> str:
+    """A verdict word for people; the word itself stays the vocabulary of programs."""
+    return _VERDICTS.get(word, word.replace("_", " ").capitalize())
+
+
+def gate_word(word: str, *, passed: bool) -> str:
+    """The gate's answer in one word: the verdict where it passed, else that it refused."""
+    return verdict(word) if passed else "Refused"
+
+
+def rule_word(word: str, *, against: str, passed: bool) -> str:
+    """A rule's verdict for people. Against a limit the words say whether it is kept, and how surely."""
+    if against != "limit":
+        return verdict(word)
+    if not passed:
+        return "Broken"
+    return "Kept" if word == "better" else "Kept, not surely"
+
+
+def number(value: float | None) -> str:
+    """A measured figure to three significant digits beyond a leading zero."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return "–"
+    if abs(value) < _NOISE:
+        return "0.000"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}" if abs(value) < _LARGE else f"{value:.3g}"
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    if abs(value) >= 1:
+        return f"{value:.3f}".rstrip("0").rstrip(".") if value == int(value) else f"{value:.3f}"
+    return f"{value:.3f}" if abs(value) >= 0.0995 else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def interval(found: Interval | None) -> str:
+    """The ends of an interval; a dash where there is none."""
+    if found is None or found.low is None or found.high is None:
+        return "–"
+    return f"{number(found.low)} to {number(found.high)}"
+
+
+def figure(found: Interval | None) -> str:
+    """A value with the ends of its interval, where it has one."""
+    if found is None:
+        return "–"
+    return (
+        number(found.value) if found.low is None or found.high is None else f"{number(found.value)} ({interval(found)})"
+    )
+
+
+def count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def share(value: float) -> str:
+    """A share as a percentage that never rounds something to nothing."""
+    percent = 100 * value
+    if 0 < percent < 0.01:
+        return "<0.01%"
+    return f"{percent:.2f}%" if percent < 10 else f"{percent:.1f}%"
+
+
+def size(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def moment(when: datetime | None) -> str:
+    return "–" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def day(when: datetime | None) -> str:
+    return "–" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def instant(when: datetime) -> str:
+    """A time in UTC, to the second; a naive one is taken as UTC."""
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def steps(found: Sequence[StepReport], seconds: float | None) -> str:
+    """`features 0.2 s, search 14.6 s, ..., between them 0.5 s`: the time of each step that was done in a run of
+    `seconds`; empty where none was.
+    """
+    done = [(one.name, one.seconds) for one in found if not one.reused]
+    rest = 0.0 if seconds is None else seconds - sum(spent for _, spent in done)
+    if done and rest > 0:
+        done.append(("between them", rest))
+    return ", ".join(f"{name} {duration(spent)}" for name, spent in done)
+
+
+def plural(number_of: int, noun: str) -> str:
+    """`1 fold`, `4 folds`."""
+    return f"{number_of:,} {noun}" if number_of == 1 else f"{number_of:,} {noun}s"
+
+
+def value(found: object) -> str:
+    """Any value as short text: figures rounded, times in UTC, a dash for nothing."""
+    if found is None or found == "":
+        return "–"
+    if isinstance(found, list | tuple | set | frozenset):
+        return ", ".join(map(value, found)) or "–"
+    return next((text(found) for kind, text in _VALUES if isinstance(found, kind)), str(found))
+
+
+_VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (
+    (bool, lambda found: "true" if found else "false"),  # as the data, JSON and the project file write it
+    (int, lambda found: count(found) if -(2**63) <= found < 2**63 else f"{Decimal(found):.3g}"),
+    (float, number),
+    (datetime, instant),
+    (timedelta, lambda found: duration(found.total_seconds())),
+)
+
+
+def classes_text(counts: Mapping[str, int]) -> str:
+    """The classes with their rows; of many the first and the rarest."""
+    named = [f"{text} {count:,}" for text, count in counts.items()]
+    if len(named) <= _CLASSES:
+        return " · ".join(named)
+    rarest = min(counts.items(), key=lambda pair: pair[1])
+    return f"{len(named)}: {' · '.join(named[:_CLASSES])} · ...; the rarest is {rarest[0]} {rarest[1]:,}"

@@ -1,0 +1,81 @@
+"""What a case shows of the log, of the model and of training rows; what cases have in common is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.servable import Servable
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+
+if TYPE_CHECKING:
+    from cumulant.core.servable import GraphServable
+    from cumulant.project.project import Project
+    from cumulant.review.cases import Case
+    from cumulant.review.reasons import Reference
+
+_Place = tuple[str, int, int]
+
+
+class CaseReader:
+    """Rows of the log, versions and references do not change, so that a reviewer's session may keep one for all cases.
+
+    Several threads may read by one.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._waiting: tuple[Case, ...] = ()
+        self._rows: dict[_Place, dict[str, Any]] = {}
+        self._described: dict[str, Servable | GraphServable] = {}
+        self._references: dict[str, Reference] = {}
+
+    def expect(self, cases: Iterable[Case]) -> None:
+        """These cases will be read: the rows of a day are read together."""
+        self._waiting = tuple(cases)
+
+    def row(self, case: Case) -> dict[str, Any] | None:
+        """The case's row of the prediction log; None where it is no longer kept. Raises StorageError."""
+        place = (case.worker, case.sequence, case.row)
+        if place not in self._rows:
+            day = case.time.date()
+            self._rows |= self._read(day, [case, *(one for one in self._waiting if one.time.date() == day)])
+        return self._rows.get(place)
+
+    def _read(self, day: date, cases: Sequence[Case]) -> dict[_Place, dict[str, Any]]:
+        from cumulant.serving.prediction_log.storage.log_reader import numbered
+
+        numbers = sorted({one.sequence for one in cases})
+        rows = numbered(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
+        return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
+
+    def described(self, model: str, version: str) -> Servable | GraphServable | None:
+        """What the version's servable says of itself; None where it is not registered or its files are gone."""
+        name = f"{model}/{version}"
+        if name not in self._described:
+            try:
+                from cumulant.servable.folder import load_description
+
+                resolved = self._project.registry().resolve(name)
+                self._described[name] = load_description(servable_folder(self._project, resolved))
+            except NotFoundError:
+                return None
+        return self._described[name]
+
+    def reference(self, model: str, version: str) -> Reference | None:
+        """The training rows of a version, where they were kept for the draw: a look at a case does not make them."""
+        from cumulant.flows.review.review_reference import found_reference
+
+        name = f"{model}/{version}"
+        if name not in self._references:
+            try:
+                found = found_reference(self._project, self._project.registry().resolve(name))
+            except (NotFoundError, UsageError):
+                found = None
+            if found is None:
+                return None
+            self._references[name] = found
+        return self._references[name]

@@ -1,0 +1,174 @@
+"""Cases on their way to another tool and back: Label Studio's JSON, or plain lines of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from cumulant.core.clock import Clock
+from cumulant.core.errors import CumulantError, DataError, StorageError, UsageError
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.review.case_context import CaseReader
+from cumulant.flows.review.service import desk_of, label_text, named, tell
+from cumulant.flows.review.views import CaseView, view
+from cumulant.review import label_studio, transitions
+from cumulant.review.cases import Case
+from cumulant.review.queue import Desk
+from cumulant.review.spec import ReviewSpec
+from cumulant.review.transitions import Reviewer
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+Format = Literal["label-studio", "jsonl"]
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written; `interface` is the labelling interface for Label Studio."""
+
+    cases: int
+    file: str
+    interface: str | None = None
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """`problems`: what could not be used, and why, by case. `again` were answered by the same reviewer before."""
+
+    decided: int
+    skipped: int
+    again: int
+    labelled: int
+    problems: dict[str, str]
+
+
+def export_cases(
+    project: Project, path: Path, *, principal: Principal, format: Format = "label-studio", status: str = "waiting"  # noqa: A002 - the option's name
+) -> Exported:  # fmt: skip
+    """Write cases with what was asked; personal values stay keyed hashes, and a blind queue's answers are left out.
+
+    Raises:
+        UsageError: there is no queue, or no such case; or the tasks would be where their interface goes.
+        StorageError: the file cannot be written.
+    """
+    check(project.access(), principal, "review.show", project.name)
+    if format == "label-studio" and path.suffix.lower() == ".xml":
+        raise UsageError(
+            f"{path} is where the labelling interface goes", subject=str(path),
+            hint=f"name the file of the tasks {path.with_suffix('.json').name}",
+        )  # fmt: skip
+    desk = desk_of(project)
+    cases = desk.open() if status == "waiting" else [one for one in desk.closed() if status in ("all", one.status)]
+    if status == "all":
+        cases = [*desk.open(), *cases]
+    if not cases:
+        raise UsageError(f"no case is {status}", subject=project.name, hint="`cumulant review fill` queues some")
+    reader = CaseReader(project)
+    reader.expect(cases)
+    views = [view(project, one, desk.spec, viewer=principal.name, reader=reader) for one in cases]
+    if format == "jsonl":
+        lines = [_line(one, case, desk.spec, project.salt()) for one, case in zip(views, cases, strict=True)]
+        _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        return Exported(cases=len(views), file=str(path))
+    fields = label_studio.keys(dict.fromkeys(name for one in views for name in one.request or {}))
+    tasks = [_task(one, fields) for one in views]
+    _write(path, msgspec.json.format(msgspec.json.encode(tasks), indent=2) + b"\n")
+    interface = path.with_suffix(".xml")
+    _write(interface, label_studio.interface(fields, views[0].labels).encode())
+    return Exported(cases=len(views), file=str(path), interface=str(interface))
+
+
+def import_answers(
+    project: Project, path: Path, *, principal: Principal, reviewer: str | None = None, clock: Clock | None = None
+) -> Imported:
+    """Take in annotations that were exported from Label Studio, each once; `reviewer` is whose they are where the file
+    does not say.
+
+    Raises:
+        DataError: the file cannot be read as such.
+        UsageError: there is no queue.
+    """
+    check(project.access(), principal, "review.import", project.name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", subject=str(path), hint="name the exported JSON file") from error
+    desk, counts, problems = desk_of(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
+    reader = CaseReader(project)
+    for place, given in enumerate(label_studio.read(content, (), str(path))):
+        who = Reviewer(_author(given.reviewer) or (named(reviewer) if reviewer else principal.name))
+        try:
+            counts[_take(project, desk, given, who, reader)] += 1
+        except CumulantError as error:
+            problems[given.case or f"annotation {place + 1}"] = error.message
+    told = tell(project, principal=principal, clock=clock)
+    return Imported(labelled=told, problems=problems, **counts)
+
+
+def _take(project: Project, desk: Desk, given: label_studio.Given, who: Reviewer, reader: CaseReader) -> str:
+    """`decided`, `skipped` or `again`. Raises UsageError, NotFoundError, LeaseHeldError."""
+    if given.problem:
+        raise UsageError(given.problem, subject=given.case)
+    case = desk.find(given.case)
+    kind = "skipped" if given.skipped else "decided"
+    text = "" if given.skipped else label_text(project, case, given.label, reader)
+    said = case.by(who.name)
+    if said is not None and said.kind == kind and (given.skipped or said.label == text):
+        return "again"
+    if given.skipped:
+        desk.move(case.id, who, kind, lambda one, now: transitions.skip(one, who, desk.spec, now))
+    else:
+        desk.move(case.id, who, kind, lambda one, now: transitions.decide(one, who, text, desk.spec, now))
+    if given.note.strip():  # of an answer that was taken, so that reading the file again writes no note again
+        desk.note(case.id, who, given.note)
+    return kind
+
+
+def _author(author: str) -> str:
+    """A reviewer of the other tool, apart from those of this one."""
+    return f"label-studio:{author}" if author else ""
+
+
+def _task(one: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
+    outputs = one.answer or {}
+    meta = {"model": one.model, "deadline": one.deadline, "request": one.request_id, "row": one.row}
+    score = outputs.get("probability", outputs.get("score"))
+    return label_studio.task(
+        one.id,
+        one.request or {},
+        classes=one.labels,
+        meta=meta,
+        fields=fields,
+        answer=outputs.get("prediction"),
+        score=score if isinstance(score, int | float) else None,
+        version=one.version,
+    )
+
+
+def _line(one: CaseView, case: Case, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+    """A case and, where it is done, its label with provenance and weight."""
+    found: dict[str, Any] = {
+        "case": one.id, "id": one.request_id, "row": one.row, "model": one.model, "version": one.version,
+        "time": one.time, "status": one.status, "reasons": one.reasons, "request": one.request, "answer": one.answer,
+    }  # fmt: skip
+    if case.status != "done":
+        return found
+    from cumulant.review.labels import reviewed
+
+    held = reviewed(case, spec, salt)
+    from cumulant.review.labels import SOURCE
+
+    return {
+        **found, "label": held.label, "known_time": held.known_time, "source": SOURCE,
+        "reviewers": held.reviewers, "chance": held.chance, "weight": held.weight,
+    }  # fmt: skip
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from error

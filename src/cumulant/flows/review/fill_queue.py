@@ -1,0 +1,307 @@
+"""The flow `review fill`: the predictions since the last draw are looked at, and some become cases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import duration, from_micros, share, to_micros
+from cumulant.data.parts.spill import Spill, spill_in
+from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.outcomes.labels import outcomes_of, schema_of
+from cumulant.flows.review.mirrored_scores import MirroredIndex, MirroredRows
+from cumulant.flows.review.review_reference import asked_of, reference_of
+from cumulant.flows.review.views import spec_of
+from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.outcomes.join.log_rows import logged
+from cumulant.outcomes.join.prediction_refs import asked_ref
+from cumulant.outcomes.labels.label_snapshot import UsableLabels, itself, windows
+from cumulant.review import reasons
+from cumulant.review.cases import Case, Draw, Queue, case_id
+from cumulant.review.reasons import Reference
+from cumulant.review.sampling import Candidate, Choice, Chosen, usefulness
+from cumulant.review.sampling import luck as review_luck
+from cumulant.review.spec import ReviewSpec
+
+if TYPE_CHECKING:
+    from cumulant.core.expr import Node
+    from cumulant.core.plan import Field
+    from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+    from cumulant.review.budget import Allowance
+
+#: a row is in the log some seconds after its answer: what is younger is left to the next draw
+_LAG = timedelta(seconds=30)
+
+
+class Filled(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a draw; `draw` is None where it was too early for one. `added` are cases that are new."""
+
+    draw: Draw | None
+    added: int
+    left: int
+    waiting: int
+    overdue: int
+    said: str
+
+
+def fill(
+    project: Project,
+    *,
+    principal: Principal,
+    since: datetime | None = None,
+    at_once: bool = False,
+    clock: Clock | None = None,
+    progress: Progress = silent,
+) -> Filled:
+    """Draw cases from the predictions since the last draw (the first looks back one period, or to `since`).
+
+    `at_once` takes what is left of the period's budget, instead of what the time looked at brings, and looks at rows
+    up to now. Killed at any moment and run again, it draws the same.
+
+    Raises:
+        UsageError: there is no queue, or a watched slice cannot be read.
+        LeaseHeldError: another process has drawn meanwhile.
+        StorageError: the log cannot be read.
+    """
+    spec, clock = spec_of(project), clock or SystemClock()
+    conditions = reasons.conditions(spec.slices)
+    with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
+        from cumulant.review.budget import allowance, rate
+        from cumulant.review.queue import Desk
+
+        desk = Desk(project.journal(), project.name, spec, clock=clock)
+        overdue = desk.expire(Actor(principal.name))
+        queue, version = desk.queue()
+        until = clock.now() - (timedelta() if at_once else _LAG)
+        begin = queue.until or since or until - rate(spec.budget)[1]
+        if since is not None and queue.until is not None and since < queue.until:
+            progress(f"predictions up to {queue.until:%Y-%m-%d %H:%M} have been drawn from already")
+        allowed = allowance(spec, queue, since=min(begin, until), until=until, at_once=at_once)
+        if not allowed.enough or begin >= until:
+            said = _too_early(allowed, spec)
+            return Filled(draw=None, added=0, left=allowed.left, waiting=len(desk.open()), overdue=overdue, said=said)
+        with spill_in(project.state / SPILL) as spill:
+            looked = _Look(context, spec, conditions, since=begin, until=until).choose(allowed, spill)
+        draw, cases = _cases(looked, spec, queue, now=clock.now(), within=(begin, until))
+        added = 0
+        if draw.rows:
+            from cumulant.review.budget import after as review_after
+
+            after = review_after(queue, allowed, until=until, taken=len(cases))
+            added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
+        return Filled(
+            draw=draw, added=added, left=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
+            said=_said(draw, added, first=queue.until is None, late=not at_once),
+        )  # fmt: skip
+
+
+def _too_early(allowed: Allowance, spec: ReviewSpec) -> str:
+    if not allowed.left:
+        return f"the budget of {spec.budget} is used up: nothing was drawn"
+    return (
+        f"{allowed.cases} of {spec.budget} are due by now, and a draw begins with {allowed.least}: nothing was drawn; "
+        "--now takes what is left of the period"
+    )
+
+
+def _said(draw: Draw, added: int, *, first: bool, late: bool) -> str:
+    """What a draw did; `late`: it left out the predictions of the last `_LAG`."""
+    if not draw.rows:
+        newest = f"; those of the last {_LAG.seconds} s are left to the next draw, or --now takes them" if late else ""
+        labelled = f"; {draw.labelled:,} have a label already" if draw.labelled else ""
+        since = f"{draw.since:%Y-%m-%d %H:%M}Z"
+        if not first:
+            return f"no prediction to draw from since the last draw, {since}{labelled}{newest}"
+        earlier = "" if labelled else "; `--since` begins the first draw earlier"
+        return f"no prediction to draw from since {since}, where the first draw begins{labelled}{earlier}{newest}"
+    how = f"{draw.ranked} by usefulness, {draw.sample} at random"
+    return f"{added} of {draw.rows:,} predictions came into the queue: {how}"
+
+
+@dataclass(frozen=True)
+class _Looked:
+    chosen: Chosen
+    labelled: int
+    notes: tuple[str, ...]
+
+
+class _Look:
+    """One pass over the log: each row's reasons, and the choice."""
+
+    def __init__(
+        self, context: Context, spec: ReviewSpec, conditions: Sequence[Node], *, since: datetime, until: datetime
+    ) -> None:
+        project = context.project
+        self._context, self._spec, self._conditions = context, spec, conditions
+        self._since, self._until = since, until
+        self._schema, self._salt = schema_of(project), project.salt()
+        self._log = project.state / PREDICTIONS
+        self._references: dict[str, Reference | None] = {}
+        self._asked: dict[str, tuple[Field, ...]] = {}
+        self._notes: list[str] = []
+
+    def choose(self, allowed: Allowance, spill: Spill) -> _Looked:
+        choice = Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
+        beside = self._beside(spill) if "disagree" in self._spec.reasons else None
+        labelled = 0
+        for rows, named in self._with_labels():
+            answered = rows.filter(~pl.col("shadow") & (pl.col("model") == self._context.project.name))
+            known = answered["id_ref"].is_in(named) | answered["key_ref"].is_in(named).fill_null(value=False)
+            labelled += int(known.sum())
+            for part in answered.filter(~known).partition_by("version"):
+                self._see(part, choice, beside)
+        return _Looked(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        return logged(self._log, self._schema.key, since=self._since, until=self._until)
+
+    def _beside(self, spill: Spill) -> MirroredIndex | None:
+        """What was scored beside answers; a mirrored row may be logged a little later than the answered one."""
+        later = self._until + timedelta(minutes=5)
+        found = MirroredRows(spill)
+        for one in logged(self._log, (), since=self._since - timedelta(minutes=5), until=later):
+            mirrored = one.filter(pl.col("shadow"))
+            if mirrored.height:
+                found.add(mirrored.select("id", "row", "outputs", "score"))
+        return found.finish()
+
+    def _with_labels(self) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """Rows of the log, with references of predictions whose label is known already, those of the rows at least."""
+        with outcomes_of(self._context.project, self._schema).labels() as known:
+            labels = UsableLabels(known, self._until)
+            for window in windows(self._frames(), labels.window, frame=itself):
+                named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
+                yield from ((rows, named) for rows in window)
+
+    def _see(self, rows: pl.DataFrame, choice: Choice, beside: MirroredIndex | None) -> None:
+        scores = self._scores(rows, beside)
+        useful = usefulness(list(scores.values())) if scores else np.zeros(rows.height)
+        places = rows.select("worker", "sequence", "row").rows()
+        lucks = [review_luck(self._salt, *place) for place in places]
+        wanted = choice.wanted(useful, lucks)
+        choice.skip(int((~wanted).sum()))
+        for place in np.flatnonzero(wanted):
+            why = tuple(name for name, values in scores.items() if values[place] > 0)
+            row = rows.row(int(place), named=True)
+            choice.see(_candidate(row, self._ref(row), why, float(useful[place]), lucks[place]))
+
+    def _ref(self, row: Mapping[str, Any]) -> str | None:
+        """By what the row is found among those of the sources: the key, or all that was asked where that has no key."""
+        if row["key_ref"] is not None or row["event_time"] is None:
+            return None if row["key_ref"] is None else str(row["key_ref"])
+        number = row["version"]
+        if number not in self._asked:
+            version = self._version(number)
+            self._asked[number] = () if version is None else asked_of(self._context.project, version)
+        return asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
+
+    def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
+        spec, asked = self._spec, reasons.requests(rows)
+        found: dict[str, Any] = {}
+        if "disagree" in spec.reasons and beside is not None:
+            found["disagree"] = reasons.disagree(rows, beside.of(rows))
+        if "slice" in spec.reasons and self._conditions:
+            found["slice"] = reasons.watched(asked, self._conditions)
+        reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(spec.reasons) else None
+        if reference is not None and reference.task == "regression" and "unsure" in spec.reasons:
+            found["unsure"] = reasons.wide(rows, asked, reference, share(spec.error))
+        elif reference is not None and "unsure" in spec.reasons:
+            found["unsure"] = reasons.unsure(rows, reference, share(spec.error))
+        if reference is not None and "far" in spec.reasons:
+            found["far"] = reasons.far(asked, reference, share(spec.far))
+        return found
+
+    def _reference(self, number: str) -> Reference | None:
+        if number not in self._references:
+            version = self._version(number)
+            told: tuple[str, ...] = (
+                f"version {number} is not in the registry: nothing is said of unsure and far rows",
+            )
+            found = None
+            if version is not None:
+                found, told = reference_of(self._context, version)
+            self._references[number] = found
+            self._notes += told
+        return self._references[number]
+
+    def _version(self, number: str) -> ModelVersion | None:
+        project = self._context.project
+        try:
+            return project.registry().resolve(f"{project.name}/{number}")
+        except (NotFoundError, UsageError):
+            return None
+
+
+def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], useful: float, luck: bytes) -> Candidate:
+    return Candidate(
+        request=row["id"], row=row["row"], worker=row["worker"], sequence=row["sequence"],
+        time=to_micros(row["time"]), model=row["model"], version=row["version"], ref=ref,
+        reasons=why, useful=useful, luck=luck,
+    )  # fmt: skip
+
+
+def _cases(
+    looked: _Looked, spec: ReviewSpec, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
+) -> tuple[Draw, list[Case]]:
+    chosen, number = looked.chosen, queue.draws + 1
+    ordered = chosen.ordered()
+    made = [
+        _case(one, spec, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
+              order=(place + 0.5) / len(ordered))
+        for place, (one, drawn) in enumerate(ordered)
+    ]  # fmt: skip
+    draw = Draw(
+        number=number,
+        model=queue.model,
+        at=now,
+        since=within[0],
+        until=within[1],
+        rows=chosen.rows,
+        labelled=looked.labelled,
+        ranked=len(chosen.ranked),
+        sample=len(chosen.sample),
+        reasons=dict(Counter(why for one in made for why in one.reasons)),
+        notes=looked.notes,
+    )
+    return draw, made
+
+
+def _case(
+    one: Candidate, spec: ReviewSpec, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
+) -> Case:
+    from cumulant.review.transitions import wants_second
+
+    case = case_id(one.worker, one.sequence, one.row)
+    return Case(
+        id=case,
+        model=one.model,
+        version=one.version,
+        request=one.request,
+        row=one.row,
+        worker=one.worker,
+        sequence=one.sequence,
+        time=from_micros(one.time),
+        ref=one.ref,
+        reasons=(*one.reasons, "sample") if drawn else one.reasons,
+        useful=round(one.useful, 6),
+        chance=chance,
+        draw=draw,
+        order=order,
+        queued=now,
+        deadline=now + duration(spec.deadline),
+        second=wants_second(case, spec),
+    )

@@ -1,0 +1,221 @@
+"""What each path of the review queue answers: a verb's document, or why not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from cumulant.core.errors import (
+    ConflictError,
+    CumulantError,
+    EngineUnavailableError,
+    IntegrityError,
+    LeaseHeldError,
+    NotFoundError,
+    RefusedError,
+    RequestError,
+    UsageError,
+)
+from cumulant.core.network.hosts import Hosts
+from cumulant.core.version import __version__
+from cumulant.flows.review import service
+from cumulant.flows.review.http.callers import Callers
+from cumulant.flows.review.http.paths import BODIES, MOST, ROUTES, document
+from cumulant.serving.errors import HttpError, headers_of, status_of
+from cumulant.serving.http.messages import Request, Response, error_response, json_response
+from cumulant.serving.protocol.paths import Route, allow, split
+from cumulant.serving.protocol.probes import OPEN, probe
+from cumulant.serving.telemetry.access_log import say_fault
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: requests at work at once, and those that may wait for one: each takes a thread while it reads and writes
+THREADS, WAITING = 4, 64
+_STATES = ("waiting", "done", "expired", "all")
+_Body = TypeVar("_Body", bound=msgspec.Struct)
+Call = Callable[[], object]
+
+
+class Application:
+    """Answers for the queue of one project. `close` waits for what is at work.
+
+    Args:
+        local: on loopback, where nobody needs a token.
+
+    Raises:
+        UsageError: the project declares a host that is none.
+    """
+
+    def __init__(self, project: Project, callers: Callers, *, local: bool) -> None:
+        self._project, self._callers = project, callers
+        self._hosts = Hosts(project.spec.serving.hosts, local=local)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
+        self._at_work = 0
+        self.draining = False
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def admitted(self, target: bytes, headers: dict[bytes, bytes]) -> bool:
+        """Whether a request's body is read at all."""
+        return target.startswith(OPEN) or self._callers.admitted(headers)
+
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        try:
+            found = self._route(request)
+        except CumulantError as error:
+            return refusal(error)
+        except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
+            return _fault()
+        return found if isinstance(found, Response) else self._apart(found)
+
+    async def _apart(self, call: Call) -> Response:
+        """The verb reads and writes files: on a thread of its own."""
+        if self._at_work >= THREADS + WAITING:
+            return Response(429, msgspec.json.encode({"error": "too many requests at once; try again"}),
+                            headers=((b"retry-after", b"1"),))  # fmt: skip
+        self._at_work += 1
+        try:
+            return _answer(await asyncio.get_running_loop().run_in_executor(self._threads, call))
+        except CumulantError as error:
+            return refusal(error)
+        except Exception:  # noqa: BLE001 - the edge, as above
+            return _fault()
+        finally:
+            self._at_work -= 1
+
+    # --- paths
+
+    def _route(self, request: Request) -> Response | Call:
+        parts = split(request.target)
+        route = _found(parts)
+        if request.method == "OPTIONS":
+            return Response(200, b"", headers=((b"allow", route.takes),))
+        if request.method != route.method and not (route.method == "GET" and request.method == "HEAD"):
+            told = f"this path takes {route.method}, not {request.method[:20]}"
+            raise HttpError(405, told, headers=((b"allow", allow(route.method)),))
+        if (found := probe(parts, ready=not self.draining)) is not None:
+            return found
+        if not self._callers.guarded:  # a token decides alone: no page of another place has one
+            _check_origin(request, self._hosts)
+        who = self._callers.principal(request.headers)
+        if route.template == "/":
+            return json_response({"name": "cumulant review", "version": __version__, "model": self._project.name})
+        if route.template == "/openapi.json":
+            return json_response(document(self._project.name, guarded=self._callers.guarded))
+        return self._look(request, parts[2:], who) if route.method == "GET" else self._do(request, parts[2:], who)
+
+    def _look(self, request: Request, parts: Sequence[str], who: Principal) -> Call:
+        project = self._project
+        match parts:
+            case ["cases", case]:
+                return lambda: service.show_case(project, case, principal=who)
+            case ["report"]:
+                return lambda: service.report(project, principal=who)
+            case _:
+                status, limit = _asked(request)
+                return lambda: service.list_cases(project, principal=who, status=status, limit=limit)
+
+    def _do(self, request: Request, parts: Sequence[str], who: Principal) -> Call:
+        body = _body(request, BODIES[parts[-1]])
+        if parts[0] == "next":
+            return lambda: service.next_case(self._project, principal=who, passed=body.passed)  # type: ignore[attr-defined]
+        return lambda: self._change(parts[1], parts[2], body, who, _seen(request))
+
+    def _change(self, case: str, verb: str, body: Any, who: Principal, seen: str | None) -> object:
+        project = self._project
+        match verb:
+            case "decide":
+                return service.decide(project, case, body.label, principal=who, note=body.note, seen=seen)
+            case "skip":
+                return service.skip(project, case, principal=who, seen=seen)
+            case "escalate":
+                return service.escalate(project, case, principal=who, note=body.note, seen=seen)
+            case "note":
+                return service.note(project, case, body.text, principal=who)
+            case _:
+                return service.assign(project, case, body.to, principal=who, seen=seen)
+
+
+def _found(parts: Sequence[str]) -> Route:
+    for route in ROUTES:
+        mine = route.parts
+        if len(mine) == len(parts) and all(one in (part, "{case}") for one, part in zip(mine, parts, strict=True)):
+            return route
+    raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
+
+
+def _check_origin(request: Request, hosts: Hosts) -> None:
+    """Refuse what a page of another place has a browser on this machine send: it may neither write (another origin) nor
+    read under a name of its own that leads here, where whoever is on this machine is let in without a token.
+    """
+    fault = hosts.fault(request.headers.get(b"host"), request.headers.get(b"origin"))
+    if fault is not None:
+        raise RefusedError(fault, hint="call 127.0.0.1 from a program, or give this server tokens")
+
+
+def _asked(request: Request) -> tuple[str, int]:
+    """Raises RequestError for another query than `status` and `limit`."""
+    query = request.target.partition(b"?")[2].decode("latin-1")
+    given = {unquote(name): value for name, value in parse_qsl(query, keep_blank_values=True)}
+    status, limit = given.pop("status", "waiting"), given.pop("limit", "20")
+    if given:
+        raise RequestError(f'there is no "{next(iter(given))[:40]}" to ask for', hint="status and limit")
+    if status not in _STATES:
+        raise RequestError(f'no case is "{status[:40]}"', subject="status", hint=f"one of {', '.join(_STATES)}")
+    if not (limit.isascii() and limit.isdecimal() and len(limit) < 9 and 1 <= int(limit) <= MOST):
+        raise RequestError(f"limit is a number from 1 to {MOST:,}", subject="limit")
+    return status, int(limit)
+
+
+def _body(request: Request, kind: type[_Body]) -> _Body:
+    """Raises RequestError where the body is not that JSON object."""
+    try:
+        return msgspec.json.decode(request.body or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body does not fit: {error}", hint="see /openapi.json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body is no JSON: {error}") from None
+
+
+def _seen(request: Request) -> str | None:
+    given = request.headers.get(b"if-match")
+    return None if given is None or given.strip() == b"*" else given.decode("latin-1").strip().strip('"')
+
+
+def _answer(found: object) -> Response:
+    response = json_response(found)
+    case = found.case if isinstance(found, service.Answered) else found
+    revision = getattr(case, "revision", None)
+    if revision is not None:
+        response.headers = ((b"etag", f'"{revision}"'.encode()),)
+    return response
+
+
+def refusal(error: CumulantError) -> Response:
+    """An error as the caller sees it: the document that `--json` prints, too."""
+    return Response(_status(error), msgspec.json.encode(error.as_dict()), headers=headers_of(error))
+
+
+def _status(error: CumulantError) -> int:
+    match error:
+        case ConflictError() | LeaseHeldError():
+            return 409
+        case RefusedError() if not isinstance(error, IntegrityError):
+            return 403
+        case HttpError() | NotFoundError() | UsageError() | EngineUnavailableError():
+            return status_of(error)
+        case _:
+            return 500
+
+
+def _fault() -> Response:
+    say_fault()
+    return error_response(500, "internal error")

@@ -1,0 +1,88 @@
+"""Run the door of the review queue: claim the address, announce, answer, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.network.hosts import is_loopback
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.review.http.app import Application
+from cumulant.flows.review.http.callers import Caller, Callers
+from cumulant.flows.review.views import spec_of
+from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.site import Site
+from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
+from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.workers.sockets import bind, split_address, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: an answer is a label and a note
+_BODY = 64 * 1024
+_LIMITS = Limits(body=_BODY, bodies=64 * _BODY)
+_DRAIN_SECONDS = 10.0
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the queue is answered; `guarded`: callers need a token."""
+
+    url: str
+    pid: int
+    model: str
+    guarded: bool
+
+
+def serve(
+    project: Project,
+    *,
+    principal: Principal,
+    http: str,
+    callers: Sequence[Caller] = (),
+    insecure: bool = False,
+    announce: Callable[[Opened], None] = lambda _: None,
+) -> None:
+    """Answer for the project's queue until SIGTERM or SIGINT; what was accepted is finished first.
+
+    Off loopback callers need tokens, or `insecure` says that the network is trusted. Who names nobody, where that is
+    possible, acts as `principal`.
+
+    Raises:
+        UsageError: the project has no queue, or the address cannot be used.
+        PortInUseError: the address is taken.
+        StorageError: the salt of personal values cannot be made.
+    """
+    check(project.access(), principal, "review.serve", project.name)
+    spec_of(project)
+    project.keep_salt()
+    known = Callers(callers, principal)
+    host, port = split_address(http)
+    with signals_kept(), bind(host, port, insecure=insecure or known.guarded) as listener:
+        opened = Opened(url=url_of(listener), pid=os.getpid(), model=project.name, guarded=known.guarded)
+
+        async def answer() -> None:
+            ended, doors = asyncio.Event(), Doors([listener])
+            site = Site(app, _LIMITS, app.admitted if known.guarded else None)
+            with ending(ended):
+                await doors.open(site)
+                site.start()
+                announce(opened)
+                await ended.wait()
+                app.draining = True
+                doors.close()
+                await site.drain(_DRAIN_SECONDS)
+
+        app = Application(project, known, local=not known.guarded and is_loopback(host))
+        try:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(answer())
+        finally:
+            app.close()

@@ -1,0 +1,20 @@
+"""Where a version's reference of the review queue is stored: asked without the engines that make one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.core.ids import digest
+
+if TYPE_CHECKING:
+    from cumulant.flows.registry.candidate_alias import ModelRecord
+
+
+def inputs_of(record: ModelRecord) -> dict[str, object]:
+    """What the reference is made of."""
+    return {"servable": record.servable.key, "work": record.work, "format": 2}
+
+
+def key_of(record: ModelRecord) -> str:
+    """Where among the objects the reference of that version is."""
+    return f"review/{digest(inputs_of(record))}"

@@ -1,0 +1,242 @@
+"""What the queue compares with: answers of the served version to rows it was tested on, and rows it learned from."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from cumulant import statistics
+from cumulant.core.errors import CumulantError, DataError, MissingPartError
+from cumulant.core.servable import Servable
+from cumulant.core.version import __version__
+from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.review.reference_key import inputs_of, key_of
+from cumulant.review.reasons import Reference
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from cumulant.core.plan import Field
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
+
+#: rows kept of each kind: enough for p-values of a thousandth, little enough to hold and to search
+_CALIBRATION, _KNOWN = 20_000, 4_000
+#: a text with more values than this names things rather than kinds
+_KINDS = 200
+_LABEL = "label"
+_ANSWER = "answer."
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """The description beside the tables."""
+
+    classes: tuple[str | int | bool, ...]
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+
+
+def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | None, tuple[str, ...]]:
+    """The reference of a registered version, made once; None, and a note why, where there is none to be had."""
+    from cumulant.servable.folder import load_description
+
+    described = load_description(servable_folder(context.project, version))
+    if not isinstance(described, Servable):
+        return None, (f"{version.uri} reads tensors: nothing is said of unsure and far rows",)
+    record = find_record(context.project, version)
+    from cumulant.servable.scorer import labels
+
+    bare = Reference(task=described.task, classes=labels(described))
+    if record is None:
+        return bare, (f"{version.uri} was not trained here: nothing is said of unsure and far rows",)
+    try:
+        folder = _made(context, version, record, described)
+    except CumulantError as error:
+        return bare, (f"nothing is said of unsure and far rows: {error.message}",)
+    found = _read(folder, described)
+    return _with_spread(found, folder) if described.task == "regression" else (found, ())
+
+
+def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
+    """The fields that a request of the version may have; none where it reads tensors."""
+    from cumulant.servable.folder import load_description
+
+    described = load_description(servable_folder(project, version))
+    return tuple(described.plan.request) if isinstance(described, Servable) else ()
+
+
+def found_reference(project: Project, version: ModelVersion) -> Reference | None:
+    """As `reference_of`, where it was made before; a look at a case does not make it."""
+    from cumulant.servable.folder import load_description
+
+    described = load_description(servable_folder(project, version))
+    record = find_record(project, version)
+    if record is None or not isinstance(described, Servable):
+        return None
+    key = key_of(record)
+    return _read(project.objects().path(key), described) if project.objects().find(key) is not None else None
+
+
+def _made(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
+    from cumulant.flows.registry.lineage import work_again
+
+    objects = context.project.objects()
+    key = key_of(record)
+
+    def make() -> dict[str, object]:
+        work = work_again(context, record, described.plan)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "reference"
+            folder.mkdir()
+            _write(context, version, record, work, folder)
+            objects.put(key, folder)
+        return {"key": key}
+
+    context.step(
+        "review reference",
+        {**inputs_of(record), "by": __version__},
+        make,
+        verify=lambda _: objects.find(key) is not None,
+    )
+    return objects.path(key)
+
+
+def _write(context: Context, version: ModelVersion, record: ModelRecord, work: Work, folder: Path) -> None:
+    import polars as pl
+
+    from cumulant.flows.training.final_fit import held_out_scores
+    from cumulant.flows.training.search_step import rows_of
+    from cumulant.servable.folder import load_servable
+
+    split = rows_of(context, work)
+    test = split.test.at_most(_CALIBRATION)
+    described = load_servable(servable_folder(context.project, version))
+    answers = held_out_scores(context.project, version, record, test)
+    _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
+    known, told = _known(context, work, described, split.train.at_most(_KNOWN))
+    if described.task == "regression":
+        _rows(context, work, described, test).select(known.drop(_LABEL + ".").columns).with_columns(
+            pl.Series(_ANSWER, answers), pl.Series(_LABEL + ".", test.target)
+        ).write_parquet(folder / "tested.parquet")
+    known.write_parquet(folder / "known.parquet")
+    (folder / "reference.json").write_bytes(msgspec.json.encode(told))
+
+
+def _calibration(answers: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> pl.DataFrame:
+    import polars as pl
+
+    wide = answers if answers.ndim == 2 else np.stack([1 - answers, answers], axis=1)
+    columns = {f"p{place}": wide[:, place] for place in range(wide.shape[1])}
+    return pl.DataFrame({**columns, "target": target})
+
+
+def _known(context: Context, work: Work, described: Servable, rows: TrainingSet) -> tuple[pl.DataFrame, _Told]:
+    """Training rows as they were asked about, without personal values, keys and times; with their labels."""
+    import polars as pl
+
+    from cumulant.servable.scorer import labels as packaging_labels
+
+    fields, frame = _fields(described), _rows(context, work, described, rows)
+    numbers = tuple(field.name for field in fields if field.dtype in ("int", "float", "bool"))
+    texts = [field.name for field in fields if field.dtype == "str" and frame[field.name].n_unique() <= _KINDS]
+    classes = packaging_labels(described)
+    labels = [classes[int(value)] if classes else float(value) for value in rows.target]
+    told = _Told(classes=classes, numbers=numbers, categories=tuple(texts))
+    return frame.select(*numbers, *texts).with_columns(pl.Series(_LABEL + ".", labels)), told
+
+
+def _rows(context: Context, work: Work, described: Servable, rows: TrainingSet) -> pl.DataFrame:
+    """What was asked in these rows, in the fields that may be shown."""
+    import polars as pl
+
+    from cumulant.data.snapshot import scan
+    from cumulant.flows.training.training_rows import since
+
+    raw = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        raw = raw.filter(late_enough)
+    return raw.select(pl.col(field.name) for field in _fields(described)).collect()[rows.rows]
+
+
+def _fields(described: Servable) -> list[Field]:
+    source = described.plan.sources[described.plan.entity]
+    return [field for field in described.plan.request if not field.personal and field.name not in source.key]
+
+
+def _read(folder: Path, described: Servable) -> Reference:
+    """Without Polars, which a look at a case does not need."""
+    told = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Told)
+    calibration, known = (_table(folder / f"{name}.parquet") for name in ("calibration", "known"))
+    columns: dict[str, list[Any]] = known.to_pydict()
+    numbers = {
+        name: np.array([np.nan if one is None else one for one in columns[name]], dtype=np.float64)
+        for name in told.numbers
+    }
+    categories = {name: columns[name] for name in told.categories}
+    scale = statistics.Scale.of(numbers, categories)
+    points = scale.coordinates(numbers, categories)
+    several = described.task != "regression"
+    if _LABEL not in columns:
+        columns = {_LABEL if name == _LABEL + "." else name: values for name, values in columns.items()}
+    return Reference(
+        task=described.task,
+        classes=told.classes,
+        calibration=_floats_of(calibration.drop_columns(["target"])) if several else None,
+        target=_floats(calibration["target"]).astype(np.int64) if several else None,
+        scale=scale,
+        known=statistics.Known(points) if points.shape[0] and points.shape[1] else None,
+        rows=[dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+    )
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as found:
+        return found.read()
+
+
+def _floats_of(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.stack([_floats(column) for column in table.columns], axis=1)
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A column without nulls."""
+    return np.concatenate([np.empty(0), *(np.from_dlpack(chunk) for chunk in column.chunks)])
+
+
+def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[str, ...]]:
+    """With how far off an answer is likely to be, learned on the test rows; a note where that cannot be told."""
+    import polars as pl
+
+    from cumulant.monitoring.performance.lossmodel import learn_loss, row_losses, tells_rows_apart
+    from cumulant.monitoring.performance.rows import Predictions
+
+    tested, scale = pl.read_parquet(folder / "tested.parquet"), reference.scale
+    if scale is None:
+        return reference, ()
+    numbers = {name: tested[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in scale.numbers}
+    points = scale.coordinates(numbers, {name: tested[name].to_list() for name in scale.categories})
+    answers = tested[_ANSWER].to_numpy()
+    # Test rows are in the order of time; when they were is not asked.
+    rows = Predictions(
+        time=np.zeros(len(answers), dtype="datetime64[us]"), score=answers, truth=tested[_LABEL + "."].to_numpy()
+    )
+    try:
+        model = learn_loss(points, rows, names=[str(place) for place in range(points.shape[1])], measure="mae")
+    except (DataError, MissingPartError) as error:
+        return reference, (f"no row is called unsure: {error.message}",)
+    if not tells_rows_apart(model):
+        return reference, ("no row is called unsure: test rows do not show that some are harder to tell than others",)
+    return replace(reference, spread=partial(row_losses, model), spreads=model.said), ()

@@ -1,0 +1,312 @@
+"""What a reviewer does: take the next case, decide, skip, escalate, note; and what follows: labels.
+
+Cases are named by their whole id; `case_named` finds it from its beginning, for people. With `seen`, the revision of a
+case as somebody saw it, a verb changes it only if nothing became of it since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.outcomes.labels import folder_of, joined, schema_of
+from cumulant.flows.registry.candidate_alias import ModelRecord
+from cumulant.flows.registry.models import MODEL
+from cumulant.flows.review.case_context import CaseReader
+from cumulant.flows.review.stored_report import error_of
+from cumulant.flows.review.views import CaseView, classes_of, spec_of, view, wrong_cases
+from cumulant.outcomes.labels.label_rows import Reader
+from cumulant.review import transitions
+from cumulant.review.cases import Case
+from cumulant.review.queue import Desk
+from cumulant.review.report import Figures, figures
+from cumulant.review.spec import ReviewSpec
+from cumulant.review.transitions import Reviewer
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: the folder of the project's state with what became labels
+FOLDER = "review"
+#: signs of a reviewer's name
+_NAME = 200
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A case after an answer; `labelled` cases became labels with it."""
+
+    case: CaseView
+    labelled: int = 0
+
+
+def desk_of(project: Project, *, clock: Clock | None = None) -> Desk:
+    """The project's queue. Raises UsageError where it declares none."""
+    return Desk(project.journal(), project.name, spec_of(project), clock=clock)
+
+
+def reviewer_of(principal: Principal) -> Reviewer:
+    return Reviewer(principal.name, principal.groups)
+
+
+def named(name: str) -> str:
+    """A reviewer as a principal is named: `ada` is `user:ada`. Raises UsageError where that is no name."""
+    if not name.strip() or not name.isprintable() or len(name) > _NAME:
+        raise UsageError("that is no name of a reviewer", subject=name[:_NAME], hint="write ada, or user:ada")
+    return name if ":" in name else f"user:{name.strip()}"
+
+
+def list_cases(project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20) -> list[CaseView]:
+    """As `first_cases`, without the number of all."""
+    return first_cases(project, principal=principal, status=status, limit=limit)[0]
+
+
+def first_cases(
+    project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20
+) -> tuple[list[CaseView], int]:
+    """Cases that wait in the order in which they are given out, or closed ones, the newest first; and how many there
+    are in all.
+
+    Raises:
+        UsageError: there is no queue.
+    """
+    check(project.access(), principal, "review.show", project.name)
+    desk = desk_of(project)
+    opened, closed = desk.standing()
+    found = list(opened) if status in ("waiting", "all") else []
+    found += [one for one in reversed(closed) if status in ("all", one.status)]
+    return [view(project, one, desk.spec, viewer=principal.name, reader=None) for one in found[:limit]], len(found)
+
+
+def next_case(
+    project: Project, *, principal: Principal, passed: Sequence[str] = (), clock: Clock | None = None,
+    reader: CaseReader | None = None,
+) -> CaseView | None:  # fmt: skip
+    """The most useful case that waits, kept for this reviewer for a while; None where none is left.
+
+    Raises:
+        UsageError: there is no queue.
+    """
+    check(project.access(), principal, "review.answer", project.name)
+    desk = desk_of(project, clock=clock)
+    case = desk.take(reviewer_of(principal), passed=passed)
+    return None if case is None else _viewed(project, principal, desk, case, reader)
+
+
+def session_reader(project: Project) -> CaseReader:
+    """Reads the cases that wait, for a reviewer who answers several. Raises UsageError where there is no queue."""
+    reader = CaseReader(project)
+    reader.expect(desk_of(project).open())
+    return reader
+
+
+def case_named(project: Project, beginning: str, *, principal: Principal) -> str:
+    """The id of the case whose id begins so. Raises NotFoundError where none does, or several do; UsageError."""
+    check(project.access(), principal, "review.show", project.name)
+    return desk_of(project).named(beginning).id
+
+
+def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
+    """One case. Raises NotFoundError, UsageError."""
+    check(project.access(), principal, "review.show", project.name)
+    desk = desk_of(project)
+    found = transitions.at_deadline(desk.find(case), desk.spec, SystemClock().now())
+    return _viewed(project, principal, desk, found)
+
+
+def decide(
+    project: Project, case: str, label: object, *, principal: Principal, note: str = "", seen: str | None = None,
+    clock: Clock | None = None, reader: CaseReader | None = None, labels: Literal["now", "later"] = "now",
+) -> Answered:  # fmt: skip
+    """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
+    takes labels in just now; or, with `labels` later, when `tell` is called next.
+
+    Raises:
+        UsageError: the label is none of the model's.
+        ConflictError: the case is closed, answered by this reviewer, or changed since it was seen.
+        LeaseHeldError: somebody else looks at it.
+        NotFoundError: there is no such case.
+    """
+    check(project.access(), principal, "review.answer", project.name)
+    desk, who = desk_of(project, clock=clock), reviewer_of(principal)
+    found = desk.find(case)
+    read = reader or CaseReader(project)
+    text = label_text(project, found, label, read)
+    written = note.strip()
+
+    def change(one: Case, now: datetime) -> Case:
+        noted = transitions.note(one, who, note, now) if written else one
+        return transitions.decide(noted, who, text, desk.spec, now)
+
+    after = desk.move(found.id, who, "decided", change, seen=seen)
+    told = tell_unless_held(project, principal=principal, clock=clock) if labels == "now" else 0
+    return Answered(case=_viewed(project, principal, desk, desk.find(after.id), read), labelled=told)
+
+
+def skip(
+    project: Project, case: str, *, principal: Principal, seen: str | None = None, clock: Clock | None = None
+) -> Answered:
+    """Leave a case to others. Raises as `decide`."""
+    return _moved(project, case, principal, "skipped", move=transitions.skip, seen=seen, clock=clock)
+
+
+def escalate(
+    project: Project, case: str, *, principal: Principal, note: str = "", seen: str | None = None,
+    clock: Clock | None = None,
+) -> Answered:  # fmt: skip
+    """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
+
+    def move(one: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+        return transitions.escalate(transitions.note(one, who, note, now) if note.strip() else one, who, spec, now)
+
+    return _moved(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
+
+
+def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
+    """Write something beside a case. Raises NotFoundError, UsageError."""
+    check(project.access(), principal, "review.answer", project.name)
+    desk = desk_of(project)
+    return _viewed(project, principal, desk, desk.note(case, reviewer_of(principal), text))
+
+
+def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
+    """Give a case to one reviewer (`user:ada`, or ada), or to all again.
+
+    Raises:
+        NotFoundError: there is no such case.
+        ConflictError: it is closed, answered by that reviewer, or changed since it was seen.
+        UsageError: that is no name.
+    """
+    check(project.access(), principal, "review.assign", project.name)
+    desk = desk_of(project)
+    name = None if to is None else named(to)
+    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: transitions.assign(one, name), seen=seen)
+    return _viewed(project, principal, desk, after)
+
+
+def tell(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
+    """Make labels of decisions that are none yet, also of those that a deadline has closed, and join them with the
+    predictions; how many.
+
+    Killed between the two and called again, the same labels are said once more, which counts once.
+
+    Raises:
+        StorageError, LeaseHeldError: as `outcomes.ingest_file`.
+    """
+    desk = desk_of(project, clock=clock)
+    desk.expire(Actor(principal.name))
+    if not desk.untold():
+        return 0
+    # Alone from here on: two who make labels of the same decisions would say each twice.
+    from cumulant.outcomes.labels.store import locked
+
+    with locked(project.state / FOLDER):
+        waiting = desk.untold()
+        if waiting:
+            _say(project, desk, waiting, principal, clock)
+    return len(waiting)
+
+
+def _say(project: Project, desk: Desk, waiting: Sequence[Case], principal: Principal, clock: Clock | None) -> None:
+    from cumulant.review.labels import ingest, reviewed
+
+    schema, salt = schema_of(project), project.salt()
+    labels = [reviewed(one, desk.spec, salt) for one in waiting]
+    taken = ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
+    one = taken.file
+    if not taken.again:
+        from cumulant.outcomes.events import LabelsIngested
+        from cumulant.review.labels import SOURCE
+
+        fact = LabelsIngested(source=SOURCE, content=one.content, rows=one.rows, problems=one.problems)
+        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+            transaction.emit(fact)
+    desk.tell(waiting, one.content, actor=Actor(principal.name))
+    # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
+    joined(project, schema, (), principal)
+
+
+def tell_unless_held(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
+    """As `tell`; 0 where labels are being taken in elsewhere: the decision stands, and whoever tells next tells it."""
+    try:
+        return tell(project, principal=principal, clock=clock)
+    except LeaseHeldError:
+        return 0
+
+
+def report(project: Project, *, principal: Principal) -> Figures:
+    """The queue in numbers. Raises UsageError, StorageError."""
+    check(project.access(), principal, "review.show", project.name)
+    desk, now = desk_of(project), SystemClock().now()
+    opened, closed = desk.standing()
+    return figures(
+        project.name,
+        opened,
+        closed,
+        desk.draws(),
+        wrong_cases(project, closed),
+        leased=sum(one.lease is not None and one.lease.until > now for one in opened),
+        used=used_for_training(project),
+        error=partial(error_of, project),
+    )
+
+
+def used_for_training(project: Project) -> int:
+    """Decisions that the newest version learned from; 0 where it knew of none."""
+    rows = [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL, f"{project.name}/")]
+    newest = max(rows, key=lambda one: one.created, default=None)
+    return 0 if newest is None else newest.fitted.split.reviewed
+
+
+def label_text(project: Project, case: Case, label: object, reader: CaseReader) -> str:
+    """A decision as the labels' JSON, by the same rules as labels from anywhere.
+
+    Raises:
+        UsageError: it is none of the model's labels.
+    """
+    classes = classes_of(case, reader)
+    plain = msgspec.structs.replace(schema_of(project), formats={})  # a reviewer writes plain numbers
+    read = Reader(plain, {}, b"", received=SystemClock().now())
+    (said,) = read.read([{"id": case.request, "label": _meant(label, classes)}])
+    if not said.problem:
+        return said.label
+    names = [str(one).lower() if isinstance(one, bool) else str(one) for one in classes]
+    hint = did_you_mean(str(label), names) or (f"labels: {', '.join(names)}" if names else "write a number")
+    raise UsageError(f'"{label}" is no label of {case.model}', subject=case.id, hint=hint)
+
+
+def _meant(label: object, classes: Sequence[object]) -> object:
+    """`yes` and `no` stand for true and false where these are the classes."""
+    if set(classes) == {False, True} and all(isinstance(one, bool) for one in classes):
+        return {"yes": True, "no": False, "y": True, "n": False}.get(str(label).lower(), label)
+    return label
+
+
+def _moved(
+    project: Project,
+    case: str,
+    principal: Principal,
+    what: str,
+    *,
+    move: Callable[[Case, Reviewer, ReviewSpec, datetime], Case],
+    seen: str | None,
+    clock: Clock | None,
+) -> Answered:
+    check(project.access(), principal, "review.answer", project.name)
+    desk, who = desk_of(project, clock=clock), reviewer_of(principal)
+    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.spec, now), seen=seen)
+    return Answered(case=_viewed(project, principal, desk, after))
+
+
+def _viewed(
+    project: Project, principal: Principal, desk: Desk, case: Case, reader: CaseReader | None = None
+) -> CaseView:
+    return view(project, case, desk.spec, viewer=principal.name, reader=reader or CaseReader(project))

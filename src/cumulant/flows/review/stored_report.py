@@ -1,0 +1,44 @@
+"""Figures of a report on the review queue that are stored: they hold while cases and the log of their days stay as they
+are, and a report that finds them imports no scipy and reads no log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cumulant.core.ids import digest
+from cumulant.core.version import __version__
+from cumulant.flows.monitoring.result_cache import ResultCache
+from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.outcomes.labels.atomic_files import file_version
+from cumulant.serving.prediction_log.storage import log_folder
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+    from cumulant.review.cases import Case
+
+
+def _stored(project: Project, *inputs: object) -> ResultCache:
+    return ResultCache(project.state / "review" / "figures", digest([__version__, *inputs]))
+
+
+def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[str, bool]]) -> dict[str, bool]:
+    """What `make` reads in the log of these cases with a label: whether the model was wrong."""
+    days = sorted({case.time.date() for case in cases})
+    asked = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
+    try:
+        files = [
+            file_version(file.path) for day in days for file in log_folder.files(project.state / PREDICTIONS, day, day)
+        ]
+    except FileNotFoundError:  # merged since it was listed
+        return make()
+    return _stored(project, asked, files).get("wrong", dict[str, bool], make)
+
+
+def error_of(project: Project, cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
+    """As `review.error_figures`."""
+    from cumulant.review.report import error_figures, error_inputs
+
+    cache = _stored(project, error_inputs(cases, wrong))
+    return cache.get("error", dict[str, Any], lambda: error_figures(cases, wrong) or {}) or None

@@ -1,0 +1,264 @@
+"""A case as a reviewer sees it: what was asked, what is known nearby, and the model's answer once it may be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.masking import HIDDEN, mask
+from cumulant.core.servable import Servable
+from cumulant.flows.review.case_context import CaseReader
+from cumulant.flows.review.stored_report import wrong_of
+from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.review.cases import Answer, Case, Note
+from cumulant.review.spec import ReviewSpec
+
+if TYPE_CHECKING:
+    from cumulant.core.servable import GraphServable
+    from cumulant.project.project import Project
+
+_NEIGHBOURS = 3
+
+
+def spec_of(project: Project) -> ReviewSpec:
+    """The project's `monitoring.review`.
+
+    Raises:
+        UsageError: it has none.
+    """
+    found = project.spec.monitoring.review
+    if found is None:
+        raise UsageError(
+            "the project declares no review queue", subject=str(project.file),
+            hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
+        )  # fmt: skip
+    return found
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A training row near the case, and what became of it."""
+
+    distance: float
+    label: object
+    row: dict[str, Any]
+
+
+class CaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """While the reviewer is blind (`hidden`), `answer`, `explanation` and why the case was chosen are left out.
+
+    `request`: personal values are keyed hashes, as the log holds them. `own`: what the viewer said. `others`: what
+    others said, once the viewer has decided too or the case is closed.
+    """
+
+    id: str
+    model: str
+    version: str
+    request_id: str
+    row: int
+    time: datetime
+    reasons: tuple[str, ...]
+    useful: float | None
+    chance: float | None
+    status: str
+    deadline: datetime
+    second: bool
+    escalated: bool
+    assigned: str | None
+    holder: str | None
+    held_until: datetime | None
+    labels: tuple[str | int | float | bool, ...]
+    request: dict[str, Any] | None
+    hidden: bool
+    answer: dict[str, Any] | None
+    explanation: Any
+    neighbours: tuple[Neighbour, ...]
+    notes: tuple[dict[str, Any], ...]
+    own: tuple[dict[str, Any], ...]
+    others: tuple[dict[str, Any], ...]
+    label: object
+    #: changes with everything that becomes of the case
+    revision: str
+
+
+def view(
+    project: Project,
+    case: Case,
+    spec: ReviewSpec,
+    *,
+    viewer: str,
+    reader: CaseReader | None,
+) -> CaseView:
+    """The case for one viewer; without `reader`: without what stands in the log. Raises StorageError."""
+    from cumulant.outcomes.join.prediction_losses import read_outputs
+
+    logged = None if reader is None else reader.row(case)
+    request = None
+    if reader is not None and logged is not None:
+        described = reader.described(case.model, case.version)
+        request = masked(project, described, msgspec.json.decode(logged["request"]))
+    outputs = {} if logged is None else dict(read_outputs(logged["outputs"]))
+    said = case.by(viewer)
+    decided = said is not None and said.kind == "decided"
+    hidden = spec.blind and case.status == "waiting" and not decided
+    seen = case.status != "waiting" or decided
+    explanation = outputs.pop("reasons", None)
+    return CaseView(
+        id=case.id,
+        model=case.model,
+        version=case.version,
+        request_id=case.request,
+        row=case.row,
+        time=case.time,
+        # A reviewer who knows that the models disagree, or that the model cannot tell, is no longer blind.
+        reasons=() if hidden else case.reasons,
+        useful=None if hidden else case.useful,
+        chance=None if hidden else case.chance,
+        status=case.status,
+        deadline=case.deadline,
+        second=case.second,
+        escalated=case.escalated,
+        assigned=case.assigned,
+        holder=None if case.lease is None else case.lease.reviewer,
+        held_until=None if case.lease is None else case.lease.until,
+        labels=() if reader is None else classes_of(case, reader),
+        request=request,
+        hidden=hidden,
+        answer=None if hidden or not outputs else outputs,
+        explanation=None if hidden else explanation,
+        neighbours=() if reader is None or request is None else _neighbours(case, request, reader),
+        notes=tuple(
+            _note(one, spec, project.salt(), viewer)
+            for one in case.notes
+            # A second opinion that has read the first one's notes is none.
+            if not (hidden and case.second and not case.escalated) or one.reviewer == viewer
+        ),
+        own=tuple(_answered(one, viewer) for one in case.answers if one.reviewer == viewer),
+        others=tuple(_said(one, spec, project.salt()) for one in case.answers if one.reviewer != viewer)
+        if seen
+        else (),
+        label=None if case.label is None or hidden else msgspec.json.decode(case.label),
+        revision=case.revision,
+    )
+
+
+def masked(project: Project, described: Servable | GraphServable | None, request: object) -> dict[str, Any]:
+    """What was asked of a model that is so described. The log holds hashes already; a value that a version of before
+    did not call personal, and the present one does, is hashed here.
+    """
+    from cumulant.serving.prediction_log.personal_values import personal_fields
+
+    given = request if isinstance(request, dict) else {"": request}
+    personal = set() if described is None else {field.name for field in personal_fields(described)}
+    personal |= {name for source in project.spec.data.values() for name in source.personal}
+    return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
+
+
+def classes_of(case: Case, reader: CaseReader) -> tuple[str | int | float | bool, ...]:
+    """What a reviewer may decide; empty where the answer is a number, or nothing is known of the version."""
+    from cumulant.servable.scorer import labels
+
+    described = reader.described(case.model, case.version)
+    return labels(described) if isinstance(described, Servable) else ()
+
+
+def _neighbours(case: Case, request: Mapping[str, Any], reader: CaseReader) -> tuple[Neighbour, ...]:
+    """The training rows nearest to the case, without personal values and keys."""
+    reference = reader.reference(case.model, case.version)
+    if reference is None or reference.known is None or reference.scale is None:
+        return ()
+    from cumulant.review import reasons
+
+    points = reference.scale.coordinates(*reasons.columns([request], reference.scale))
+    distances, places = reference.known.neighbours(points, _NEIGHBOURS)
+    found = []
+    for distance, place in zip(distances[0], places[0], strict=True):
+        row = dict(reference.rows[int(place)])
+        found.append(Neighbour(distance=round(float(distance), 3), label=row.pop("label", None), row=row))
+    return tuple(found)
+
+
+def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
+    """By done case, whether the model's decision was another than what holds; without those the log has lost.
+
+    A number is never quite right, so of a regression nothing is said.
+    """
+    labelled = [case for case in cases if case.label is not None]
+    reader = CaseReader(project)
+    numbers = {one: _is_number(reader, one) for one in {(case.model, case.version) for case in labelled}}
+    done = [case for case in labelled if not numbers[case.model, case.version]]
+    return wrong_of(project, done, lambda: _read_wrong(project, done))
+
+
+def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
+    from cumulant.outcomes.join.prediction_losses import decision as outcomes_decision
+    from cumulant.outcomes.join.prediction_losses import read_outputs
+
+    found: dict[str, bool] = {}
+    # A day of the log is read once, however many cases it has.
+    for day in sorted({case.time.date() for case in done}):
+        those = [case for case in done if case.time.date() == day]
+        answered = _answers(project, day, those)
+        for case in those:
+            text = answered.get((case.worker, case.sequence, case.row))
+            decision = None if text is None else outcomes_decision(read_outputs(text))
+            if text is not None and not isinstance(decision, dict):
+                found[case.id] = not _alike(decision, msgspec.json.decode(str(case.label)))
+    return found
+
+
+def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
+    """What was answered, by place in the log."""
+    from cumulant.serving.prediction_log.storage.log_reader import numbered
+
+    numbers, workers = [case.sequence for case in cases], {case.worker for case in cases}
+    rows = numbered(project.state / PREDICTIONS, day, numbers, workers)
+    return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
+
+
+def _is_number(reader: CaseReader, version: tuple[str, str]) -> bool:
+    """Whether that version says numbers; of one that is not known, it is taken to say classes."""
+    described = reader.described(*version)
+    return isinstance(described, Servable) and described.task == "regression"
+
+
+def _hashed(value: object, salt: bytes) -> object:
+    if value is None or (isinstance(value, str) and (value == HIDDEN or _is_hash(value))):
+        return value
+    return mask(value, salt)
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == 13 and text.startswith("#") and all(sign in "0123456789abcdef" for sign in text[1:])
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two ways to write a class mean the same: 1 and 1.0, true and "true"."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other
+    return _text(one) == _text(other)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _note(one: Note, spec: ReviewSpec, salt: bytes, viewer: str) -> dict[str, Any]:
+    from cumulant.review.labels import shown
+
+    who = one.reviewer if one.reviewer == viewer else shown(one.reviewer, spec, salt)
+    return {"reviewer": who, "at": one.at, "text": one.text}
+
+
+def _said(one: Answer, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+    from cumulant.review.labels import shown
+
+    return _answered(one, shown(one.reviewer, spec, salt))
+
+
+def _answered(one: Answer, who: str) -> dict[str, Any]:
+    label = None if one.label is None else msgspec.json.decode(one.label)
+    return {"reviewer": who, "kind": one.kind, "at": one.at, "label": label}

@@ -1,0 +1,1 @@
+"""Servers of a project, predictions, and their log."""

@@ -1,0 +1,232 @@
+"""The model that answers: a registered version with its project's history, or a servable's folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.core.version import __version__
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.serving.batch.piece_scoring import Prepared, Work
+from cumulant.flows.serving.batch.row_scoring import Explained, RowWork
+from cumulant.flows.serving.batch.tensor_scoring import GraphWork
+from cumulant.packaging.batching import measure_batching
+from cumulant.project.drivers import Drivers
+from cumulant.project.sources import RoutedFiles
+from cumulant.servable.engine import Engine as packaging_Engine
+from cumulant.servable.folder import load_description
+from cumulant.servable.scorer import Scorer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.data.spec import SourceSpec
+    from cumulant.ports.access import Principal
+    from cumulant.ports.files import Files
+    from cumulant.project.project import Project
+    from cumulant.servable.engine import Engine
+
+#: what packaging says where it could not try whether rows may be scored together
+_UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
+
+
+class Model(NamedTuple):
+    """A model ready for files."""
+
+    work: Work
+    #: all that its answers depend on
+    identity: dict[str, Any]
+    reading: SourceSpec
+    engine: Engine
+    described: Servable | GraphServable
+    #: rows of the history that windows and lookups see, held in memory and gone through for each part
+    history: int = 0
+
+    def together(self, sample: Prepared) -> bool:
+        """Whether rows may be scored together: no bit of an answer depends on the rows beside it."""
+        if isinstance(self.described, Servable):
+            return True
+        if any(spec.shape[:1] != (-1,) for spec in self.described.inputs):
+            return False
+        found = self.described.batching
+        if not found.exact and found.reason.startswith(_UNTRIED):
+            found = measure_batching(self.engine, sample.feeds)
+        return found.exact
+
+
+def files() -> Files:
+    """Whatever a path or URL can name."""
+    drivers = Drivers.installed()
+    return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))
+
+
+def in_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> Model:
+    """The servable in `folder`; `reasons`: how many each answer gets.
+
+    Raises:
+        NotFoundError, IntegrityError: as `packaging.load_description`.
+        UsageError: its features need a project's history.
+        RequestError: it gives no reasons, or not so many.
+    """
+    described = load_description(folder)
+    if isinstance(described, GraphServable):
+        return _graph(folder, described, keep, reasons)
+    if described.plan.needs_state:
+        raise UsageError(
+            f"the features of {described.name} look back at rows of its project",
+            subject=str(folder),
+            hint="name the registered version, in the project: cumulant predict NAME/VERSION --input FILE",
+        )
+    from cumulant.data.spec import SourceSpec
+
+    return _rows(folder, SourceSpec(), keep, _History({}, {}), reasons)
+
+
+@contextmanager
+def registered(
+    project: Project,
+    uri: str,
+    *,
+    principal: Principal,
+    keep: Sequence[str],
+    as_of: datetime | None,
+    progress: Progress,
+    reasons: int | None = None,
+) -> Iterator[Model]:
+    """A version of the project's registry, within a run of the flow `predict`; `reasons`: how many each answer gets.
+
+    Raises:
+        NotFoundError: no such model.
+        RefusedError: `principal` may not.
+        RequestError: it gives no reasons, or not so many.
+    """
+    with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
+        folder = servable_folder(project, project.registry().resolve(uri))
+        described = load_description(folder)
+        if isinstance(described, GraphServable):
+            yield _graph(folder, described, keep, reasons)
+        else:
+            from cumulant.data.spec import SourceSpec
+
+            declared = project.spec.data.get(described.plan.entity) or SourceSpec()
+            refuse = project.spec.serving.invalid == "refuse"
+            history = _history(context, described.plan, as_of)
+            yield _rows(folder, declared, keep, history, reasons, refuse_invalid=refuse)
+
+
+class _History(NamedTuple):
+    """What windows and lookups see: the snapshots of all sources, and the rows of those that are looked back at."""
+
+    used: dict[str, str]
+    frames: dict[str, pl.DataFrame]
+    as_of: datetime | None = None
+
+
+def _history(context: Context, plan: FeaturePlan, as_of: datetime | None) -> _History:
+    looked = {one.source for spec in plan.features if (one := spec.window or spec.lookup) is not None}
+    if not looked:
+        return _History({}, {})
+    snapshots, _ = snapshots_of(context, plan.sources)
+    used = used_sources(plan, snapshots)
+    needed = {name: identity for name, identity in used.items() if name in looked or name != plan.entity}
+    found = scans(context.project, snapshots, needed, as_of=as_of)
+    history = {name: _columns(scan, plan, name) for name, scan in found.items()}
+    told = ", ".join(f"{frame.height:,} rows of {name}" for name, frame in history.items())
+    context.progress(f"windows and lookups see {told}, held in memory")
+    return _History(used, history, as_of)
+
+
+def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
+    wanted = {field.name for field in plan.sources[name].fields}
+    wanted |= {"__row", "__from", "__until"}
+    return scan.select(one for one in scan.collect_schema().names() if one in wanted).collect()
+
+
+def _rows(
+    folder: Path,
+    declared: SourceSpec,
+    keep: Sequence[str],
+    history: _History,
+    reasons: int | None = None,
+    *,
+    refuse_invalid: bool = False,
+) -> Model:
+    from cumulant.data.files.prediction_rows import reading
+
+    scorer = Scorer(folder)
+    explained = _explained(scorer, reasons)
+    plan = scorer.servable.plan
+    identity = {
+        **_identity(scorer.servable, keep),
+        "snapshots": history.used,
+        "as_of": history.as_of and history.as_of.isoformat(),
+        "declared": msgspec.to_builtins(declared),
+        **({} if explained is None else {"reasons": explained.each}),
+        **({"invalid": "refuse"} if refuse_invalid else {}),
+    }
+
+    def compute(rows: pl.DataFrame) -> pl.DataFrame:
+        from cumulant.features.offline.offline import compute as features_compute
+
+        return features_compute(plan, history.frames, rows=rows)
+
+    return Model(
+        work=RowWork(scorer, declared, compute, keep, explained, refuse_invalid=refuse_invalid),
+        identity=identity,
+        reading=reading(declared, plan.request, ""),
+        engine=scorer.engine,
+        described=scorer.servable,
+        history=sum(frame.height for frame in history.frames.values()),
+    )
+
+
+def _explained(scorer: Scorer, asked: int | None) -> Explained | None:
+    from cumulant.serving.protocol.reasons import Reasoning, why
+
+    reasoning = None if asked is None or scorer.servable.reasons is None else Reasoning(scorer)
+    wanted = None if asked is None else why(reasoning, asked)
+    return None if wanted is None or reasoning is None else Explained(reasoning, wanted.count)
+
+
+def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons: int | None) -> Model:
+    from cumulant.data.spec import SourceSpec
+
+    if reasons is not None:
+        from cumulant.serving.protocol.reasons import why
+
+        why(None, reasons)
+    if described.state:
+        hint = f"serve it, and send its rows in order: cumulant serve {folder}"
+        raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",
+                         subject=described.name, hint=hint)  # fmt: skip
+    engine = packaging_Engine(folder / described.model)
+    return Model(
+        work=GraphWork(engine, described, keep),
+        identity=_identity(described, keep),
+        reading=SourceSpec(),
+        engine=engine,
+        described=described,
+    )
+
+
+def _identity(described: Servable | GraphServable, keep: Sequence[str]) -> dict[str, Any]:
+    # The description lists the SHA-256 of every other file of the servable.
+    return {
+        "name": described.name,
+        "servable": digest(msgspec.to_builtins(described)),
+        "keep": list(keep),
+        "cumulant": __version__,
+    }

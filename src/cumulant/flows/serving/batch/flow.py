@@ -1,0 +1,270 @@
+"""The flow: read, prepare, score and write, each in a thread of its own, and one file at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import DataError, UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.serving.batch.answer_parts import Manifest, Parts
+from cumulant.flows.serving.batch.batch_model import Model, files
+from cumulant.flows.serving.batch.output_file import writer
+from cumulant.flows.serving.batch.parallel_engine import Lanes, best_size, cores, part_rows
+from cumulant.flows.serving.batch.piece_scoring import Prepared, answer
+from cumulant.flows.serving.batch.prefetch import ahead
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data.files.listed_file import ListedFile
+    from cumulant.data.files.streaming import Piece, Stream
+    from cumulant.ports.files import FileInfo
+    from cumulant.serving.protocol.request_rules import Fault
+
+#: rows that are looked at before the size of parts is chosen
+_SAMPLE = 4096
+#: a history is gone through once a part, so parts are as large as they may be
+_MOST_ROWS = 1 << 17
+
+
+class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to answer: `input` is a file, folder, glob or URL; `output` ends in .parquet, .csv or .jsonl."""
+
+    input: str
+    output: Path
+    #: None: about a second's work, by measurement
+    part_rows: int | None = None
+    threads: int | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done; `rows_per_second` counts the rows that were scored now."""
+
+    file: str
+    rows: int
+    seconds: float
+    rows_per_second: float
+    parts: int
+    reused_parts: int
+    reused_rows: int
+    threads: int
+    part_rows: int
+    #: what a person should know of values and missing fields that training did not have, one sentence a check
+    warnings: tuple[str, ...] = ()
+
+
+class _Input(NamedTuple):
+    file: ListedFile
+    path: Path
+    #: share of all bytes before this file, and of this file
+    before: float
+    share: float
+
+
+class _Place(NamedTuple):
+    """Which part a piece becomes, and the share of all that is read with it."""
+
+    file: int
+    number: int
+    share: float
+
+
+def predict_file(model: Model, request: BatchRequest, *, progress: Progress = silent) -> Summary:
+    """Answer every row, in order. Killed and called again, it goes on after the last finished part.
+
+    Raises:
+        DataError: the input is not there or damaged; finished parts are kept.
+        RequestError: a column is absent, or a value does not fit; names column and row.
+        StorageError: the output cannot be written; finished parts are kept.
+        LeaseHeldError: another process writes the same output.
+    """
+    begun = time.perf_counter()
+    inputs = _inputs(model, request, progress)
+    threads = request.threads or cores()
+    with ExitStack() as stack:
+        parts = stack.enter_context(Parts(request.output))
+        stack.enter_context(_naming_all_unreadable(model, inputs))
+        manifest, done = _begun(model, request, inputs, parts, progress)
+        reused = sum(map(sum, done))
+        lanes = Lanes(threads, manifest.slice_rows)
+        stack.callback(lanes.close)
+        progress("answering")
+        job = _Job(model, inputs, manifest, done)
+        fresh = 0
+        for rows, share in job.scored(parts, lanes):
+            fresh += rows
+            progress(f"{fresh + reused:,} rows", share)
+        if not parts.paths():
+            parts.write(0, 0, _of_nothing(model, inputs[0], lanes))
+        count = len(parts.paths())
+        warnings = model.work.warnings(parts.faults(), reused + fresh)
+        progress("joining the parts into one file")
+        parts.finish(writer(request.output))
+    seconds = time.perf_counter() - begun
+    return Summary(
+        file=str(request.output),
+        rows=reused + fresh,
+        seconds=round(seconds, 3),
+        rows_per_second=round(fresh / seconds, 1),
+        parts=count,
+        reused_parts=sum(map(len, done)),
+        reused_rows=reused,
+        threads=threads,
+        part_rows=manifest.part_rows,
+        warnings=warnings,
+    )
+
+
+def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_Input]:
+    from cumulant.data.files.file_checks import skipped_warnings
+    from cumulant.data.files.listed_file import listed_files
+    from cumulant.data.files.listing import list_files
+
+    spec = msgspec.structs.replace(model.reading, path=request.input)
+    place = files()
+    listing = list_files(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
+    for warning in skipped_warnings(listing, Path.cwd()):
+        progress(f"warning: {warning}")
+    found = listing.files
+    _refuse_inside(request, found)
+    total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
+    for file in listed_files(listing, spec, root=Path.cwd(), files=place):
+        inputs.append(_Input(file, file.fetch(), before / total, file.info.bytes / total))
+        before += file.info.bytes
+    return inputs
+
+
+@contextmanager
+def _naming_all_unreadable(model: Model, inputs: list[_Input]) -> Iterator[None]:
+    """Where one file cannot be read, the others that cannot are named with it."""
+    try:
+        yield
+    except DataError as error:
+        from cumulant.data.files.unreadable_files import several_unreadable
+
+        named = {one.file.url for one in inputs}
+        if error.subject not in named:
+            raise
+        others = [one for one in inputs if one.file.url != error.subject]
+        more = [fault for one in others if (fault := _fault(model, one)) is not None]
+        raise several_unreadable([error, *more], len(inputs)) from error
+
+
+def _fault(model: Model, one: _Input) -> DataError | None:
+    """Why not even the head of a file can be read."""
+    try:
+        _stream(model, one, _SAMPLE)
+    except DataError as error:
+        return error
+    return None
+
+
+def _refuse_inside(request: BatchRequest, found: list[FileInfo]) -> None:
+    """The output must not be read as input, by this run or the next."""
+    output = request.output.resolve()
+    inside = Path(request.input).is_dir() and output.is_relative_to(Path(request.input).resolve())
+    if inside or any(Path(info.url.removeprefix("file://")).resolve() == output for info in found):
+        said = f"{request.output} is among the rows to answer"
+        raise UsageError(said, subject=str(request.output), hint="write the answers to another place")
+
+
+def _begun(
+    model: Model, request: BatchRequest, inputs: list[_Input], parts: Parts, progress: Progress
+) -> tuple[Manifest, list[list[int]]]:
+    """The manifest to go by, and the rows of the parts of each file that are done."""
+    infos = tuple(one.file.info for one in inputs)
+    found = parts.manifest()
+    if found is not None:
+        changed = found.change(infos, model.identity, request.part_rows)
+        if changed is None:
+            done = [parts.done(number) for number in range(len(inputs))]
+            for one in inputs:  # what is asked to be kept is found in the columns
+                model.work.columns(_stream(model, one, found.part_rows).head)
+            progress(f"going on after {sum(map(len, done)):,} parts with {sum(map(sum, done)):,} rows")
+            return found, done
+        progress(f"starting over: {changed} changed since {parts.folder.name} was written")
+    head = _stream(model, inputs[0], _SAMPLE).head
+    model.work.columns(head)
+    for said in model.work.remarks(head):
+        progress(said)
+    size, rows = _sizes(model, inputs, request)
+    manifest = Manifest(inputs=infos, model=model.identity, part_rows=request.part_rows or rows, slice_rows=size)
+    parts.begin(manifest)
+    return manifest, [[] for _ in inputs]
+
+
+def _sizes(model: Model, inputs: list[_Input], request: BatchRequest) -> tuple[int, int]:
+    """Rows that a thread scores at once, and rows of a part: measured on the first rows of the input."""
+    for one in inputs:
+        stream = _stream(model, one, min(_SAMPLE, request.part_rows or _SAMPLE))
+        columns = model.work.columns(stream.head)
+        piece = next(iter(stream.pieces(columns)), None)
+        if piece is None or not piece.rows.height:
+            continue
+        return _measured(model, model.work.prepare(piece), request.threads or cores())
+    return _SAMPLE, _MOST_ROWS
+
+
+def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
+    if not model.together(sample):
+        _, speed = best_size(lambda _: model.work.score(sample, slice(0, 1)), 1)
+        return 1, part_rows(1, speed, threads)
+    size, speed = best_size(lambda rows: model.work.score(sample, rows), sample.rows)
+    return size, _MOST_ROWS if model.history else part_rows(size, speed, threads)
+
+
+def _stream(model: Model, one: _Input, rows: int) -> Stream:
+    from cumulant.data.files.streaming import Stream as data_Stream
+
+    return data_Stream(one.path, one.file.url, model.reading, rows=rows, partition=one.file.partition)
+
+
+class _Job(NamedTuple):
+    """What is to be scored. `done` are the rows of the finished parts of each input."""
+
+    model: Model
+    inputs: list[_Input]
+    manifest: Manifest
+    done: list[list[int]]
+
+    def scored(self, parts: Parts, lanes: Lanes) -> Iterator[tuple[int, float]]:
+        """Score what is not done, and write the parts: the rows of each, and the share of all that is read."""
+        with (
+            ahead(self._pieces()) as read,
+            ahead(self._prepared(read)) as ready,
+            ahead(self._answered(ready, lanes)) as answers,
+        ):
+            for place, frame, faults in answers:
+                parts.write(place.file, place.number, frame, faults)
+                yield frame.height, place.share
+
+    def _pieces(self) -> Iterator[tuple[_Place, Piece]]:
+        for number, (one, finished) in enumerate(zip(self.inputs, self.done, strict=True)):
+            stream = _stream(self.model, one, self.manifest.part_rows)
+            columns = self.model.work.columns(stream.head)
+            for at, piece in enumerate(stream.pieces(columns, done=finished), len(finished)):
+                if piece.rows.height:
+                    yield _Place(number, at, one.before + one.share * piece.share), piece
+
+    def _prepared(self, pieces: Iterator[tuple[_Place, Piece]]) -> Iterator[tuple[_Place, Prepared]]:
+        return ((place, self.model.work.prepare(piece)) for place, piece in pieces)
+
+    def _answered(
+        self, pieces: Iterator[tuple[_Place, Prepared]], lanes: Lanes
+    ) -> Iterator[tuple[_Place, pl.DataFrame, Mapping[Fault, int]]]:
+        return ((place, answer(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
+
+
+def _of_nothing(model: Model, one: _Input, lanes: Lanes) -> pl.DataFrame:
+    """The columns of an answer to no rows."""
+    from cumulant.data.files.streaming import Piece
+
+    head = _stream(model, one, 1).head.clear()
+    columns = model.work.columns(head)
+    return answer(model.work, model.work.prepare(Piece(head.select(columns), 0, 1.0)), lanes)

@@ -1,0 +1,138 @@
+"""Rows of a project's source: their features, then the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cumulant.flows.serving.batch.answer_columns import decided, told
+from cumulant.flows.serving.batch.piece_scoring import Prepared, refuse_lacking
+from cumulant.flows.serving.batch.request_checks import ColumnChecks
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.servable import Reason
+    from cumulant.data.files.streaming import Piece
+    from cumulant.data.spec import SourceSpec
+    from cumulant.servable.description import Floats, Values
+    from cumulant.servable.scorer import Scorer
+    from cumulant.serving.protocol.reasons import Reasoning
+    from cumulant.serving.protocol.request_rules import Fault
+
+Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
+
+
+class Explained(NamedTuple):
+    """`each` reasons of every answer, by `reasoning`."""
+
+    reasoning: Reasoning
+    each: int
+
+
+class _Scored(NamedTuple):
+    scores: Floats
+    #: one a row; None where none are wanted
+    reasons: list[tuple[Reason, ...]] | None
+
+
+class RowWork:
+    """A servable with a feature plan. `compute` gives the features of rows that have the request fields.
+
+    With `refuse_invalid`, rows that break the data contract refuse the file, else they are counted.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        declared: SourceSpec,
+        compute: Compute,
+        keep: Sequence[str],
+        explained: Explained | None = None,
+        *,
+        refuse_invalid: bool = False,
+    ) -> None:
+        self._explained = explained
+        self._checks = ColumnChecks(scorer.servable, refuse=refuse_invalid)
+        self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
+        plan = scorer.servable.plan
+        self._plan = plan
+        self._asked = {field.name for field in plan.request}
+        self._required = [plan.predict_at.column] if plan.predict_at else []
+        self.kept: Sequence[str] = list(keep)
+
+    def columns(self, head: pl.DataFrame) -> list[str]:
+        self._fields(head.clear())
+        refuse_lacking(self._keep, head.columns, hint="it is asked to be kept")
+        self.kept = list(dict.fromkeys([*self._key(head), *self._keep]))
+        fields = [field.name for field in self._plan.request if field.name in head.columns]
+        return list(dict.fromkeys([*self.kept, *fields])) or head.columns[:1]
+
+    def remarks(self, head: pl.DataFrame) -> list[str]:
+        fields = [field.name for field in self._plan.request]
+        absent = [name for name in fields if name not in head.columns]
+        others = [name for name in head.columns if name not in (*fields, *self.kept)]
+        told = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
+        remarks = [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
+        if absent:
+            from cumulant.data.files.prediction_rows import not_prepared
+
+            remarks[0] += not_prepared(self._declared.prepare)
+        return remarks
+
+    def _key(self, head: pl.DataFrame) -> list[str]:
+        """The key's columns, as far as the file has them; personal ones stay away unless they are asked for."""
+        source = self._plan.sources.get(self._plan.entity)
+        if source is None:
+            return []
+        hidden = {field.name for field in source.fields if field.personal}
+        return [name for name in source.key if name in head.columns and name not in hidden]
+
+    def _fields(self, rows: pl.DataFrame, first: int = 0) -> pl.DataFrame:
+        from cumulant.data.files.prediction_rows import as_fields
+
+        return as_fields(
+            rows,
+            self._plan.request,
+            missing=self._declared.missing,
+            rules=self._declared.rules,
+            required=self._required,
+            others=[*self._scorer.servable.unread, *(name for name in self.kept if name not in self._asked)],
+            first=first,
+            prepare=self._declared.prepare,
+        )
+
+    def prepare(self, piece: Piece) -> Prepared:
+        fields = self._fields(piece.rows, piece.first)
+        computed = self._compute(fields)
+        faults = self._checks.faults(fields, computed, first=piece.first)
+        columns = {name: _values(computed[name]) for name in self._scorer.features}
+        matrix = self._scorer.encoder.matrix(columns)
+        return Prepared(piece.rows.select(self.kept), {"matrix": matrix}, piece.rows.height, faults)
+
+    def warnings(self, faults: Mapping[Fault, int], rows: int) -> tuple[str, ...]:
+        return self._checks.warnings(faults, rows)
+
+    def score(self, prepared: Prepared, rows: slice) -> _Scored:
+        matrix = prepared.feeds["matrix"][rows]
+        scores = self._scorer.score_matrix(matrix)
+        asked = self._explained
+        return _Scored(scores, None if asked is None else asked.reasoning.explain(matrix, scores, asked.each))
+
+    def answers(self, prepared: Prepared, scored: Sequence[Any]) -> pl.DataFrame:  # noqa: ARG002 - as Work
+        found = decided(np.concatenate([one.scores for one in scored]), self._scorer.servable)
+        if self._explained is None:
+            return found
+        reasons = [row for one in scored for row in one.reasons]
+        return found.with_columns(told(reasons, coded=bool(self._explained.reasoning.spec.codes)))
+
+
+def _values(series: pl.Series) -> Values:
+    """Numbers as an array, null as NaN; anything else as the encoder takes it from a list."""
+    import polars as pl
+
+    if series.dtype.is_numeric():
+        return series.cast(pl.Float64).to_numpy()
+    return series.to_list()

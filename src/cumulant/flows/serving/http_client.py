@@ -1,0 +1,198 @@
+"""Rows that a server is asked about over HTTP."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, NotFoundError, RequestError, UsageError, not_found
+from cumulant.core.plan import DType, Field
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Answer
+from cumulant.data.spec import DateFormat, NumberFormat, RuleSpec, SourceSpec
+from cumulant.flows.data.tables import read_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_CHUNK = 500
+_TIMEOUT = 60.0
+
+
+class Server(NamedTuple):
+    """Where a server is, and the token that it wants."""
+
+    url: str
+    token: str | None = None
+
+    def get(self, path: str) -> bytes:
+        """Raises as `post`."""
+        return self._said(urllib.request.Request(f"{self._base()}{path}"))  # noqa: S310 - the user's own address
+
+    def post(self, path: str, document: object) -> bytes:
+        """The body of the answer.
+
+        Raises:
+            UsageError: that is no address of a server.
+            RequestError: the server refuses what is asked.
+            EngineUnavailableError: no server answers.
+        """
+        headers = {"content-type": "application/json"}
+        url = f"{self._base()}{path}"
+        return self._said(urllib.request.Request(url, data=msgspec.json.encode(document), headers=headers))  # noqa: S310
+
+    def _base(self) -> str:
+        if not self.url.startswith(("http://", "https://")):
+            raise UsageError(
+                f'"{self.url}" is no address of a server', subject=self.url, hint="write http://127.0.0.1:8080"
+            )
+        return self.url.rstrip("/")
+
+    def _said(self, call: urllib.request.Request) -> bytes:
+        if self.token is not None:
+            call.add_header("authorization", f"Bearer {self.token}")
+        url = call.full_url
+        try:
+            with urllib.request.urlopen(call, timeout=_TIMEOUT) as response:  # noqa: S310
+                found: bytes = response.read()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            hint = "give the token: --token-file FILE, or CUMULANT_TOKEN" if error.code == 401 else None
+            raise RequestError(f"the server refused the rows ({error.code}): {said}", subject=url, hint=hint) from None
+        except OSError as error:
+            hint = "start one with `cumulant serve`"
+            why = f"no server answers at {url}: {_reason(error)}"
+            raise EngineUnavailableError(why, subject=url, hint=hint) from None
+        return found
+
+
+def _reason(error: OSError) -> str:
+    """Why a server was not reached, as the system says it."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+
+
+class _Requested(msgspec.Struct):
+    """A field or input, as the card of a model tells it."""
+
+    name: str
+    type: str = ""
+    required: bool = True
+    zone: str | None = None
+    number_format: NumberFormat | None = None
+    date_format: DateFormat | None = None
+
+
+class _Card(msgspec.Struct):
+    name: str
+    request: tuple[_Requested, ...]
+    task: str | None = None
+    reasons: object = None
+
+
+class _Listed(msgspec.Struct):
+    models: tuple[_Card, ...]
+
+
+def ask(server: Server, model: str, file: Path, *, progress: Progress = silent) -> pl.DataFrame:
+    """One answer a row of a file, as the server gives it; what the model reads is asked of the server too.
+
+    `model` is the name of one that it serves; empty: the only one.
+
+    Raises:
+        NotFoundError: it does not serve such a model.
+        RequestError: a required field is missing, a value is not of its type, or the server refuses a row.
+        DataError: the file cannot be read.
+        EngineUnavailableError: the server does not answer.
+    """
+    card = _card(server, model)
+    rows = _rows(card, file, progress)
+    others = "" if card.reasons is None else "?reasons=0"
+    path = f"/v1/models/{urllib.parse.quote(card.name, safe='')}/predict{others}"
+    if card.task is not None:
+        return frame_of(list(answers(server, path, rows, progress)))
+    import polars as pl
+
+    found: list[dict[str, Any]] = []
+    for part in _asked(server, path, rows, progress):
+        found += msgspec.json.decode(part)
+    return pl.DataFrame(found, infer_schema_length=None)
+
+
+def _card(server: Server, model: str) -> _Card:
+    try:
+        served = msgspec.json.decode(server.get("/v1/models"), type=_Listed).models
+    except msgspec.DecodeError as error:
+        raise EngineUnavailableError(f"{server.url} is no server of models: {error}", subject=server.url) from None
+    names = list(dict.fromkeys(one.name for one in served))
+    if not names:
+        raise NotFoundError(f"{server.url} serves no model", subject=server.url)
+    if not model and len(names) > 1:
+        raise UsageError(f"{server.url} serves {', '.join(names)}", subject=server.url, hint="name one with --model")
+    wanted = model or names[0]
+    if wanted not in names:
+        raise not_found("model on that server", wanted, names)
+    return next(one for one in reversed(served) if one.name == wanted)
+
+
+def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
+    """What the model reads of the file."""
+    from cumulant.data.files.prediction_rows import reading
+    from cumulant.flows.serving.batch.piece_scoring import refuse_lacking
+
+    kinds = {one.name: one.type for one in card.request}
+    fields = [
+        Field(one.name, _dtype(kinds[one.name]), nullable=not one.required, zone=one.zone)
+        for one in card.request
+        if one.type
+    ]
+    rules = {one.name: RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request}
+    declared = SourceSpec(rules=rules)
+    rows = read_table(file, like=reading(declared, fields, str(file)), progress=progress)
+    if fields:
+        from cumulant.data.files.prediction_rows import as_fields
+
+        return as_fields(rows, fields, rules=rules)
+    refuse_lacking(list(kinds), rows.columns, hint=f"the model reads {', '.join(list(kinds)[:12])}")
+    return rows.select(list(kinds))
+
+
+def _dtype(kind: str) -> DType:
+    return "float" if kind == "number" else msgspec.convert(kind, DType)
+
+
+def answers(server: Server, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[Answer]:
+    """Of a project's model, at the path where it answers plain rows."""
+    for part in _asked(server, path, rows, progress):
+        yield from msgspec.json.decode(part, type=list[Answer])
+
+
+def _asked(server: Server, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[msgspec.Raw]:
+    """The predictions, some rows at a time."""
+    for start in range(0, len(rows), _CHUNK):
+        part = [{k: _plain(v) for k, v in row.items()} for row in rows.slice(start, _CHUNK).iter_rows(named=True)]
+        yield msgspec.json.decode(server.post(path, {"rows": part}), type=dict[str, msgspec.Raw])["predictions"]
+        progress("asking the server", min(1.0, (start + _CHUNK) / len(rows)))
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, (datetime, date)) else value
+
+
+def frame_of(found: Sequence[Answer]) -> pl.DataFrame:
+    """A table of answers, one a row."""
+    import polars as pl
+
+    columns: dict[str, list[object]] = {"prediction": [one.prediction for one in found]}
+    for name in ("probability", "probabilities", "state_age"):
+        values = [getattr(one, name) for one in found]
+        if any(value is not None for value in values):
+            columns[name] = values
+    return pl.DataFrame(columns)

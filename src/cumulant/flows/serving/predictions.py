@@ -1,0 +1,110 @@
+"""Looking at the prediction log: what was asked and answered, and what is known to be missing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.core.prediction import Prediction
+from cumulant.core.units import from_micros
+from cumulant.flows.ledger.actions import check
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+    from cumulant.serving.prediction_log.storage.log_reader import Gap
+
+FOLDER = "predictions"
+
+
+class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the log for people and programs: the record, with times as times and texts as JSON objects."""
+
+    id: str
+    row: int
+    time: datetime
+    event_time: datetime | None
+    model: str
+    version: str
+    arm: str
+    served_arm: str
+    shadow: bool
+    fingerprint: str
+    state_age: float | None
+    request: dict[str, object]
+    outputs: dict[str, object]
+    latency_us: int
+    fallback: str
+    worker: str
+    sequence: int
+    tenant: str
+    region: str
+    caller_id: str
+    invalid: str
+
+
+def log_folder(project: Project, *, principal: Principal) -> Path:
+    """Where the predictions of the project's servers are logged; it may not be there yet."""
+    check(project.access(), principal, "predictions.show", project.name)
+    return project.state / FOLDER
+
+
+def show_prediction(folder: Path, request: str) -> list[PredictionView]:
+    """The rows of one request, else of all that a caller named so. Personal values are keyed hashes.
+
+    Raises:
+        NotFoundError: the log holds no request of that id.
+        StorageError: a file cannot be read.
+    """
+    # Rows whose caller gave no id have an empty one.
+    from cumulant.serving.prediction_log.storage.log_reader import find
+
+    found = request and (find(folder, request) or find(folder, request, by="caller_id"))
+    if not found:
+        raise NotFoundError(
+            f'no prediction with the id "{request}" is in the log',
+            subject=request,
+            hint="a row is there some seconds after its answer; `cumulant predictions list` shows the newest ones",
+        )
+    return [_view(one) for one in found]
+
+
+def list_predictions(
+    folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+) -> list[PredictionView]:
+    """The newest rows of the log, newest first.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    from cumulant.serving.prediction_log.storage.log_reader import recent
+
+    return [_view(one) for one in recent(folder, model=model, since=since, limit=limit)]
+
+
+def lost_predictions(folder: Path) -> list[Gap]:
+    """Requests that were answered and are not in the log.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    from cumulant.serving.prediction_log.storage.log_reader import gaps
+
+    return gaps(folder)
+
+
+def _view(one: Prediction) -> PredictionView:
+    plain = msgspec.structs.asdict(one)
+    plain["time"] = from_micros(one.time)
+    plain["event_time"] = None if one.event_time is None else from_micros(one.event_time)
+    plain["request"], plain["outputs"] = _object(one.request), _object(one.outputs)
+    return PredictionView(**plain)
+
+
+def _object(text: str) -> dict[str, object]:
+    found = msgspec.json.decode(text)
+    return found if isinstance(found, dict) else {"": found}

@@ -1,0 +1,25 @@
+"""How a project's versions reach callers: by releases, or by the alias that a training moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import IntegrityError
+from cumulant.flows.stack.desired_state import read_book
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+
+def by_releases(project: Project) -> bool:
+    """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
+    return project.declares("release") or served(project)
+
+
+def served(project: Project) -> bool:
+    """Whether a version of the model was ever served here by `up`. A book that is damaged says so too."""
+    try:
+        book = read_book(project.state, project.name)
+    except IntegrityError:
+        return True
+    return book.model == project.name and bool(book.champion or book.versions)

@@ -1,0 +1,394 @@
+"""Serving a registered model: bring its stored features up to date and start the data plane program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
+from cumulant.core.ids import digest, short
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.feature_table import deletions, scans, used_sources
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.registry.models import copy_name, servable_folder
+from cumulant.flows.serving.services import note_use
+from cumulant.flows.serving.spawning import spawn
+from cumulant.outcomes.labels.outcome_folder import INBOX
+from cumulant.ports.registry import ModelVersion
+from cumulant.serving.spec import FallbackSpec, ServingSpec
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.project.project import Project
+
+ONLINE_STATE = "online state"
+#: folders of the project's state: copies of servables that servers read, and notes of which process reads which
+SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
+_START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data plane needs: the servable's folder and, where features are stored, the state's place."""
+
+    model: ModelVersion
+    folder: str
+    online: str | None = None
+    table: str | None = None
+    as_of: datetime | None = None
+    entities: int = 0
+    #: the folder where a server says what it serves from, so that `clean` leaves that alone
+    uses: str
+    #: folder of the prediction log, and the file with the key of the hashes in it; without one, values are hidden there
+    log: str
+    #: that key, where the environment has it as a secret: it is looked up when a server starts, and not kept
+    salt: Callable[[], bytes] | None = None
+    log_key: str | None = None
+    #: folder of the labels that are posted
+    labels: str | None = None
+    #: the section `serving` of the project file
+    settings: ServingSpec = ServingSpec()
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A data plane that answers."""
+
+    url: str
+    pid: int
+    models: tuple[tuple[str, str], ...] = ()
+    grpc: str | None = None
+
+
+def prepare_service(
+    project: Project,
+    uri: str,
+    *,
+    principal: Principal,
+    as_of: datetime | None = None,
+    progress: Progress = silent,
+) -> Service:
+    """The folder and the online state to serve a model with; state as of `as_of`, default all that is known.
+
+    Raises:
+        NotFoundError: no such model.
+    """
+    with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
+        version = project.registry().resolve(uri)
+        return _prepared(context, version, _versioned(project, version), as_of)
+
+
+def renew_service(
+    project: Project, version: ModelVersion, folder: Path, *, principal: Principal, progress: Progress = silent
+) -> Service:
+    """As `prepare_service`, of a version that was served before from `folder`; it needs no registry."""
+    with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
+        return _prepared(context, version, folder, None)
+
+
+def _prepared(context: Context, version: ModelVersion, folder: Path, as_of: datetime | None) -> Service:
+    from cumulant.servable.folder import load_description
+
+    project, described = context.project, load_description(folder)
+    plan = described.plan if isinstance(described, Servable) else None
+    service = service_of(project, version, folder)
+    if service.log_key is None and _personal(plan):
+        service = msgspec.structs.replace(service, salt=project.salt)
+    if plan is not None and plan.needs_state:
+        snapshots, _ = snapshots_of(context, plan.sources)
+        # A day before the moment, so that requests just before it are answered too.
+        since = None if as_of is None else as_of - timedelta(days=1)
+        table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
+        service = msgspec.structs.replace(
+            service, online=project.endpoints.online, table=table, as_of=as_of, entities=entities
+        )
+    # Before the run ends, and with it the time in which nothing is cleaned.
+    note(service, os.getpid())
+    return service
+
+
+def service_of(project: Project, model: ModelVersion, folder: Path) -> Service:
+    """A servable's folder by the present settings of the project, without stored features."""
+    return Service(
+        model=model,
+        folder=str(folder),
+        uses=str(project.state / USES),
+        log=str(project.state / PREDICTIONS),
+        log_key=project.salt_path(),
+        labels=str(project.state / OUTCOMES / INBOX),
+        settings=project.spec.serving,
+    )
+
+
+def _personal(plan: FeaturePlan | None) -> bool:
+    return plan is not None and any(field.personal for field in plan.request)
+
+
+def note(service: Service, pid: int) -> None:
+    """Keep what `service` needs from `clean` while the process lives."""
+    note_use(Path(service.uses), pid, folder=service.folder, table=service.table)
+
+
+def state_table(inputs: object) -> str:
+    """The online table that the step `online state` of these inputs fills."""
+    return f"state_{short(digest(inputs))}"
+
+
+def materialize(
+    context: Context,
+    plan: FeaturePlan,
+    snapshots: Mapping[str, Snapshot],
+    *,
+    as_of: datetime | None,
+    since: datetime | None = None,
+) -> tuple[str, int]:
+    """The step that fills the online state; returns the state's table and how many entities it holds.
+
+    A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
+    """
+    from cumulant.features.online.online import OnlineFeatures
+    from cumulant.features.online.state import STATE_FORMAT
+
+    used = used_sources(plan, snapshots)
+    inputs = {
+        "plan": msgspec.to_builtins(plan),
+        "snapshots": used,
+        "as_of": as_of and as_of.isoformat(),
+        "since": since and since.isoformat(),
+        "format": STATE_FORMAT,
+    }
+    table = state_table(inputs)
+    store = context.project.online()
+
+    def fill() -> dict[str, object]:
+        from cumulant.features.online.materialization import materialize
+
+        frames = scans(context.project, snapshots, used, as_of=as_of)
+        filled = materialize(
+            plan,
+            frames,
+            store,
+            table=table,
+            as_of=as_of,
+            since=since,
+            scope=context.project.name,
+            deletions=deletions(context.project, plan, snapshots, as_of=as_of),
+        )
+        return {"table": table, **msgspec.to_builtins(filled)}
+
+    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        from cumulant.features.events import StateFilled
+
+        transaction.emit(msgspec.convert({**found, "as_of": as_of}, StateFilled))
+
+    outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
+    OnlineFeatures(plan, store, table).catch_up()
+    return table, int(str(outcome.result["entities"]))
+
+
+def _versioned(project: Project, version: ModelVersion) -> Path:
+    """A copy of the servable that carries the registry's version number, so that answers name it."""
+    source = servable_folder(project, version)
+    target = project.state / SERVING / version.name / copy_name(version)
+    if (target / "servable.json").exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
+    shutil.copytree(source, draft, dirs_exist_ok=True)
+    (draft / "servable.json").chmod(0o644)
+    from cumulant.servable.folder import with_version
+
+    with_version(draft, version.version)
+    # The project itself gives the salt, and it may be one of another environment than that of the training.
+    from cumulant.servable.folder import with_salt
+
+    with_salt(draft, "")
+    try:
+        draft.rename(target)
+    except OSError:  # another process was first, with the same content
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller of a server wants otherwise than the project file says."""
+
+    insecure: bool = False
+    workers: int | None = None
+    grpc: str | None = None
+    control: bool = False
+    token_file: str | None = None
+    salt_file: str | None = None
+    access_log: bool = False
+    traces: str | None = None
+    #: `auto`, `on`, `off` or the URL of a cache that servers share; what is named goes before the project file
+    cache: tuple[str, ...] = ()
+    cache_budget: str | None = None
+    #: folder of the prediction log, and how long it is kept
+    log: str | None = None
+    log_keep: str | None = None
+    #: `durable` or `background`
+    log_write: str | None = None
+    #: `cached`, `servable=DIR` or `constant={...}`; what is named stands in place of all that the project file declares
+    fallback: tuple[str, ...] = ()
+    queue: str | None = None
+    drain: str | None = None
+    #: folder of the state of sequences
+    sequences: str | None = None
+    #: the server ends when this process is no longer its parent
+    parent: int | None = None
+    #: a gateway is in front, and nobody else reaches the server
+    behind_gateway: bool = False
+    #: names by which callers reach a server on loopback that needs no token
+    hosts: tuple[str, ...] = ()
+
+
+def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
+    """The command line that serves `service`."""
+    settings = service.settings
+    asked = msgspec.structs.replace(
+        wishes,
+        workers=wishes.workers or settings.workers,
+        grpc=wishes.grpc or settings.grpc,
+        cache=_cache(settings, wishes.cache),
+        cache_budget=wishes.cache_budget or settings.cache_budget,
+        log=wishes.log or service.log,
+        log_keep=wishes.log_keep or settings.log.keep,
+        log_write=wishes.log_write or settings.log.write,
+        fallback=wishes.fallback or _fallback(settings.fallback),
+        queue=wishes.queue or settings.queue,
+        drain=wishes.drain or settings.drain,
+        access_log=wishes.access_log or settings.access_log,
+        hosts=wishes.hosts or tuple(settings.hosts),
+    )
+    line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
+    line += ["--body-limit", settings.body_limit, "--scored", settings.scored]
+    line += ["--invalid", settings.invalid] if settings.invalid != "warn" else []
+    line += ["--clock-skew", settings.clock_skew] if settings.clock_skew else []
+    line += ["--labels", service.labels, "--labels-size", settings.labels_size] if service.labels else []
+    if service.log_key and wishes.salt_file is None:
+        line += ["--salt-file", service.log_key]
+    if service.online:
+        line += ["--online", service.online, "--state-table", str(service.table)]
+    return line
+
+
+def _cache(settings: ServingSpec, wished: Sequence[str]) -> tuple[str, ...]:
+    """The mode and the shared cache, each as it is wished or else declared; without a cache none is shared."""
+    urls = [one for one in wished if "://" in one]
+    modes = [one for one in wished if "://" not in one] or [settings.cache]
+    if not urls and settings.shared_cache is not None and modes != ["off"]:
+        urls = [settings.shared_cache]
+    return (*modes, *urls)
+
+
+def _fallback(declared: FallbackSpec) -> tuple[str, ...]:
+    """As the server's options say it."""
+    found = ["cached"] if declared.cached else []
+    if declared.servable is not None:
+        found.append(f"servable={declared.servable}")
+    if declared.constant is not None:
+        found.append(f"constant={msgspec.json.encode(declared.constant).decode()}")
+    return tuple(found)
+
+
+def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
+    """The command line that serves servables' folders."""
+    line = [sys.executable, "-m", "cumulant.serving", *folders, "--http", http]
+    given = {
+        "--workers": wishes.workers,
+        "--grpc": wishes.grpc,
+        "--token-file": wishes.token_file,
+        "--salt-file": wishes.salt_file,
+        "--traces": wishes.traces,
+        "--cache-budget": wishes.cache_budget,
+        "--log": wishes.log,
+        "--log-keep": wishes.log_keep,
+        "--log-write": wishes.log_write,
+        "--queue": wishes.queue,
+        "--drain": wishes.drain,
+        "--sequences": wishes.sequences,
+        "--parent": wishes.parent,
+        "--model-control": "explicit" if wishes.control else None,
+        "--ready-file": ready,
+    }
+    for option, value in given.items():
+        line += [option, str(value)] if value is not None else []
+    repeated = {"--cache": wishes.cache, "--fallback": wishes.fallback, "--allow-host": wishes.hosts}
+    line += [word for option, several in repeated.items() for one in several for word in (option, one)]
+    flags = {
+        "--insecure": wishes.insecure,
+        "--access-log": wishes.access_log,
+        "--behind-gateway": wishes.behind_gateway,
+    }
+    return [*line, *(flag for flag, on in flags.items() if on)]
+
+
+@contextmanager
+def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) -> Iterator[Running]:
+    """The data plane as a child process, ended with the block unless `keep`.
+
+    Raises:
+        PortInUseError: the address is taken.
+        EngineUnavailableError: it ended, or did not answer within a minute.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready, log = Path(folder) / "ready.json", Path(folder) / "log"
+        with log.open("wb") as stream:
+            process = spawn(
+                command(service, http=http, wishes=Wishes(parent=None if keep else os.getpid()), ready=ready),
+                stderr=stream,
+                salt=None if service.salt is None else service.salt(),
+                start_new_session=keep,
+            )
+        try:
+            note(service, process.pid)
+            yield await_ready(process, ready, lambda: _ended(process, log))
+        except BaseException:
+            keep = False
+            raise
+        finally:
+            if not keep:
+                process.terminate()
+                try:
+                    process.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[], CumulantError]) -> Running:
+    """What the server says of itself once it answers.
+
+    Raises:
+        CumulantError: `ended()`, where its process ended before.
+        EngineUnavailableError: it does not answer within a minute.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if ready.exists() and (text := ready.read_bytes()):
+            return msgspec.json.decode(text, type=Running)
+        if process.poll() is not None:
+            raise ended()
+        time.sleep(_LOOK_SECONDS)
+    raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
+
+
+def _ended(process: subprocess.Popen[bytes], log: Path) -> CumulantError:
+    said = log.read_text(errors="replace").strip().removeprefix("error: ")
+    kind = PortInUseError if process.returncode == 3 else EngineUnavailableError
+    return kind(f"the server ended before it answered: {said}", hint="see `cumulant doctor`")

@@ -1,0 +1,52 @@
+"""Which folders and online tables living processes serve from, so that `clean` leaves them alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import StorageError
+from cumulant.core.ids import digest, short
+from cumulant.flows.ledger.processes import Process, is_gone, process_of
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """A process and what it serves from: the servable's folder and, where features are stored, their table."""
+
+    process: Process
+    folder: str
+    table: str | None = None
+
+
+def note_use(uses: Path, pid: int, *, folder: str, table: str | None) -> None:
+    """Say in the folder `uses` that a process of this machine serves from these. It counts until that process ends.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    use = Use(process=process_of(pid), folder=folder, table=table)
+    path = uses / f"{pid}-{short(digest(use))}.json"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        uses.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(msgspec.json.encode(use))
+        draft.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+
+
+def living(uses: Path) -> list[Use]:
+    """What processes that have not certainly ended serve from; notes of ended ones are removed."""
+    found = []
+    for path in sorted(uses.glob("[!.]*.json")):
+        try:
+            use = msgspec.json.decode(path.read_bytes(), type=Use)
+        except FileNotFoundError:  # another process tidied first
+            continue
+        if is_gone(use.process):
+            path.unlink(missing_ok=True)
+        else:
+            found.append(use)
+    return found

@@ -1,0 +1,55 @@
+"""`python -m cumulant.flows.stack PROJECT --env NAME --http HOST:PORT`: the supervisor in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cumulant.core.errors import CumulantError, LeaseHeldError
+from cumulant.core.system.stderr import lossy_stderr
+from cumulant.flows.stack.event_reporting import Reporter, emit
+from cumulant.flows.stack.programs import Stack, stack
+from cumulant.flows.stack.supervisor import Supervisor
+from cumulant.project.file.loading import load
+from cumulant.project.project import Project
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code 0 after it was asked to end, 3 where another supervisor runs, 4 where it cannot work."""
+    options = _parser().parse_args(words)
+    try:
+        with load(Path(options.project), environment=options.env) as project:
+            found = stack(project, options.http)
+            asyncio.run(_supervise(found, project, options.parent))
+    except LeaseHeldError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 3
+    except CumulantError as error:
+        sys.stderr.write(f"{error.full_text}\n")
+        return 4
+    return 0
+
+
+async def _supervise(found: Stack, project: Project, parent: int | None) -> None:
+    reporter = Reporter(lambda fact: emit(project, fact))
+    try:
+        await Supervisor(found, project.traffic(), parent=parent, report=reporter).run()
+    finally:
+        reporter.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cumulant.flows.stack", description="Run a project's processes.")
+    parser.add_argument("project", metavar="DIR", help="folder of cumulant.yaml")
+    parser.add_argument("--env", metavar="NAME", default="local", help="default %(default)s")
+    parser.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8080", help="of the gateway")
+    parser.add_argument("--parent", metavar="PID", type=int, help="end when that process is no longer the parent")
+    return parser
+
+
+if __name__ == "__main__":
+    lossy_stderr()
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""One process under the supervisor: started, looked after, ended. It never outlives the process that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from cumulant.flows.ledger.processes import Process, process_of
+from cumulant.flows.serving.spawning import spawn
+from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, ending, unreported
+from cumulant.flows.stack.process_logs import LogFile
+from cumulant.flows.stack.reconcile import Present, Wanted
+from cumulant.flows.stack.status import ChildStatus, State
+
+#: seconds before the next start after so many short lives in a row
+PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+#: a life that has answered for so many seconds is no crash loop, and begins the pauses anew
+LONG_LIFE = 5.0
+#: seconds for which a process that was ready may give no sign before it is ended and started again
+HANG = 30.0
+#: seconds between the polite request to end and the end
+PATIENCE = 40.0
+_MINUTE = 60.0
+_PARENT_DEATH = 1
+
+
+class Child:
+    """All times but `since` and `not_ready_since` are of a steady clock."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        log: LogFile,
+        *,
+        salt: bytes | None = None,
+        report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
+    ) -> None:
+        self.wanted = wanted
+        self.log = log
+        self._report = report
+        #: why it ends or has ended, in words; empty in a life whose end nobody asked for
+        self._cause = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.identity: Process | None = None
+        self.ready = False
+        self.drained = False
+        self._salt = salt
+        self._began = self._heard = self._due = self._stopped = 0.0
+        #: when it first answered in this life
+        self._answered: float | None = None
+        self._since: datetime | None = None
+        self._not_ready_since: datetime | None = None
+        self._short = 0
+        #: the start of this life, where it is reported only when the life turns out to be long
+        self._withheld: ProcessStarted | None = None
+        #: it was ready once, in any life
+        self.has_answered = False
+        self._restarts: list[float] = []
+        self.starts = 0
+        #: when it was last wanted; None while it is
+        self.unwanted: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopped > 0
+
+    def age(self, now: float) -> float:
+        """Seconds since its start."""
+        return now - self._began
+
+    def present(self) -> Present:
+        return Present(
+            command=self.wanted.command,
+            alive=self.alive,
+            generation=self.wanted.generation,
+            stopping=self.stopping,
+            drained=self.drained,
+            due=self._due,
+        )
+
+    def start(self, wanted: Wanted, now: float, at: datetime) -> None:
+        """Start it, with death by its starter's death. An error of the system counts as a life of no length."""
+        self.wanted = wanted
+        if self.starts:
+            self._restarts.append(now)
+        self.starts += 1
+        self._began = self._heard = now
+        self._stopped, self._since, self._answered = 0.0, at, None
+        cause, self._cause = f"again, after {self._cause}" if self._cause else "it should run", ""
+        self._not_ready_since = self._not_ready_since or at
+        try:
+            with self.log.open() as stream:
+                self.process = spawn(
+                    [*wanted.command, *_parent(wanted)],
+                    stderr=stream,
+                    salt=self._salt,
+                    start_new_session=True,
+                    before=_dies_with(os.getpid()),
+                )
+        except OSError as error:
+            self._cause = f"it cannot be started: {error}"
+            self._end(now, at)
+            return
+        self.identity = process_of(self.process.pid)
+        self._withheld = ProcessStarted(
+            name=wanted.name, process=wanted.kind, version=wanted.version, pid=self.process.pid,
+            attempt=self.starts, cause=cause,
+        )  # fmt: skip
+        if self._is_reported():
+            self._report_start()
+
+    def look(self, ready: bool, now: float, at: datetime) -> None:
+        """Take in whether it answers. One that has stopped answering for long is ended."""
+        if not self.alive:
+            return
+        self.ready = ready
+        if ready:
+            self._heard, self._not_ready_since = now, None
+            self._answered = now if self._answered is None else self._answered
+            self.has_answered = True
+            if now - self._answered > LONG_LIFE:
+                self._short = 0
+                self._report_start()
+        elif self._not_ready_since is None:
+            self._not_ready_since = at
+        elif now - self._heard > HANG and self._heard > self._began and not self.stopping:
+            self._cause = f"it did not answer for {HANG:g} s"
+            self.kill()
+
+    def reap(self, now: float, at: datetime) -> None:
+        """Take notice of its end; and make an end where it was asked to and does not."""
+        if self.process is None:
+            return
+        if self.stopping and now - self._stopped > PATIENCE:
+            self._cause = f"{self._cause}; it did not within {PATIENCE:g} s"
+            self.kill()
+        if (code := self.process.poll()) is not None:
+            # Whatever it started goes with it.
+            _signal_group(self.process.pid, signal.SIGKILL)
+            self._cause = self._cause or ending(code)
+            self._end(now, at)
+
+    def stop(self, now: float, cause: str) -> None:
+        """Ask it to end; it finishes what it has accepted."""
+        self._stopped, self._cause = now, cause
+        if self.process is not None:
+            self.process.terminate()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            _signal_group(self.process.pid, signal.SIGKILL)
+
+    def status(self, now: float) -> ChildStatus:
+        self._restarts = [one for one in self._restarts if now - one < _MINUTE]
+        return ChildStatus(
+            name=self.wanted.name,
+            kind=self.wanted.kind,
+            version=self.wanted.version,
+            state=self._state(),
+            process=self.identity,
+            url=self.wanted.url,
+            ready=self.ready,
+            restarts=len(self._restarts),
+            not_ready_since=self._not_ready_since,
+            since=self._since if self.alive else None,
+            says="" if self.ready else self.log.last_words(),
+        )
+
+    def _state(self) -> State:
+        if not self.alive:
+            return "waiting"
+        if self.stopping:
+            return "stopping"
+        if self.unwanted is not None:
+            return "draining"
+        if self.ready:
+            return "ready"
+        return "not ready" if self._heard > self._began else "starting"
+
+    def _end(self, now: float, at: datetime) -> None:
+        self._due = now if self.stopping else now + PAUSES[min(self._short, len(PAUSES) - 1)]
+        if self.stopping or self._is_reported():
+            self._report_start()
+            count = f"; end {self._short + 1} of a crash loop" if self._short and not self.stopping else ""
+            self._report(
+                ProcessEnded(
+                    name=self.wanted.name, process=self.wanted.kind, version=self.wanted.version,
+                    pid=None if self.process is None else self.process.pid, cause=self._cause + count,
+                    seconds=round(now - self._began, 1),
+                )
+            )  # fmt: skip
+        self._short += not self.stopping
+        self._withheld = None
+        self.process = self.identity = None
+        self.ready, self._stopped = False, 0.0
+        self._not_ready_since = self._not_ready_since or at
+
+    def _is_reported(self) -> bool:
+        """Of a crash loop, the lives 1, 2, 4, 8, ... are: thousands of events a day say no more."""
+        life = self._short + 1
+        return life & (life - 1) == 0
+
+    def _report_start(self) -> None:
+        if self._withheld is not None:
+            self._report(self._withheld)
+            self._withheld = None
+
+
+def logs(folder: Path, name: str) -> LogFile:
+    return LogFile(folder / f"{name}.log")
+
+
+def _parent(wanted: Wanted) -> list[str]:
+    """A server of several workers has descendants, and looks after its starter itself, on every system."""
+    return ["--parent", str(os.getpid())] if wanted.kind == "server" else []
+
+
+def _dies_with(parent: int) -> Callable[[], None] | None:
+    """What a new process does first so that the system ends it with its starter. Linux only."""
+    if sys.platform != "linux":
+        return None
+    # Found here: between fork and exec nothing may be loaded.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PARENT_DEATH, signal.SIGTERM)
+        if os.getppid() != parent:  # it died in between
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

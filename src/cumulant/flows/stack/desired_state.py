@@ -1,0 +1,189 @@
+"""Which versions should be served, as a file: enough to bring a version back when nothing else can be reached.
+
+The file says what should run; the supervisor makes it so. It is written whole under a lock, so that a reader never
+sees half of it and two writers never lose each other's change. It needs neither journal nor registry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
+from cumulant.core.traffic import Arm
+from cumulant.flows.ledger.processes import Process
+
+FOLDER = "stack"
+_BOOK = "book.json"
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with all that its server needs to start: it is started from this alone, also weeks later."""
+
+    version: str
+    #: the server's command line, without the address
+    command: tuple[str, ...]
+    #: on loopback, the same for every life of the server
+    port: int
+    #: when it may be stopped; None: not before it is neither champion nor candidate
+    warm_until: datetime | None = None
+    #: how often a rolling restart replaced it since `up`
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its process."""
+        return f"server-{self.version}" + (f".{self.generation}" if self.generation else "")
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Return(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollback of which journal or registry have not been told all yet."""
+
+    at: datetime
+    version: str
+    given_up: tuple[str, ...]
+    reason: str
+    #: the principal's name
+    by: str
+    #: names of what is to be told
+    owed: tuple[str, ...] = ()
+    #: whoever is telling it now
+    teller: Process | None = None
+
+
+class Book(msgspec.Struct, frozen=True, kw_only=True):
+    """What should be served of one model. Versions beyond the two arms are kept to go back to."""
+
+    model: str
+    champion: str | None = None
+    candidate: str | None = None
+    #: versions that were the champion before, the newest last
+    former: tuple[str, ...] = ()
+    #: all that have been the champion, kept by `change_book`
+    champions: tuple[str, ...] = ()
+    versions: dict[str, Served] = {}
+    #: rollbacks that are not told yet, the newest last
+    returns: tuple[Return, ...] = ()
+    #: new servers of a rolling restart, which get no requests until they are ready
+    starting: tuple[Served, ...] = ()
+    #: servers that a rolling restart replaces, which run until their requests go to the new ones
+    retiring: tuple[Served, ...] = ()
+    #: how often a rolling restart asked the controller to read the project file again
+    controller: int = 0
+    #: counts its writes
+    edition: int = 0
+
+    def arm(self, version: str, name: str) -> Arm:
+        """The arm of that name with a version's servers.
+
+        Raises:
+            NotFoundError: the version was never served here.
+        """
+        served = self.versions.get(version)
+        if served is None:
+            known = ", ".join(sorted(self.versions)) or "none"
+            raise NotFoundError(
+                f"version {version} of {self.model} has not been served here",
+                subject=f"{self.model}/{version}",
+                hint=f"versions that can come back: {known}",
+            )
+        return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
+
+    @property
+    def served_before(self) -> tuple[str, ...]:
+        """The versions that answered callers: whatever has been the champion. A candidate need not have."""
+        return tuple(dict.fromkeys((*self.champions, *self.former, *filter(None, [self.champion]))))
+
+    @property
+    def ports(self) -> set[int]:
+        """All that its servers have."""
+        return {one.port for one in (*self.versions.values(), *self.starting, *self.retiring)}
+
+    def running(self, now: datetime) -> tuple[Served, ...]:
+        """Those whose servers should be up: both arms, former champions that are kept warm, and those of a restart."""
+        return self.current(now) + self.starting + self.retiring
+
+    def current(self, now: datetime) -> tuple[Served, ...]:
+        """As `running`, without those that replace others or are replaced."""
+        return tuple(
+            one
+            for one in self.versions.values()
+            if one.version in {self.champion, self.candidate} or (one.warm_until is not None and one.warm_until > now)
+        )
+
+
+def read_book(state: Path, model: str) -> Book:
+    """The book in a project's state folder; an empty one where there is none.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    path = _path(state)
+    try:
+        book = msgspec.json.decode(path.read_bytes(), type=Book)
+    except FileNotFoundError:
+        return Book(model=model)
+    except (msgspec.DecodeError, OSError) as error:
+        raise IntegrityError(
+            f"{path} cannot be read: {error}",
+            subject=str(path),
+            hint="`cumulant down`, then `cumulant up --repair` sets it aside and writes it again from the registry",
+        ) from None
+    return book
+
+
+def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book:
+    """Write what `change` makes of the book, which nobody else changes meanwhile; durable on return.
+
+    Raises:
+        StorageError: the folder cannot be written.
+        IntegrityError: the file is damaged.
+    """
+    path = _path(state)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.parent):
+            book = change(read_book(state, model))
+            book = msgspec.structs.replace(book, edition=book.edition + 1, champions=book.served_before)
+            _write(path, msgspec.json.format(msgspec.json.encode(book)))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    return book
+
+
+def _path(state: Path) -> Path:
+    return state / FOLDER / _BOOK
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for the folder's lock, which ends with the block or the process and is no file. Windows has no such lock."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)

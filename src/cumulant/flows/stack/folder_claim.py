@@ -1,0 +1,162 @@
+"""A copied, moved or restored state folder becomes one of its own: paths, ports and routes of the original go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import silent
+from cumulant.core.traffic import CHAMPION
+from cumulant.flows.serving.serve import SERVING
+from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
+from cumulant.flows.stack.identity import (
+    Identity,
+    home_of,
+    new_identity,
+    original_of,
+    read_identity,
+    same_folder,
+    write_identity,
+)
+from cumulant.flows.stack.lock import left_behind, supervisor_of
+from cumulant.flows.stack.served_versions import free_port, is_free
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+#: above every revision that a release of the original may still have been about to set
+_BEYOND = 1000
+#: what processes of the original say of themselves, in the stack's and the gateway's folder
+_NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/door.json")
+
+
+def claim(project: Project, report: Callable[[str], None] = silent) -> None:
+    """Make the state belong to this project folder on this machine, before anything is started from it.
+
+    In a copy the servers' commands name the original's log, online store and ports: they get paths below this
+    folder, and ports of their own. All requests go to the champion, so that a release that was under way in the
+    original ends here. No process of the original is touched. Does nothing where the state is this folder's
+    already, or a supervisor runs in it.
+
+    Raises:
+        IntegrityError: the book is damaged.
+        StorageError: the state folder cannot be written.
+        UsageError: it is a copy that shares the original's gateway.
+    """
+    state, root = project.state, project.root
+    before, here = read_identity(state), home_of(state)
+    if supervisor_of(state) is not None:
+        return
+    if before is not None and before.home.is_folder(here) and before.home.host == here.host:
+        return
+    old = _roots_before(project, before)
+    if any(not same_folder(one, root) for one in old[:1]) or (before is not None and not before.home.is_folder(here)):
+        _settle_in(project, before, old or (root,), report)
+    elif before is not None:
+        report(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
+    write_identity(state, new_identity(state, root))
+
+
+def _roots_before(project: Project, before: Identity | None) -> tuple[Path, ...]:
+    """The project folder that the book's commands name, also with its links resolved; nothing where nothing says it."""
+    within = project.state.relative_to(project.root).parts
+    if before is not None:
+        real = _above(Path(before.home.folder), within)
+        return (Path(before.root), *([real] if real is not None else []))
+    # State of an older version says it by its copies of servables: STATE/serving/NAME/COPY.
+    commands = [one.command for one in read_book(project.state, project.name).versions.values()]
+    for path in (Path(word) for command in commands for word in command):
+        found = _above(path.parents[2], within) if len(path.parents) > len(within) + 2 else None
+        if found is not None and path.parts[-3] == SERVING:
+            return (found,)
+    return ()
+
+
+def _above(state: Path, within: tuple[str, ...]) -> Path | None:
+    """The project folder of a state folder, which lies `within` it."""
+    return state.parents[len(within) - 1] if state.parts[-len(within) :] == within else None
+
+
+def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...], report: Callable[[str], None]) -> None:
+    state, root = project.state, project.root
+    original = original_of(before, state) if before is not None else _unmarked_original(project, old[0])
+    _check_own_gateway(project, original)
+    left_behind(state)  # only the files: no process in them was started from this folder
+    for name in _NOTES:
+        (state / name).unlink(missing_ok=True)
+
+    def port(served: Served, taken: Collection[int]) -> int:
+        keeps = original is None and is_free("127.0.0.1", served.port)
+        return served.port if keeps else free_port(str(state), taken)
+
+    ports = {one.version: one.port for one in read_book(state, project.name).versions.values()}
+    if ports:
+        book = change_book(state, project.name, lambda book: rehomed(book, tuple(map(str, old)), str(root), port))
+        if any(ports.get(one.version) != one.port for one in book.versions.values()):
+            _all_to_champion(project, book)
+    source = f"a copy of {original}" if original is not None else f"moved or restored, last used in {old[0]}"
+    report(f"this state is {source}: from now on it is {root}'s own, and nothing of the original is touched")
+
+
+def _check_own_gateway(project: Project, original: Path | None) -> None:
+    """Nothing of a copy may change the routes of the original: its requests would go to the copy's ports."""
+    if original is None or not read_book(project.state, project.name).versions:
+        return
+    url = urlsplit(project.endpoints.traffic)
+    if not url.netloc and Path(url.path).resolve().is_relative_to(project.root.resolve()):
+        return
+    raise UsageError(
+        f"this state is a copy of {original}, and both name one gateway",
+        subject=project.endpoints.traffic,
+        hint=f"give the copy its own environments.{project.environment_name}.traffic, or move the project instead of "
+        "copying it",
+    )
+
+
+def _unmarked_original(project: Project, old: Path) -> Path | None:
+    original = old / project.state.relative_to(project.root)
+    return original if original.is_dir() and not same_folder(original, project.state) else None
+
+
+def rehomed(book: Book, old: tuple[str, ...], new: str, port: Callable[[Served, Collection[int]], int]) -> Book:
+    """The book with paths below `new` where they were below `old`, and a port for each version.
+
+    Where a port changes, the candidate leaves: its release is the original's.
+    """
+    versions: dict[str, Served] = {}
+    taken = {one.port for one in book.versions.values()}
+    for name, one in book.versions.items():
+        command = tuple(moved_path(word, old, new) for word in one.command)
+        if not Path(command[0]).exists():  # the interpreter may stay where it is
+            command = (one.command[0], *command[1:])
+        versions[name] = msgspec.structs.replace(one, command=command, port=port(one, taken))
+        taken.add(versions[name].port)
+    kept = all(versions[name].port == one.port for name, one in book.versions.items())
+    candidate = book.candidate if kept else None
+    return msgspec.structs.replace(book, versions=versions, candidate=candidate, starting=(), retiring=())
+
+
+def moved_path(word: str, old: tuple[str, ...], new: str) -> str:
+    """An argument with the path that it begins with, or that follows `://` or `=` in it, below another folder."""
+    for one in old:
+        # What lies below `new` already, where that is a folder of the old one, stays.
+        below = f"(?!{re.escape(new[len(one) :])}(?:/|$))" if new.startswith(f"{one}/") else ""
+        moved = re.sub(rf"(^|://|=){re.escape(one)}(?=/|$){below}", lambda found: found[1] + new, word)
+        if moved != word:
+            return moved
+    return word
+
+
+def _all_to_champion(project: Project, book: Book) -> None:
+    traffic = project.traffic()
+    routes = traffic.in_force(project.name)
+    if routes is None or book.champion not in book.versions:
+        return
+    arm = book.arm(str(book.champion), CHAMPION)
+    traffic.apply(routes.all_to(arm, revision=routes.revision + _BEYOND))

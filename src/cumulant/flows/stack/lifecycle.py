@@ -1,0 +1,286 @@
+"""The verbs: bring a project's processes up, look at them, bring them down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
+from cumulant.flows.stack.child_process import logs
+from cumulant.flows.stack.desired_state import Book, read_book
+from cumulant.flows.stack.event_reporting import report_killed
+from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.stack.gateway_check import reaches, routes_to
+from cumulant.flows.stack.lock import already_runs, left_behind, own_status, supervisor_of
+from cumulant.flows.stack.programs import logs_folder
+from cumulant.flows.stack.repair import set_aside, set_aside_status
+from cumulant.flows.stack.restart import renew
+from cumulant.flows.stack.served_versions import first_champion
+from cumulant.flows.stack.server_commands import refresh
+from cumulant.flows.stack.status import Status, as_it_is, read_status
+from cumulant.ports.traffic import Opening
+from cumulant.serving.access_token import read_token
+from cumulant.serving.workers.sockets import bind, split_address
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+_READY_SECONDS, _LOOK = 90.0, 0.1
+#: starts of one process that never answered, after which nothing is waited for
+_TRIES = 4
+_DOWN_SECONDS = 150.0
+
+
+class Up(msgspec.Struct, frozen=True):
+    """A stack that answers, and the supervisor's process where it is a child of this one."""
+
+    status: Status
+    process: subprocess.Popen[bytes]
+    #: what became of a state that was copied, moved or restored, and settings that changed since it ran
+    notes: tuple[str, ...] = ()
+
+
+def up(
+    project: Project,
+    model: str = "",
+    *,
+    principal: Principal,
+    http: str = "",
+    insecure: bool = False,
+    detached: bool = False,
+    repair: bool = False,
+    progress: Progress = silent,
+) -> Up:
+    """Start the supervisor and wait until the champion is reached through the gateway.
+
+    `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
+    `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
+    callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
+
+    What served before gets the present settings and interpreter and, once it serves, stored features of the newest
+    data: no caller waits for them, and it serves on where they cannot be had.
+
+    Raises:
+        LeaseHeldError: it runs already.
+        PortInUseError: something else listens at the gateway's address.
+        UsageError: another version than `model` serves, or the address or the token cannot be used.
+        EngineUnavailableError: a process does not come to answer; everything has ended again.
+        IntegrityError: the book is damaged.
+    """
+    check(project.access(), principal, "stack.up", project.name)
+    running = supervisor_of(project.state)
+    if running is not None:
+        raise already_runs(running)
+    aside = set_aside_status(project) if repair else []
+    before = own_status(project.state)
+    if count := left_behind(project.state):
+        progress(f"ended {count} processes that a killed supervisor left")
+    try:
+        for path in [*aside, *set_aside(project)] if repair else ():
+            progress(f"set aside {path}")
+        address = http or project.spec.serving.http
+        return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
+    finally:
+        # Also where nothing comes up: the status, which alone says it, is gone. Last: a busy journal must not keep
+        # it down.
+        report_killed(project, before)
+
+
+def _bring_up(
+    project: Project,
+    model: str,
+    principal: Principal,
+    address: str,
+    *,
+    insecure: bool,
+    detached: bool,
+    progress: Progress,
+) -> Up:
+    """As `up`, once nothing of the project runs."""
+    notes: list[str] = []
+    claim(project, notes.append)
+    _check_address(address, insecure=insecure)
+    project.traffic().program(Opening(http=address))  # a missing engine is told before anything starts
+    known = read_book(project.state, project.name).champion is not None
+    first_champion(project, model, principal=principal, progress=progress)
+    book = refresh(project, notes.append)
+    _check_asked(project, model, book)
+    apply_first(project, book)
+    process = start(project, address, detached=detached)
+    try:
+        status = _await(project, process, progress)
+    except BaseException:
+        _ask(process.pid)
+        process.wait()
+        raise
+    if known:
+        try:
+            renew(project, principal=principal, report=notes.append, progress=progress)
+        except CumulantError as error:
+            notes.append(f"stored features stay as they were: {error.message}")
+        status = own_status(project.state) or status
+    return Up(status, process, tuple(notes))
+
+
+def down(project: Project, *, principal: Principal, progress: Progress = silent) -> int:
+    """End everything, requests under way first; returns how many processes there were, the supervisor among them.
+
+    Raises:
+        EngineUnavailableError: the supervisor does not come to its end.
+        UsageError: it runs on another machine, or in another container.
+    """
+    check(project.access(), principal, "stack.down", project.name)
+    pid, status = supervisor_of(project.state), own_status(project.state)
+    count = 0
+    if status is None and read_status(project.state) is not None:
+        progress("this state is a copy: the processes of the original are left alone")
+    if pid is not None and status is not None and not is_here(status.supervisor):
+        raise UsageError(
+            f"the supervisor of this project runs elsewhere, as {status.supervisor}",
+            subject=project.name,
+            hint="run `cumulant down` on that machine, or in that container",
+        )
+    if pid is not None:
+        progress(f"ending the supervisor, process {pid}")
+        count = 1 + sum(one.pid is not None for one in status.children) if status else 1
+        supervisor = process_of(pid)
+        _ask(pid)
+        _await_end(supervisor)
+    else:
+        report_killed(project, status)
+    return count + left_behind(project.state)
+
+
+def ps(project: Project, *, principal: Principal) -> Status | None:
+    """The processes as the supervisor wrote of them last; None where none runs and none has been left.
+
+    Processes of the project that this one is a copy of are not listed.
+
+    Raises:
+        IntegrityError: what it told is damaged.
+    """
+    check(project.access(), principal, "stack.show", project.name)
+    found = own_status(project.state)
+    return None if found is None else as_it_is(found)
+
+
+def shares(project: Project) -> dict[str, float]:
+    """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
+    are none, or the gateway does not tell them.
+    """
+    try:
+        routes = project.traffic().in_force(project.name)
+    except CumulantError:
+        return {}
+    if routes is None:
+        return {}
+    candidate = 0.0 if routes.candidate is None else routes.weight / 100
+    found = {routes.champion.version: 1 - candidate}
+    return found if routes.candidate is None else found | {routes.candidate.version: candidate}
+
+
+def apply_first(project: Project, book: Book) -> None:
+    """Routes to the book's servers: of an earlier book, the gateway keeps addresses where nobody listens any more."""
+    traffic = project.traffic()
+    present = traffic.in_force(project.name)
+    wanted = routes_to(book, present, key=project.spec.release.key)
+    if wanted is not None and wanted != present:
+        traffic.apply(wanted)
+
+
+def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
+    """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
+    log = logs(logs_folder(project.state), "supervisor")
+    log.turn()
+    line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment_name]
+    line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
+    with log.open() as stream:
+        return subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
+        )
+
+
+def _check_address(address: str, *, insecure: bool) -> None:
+    """Listen there once, so that what is in the way is told before anything starts."""
+    host, port = split_address(address)
+    open_to_all = insecure or read_token(None, os.environ) is not None
+    bind(host, port, insecure=open_to_all, option="--http").close()
+
+
+def _check_asked(project: Project, model: str, book: Book) -> None:
+    if not model:
+        return
+    version = str(project.registry().resolve(model).version)
+    if version != book.champion:
+        raise UsageError(
+            f"version {book.champion} of {project.name} serves, not {version}",
+            subject=model,
+            hint="a release changes what serves: `cumulant release start`; `cumulant up` alone goes on as it was",
+        )
+
+
+def _await(project: Project, process: subprocess.Popen[bytes], progress: Progress) -> Status:
+    deadline, said = time.monotonic() + _READY_SECONDS, ""
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise _unready(project, "supervisor", "has ended")
+        status = read_status(project.state)
+        if status is not None and status.supervisor.pid == process.pid:
+            if said != (said := _waits_for(status)):
+                progress(said or "all processes answer, also through the gateway")
+            if not said:
+                return status
+            _check_tries(project, status)
+        time.sleep(_LOOK)
+    raise _unready(project, said, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _waits_for(status: Status) -> str:
+    """What callers need and is not ready yet, a request through the gateway last; the controller is no such thing."""
+    rest = [one.name for one in status.children if one.kind != "controller" and not one.ready]
+    if not status.children or rest or not status.url:
+        return f"waiting for {', '.join(rest) or 'the gateway'}"
+    return "" if reaches(status.url, status.model) else "waiting for an answer through the gateway"
+
+
+def _check_tries(project: Project, status: Status) -> None:
+    for one in status.children:
+        if one.kind != "controller" and not one.ready and one.restarts >= _TRIES:
+            raise _unready(project, one.name, f"has ended {one.restarts} times")
+
+
+def _unready(project: Project, name: str, what: str) -> CumulantError:
+    log = logs(logs_folder(project.state), name)
+    said = log.last_words()
+    return EngineUnavailableError(
+        f"{name} {what}" + (f": {said}" if said else ""), subject=name, hint=f"all that it said: {log.path}"
+    )
+
+
+def _ask(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def _await_end(supervisor: Process) -> None:
+    pid = supervisor.pid
+    deadline = time.monotonic() + _DOWN_SECONDS
+    while not is_gone(supervisor):
+        if time.monotonic() > deadline:
+            raise EngineUnavailableError(
+                f"the supervisor, process {pid}, has not ended within {_DOWN_SECONDS:g} s",
+                subject=str(pid),
+                hint=f"end it with `kill -9 {pid}`, then `cumulant down` tidies up",
+            )
+        time.sleep(_LOOK)

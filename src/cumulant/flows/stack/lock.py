@@ -1,0 +1,183 @@
+"""One supervisor a project: a lock that ends with its process, and the end of what a killed one left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cumulant.core.errors import LeaseHeldError, StorageError
+from cumulant.flows.ledger.processes import Process, is_gone, is_here
+from cumulant.flows.stack.child_process import PATIENCE
+from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.flows.stack.identity import home_of
+from cumulant.flows.stack.reconcile import stop_order
+from cumulant.flows.stack.status import Status, read_status, remove_status, set_status_aside
+
+LOCK = "supervisor.lock"
+_LOOK, _GRACE = 0.05, 0.3
+
+
+@contextmanager
+def held(state: Path) -> Iterator[None]:
+    """Be the only supervisor of the project while the block runs.
+
+    Raises:
+        LeaseHeldError: another one is.
+        StorageError: the folder cannot be written.
+    """
+    path = state / FOLDER / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    if descriptor is None:
+        raise already_runs(_holder(path))
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        # While it is still held: whoever waits for it finds another file in its place and tries again.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def already_runs(pid: int | None) -> LeaseHeldError:
+    who = "" if pid is None else f" as process {pid}"
+    return LeaseHeldError(
+        f"the supervisor of this project runs already{who}",
+        subject=None if pid is None else str(pid),
+        hint="`cumulant ps` shows its processes, `cumulant up --restart` gives them the present settings, "
+        "`cumulant down` ends them",
+    )
+
+
+def supervisor_of(state: Path) -> int | None:
+    """The process id of the living supervisor; None where there is none."""
+    path = state / FOLDER / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return None if try_lock(descriptor) else _holder(path)
+    finally:
+        os.close(descriptor)
+
+
+def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
+    """End the processes of a supervisor that has ended without them; returns how many there were.
+
+    They are known by number and birth, so that no process that only got the same number is touched. Those of another
+    machine, or of this one before it was started again, are out of reach: their numbers are other processes' here.
+    """
+    if status is None:
+        return 0
+    living = _living(status)
+    kinds = {one.name: one.kind for one in status.children if one.name in living}
+    for group in stop_order(kinds):
+        _end([living[name] for name in group], patience)
+    return len(living)
+
+
+def _living(status: Status) -> dict[str, Process]:
+    """The processes of a status that are in reach and live."""
+    present = {one.name: one.process for one in status.children if one.process and is_here(one.process)}
+    return {name: one for name, one in present.items() if not is_gone(one)}
+
+
+def tidy(state: Path) -> None:
+    """Remove what only a living supervisor needs."""
+    remove_status(state)
+    for path in (state / FOLDER).glob(".book.json.*"):
+        path.unlink(missing_ok=True)
+
+
+def own_status(state: Path) -> Status | None:
+    """What the supervisor of this folder wrote last; None where that is another folder's, of which this is a copy.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    status = read_status(state)
+    if status is None:
+        return None
+    return status if _is_own(status, state) or supervisor_of(state) == status.supervisor.pid else None
+
+
+def _is_own(status: Status, state: Path) -> bool:
+    if status.home is None:
+        # An older version wrote it. Where its supervisor lives without the lock of this folder, this is a copy.
+        return is_here(status.supervisor) and is_gone(status.supervisor)
+    here = home_of(state)
+    return status.home.is_folder(here) or status.home.is_moved(here)
+
+
+def left_behind(state: Path) -> int:
+    """End and tidy what a killed supervisor of this folder left; returns how many processes that were.
+
+    The status of another folder is set aside where it lists living processes: it may be their only list.
+    """
+    own, status = own_status(state), read_status(state)
+    count = end_leftovers(own)
+    if own is None and status is not None and _living(status):
+        set_status_aside(state)
+    tidy(state)
+    return count
+
+
+def _end(processes: list[Process], patience: float) -> None:
+    for one in processes:
+        _signal(one, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while (rest := [one for one in processes if not is_gone(one)]) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+    for one in rest:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(one.pid, signal.SIGKILL)
+    while rest and not all(map(is_gone, rest)):
+        time.sleep(_LOOK)
+
+
+def _signal(process: Process, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(process.pid, number)
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of the locked file; None where another holds it for longer than a look at it takes."""
+    deadline = time.monotonic() + _GRACE
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if try_lock(descriptor):
+            with suppress(FileNotFoundError):
+                if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                    return descriptor
+        elif time.monotonic() > deadline:
+            os.close(descriptor)
+            return None
+        os.close(descriptor)
+        time.sleep(_LOOK / 5)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Whether the lock of an open file was free and is now held, until the file is closed."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> int | None:
+    try:
+        return int(path.read_text() or "")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,120 @@
+"""Which programs run for a project: from the book a server a version, beside them gateway and controller."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.core.network.hosts import ANY, is_loopback
+from cumulant.flows.serving.serve import USES
+from cumulant.flows.stack.desired_state import FOLDER, Book, Served
+from cumulant.flows.stack.gateway_key import key_path
+from cumulant.flows.stack.reconcile import Wanted
+from cumulant.ports.traffic import Opening
+from cumulant.serving.workers.sockets import split_address
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+LOGS = "logs"
+
+
+class Stack(msgspec.Struct, frozen=True, kw_only=True):
+    """What is supervised: a project's state folder, and the programs beside its servers."""
+
+    state: Path
+    #: where processes say what they serve from, so that `clean` leaves that alone
+    uses: Path
+    model: str
+    environment: str
+    gateway: tuple[str, ...]
+    controller: tuple[str, ...]
+    #: key of the hashes in the prediction log, where no file holds it
+    salt: bytes | None = None
+    #: names by which callers may come, as the servers' options
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def logs(self) -> Path:
+        return logs_folder(self.state)
+
+
+def logs_folder(state: Path) -> Path:
+    return state / FOLDER / LOGS
+
+
+def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
+    """The processes that should run at `now`, by name."""
+    servers = [_server(one, stack) for one in book.running(now)]
+    beside = [
+        Wanted(name="gateway", kind="gateway", command=stack.gateway),
+        Wanted(name="controller", kind="controller", command=stack.controller, generation=book.controller),
+    ]
+    return {one.name: one for one in (*servers, *beside)}
+
+
+def _server(served: Served, stack: Stack) -> Wanted:
+    address = served.endpoint.removeprefix("http://")
+    line = [*served.command, "--http", address, *(word for one in stack.hosts for word in ("--allow-host", one))]
+    if "--behind-gateway" in line:
+        line += ["--gateway-key-file", str(key_path(stack.state))]
+    return Wanted(
+        name=served.name,
+        kind="server",
+        command=tuple(line),
+        generation=served.generation,
+        url=served.endpoint,
+        version=served.version,
+    )
+
+
+def stack(project: Project, http: str) -> Stack:
+    """What is to be supervised of a project.
+
+    Raises:
+        MissingPartError: the gateway's engine is not installed.
+        UsageError: its driver is not.
+    """
+    opening = Opening(http=http, key_file=project.salt_path(), gateway_key_file=str(key_path(project.state)))
+    return Stack(
+        state=project.state,
+        uses=project.state / USES,
+        model=project.name,
+        environment=project.environment_name,
+        gateway=tuple(project.traffic().program(opening)),
+        controller=controller(project),
+        salt=_salt(project),
+        hosts=server_hosts(project.spec.serving.hosts, http),
+    )
+
+
+def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
+    """Names that the servers behind a gateway at `http` are called by. They are on loopback also where it is not, and
+    callers from elsewhere may come by any name of it.
+    """
+    host, _ = split_address(http)
+    return tuple(declared) if is_loopback(host) else (*declared, ANY)
+
+
+def controller(project: Project) -> tuple[str, ...]:
+    """The command of the process that carries out releases."""
+    return (
+        sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment_name
+    )  # fmt: skip
+
+
+def _salt(project: Project) -> bytes | None:
+    """Where it is a secret that cannot be had now, servers start without: personal values are then not logged."""
+    if project.environment.salt is None:
+        return None
+    try:
+        return project.salt()
+    except NotFoundError as error:
+        sys.stderr.write(f"{error.message}; personal values are hidden in the prediction log\n")
+        return None

@@ -1,0 +1,343 @@
+"""A rolling restart: each server is replaced by one with the present settings, and no request is lost.
+
+The new server starts beside the old one; once it is ready it takes its place in the book and in the gateway's routes,
+and the old one ends when what was sent to it is answered. The book names both meanwhile, so that whoever comes after a
+kill can go on, and a rollback uses the one that answers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import (
+    ConflictError,
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    StorageError,
+    UsageError,
+)
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import Arm, Routes
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.processes import is_here
+from cumulant.flows.release import store
+from cumulant.flows.stack.child_process import logs
+from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
+from cumulant.flows.stack.lock import own_status, supervisor_of, try_lock
+from cumulant.flows.stack.programs import logs_folder
+from cumulant.flows.stack.served_versions import catch_up, free_port, renewed, table_of
+from cumulant.flows.stack.server_commands import changes, present_command
+from cumulant.flows.stack.status import ChildStatus, Status
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+LOCK = "restart.lock"
+_READY_SECONDS, _END_SECONDS, _LOOK = 90.0, 90.0, 0.1
+#: starts of a server that never answered, after which nothing is waited for
+_TRIES = 4
+#: attempts to change routes that somebody else changes at the same time
+_ATTEMPTS = 5
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """`notes`: what the new processes have otherwise than those before, in words."""
+
+    status: Status
+    notes: tuple[str, ...]
+
+
+def restart(project: Project, *, principal: Principal, progress: Progress = silent) -> Restarted:
+    """Replace every server of a running stack, one after another, and the controller.
+
+    Raises:
+        ConflictError: nothing runs, or a release is under way.
+        LeaseHeldError: another restart is under way.
+        UsageError: the supervisor runs on another machine.
+        EngineUnavailableError: a new server does not come to answer; the one before still serves.
+    """
+    check(project.access(), principal, "stack.up", project.name)
+    _running(project)
+    with exclusive(project.state):
+        _check_no_release(project)
+        _recover(project)
+        notes: list[str] = []
+        done: set[str] = set()
+        while (before := _next(project, done)) is not None:
+            _check_no_release(project)
+            newer = renewed(project, before, principal=principal, report=notes.append, progress=progress)
+            after = _replacement(project, newer)
+            notes += [f"version {before.version}: {text}" for text in changes(before.command, after.command)]
+            progress(f"{after.name} in place of {before.name}")
+            _replace(project, before, after)
+            done.add(before.version)
+        _restart_controller(project, progress)
+    return Restarted(_running(project), tuple(notes))
+
+
+def renew(
+    project: Project,
+    version: str = "",
+    *,
+    principal: Principal,
+    report: Callable[[str], None],
+    progress: Progress = silent,
+) -> None:
+    """Let the servers of a running stack, or of one version, read stored features of the newest data; those that are
+    older are replaced as in `restart`. Where nothing runs, nothing is done: `up` does it.
+
+    Raises:
+        ConflictError: a release is under way, or the supervisor is of an older version.
+        UsageError: the supervisor runs on another machine.
+        LeaseHeldError, EngineUnavailableError: as `restart`.
+    """
+    if supervisor_of(project.state) is None:
+        return
+    _running(project)
+    with exclusive(project.state):
+        _check_no_release(project)
+        _recover(project)
+        done: set[str] = set()
+        while (before := _next(project, done)) is not None:
+            done.add(before.version)
+            if version in ("", before.version):
+                _renew(project, before, principal=principal, report=report, progress=progress)
+
+
+def _renew(
+    project: Project, before: Served, *, principal: Principal, report: Callable[[str], None], progress: Progress
+) -> None:
+    newer = renewed(project, before, principal=principal, report=report, progress=progress)
+    if table_of(newer.command) == table_of(before.command):
+        return
+    progress(f"version {before.version}: a server with stored features of the newest data")
+    _replace(project, before, _replacement(project, newer))
+    report(f"version {before.version} reads stored features of the newest data from now on")
+
+
+@contextmanager
+def exclusive(state: Path) -> Iterator[None]:
+    """Be the only restart of the project while the block runs; the lock ends with the process.
+
+    Raises:
+        LeaseHeldError: another one is under way.
+        StorageError: the folder cannot be written.
+    """
+    path = state / FOLDER / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    try:
+        if not try_lock(descriptor):
+            raise LeaseHeldError(
+                "servers of this project are being replaced already, by an `up` or a `release start`",
+                subject=str(path),
+                hint="wait until that ends, then run the command again",
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _next(project: Project, done: set[str]) -> Served | None:
+    """A server in use that was not replaced yet, by the book of now: a rollback changes it meanwhile."""
+    book = read_book(project.state, project.name)
+    return next((one for one in book.current(datetime.now(UTC)) if one.version not in done), None)
+
+
+def _running(project: Project) -> Status:
+    status = own_status(project.state)
+    if supervisor_of(project.state) is None or status is None:
+        raise ConflictError(
+            f"nothing of {project.name} runs here, so there is nothing to restart",
+            subject=project.name,
+            hint="`cumulant up` starts it, with the present settings",
+        )
+    if not is_here(status.supervisor):
+        raise UsageError(
+            f"the supervisor of this project runs elsewhere, as {status.supervisor}",
+            subject=project.name,
+            hint="run `cumulant up --restart` on that machine, or in that container",
+        )
+    if not status.replaces:
+        raise ConflictError(
+            "the supervisor that runs is of an older version, which would end a server before its successor answers",
+            subject=project.name,
+            hint="`cumulant down`, then `cumulant up`, once",
+        )
+    return status
+
+
+def _check_no_release(project: Project) -> None:
+    """A restart in the middle of a release would count as the servers' fault."""
+    row = store.read(project.journal(), project.name)
+    if row is not None and not row[0].over:
+        raise ConflictError(
+            f"release {row[0].id} is under way, and a restart would count against its versions",
+            subject=row[0].id,
+            hint=f"wait for its end, or end it with `cumulant rollback {project.name} --reason TEXT`, then restart",
+        )
+
+
+def _replacement(project: Project, served: Served) -> Served:
+    book = read_book(project.state, project.name)
+    return msgspec.structs.replace(
+        served,
+        command=present_command(project, served),
+        port=free_port(f"{project.state}", book.ports),
+        generation=served.generation + 1,
+    )
+
+
+def _replace(project: Project, before: Served, after: Served) -> None:
+    _change(project, lambda book: msgspec.structs.replace(book, starting=(*book.starting, after)))
+    renews = table_of(before.command) != table_of(after.command)
+    try:
+        _await_ready(project, after)
+        _check_no_release(project)  # one may have begun meanwhile
+        if renews:
+            catch_up(project, after)
+        _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
+        _move_routes(project, before, after)
+    except BaseException:
+        _put_back(project, before, after)
+        raise
+    _end(project, before, after)
+    if renews:  # what the server before took in until it ended
+        catch_up(project, after)
+
+
+def _recover(project: Project) -> None:
+    """Go on where a restart was killed: with the new server where it answers, else with the one before."""
+    book = read_book(project.state, project.name)
+    for before in book.retiring:
+        after = book.versions.get(before.version, before)
+        server = _at(project, after.port)
+        if server is not None and server.ready:
+            _move_routes(project, before, after)
+            _end(project, before, after)
+        else:
+            _put_back(project, before, after)
+    _change(project, lambda book: msgspec.structs.replace(book, starting=()))
+
+
+def _end(project: Project, before: Served, after: Served) -> None:
+    """Let the server before end when it has answered what it was sent."""
+    _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book.retiring, before)))
+
+    def ended() -> bool:
+        with suppress(CumulantError):  # a rollback that read the book earlier sends requests to the old server
+            _move_routes(project, before, after)
+        return _at(project, before.port) is None
+
+    _await(ended, _END_SECONDS)
+
+
+def _put_back(project: Project, before: Served, after: Served) -> None:
+    _move_routes(project, after, before)
+    _change(project, lambda book: _with(book, before, retiring=_without(book.retiring, before), without=after))
+
+
+def _without(servers: tuple[Served, ...], served: Served) -> tuple[Served, ...]:
+    return tuple(one for one in servers if one.port != served.port)
+
+
+def _with(book: Book, served: Served, *, retiring: tuple[Served, ...], without: Served | None = None) -> Book:
+    """The book with that server of its version, and all else as others have written it meanwhile."""
+    present = book.versions.get(served.version, served)
+    now = msgspec.structs.replace(present, command=served.command, port=served.port, generation=served.generation)
+    return msgspec.structs.replace(
+        book,
+        versions={**book.versions, served.version: now},
+        starting=_without(book.starting, without or served),
+        retiring=retiring,
+    )
+
+
+def _change(project: Project, change: Callable[[Book], Book]) -> None:
+    change_book(project.state, project.name, change)
+
+
+def _at(project: Project, port: int) -> ChildStatus | None:
+    """The process of the server at a port."""
+    status = own_status(project.state)
+    url = f"http://127.0.0.1:{port}"
+    return next((one for one in status.children if one.url == url), None) if status else None
+
+
+def _await_ready(project: Project, served: Served) -> None:
+    def ready() -> bool:
+        server = _at(project, served.port)
+        if server is not None and not server.ready and server.restarts >= _TRIES:
+            raise _unready(project, served, f"has ended {server.restarts} times")
+        return server is not None and server.ready
+
+    if not _await(ready, _READY_SECONDS):
+        raise _unready(project, served, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _unready(project: Project, served: Served, what: str) -> CumulantError:
+    log = logs(logs_folder(project.state), served.name)
+    last = log.last_words()
+    return EngineUnavailableError(
+        f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),
+        subject=served.name,
+        hint=f"its log is {log.path}; correct the settings and restart again",
+    )
+
+
+def _move_routes(project: Project, before: Served, after: Served) -> None:
+    """Send what goes to one server to another. All else in the routes stays: a rollback may have written it just now.
+
+    Raises:
+        LeaseHeldError: others keep changing them.
+        EngineUnavailableError: the gateway does not follow.
+    """
+    traffic = project.traffic()
+    for attempt in range(_ATTEMPTS):
+        present = traffic.in_force(project.name)
+        wanted = None if present is None else _moved(present, before.endpoint, after.endpoint)
+        if wanted is None or wanted == present:
+            return
+        try:
+            traffic.apply(msgspec.structs.replace(wanted, revision=wanted.revision + 1))
+        except LeaseHeldError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _moved(routes: Routes, before: str, after: str) -> Routes:
+    def moved(arm: Arm) -> Arm:
+        return msgspec.structs.replace(arm, endpoints=tuple(after if url == before else url for url in arm.endpoints))
+
+    candidate = None if routes.candidate is None else moved(routes.candidate)
+    return msgspec.structs.replace(routes, champion=moved(routes.champion), candidate=candidate)
+
+
+def _restart_controller(project: Project, progress: Progress) -> None:
+    """The supervisor replaces it by one that reads the project file again."""
+    progress("the controller reads the project file again")
+    _change(project, lambda book: msgspec.structs.replace(book, controller=book.controller + 1))
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True

@@ -1,0 +1,80 @@
+"""The servers' commands by the present settings: what served before serves again, as the project file says today."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.progress import silent
+from cumulant.flows.serving.serve import service_of
+from cumulant.flows.stack.desired_state import Book, Served, change_book
+from cumulant.flows.stack.served_versions import folder_of, known_version, online_of, server_line, table_of
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+#: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
+_OPTIONS = 4
+#: options that are called otherwise to people
+_TOLD = {"state-table": "stored features"}
+
+
+def present_command(project: Project, served: Served) -> tuple[str, ...]:
+    """The command that would serve a version of the book now: its servable and its stored features stay (`renewed`
+    gives it newer ones).
+
+    It needs neither journal nor registry.
+    """
+    table, line = table_of(served.command), served.command
+    service = service_of(project, known_version(project, served), Path(folder_of(line)))
+    if table is not None:
+        # The table is where it was filled, also after `online` changed: the next release fills one there.
+        service = msgspec.structs.replace(service, online=online_of(line), table=table)
+    return server_line(service)
+
+
+def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
+    """Give every version of the book the present command; nothing may run. What changes is reported.
+
+    Raises:
+        StorageError, IntegrityError: as `change_book`.
+    """
+
+    def change(book: Book) -> Book:
+        versions = {
+            name: msgspec.structs.replace(one, command=present_command(project, one), generation=0)
+            for name, one in book.versions.items()
+        }
+        for name, one in versions.items():
+            for text in changes(book.versions[name].command, one.command):
+                report(f"version {name}: {text}")
+        return msgspec.structs.replace(book, versions=versions, starting=(), retiring=())
+
+    return change_book(project.state, project.name, change)
+
+
+def changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """What another command says otherwise, a line an option."""
+    old, new = _options(before), _options(after)
+    return [
+        f"{_TOLD.get(name, name)}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _options(line: Sequence[str]) -> dict[str, str]:
+    """`queue` to `40ms` of `--queue 40ms`; an option that is repeated has all its values."""
+    values = defaultdict[str, list[str]](list)
+    name = ""
+    for word in line[_OPTIONS:]:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            values[name] += []
+        else:
+            values[name].append(word)
+    return {"the interpreter": line[0], **{name: ", ".join(words) or "on" for name, words in values.items()}}

@@ -1,0 +1,132 @@
+"""What a supervisor tells of its processes, in a file that is whole at every moment."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError
+from cumulant.flows.ledger.processes import Process, is_gone
+from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.flows.stack.identity import Home
+from cumulant.flows.stack.reconcile import Kind
+
+STATUS = "status.json"
+#: seconds after which a living supervisor, which writes each second, cannot write
+STALE = 10.0
+State = Literal["starting", "ready", "not ready", "waiting", "draining", "stopping", "ended"]
+
+
+class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One process. `waiting`: it has ended and is started again after a pause; `ended`: nobody does."""
+
+    name: str
+    kind: Kind
+    version: str | None = None
+    state: State
+    #: None while it does not run
+    process: Process | None = None
+    url: str | None = None
+    ready: bool
+    #: in the last minute
+    restarts: int
+    #: None while it is ready
+    not_ready_since: datetime | None
+    #: when it was started
+    since: datetime | None
+    #: the last line of its log
+    says: str = ""
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None else self.process.pid
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """All processes of a supervisor, as they were at `at`."""
+
+    model: str
+    environment: str
+    supervisor: Process
+    since: datetime
+    at: datetime
+    #: where callers reach the gateway; None while it does not answer
+    url: str | None
+    children: tuple[ChildStatus, ...] = ()
+    #: what keeps the supervisor from doing all that it should, in words
+    trouble: str = ""
+    #: the state folder that the supervisor works in; a copy of it holds a status that is not its own
+    home: Home | None = None
+    #: it runs servers that are replaced beside those that replace them; False: an older version of it, which does not
+    replaces: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor lives."""
+        return not is_gone(self.supervisor)
+
+    def server(self, version: str) -> ChildStatus | None:
+        """The process that serves a version."""
+        return next((one for one in self.children if one.version == version), None)
+
+
+def as_it_is(status: Status, now: datetime | None = None) -> Status:
+    """What was told last, without the processes that have ended since: the supervisor was killed, or cannot write."""
+    silent = ((now or datetime.now(UTC)) - status.at).total_seconds()
+    if status.running and silent < STALE:
+        return status
+    if status.running:
+        text = f"the supervisor could not write this for {silent:.0f} s: see `cumulant doctor`, the disk may be full"
+        status = msgspec.structs.replace(status, trouble="; ".join(filter(None, (text, status.trouble))))
+    # A living supervisor starts again what ends, though it cannot say so.
+    state: State = "waiting" if status.running else "ended"
+    found = [
+        msgspec.structs.replace(one, state=state, process=None, since=None, ready=False)
+        if one.process is None or is_gone(one.process)
+        else one
+        for one in status.children
+    ]
+    return msgspec.structs.replace(status, children=tuple(found))
+
+
+def read_status(state: Path) -> Status | None:
+    """What was told last in a project's state folder; None where no supervisor has told anything.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    path = state / FOLDER / STATUS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, OSError) as error:
+        raise IntegrityError(
+            f"{path} cannot be read: {error}",
+            subject=str(path),
+            hint="end the processes that it named by hand (`ps`), then `cumulant up --repair` sets it aside",
+        ) from None
+
+
+def write_status(state: Path, status: Status) -> None:
+    """Raises OSError where the disk does not take it."""
+    path = state / FOLDER / STATUS
+    draft = path.with_name(f".{STATUS}.{os.getpid()}")
+    draft.write_bytes(msgspec.json.encode(status))
+    draft.replace(path)
+
+
+def set_status_aside(state: Path) -> None:
+    """Rename the status, so that the next supervisor's does not replace it."""
+    path = state / FOLDER / STATUS
+    path.rename(path.with_name(f"{STATUS}.other-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
+
+
+def remove_status(state: Path) -> None:
+    for path in (state / FOLDER).glob(f".{STATUS}.*"):
+        path.unlink(missing_ok=True)
+    (state / FOLDER / STATUS).unlink(missing_ok=True)

@@ -1,0 +1,248 @@
+"""The process above a project's processes: it makes those run that the book asks for, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import CumulantError
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.serving.services import note_use
+from cumulant.flows.stack.child_process import Child, logs
+from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
+from cumulant.flows.stack.gateway_key import keep_key, new_key, remove_key
+from cumulant.flows.stack.health import door_of, drained, listens, replaced, serves
+from cumulant.flows.stack.identity import home_of
+from cumulant.flows.stack.lock import held, left_behind, tidy
+from cumulant.flows.stack.programs import Stack, wanted
+from cumulant.flows.stack.reconcile import Wanted, actions, stop_order
+from cumulant.flows.stack.served_versions import folder_of, table_of
+from cumulant.flows.stack.status import Status, write_status
+from cumulant.ports.traffic import Traffic
+
+_NAME = "supervisor"
+_LOOK = 0.2
+_TELL = 1.0
+#: a process that cannot be asked counts as ready when it has lived for so long
+_SETTLED = 2.0
+#: seconds for which a version that nobody asks for waits until no request is under way to it
+_DRAIN = 30.0
+#: seconds for which a server that was replaced waits for requests that the gateway assigned to it before
+_REPLACED = 2.0
+
+
+class Supervisor:
+    """Call `run` once; it ends on SIGTERM or SIGINT, or with the process `parent`."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        traffic: Traffic,
+        *,
+        parent: int | None = None,
+        report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
+        clock: Clock | None = None,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stack = stack
+        self._traffic = traffic
+        self._parent = parent
+        self._report = report
+        self._clock = clock or SystemClock()
+        self._steady = steady
+        self._children: dict[str, Child] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._trouble: dict[str, str] = {}
+        self._url: str | None = None
+        #: new with each supervisor, before which nothing of the stack runs
+        self._gateway_key = new_key()
+        self._since = self._clock.now()
+        self._told = 0.0
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Supervise until asked to end; then end all in order: nothing is left.
+
+        Raises:
+            LeaseHeldError: another supervisor runs.
+            StorageError: the state folder cannot be written.
+            IntegrityError: the book is damaged.
+        """
+        with held(self._stack.state):
+            left_behind(self._stack.state)
+            read_book(self._stack.state, self._stack.model)
+            keep_key(self._stack.state, self._gateway_key)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
+            probing = asyncio.create_task(self._probe())
+            self._report(
+                ProcessStarted(name=_NAME, process=_NAME, pid=os.getpid(), attempt=1, cause="the project should be up")
+            )
+            cause = "a fault"
+            try:
+                cause = await self._rounds()
+            finally:
+                probing.cancel()
+                await self._end()
+                remove_key(self._stack.state)
+                tidy(self._stack.state)
+                seconds = round((self._clock.now() - self._since).total_seconds(), 1)
+                self._report(ProcessEnded(name=_NAME, process=_NAME, pid=os.getpid(), cause=cause, seconds=seconds))
+
+    async def _rounds(self) -> str:
+        """Until the end; its cause."""
+        while not self._ended.is_set():
+            self._round()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _LOOK)
+            if self._parent is not None and os.getppid() != self._parent:
+                return "the process that started it has ended"
+        return "it was asked to end"
+
+    def _round(self) -> None:
+        now, at = self._steady(), self._clock.now()
+        self._read(at)
+        self._keep_key()
+        for child in self._children.values():
+            child.reap(now, at)
+        self._drain(now)
+        present = {name: child.present() for name, child in self._children.items()}
+        found = actions(self._wanted, present, now)
+        for verb, name in found:
+            self._act(verb, name, now, at)
+        if found or now - self._told >= _TELL:
+            self._tell(now, at)
+
+    def _read(self, at: datetime) -> None:
+        """What the book asks for; as before where it cannot be read."""
+        try:
+            self._wanted = wanted(self._stack, read_book(self._stack.state, self._stack.model), at)
+            self._trouble.pop("book", None)
+        except CumulantError as error:
+            self._trouble["book"] = error.message
+
+    def _drain(self, now: float) -> None:
+        for name, child in self._children.items():
+            if name in self._wanted:
+                child.unwanted, child.drained = None, False
+            elif child.unwanted is None:
+                child.unwanted = now
+            elif now - child.unwanted > _DRAIN:
+                child.drained = True
+
+    def _act(self, verb: str, name: str, now: float, at: datetime) -> None:
+        match verb:
+            case "start":
+                self._start(self._wanted[name], now, at)
+            case "stop":
+                self._children[name].stop(now, "its settings changed" if name in self._wanted else "nobody asks for it")
+            case "forget":
+                child = self._children.pop(name)
+                if child.wanted.generation and child.has_answered:  # else its last words say what is wrong
+                    child.log.remove()
+
+    def _start(self, one: Wanted, now: float, at: datetime) -> None:
+        child = self._children.get(one.name)
+        if child is None:
+            salt = self._stack.salt if one.kind == "server" and "--salt-file" not in one.command else None
+            child = self._children[one.name] = Child(
+                one, logs(self._stack.logs, one.name), salt=salt, report=self._report
+            )
+        child.start(one, now, at)
+        if one.kind == "server" and child.identity is not None:
+            self._note(one, child.identity.pid)
+
+    def _keep_key(self) -> None:
+        """Write the key again where its file was lost: a server that starts has to believe the gateway that runs."""
+        try:
+            keep_key(self._stack.state, self._gateway_key)
+            self._trouble.pop("key", None)
+        except CumulantError as error:
+            self._trouble["key"] = error.message
+
+    def _note(self, one: Wanted, pid: int) -> None:
+        try:
+            note_use(self._stack.uses, pid, folder=folder_of(one.command), table=table_of(one.command))
+            self._trouble.pop("disk", None)
+        except CumulantError as error:
+            self._trouble["disk"] = error.message
+
+    async def _probe(self) -> None:
+        """Ask all of them again and again, beside the rounds: one that hangs holds up nobody."""
+        while True:
+            children = list(self._children.values())
+            for child in children:
+                child.log.turn()
+            self._url = door_of(self._traffic)
+            ready = await asyncio.gather(*map(self._is_ready, children))
+            now, at = self._steady(), self._clock.now()
+            for child, one in zip(children, ready, strict=True):
+                child.look(one, now, at)
+            for child in children:
+                if child.unwanted is not None and not child.drained:
+                    child.drained = await self._is_drained(child)
+            await asyncio.sleep(_LOOK)
+
+    async def _is_ready(self, child: Child) -> bool:
+        match child.wanted.kind:
+            case "server":
+                return child.alive and await serves(child.wanted.url or "")
+            case "gateway":
+                return child.alive and self._url is not None and await listens(self._url)
+            case "controller":
+                return child.alive and child.age(self._steady()) > _SETTLED
+
+    async def _is_drained(self, child: Child) -> bool:
+        if child.wanted.version is None:
+            return True
+        try:
+            if await asyncio.to_thread(drained, self._traffic, self._stack.model, child.wanted.version):
+                return True
+            if self._steady() - (child.unwanted or self._steady()) < _REPLACED:
+                return False
+            where = (self._stack.model, child.wanted.version, child.wanted.url or "")
+            return await asyncio.to_thread(replaced, self._traffic, *where)
+        except CumulantError:
+            return False  # the gateway does not say: it gets its time
+
+    def _tell(self, now: float, at: datetime) -> None:
+        self._told = now
+        status = Status(
+            model=self._stack.model,
+            environment=self._stack.environment,
+            supervisor=this_process(),
+            since=self._since,
+            at=at,
+            url=self._url,
+            children=tuple(child.status(now) for child in self._children.values()),
+            trouble="; ".join(self._trouble.values()),
+            home=home_of(self._stack.state),
+            replaces=True,
+        )
+        try:
+            write_status(self._stack.state, status)
+        except OSError as error:  # a full disk: serving goes on, and is told of when there is room again
+            sys.stderr.write(f"the status cannot be written: {error}\n")
+
+    async def _end(self) -> None:
+        for group in stop_order({name: child.wanted.kind for name, child in self._children.items()}):
+            await self._end_group([self._children[name] for name in group])
+
+    async def _end_group(self, group: Sequence[Child]) -> None:
+        for child in group:
+            child.stop(self._steady(), "the supervisor ends")
+        while any(child.alive for child in group):
+            now, at = self._steady(), self._clock.now()
+            for child in self._children.values():
+                child.reap(now, at)
+            if now - self._told >= _TELL:
+                self._tell(now, at)
+            await asyncio.sleep(_LOOK / 4)

@@ -1,0 +1,1 @@
+"""From snapshots and features to a registered version: train, evaluate, models, lineage."""

@@ -1,0 +1,73 @@
+"""The step `final fit`: the chosen configuration fitted on all rows, those of the test included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.units import from_micros
+from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.training.search_step import FinalFit, Fitted, all_rows, learned, loaded, stored
+
+if TYPE_CHECKING:
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.model import FittedModel
+    from cumulant.training.payloads.payload import Floats
+
+
+def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
+    """`fitted` with the model that learned from all rows, where `training.final_fit` asks for it; it comes after the
+    evaluation, which is of the model that did not.
+    """
+    if work.training.final_fit == "train":
+        return fitted
+    objects = context.project.objects()
+
+    def fit() -> dict[str, object]:
+        rows = all_rows(context, work)
+        model = on_all_rows(context, work, fitted, loaded(context.project, fitted.model), rows)
+        learned_to = None if rows.at is None else from_micros(int(rows.at.max()))
+        made = FinalFit(model=stored(context, model), rows=len(rows), learned_to=learned_to)
+        return msgspec.to_builtins(made)  # type: ignore[no-any-return]
+
+    def stands(found: Mapping[str, object]) -> bool:
+        return objects.find(msgspec.convert(found, FinalFit).model.key) is not None
+
+    outcome = context.step("final fit", {**work.inputs, "model": fitted.model.key}, fit, verify=stands)
+    return msgspec.structs.replace(fitted, final=msgspec.convert(outcome.result, FinalFit))
+
+
+def on_all_rows(context: Context, work: Work, fitted: Fitted, model: FittedModel, rows: TrainingSet) -> FittedModel:
+    """The configuration of `model` on `rows`."""
+    from cumulant.training.search.final_fit import fit_all
+
+    return fit_all(
+        model,
+        learned(rows, work),
+        work.training,
+        fitted.summary,
+        fitted.trials,
+        root=context.project.root,
+        progress=context.progress,
+    )
+
+
+def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord, test: TrainingSet) -> Floats:
+    """Scores of the version's test rows. Where it learned from them, those of the same configuration that did not: of
+    rows that a model knows, its scores are surer and its errors smaller than of others.
+    """
+    if record.fitted.final is not None:
+        return loaded(project, record.fitted.model).predict_frame(test.features)
+    from cumulant.servable.scorer import Scorer
+
+    scorer = Scorer(servable_folder(project, version))
+    import numpy as np  # what is only read of a version needs none of it
+
+    return np.asarray(scorer.score({name: test.features[name].to_list() for name in scorer.features}))

@@ -1,0 +1,203 @@
+"""The step `package`: a servable folder that is proved to answer as the trained model does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core import expr
+from cumulant.core.ids import digest
+from cumulant.core.masking import fingerprint
+from cumulant.core.refs import ObjectRef
+from cumulant.core.servable import Parity, Servable, Unread
+from cumulant.flows.data.pii import masked, personal_features
+from cumulant.flows.data.request_rules import request_rules
+from cumulant.flows.serving.reason_codes import reasons_of
+from cumulant.flows.training.search_step import Fitted, loaded, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.journal import Transaction
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored servable and how it was found to answer as the trained model does."""
+
+    servable: ObjectRef
+    parity: Parity
+    reused: bool = False
+
+
+def package(
+    context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, str]
+) -> tuple[Package, pd.DataFrame | None]:
+    """Build the servable and prove that it answers as the trained model. Also the `input_example` of the rows that were
+    read for it; None where it was found done.
+
+    Raises:
+        ParityError: it does not.
+    """
+    objects = context.project.objects()
+    examples: list[pd.DataFrame] = []
+    # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
+    unread = _unread(work)
+    rules = request_rules(context.project, work.task.plan)
+    explained = context.project.spec.serving.reasons
+    inputs = {
+        "model": fitted.served.key,
+        "plan": digest(work.task.plan),
+        "work": work.identity,
+        "unread": unread,
+    }
+    # Another salt alone makes another servable, where there is anything to hash.
+    salt = fingerprint(context.project.salt()) if any(field.personal for field in work.task.plan.request) else ""
+    inputs |= {"salt": salt} if salt else {}
+    if rules:
+        inputs["rules"] = msgspec.to_builtins(rules)
+    if explained is not None:
+        inputs["reasons"] = msgspec.to_builtins(explained)
+
+    def build() -> dict[str, object]:
+        model, rows = loaded(context.project, fitted.served), rows_of(context, work)
+        examples.append(input_example(context, work, rows.test.features))
+        with tempfile.TemporaryDirectory() as scratch:
+            from cumulant.packaging.builder import build as packaging_build
+            from cumulant.packaging.closed import closed_features
+
+            folder = Path(scratch) / "servable"
+            servable = packaging_build(
+                model,
+                work.task.plan,
+                name=context.project.name,
+                sample=rows.test.features,
+                out=folder,
+                lineage=lineage,
+                example=example(context, work),
+                whole=_is_number(context, work),
+                unread=unread,
+                rules=rules,
+                closed=closed_features(rows.train.features, model.inputs),
+                complete=_complete(work),
+                nonnegative=_nonnegative(work),
+                salt_fingerprint=salt,
+                reasons=reasons_of(explained, model, rows.train.features),
+                target=work.training.target,
+            )
+            ref = objects.put(f"servables/{_identity(servable, lineage)}", folder)
+        assert servable.parity is not None
+        return msgspec.to_builtins(Package(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
+
+    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        from cumulant.packaging.events import ServableBuilt
+
+        built = _package(found)
+        transaction.emit(
+            ServableBuilt(
+                model=context.project.name,
+                sha256=built.servable.sha256,
+                bytes=built.servable.bytes,
+                parity_rows=built.parity.rows,
+                max_difference=built.parity.max_difference,
+                flips=built.parity.flips,
+            )
+        )
+
+    def stands(found: dict[str, object]) -> bool:
+        return objects.find(_package(found).servable.key) is not None
+
+    outcome = context.step("package", inputs, build, verify=stands, write=tell)
+    built = msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
+    return built, examples[0] if examples else None
+
+
+def input_example(context: Context, work: Work, features: pl.DataFrame) -> pd.DataFrame:
+    """Five rows of features as the model takes them: a pandas frame, without anybody's personal values."""
+    frame, personal = features.head(5), personal_features(work.task.plan)
+    return (masked(frame, personal, context.project.salt()) if personal else frame).to_pandas()
+
+
+def _identity(servable: Servable, lineage: Mapping[str, str]) -> str:
+    """Rules and reasons stand in the description, which is none of the files that are hashed."""
+    found: dict[str, object] = {**servable.files, **lineage}
+    found |= {"rules": msgspec.to_builtins(servable.rules)} if servable.rules else {}
+    return digest(found if servable.reasons is None else {**found, "reasons": msgspec.to_builtins(servable.reasons)})
+
+
+def _package(result: Mapping[str, object]) -> Package:
+    return msgspec.convert(result, Package)
+
+
+def _unread(work: Work) -> dict[str, Unread]:
+    """The source's columns that a request does not carry, and why."""
+    from cumulant.data.snapshot import source_of
+    from cumulant.features.definition.known_time import is_late
+
+    task, source = work.task, source_of(work.snapshot)
+    request, target = {field.name for field in task.plan.request}, expr.columns(task.target)
+    found: dict[str, Unread] = {}
+    for name in (field.name for field in source.fields if field.name not in request):
+        if is_late(source, task.predict_at, name):
+            found[name] = "late"
+        else:
+            found[name] = "target" if name in target else "unused"
+    return found
+
+
+def _complete(work: Work) -> tuple[str, ...]:
+    """The request fields that no row of the source lacks, which the training rows are of."""
+    from cumulant.packaging.closed import complete_fields
+
+    profile = work.snapshot.profile
+    nulls = {column.name: column.nulls for column in profile.columns}
+    return complete_fields((field.name for field in work.task.plan.request), nulls, profile.rows)
+
+
+def _nonnegative(work: Work) -> tuple[str, ...]:
+    """The request fields of numbers that no row of the source has below 0."""
+    from cumulant.packaging.closed import nonnegative_fields
+
+    profile = work.snapshot.profile
+    columns = {column.name: column for column in profile.columns}
+    fields = [field.name for field in work.task.plan.request if field.dtype in ("int", "float")]
+    numbers = [columns[name] for name in fields if name in columns]
+    lowest = {column.name: column.min for column in numbers}
+    return nonnegative_fields(lowest, {column.name: profile.rows - column.nulls for column in numbers})
+
+
+def _is_number(context: Context, work: Work) -> bool:
+    """Whether the target is of whole numbers, which a model's classes then are too."""
+    from cumulant.data.snapshot import scan
+    from cumulant.features.offline.polars_compiler import evaluate
+
+    rows = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    values = evaluate(work.task.target, rows.select(sorted(expr.columns(work.task.target))).collect())
+    if values.dtype.is_float():
+        held = values.fill_nan(None).drop_nulls()
+        return bool((held == held.round()).all())
+    return values.dtype.is_integer()
+
+
+def example(context: Context, work: Work) -> dict[str, Any]:
+    """The newest row as a request, without anybody's personal values."""
+    import polars as pl
+
+    from cumulant.data.snapshot import scan
+
+    plan: FeaturePlan = work.task.plan
+    fields = [field.name for field in plan.request]
+    frame = scan(work.snapshot, context.project.tables(), as_of=work.as_of).select(fields).tail(1).collect()
+    personal = frozenset(field.name for field in plan.request if field.personal)
+    if personal:
+        frame = masked(frame, personal, context.project.salt())
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, (pl.Datetime, pl.Date))]
+    frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict") for name in times)
+    return frame.row(0, named=True) if len(frame) else {}

@@ -1,0 +1,308 @@
+"""The step `search`: a model is found and fitted on the training rows, and stored under its content's name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError
+from cumulant.core.ids import digest
+from cumulant.core.refs import ObjectRef
+from cumulant.core.units import from_micros, to_micros
+from cumulant.flows.serving.reason_codes import check_when
+from cumulant.flows.training.split_rule import SplitRule, rule_of
+from cumulant.flows.training.target_classes import class_counts, class_warnings
+from cumulant.flows.training.training_memory import refuse_too_many_rows
+from cumulant.flows.training.training_rows import labelled_rows
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.spec import Parameter, Threshold
+
+if TYPE_CHECKING:
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.project.project import Project
+    from cumulant.training.dataset import TrainingSet
+    from cumulant.training.events import SearchFinished, TrialFinished
+    from cumulant.training.model import FittedModel
+    from cumulant.training.search.search import SearchResult
+    from cumulant.training.splits import Split
+
+
+_LEAST_QUICK_ROWS = 5000
+
+
+class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows were learned from and which are the test; `unlabelled` rows have no label (yet)."""
+
+    how: str
+    train: int
+    test: int
+    unlabelled: int
+    left_out: int
+    #: of the rows learned from, those whose label came from the review queue
+    reviewed: int = 0
+    train_from: datetime | None = None
+    train_to: datetime | None = None
+    test_from: datetime | None = None
+    test_to: datetime | None = None
+    #: of rows without times: by what they were split
+    rule: SplitRule | None = None
+    #: the labelled rows of each class, in training and test together
+    classes: dict[str, int] = {}
+
+
+class FinalFit(msgspec.Struct, frozen=True, kw_only=True):
+    """The chosen configuration fitted on all `rows`, up to the moment `learned_to`; None where rows have no time."""
+
+    model: ObjectRef
+    rows: int
+    learned_to: datetime | None = None
+
+
+class Fitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the search left: the stored model and baseline, the summary and every trial."""
+
+    model: ObjectRef
+    naive: ObjectRef
+    summary: TrainingSummary
+    trials: tuple[TrialRecord, ...]
+    split: SplitSummary
+    #: the champion's parameters, which were tried first
+    warm_start: dict[str, Parameter] | None = None
+    #: the model that is served, where it is not `model`: that of `training.final_fit: all`
+    final: FinalFit | None = None
+    reused: bool = False
+
+    @property
+    def served(self) -> ObjectRef:
+        """The model that is packaged."""
+        return self.model if self.final is None else self.final.model
+
+    @property
+    def rows(self) -> int:
+        """How many rows the served model learned from."""
+        return self.summary.rows if self.final is None else self.final.rows
+
+    @property
+    def learned_to(self) -> datetime | None:
+        """The moment of the last row that the served model learned from."""
+        return self.split.train_to if self.final is None else self.final.learned_to
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the training."""
+        if self.final is None:
+            return self.summary.notes
+        note = (
+            f"the model learned from all {self.final.rows:,} rows, those of the test included: the test figures are of"
+            f" the same configuration fitted on the {self.split.train:,} training rows, not of this model"
+        )
+        return (*self.summary.notes, note)
+
+
+def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
+    """Search and fit, or find it done. A search that was cut off goes on with its next trial.
+
+    Raises:
+        DataError: other values have made the target another task than it was.
+        UsageError: the rows take more than `resources.memory`, or without it more than the machine has.
+    """
+    objects = context.project.objects()
+    inputs = {**work.inputs, "champion": champion}
+
+    def search() -> dict[str, object]:
+        # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
+        from cumulant.training.evaluation.gate import check_gate
+        from cumulant.training.search.search import search as training_search
+        from cumulant.training.trainers.trainer_checks import check_trainers
+
+        refuse_too_many_rows(
+            context.project, work.task, work.snapshot, work.training, as_of=work.as_of, share=work.sample
+        )
+        split = rows_of(context, work, leakage=True)
+        counts = class_counts(split.train, split.test)
+        kind = split.train.task
+        warnings = class_warnings(context.project, work.task, work.snapshot, kind=kind, counts=counts)
+        split = replace(split, train=replace(split.train, warnings=(*split.train.warnings, *warnings)))
+        costs = split.train.false_negative is not None
+        check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
+        check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
+        check_when(context.project.spec.serving.reasons, split.train.task)
+        folder = context.project.state / "search" / digest(inputs)
+        context.progress("search", 0.0)
+        rows = [learned(split.train, work)]
+        split = split.without_columns()
+        found = training_search(
+            rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
+            work.training,
+            root=context.project.root,
+            scratch=folder,
+            champion=champion,
+            progress=context.progress,
+            on_trial=lambda trial: context.emit(_told(trial)),
+        )
+        context.emit(_ended(found))
+        fitted = Fitted(
+            model=stored(context, found.best),
+            naive=stored(context, found.naive),
+            summary=found.summary,
+            trials=found.trials,
+            split=_summary(split, rule_of(context.project, work, split)),
+            warm_start=None if champion is None else dict(champion),
+        )
+        return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
+
+    def stands(result: Mapping[str, object]) -> bool:
+        fitted = msgspec.convert(result, Fitted)
+        return all(objects.find(ref.key) is not None for ref in (fitted.model, fitted.naive))
+
+    outcome = context.step("search", inputs, search, verify=stands)
+    return msgspec.structs.replace(msgspec.convert(outcome.result, Fitted), reused=outcome.reused)
+
+
+def learned(rows: TrainingSet, work: Work) -> TrainingSet:
+    """The rows that are learned from, by age where the project says so; for a quick look a share of them, but never
+    fewer than a few thousand.
+    """
+    from cumulant.training.weighting import weighted
+
+    rows = weighted(rows, work.training)
+    share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
+    counted = rows.task == "binary" and isinstance(work.training.threshold, Threshold)
+    return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
+
+
+def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
+    """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
+    refused or named, once for these rows.
+    """
+    from cumulant.training.splits import split
+
+    rows = _labelled(context, work, leakage=leakage)
+    found = split(
+        rows,
+        work.evaluation,
+        seed=work.training.seed,
+        horizon=horizon_of(rows, work.as_of),
+        change=None if work.change is None else to_micros(work.change),
+    )
+    # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
+    return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
+
+
+def all_rows(context: Context, work: Work) -> TrainingSet:
+    """The rows of training and test and those between, so far as they are old enough for any label to be known."""
+    from cumulant.training.splits import ripened  # loads Polars, which commands that read a record do without
+
+    rows = _labelled(context, work)
+    return rows.take(ripened(rows, horizon_of(rows, work.as_of)))
+
+
+def _labelled(context: Context, work: Work, *, leakage: bool = False) -> TrainingSet:
+    return labelled_rows(
+        context.project,
+        work.task,
+        work.snapshot,
+        work.table,
+        spec=work.training,
+        evaluation=work.evaluation,
+        as_of=work.as_of,
+        reviewed=work.reviewed,
+        by_hash=work.by_hash,
+        leakage=leakage,
+    )
+
+
+def horizon_of(rows: TrainingSet, as_of: datetime | None) -> int | None:
+    """When the data were seen: `as_of`, else the last moment at which they tell anything."""
+    if as_of is not None:
+        return to_micros(as_of)
+    if rows.at is None or rows.known is None or not len(rows):
+        return None
+    return max(int(rows.at.max()), int(rows.known.max()))
+
+
+def stored(context: Context, model: FittedModel) -> ObjectRef:
+    """The model in the object store, named by its content: equal models are one object."""
+    with tempfile.TemporaryDirectory() as folder:
+        content = model.to_folder(Path(folder) / "model")
+        return context.project.objects().put(_key(content), content)
+
+
+def loaded(project: Project, ref: ObjectRef) -> FittedModel:
+    """A stored model, verified by its name: an engine may end the process at half a file.
+
+    Raises:
+        NotFoundError: it is gone.
+        IntegrityError: its files are not what was stored.
+    """
+    from cumulant.training.model import FittedModel as training_FittedModel
+
+    folder = project.objects().path(ref.key)
+    if _key(folder) != ref.key:
+        raise IntegrityError(
+            f"the stored model {ref.key} is damaged: its files are not those that were stored",
+            subject=ref.key,
+            hint="restore it from a backup, or delete the object and run `cumulant train`, which fits it again",
+        )
+    return training_FittedModel.from_folder(folder)
+
+
+def _key(folder: Path) -> str:
+    """The name of a model by the content of its files."""
+    return f"models/{digest({path.name: path.read_bytes().hex() for path in sorted(folder.iterdir())})}"
+
+
+def _summary(split: Split, rule: SplitRule | None) -> SplitSummary:
+    train, test = _ends(split.train), _ends(split.test)
+    return SplitSummary(
+        how=split.how,
+        train=len(split.train),
+        test=len(split.test),
+        unlabelled=split.train.unlabelled,
+        left_out=split.left_out,
+        reviewed=0 if split.train.asked is None else int(split.train.asked.sum()),
+        train_from=train[0],
+        train_to=train[1],
+        test_from=test[0],
+        test_to=test[1],
+        rule=rule,
+        classes=class_counts(split.train, split.test),
+    )
+
+
+def _ends(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
+    """The first and last moment of prediction."""
+    if rows.at is None or not len(rows):
+        return None, None
+    return from_micros(int(rows.at.min())), from_micros(int(rows.at.max()))
+
+
+def _told(trial: TrialRecord) -> TrialFinished:
+    from cumulant.training.events import TrialFinished
+
+    return TrialFinished(
+        number=trial.number, trainer=trial.trainer, state=trial.state, score=trial.score, seconds=trial.seconds
+    )
+
+
+def _ended(found: SearchResult) -> SearchFinished:
+    from cumulant.training.events import SearchFinished
+
+    summary = found.summary
+    return SearchFinished(
+        trainer=summary.trainer,
+        metric=summary.metric,
+        score=summary.score,
+        naive_score=summary.scores["naive"],
+        trials=summary.trials,
+        folds=len(summary.folds),
+        rows=summary.rows,
+        seconds=summary.seconds,
+    )

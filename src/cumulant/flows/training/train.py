@@ -1,0 +1,296 @@
+"""The flow `train`: from sources to a judged, packaged and registered model version."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.core.refs import ObjectRef
+from cumulant.core.servable import Parity
+from cumulant.core.units import duration, moment
+from cumulant.flows.data.request_rules import unchecked_notes
+from cumulant.flows.data.validate import Validation, snapshots_of
+from cumulant.flows.features.feature_table import FeatureSet, feature_set
+from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.registry.candidate_alias import Candidate
+from cumulant.flows.registry.equal_models import same_as_champion
+from cumulant.flows.registry.models import CANDIDATE, CHAMPION
+from cumulant.flows.registry.registration import register
+from cumulant.flows.review.training_labels import reviewed_table
+from cumulant.flows.serving.reason_codes import check_codes
+from cumulant.flows.serving.rollout import by_releases, served
+from cumulant.flows.training.evaluation import champion_parameters, judge, reference
+from cumulant.flows.training.final_fit import final_fit
+from cumulant.flows.training.package_step import package
+from cumulant.flows.training.search_step import SplitSummary, fit
+from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
+from cumulant.flows.training.training_identity import Work, trainer_code
+from cumulant.flows.training.training_rows import newest_row
+from cumulant.monitoring.policy import learned_from
+from cumulant.ports.registry import ModelVersion
+from cumulant.project.file.gate_rules import split_notes
+from cumulant.project.file.training_rules import check_training
+from cumulant.training.records import Evaluation, TrainingSummary, TrialRecord, Verdict
+from cumulant.training.spec import quick as training_quick
+
+if TYPE_CHECKING:
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.monitoring.spec import HistorySpec
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+_QUICK_SHARE = 0.1
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a training did. `reused` names the steps that were found done."""
+
+    run: str
+    model: ModelVersion
+    validation: Validation
+    features: FeatureSet
+    split: SplitSummary
+    training: TrainingSummary
+    trials: tuple[TrialRecord, ...]
+    evaluation: Evaluation
+    naive: Evaluation
+    champion_uri: str | None
+    verdict: Verdict
+    parity: Parity
+    servable: ObjectRef
+    target: str
+    quick: bool
+    as_of: datetime | None
+    promoted: bool
+    #: the most that search and final fits might take, such as 60s; None without a limit
+    time: str | None
+    #: the champion that was made again, as NAME/VERSION: it stays
+    same_as: str | None
+    #: commands that bring the version to callers, in order; none where it is the champion, or was refused
+    next: tuple[str, ...]
+    notes: tuple[str, ...]
+    reused: tuple[str, ...]
+    seconds: float
+
+
+def train(
+    project: Project,
+    *,
+    principal: Principal,
+    quick: bool = False,
+    as_of: datetime | None = None,
+    trials: int | None = None,
+    time: str | None = None,
+    promote: bool = True,
+    history: HistorySpec | None = None,
+    change: datetime | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Bring the snapshots and features up to date, search, judge, package and register.
+
+    `quick` takes a tenth of the training rows and one set of parameters, and never becomes the champion; `as_of` hides
+    what became known later; `trials` and `time` override the project's budgets; without
+    `promote` it stays a candidate, whatever the gate says, and so it does where the project delivers through releases
+    and has a champion: a release moves the alias then. A model that the gate refuses is
+    registered too, as candidate: the verdict is in the result, and the command line ends with 1. `history` is
+    what a training learns from that the rule of retraining asks for; with `change` it is rows since then alone, of half
+    the time, and the test is of the other half.
+
+    Raises:
+        ProjectFileError: a setting that no training could use.
+        UsageError: the project has no target, cannot be trained as declared, or its rows do not fit in memory; `time`
+            is no duration, or 0.
+        ContractBreachError: a source breaks its contract.
+        ParityError: the packaged model answers otherwise than the trained one.
+    """
+    begun = clock.monotonic()
+    if time is not None and not duration(time):
+        raise UsageError(f"a training needs time: {time}", subject="time", hint="give 90s or 10m")
+    settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
+    if history is not None:
+        settings["history"] = msgspec.to_builtins(history)
+    if change is not None:
+        settings["change"] = change.isoformat()
+    with open_run(
+        project, "train", action="model.train", principal=principal, progress=progress, settings=settings
+    ) as context:
+        check_training(project)
+        snapshots, fresh = snapshots_of(context)
+        task = resolve_task(project, snapshots)
+        refuse_no_features(task.plan)
+        check_codes(project.spec.serving.reasons, task.plan)
+        if as_of is not None and snapshots[task.entity].event_time is None:
+            raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
+        table = feature_set(context, task, snapshots, as_of=as_of)
+        work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
+        if history is not None:
+            newest = newest_row(project, work.snapshot, as_of=as_of)
+            work = replace(work, training=learned_from(history, work.training, newest))
+        if change is not None:
+            work = _since_change(work, change)
+        made = _candidate(context, work, table)
+        version, registered = register(context, made, promote=promote and not quick)
+        made.remember(context, version)
+        context.ledger.verdict = made.word
+        found = {
+            **{f"data {name}": True for name in fresh},
+            "features": table.reused,
+            "search": made.fitted.reused,
+            "evaluate": made.judgement.reused,
+            "package": made.package.reused,
+            "register": registered,
+        }
+        return TrainResult(
+            **_result(context, made, version, tuple(name for name, again in found.items() if again)),
+            validation=Validation(run=context.run, snapshots=snapshots, reused=fresh),
+            quick=quick,
+            time=work.training.time,
+            seconds=round(clock.monotonic() - begun, 1),
+        )
+
+
+def _since_change(work: Work, change: datetime) -> Work:
+    spec = work.training
+    if spec.since is None or moment(spec.since) < change:
+        spec = msgspec.structs.replace(spec, since=change.isoformat())
+    return replace(work, training=spec, change=change)
+
+
+def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
+    """Search, judge and package, or find it done."""
+    champion = reference(context, work)
+    fitted = fit(context, work, champion=champion_parameters(champion))
+    judgement = judge(context, work, fitted, champion)
+    fitted = final_fit(context, work, fitted)
+    lineage = lineage_of(context.project, work, table)
+    built, example = package(context, work, fitted, lineage)
+    return Candidate(
+        work=work,
+        table=table,
+        fitted=fitted,
+        judgement=judgement,
+        package=built,
+        example=example,
+        lineage=lineage,
+        reference=champion,
+        same=same_as_champion(context.project, built, champion),
+    )
+
+
+def _result(context: Context, made: Candidate, version: ModelVersion, reused: tuple[str, ...]) -> dict[str, Any]:
+    fitted, judgement = made.fitted, made.judgement
+    return {
+        "run": context.run,
+        "model": version,
+        "features": made.table,
+        "split": fitted.split,
+        "training": fitted.summary,
+        "trials": fitted.trials,
+        "evaluation": judgement.evaluation,
+        "naive": judgement.naive,
+        "champion_uri": judgement.champion_uri,
+        "verdict": judgement.verdict,
+        "parity": made.package.parity,
+        "servable": made.package.servable,
+        "target": made.work.training.target,
+        "as_of": made.work.as_of,
+        "promoted": CHAMPION in version.aliases,
+        "same_as": _same_as(made, version),
+        "next": _next(context.project, made, version),
+        "notes": (
+            *fitted.notes,
+            *judgement.notes,
+            *_quick_notes(context.project, made.work),
+            *split_notes(context.project.spec),
+            *unchecked_notes(context.project, made.work.task.plan),
+            *_place_notes(made, version),
+        ),
+        "reused": reused,
+    }
+
+
+def _quick_notes(project: Project, work: Work) -> tuple[str, ...]:
+    if work.sample == 1 or project.training().final_fit == "train":
+        return ()
+    return ("a quick look does not fit a second time on all rows, as a whole training does by final_fit: all",)
+
+
+def _same_as(made: Candidate, version: ModelVersion) -> str | None:
+    before = made.reference
+    if before is None or not made.same or before.version == version.version or CHAMPION in version.aliases:
+        return None
+    return f"{before.name}/{before.version}"
+
+
+def _place_notes(made: Candidate, version: ModelVersion) -> tuple[str, ...]:
+    """What a training did to the champion that there was."""
+    before = made.reference
+    if before is None or before.version == version.version:
+        return ()
+    if _same_as(made, version) is not None:
+        return (f"version {version.version} is the same model as the champion, version {before.version}, which stays",)
+    if CHAMPION not in version.aliases:
+        return ()
+    back = f"`cumulant models alias {before.name}/{before.version} champion` restores it"
+    return (f"version {version.version} is the champion now, in place of version {before.version}; {back}",)
+
+
+def _next(project: Project, made: Candidate, version: ModelVersion) -> tuple[str, ...]:
+    ready = made.judgement.verdict.passed and CANDIDATE in version.aliases and CHAMPION not in version.aliases
+    if not ready or made.same or not by_releases(project):
+        return ()
+    return ("release start",) if served(project) else ("up", "release start")
+
+
+def work_of(
+    project: Project,
+    task: Task,
+    snapshots: Mapping[str, Snapshot],
+    table: FeatureSet,
+    *,
+    as_of: datetime | None,
+    quick: bool,
+    trials: int | None,
+    time: str | None,
+) -> Work:
+    """The work of a training with its overrides applied."""
+    spec = project.training()
+    if trials is not None:
+        # A budget of trials alone: the same trials on any machine, however slow.
+        spec = msgspec.structs.replace(spec, trials=trials, time=time)
+    elif time is not None:
+        spec = msgspec.structs.replace(spec, time=time)
+    return Work(
+        task=task,
+        snapshot=snapshots[task.entity],
+        table=table.table,
+        training=training_quick(spec) if quick else spec,
+        evaluation=project.spec.evaluation,
+        as_of=as_of,
+        sample=_QUICK_SHARE if quick else 1.0,
+        reviewed=reviewed_table(project, as_of=as_of),
+        trainers=trainer_code(project, spec),
+        snapshots=snapshots,
+    )
+
+
+def lineage_of(project: Project, work: Work, table: FeatureSet) -> dict[str, str]:
+    """What a version is made of, by hashes and names."""
+    code = project.code
+    return {
+        **{f"snapshot.{name}": identity for name, identity in table.sources.items()},
+        "features": digest(work.task.plan),
+        "table": work.table.key,
+        "settings": work.settings,
+        "as_of": work.as_of.isoformat() if work.as_of else "",
+        "code": (code.commit or "") + ("+changes" if code.dirty else ""),
+        "environment": project.python.identity,
+    }

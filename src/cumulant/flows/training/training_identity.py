@@ -1,0 +1,101 @@
+"""The identity of a training: everything that decides its result, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.ids import digest
+from cumulant.training.spec import Threshold, TrainingSpec
+
+if TYPE_CHECKING:
+    from cumulant.core.refs import TableRef
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.flows.training.task import Task
+    from cumulant.project.project import Project
+    from cumulant.training.spec import EvaluationSpec
+
+#: which rows a capacity or a rate counts, and which judge a fold
+_COUNTED = {"counted": "all rows", "judged": "own labels"}
+#: keys that the section did not have at first
+_ADDED = ("half_life", "leak_auc", "blend", "final_fit")
+_DEFAULT = TrainingSpec(target="")
+#: built-in trainers take no code of the user
+_OWN_CODE = ":"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is trained: rows (snapshot, feature table, moment), settings, and a share of the rows for a quick look."""
+
+    task: Task
+    snapshot: Snapshot
+    table: TableRef
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    as_of: datetime | None = None
+    sample: float = 1.0
+    #: labels of the review queue, as they were when this work began
+    reviewed: TableRef | None = None
+    trainers: Mapping[str, str | None]
+    #: whether rows without times are split by their hash; those of older versions were drawn at random
+    by_hash: bool = True
+    #: since when the rows are of another kind than the champion learned, where a training answers a change
+    change: datetime | None = None
+    #: of every source, for the champion's own features; no part of the identity
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """As JSON: the inputs of the steps that train and judge."""
+        judged = {"gate", "slices", "reuse"}
+        plain = _plain(self.training)
+        evaluation = {key: value for key, value in msgspec.to_builtins(self.evaluation).items() if key not in judged}
+        return {
+            "table": self.table.key,
+            "snapshot": self.snapshot.id,
+            "as_of": self.as_of and self.as_of.isoformat(),
+            "training": plain,
+            "evaluation": evaluation,
+            "sample": self.sample,
+            "trainers": dict(self.trainers),
+            **({} if self.change is None else {"change": self.change.isoformat()}),
+            **({"split": "hash"} if self.by_hash and self.task.predict_at is None else {}),
+            # A project without answers keeps the identity that it had.
+            **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),
+            # So does one whose threshold does not depend on which rows are counted.
+            **({} if self.reviewed is None and not isinstance(self.training.threshold, Threshold) else _COUNTED),
+        }
+
+    @property
+    def identity(self) -> str:
+        return digest(self.inputs)
+
+    @property
+    def settings(self) -> str:
+        """The digest of the sections that decide the model."""
+        return digest([self.inputs["training"], self.inputs["evaluation"]])
+
+
+def _plain(spec: TrainingSpec) -> dict[str, Any]:
+    """The settings without what was added later and is left out: such a project keeps the identity that it had."""
+    found = {
+        key: value
+        for key, value in msgspec.to_builtins(spec).items()
+        if key not in _ADDED or value != getattr(_DEFAULT, key)
+    }
+    if isinstance(spec.threshold, Threshold) and spec.threshold.source_share is None:
+        del found["threshold"]["source_share"]
+    return found
+
+
+def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
+    """Trainer of the user to the digest of its code, where it is a file of the project."""
+    from cumulant.data.code_hash import prepare_digest
+
+    own = [name for name in spec.trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
+    return {name: prepare_digest(name, project.root, role="trainer") for name in own}

@@ -1,0 +1,93 @@
+"""Whether a training fits in memory: it is said before its rows are read."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import UsageError
+from cumulant.core.system.memory import machine_memory, memory_limit, release_free_memory, resident_memory
+from cumulant.flows.training.training_rows import columns_read, since
+from cumulant.training.memory_need import TrainingRows, total_need, training_need
+from cumulant.training.spec import threads_of
+
+if TYPE_CHECKING:
+    from cumulant.data.snapshot import Snapshot
+    from cumulant.flows.training.task import Task
+    from cumulant.project.project import Project
+    from cumulant.training.spec import TrainingSpec
+
+_GIB = 1 << 30
+#: whatever is held already, rows of so many bytes are read
+_LEAST = 32 << 20
+
+
+def refuse_too_many_rows(
+    project: Project,
+    task: Task,
+    snapshot: Snapshot,
+    spec: TrainingSpec,
+    *,
+    as_of: datetime | None,
+    share: float = 1.0,
+) -> None:
+    """Raises UsageError where a training takes more than `resources.memory`, or without it more than the machine has.
+    `share`: of the training rows, the part that is learned from.
+    """
+    declared = project.spec.resources.memory
+    memory = machine_memory() if declared is None else memory_limit(declared)
+    release_free_memory()
+    resident = resident_memory()
+    kinds = [one.dtype for one in task.plan.features if one.name in task.plan.names]
+
+    def need_of(rows: int) -> int:
+        read = TrainingRows(
+            rows=rows,
+            features=kinds,
+            columns=len(columns_read(task, snapshot, spec, project.spec.evaluation)),
+            timed=task.predict_at is not None,
+            share=share,
+        )
+        return training_need(read, spec, threads=threads_of(spec))
+
+    def fits(need: int) -> bool:
+        return need <= _LEAST or total_need(need, resident) <= memory
+
+    if fits(need_of(snapshot.rows_passed)):
+        return
+    rows = _counted(project, snapshot, spec, as_of)
+    need = need_of(rows)
+    if fits(need):
+        return
+    total = total_need(need, resident)
+    most = "the machine has" if declared is None else f"resources.memory allows ({declared})"
+    fewer = "train on newer rows alone (training.since)"
+    if snapshot.event_time is None:
+        fewer = f"leave rows out in `prepare` of {task.entity}"
+    raise UsageError(
+        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need)}, beside the "
+        f"{_shown(total - need)} of the program itself: more than {most}",
+        subject="resources.memory",
+        hint=f"set resources.memory to {_shown(total).replace(' ', '')} or more (this machine has "
+        f"{_shown(machine_memory())}), take fewer trainers, or {fewer}",
+    )
+
+
+def _shown(size: int) -> str:
+    """A size that is not less, in words."""
+    if size < _GIB:
+        return f"{math.ceil(size / (1 << 20))} MiB"
+    return f"{math.ceil(size / _GIB * 10) / 10:g} GiB"
+
+
+def _counted(project: Project, snapshot: Snapshot, spec: TrainingSpec, as_of: datetime | None) -> int:
+    """The rows that are trained and judged on."""
+    import polars as pl
+
+    from cumulant.data.snapshot import scan as data_scan
+
+    scan = data_scan(snapshot, project.tables(), as_of=as_of)
+    if (late_enough := since(spec, snapshot)) is not None:
+        scan = scan.filter(late_enough)
+    return int(scan.select(pl.len()).collect().item())

@@ -1,0 +1,52 @@
+"""Which test rows a version did not learn from: no figure over rows that a model knows by heart says how good it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.units import moment, to_micros
+from cumulant.flows.registry.candidate_alias import LEARNED_TO, find_record
+from cumulant.flows.training.split_rule import identified, unlearned
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.training.training_identity import Work
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.training.dataset import TrainingSet
+
+#: fewer rows decide nothing
+LEAST_UNSEEN = 30
+
+
+def unseen(
+    context: Context, work: Work, test: TrainingSet, version: ModelVersion, *, tested: bool = False
+) -> tuple[NDArray[np.bool_] | None, str]:
+    """[n] the test rows that the served model of the version did not learn from, or its `tested` model: those after the
+    last training row, or without times those that its own split kept from it. None where that is not known, and why.
+    """
+    record = find_record(context.project, version)
+    split = None if record is None else record.fitted.split
+    last = split.train_to if tested and split is not None else _learned_to(record, version)
+    if test.at is not None and last is not None:
+        return test.at > to_micros(last), ""
+    if record is not None and record.fitted.final is not None and not tested:
+        return None, f"{version.uri} learned from all rows that there were, and rows have no time that tells which"
+    if split is None or split.rule is None:
+        return None, f"it is not known which rows {version.uri} learned from"
+    found = unlearned(split.rule, identified(context.project, work, {*split.rule.columns, *split.rule.labels}))
+    if found is None:
+        return None, f"the rows that {version.uri} learned from are not recognised among those of today"
+    return found[test.rows], ""
+
+
+def _learned_to(record: ModelRecord | None, version: ModelVersion) -> datetime | None:
+    """The moment of its last training row; of a version without a record, what its tag says."""
+    if record is not None:
+        return record.fitted.learned_to
+    text = version.tags.get(LEARNED_TO)
+    return None if text is None else moment(text)

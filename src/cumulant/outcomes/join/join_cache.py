@@ -1,0 +1,256 @@
+"""The join of the prediction log with its labels, stored by file of the log: only what has changed is joined again.
+
+    FOLDER/index       which labels were joined, and of each file of the log where its rows are and how long they hold
+    FOLDER/*.arrow     rows of one file of the log with the labels that were known; named by the hash of its content
+
+All of it can be deleted: what is missing or damaged is made again from the log and the labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import cached_property, partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+import polars as pl
+
+from cumulant.core.ids import digest
+from cumulant.outcomes.join.log_rows import HEAD, asked, named, unpacked
+from cumulant.outcomes.labelled_log import LabelledLog
+from cumulant.outcomes.labels import atomic_files, outcome_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cumulant.serving.prediction_log.storage.log_reader import Rows as log_Rows
+
+_INDEX = "index"
+_SUFFIX = ".arrow"
+
+
+class Rows(Protocol):
+    """What takes the joined rows of the files of the log, one after the other."""
+
+    def add(self, number: int, frame: pl.DataFrame, /) -> None:
+        """The rows of the file of this number in the order of the log; files come in any order."""
+
+
+Taken = TypeVar("Taken", bound=Rows)
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the rows of a file are: the hash of their content. They hold for moments from `since` on and before
+    `until`: no label of theirs becomes known between the two.
+    """
+
+    content: str
+    since: datetime | None
+    until: datetime | None
+
+    def holds(self, at: datetime) -> bool:
+        return (self.since is None or self.since <= at) and (self.until is None or at < self.until)
+
+
+class _Index(msgspec.Struct, frozen=True, kw_only=True):
+    """`batches`: the batches of labels that were joined. `files`: by what tells a file of the log from all others."""
+
+    batches: frozenset[str] = frozenset()
+    files: dict[str, _Entry] = {}
+
+
+@dataclass(frozen=True)
+class JoinCache:
+    """The joined rows of `outcomes`, as `select` makes them of a batch of the join, stored in `folder`.
+
+    The folder belongs to one log, one store of labels and one `select`: the caller names it by all that these depend
+    on. `joined` are the files of the log that were joined at this call.
+    """
+
+    outcomes: LabelledLog
+    folder: Path
+    select: Callable[[pl.DataFrame], pl.DataFrame]
+    joined: list[Path] = field(default_factory=list)
+
+    def rows(self, begin: Callable[[], Taken], *, since: date | None, at: datetime) -> Taken:
+        """The selected rows of the days from `since` on with what is known of them by `at`, a frame a file of the log.
+
+        `begin` makes what takes them, and what takes them all is returned: where files are merged meanwhile, it is
+        begun anew. In memory are the rows of one file.
+
+        Raises:
+            StorageError: a file of the log or of the labels cannot be read.
+        """
+        for _ in range(outcome_folder.LISTINGS):
+            with contextlib.suppress(FileNotFoundError):  # files were merged since they were listed
+                taken = begin()
+                self._rows(taken, since, at)
+                return taken
+        raise outcome_folder.vanishing(self.outcomes.log)
+
+    def _rows(self, taken: Rows, since: date | None, at: datetime) -> None:
+        from cumulant.serving.prediction_log.storage.log_reader import stored
+
+        before = self._index()
+        labels = _Labels(self.outcomes, before.batches)
+        known = before.files if labels.only_added else {}
+        numbers: dict[str, int] = {}  # by the file of the log
+        files: dict[str, _Entry] = {}
+        changed: dict[str, tuple[Path, log_Rows]] = {}
+        for file, read in stored(self.outcomes.log, since=since):
+            name = _identity(file.path)
+            if name in numbers:
+                continue
+            numbers[name] = len(numbers)
+            entry = known.get(name)
+            frame = None
+            if entry is not None and entry.holds(at) and not labels.news_in(read):
+                frame = self._read(entry)
+                file.path.stat()  # a file that is gone hid news
+            if entry is None or frame is None:
+                changed[name] = (file.path, read)
+                continue
+            files[name] = entry
+            taken.add(numbers[name], frame)
+        for name, entry, frame in self._join(changed, at):
+            files[name] = entry
+            taken.add(numbers[name], frame)
+        after = _Index(batches=labels.batches, files=files)
+        if after != before:
+            self._replace(after)
+
+    def _join(
+        self, files: Mapping[str, tuple[Path, log_Rows]], at: datetime
+    ) -> Iterator[tuple[str, _Entry, pl.DataFrame]]:
+        """The rows of these files of the log, and their entries. Raises FileNotFoundError."""
+        if not files:
+            return
+        with self.outcomes.labels() as labels:
+            reads = ((name, partial(_present, path, read)) for name, (path, read) in files.items())
+            joined = self.outcomes.join_files(reads, labels, at)
+            for name, parts in groupby(joined, key=itemgetter(0)):
+                yield name, *self._stored([(self.select(rows), known) for _, rows, known in parts], at)
+        self.joined.extend(path for path, _ in files.values())
+
+    def _stored(self, parts: list[tuple[pl.DataFrame, pl.Series]], at: datetime) -> tuple[_Entry, pl.DataFrame]:
+        frame = pl.concat(rows for rows, _ in parts)
+        known = pl.concat(times for _, times in parts)
+        since, until = known.filter(known <= at).max(), known.filter(known > at).min()
+        assert since is None or isinstance(since, datetime)
+        assert until is None or isinstance(until, datetime)
+        return _Entry(content=self._write(frame), since=since, until=until), frame
+
+    # --- what is stored
+
+    def _index(self) -> _Index:
+        content = atomic_files.read_checked(self.folder / _INDEX)
+        if content is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.msgpack.decode(content, type=_Index)
+        return _Index()
+
+    def _replace(self, index: _Index) -> None:
+        """Write the index, and delete the rows that it does not name."""
+        named = {f"{entry.content}{_SUFFIX}" for entry in index.files.values()}
+        with contextlib.suppress(OSError):
+            atomic_files.write_checked(self.folder / _INDEX, msgspec.msgpack.encode(index))
+            for path in self.folder.glob(f"*{_SUFFIX}"):
+                if path.name not in named:
+                    path.unlink(missing_ok=True)
+
+    def _write(self, frame: pl.DataFrame) -> str:
+        """The hash of the frame. One that cannot be written is joined again by the next call."""
+        buffer = io.BytesIO()
+        frame.write_ipc(buffer, compression="lz4")
+        content = buffer.getvalue()
+        name = _hash(content)
+        with contextlib.suppress(OSError):
+            atomic_files.write_bytes(self.folder / f"{name}{_SUFFIX}", content)
+        return name
+
+    def _read(self, entry: _Entry) -> pl.DataFrame | None:
+        try:
+            content = (self.folder / f"{entry.content}{_SUFFIX}").read_bytes()
+        except OSError:
+            return None
+        return pl.read_ipc(io.BytesIO(content)) if _hash(content) == entry.content else None
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels as they are now, against the batches that were joined `before`."""
+
+    outcomes: LabelledLog
+    before: frozenset[str]
+
+    @cached_property
+    def _batches(self) -> dict[str, tuple[str, frozenset[str]]]:
+        """By the name of a batch what tells it from others, and that of the batches that were merged into it."""
+        told = {
+            name: outcome_folder.ingested(self.outcomes.folder, name)
+            for name in outcome_folder.batches(self.outcomes.folder)
+        }
+        return {
+            name: (name, frozenset())
+            if one is None
+            else (_told(one), frozenset(_told(part) for part in one.covers if part.content in one.made_of))
+            for name, one in told.items()
+        }
+
+    @cached_property
+    def batches(self) -> frozenset[str]:
+        return frozenset(one for one, _ in self._batches.values())
+
+    @cached_property
+    def only_added(self) -> bool:
+        """Whether all that was joined before is still there, be it merged."""
+        return self.before <= self.batches.union(*(merged for _, merged in self._batches.values()))
+
+    @cached_property
+    def _news(self) -> pl.Expr | None:
+        """Whether a row of the log may be meant by a label that came since."""
+        added = [
+            name
+            for name, (one, merged) in self._batches.items()
+            if one not in self.before and not (merged and merged <= self.before)
+        ]
+        if not added:
+            return None
+        said = self.outcomes.said(added)
+        if not set(added) <= set(outcome_folder.batches(self.outcomes.folder)):
+            raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
+        return asked(*named(said["ref"].unique()))
+
+    def news_in(self, read: log_Rows) -> bool:
+        """Whether a label that came since may be for a row of a file of the log."""
+        news = self._news
+        return news is not None and any(unpacked(head).filter(news).height for head in read(HEAD))
+
+
+def _present(path: Path, read: log_Rows, columns: list[str]) -> Iterator[pa.Table]:
+    """The rows of a file of the log. Raises FileNotFoundError: it is gone, and had no rows to read."""
+    yield from read(columns)
+    path.stat()
+
+
+def _told(one: outcome_folder.Ingested) -> str:
+    # What was deleted and taken in again may say other things, under the same name.
+    return f"{one.content} {one.received.isoformat()}"
+
+
+def _identity(path: Path) -> str:
+    """Raises FileNotFoundError."""
+    stat = path.stat()
+    return digest([path.parent.name, path.name, stat.st_size, stat.st_mtime_ns])
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

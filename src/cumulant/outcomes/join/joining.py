@@ -1,0 +1,237 @@
+"""The join of predictions and labels, and of mirrored requests with each other: what release and monitoring read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from cumulant.core.clock import Clock
+from cumulant.core.plan import Field
+from cumulant.outcomes import scanning
+from cumulant.outcomes.join.join_progress import Progress, read_progress, write_progress
+from cumulant.outcomes.join.log_rows import IDENTITY, TOLD, asked, named, unpacked
+from cumulant.outcomes.join.mirrored_pairs import GRADED, PAIRS, Graded, Pair, graded, to_graded, to_pairs
+from cumulant.outcomes.join.numbered_table import Numbered
+from cumulant.outcomes.join.pairing import Pairing
+from cumulant.outcomes.join.prediction_losses import Loss
+from cumulant.outcomes.labelled_log import LabelledLog
+from cumulant.outcomes.labels import outcome_folder, store
+from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, itself, windows
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
+
+if TYPE_CHECKING:
+    from cumulant.serving.prediction_log.storage.log_folder import File
+    from cumulant.serving.prediction_log.storage.log_reader import Rows
+
+_TIME = pa.timestamp("us", "UTC")
+_LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
+#: the join's columns
+_JOINED = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in TOLD),
+        pa.field("score", pa.float64()),
+        pa.field("label", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("label_known_time", _TIME),
+        pa.field("provenance", pa.string(), nullable=False),
+        pa.field("weight", pa.float64()),
+        pa.field("worker", pa.string(), nullable=False),
+        pa.field("sequence", pa.int64(), nullable=False),
+    ]
+)
+
+
+class Advanced(msgspec.Struct, frozen=True, kw_only=True):
+    """What one `advance` found: predictions that got their first label, pairs, and pairs with a label."""
+
+    labelled: int
+    pairs: int
+    graded: int
+
+
+class Outcomes(LabelledLog):
+    """As `LabelledLog`, and what was found of it: predictions with their labels, mirrored requests in pairs."""
+
+    def __init__(
+        self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
+        loss: Loss | None = None, clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(folder, predictions, key=key, clock=clock)
+        self._loss = loss
+        self._joined = Numbered(folder / "joined", _JOINED, IDENTITY)
+        self._pairs = Numbered(folder / "pairs", PAIRS, ["worker", "sequence", "row"])
+        self._graded = Numbered(folder / "graded", GRADED, ["worker", "sequence", "row"])
+
+    def labelled(self, cursor: int = 0, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
+        """Predictions that got a label since the cursor, each once, with that label; and the next cursor.
+
+        A label that is corrected later is not given again: `table` has what is known now.
+        """
+        return self._joined.since(cursor, limit=limit)
+
+    def pairs(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[Pair], int]:
+        """Mirrored rows that both arms have scored since the cursor, each once; and the next cursor."""
+        found, after = self._pairs.since(cursor, limit=limit)
+        return to_pairs(found), after
+
+    def graded(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[Graded], int]:
+        """As `pairs`, those whose label has come, with each arm's loss."""
+        found, after = self._graded.since(cursor, limit=limit)
+        return to_graded(found), after
+
+    @property
+    def last_pair(self) -> int:
+        """The cursor after the newest pair."""
+        return self._pairs.last
+
+    @property
+    def last_graded(self) -> int:
+        """The cursor after the newest pair whose label has come."""
+        return self._graded.last
+
+    # --- what is found
+
+    def advance(self) -> Advanced:
+        """Look at labels and predictions that have come since the last time.
+
+        Killed at any moment and called again it finds the same, and nothing twice.
+
+        Raises:
+            StorageError: something cannot be read or written.
+            LeaseHeldError: another process is at it.
+        """
+        now = self._clock.now()
+        with store.locked(self.folder):
+            progress = read_progress(self.folder)
+            names = outcome_folder.batches(self.folder)
+            news = [one for one in names if not self._known(one, progress)]
+            due = progress.next_due is not None and now >= progress.next_due
+            if not news and not due and self._looked_at(progress):
+                return Advanced(labelled=0, pairs=0, graded=0)
+            pairing = Pairing(progress.halves(self.folder))
+            with self.labels(names) as known:
+                labels = UsableLabels(known, now)
+                labelled = self._look(progress, labels, lambda: self._meant(labels, None if due else news), pairing)
+                ahead = known.next_known(now)
+            pairs = self._pair(progress, pairing, now)
+            found = self._grade(progress)
+            progress.batches, progress.next_due = set(names), ahead
+            with store.writing_to(self.folder):
+                write_progress(self.folder, progress)
+        return Advanced(labelled=labelled, pairs=pairs, graded=found)
+
+    def _looked_at(self, progress: Progress) -> bool:
+        """Whether the log has nothing new, as at most looks."""
+        from cumulant.serving.prediction_log.storage.log_reader import stored
+
+        return all(self._seen(progress, file) for file, _ in stored(self.log))
+
+    @staticmethod
+    def _seen(progress: Progress, file: File) -> bool:
+        return progress.seen(file.day, file.life, file.first, file.last)
+
+    def _meant(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
+        """Whether a row of the log may be meant by one of these labels, or of those of the batches `news`."""
+        if news is None:
+            refs = labels.refs
+        else:
+            with self.labels(news) as known:
+                refs = UsableLabels(known, labels.until).refs
+        return asked(*named(refs)) if len(refs) else None
+
+    def _look(
+        self, progress: Progress, labels: UsableLabels, meant: Callable[[], pl.Expr | None], pairing: Pairing
+    ) -> int:
+        """Go through new files of the log, and through old ones for predictions that new labels name."""
+        labelled = 0
+        for joined, _ in self._join(self._rows(progress, labels, meant, pairing), labels, WINDOW):
+            labelled += self._joined.append(joined.filter(pl.col("label").is_not_null()))
+        return labelled
+
+    def _rows(
+        self, progress: Progress, labels: UsableLabels, meant: Callable[[], pl.Expr | None], pairing: Pairing
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of new files of the log, and of old ones those that new labels may mean.
+
+        A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
+        """
+        from cumulant.serving.prediction_log.storage.log_reader import stored
+
+        meant = cache(meant)
+        for _ in range(outcome_folder.LISTINGS):
+            listed = [(*one, self._seen(progress, one[0])) for one in stored(self.log)]
+            old = [file.path for file, _, seen in listed if seen]
+            wanted = meant() if old else None
+            try:
+                named_in = set() if wanted is None else scanning.files_with(self.log, old, wanted)
+            except FileNotFoundError:
+                continue
+            gone = False
+            for file, read, seen in listed:
+                if seen and file.path not in named_in:
+                    continue
+                rows = yield from self._rows_of(read, labels, wanted if seen else None, None if seen else pairing)
+                gone |= not rows and not file.path.exists()
+                if rows:
+                    progress.see(file.day, file.life, file.first, file.last)
+            if not gone:
+                return
+        raise outcome_folder.vanishing(self.log)
+
+    def _rows_of(
+        self, read: Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
+    ) -> Generator[pl.DataFrame, None, int]:
+        """The rows of a file, or the `wanted` ones; returns how many it has."""
+        rows = 0
+        for batch in read(self._columns(labels)):
+            rows += batch.num_rows
+            answered = unpacked(batch)
+            if pairing is not None:
+                pairing.add(answered)
+            chosen = answered if wanted is None else answered.filter(wanted)
+            if chosen.height and labels.any:
+                yield self._frame(chosen, labels)
+        return rows
+
+    def _known(self, batch: str, progress: Progress) -> bool:
+        """Whether what a batch says was looked at, be it before it was merged."""
+        if batch in progress.batches:
+            return True
+        told = outcome_folder.ingested(self.folder, batch)
+        return told is not None and bool(told.made_of) and progress.batches.issuperset(told.made_of)
+
+    # --- mirrored requests
+
+    def _pair(self, progress: Progress, pairing: Pairing, now: datetime) -> int:
+        added = sum(self._pairs.append(found) for found in pairing.pairs(self.log))
+        if pairing.waiting.width:
+            progress.keep_halves(self.folder, pairing.waiting, now)
+        return added
+
+    def _grade(self, progress: Progress) -> int:
+        """Losses of the pairs and labels since the last time; how far it came is remembered when they are stored."""
+        last_label, last_pair, added = self._joined.last, self._pairs.last, 0
+        if last_label > progress.graded_labels:
+            added += self._losses(0, progress.graded_labels)
+        if last_pair > progress.graded_pairs:
+            added += self._losses(progress.graded_pairs, 0)
+        progress.graded_labels, progress.graded_pairs = last_label, last_pair
+        return added
+
+    def _losses(self, pairs: int, labels: int) -> int:
+        """How many losses of pairs and labels after the ones of these numbers are new."""
+        added = 0
+        for window in windows(self._pairs.frames(after=pairs), WINDOW, frame=itself):
+            some = pl.concat(window)
+            answered = some.select(worker="answered_worker", sequence="answered_sequence", row="row")
+            known = [one.join(answered, on=IDENTITY, how="semi") for one in self._joined.frames(_LABEL, after=labels)]
+            if known:
+                added += self._graded.append(graded(some, pl.concat(known), self._loss))
+        return added

@@ -1,0 +1,103 @@
+"""The rules: which labels are a prediction's, and what they say together. Pure frames, no files.
+
+Of all that was said of a prediction by a moment, what became known last counts. Two values that became known at the
+same moment contradict each other: then it has no label, until something newer is known. The same said twice is once.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from cumulant.outcomes.join.prediction_refs import BY_KEY
+
+_TIME = pl.Datetime("us", "UTC")
+#: columns of facts that the rules read, and their kinds
+READ: dict[str, pl.DataType] = {
+    "ref": pl.String(),
+    "model": pl.String(),
+    "known_time": _TIME,
+    "label": pl.String(),
+    "value": pl.Float64(),
+    "weight": pl.Float64(),
+    "problem": pl.String(),
+}
+#: whether a fact is a label
+VALID = pl.col("problem") == ""
+#: whether a fact names its prediction by key and moment
+NAMED_BY_KEY = pl.col("ref").str.starts_with(BY_KEY)
+
+
+def known_by(now: object) -> pl.Expr:
+    """Whether a fact is known by `now`."""
+    return pl.col("known_time") <= pl.lit(now).cast(_TIME)
+
+
+def usable(facts: pl.DataFrame, now: object) -> pl.DataFrame:
+    """The facts that are labels and known by `now`."""
+    return facts.filter(VALID & known_by(now))
+
+
+def by_key(facts: pl.DataFrame) -> bool:
+    """Whether any of them names its prediction by key and moment."""
+    return facts.select(NAMED_BY_KEY.any()).item() is True
+
+
+def matched(predictions: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    """The pairs of a prediction (`place`) and what was said of it.
+
+    `predictions` has `place`, `model`, `id_ref` and `key_ref`; `facts` are usable. A fact that names a model is for
+    predictions of that model only.
+    """
+    keyed = predictions["key_ref"].null_count() < predictions.height
+    found = [
+        predictions.select("place", pl.col("model").alias("of"), pl.col(name).alias("ref"))
+        .filter(pl.col("ref").is_not_null())
+        .join(facts, on="ref")
+        for name in (("id_ref", "key_ref") if keyed else ("id_ref",))
+    ]
+    pairs = pl.concat(found)
+    return pairs.filter((pl.col("model") == "") | (pl.col("model") == pl.col("of"))).drop("of")
+
+
+def resolved(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """What is said of each prediction: `label`, `value`, `weight`, `label_known_time`, and `state`.
+
+    `state` is `labelled`, `corrected` (something else was known before) or `contradicted` (then the label is null).
+    """
+    several = pairs.select(by).is_duplicated()
+    # Most predictions have one label: what several say together is worked out for the others alone.
+    once = pairs.filter(~several).select(
+        *by,
+        "label",
+        "value",
+        "weight",
+        pl.col("known_time").alias("label_known_time"),
+        pl.lit("labelled").alias("state"),
+    )
+    return pl.concat([once, _together(pairs.filter(several), by)]) if several.any() else once
+
+
+def _together(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """As `resolved`, of predictions of which several things were said."""
+    said = pairs.group_by([*by, "known_time", "label"]).agg(pl.col("value").first(), pl.col("weight").max())
+    newest = said.filter(pl.col("known_time") == pl.col("known_time").max().over(by))
+    answer = newest.group_by(by).agg(
+        pl.len().alias("at_once"),
+        pl.col("label").first(),
+        pl.col("value").first(),
+        pl.col("weight").first(),
+        pl.col("known_time").first().alias("label_known_time"),
+    )
+    before = said.group_by(by).agg(pl.col("label").n_unique().alias("ever"))
+    several = pl.col("at_once") > 1
+    return answer.join(before, on=by, nulls_equal=True).select(
+        *by,
+        *(pl.when(several).then(None).otherwise(pl.col(name)).alias(name) for name in ("label", "value", "weight")),
+        "label_known_time",
+        pl.when(several)
+        .then(pl.lit("contradicted"))
+        .when(pl.col("ever") > 1)
+        .then(pl.lit("corrected"))
+        .otherwise(pl.lit("labelled"))
+        .alias("state"),
+    )

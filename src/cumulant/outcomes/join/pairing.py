@@ -1,0 +1,115 @@
+"""The search for the answers that mirrored rows are copies of: it costs what is new, and not the log of the day.
+
+A mirrored row that came at an earlier look was compared with all rows that were there, so that only new rows can be its
+other half. One that is new is compared with the rows of its time as well: a request and its copy are sent together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from cumulant.outcomes.join.log_rows import COLUMNS, IDENTITY, asked, frame, unpacked
+from cumulant.outcomes.join.mirrored_pairs import paired
+from cumulant.outcomes.labels import outcome_folder
+
+if TYPE_CHECKING:
+    from cumulant.serving.prediction_log.storage.log_reader import Rows
+
+#: a request and its copy are answered within this time
+_APART = timedelta(hours=1)
+_READ = [name for name in COLUMNS if name != "request"]
+
+
+class Pairing:
+    """`waiting`: mirrored rows of earlier looks, without columns where there are none."""
+
+    def __init__(self, waiting: pl.DataFrame) -> None:
+        self.waiting = waiting
+        self._ids = _ids(waiting) if waiting.height else None
+        self._answered: list[pl.DataFrame] = []
+        self._mirrored: list[pl.DataFrame] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take rows of a file that is new."""
+        mirrored = rows.filter("shadow")
+        if mirrored.height:
+            self._mirrored.append(frame(mirrored, ()).drop("place", "id_ref", "key_ref", "request", strict=False))
+        if self._ids is not None:
+            self._answered += _answers(rows, self._ids)
+
+    def pairs(self, folder: Path) -> Iterator[pl.DataFrame]:
+        """The pairs that can be made now, in the log of `folder`; afterwards `waiting` is what has no other half yet.
+
+        Raises:
+            StorageError: a file of the log cannot be read.
+        """
+        for answered in self._answered:
+            found = paired(answered, self.waiting)
+            self.waiting = _without(self.waiting, found)
+            yield found
+        if not self._mirrored:
+            return
+        fresh = pl.concat(self._mirrored).unique(IDENTITY, maintain_order=True)
+        for answered in _around(folder, fresh) if fresh.height else ():
+            found = paired(answered, fresh)
+            fresh = _without(fresh, found)
+            yield found
+        both = [one for one in (self.waiting, fresh) if one.height]
+        self.waiting = pl.concat(both).unique(IDENTITY, maintain_order=True) if both else fresh
+
+
+def _around(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Answers with the ids of these rows, of the days and files that may have them; some of them twice, where files
+    are merged meanwhile.
+    """
+    from cumulant.serving.prediction_log.storage.log_reader import stored
+
+    ids, first = _ids(mirrored), _moment(mirrored["time"].min()) - _APART
+    last = _moment(mirrored["time"].max()) + _APART
+    for _ in range(outcome_folder.LISTINGS):
+        gone = False
+        for file, read in stored(folder, since=first.date(), until=last.date()):
+            if _written(file.path) >= first.timestamp():
+                yield from _named_in(read, ids)
+                gone |= not file.path.exists()
+        if not gone:
+            return
+    raise outcome_folder.vanishing(folder)
+
+
+def _written(path: Path) -> float:
+    """When a file was written; of one that is gone it does not matter, as it is looked for again."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+
+
+def _named_in(read: Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:
+    if any(unpacked(head)["id"].is_in(ids.implode()).any() for head in read(["id"])):
+        for batch in read(_READ):
+            yield from _answers(unpacked(batch), ids)
+
+
+def _answers(rows: pl.DataFrame, ids: pl.Series) -> list[pl.DataFrame]:
+    wanted = rows.filter(asked(ids, pl.Series([], dtype=pl.Int64)) & ~pl.col("shadow"))
+    return [frame(wanted, ())] if wanted.height else []
+
+
+def _without(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(found, on=IDENTITY, how="anti")
+
+
+def _ids(rows: pl.DataFrame) -> pl.Series:
+    return rows["id"].unique()
+
+
+def _moment(value: object) -> datetime:
+    assert isinstance(value, datetime)
+    return value

@@ -1,0 +1,1 @@
+"""Labels: read, stored, counted."""

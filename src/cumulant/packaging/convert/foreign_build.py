@@ -1,0 +1,210 @@
+"""From a model that was made elsewhere to a servable's folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import DataError, IntegrityError, RequestError
+from cumulant.core.servable import Batching, Candidate, GraphServable, Parity, StateTensor, TensorSpec
+from cumulant.packaging.agreement import compare, rows_to_compare
+from cumulant.packaging.batching import measure_batching
+from cumulant.packaging.convert.foreign_model import Foreign
+from cumulant.packaging.convert.graph_run import check_runs
+from cumulant.packaging.convert.missing_values import needed_columns
+from cumulant.packaging.convert.onnx_files import refuse
+from cumulant.packaging.samples import Sample, random_sample, row_count, take_rows
+from cumulant.servable.engine import Array, Engine
+from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.state_tensors import initial_state, pair_state, try_state
+
+#: the rows of a sample for a graph's inputs and the names of its columns
+Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], Sample]
+#: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
+Shrink = Callable[[Path, Mapping[str, Array]], tuple[Candidate, ...]]
+#: rows that the first step of a graph with state is compared on
+_FIRST = 256
+
+
+def build_graph(
+    foreign: Foreign,
+    *,
+    name: str,
+    out: Path,
+    sample: Rows | None,
+    lineage: Mapping[str, str],
+    tolerance: float | None = None,
+    shrink: Shrink | None = None,
+    state: Mapping[str, str] | None = None,
+    idle: float = 600.0,
+) -> GraphServable:
+    """Write the servable of `foreign` to the folder `out`, whole or not at all; a servable there is replaced.
+
+    `sample` gives rows for the comparison with the original, for the example and for the batching test; without it
+    made-up rows serve for the latter and no agreement is claimed. `tolerance`: of the comparison, by default the
+    model kind's own. `shrink` may put a smaller or faster form in the graph's place once it is known to agree. `state`
+    names the inputs that a server keeps, with the output that each gets next, and `idle` the seconds for which it does;
+    they are no part of the sample.
+
+    Raises:
+        DefinitionError: onnxruntime cannot run the graph, a run takes too long, or its state cannot be what
+            `state` says.
+        DataError: the sample does not fit the model.
+        ParityError: the packaged model does not answer as the original; nothing is left at `out`.
+        StorageError: the folder cannot be written.
+    """
+    with new_folder(out) as folder:
+        draft = GraphServable(name=name, inputs=(), outputs=())
+        (folder / draft.model).write_bytes(foreign.model.SerializeToString(deterministic=True))
+        for place, file in foreign.files.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / place)
+        engine = load_engine(folder / draft.model, name)
+        if state:
+            draft = msgspec.structs.replace(draft, state_idle=idle, lineage=_made(foreign, lineage))
+            return seal(folder, _with_state(foreign, engine, draft, sample=sample, pairs=state, tolerance=tolerance))
+        columns = foreign.columns if _is_matrix(engine, len(foreign.columns)) else ()
+        rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
+        parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
+        feeds = rows.feeds(engine.inputs)
+        if not rows.given:
+            check_runs(engine, feeds, name)
+        candidates: tuple[Candidate, ...] = ()
+        if shrink is not None:
+            candidates = shrink(folder / draft.model, feeds)
+            engine = load_engine(folder / draft.model, name)
+        servable = msgspec.structs.replace(
+            draft,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            columns=columns,
+            required=needed_columns(
+                foreign, engine, rows, columns, tolerance=_tolerance(foreign, tolerance) if shrink is None else None
+            ),
+            classes=foreign.classes,
+            parity=parity,
+            candidates=candidates,
+            batching=measure_batching(engine, feeds),
+            lineage=_made(foreign, lineage),
+            example=_example(feeds) if rows.given else {},
+        )
+        return seal(folder, servable)
+
+
+def _first_step(
+    foreign: Foreign, engine: Engine, rows: Sample, states: Sequence[StateTensor], *, name: str, tolerance: float | None
+) -> Parity:
+    """Of the first rows of the sample, without the state that comes out."""
+    part = rows.take(slice(0, _FIRST))
+    kept = initial_state(states, part.rows)
+    sent = [spec for spec in engine.inputs if spec.name not in kept]
+    feeds = {**part.feeds(sent), **kept}
+    left = {state.output for state in states}
+    expected = {
+        key: array for key, array in _original(foreign, {**part.values, **kept}, name).items() if key not in left
+    }
+    found = dict(zip([spec.name for spec in engine.outputs], _ran(engine, feeds, name), strict=True))
+    return compare(expected, found, tolerance=_tolerance(foreign, tolerance), name=name)
+
+
+def _tolerance(foreign: Foreign, given: float | None) -> float:
+    return foreign.tolerance if given is None else given
+
+
+def _ran(engine: Engine, feeds: Mapping[str, Array], name: str) -> list[Array]:
+    try:
+        return engine.run(feeds)
+    except RequestError as error:
+        raise _misfit(error, name) from None
+
+
+def _original(foreign: Foreign, values: Mapping[str, Array], name: str) -> dict[str, Array]:
+    try:
+        return foreign.predict(values)
+    except RequestError as error:
+        raise _misfit(error, name) from None
+
+
+def _misfit(error: RequestError, name: str) -> DataError:
+    return DataError(f"the sample does not fit the model: {error.message}", subject=name)
+
+
+def _made(foreign: Foreign, lineage: Mapping[str, str]) -> dict[str, str]:
+    return {**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}}
+
+
+def _with_state(
+    foreign: Foreign,
+    engine: Engine,
+    draft: GraphServable,
+    *,
+    sample: Rows | None,
+    pairs: Mapping[str, str],
+    tolerance: float | None,
+) -> GraphServable:
+    """The servable of a graph some of whose tensors a server keeps. The comparison is of a sequence's first step."""
+    states = pair_state(pairs, engine, foreign.model)
+    sent = tuple(spec for spec in engine.inputs if spec.name not in pairs)
+    rows = sample(sent, ()) if sample else random_sample(sent)
+    free = any(spec.shape[:1] == (-1,) for spec in sent)
+    try_state(engine, states, (rows.take(slice(0, 1)) if free else rows).feeds(sent), 1)
+    parity = None
+    if rows.given:
+        parity = _first_step(foreign, engine, rows, states, name=draft.name, tolerance=tolerance)
+    return msgspec.structs.replace(
+        draft,
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        classes=foreign.classes,
+        state=states,
+        parity=parity,
+        batching=Batching(exact=False, reason="it keeps state between requests, so each runs alone"),
+        example=_example(rows.feeds(sent)) if rows.given else {},
+    )
+
+
+def _example(feeds: Mapping[str, Array]) -> dict[str, list[str | int | float | bool]]:
+    """One row without missing numbers, which JSON cannot say; where there is none, zeros stand for them."""
+    whole = np.ones(row_count(feeds), bool)
+    for array in feeds.values():
+        if array.ndim and array.dtype.kind == "f":
+            whole &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    row = int(whole.argmax())
+    return {name: _finite(array).ravel().tolist() for name, array in take_rows(feeds, row).items()}
+
+
+def _finite(row: Array) -> Array:
+    return np.nan_to_num(row, posinf=0.0, neginf=0.0) if row.dtype.kind == "f" else np.asarray(row)
+
+
+def load_engine(path: Path, subject: str) -> Engine:
+    """The graph in onnxruntime.
+
+    Raises:
+        DefinitionError: it cannot run it.
+    """
+    try:
+        return Engine(path, untried=True)
+    except IntegrityError as error:
+        # The draft's place says nothing to anybody: it is gone when the message is read.
+        raise refuse(IntegrityError(error.message.replace(str(path), f"the graph of {subject}")), subject) from None
+
+
+def _is_matrix(engine: Engine, columns: int) -> bool:
+    return len(engine.inputs) == 1 and len(engine.inputs[0].shape) == 2 and engine.inputs[0].shape[1] == columns
+
+
+def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance: float | None) -> Parity:
+    rows.feeds(engine.inputs)  # a misfit is told in the sample's words before the original meets it
+    expected = {key: np.atleast_1d(array) for key, array in _original(foreign, rows.values, name).items()}
+    # An answer that is not of one row is that of all rows together.
+    by_row = all(len(array) == rows.rows for array in expected.values())
+    chosen = rows_to_compare(expected) if by_row else slice(None)
+    part = {key: array[chosen] for key, array in expected.items()}
+    found = _ran(engine, rows.take(chosen).feeds(engine.inputs), name)
+    answers = {spec.name: np.atleast_1d(array) for spec, array in zip(engine.outputs, found, strict=True)}
+    return compare(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)

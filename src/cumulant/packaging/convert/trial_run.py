@@ -1,0 +1,70 @@
+"""Reading a file with a native library in a process of its own first: a malformed one can end the whole process, or
+keep it for ever.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from cumulant.core.errors import DataError
+
+SECONDS = 120
+#: one thread is enough for two rows, and many would wait for each other on a busy machine
+_ALONE = """
+import os
+os.environ["OMP_NUM_THREADS"] = "1"
+from cumulant.core.system.memory import bounded_memory
+bound = bounded_memory()
+bound.__enter__()
+"""
+#: what the libraries say where memory ends
+_NO_MEMORY = (b"bad_alloc", b"MemoryError", b"Failed to allocate memory", b"bad allocation")
+_LIGHTGBM = """
+import sys, lightgbm, numpy
+model = lightgbm.Booster(model_file=sys.argv[1])
+model.dump_model()
+model.predict(numpy.zeros((2, model.num_feature())), num_threads=1)
+"""
+_XGBOOST = """
+import sys, xgboost, numpy
+model = xgboost.Booster(params={"nthread": 1})
+model.load_model(bytearray(open(sys.argv[1], "rb").read()))
+data = xgboost.DMatrix(numpy.zeros((2, model.num_features())), nthread=1)
+model.predict(data, validate_features=False)
+"""
+_ONNXRUNTIME = """
+import sys, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+options.log_severity_level = 4
+onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+"""
+_CODES = {"lightgbm": _LIGHTGBM, "onnxruntime": _ONNXRUNTIME, "xgboost": _XGBOOST}
+
+
+def try_reading(package: str, path: Path) -> None:
+    """Let the library read the file, and a tree library answer with it, in a child process.
+
+    Raises:
+        DataError: that ended the process, took more than two minutes, or more than four fifths of the machine's memory.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ALONE + _CODES[package], str(path.resolve())],
+            capture_output=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        hint = "save the model again; a graph may call its functions too often"
+        raise DataError(
+            f"{package} was not ready with {path} within {SECONDS} s", subject=str(path), hint=hint
+        ) from None
+    if done.returncode and any(word in done.stderr for word in _NO_MEMORY):
+        hint = "it may need more memory than there is: save a smaller model, or package it on a larger machine"
+        raise DataError(f"{package} has too little memory to read {path}", subject=str(path), hint=hint)
+    if done.returncode < 0 or done.returncode > 128:  # a signal; an error of Python's is met again, in words
+        killed = done.returncode == -signal.SIGKILL
+        hint = "it may need more memory than there is" if killed else "the file is malformed: save the model again"
+        raise DataError(f"{package} crashes when it reads {path}", subject=str(path), hint=hint)

@@ -1,0 +1,285 @@
+"""XGBoost models, from their own JSON or UBJSON form: float32 trees, summed in XGBoost's order.
+
+`x < threshold` goes left; NaN takes the split's default direction; of a categorical split the categories that are
+named go right. The sums start at the base score, so that they round as XGBoost's do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import DataError, DefinitionError
+from cumulant.packaging.convert import ubjson
+from cumulant.packaging.convert.foreign_model import TREES, Foreign, versions
+from cumulant.packaging.convert.output_names import Answers
+from cumulant.packaging.convert.trial_run import try_reading
+from cumulant.packaging.graphs.graph import INPUT, Graph
+from cumulant.packaging.graphs.tree_ensemble import LT, MEMBER, Ensemble, Leaf, Split
+from cumulant.servable.engine import Array
+
+_AGAIN = "save the model again with save_model('model.ubj')"
+_OTHER = "bring the model as ONNX"
+#: how a score becomes an answer, and how the base score was made from one
+_LINKS = {
+    "binary:logistic": "sigmoid",
+    "binary:logitraw": "identity",
+    "reg:logistic": "sigmoid",
+    "multi:softprob": "softmax",
+    "multi:softmax": "softmax",
+    "reg:squarederror": "identity",
+    "reg:squaredlogerror": "identity",
+    "reg:absoluteerror": "identity",
+    "reg:pseudohubererror": "identity",
+    "reg:quantileerror": "identity",
+    "count:poisson": "exp",
+    "reg:gamma": "exp",
+    "reg:tweedie": "exp",
+    "survival:cox": "exp",
+    "survival:aft": "exp",
+    "rank:pairwise": "identity",
+    "rank:ndcg": "identity",
+    "rank:map": "identity",
+}
+_MOST_FEATURES = 1_000_000
+_LEAST_BASE = np.float32(1e-6)
+_LONGEST_NAME = 1000
+
+
+class XgboostTrees:
+    """The parts of an XGBoost model that answers depend on, checked.
+
+    Raises:
+        DataError: a part is missing, or a tree names a node or feature that is not there.
+        DefinitionError: a booster or objective without an exact ONNX form.
+    """
+
+    def __init__(self, document: Any) -> None:
+        try:
+            learner = document["learner"]
+            booster, parameters = learner["gradient_booster"], learner["learner_model_param"]
+            self.objective = str(learner["objective"]["name"])
+            self.features = int(parameters["num_feature"])
+            self.outputs = max(1, int(parameters["num_class"]), int(parameters.get("num_target", 1)))
+            self.names = tuple(str(one) for one in learner.get("feature_names", ()))
+            self._best = learner.get("attributes", {}).get("best_iteration")
+            self._base = parameters["base_score"]
+            self._read(booster)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise DataError(f"the XGBoost model lacks a part or holds a wrong one: {error!r}", hint=_AGAIN) from None
+        if self.objective not in _LINKS:
+            raise DefinitionError(f'XGBoost objective "{self.objective}" has no ONNX form here', hint=_OTHER)
+        try:
+            wrong = any(math.isnan(margin) or margin == math.inf for margin in self.margins())
+        except ValueError:
+            wrong = True
+        if wrong:
+            raise DataError(f"the XGBoost model's base score {str(self._base)[:40]!a} is no number", hint=_AGAIN)
+
+    def _read(self, booster: Any) -> None:
+        kind = booster["name"]
+        if kind not in ("gbtree", "dart"):
+            raise DefinitionError(f'XGBoost booster "{kind}" has no ONNX form here', hint=_OTHER)
+        model = booster["gbtree"]["model"] if kind == "dart" else booster["model"]
+        self.trees, self.targets = list(model["trees"]), [int(one) for one in model["tree_info"]]
+        self.weights = [float(one) for one in booster["weight_drop"]] if kind == "dart" else [1.0] * len(self.trees)
+        self.total = len(self.trees)
+        # Each output has a tree of its own in each iteration.
+        if not 0 < self.features <= _MOST_FEATURES or self.outputs > max(1, self.total):
+            raise ValueError("number of features or outputs")
+        if self._best is not None:
+            bounds = model.get("iteration_indptr") or range(0, self.total + 1, self.outputs)
+            self.trees = self.trees[: int(bounds[int(self._best) + 1])]
+        if any(len(name) > _LONGEST_NAME for name in self.names):
+            raise ValueError(f"a feature's name of more than {_LONGEST_NAME:,} letters")
+        if len(self.targets) != self.total or len(self.weights) != self.total:
+            raise ValueError("number of trees")
+        for number, tree in enumerate(self.trees):
+            _check_tree(tree, self.features, number)
+            if not 0 <= self.targets[number] < self.outputs:
+                raise ValueError(f"output of tree {number}")
+
+    @property
+    def link(self) -> str:
+        return _LINKS[self.objective]
+
+    @property
+    def rounds(self) -> int | None:
+        """Iterations that count, where early stopping found the rest to do harm."""
+        return None if self._best is None or len(self.trees) == self.total else int(self._best) + 1
+
+    def margins(self) -> list[float]:
+        """The base score of each output, before the link."""
+        text = str(self._base).strip("[]")
+        values = [float(one) for one in text.split(",")]
+        found = [_margin(np.float32(value), self.link) for value in values]
+        return found if len(found) == self.outputs else [found[0]] * self.outputs
+
+    def add_to(self, graph: Graph, x: str | None = None) -> str:
+        """Append the trees, which read the float32 `x`; returns the name of the scores, float32 [n, outputs]."""
+        ensemble = Ensemble(self.outputs, np.float32)
+        for target, margin in enumerate(self.margins()):
+            ensemble.constant(margin, target)
+        for tree, target, weight in zip(self.trees, self.targets, self.weights, strict=False):
+            ensemble.grow(0, target, _Tree(tree, weight).look)
+        return ensemble.add_to(graph, x)
+
+    def answers(self, graph: Graph, scores: str) -> str:
+        """`scores` after the link, rounded to float32 as XGBoost's are."""
+        if self.link == "identity":
+            return scores
+        # XGBoost's float32 exp is that of the C library; onnxruntime's own is coarser. float64 rounds to it.
+        return graph.cast(graph.link(self.link, graph.cast(scores, "FP64"), self.outputs), "FP32")
+
+
+def _margin(base: np.float32, link: str) -> float:
+    """Of a target that was always 0 or 1 XGBoost stores these, and limits a probability before its logit."""
+    match link:
+        case "sigmoid":
+            limited = np.clip(base, _LEAST_BASE, np.float32(1) - _LEAST_BASE)
+            return float(-np.log(np.float32(1) / limited - np.float32(1)))
+        case "exp":
+            return float(np.log(base)) if base else -math.inf
+        case _:
+            return float(base)
+
+
+class _Tree:
+    """One tree's nodes, for `Ensemble.grow`."""
+
+    def __init__(self, tree: Mapping[str, Any], weight: float) -> None:
+        self._tree = tree
+        self._weight = np.float32(weight)
+        parts = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+        self._sets = {int(node): tree["categories"][start : start + size] for node, start, size in parts}
+
+    def look(self, node: int) -> Leaf | Split:
+        tree = self._tree
+        left, right = int(tree["left_children"][node]), int(tree["right_children"][node])
+        value = float(tree["split_conditions"][node])
+        if left == -1:
+            return Leaf(float(np.float32(value) * self._weight))
+        feature, default_left = int(tree["split_indices"][node]), bool(tree["default_left"][node])
+        if node not in self._sets:
+            return Split(feature, LT, value, missing=default_left, yes=left, no=right)
+        members = tuple(float(one) for one in self._sets[node])
+        return Split(feature, MEMBER, 0.0, missing=not default_left, yes=right, no=left, members=members)
+
+
+def _check_tree(tree: Mapping[str, Any], features: int, number: int) -> None:
+    left, right = ([int(one) for one in tree[name]] for name in ("left_children", "right_children"))
+    count = len(left)
+    if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
+        raise DefinitionError("XGBoost trees with a vector in each leaf have no ONNX form here", hint=_OTHER)
+    same = ("right_children", "split_indices", "split_conditions", "default_left")
+    if count == 0 or any(len(tree[name]) != count for name in same):
+        raise ValueError(f"nodes of tree {number}")
+    children = [one for one in (*left, *right) if one != -1]
+    # Every node has one parent at most, and the root none: no node is its own ancestor below the root.
+    wrong = len(set(children)) != len(children) or any(not 0 < one < count for one in children)
+    if wrong or any((one == -1) != (other == -1) for one, other in zip(left, right, strict=True)):
+        raise ValueError(f"nodes of tree {number}")
+    if any(not 0 <= int(one) < features for one in tree["split_indices"]):
+        raise ValueError(f"a feature of tree {number}")
+    for value, goes_left in zip(tree["split_conditions"], tree["default_left"], strict=True):
+        float(value), int(goes_left)
+    if len({len(tree[f"categories_{name}"]) for name in ("nodes", "segments", "sizes")}) != 1:
+        raise ValueError(f"the categories of tree {number}")
+    for start, size in zip(tree["categories_segments"], tree["categories_sizes"], strict=True):
+        if start < 0 or size <= 0 or start + size > len(tree["categories"]):
+            raise ValueError(f"the categories of tree {number}")
+
+
+def read_xgboost(path: Path) -> Foreign:
+    """The XGBoost model in a JSON or UBJSON file.
+
+    Raises:
+        DataError: the file is cut off or malformed.
+        DefinitionError: a booster or objective without an exact ONNX form.
+        MissingPartError: xgboost is not installed, which gives the answers to compare with.
+    """
+    content = path.read_bytes()
+    try:
+        document = ubjson.decode(content) if content.startswith(b"{L\0") else msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON, or is cut off: {error}", subject=str(path), hint=_AGAIN) from None
+    if not isinstance(document, dict) or "learner" not in document:
+        raise DataError(f"{path} is JSON, but no XGBoost model", subject=str(path), hint=_AGAIN)
+    foreign = from_document(document, lambda: _load(path))
+    if find_spec("xgboost") is not None:
+        _load(path)  # it checks what the trees' answers do not depend on, such as counts of what it holds
+    return foreign
+
+
+def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -> Foreign:
+    """The graph of a model's document. `original()` gives the Booster; `labels` are a classifier's."""
+    trees = XgboostTrees(document)
+    graph = Graph(trees.features, source="FP32", inner="FP32")
+    scores = trees.answers(graph, trees.add_to(graph))
+    answers = Answers(classes=_classes(trees), labels=labels, datatype="FP32")
+    booster: list[Any] = []
+
+    def predict(values: Mapping[str, Array]) -> dict[str, Array]:
+        if not booster:
+            booster.append(original())
+        return answers.expected(_predict(booster[0], np.asarray(values[INPUT], np.float64), trees))
+
+    stopped = f"the first {trees.rounds} iterations answer: early stopping found the rest to do harm"
+    return Foreign(
+        kind="XGBoost",
+        converter="cumulant, float32 trees",
+        model=answers.finish(graph, scores, trees.outputs),
+        tolerance=TREES,
+        predict=predict,
+        columns=trees.names,
+        classes=answers.texts,
+        notes=(stopped,) if trees.rounds else (),
+        packages=versions("xgboost", "xgboost-cpu", "onnx"),
+    )
+
+
+def _classes(trees: XgboostTrees) -> int:
+    if trees.objective.startswith("multi:"):
+        return trees.outputs
+    return 2 if trees.objective == "binary:logistic" else 0
+
+
+def _load(path: Path) -> Any:
+    try:
+        import xgboost
+    except ModuleNotFoundError:
+        raise missing_xgboost() from None
+    try_reading("xgboost", path)
+    booster = xgboost.Booster(params={"nthread": 1})
+    try:
+        booster.load_model(bytearray(path.read_bytes()))
+    except (xgboost.core.XGBoostError, ValueError) as error:
+        raise DataError(f"XGBoost cannot read {path}: {str(error).splitlines()[0]}", hint=_AGAIN) from None
+    return booster
+
+
+def missing_xgboost() -> DefinitionError:
+    """The error where the original cannot answer because its package is missing."""
+    hint = "pip install xgboost-cpu, or leave out --sample"
+    return DefinitionError("comparing with the original needs the Python package xgboost", subject="xgboost", hint=hint)
+
+
+def _predict(booster: Any, matrix: Array, trees: XgboostTrees) -> Array:
+    """The original's answers: probabilities even where its objective says only the class."""
+    import xgboost
+
+    # Columns are by position here, so that names and kinds of columns play no part.
+    data = xgboost.DMatrix(matrix, nthread=1, feature_names=booster.feature_names, feature_types=booster.feature_types,
+                           enable_categorical=True)  # fmt: skip
+    last = (0, trees.rounds) if trees.rounds else (0, 0)
+    if trees.objective != "multi:softmax":
+        return np.asarray(booster.predict(data, iteration_range=last))
+    margin = np.asarray(booster.predict(data, output_margin=True, iteration_range=last), np.float64)
+    raised = np.exp(margin - margin.max(axis=1, keepdims=True))
+    return np.asarray((raised / raised.sum(axis=1, keepdims=True)).astype(np.float32))

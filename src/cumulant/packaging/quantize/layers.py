@@ -1,0 +1,147 @@
+"""The layers of a graph that carry weights, and the inputs they meet on a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.servable.engine import Engine
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+#: below this a weight is not worth the nodes that decode it
+SMALLEST = 1024
+#: positions of a convolution taken from one row; more tell nothing new about its inputs
+_POSITIONS = 64
+
+
+class Layer(NamedTuple):
+    """A node with one constant float32 matrix: MatMul, Gemm, Conv, or Gather from a table."""
+
+    op: str
+    node: int
+    weight: str
+    #: of the input that is no constant; a table has none that counts
+    source: str
+    output: str
+    value: Array
+    #: the weight reaches its rows by transposing
+    transposed: bool
+
+    @property
+    def rows(self) -> Floats:
+        """[outputs, inputs]: each row makes one output, and may have a scale of its own."""
+        value = self.value.astype(np.float64)
+        return value.T if self.transposed else value.reshape(len(value), -1)
+
+
+def layers(model: ModelProto) -> tuple[Layer, ...]:
+    """Every layer whose weight is used once and large enough to be worth it."""
+    onnx = onnx_part()
+    known = {one.name: one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    uses = [name for node in model.graph.node for name in node.input]
+    found = (_layer(place, node, known, onnx) for place, node in enumerate(model.graph.node))
+    return tuple(one for one in found if one is not None and uses.count(one.weight) == 1)
+
+
+def _layer(place: int, node: NodeProto, known: Mapping[str, Any], onnx: Any) -> Layer | None:
+    at = {"MatMul": 1, "Gemm": 1, "Conv": 1, "Gather": 0}.get(node.op_type)
+    if at is None or node.domain not in ("", "ai.onnx") or node.input[at] not in known:
+        return None
+    value = onnx.numpy_helper.to_array(known[node.input[at]])
+    flat = value.ndim == 2 or (node.op_type == "Conv" and value.ndim in (3, 4))
+    if not flat or value.size < SMALLEST or not np.isfinite(value).all() or attribute(node, "axis", 0) != 0:
+        return None
+    straight = node.op_type in ("Conv", "Gather") or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
+    return Layer(node.op_type, place, node.input[at], node.input[1 - at], node.output[0], value, not straight)
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """The node's attribute `name`, or `default`."""
+    for one in node.attribute:
+        if one.name == name:
+            return onnx_part().helper.get_attribute_value(one)
+    return default
+
+
+def seen(
+    model: ModelProto, names: Sequence[str], sample: Mapping[str, Array], batch: int = 1
+) -> Iterator[dict[str, Array]]:
+    """The values of the inner tensors `names` on each `batch` rows of the sample."""
+    onnx = onnx_part()
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    given = {one.name for one in (*model.graph.output, *model.graph.input)}
+    for name in names:
+        if name not in given:
+            open_model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "open.onnx"
+        onnx.save(open_model, path)
+        engine = Engine(path)
+        inner = [name for name in names if name not in sample]
+        for start in range(0, len(next(iter(sample.values()))), batch):
+            feeds = {name: value[start : start + batch] for name, value in sample.items()}
+            found = engine.run(feeds, inner) if inner else []
+            yield dict(zip(inner, found, strict=True)) | feeds
+
+
+def visits(model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int = 1) -> dict[str, float]:
+    """Products of a number with a weight that each layer computes for a row, by the name of its weight."""
+    first = {name: value[:batch] for name, value in sample.items()}
+    (values,) = seen(model, sorted({one.output for one in found}), first, batch)
+    return {one.weight: values[one.output].size / batch * one.rows.shape[1] for one in found}
+
+
+def second_moments(
+    model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int = 1
+) -> dict[str, Floats]:
+    """Sum of x xᵀ over the inputs x [inputs] that each layer meets, by the name of its weight."""
+    wanted = [one for one in found if one.op != "Gather"]
+    totals: dict[str, Floats] = {}
+    if not wanted:
+        return totals
+    for values in seen(model, sorted({one.source for one in wanted}), sample, batch):
+        for one in wanted:
+            x = _inputs(one, model.graph.node[one.node], values[one.source])
+            if x is not None and np.isfinite(x).all():
+                totals[one.weight] = totals.get(one.weight, 0.0) + x.T @ x
+    return totals
+
+
+def _inputs(layer: Layer, node: NodeProto, value: Array) -> Floats | None:
+    if layer.op != "Conv":
+        value = value.T if layer.op == "Gemm" and attribute(node, "transA", 0) else value
+        return value.reshape(-1, value.shape[-1]).astype(np.float64)
+    if attribute(node, "group", 1) != 1 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+        return None
+    return _windows(layer, node, value)
+
+
+def _windows(layer: Layer, node: NodeProto, value: Array) -> Floats:
+    """What a convolution's kernel sees, at some positions evenly over each row."""
+    kernel = layer.value.shape[2:]
+    dilations = attribute(node, "dilations", [1] * len(kernel))
+    reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
+    pads = attribute(node, "pads", [0] * 2 * len(kernel))
+    sides = [(0, 0), (0, 0), *zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
+    axes = tuple(range(2, value.ndim))
+    view = np.lib.stride_tricks.sliding_window_view(np.pad(value, sides), reach, axis=axes)
+    dilated: Any = (..., *(slice(None, None, step) for step in dilations))
+    view = view[dilated]
+    # [n, channels, positions..., kernel...] -> [n, positions, channels, kernel...]
+    view = np.moveaxis(view, 1, 1 + len(kernel))
+    flat = np.unique(np.linspace(0, np.prod(view.shape[1 : 1 + len(kernel)]) - 1, _POSITIONS).astype(int))
+    places: Any = (slice(None), *np.unravel_index(flat, view.shape[1 : 1 + len(kernel)]))
+    found: Floats = view[places].reshape(-1, layer.value[0].size).astype(np.float64)
+    return found

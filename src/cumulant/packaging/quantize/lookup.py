@@ -1,0 +1,110 @@
+"""A product with one-hot rows is a lookup: the same numbers without the product.
+
+Converters write an embedding as Equal(ids, 0..n-1), Cast to float, MatMul with the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cumulant.packaging.graphs.graph import onnx_part
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+#: what only spreads the ids over the classes: repeats values, changes no value
+_SPREADING = ("Expand", "Reshape", "Unsqueeze", "Identity")
+_MAXIMUM = 8
+
+
+def lookups(model: ModelProto) -> tuple[ModelProto, int]:
+    """A copy of `model` with its one-hot products as Gather, and how many there were.
+
+    An id outside the table gives a row of zeros in the product and an error in a lookup; ids are therefore
+    clipped into a table with a row of zeros before and after.
+    """
+    onnx = onnx_part()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    makers = {output: node for node in copy.graph.node for output in node.output}
+    constants = {one.name: one for one in copy.graph.initializer}
+    ranks = _input_ranks(copy)
+    found = 0
+    for node in list(copy.graph.node):
+        ids = _ids(node, makers, constants, ranks) if node.op_type == "MatMul" else None
+        if ids is not None:
+            place = list(copy.graph.node).index(node)
+            for new in reversed(_as_gather(copy, node, ids, found)):
+                copy.graph.node.insert(place, new)
+            copy.graph.node.remove(node)
+            found += 1
+    return copy, found
+
+
+def _input_ranks(model: ModelProto) -> Mapping[str, int]:
+    types = onnx_part().TensorProto
+    whole = (types.INT32, types.INT64)
+    return {
+        one.name: len(one.type.tensor_type.shape.dim)
+        for one in model.graph.input
+        if one.type.tensor_type.elem_type in whole
+    }
+
+
+def _ids(
+    node: NodeProto, makers: Mapping[str, Any], constants: Mapping[str, Any], ranks: Mapping[str, int]
+) -> str | None:
+    """The graph's input of ids [n, k] whose one-hot [n, k, classes] is the left side of `node`."""
+    table = constants.get(node.input[1])
+    cast = makers.get(node.input[0])
+    if table is None or len(table.dims) != 2 or cast is None or cast.op_type != "Cast":
+        return None
+    equal = makers.get(cast.input[0])
+    if equal is None or equal.op_type != "Equal":
+        return None
+    for ids, classes in (equal.input, reversed(equal.input)):
+        if classes in constants and _counts_up(constants[classes], table.dims[0]):
+            source = _spread_from(ids, makers)
+            # [n, k] and no other: the one-hot axis is then the last, and a lookup gives the same shape
+            return source if ranks.get(source) == 2 and len(constants[classes].dims) == 3 else None
+    return None
+
+
+def _counts_up(constant: Any, size: int) -> bool:
+    value = onnx_part().numpy_helper.to_array(constant)
+    return value.shape[-1:] == (size,) and value.size == size and bool((value.ravel() == np.arange(size)).all())
+
+
+def _spread_from(name: str, makers: Mapping[str, Any]) -> str:
+    for _ in range(_MAXIMUM):
+        maker = makers.get(name)
+        if maker is None or maker.op_type not in _SPREADING:
+            break
+        name = maker.input[0]
+    return name
+
+
+def _as_gather(model: ModelProto, node: NodeProto, ids: str, number: int) -> list[Any]:
+    onnx = onnx_part()
+    at = next(k for k, one in enumerate(model.graph.initializer) if one.name == node.input[1])
+    table = onnx.numpy_helper.to_array(model.graph.initializer[at])
+    zeros = np.zeros((1, table.shape[1]), table.dtype)
+    name = f"lookup/{number}"
+    values = {
+        f"{name}/table": np.concatenate([zeros, table, zeros]),
+        f"{name}/low": np.array(-1, np.int64),
+        f"{name}/high": np.array(len(table), np.int64),
+        f"{name}/one": np.array(1, np.int64),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in values.items())
+    make = onnx.helper.make_node
+    return [
+        make("Cast", [ids], [f"{name}/wide"], to=onnx.TensorProto.INT64),
+        make("Max", [f"{name}/wide", f"{name}/low"], [f"{name}/above"]),
+        make("Min", [f"{name}/above", f"{name}/high"], [f"{name}/within"]),
+        make("Add", [f"{name}/within", f"{name}/one"], [f"{name}/row"]),
+        make("Gather", [f"{name}/table", f"{name}/row"], [node.output[0]], axis=0),
+    ]

@@ -1,0 +1,103 @@
+"""Bits for each layer: few where it hurts least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cumulant.packaging.quantize.layers import Floats, Layer
+from cumulant.packaging.quantize.rounding import Codes, group_size, rounded
+
+#: from the coarsest on; 7 would need three planes
+LADDER = (3, 4, 5, 6, 8)
+#: inputs that share a scale, by bits; 8 bits need one scale a row only
+_GROUPS: Mapping[int, int] = {3: 32, 4: 32, 5: 64, 6: 128}
+
+Plan = Mapping[str, int]
+
+
+class Rounder:
+    """The codes of each layer at each number of bits, computed once."""
+
+    def __init__(self, found: Sequence[Layer], moments: Mapping[str, Floats]) -> None:
+        self.layers = {one.weight: one for one in found}
+        self.moments = moments
+        self._known: dict[tuple[str, int], Codes] = {}
+
+    def codes(self, weight: str, bits: int) -> Codes:
+        if (weight, bits) not in self._known:
+            rows = self.layers[weight].rows
+            group = group_size(rows.shape[1], _GROUPS.get(bits, rows.shape[1]))
+            # At 8 bits the nearest code is as good, and found at once.
+            moments = self.moments.get(weight) if bits < 8 else None
+            self._known[weight, bits] = rounded(rows, bits, group, moments)
+        return self._known[weight, bits]
+
+    def plan(self, plan: Plan) -> dict[str, tuple[Layer, Codes]]:
+        return {weight: (self.layers[weight], self.codes(weight, bits)) for weight, bits in plan.items()}
+
+    def error(self, weight: str, bits: int) -> float:
+        """Squared error of the layer's answers on the calibration rows, as a share of the answers."""
+        rows, moments = self.layers[weight].rows, self.moments.get(weight)
+        lost = self.codes(weight, bits).weights - rows
+        return _power(lost, moments) / max(_power(rows, moments), 1e-30)
+
+    def size(self, weight: str, bits: int) -> float:
+        """Bytes."""
+        codes = self.codes(weight, bits)
+        return codes.values.size * bits / 8 + 2 * codes.scales.size
+
+
+def _power(rows: Floats, moments: Floats | None) -> float:
+    return float((rows**2).sum() if moments is None else ((rows @ moments) * rows).sum())
+
+
+class Step(NamedTuple):
+    plan: Plan
+    size: float
+
+
+def ladder(rounder: Rounder, sensitivity: Mapping[str, float]) -> list[Step]:
+    """Plans from the coarsest to the finest; each gives one layer more bits, where that wins most for its bytes.
+
+    `sensitivity` is what a layer's share of squared error does to the graph's answers, by the name of its weight.
+    """
+    plan = dict.fromkeys(rounder.layers, LADDER[0])
+    found = [Step(dict(plan), _total(rounder, plan))]
+    while any(bits != LADDER[-1] for bits in plan.values()):
+        weight = max((one for one, bits in plan.items() if bits != LADDER[-1]), key=_gain(rounder, sensitivity, plan))
+        plan[weight] = _next(plan[weight])
+        found.append(Step(dict(plan), _total(rounder, plan)))
+    return found
+
+
+def _gain(rounder: Rounder, sensitivity: Mapping[str, float], plan: Plan) -> Callable[[str], float]:
+    def gain(weight: str) -> float:
+        now, then = plan[weight], _next(plan[weight])
+        won = rounder.error(weight, now) - rounder.error(weight, then)
+        # a row of 8 bits with one scale may take less than 6 bits with many
+        return sensitivity[weight] * won / max(rounder.size(weight, then) - rounder.size(weight, now), 1.0)
+
+    return gain
+
+
+def _next(bits: int) -> int:
+    return LADDER[LADDER.index(bits) + 1]
+
+
+def _total(rounder: Rounder, plan: Plan) -> float:
+    return float(np.sum([rounder.size(weight, bits) for weight, bits in plan.items()]))
+
+
+def first_good(count: int, good: Callable[[int], bool]) -> int:
+    """The first of `count` steps that is good, supposing that those after a good one are; the last if none is."""
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        if good(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,56 @@
+"""A graph as the quantizers expect it: a recent operator set, and weights among the initializers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.packaging.graphs.graph import onnx_part
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: the oldest operator set whose DequantizeLinear takes a scale a channel
+OLDEST = 13
+#: from which on onnx demands that no initializer needs to be an input
+_IR_VERSION = 8
+
+
+def normalized(model: ModelProto) -> ModelProto:
+    """A copy with an operator set of 13 or newer and its weights as initializers; it answers as `model`.
+
+    Raises:
+        RuntimeError: onnx cannot convert an operator to that set.
+    """
+    found: ModelProto = onnx_part().ModelProto()
+    found.CopyFrom(model)
+    _collect_constants(found)
+    return found if opset_of(found) >= OLDEST else _converted(found)
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators; 0 where the graph uses none."""
+    return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+
+
+def _collect_constants(model: ModelProto) -> None:
+    """What nodes `Constant` hold becomes initializers, where it is a tensor as those are."""
+    graph = model.graph
+    for node in [one for one in graph.node if one.op_type == "Constant"]:
+        value = next((one for one in node.attribute if one.name == "value"), None)
+        if value is None or any(output.name == node.output[0] for output in graph.output):
+            continue
+        value.t.name = node.output[0]
+        graph.initializer.append(value.t)
+        graph.node.remove(node)
+
+
+def _converted(model: ModelProto) -> ModelProto:
+    from onnx import version_converter
+
+    known = {one.name for one in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in known]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    found: ModelProto = version_converter.convert_version(model, OLDEST)
+    return found

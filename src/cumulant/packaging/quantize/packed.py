@@ -1,0 +1,174 @@
+"""Weights stored as small codes and decoded by the graph itself.
+
+The decoding reads constants only, so that onnxruntime does it once, when the graph is loaded: the file
+is small, and answering takes what the original takes. Any number of bits serves: a code of 6 bits is
+stored as planes of 4 and 2 bits, each packed into bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.quantize.layers import Layer
+from cumulant.packaging.quantize.rounding import Codes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+#: widths of the planes, lowest bits first
+PLANES: Mapping[int, tuple[int, ...]] = {8: (8,), 6: (4, 2), 5: (4, 1), 4: (4,), 3: (2, 1), 2: (2,)}
+#: other constants of this many values are kept as float16
+_HALVED = 64
+#: nodes that onnxruntime fuses by the constants it finds at them, before it computes any
+_READ_AT_LOAD = frozenset({"DequantizeLinear", "QuantizeLinear", "MatMulNBits"})
+
+
+def packed(model: ModelProto, found: Mapping[str, tuple[Layer, Codes]]) -> ModelProto:
+    """A copy of `model` whose weights, by name, are stored as codes; other large constants as float16."""
+    onnx = onnx_part()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [one for one in copy.graph.initializer if one.name not in found]
+    writer = _Writer(onnx)
+    for name, (layer, codes) in found.items():
+        writer.decode(name, layer, codes)
+    read = {name for node in copy.graph.node if node.op_type in _READ_AT_LOAD for name in node.input}
+    for one in [one for one in kept if one.name not in read and _is_large(one, onnx)]:
+        writer.half(one)
+        kept.remove(one)
+    nodes = [*writer.nodes, *copy.graph.node]
+    del copy.graph.initializer[:], copy.graph.node[:]
+    copy.graph.initializer.extend([*kept, *writer.constants])
+    copy.graph.node.extend(nodes)
+    return compact(copy)
+
+
+def _is_large(one: TensorProto, onnx: Any) -> bool:
+    if one.data_type != onnx.TensorProto.FLOAT or np.prod(one.dims) < _HALVED:
+        return False
+    # float16 holds nothing above 65,504; what it would lose stays as it is
+    return bool(np.abs(onnx.numpy_helper.to_array(one)).max() < 6e4)
+
+
+class _Writer:
+    """Nodes and constants that give back the weights."""
+
+    def __init__(self, onnx: Any) -> None:
+        self._onnx = onnx
+        self._numbers: dict[bytes, str] = {}
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def half(self, one: TensorProto) -> None:
+        value = self._onnx.numpy_helper.to_array(one).astype(np.float16)
+        self._float(self._constant(value), one.name)
+
+    def decode(self, name: str, layer: Layer, codes: Codes) -> None:
+        value = self._codes(codes)
+        grouped = self._add("Reshape", value, self._shared(np.array([-1, codes.group], np.int64)))
+        scale = self._float(self._constant(codes.scales.reshape(-1, 1)))
+        rows = self._add("Mul", grouped, scale)
+        shape = codes.values.shape if layer.transposed else layer.value.shape
+        if layer.transposed:
+            rows = self._add("Reshape", rows, self._shared(np.array(shape, np.int64)))
+            self._add("Transpose", rows, output=name)
+        else:
+            self._add("Reshape", rows, self._shared(np.array(shape, np.int64)), output=name)
+
+    def _codes(self, codes: Codes) -> str:
+        """Signed codes as float32, in row-major order."""
+        if codes.bits == 8:
+            return self._float(self._constant(codes.values.astype(np.int8)))
+        offset = 2 ** (codes.bits - 1)
+        rest = (codes.values + offset).ravel()
+        total, shift = "", 0
+        for width in PLANES[codes.bits]:
+            plane = self._plane((rest >> shift) & (2**width - 1), width)
+            part = plane if shift == 0 else self._add("Mul", plane, self._shared(np.array(2.0**shift, np.float32)))
+            total = self._add("Add", total, part) if total else part
+            shift += width
+        return self._add("Sub", total, self._shared(np.array(float(offset), np.float32)))
+
+    def _plane(self, codes: NDArray[np.int64], width: int) -> str:
+        """floor(byte / 2^shift) mod 2^width for each shift of the byte's slots, [bytes, slots]."""
+        shifts = np.arange(0, 8, width)
+        slots = np.pad(codes, (0, -len(codes) % len(shifts))).reshape(-1, len(shifts))
+        held = (slots << shifts).sum(axis=1, keepdims=True).astype(np.uint8)
+        steps = self._shared((2.0**-shifts).astype(np.float32))
+        moved = self._add("Floor", self._add("Mul", self._float(self._constant(held)), steps))
+        parts = self._add("Mod", moved, self._shared(np.array(2.0**width, np.float32)), fmod=1)
+        return self._add("Reshape", parts, self._shared(np.array([-1], np.int64)))
+
+    def _float(self, name: str, output: str = "") -> str:
+        return self._add("Cast", name, output=output, to=self._onnx.TensorProto.FLOAT)
+
+    def _add(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        name = output or f"decode/{len(self.nodes)}"
+        self.nodes.append(self._onnx.helper.make_node(op, list(inputs), [name], **attributes))
+        return name
+
+    def _constant(self, value: NDArray[Any]) -> str:
+        name = f"decode/c{len(self.constants)}"
+        self.constants.append(self._onnx.numpy_helper.from_array(value, name))
+        return name
+
+    def _shared(self, value: NDArray[Any]) -> str:
+        key = f"{value.dtype}{value.shape}".encode() + value.tobytes()
+        if key not in self._numbers:
+            self._numbers[key] = self._constant(value)
+        return self._numbers[key]
+
+
+def compact(model: ModelProto) -> ModelProto:
+    """Drop what no answer needs, and give inner tensors short names: of a small file, names are a good part.
+
+    A graph with inner graphs keeps its names: an inner graph reads those of the outer one.
+    """
+    graph = model.graph
+    if any(one.HasField("g") or one.graphs for node in graph.node for one in node.attribute):
+        return model
+    _drop_unused(graph)
+    fixed = {one.name for one in (*graph.input, *graph.output)} | {""}
+    names: dict[str, str] = {}
+
+    def short(name: str) -> str:
+        if name not in fixed and name not in names:
+            number = len(names)
+            names[name] = _base36(number)
+            while names[name] in fixed:
+                names[name] += "_"
+        return names.get(name, name)
+
+    for node in graph.node:
+        node.name, node.doc_string = "", ""
+        node.input[:] = [short(name) for name in node.input]
+        node.output[:] = [short(name) for name in node.output]
+    for one in graph.initializer:
+        one.name, one.doc_string = short(one.name), ""
+    del graph.value_info[:]
+    return model
+
+
+def _drop_unused(graph: Any) -> None:
+    makers = {output: node for node in graph.node for output in node.output}
+    wanted, open_names = set[str](), [one.name for one in graph.output]
+    while open_names:
+        name = open_names.pop()
+        if name not in wanted:
+            wanted.add(name)
+            open_names += makers[name].input if name in makers else ()
+    kept = [node for node in graph.node if wanted.intersection(node.output)]
+    constants = [one for one in graph.initializer if one.name in wanted]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(constants)
+
+
+def _base36(number: int) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    return digits[number] if number < 36 else _base36(number // 36) + digits[number % 36]

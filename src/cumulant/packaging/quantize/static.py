@@ -1,0 +1,177 @@
+"""int8 arithmetic with activation ranges learned beforehand: weights and activations as QuantizeLinear pairs.
+
+Ranges are fixed, so that an answer does not depend on its neighbours in a batch. A few extreme activations
+would coarsen all others: how much of each tail is cut is tried out on the calibration rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.quantize.forms import plain_gemm
+from cumulant.packaging.quantize.layers import Array, Layer, seen
+from cumulant.packaging.quantize.packed import compact
+from cumulant.packaging.quantize.rounding import rounded
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: shares of the values cut from one end
+TAILS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+#: values kept of one tensor, in all; its two ends are kept besides
+_KEPT = 2_000_000
+
+
+class Cuts(NamedTuple):
+    """The tails cut from the inputs of layers and from what convolutions give, low and high."""
+
+    input_low: float = 0.0
+    input_high: float = 0.0
+    output_low: float = 0.0
+    output_high: float = 0.0
+
+
+Ranges = Mapping[str, Mapping[float, tuple[float, float]]]
+
+
+def can_be_static(model: ModelProto, layer: Layer) -> bool:
+    return layer.op in ("MatMul", "Conv") or (layer.op == "Gemm" and plain_gemm(model, layer))
+
+
+def ranges(model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int) -> Ranges:
+    """For each tensor at a layer, its low and high end after cutting each of `TAILS`."""
+    names = sorted({one.source for one in found} | {one.output for one in found if one.op == "Conv"})
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    rows = len(next(iter(sample.values())))
+    for values in seen(model, names, sample, batch):
+        for name in names:
+            flat = values[name].ravel()
+            step = max(1, len(flat) * rows // (batch * _KEPT))
+            # an odd stride meets every channel
+            kept = flat[:: step | 1]
+            parts[name].append(np.concatenate([kept, [flat.min(), flat.max()]]))
+    return {name: _ends(np.concatenate(values)) for name, values in parts.items()}
+
+
+def _ends(values: Array) -> dict[float, tuple[float, float]]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return dict.fromkeys(TAILS, (0.0, 0.0))
+    lows, highs = np.quantile(finite, TAILS), np.quantile(finite, [1 - tail for tail in TAILS])
+    return {tail: (float(low), float(high)) for tail, low, high in zip(TAILS, lows, highs, strict=True)}
+
+
+def static_int8(model: ModelProto, found: Iterable[Layer], known: Ranges, cuts: Cuts) -> ModelProto:
+    """A copy of `model` that computes the layers `found` in int8."""
+    onnx = onnx_part()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    writer = _Writer(copy.graph, onnx)
+    for layer in found:
+        low, high = known[layer.source][cuts.input_low][0], known[layer.source][cuts.input_high][1]
+        if layer.op == "Conv":
+            ends = known[layer.output]
+            writer.convolution(layer, (low, high), (ends[cuts.output_low][0], ends[cuts.output_high][1]))
+        else:
+            writer.product(layer, (low, high))
+    return compact(copy)
+
+
+def best_cuts(error: Callable[[Cuts], float]) -> Cuts:
+    """The cuts of least error, one end after the other."""
+    best, least = Cuts(), error(Cuts())
+    for end in Cuts._fields:
+        for tail in TAILS[1:]:
+            tried = best._replace(**{end: tail})
+            found = error(tried)
+            if found < least:
+                best, least = tried, found
+    return best
+
+
+class _Writer:
+    def __init__(self, graph: Any, onnx: Any) -> None:
+        self._graph = graph
+        self._onnx = onnx
+
+    def product(self, layer: Layer, ends: tuple[float, float]) -> None:
+        node, place = self._find(layer)
+        bias = list(node.input[2:3])
+        given, before = self._rounded(layer.source, f"{layer.output}/in", ends)
+        weight, nodes, _ = self._weight(layer, transposed=True)
+        result = f"{layer.output}/product" if bias else layer.output
+        new = [*before, *nodes, self._node("MatMul", [given, weight], result)]
+        if bias:
+            new.append(self._node("Add", [result, bias[0]], layer.output))
+        self._put(place, new)
+
+    def convolution(self, layer: Layer, ends: tuple[float, float], out: tuple[float, float]) -> None:
+        node, place = self._find(layer)
+        given, before = self._rounded(layer.source, f"{layer.output}/in", ends)
+        weight, nodes, scales = self._weight(layer, transposed=False)
+        if len(node.input) > 2 and node.input[2]:
+            nodes.append(self._bias(node, scales * _step(ends)))
+        node.input[0], node.input[1], node.output[0] = given, weight, f"{layer.output}/exact"
+        _, after = self._rounded(node.output[0], f"{layer.output}/out", out)
+        after[-1].output[0] = layer.output
+        kept = self._onnx.NodeProto()
+        kept.CopyFrom(node)
+        self._put(place, [*before, *nodes, kept, *after])
+
+    def _find(self, layer: Layer) -> tuple[Any, int]:
+        return next((node, at) for at, node in enumerate(self._graph.node) if layer.weight in node.input)
+
+    def _put(self, place: int, nodes: Sequence[Any]) -> None:
+        del self._graph.node[place]
+        for node in reversed(nodes):
+            self._graph.node.insert(place, node)
+
+    def _rounded(self, name: str, new: str, ends: tuple[float, float]) -> tuple[str, list[Any]]:
+        low, step = min(ends[0], 0.0), _step(ends)
+        zero = np.uint8(np.clip(round(-low / step), 0, 255))
+        scale = self._constant(f"{new}/scale", np.array(step, np.float32))
+        point = self._constant(f"{new}/zero", np.array(zero, np.uint8))
+        return new, [
+            self._node("QuantizeLinear", [name, scale, point], f"{new}/codes"),
+            self._node("DequantizeLinear", [f"{new}/codes", scale, point], new),
+        ]
+
+    def _weight(self, layer: Layer, *, transposed: bool) -> tuple[str, list[Any], Array]:
+        """int8 with one scale an output; a product's is laid out [inputs, outputs]."""
+        codes = rounded(layer.rows, 8, layer.rows.shape[1])
+        scales = codes.scales.astype(np.float32).ravel()
+        values = codes.values.astype(np.int8)
+        values = values.T if transposed else values.reshape(layer.value.shape)
+        name = f"{layer.weight}/weight"
+        held = self._constant(f"{layer.weight}/codes", np.ascontiguousarray(values))
+        scale = self._constant(f"{layer.weight}/scales", scales)
+        return name, [self._node("DequantizeLinear", [held, scale], name, axis=int(transposed))], scales
+
+    def _bias(self, node: Any, scales: Array) -> Any:
+        """int32 in units of input step times weight step: onnxruntime adds it to the sums as it is."""
+        constant = next((one for one in self._graph.initializer if one.name == node.input[2]), None)
+        if constant is None:
+            raise ValueError(f"the bias {node.input[2]} is no constant")
+        value = self._onnx.numpy_helper.to_array(constant)
+        name = f"{node.output[0]}/bias"
+        codes = np.clip(np.rint(value / scales), -(2**31), 2**31 - 1).astype(np.int32)
+        held = self._constant(f"{name}/codes", codes)
+        scale = self._constant(f"{name}/scales", scales.astype(np.float32))
+        node.input[2] = name
+        return self._node("DequantizeLinear", [held, scale], name, axis=0)
+
+    def _constant(self, name: str, value: Array) -> str:
+        self._graph.initializer.append(self._onnx.numpy_helper.from_array(value, name))
+        return name
+
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+        return self._onnx.helper.make_node(op, inputs, [output], **attributes)
+
+
+def _step(ends: tuple[float, float]) -> float:
+    """The value of one code: 0 is always among the 256."""
+    return max((max(ends[1], 0.0) - min(ends[0], 0.0)) / 255, 1e-10)

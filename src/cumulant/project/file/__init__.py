@@ -1,0 +1,1 @@
+"""The project file: parsed, layered, checked, typed."""

@@ -1,0 +1,225 @@
+"""One project out of many files: what a project extends, its environment, and what the caller overrides.
+
+From the lowest to the highest: defaults, `extends` files, the project file, the environment's `extends` file, the
+environment, overrides. Mappings merge key by key; everything else is replaced whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cumulant.core.errors import ProjectFileError, UsageError, not_found
+from cumulant.project.file.document import (
+    Entry,
+    Layer,
+    Place,
+    entry_of,
+    merge,
+    parse_document,
+    read_document,
+    refused,
+    relabelled,
+)
+
+FILE = "cumulant.yaml"
+LOCAL = "local"
+COMMAND_LINE = "command line"
+#: the first part of an override that means the environment's own keys: `environment.store=s3://...`
+_ENVIRONMENT = "environment"
+
+Overrides = Iterable[str] | Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file that was read: a whole or partial project, or the keys of an environment."""
+
+    path: Path
+    root: Entry
+    environment: bool
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the files say together. `project` has no environments; `chosen` holds only the environment's own keys."""
+
+    project: Entry
+    chosen: Entry
+    environments: Entry | None
+    documents: tuple[Document, ...]
+
+
+@dataclass
+class _Reader:
+    root: Path
+    documents: list[Document] = field(default_factory=list)
+
+    def shown(self, path: Path) -> str:
+        """How problems and origins name a file: relative to the project's folder."""
+        try:
+            return Path(os.path.relpath(path, self.root)).as_posix()
+        except ValueError:  # another drive
+            return str(path)
+
+    def path(self, place: Place) -> Path:
+        return self.root / place.file
+
+    def read(self, path: Path, layer: Layer, name: str | None, *, environment: bool = False) -> Entry:
+        shown = self.shown(path)
+        entry = read_document(path, shown, layer=layer, name=name)
+        hint = "" if environment else "; a project file starts with `version: 1`"
+        if entry.value is None:
+            raise refused([(shown, None, f"the file is empty{hint}")])
+        if not isinstance(entry.value, dict):
+            raise refused([(shown, entry.place.line, f"the file must hold keys and values{hint}")])
+        self.documents.append(Document(path, entry, environment))
+        return entry
+
+    def with_bases(
+        self, entry: Entry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
+    ) -> Entry:
+        """`entry` over the files that it extends, which may extend others."""
+        said = entry.get("extends")
+        if said is None or not isinstance(said.value, str) or not said.value:
+            return entry
+        base = _base_path(said, path)
+        if base in (*seen, path.resolve()):
+            raise refused([(said.place.file, said.place.line, f'"{said.value}" extends this file in turn: a circle')])
+        try:
+            below = self.read(base, layer, name, environment=layer == "environment")
+        except ProjectFileError as error:
+            if base.is_file():
+                raise
+            missing = f'extends "{said.value}": {error.problems[0][2]}'
+            raise refused([(said.place.file, said.place.line, missing)]) from None
+        below = self.with_bases(below, base, layer, name, seen=(*seen, path.resolve()))
+        return merge(below, entry)
+
+
+def _base_path(said: Entry, path: Path) -> Path:
+    text = str(said.value)
+    if "://" in text:
+        raise refused([(said.place.file, said.place.line, f'extends takes a file on this machine, not "{text}"')])
+    return (path.parent / text).resolve()
+
+
+def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = ()) -> Layers:
+    """Read a project's files and put them together for one environment.
+
+    Raises:
+        ProjectFileError: a file that is missing, empty, not YAML, or extends itself.
+        NotFoundError: no such environment.
+        UsageError: an override that is not `section.key=value`.
+    """
+    reader = _Reader(root)
+    file = root / FILE
+    project = reader.with_bases(reader.read(file, "file", None), file, "extends", None)
+    environments = project.get("environments")
+    chosen = _chosen(reader, environments, environment)
+    sections, own = _split(chosen)
+    project = merge(_without(project, "environments"), sections)
+    for path, entry in override_entries(overrides):
+        target = path[1:] if path[0] == _ENVIRONMENT else path
+        wrapped = _nested(target, entry)
+        if path[0] == _ENVIRONMENT:
+            own = merge(own, wrapped)
+        else:
+            project = merge(project, wrapped)
+    return Layers(_named(project, root), own, environments, tuple(reader.documents))
+
+
+def _chosen(reader: _Reader, environments: Entry | None, name: str) -> Entry:
+    known = environments.value if environments is not None and isinstance(environments.value, dict) else {}
+    entry = known.get(name)
+    if entry is None:
+        if name != LOCAL:
+            raise not_found("environment", name, {*known, LOCAL})
+        return Entry({}, Place(FILE, None, "environment", LOCAL))
+    if not isinstance(entry.value, dict):
+        return Entry({}, entry.place)  # a mistake that the check will name
+    # `extends` is relative to the file that says it, which may be one that the project extends.
+    said = entry.get("extends")
+    path = reader.path(said.place if said is not None else entry.place)
+    return reader.with_bases(relabelled(entry, "environment", name), path, "environment", name)
+
+
+def _split(chosen: Entry) -> tuple[Entry, Entry]:
+    """An environment's overrides of sections, and its own keys."""
+    from cumulant.project.file.spec import SECTIONS
+
+    assert isinstance(chosen.value, dict)
+    sections = {key: entry for key, entry in chosen.value.items() if key in SECTIONS and entry.value is not None}
+    own = {key: entry for key, entry in chosen.value.items() if key not in SECTIONS}
+    return Entry(sections, chosen.place), Entry(own, chosen.place)
+
+
+def _without(entry: Entry, key: str) -> Entry:
+    assert isinstance(entry.value, dict)
+    return Entry({name: inner for name, inner in entry.value.items() if name != key}, entry.place)
+
+
+def _named(project: Entry, root: Path) -> Entry:
+    """`project` with the folder's name as the model's, where it has none."""
+    model = project.get("model")
+    if model is not None and model.value is not None:
+        if not isinstance(model.value, dict) or model.get("name") is not None:
+            return project
+    elif model is not None:
+        project = _without(project, "model")
+    name = Entry(folder_name(root), Place(FILE, None, "derived", "the folder's name"))
+    return merge(_nested(("model", "name"), name), project)
+
+
+def folder_name(root: Path) -> str:
+    """A model name made from the folder's: what does not fit becomes a dash."""
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in root.name)
+    kept = "-".join(part for part in kept.split("-") if part).lower()[:63].rstrip("-")
+    return kept if kept[:1].isalpha() else f"model-{kept}"[:63].rstrip("-")
+
+
+def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], Entry]]:
+    """Overrides as paths and entries. Text is read as YAML: `training.trials=5`, `evaluation.slices=[origin]`.
+
+    Raises:
+        UsageError: without `=`, with an empty part, or a value that is not YAML.
+    """
+    if isinstance(overrides, str):
+        overrides = [overrides]
+    if isinstance(overrides, Mapping):
+        place = Place(COMMAND_LINE, None, "override")
+        return [(_path(key), entry_of(value, place)) for key, value in overrides.items()]
+    found = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f'"{text}" is not an override', hint="write section.key=value: training.trials=5")
+        try:
+            entry = parse_document(value, COMMAND_LINE, layer="override")
+        except ProjectFileError as error:
+            raise UsageError(f"the value of {key} cannot be read: {error.problems[0][2]}", subject=key) from None
+        found.append((_path(key), _placed(entry)))
+    return found
+
+
+def _placed(entry: Entry) -> Entry:
+    return entry_of(entry.plain(), Place(COMMAND_LINE, None, "override"))
+
+
+def _path(key: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in key.split("."))
+    if not all(parts) or parts in (("environment",), ("environments",)) or parts[0] == "environments":
+        raise UsageError(
+            f'"{key}" does not name a key of the project file',
+            subject=key,
+            hint="write section.key, as `cumulant plan --resolved` shows it",
+        )
+    return parts
+
+
+def _nested(path: tuple[str, ...], entry: Entry) -> Entry:
+    for part in reversed(path):
+        entry = Entry({part: entry}, entry.place)
+    return entry

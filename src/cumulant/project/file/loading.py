@@ -1,0 +1,152 @@
+"""From a folder to a project: read, put together, check everything, type."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.project.drivers import Drivers
+from cumulant.project.file.checking import Checker
+from cumulant.project.file.document import Entry, Place, Problem, refused
+from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
+from cumulant.project.file.rules import environment_problems, section_problems
+from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
+from cumulant.project.project import Project
+
+_Spec = TypeVar("_Spec", bound=msgspec.Struct)
+
+
+def load(
+    directory: Path | str = ".",
+    *,
+    environment: str = LOCAL,
+    overrides: Overrides = (),
+    drivers: Drivers | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Project:
+    """The project in `directory` (or the one whose `cumulant.yaml` this is), resolved for one environment.
+
+    `overrides` are `section.key=value` texts, or a mapping of such paths to values. Nothing is opened beyond the
+    project's files: drivers are imported when a client is first asked for.
+
+    Raises:
+        ProjectFileError: every fault of the files at once, each with file and line.
+        NotFoundError: no such environment.
+        UsageError: no project here, or an override that cannot be read.
+    """
+    root = project_folder(Path(directory))
+    layers = read_layers(root, environment=environment, overrides=overrides)
+    spec, own = typed(layers)
+    return Project(
+        root,
+        spec=spec,
+        environment=own,
+        environment_name=environment,
+        layers=layers,
+        drivers=drivers or Drivers.installed(),
+        variables=os.environ if variables is None else variables,
+    )
+
+
+def project_folder(directory: Path) -> Path:
+    """The absolute folder that holds `cumulant.yaml`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = directory.parent if directory.name == FILE and not directory.is_dir() else directory
+    folder = folder.expanduser().absolute()
+    if (folder / FILE).is_file():
+        return Path(os.path.normpath(folder))
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {directory}", subject=str(directory), hint="check --project")
+    raise UsageError(f"there is no {FILE} in {folder}", subject=str(folder), hint=_elsewhere(folder))
+
+
+def _elsewhere(folder: Path) -> str:
+    """Where the project file may be instead, or how to make one."""
+    above = next((str(parent) for parent in folder.parents if (parent / FILE).is_file()), None)
+    if above is not None:
+        return f"there is one in {above}: add --project {above}"
+    inside = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
+    files = [found.name for found in inside if found.is_file()]
+    near = did_you_mean(FILE, files)
+    if near is not None:
+        return f"a file there has another name; {near}"
+    below = [found.name for found in inside if (found / FILE).is_file()]
+    if below:
+        return f"there is one in {', '.join(below[:5])}: add --project {shlex.quote(below[0])}, or work in that folder"
+    return "start a project: cumulant new NAME --from FILE --target COLUMN"
+
+
+def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
+    """The checked specs of the project and of its environment.
+
+    Raises:
+        ProjectFileError: every fault found.
+    """
+    checker = Checker(sections())
+    for document in layers.documents:
+        # Each file by itself first, so that a mistake is found even where another layer hides it.
+        checker.check(document.root, _type(EnvironmentSpec if document.environment else ProjectSpec), partial=True)
+    environments = layers.environments or Entry({}, layers.project.place)
+    named = checker.check(environments, sections()["environments"].type, ("environments",))
+    project = checker.check(layers.project, _type(ProjectSpec))
+    own = checker.check(layers.chosen, _type(EnvironmentSpec), ("environment",))
+    if checker.problems:
+        raise refused(_in_order(checker.problems, layers))
+    spec = _converted({**project, "environments": named}, ProjectSpec, layers.project)
+    environment = _converted(own, EnvironmentSpec, layers.chosen)
+    if broken := section_problems(spec, layers.project) + environment_problems(environment, layers.chosen):
+        raise refused(broken)
+    return spec, environment
+
+
+@cache
+def sections() -> dict[str, inspect.Field]:
+    """The fields of the whole project file, by key."""
+    return {one.encode_name: one for one in _type(ProjectSpec).fields}
+
+
+@cache
+def _type(spec: type[msgspec.Struct]) -> inspect.StructType:
+    found = inspect.type_info(spec)
+    assert isinstance(found, inspect.StructType)
+    return found
+
+
+def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
+    """By file, in the order they were read, then by line."""
+    files = {document.root.place.file: number for number, document in enumerate(layers.documents)}
+    return sorted(problems, key=lambda problem: (files.get(problem[0], len(files)), problem[1] or 0))
+
+
+_AT = re.compile(r"(.*) - at `\$?\.?(.*)`$", re.DOTALL)
+
+
+def _converted(plain: dict[str, Any], spec: type[_Spec], entry: Entry) -> _Spec:
+    try:
+        return msgspec.convert(plain, spec)
+    except msgspec.ValidationError as error:
+        # A room's own check of a section, in words of its own.
+        match = _AT.match(str(error))
+        text, path = (match[1], match[2]) if match else (str(error), "")
+        place = _nearest(entry, re.findall(r"[^.\[\]]+", path))
+        raise refused([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
+
+
+def _nearest(entry: Entry, path: list[str]) -> Place:
+    for length in range(len(path), 0, -1):
+        found = entry.at(tuple(int(part) if part.isdigit() else part for part in path[:length]))
+        if found is not None:
+            return found.place
+    return entry.place

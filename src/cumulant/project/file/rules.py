@@ -1,0 +1,138 @@
+"""What no single value shows: rules between sections of a resolved project."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from cumulant.alerting.policy import BUILT_IN as BUILT_IN_RULES
+from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.core.units import duration, rate, share
+from cumulant.project.file.document import Entry, Place, Problem
+from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
+from cumulant.project.file.text_values import secrets_in
+from cumulant.release.evidence.declared_metrics import check_metrics
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.steps import steps
+from cumulant.training.spec import BUILT_IN
+
+#: an error rate that is no longer one
+_MOST_ALPHA = 0.5
+
+
+def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
+    """Every broken rule, with the line that broke it."""
+    return [(place.file, place.line, text) for place, text in _broken(spec, project)]
+
+
+def environment_problems(spec: EnvironmentSpec, chosen: Entry) -> list[Problem]:
+    """What an environment's own keys may not say."""
+    if spec.secrets is None or not secrets_in(spec.secrets):
+        return []
+    place = _place(chosen, "secrets") or chosen.place
+    return [(place.file, place.line, "where secrets are found cannot itself be a secret; write the URL as it is")]
+
+
+def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    if spec.model.risk == "high" and spec.release.approval == "none":
+        place = _place(project, "release", "approval") or _place(project, "model", "risk") or project.place
+        example = "release: {approval: {before: canary, by: [GROUP]}}"
+        yield place, f"model.risk is high, so release.approval may not be none; write {example}"
+    source = None if spec.training is None else spec.training.source
+    if source is not None and source not in spec.data:
+        near = did_you_mean(source, spec.data)
+        known = f"sources: {', '.join(spec.data) or 'none'}"
+        place = _place(project, "training", "source") or project.place
+        yield place, f'training.source names "{source}", which is not under data; {near or known}'
+    yield from _formats(spec, project)
+    yield from _trainers(spec, project)
+    yield from _release(spec, project)
+    yield from _alerts(spec, project)
+    yield from _spans(spec, project)
+
+
+def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    for source, declared in spec.data.items():
+        for column, rule in declared.rules.items():
+            if rule.number_format is not None and rule.date_format is not None:
+                place = _place(project, "data", source, "rules", column) or project.place
+                yield place, f"data.{source}.rules.{column}: a column holds numbers or dates; write one format"
+            for key, form, what, types in (
+                ("number_format", rule.number_format, "numbers", ("float", "int")),
+                ("date_format", rule.date_format, "dates", ("time", "date")),
+            ):
+                if form is not None and rule.type not in (None, *types):
+                    path = ("data", source, "rules", column)
+                    place = _place(project, *path, key) or _place(project, *path) or project.place
+                    text = f"data.{source}.rules.{column}: a {key} is for {what}, and type is {rule.type}"
+                    yield place, f"{text}; write type: {' or '.join(types)}, or leave {key} out"
+
+
+def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    for number, name in enumerate(() if spec.training is None else spec.training.trainers):
+        if name not in BUILT_IN and ":" not in name:
+            near = did_you_mean(name, BUILT_IN)
+            known = (
+                f"write {', '.join(BUILT_IN)}, sklearn:RandomForestClassifier, or a function of yours: "
+                "trainers.py:forest"
+            )
+            place = _place(project, "training", "trainers", number) or project.place
+            yield place, f'training.trainers: there is no trainer "{name}"; {near or known}'
+
+
+def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """What no release could go by: found when one begins, a version would have been trained for it."""
+    for check in (steps, check_metrics, _check_alpha):
+        try:
+            check(spec.release)
+        except UsageError as error:
+            path = (error.subject or "release").split(".")
+            # A value that the file does not hold is a default: the nearest section above it is shown.
+            within = (path[:length] for length in range(len(path), 0, -1))
+            place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
+            yield place, error.full_text
+
+
+def _check_alpha(release: ReleaseSpec) -> None:
+    """Of 0 nothing is ever shown, and of much everything is: a candidate would be promoted by the first request."""
+    if not 0 < share(release.alpha) < _MOST_ALPHA:
+        raise UsageError(
+            f"release.alpha is {release.alpha}, and no evidence can be counted by that",
+            subject="release.alpha",
+            hint=f"write a share above 0% and below {_MOST_ALPHA:.0%}, such as 5%",
+        )
+
+
+def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """Names of rules are free, and one that is nearly a built-in one would be a rule that nothing ever goes by."""
+    for name in spec.monitoring.alerts.rules:
+        near = difflib.get_close_matches(name, BUILT_IN_RULES, n=1, cutoff=0.85)
+        if near and name not in BUILT_IN_RULES:
+            place = _place(project, "monitoring", "alerts", "rules", name) or project.place
+            yield (
+                place,
+                f'monitoring.alerts.rules: "{name}" is nearly "{near[0]}"; write that, or another name for yours',
+            )
+
+
+def _spans(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """Spans and a budget of 0, which are well written and mean nothing."""
+    told, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
+    spans = {
+        ("training", "half_life"): None if spec.training is None else spec.training.half_life,
+        (*retrain, "every"): told.every,
+        (*retrain, "history", "window"): told.history.window,
+        (*retrain, "history", "half_life"): told.history.half_life,
+    }
+    for path, text in spans.items():
+        if text is not None and not duration(text):
+            place = _place(project, *path) or project.place
+            yield place, f"{'.'.join(path)} may not be 0; leave it out, or write 30d"
+    if not rate(told.at_most).number:
+        place = _place(project, *retrain, "at_most") or project.place
+        yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
+
+
+def _place(project: Entry, *path: str | int) -> Place | None:
+    entry = project.at(path)
+    return None if entry is None else entry.place

@@ -1,0 +1,143 @@
+"""The whole project file as one type. Each room owns its section; this module puts them together.
+
+The modules of sections do not postpone the evaluation of annotations: msgspec evaluates postponed ones twice, which
+takes 15 ms of every command that loads a project.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cumulant.data.spec import SourceSpec
+from cumulant.monitoring.spec import MonitoringSpec
+from cumulant.project.file.text_values import NAME, NAME_SAYS
+from cumulant.release.spec import ReleaseSpec
+from cumulant.serving.spec import ServingSpec
+from cumulant.training.spec import EvaluationSpec, TrainingSpec
+
+Name = Annotated[str, Meta(pattern=NAME, extra={"says": NAME_SAYS})]
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the model is, for whom, and how much harm it can do."""
+
+    name: Annotated[
+        Name,
+        Meta(
+            description="The model's name in the registry. Default: the name of the project's folder.",
+            extra={"derived": "the folder's name"},
+        ),
+    ]
+    owner: Annotated[str, Meta(description="Who answers for the model; on the report and in each alert.")] = ""
+    purpose: Annotated[str, Meta(description="One sentence: what is decided with the answers.")] = ""
+    risk: Annotated[
+        Literal["low", "medium", "high"],
+        Meta(description="How much harm a wrong answer can do. `high` requires `release.approval`."),
+    ] = "low"
+
+
+class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a command may take of the machine. Results are the same whatever is set."""
+
+    memory: Annotated[
+        str | None,
+        Meta(
+            description="The most memory that checking data and computing features takes, such as `8GiB`; tables that "
+            "need more (for features: or than 1 GiB) are worked on in parts, set aside on disk. Default: half of the "
+            "machine's. A training whose rows take more than what is set, or without it more than the machine has, is "
+            "refused before they are read."
+        ),
+    ] = None
+
+
+def _overrides(section: str) -> Meta:
+    return Meta(description=f"Keys of `{section}` that differ in this environment.", extra={"overrides": section})
+
+
+class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a project runs: its drivers by URL, and what differs. `local` is built in: its state is in `.cumulant/`."""
+
+    extends: Annotated[
+        str | None, Meta(description="A file with keys of an environment, shared by projects; relative to this file.")
+    ] = None
+    tracking_uri: Annotated[
+        str | None,
+        Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),
+    ] = None
+    journal: Annotated[str | None, Meta(description="State and events. Default: SQLite in the state folder.")] = None
+    store: Annotated[
+        str | None, Meta(description="Tables and objects (snapshots, servables). Default: the state folder.")
+    ] = None
+    online: Annotated[
+        str | None, Meta(description="State of features for serving. Default: SQLite in the state folder.")
+    ] = None
+    secrets: Annotated[
+        str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")
+    ] = None
+    access: Annotated[str | None, Meta(description="Who may do what. Default: everybody everything.")] = None
+    compute: Annotated[
+        str | None, Meta(description="Where steps run: `inline://`, `subprocess://`. Default: inline.")
+    ] = None
+    traffic: Annotated[
+        str | None,
+        Meta(description="The gateway that shares requests between versions: `local://`, `envoy://`. Default: local."),
+    ] = None
+    salt: Annotated[
+        str | None,
+        Meta(
+            description="The secret of the keyed hashes that stand for personal values: `${secret:NAME}`. "
+            "Default: a random file in the state folder."
+        ),
+    ] = None
+    model: Annotated[dict[str, Any], _overrides("model")] = {}
+    data: Annotated[dict[str, Any], _overrides("data")] = {}
+    features: Annotated[str | None, _overrides("features")] = None
+    training: Annotated[dict[str, Any], _overrides("training")] = {}
+    evaluation: Annotated[dict[str, Any], _overrides("evaluation")] = {}
+    serving: Annotated[dict[str, Any], _overrides("serving")] = {}
+    release: Annotated[dict[str, Any], _overrides("release")] = {}
+    monitoring: Annotated[dict[str, Any], _overrides("monitoring")] = {}
+    resources: Annotated[dict[str, Any], _overrides("resources")] = {}
+
+
+#: the keys of an environment that name drivers
+DRIVERS = ("tracking_uri", "journal", "store", "online", "secrets", "access", "compute", "traffic")
+#: the keys of an environment that override sections
+SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources")
+#: those of them that change what comes out
+DECIDING = tuple(section for section in SECTIONS if section != "resources")
+
+
+class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model's whole life in one file, `cumulant.yaml`. Any section may be left out."""
+
+    version: Annotated[Literal[1], Meta(description="The version of this file's format: 1.")]
+    extends: Annotated[
+        str | None,
+        Meta(description="A file with keys of a project file, which this file overrides; relative to this file."),
+    ] = None
+    model: Annotated[
+        ModelSpec,
+        Meta(description="What the model is, for whom, and how much harm it can do.", extra={"derived": ""}),
+    ]
+    data: Annotated[
+        dict[Name, SourceSpec], Meta(description="The sources, by the name that `source(...)` takes in the features.")
+    ] = {}
+    features: Annotated[
+        str, Meta(description="The Python file whose public names are the features; relative to the project.")
+    ] = "features.py"
+    training: Annotated[
+        TrainingSpec | None, Meta(description="What is predicted, when, and how the model is searched.")
+    ] = None
+    evaluation: Annotated[
+        EvaluationSpec, Meta(description="The untouched later data, and what a candidate must reach there.")
+    ] = EvaluationSpec()
+    serving: Annotated[ServingSpec, Meta(description="How the model answers requests.")] = ServingSpec()
+    release: Annotated[ReleaseSpec, Meta(description="How a candidate takes over from the champion.")] = ReleaseSpec()
+    monitoring: Annotated[MonitoringSpec, Meta(description="How the served model is watched.")] = MonitoringSpec()
+    resources: Annotated[ResourcesSpec, Meta(description="What a command may take of the machine.")] = ResourcesSpec()
+    environments: Annotated[
+        dict[Name, EnvironmentSpec],
+        Meta(description="Where the project runs, by name. `local` is built in and may be changed."),
+    ] = {}

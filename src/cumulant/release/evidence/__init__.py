@@ -1,0 +1,1 @@
+"""Evidence of a release: metrics, their tests, health, traffic split."""

@@ -1,0 +1,390 @@
+"""From looks to figures: the state of every metric's test, brought forward by what one look saw.
+
+Each step of the canary has tests of its own, since its share of traffic differs; evidence of harm over the release
+joins them (`statistics.sequential.stages`), and nothing else of an earlier step is kept. Everything that must be
+remembered is plain data in the release's row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.core.units import duration, share
+from cumulant.release.evidence.champion_history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
+from cumulant.release.evidence.key_statistics import KeyTable, Units, units
+from cumulant.release.evidence.look import ARMS, COUNTED, Look, Requests
+from cumulant.release.evidence.metric_state import (
+    UNREADABLE,
+    Block,
+    Tempering,
+    check_state,
+    in_next_step,
+    new_board,
+    with_block,
+    with_differences,
+    with_interval,
+    with_rates,
+)
+from cumulant.release.evidence.metrics import Metric, harm_bars, metrics
+from cumulant.release.evidence.traffic_split import Split, broken, next_epoch, with_units
+from cumulant.release.paired.label_selection import Selection
+from cumulant.release.paired.paired_evaluation import prior_evidence
+from cumulant.release.paired.paired_records import PairedEvaluation
+from cumulant.release.state import Board, Release, counted
+from cumulant.statistics import sequential
+from cumulant.statistics.sequential.arrays import Floats, packed
+
+#: champion's requests from which the bound of slow requests is taken
+_FIRST = 300
+#: microseconds, twenty bounds a decade: a quantile is told to within 12%
+EDGES = np.geomspace(100, 1e8, 121)
+#: bounds of the spacing of the grid of rates: fine enough for the bad events that a step may bring
+_FINEST, _COARSEST = 0.01, 0.05
+#: blocks that the shortest time of a step holds at least: with longer ones it would see nothing in time
+_BLOCKS = 12
+#: blocks of the champion's past from which its bursts are known
+_NEWEST = 500
+#: weight in percent above which the champion has too few requests to learn from
+_LEARNING = 50.0
+
+
+class BlockLength(msgspec.Struct, frozen=True, kw_only=True):
+    """Looks in a block, and how many times the variance of many such blocks exceeds that of independent ones."""
+
+    looks: int = 1
+    design_effect: float = 1.0
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What the figures keep between looks, beside the tests' states."""
+
+    champion: ChampionRecord = ChampionRecord()
+    #: by metric that is counted, from the champion's record
+    blocks: dict[str, BlockLength] = {}
+    #: by metric, what the champion's past says of its bursts (`sequential.known_bursts`), packed
+    bursts: dict[str, str] = {}
+    #: by metric, spacing of the grid of rates in this step
+    grids: dict[str, float] = {}
+    #: by metric, the block that is not full
+    open: dict[str, Block] = {}
+    #: microseconds above which a request is slow; the candidate's also with the margin
+    slow: float | None = None
+    early: list[float] = []
+    #: by arm, how many requests of this step took how long, on the scale of `EDGES`
+    took: dict[str, list[int]] = {}
+    #: seconds since the candidate first answered a caller; None: it has not yet
+    answering: float | None = None
+    #: what the warm-up left out: seconds, and the candidate's requests
+    warm_up_seconds: float = 0.0
+    warm_up_requests: int = 0
+    #: of this step: its keys, all units and their bad shares by arm [2][4], and the split
+    keys: dict[str, str] = {}
+    units: list[list[float]] = []
+    split: Split = Split()
+    #: requests with a key of this step that are counted
+    keyed: float = 0.0
+    #: which mirrored rows have a label
+    selection: Selection = Selection()
+
+
+def memory_of(release: Release) -> Memory:
+    """What the figures keep of a release."""
+    return msgspec.convert(release.memory, Memory) if release.memory else Memory()
+
+
+def readable(release: Release) -> bool:
+    """Whether this program can go on from the release's evidence; another version of it may store another form."""
+    try:
+        memory_of(release)
+        for name, board in release.boards.items():
+            check_state(board, metrics(release.spec)[name])
+    except UNREADABLE:
+        return False
+    return True
+
+
+def without_states(release: Release) -> Release:
+    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
+    kept = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
+    return msgspec.structs.replace(release, boards=kept, memory={})
+
+
+def with_history(release: Release, history: ChampionHistory) -> Release:
+    """A release that has not begun, with its champion's requests before it, which fix the length of blocks."""
+    memory = memory_of(release)
+    memory = msgspec.structs.replace(
+        memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
+    )
+    memory = _fixed(memory, release)
+    bursts = {name: _bursts(history, place, release.looks_a_block) for place, name in enumerate(COUNTED)}
+    if not history.bad[:, COUNTED.index("timeouts")].any():  # they are failures, of which there may have been others
+        bursts["timeouts"] = bursts["errors"]
+    return _remembering(release, msgspec.structs.replace(memory, bursts=bursts if len(history) else {}))
+
+
+def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
+    """What the newest blocks of so many looks say of the champion's bursts."""
+    whole = len(history) // looks
+    newest = slice(len(history) - whole * looks, None)
+    requests, bad = (
+        one[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for one in (history.requests, history.bad[:, place])
+    )
+    return packed(sequential.known_bursts(requests, np.minimum(bad, requests)))
+
+
+def seen(release: Release, look: Look) -> tuple[Release, bool]:
+    """The release with the look counted and its boards brought forward, and whether the split is broken."""
+    requests = look.requests
+    per_arm = {arm: int(requests.arm(arm).sum()) for arm in ARMS}
+    samples = per_arm if release.step.weight else {CHAMPION: 0, CANDIDATE: len(look.pairs)}
+    release = counted(release, samples, look.seconds)
+    named = metrics(release.spec)
+    memory = _answering(memory_of(release), release, look, per_arm[CANDIDATE])
+    of_look = _units(memory, requests, named["latency"])
+    sums, keys = of_look.sums(), KeyTable.from_json(memory.keys)
+    blocks: dict[str, Block] = {}
+    warming = _warming(memory, release)
+    if release.step.weight and not warming:
+        keys = keys.add(of_look)
+        memory, blocks = _blocks(release, memory, of_look, sums)
+    memory = memory if warming else msgspec.structs.replace(memory, took=_timed(memory.took, requests))
+    memory = _learned(memory, release, requests, sums[0], quantile=named["latency"].quantile)
+    memory, skewed = _split(release, memory, of_look, keys)
+    tempering = _tempering(memory, keys)
+    memory = msgspec.structs.replace(memory, keys=keys.to_json(), selection=memory.selection.with_look(look))
+    bars = harm_bars(named, share(release.spec.alpha))
+    board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering, bars=bars)
+    boards = {name: board(metric) for name, metric in _with_fewest(release, named).items()}
+    return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
+
+
+def _with_fewest(release: Release, named: dict[str, Metric]) -> dict[str, Metric]:
+    """The metrics, each with the fewest pairs of a block that the paired evaluation asks for."""
+    fewest = release.fewest_by_metric
+    return {
+        name: msgspec.structs.replace(one, fewest=max(one.fewest, fewest.get(name, 1))) for name, one in named.items()
+    }
+
+
+def _board(
+    release: Release,
+    memory: Memory,
+    metric: Metric,
+    *,
+    look: Look,
+    blocks: Mapping[str, Block],
+    tempering: Mapping[str, Tempering],
+    bars: Mapping[str, float],
+) -> Board:
+    name, fine_bar = metric.name, -math.log(share(release.spec.alpha))
+    unlike = name == "quality" and memory.selection.selective  # what these rows show need not hold of the others
+    board = (None if unlike else release.boards.get(name)) or _with_prior(
+        new_board(metric, harm_bar=bars.get(name), fine_bar=fine_bar), release.evaluation
+    )
+    if unlike:
+        return board
+    if metric.kind in ("failures", "latency"):
+        board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
+        if memory.units:
+            place = 1 + COUNTED.index(name)
+            champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
+            board = with_rates(board, metric, champion, candidate)
+        return _took_told(board, metric, memory) if metric.kind == "latency" else board
+    return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
+
+
+def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
+    """A new board with what labelled rows of the past showed: labels of the release's requests may come late."""
+    if evaluation is None or board.metric != "quality" or board.margin is None:
+        return board
+    return msgspec.structs.replace(board, prior=prior_evidence(evaluation, margin=board.margin, bar=board.fine_bar))
+
+
+def _differences(metric: Metric, look: Look) -> Floats:
+    """Each pair's values of the metric [n, 2], the champion's and the candidate's, where more is worse."""
+    if metric.name == "quality":
+        return np.stack([look.losses.champion, look.losses.candidate], axis=1)
+    if metric.name == "disagreement":
+        return np.stack([np.zeros(len(look.pairs)), look.pairs.differs.astype(np.float64)], axis=1)
+    if metric.name == "distance":
+        return np.stack([np.zeros(len(look.pairs)), np.abs(look.pairs.candidate - look.pairs.champion)], axis=1)
+    if metric.name == "prediction":
+        return np.stack([look.pairs.champion, look.pairs.candidate], axis=1)
+    values = np.asarray(look.own.get(metric.name, ()), dtype=np.float64)
+    return np.stack([np.zeros(len(values)), values], axis=1)
+
+
+def keys_seen(release: Release) -> int:
+    """How many keys the present step has seen, of those that are sampled; 0 where requests have none."""
+    return memory_of(release).split.distinct
+
+
+def has_history(release: Release) -> bool:
+    """Whether enough of the champion is known to say how its failures depend on each other."""
+    return memory_of(release).champion.looks >= FEWEST_LOOKS
+
+
+def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
+    """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split.
+
+    What the champion showed up to now fixes the length of its blocks. The bound of slow requests is the champion's
+    latest: one of the first moments, when servers have just started, would say little for the whole release.
+    """
+    old, named = memory_of(release), metrics(release.spec)
+    took, slow = old.took.get(CHAMPION, []), old.slow
+    if sum(took) >= _FIRST:
+        quantile = _quantile(took, named["latency"].quantile)
+        slow = None if quantile is None else quantile * 1000
+    memory = Memory(
+        champion=old.champion, slow=slow, early=old.early, answering=old.answering,
+        bursts=old.bursts,
+        warm_up_seconds=old.warm_up_seconds, warm_up_requests=old.warm_up_requests,
+        selection=old.selection,
+    )  # fmt: skip
+    following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
+    memory = _fixed(memory, following)
+    boards = {name: in_next_step(board, named[name]) for name, board in release.boards.items()}
+    return cast("dict[str, object]", msgspec.to_builtins(memory)), boards
+
+
+def _fixed(memory: Memory, release: Release) -> Memory:
+    """The lengths of blocks and the grids of rates of the step, from all that is known of the champion."""
+    known, step = memory.champion, release.step
+    look = duration(release.spec.look).total_seconds()
+    most = max(release.looks_a_block, int(step.at_least / look / _BLOCKS))
+    blocks = {}
+    for name in COUNTED:
+        looks, effect = known.block(name, least=release.looks_a_block, most=most)
+        blocks[name] = BlockLength(looks=looks, design_effect=effect)
+    per_look = known.requests / known.looks if known.looks else 0.0
+    arm = max(step.weight, 100 - step.weight) / 100
+    grids = {}
+    for name in COUNTED:
+        events = known.rate(name) * per_look * arm * max(step.at_least, look) / look
+        grids[name] = float(np.clip(1 / math.sqrt(max(events, 1.0)), _FINEST, _COARSEST))
+    return msgspec.structs.replace(memory, blocks=blocks, grids=grids)
+
+
+def _answering(memory: Memory, release: Release, look: Look, requests: int) -> Memory:
+    """How long the candidate has answered callers, and what of it the warm-up leaves out."""
+    if not release.step.weight or (memory.answering is None and not requests):
+        return memory
+    memory = msgspec.structs.replace(memory, answering=(memory.answering or 0.0) + look.seconds)
+    if not _warming(memory, release):
+        return memory
+    return msgspec.structs.replace(
+        memory, warm_up_seconds=memory.answering or 0.0, warm_up_requests=memory.warm_up_requests + requests
+    )
+
+
+def _warming(memory: Memory, release: Release) -> bool:
+    """Whether the look lies in the warm-up, in part at least: caches of a new process fill with its first requests."""
+    if memory.answering is None:
+        return False
+    return memory.answering <= duration(release.spec.warm_up).total_seconds()
+
+
+def _units(memory: Memory, requests: Requests, latency: Metric) -> Units:
+    """The look's units by key; a request is slow by a bound that was taken from earlier requests only.
+
+    A candidate whose quantile is within the margin exceeds the raised bound no oftener than the champion its own.
+    """
+    limit = np.inf if memory.slow is None else memory.slow
+    raised = limit * (1 + (latency.margin or 0))
+    slow = requests.micros > np.where(requests.candidate, raised, limit)
+    return units(requests, slow=slow)
+
+
+def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> tuple[Memory, dict[str, Block]]:
+    """The look's units, and their `sums`, added to the open blocks; with the blocks that are full now."""
+    whole = np.asarray(memory.units) + sums if memory.units else sums
+    open_, full = dict[str, Block](), dict[str, Block]()
+    for place, name in enumerate(COUNTED, start=1):
+        if name == "latency" and memory.slow is None:
+            continue
+        now = _joined(memory.open.get(name, Block()), sums, place)
+        is_full = now.looks >= memory.blocks.get(name, BlockLength(looks=release.looks_a_block)).looks
+        (full if is_full else open_)[name] = now
+    keyed = memory.keyed + float(of_look.requests[of_look.key != 0].sum())
+    return msgspec.structs.replace(memory, open=open_, units=whole.tolist(), keyed=keyed), full
+
+
+def _joined(block: Block, sums: Floats, place: int) -> Block:
+    return Block(
+        looks=block.looks + 1, units=block.units.with_more(*sums[:, 0]), bad=block.bad.with_more(*sums[:, place])
+    )
+
+
+def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
+    """What each arm's evidence counts for: one over the dispersion over its keys, and over what blocks still share."""
+    over_keys = keys.dispersion(np.asarray(memory.units)) if memory.units else np.ones((2, len(COUNTED)))
+    found = {}
+    for place, name in enumerate(COUNTED):
+        over_time = memory.blocks.get(name, BlockLength()).design_effect
+        champion, candidate = (float(1 / (over_keys[arm, place] * over_time)) for arm in (0, 1))
+        found[name] = Tempering(
+            champion=champion,
+            candidate=candidate,
+            step=memory.grids.get(name, _COARSEST),
+            bursts=memory.bursts.get(name, ""),
+            usual=memory.champion.rate(name),
+        )
+    return found
+
+
+def _learned(memory: Memory, release: Release, requests: Requests, sums: Floats, *, quantile: float) -> Memory:
+    """What the champion's requests of the look, with the `sums` [4] of its units, add to what is known of it."""
+    if memory.slow is None:
+        early = [*memory.early, *requests.micros[~requests.candidate].tolist()][:20_000]
+        known = len(early) >= _FIRST
+        slow = float(np.quantile(early, quantile)) if known else None
+        memory = msgspec.structs.replace(memory, early=[] if known else early, slow=slow)
+    if release.step.weight > _LEARNING and memory.champion.looks >= FEWEST_LOOKS:
+        return memory
+    record = memory.champion.with_looks(sums[:1], sums[None, 1:])
+    return msgspec.structs.replace(memory, champion=record)
+
+
+def _timed(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int]]:
+    counts = {}
+    for arm in ARMS:
+        now = np.histogram(requests.micros[requests.arm(arm)], bins=EDGES)[0]
+        counts[arm] = (now + np.asarray(took.get(arm, 0))).tolist()
+    return counts
+
+
+def _took_told(board: Board, metric: Metric, memory: Memory) -> Board:
+    """The board with each arm's quantile of this step, in milliseconds."""
+    told = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
+    return msgspec.structs.replace(board, champion=told[CHAMPION], candidate=told[CANDIDATE])
+
+
+def _quantile(counts: Sequence[int], quantile: float) -> float | None:
+    whole = np.cumsum(counts)
+    if not len(whole) or not whole[-1]:
+        return None
+    return round(float(EDGES[int(np.searchsorted(whole, quantile * whole[-1])) + 1]) / 1000, 3)
+
+
+def _split(release: Release, memory: Memory, of_look: Units, keys: KeyTable) -> tuple[Memory, bool]:
+    """Whether the arms get the keys (or, without keys, the requests) that the weight says."""
+    weight = release.step.weight / 100
+    if not 0 < weight < 1:
+        return memory, False
+    split = with_units(memory.split, of_look)
+    # In the warm-up keys are not counted: then nothing says how uneven they are, and requests are not looked at.
+    without = 1.0 if (of_look.key != 0).any() else 0.0
+    concentration = keys.concentration(memory.keyed) if memory.keyed else without
+    skewed = broken(split, weight=weight, concentration=concentration)
+    return msgspec.structs.replace(memory, split=split if skewed else next_epoch(split)), skewed
+
+
+def _remembering(release: Release, memory: Memory) -> Release:
+    return msgspec.structs.replace(release, memory=cast("dict[str, object]", msgspec.to_builtins(memory)))

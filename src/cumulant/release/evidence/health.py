@@ -1,0 +1,153 @@
+"""The quick check, once a second: failures so plain that they need no long comparison.
+
+That the candidate has no ready server, is started again and again, or answers in another shape is a fact that needs no
+champion. A share of failed requests is compared with the champion's: of the same seconds by an exact test with a part
+of the release's alpha, of the champion's worst moment, and of the bursts in which the champion fails, so that what
+befalls the champion as well rolls nothing back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.core.units import duration, share
+from cumulant.release.evidence.look import Requests
+from cumulant.release.evidence.metrics import QUICK_PART
+from cumulant.release.spec import CeilingSpec
+from cumulant.statistics.sequential.arrays import Floats
+
+#: a share of failures must exceed the champion's worst moment so many times
+_TIMES = 1.25
+#: a larger share of failures is taken for no burst: one outage or uneven traffic in the champion's past would else make
+#: bursts so heavy that no failure were proof
+_LARGEST_BURST = 0.5
+#: seconds that a pulse looks back
+RECENT = 5
+
+
+class ArmPulse(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm in the last seconds."""
+
+    #: seconds for which no server of the arm has been ready; 0 while one is
+    not_ready: float = 0.0
+    #: of its servers, in the last minute
+    restarts: int = 0
+    #: of the last seconds, keys and requests without one; and how many of them failed (a key by its last request)
+    requests: int = 0
+    failures: int = 0
+    #: answers that do not have the outputs that the champion's have
+    misshapen: int = 0
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+    champion: ArmPulse = ArmPulse()
+    candidate: ArmPulse = ArmPulse()
+
+    def of(self, arm: str) -> ArmPulse:
+        return self.candidate if arm == CANDIDATE else self.champion
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """A hard failure. `shared`: the champion has it too, so it is not the candidate's."""
+
+    text: str
+    shared: bool
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What the champion's past says of its failures, and the level of one check.
+
+    `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) which one pulse
+    sees of it; infinity where its failures are independent.
+    """
+
+    worst: float = 0.0
+    usual: float = 0.0
+    shape: float = math.inf
+    level: float = 0.005
+
+
+def requests_and_failures(requests: Requests, arm: str) -> tuple[int, int]:
+    """What an arm's pulse counts of the last seconds: a key once, by its last request, however often it asks."""
+    mine = requests.arm(arm)
+    keys, failed = requests.key[mine][::-1], requests.failed[mine][::-1]
+    known = keys != 0
+    _, last = np.unique(keys[known], return_index=True)
+    alone = ~known
+    return len(last) + int(alone.sum()), int(failed[known][last].sum() + failed[alone].sum())
+
+
+def level_of(alpha: float, *, look: int, checks: float) -> float:
+    """The level of one check in the look of that number, from 0: all checks of a release share a part of alpha.
+
+    The levels of looks are 1 / ((n + 1)(n + 2)) of it, which add up to the whole; a look holds so many checks.
+    """
+    return QUICK_PART * alpha / ((look + 1) * (look + 2) * max(checks, 1.0))
+
+
+def trouble(pulse: Pulse, ceilings: CeilingSpec, reference: Reference) -> Trouble | None:
+    """The candidate's hard failure, told in words; None where there is none."""
+    if pulse.candidate.misshapen:
+        answers = "an answer" if pulse.candidate.misshapen == 1 else f"{pulse.candidate.misshapen} answers"
+        return Trouble(text=f"the candidate gave {answers} of another shape than the champion's", shared=False)
+    text = _down(pulse.candidate, ceilings)
+    if text is not None:
+        return Trouble(text=f"the candidate {text}", shared=_down(pulse.of(CHAMPION), ceilings) is not None)
+    if not _failing(pulse.candidate, ceilings):
+        return None
+    text = f"the candidate failed {pulse.candidate.failures} of its last {pulse.candidate.requests} requests"
+    if _failing(pulse.champion, ceilings):
+        return Trouble(text=text, shared=True)
+    return Trouble(text=text, shared=False) if _surely_worse(pulse, reference) else None
+
+
+def _down(arm: ArmPulse, ceilings: CeilingSpec) -> str | None:
+    if arm.restarts >= ceilings.restarts:
+        return f"was started again {arm.restarts} times within a minute"
+    if arm.not_ready > duration(ceilings.not_ready).total_seconds():
+        return f"has had no server that is ready for {arm.not_ready:.0f} s"
+    return None
+
+
+def _failing(arm: ArmPulse, ceilings: CeilingSpec) -> bool:
+    return arm.requests >= ceilings.requests and arm.failures > share(ceilings.errors) * arm.requests
+
+
+def _surely_worse(pulse: Pulse, reference: Reference) -> bool:
+    """Whether the candidate fails more than the champion: in its worst moment, in bursts like its, and now."""
+    mine, theirs = pulse.candidate, pulse.champion
+    failing = mine.failures / mine.requests
+    if failing <= min(_TIMES * reference.worst, 1 - 1e-9):
+        return False
+    if failing <= _LARGEST_BURST and _in_a_burst(mine, reference) > reference.level:
+        return False
+    bad = mine.failures + theirs.failures
+    good = mine.requests + theirs.requests - bad
+    return _at_least(mine.failures, of=mine.requests, bad=bad, good=good) <= reference.level
+
+
+def _in_a_burst(arm: ArmPulse, reference: Reference) -> float:
+    """The chance that an arm with the champion's rate and bursts fails so often: negative binomial."""
+    from scipy.special import betainc
+
+    expected = arm.requests * reference.usual
+    if math.isinf(reference.shape) or not expected:
+        return 0.0
+    return float(betainc(arm.failures, reference.shape, expected / (expected + reference.shape)))
+
+
+def _at_least(failures: int, *, of: int, bad: int, good: int) -> float:
+    """Fisher's exact test, one-sided: the chance that so many of `of` drawn ones or more are among the bad."""
+    above = np.arange(failures, min(of, bad) + 1, dtype=np.float64)
+    logs = _ways(bad, above) + _ways(good, of - above) - _ways(good + bad, np.asarray(float(of)))
+    return float(np.exp(logs[of - above <= good]).sum())
+
+
+def _ways(whole: int, part: Floats) -> Floats:
+    from scipy.special import gammaln
+
+    return gammaln(whole + 1) - gammaln(part + 1) - gammaln(np.maximum(whole - part, 0) + 1)

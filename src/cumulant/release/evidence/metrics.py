@@ -1,0 +1,124 @@
+"""Which metrics a release is judged by: the declared ones over the defaults, and each one's part of alpha."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from cumulant.release.evidence.declared_metrics import KINDS, Kind, check_block, margin_of, scale_of
+from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.statistics import sequential
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric with everything worked out. Without a `margin` it is told and decides nothing."""
+
+    name: str
+    kind: Kind
+    unit: str
+    margin: float | None
+    required: bool
+    part: float = 1.0
+    quantile: float = 0.95
+    #: the greatest difference between the arms, of a metric of your own
+    scale: float = 1.0
+    #: pairs in a block of evidence, at least, and how long it is where that is declared of this metric
+    fewest: int = 1
+    block: str | None = None
+    #: a change in either direction is one for the worse
+    two_sided: bool = False
+
+
+_DEFAULTS = {
+    "errors": Metric(name="errors", kind=KINDS["errors"], unit="%", margin=0.005, required=True, part=2.0),
+    "timeouts": Metric(name="timeouts", kind=KINDS["timeouts"], unit="%", margin=0.005, required=True, part=0.5),
+    "latency": Metric(name="latency", kind=KINDS["latency"], unit="ms", margin=0.25, required=True),
+    "disagreement": Metric(
+        name="disagreement",
+        kind=KINDS["disagreement"],
+        unit="%",
+        margin=None,
+        required=False,
+        fewest=sequential.FEWEST_PAIRS,
+    ),
+    "prediction": Metric(
+        name="prediction",
+        kind=KINDS["prediction"],
+        unit="",
+        margin=None,
+        required=False,
+        fewest=sequential.FEWEST_PAIRS,
+        two_sided=True,
+    ),
+    "distance": Metric(
+        name="distance", kind=KINDS["distance"], unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+    ),
+    "quality": Metric(
+        name="quality", kind=KINDS["quality"], unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
+    ),
+}
+#: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
+_DISAGREEING = 5
+#: metrics that stand for quality while no label shows it
+STAND_INS = frozenset({"disagreement", "prediction", "distance"})
+#: part of alpha that the quick checks of a release share (`pulse`)
+QUICK_PART = 0.1
+
+
+def metrics(spec: ReleaseSpec) -> dict[str, Metric]:
+    """All metrics of a release by name, the defaults first.
+
+    Raises:
+        UsageError: a name that is no metric says nothing of how it is measured, or a value does not fit.
+    """
+    found = {name: _changed(default, spec.metrics.get(name)) for name, default in _DEFAULTS.items()}
+    for name, declared in spec.metrics.items():
+        if name not in _DEFAULTS:
+            found[name] = _own(name, declared)
+    return found
+
+
+def harm_bars(found: dict[str, Metric], alpha: float) -> dict[str, float]:
+    """By metric that decides: the log evidence from which it rolls the candidate back."""
+    return {name: -math.log(part) for name, part in harm_alphas(found, alpha).items()}
+
+
+def harm_alphas(found: Mapping[str, Metric], alpha: float) -> dict[str, float]:
+    """By metric that decides: its part of what `alpha` leaves beside the quick checks."""
+    parts = {one.name: one.part for one in found.values() if one.margin is not None}
+    return sequential.split(parts, alpha * (1 - QUICK_PART))
+
+
+def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
+    if declared is None:
+        return default
+    check_block(default.name, declared)
+    margin = default.margin if declared.margin is None else margin_of(default.name, declared)
+    fewest = default.fewest
+    if default.name == "disagreement" and margin is not None:
+        fewest = max(fewest, math.ceil(_DISAGREEING / margin))
+    return msgspec.structs.replace(
+        default,
+        fewest=fewest,
+        block=declared.block,
+        margin=margin,
+        required=default.required if declared.required is None else declared.required,
+        part=default.part if declared.share is None else declared.share,
+        quantile=declared.quantile or default.quantile,
+    )
+
+
+def _own(name: str, declared: MetricSpec) -> Metric:
+    margin = margin_of(name, declared)
+    return Metric(
+        name=name,
+        kind="own",
+        unit="",
+        margin=margin,
+        required=margin is not None if declared.required is None else declared.required,
+        part=declared.share or 1.0,
+        scale=scale_of(name, declared),
+        block=declared.block,
+    )

@@ -1,0 +1,1 @@
+"""Both versions on the same labelled rows before a release."""

@@ -1,0 +1,198 @@
+"""What the paired evaluation means for a release before it begins: the margins it gets, and why it may not begin.
+
+A project that declares nothing is protected by what the two versions showed on the same rows. What a project declares
+is what it meant: a declared margin is never narrowed, and what exceeds it is refused here as it would be rolled back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from cumulant.core.units import share
+from cumulant.release.evidence.metrics import metrics
+from cumulant.release.paired.paired_evaluation import (
+    DISAGREEMENT_CAP,
+    REFUSAL_ALPHA,
+    disagreement_margin,
+    distance_margin,
+    log_gain,
+    log_harm,
+    prediction_margin,
+    quality_margin,
+    shown_better,
+)
+from cumulant.release.paired.paired_records import PairedEvaluation
+from cumulant.release.paired.segments import broken_segment
+from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
+from cumulant.release.wording import told
+
+#: part of alpha of a metric whose margin nobody declared, against the others' whole part
+UNDECLARED_PART = 0.5
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a release does not begin, and what to declare where the change is meant. `metric`: what it is about."""
+
+    metric: str
+    text: str
+    hint: str
+
+
+def with_margins(spec: ReleaseSpec, evaluation: PairedEvaluation | None) -> ReleaseSpec:
+    """The section with margins of pairs and of `quality` where the project declares none.
+
+    Where the versions were compared on labelled rows, a promotion waits until quality is shown, there or by labels of
+    mirrored requests.
+    """
+    defaults: dict[str, float | None] = {"disagreement": DISAGREEMENT_CAP}
+    if evaluation is not None:
+        usual = metrics(spec)["quality"].margin
+        defaults = {
+            "disagreement": disagreement_margin(evaluation, better=_better(spec, evaluation)),
+            "prediction": prediction_margin(evaluation),
+            "distance": distance_margin(evaluation),
+            "quality": None if usual is None else quality_margin(evaluation, most=usual),
+        }
+    found = dict(spec.metrics)
+    for name, margin in defaults.items():
+        declared = spec.metrics.get(name)
+        if margin is None or (declared is not None and declared.margin is not None):
+            continue
+        part = 1.0 if name == "quality" else UNDECLARED_PART
+        found[name] = msgspec.structs.replace(declared or MetricSpec(share=part), margin=margin)
+    quality = found.get("quality", MetricSpec())
+    waits = evaluation is not None or spec.holdback != "none"
+    if waits and quality.required is None:
+        found["quality"] = msgspec.structs.replace(quality, required=True)
+    return msgspec.structs.replace(spec, metrics=found)
+
+
+def refusal(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    """Why a release by the section `spec`, as it is declared, may not begin; None: it may."""
+    margin = metrics(with_margins(spec, evaluation))["quality"].margin
+    return (
+        _failed(evaluation)
+        or _too_good(spec, evaluation)
+        or _disagreeing(spec, evaluation)
+        or (None if margin is None else _worse(evaluation, margin))
+        or (None if margin is None else _broken(evaluation, margin))
+        or _unlike(spec, evaluation)
+    )
+
+
+def refit_fault(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    """Why the served model does not stand for its tested one, which is the `evaluation`'s champion; None: it does. It
+    has learned these rows, so it may be better by any amount, but neither worse nor of other answers.
+    """
+    margin = metrics(with_margins(spec, evaluation))["quality"].margin
+    return (
+        _failed(evaluation)
+        or (None if margin is None else _worse(evaluation, margin))
+        or (None if margin is None else _broken(evaluation, margin))
+        or _unlike(ReleaseSpec(), evaluation)
+    )
+
+
+def _better(spec: ReleaseSpec, evaluation: PairedEvaluation) -> bool:
+    """Whether the candidate is shown to be better, and not by so much that it may know what no request holds."""
+    margin, least = metrics(spec)["quality"].margin, _least_loss(spec, evaluation)
+    if margin is None or (least is not None and evaluation.candidate_loss < least):
+        return False
+    return shown_better(evaluation, margin=quality_margin(evaluation, most=margin))
+
+
+def _failed(evaluation: PairedEvaluation) -> Refusal | None:
+    if not evaluation.failed:
+        return None
+    return Refusal(
+        metric="errors",
+        text=f"the candidate has no answer to {evaluation.failed:,} of {evaluation.rows:,} labelled rows, which the"
+        " champion answers",
+        hint="look at these rows for values that the candidate has not learned from, such as a new category",
+    )
+
+
+def _disagreeing(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    declared = spec.metrics.get("disagreement")
+    allowed = DISAGREEMENT_CAP
+    if declared is not None and declared.margin is not None:
+        allowed = metrics(spec)["disagreement"].margin or allowed
+    elif _better(spec, evaluation):
+        return None
+    if evaluation.disagreement is None or evaluation.disagreement <= allowed:
+        return None
+    return Refusal(
+        metric="disagreement",
+        text=f"the candidate decides otherwise than the champion in {told(evaluation.disagreement, '%')} of"
+        f" {evaluation.rows:,} labelled rows, more than {told(allowed, '%')}",
+        hint="where the change is meant, write release: {metrics: {disagreement: {margin: "
+        f"{math.ceil(evaluation.disagreement * 120)}%}}}}}}",
+    )
+
+
+def _worse(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
+    if log_harm(evaluation, margin=margin, edge=margin) < -math.log(REFUSAL_ALPHA):
+        return None
+    return Refusal(
+        metric="quality",
+        text=f"{_losses(evaluation)}: worse by more than the margin {margin:.2g}",
+        hint="where that is accepted, write release: {metrics: {quality: {margin: NUMBER}}}",
+    )
+
+
+def _broken(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
+    one = broken_segment(evaluation, margin=margin)
+    if one is None:
+        return None
+    return Refusal(
+        metric="quality",
+        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's {evaluation.loss} is"
+        f" {one.candidate_loss:.4g}, the champion's {one.champion_loss:.4g}",
+        hint="compare both versions on these rows; where that is accepted, widen release.metrics.quality.margin",
+    )
+
+
+def _unlike(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    one, declared = evaluation.unlike, spec.metrics.get("distance")
+    if one is None or (declared is not None and declared.margin is not None):
+        return None
+    return Refusal(
+        metric="distance",
+        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's scores have nothing to"
+        " do with the champion's",
+        hint="compare both versions on these rows; where the change is meant, declare how far scores may lie apart:"
+        " release: {metrics: {distance: {margin: NUMBER}}}",
+    )
+
+
+def _least_loss(spec: ReleaseSpec, evaluation: PairedEvaluation) -> float | None:
+    """The loss below which a candidate is too good; None where nothing says how much can be known.
+
+    It is measured by the champion, and by its usual loss where it has become worse.
+    """
+    usual = evaluation.usual_loss
+    if usual is None and evaluation.champion_loss >= evaluation.baseline_loss:
+        return None
+    reference = evaluation.champion_loss if usual is None else min(usual, evaluation.champion_loss)
+    return (1 - share((spec.evaluation or PairedSpec()).gain)) * reference
+
+
+def _too_good(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    least = _least_loss(spec, evaluation)
+    if not least or log_gain(evaluation, edge=evaluation.champion_loss - least) < -math.log(REFUSAL_ALPHA):
+        return None
+    return Refusal(
+        metric="quality",
+        text=f"{_losses(evaluation)}: so much better that it may know what no request holds",
+        hint="look for inputs that become known after the prediction (`cumulant report` lists the most important ones);"
+        " where the gain is real, write release: {evaluation: {gain: 100%}}",
+    )
+
+
+def _losses(found: PairedEvaluation) -> str:
+    return (
+        f"the candidate's {found.loss} on {found.rows:,} labelled rows is {found.candidate_loss:.4g},"
+        f" the champion's {found.champion_loss:.4g}"
+    )

@@ -1,0 +1,51 @@
+"""Runs of a graph that was not tried before: one that takes too long or too much memory is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+
+from cumulant.core.errors import DefinitionError
+from cumulant.core.system.memory import bounded_memory
+
+#: seconds that a run may take, whatever its rows, and in addition for each row
+BASE_SECONDS, ROW_SECONDS = 60.0, 0.1
+
+
+def run_bounded(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
+    """`session.run(outputs, feeds)`, given up once its time is over. What runs then ends after its present operator.
+
+    Its memory is bounded by the machine's (`bounded_memory`).
+
+    Raises:
+        DefinitionError: it took longer than a minute and a tenth of a second for each row.
+        Exception: what onnxruntime raises.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    rows = max((value.shape[0] for value in feeds.values() if getattr(value, "ndim", 0)), default=1)
+    limit = BASE_SECONDS + ROW_SECONDS * rows
+    answers: Future[list[Any]] = Future()
+    # On another thread: while the engine runs, this one would hear of no signal.
+    thread = Thread(target=_run, args=(answers, session, outputs, feeds, options), daemon=True)
+    try:
+        with bounded_memory():
+            thread.start()
+            return answers.result(limit)
+    except TimeoutError:
+        raise DefinitionError(
+            f"a run of the graph took more than {limit:g} s",
+            hint="the model is too slow to be served, or has a Loop without an end: look at it, and export it again",
+        ) from None
+    finally:
+        options.terminate = True
+
+
+def _run(answers: Future[list[Any]], session: Any, outputs: Sequence[str] | None, feeds: Any, options: Any) -> None:
+    try:
+        answers.set_result(session.run(outputs, feeds, options))
+    except Exception as error:  # noqa: BLE001 - the waiting thread raises it
+        answers.set_exception(error)

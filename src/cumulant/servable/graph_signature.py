@@ -1,0 +1,56 @@
+"""Whether a graph has the inputs and outputs that its servable describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cumulant.core.errors import IntegrityError
+from cumulant.core.servable import GraphServable, TensorSpec
+from cumulant.servable.engine import Engine
+
+_HINT = "package the model again; callers are told what the description says"
+
+
+def check_described(servable: GraphServable, engine: Engine) -> None:
+    """Raises IntegrityError where callers would be told of other tensors than the graph has."""
+    inputs, outputs = _by_name(servable.inputs, servable), _by_name(servable.outputs, servable)
+    graph_inputs = {spec.name: spec for spec in engine.inputs}
+    graph_outputs = {spec.name: spec for spec in engine.outputs}
+    for name in graph_inputs.keys() - inputs.keys():
+        raise _wrong(servable, f'the graph has the input "{name[:100]}", which is not described')
+    if not outputs:
+        raise _wrong(servable, "no output is described")
+    for kind, described, found in (("input", inputs, graph_inputs), ("output", outputs, graph_outputs)):
+        for name, spec in described.items():
+            if name not in found:
+                raise _wrong(servable, f'the {kind} "{name[:100]}" is described, and the graph has none of that name')
+            if not _fits(spec, found[name], declared=kind == "input"):
+                words = f"is described as {_words(spec)}, and the graph has {_words(found[name])}"
+                raise _wrong(servable, f'the {kind} "{name[:100]}" {words}')
+
+
+def _by_name(specs: Sequence[TensorSpec], servable: GraphServable) -> Mapping[str, TensorSpec]:
+    found = {spec.name: spec for spec in specs}
+    if len(found) < len(specs):
+        raise _wrong(servable, "a tensor is described twice")
+    return found
+
+
+def _fits(described: TensorSpec, found: TensorSpec, *, declared: bool) -> bool:
+    """The shapes of outputs are inferred by the engine, by each release of it more of them: they are not compared."""
+    if described.datatype != found.datatype or min(described.shape, default=0) < -1:
+        return False
+    if not declared:
+        return True
+    return len(described.shape) == len(found.shape) and all(
+        -1 in sizes or len(set(sizes)) == 1 for sizes in zip(described.shape, found.shape, strict=True)
+    )
+
+
+def _words(spec: TensorSpec) -> str:
+    return f"{spec.datatype} {str(list(spec.shape))[:100]}"
+
+
+def _wrong(servable: GraphServable, problem: str) -> IntegrityError:
+    name = servable.name[:100]
+    return IntegrityError(f"{name}: {problem}", subject=name, hint=_HINT)

@@ -1,0 +1,53 @@
+"""The token that callers send: from a file or a variable, never from an argument, which every user could read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cumulant.core.errors import UsageError
+from cumulant.core.system.private_files import check_private
+
+VARIABLE = "CUMULANT_TOKEN"
+#: characters of a token that a server accepts: a shorter one can be guessed
+LEAST = 16
+
+
+def read_token(path: Path | None, environment: Mapping[str, str], *, least: int = LEAST) -> str | None:
+    """The token in the file, else in the variable; None where neither is given. Space around it is none of its own.
+
+    A caller sends the token that it was given, so that there `least` is 1.
+
+    Raises:
+        UsageError: the file cannot be read or is empty, the token is shorter than `least`, or no header could carry it.
+        RefusedError: others can read the file, see `check_private`.
+    """
+    if path is None:
+        token = environment.get(VARIABLE, "").strip()
+        return _checked(token, VARIABLE, least) if token else None
+    try:
+        check_private(path)
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{path} cannot be read: {told}", subject=str(path)) from None
+    if not token:
+        raise UsageError(f"{path} is empty", subject=str(path))
+    return _checked(token, str(path), least)
+
+
+def _checked(token: str, source: str, least: int) -> str:
+    """The token itself is never repeated: messages are logged."""
+    if not all(33 <= ord(letter) <= 126 for letter in token):
+        raise UsageError(
+            f"the token in {source} holds a space, a line break or a letter that no header carries",
+            subject=source,
+            hint="use one line of ASCII letters, digits and signs",
+        )
+    if len(token) < least:
+        raise UsageError(
+            f"the token in {source} has {len(token)} characters; one of fewer than {least} can be guessed",
+            subject=source,
+            hint="python -c 'import secrets; print(secrets.token_urlsafe())'",
+        )
+    return token

@@ -1,0 +1,76 @@
+"""A worker's models and the cache that servers share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.ids import file_digest
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.servable.engine import engine_version
+from cumulant.serving.cache.shared_answers import SharedAnswers
+from cumulant.serving.cache.shared_cache import Tier
+from cumulant.serving.models.model import Model
+from cumulant.serving.models.stores import open_cache, place_of
+from cumulant.serving.settings import Settings
+from cumulant.serving.telemetry.metrics import Series, of_tier
+
+
+class Sharer:
+    """The cache that `settings` declare, for all models of this process.
+
+    Raises:
+        UsageError: nothing is declared, or as `open_cache`.
+        MissingPartError: as `open_cache`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        sharing = settings.sharing
+        if sharing is None:
+            raise UsageError("no shared cache is declared")
+        self._caching = settings.scheduling.caching
+        store = open_cache(sharing.url, sharing.password)
+        self.tier = Tier(store, sharing.budget, name=f"the shared cache {place_of(sharing.url)}")
+
+    def join(self, model: Model, folder: Path) -> None:
+        """Let `model`, which was loaded from `folder`, look for its answers there."""
+        runner = model.runner
+        runner.shared = SharedAnswers(
+            self.tier,
+            identity(model.servable, folder, runner.outputs),
+            runner.specs(),
+            ttl=self._caching.ttl,
+            always=self._caching.mode == "on",
+            found=runner.cache.found,
+        )
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        self.tier.start()
+        try:
+            yield
+        finally:
+            await self.tier.close()
+
+    def series(self) -> list[Series]:
+        return of_tier(self.tier)
+
+
+def identity(servable: Servable | GraphServable, folder: Path, outputs: list[str]) -> dict[str, object]:
+    """All that the engine's outputs depend on besides its inputs: equal on two machines where they serve the same."""
+    plan = servable.plan if isinstance(servable, Servable) else None
+    return {
+        "model": servable.name,
+        "version": servable.version,
+        "files": servable.files or {servable.model: file_digest(folder / servable.model)},
+        "features": msgspec.to_builtins(plan),
+        "outputs": outputs,
+        # Another release may round the last bit otherwise, as may another order of bytes.
+        "engine": engine_version(),
+        "byteorder": sys.byteorder,
+    }

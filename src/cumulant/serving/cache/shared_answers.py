@@ -1,0 +1,130 @@
+"""One model's answers in the cache that servers share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from cumulant.core.ids import digest
+from cumulant.core.servable import TensorSpec
+from cumulant.servable.engine import Array
+from cumulant.serving.cache.sealed_arrays import fits, seal, unseal
+from cumulant.serving.cache.shared_cache import Tier, Write
+
+Raw = list[Array]
+
+#: of the key and of the sealed form; values of other formats are never looked at
+_FORMAT = "1"
+#: looks after which they are judged, and seconds without any where they cost more than they saved
+_TRIAL, _PAUSE = 200, 10.0
+#: bytes of the largest answer that is shared
+_LARGEST = 1024 * 1024
+
+
+class Counts(msgspec.Struct):
+    """What came of the looks and of the writes."""
+
+    looks: dict[str, int] = {}
+    writes: dict[str, int] = {}
+
+    def look(self, result: str) -> None:
+        self.looks[result] = self.looks.get(result, 0) + 1
+
+    def write(self, result: str) -> None:
+        self.writes[result] = self.writes.get(result, 0) + 1
+
+
+class SharedAnswers:
+    """The engine's outputs by its inputs, of one version of one servable.
+
+    `identity` is everything that makes its outputs what they are besides the inputs: two servers share answers where it
+    is equal. `specs` are the outputs. `always`: looks are not weighed against the engine's time.
+    """
+
+    def __init__(
+        self,
+        tier: Tier,
+        identity: Mapping[str, object],
+        specs: Sequence[TensorSpec],
+        *,
+        ttl: float,
+        always: bool = False,
+        found: Callable[[bytes, Raw], None] = lambda _key, _raw: None,
+    ) -> None:
+        self._tier, self._specs, self._ttl, self._always = tier, specs, ttl, always
+        self._prefix = f"cumulant:{_FORMAT}:{digest(identity)[:32]}:"
+        self._found = found
+        self.counts = Counts()
+        self._looks: dict[bytes, asyncio.Task[Raw | None]] = {}
+        self._count, self._saved, self._spent, self._until = 0, 0.0, 0.0, 0.0
+
+    @property
+    def budget(self) -> float:
+        """The longest that a look takes, in seconds."""
+        return self._tier.budget
+
+    def reachable(self, seconds: float) -> bool:
+        """A run of `seconds` is worth sharing: the store works, and a look takes less than the run."""
+        tier = self._tier
+        return tier.ready and (self._always or seconds > (tier.round_trip or 0.0))
+
+    def pays(self, seconds: float) -> bool:
+        """Looking instead of running for `seconds` is likely to save time."""
+        return self.reachable(seconds) and time.monotonic() >= self._until and not self._tier.busy
+
+    def look(self, key: bytes, seconds: float) -> asyncio.Task[Raw | None] | None:
+        """A look for the outputs, one for all who ask at the same time; None where it would not pay.
+
+        Shield it: others may wait for it too. It never raises, and ends within the budget.
+        """
+        known = self._looks.get(key)
+        if known is not None or not self.pays(seconds):
+            return known
+        task = self._looks[key] = asyncio.ensure_future(self._find(key, seconds))
+        task.add_done_callback(lambda _: self._looks.pop(key, None))
+        return task
+
+    async def _find(self, key: bytes, seconds: float) -> Raw | None:
+        name, began = self._name(key), time.perf_counter()
+        value, result = await self._tier.get(name)
+        raw = None if value is None else unseal(name, value, self._specs)
+        if value is not None and raw is None:
+            result = "foreign"
+            self._tier.bad()
+        elif result in {"hit", "miss"}:
+            self._tier.good()
+        self.counts.look(result)
+        self._judge(seconds if raw is not None else 0.0, time.perf_counter() - began)
+        if raw is not None:
+            self._found(key, raw)
+        return raw
+
+    def _judge(self, saved: float, spent: float) -> None:
+        self._count += 1
+        self._saved += saved
+        self._spent += spent
+        if self._count < _TRIAL:
+            return
+        if self._saved < self._spent and not self._always:
+            self._until = time.monotonic() + _PAUSE
+        self._count, self._saved, self._spent = 0, 0.0, 0.0
+
+    def keep(self, key: bytes, raw: Sequence[Array], seconds: float) -> None:
+        """Share what a run of `seconds` gave; written soon, or never."""
+        if not self.reachable(seconds) or not all(map(fits, raw, self._specs)):
+            return
+        if sum(array.nbytes for array in raw) > _LARGEST:
+            self.counts.write("dropped")
+            return
+        name = self._name(key)
+        value = seal(name, raw)
+        if value is not None:
+            self._tier.put(Write(name, value, self._ttl, self.counts.write))
+
+    def _name(self, key: bytes) -> str:
+        # Short keys are the inputs themselves, and what was asked must not stand readable in a store that others see.
+        return self._prefix + blake2b(key, digest_size=20).hexdigest()

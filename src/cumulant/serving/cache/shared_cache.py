@@ -1,0 +1,208 @@
+"""One process's part in a cache that several servers share: how far it is, whether it works, what is to be written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, StorageError
+from cumulant.serving.cache.circuit_breaker import Breaker
+from cumulant.serving.scheduling.histogram import SECONDS, Histogram
+
+if TYPE_CHECKING:
+    from cumulant.ports.cache import SharedCache
+
+#: looks at once; a request beyond them goes on without one
+_MOST_LOOKS = 64
+#: answers, and their bytes, that may wait to be written
+_MOST_WRITES, _MOST_BYTES = 1000, 8 * 1024 * 1024
+#: seconds that a write may take, and that reaching the store may
+_WRITING, _REACHING = 1.0, 3.0
+#: seconds between two measurements of the way
+_EVERY = 5.0
+#: weight of the newest look in the usual time of one
+_NEW = 0.1
+_PROBE = "cumulant:probe"
+
+
+class Sharing(msgspec.Struct, frozen=True, kw_only=True):
+    """The cache that servers share, as it is declared. Times in seconds."""
+
+    url: str
+    #: from the environment; never in the URL
+    password: str | None = None
+    #: the longest that a request may wait for a look
+    budget: float = 0.005
+
+
+class Write(msgspec.Struct, frozen=True):
+    """An answer to be written; `told` hears `written`, `failed` or `dropped`."""
+
+    key: str
+    value: bytes
+    ttl: float
+    told: Callable[[str], None]
+
+
+class Tier:
+    """Looks and writes, neither of which ever raises or takes longer than it may. `name` stands in what it says.
+
+    It is used from one event loop. A store that fails is left alone and tried again beside the requests: none of them
+    is the one that finds out whether it is back.
+    """
+
+    def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
+        self._store, self.budget, self._name = store, budget, name
+        self.reads, self.writes = Breaker(), Breaker()
+        #: seconds that a look usually takes; None: not known yet
+        self.round_trip: float | None = None
+        self.seconds = Histogram(SECONDS)
+        self._looks = 0
+        self._queue: deque[Write] = deque()
+        self._bytes = 0
+        self._more, self._failed = asyncio.Event(), asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- its life
+
+    def start(self) -> None:
+        """Begin to reach the store; from within the event loop, and waiting for nothing."""
+        self._tasks = [asyncio.ensure_future(self._tend()), asyncio.ensure_future(self._write())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        with contextlib.suppress(CumulantError, TimeoutError):
+            async with asyncio.timeout(_WRITING):
+                await self._store.close()
+
+    @property
+    def ready(self) -> bool:
+        """It works, and how long a look takes is known."""
+        return self.reads.closed and self.round_trip is not None
+
+    # --- looks
+
+    @property
+    def busy(self) -> bool:
+        return self._looks >= _MOST_LOOKS
+
+    async def get(self, key: str) -> tuple[bytes | None, str]:
+        """The value, and what came of the look: `hit`, `miss`, `late` or `error`."""
+        self._looks += 1
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.budget):
+                value = await self._store.get(key)
+        except TimeoutError:
+            self._fails("it did not answer in time")
+            return None, "late"
+        except CumulantError as error:
+            self._fails(str(error))
+            return None, "error"
+        finally:
+            self._looks -= 1
+            self._took(time.perf_counter() - began)
+        return value, "miss" if value is None else "hit"
+
+    def good(self) -> None:
+        """A look brought what was asked for, or that there is none."""
+        if self.reads.closed:
+            self.reads.succeed()
+
+    def bad(self) -> None:
+        """A look brought something else."""
+        self._fails("it holds values that are not this server's")
+
+    def _took(self, seconds: float) -> None:
+        self.seconds.see(seconds)
+        known = self.round_trip
+        self.round_trip = seconds if known is None else known + _NEW * (seconds - known)
+
+    def _fails(self, why: str) -> None:
+        was_closed = self.reads.closed
+        self.reads.fail()
+        if was_closed and not self.reads.closed:
+            self._failed.set()
+            self._say(f"is left alone for now: {why}")
+
+    async def _tend(self) -> None:
+        """Measure the way now and then; where the store failed, find out whether it is back."""
+        while True:
+            self._failed.clear()
+            await self._try()
+            if self.reads.closed:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._failed.wait(), _EVERY)
+            await asyncio.sleep(self.reads.wait())
+
+    async def _try(self) -> None:
+        was_closed = self.reads.closed
+        try:
+            async with asyncio.timeout(_REACHING):
+                await self._store.open()
+            began = time.perf_counter()
+            async with asyncio.timeout(self.budget):
+                await self._store.get(_PROBE)
+        except (CumulantError, TimeoutError) as error:
+            self.reads.trip()
+            self._failed.set()
+            if was_closed:
+                self._say(f"is left alone for now: {str(error) or 'it does not answer in time'}")
+            return
+        self._took(time.perf_counter() - began)
+        self.reads.succeed()
+        if not was_closed:
+            self._say("answers again")
+
+    def _say(self, what: str) -> None:
+        """One line a change of state, of which there are few: the time between two tries grows."""
+        sys.stderr.write(f"{self._name} {what}\n")
+
+    # --- writes
+
+    def put(self, write: Write) -> None:
+        """Write it soon; dropped where too much waits already, or the store does not take any."""
+        full = len(self._queue) >= _MOST_WRITES or self._bytes + len(write.value) > _MOST_BYTES
+        if full or not self.reads.closed or self.writes.wait() > 0:
+            write.told("dropped")
+            return
+        self._queue.append(write)
+        self._bytes += len(write.value)
+        self._more.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._queue:
+                write = self._queue.popleft()
+                self._bytes -= len(write.value)
+                if not self.reads.closed or self.writes.wait() > 0:
+                    write.told("dropped")
+                    continue
+                write.told("written" if await self._written(write) else "failed")
+
+    async def _written(self, write: Write) -> bool:
+        try:
+            async with asyncio.timeout(_WRITING):
+                await self._store.put(write.key, write.value, write.ttl)
+        except (CumulantError, TimeoutError) as error:
+            if self.writes.closed and isinstance(error, StorageError):
+                self.writes.trip()  # it said so itself: no memory, read only
+            elif self.writes.closed:
+                self.writes.fail()
+            else:
+                self.writes.trip()
+            return False
+        self.writes.succeed()
+        return True

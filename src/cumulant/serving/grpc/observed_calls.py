@@ -1,0 +1,72 @@
+"""One note a call over gRPC, told when it ends."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from cumulant.core.traffic import printable_id
+from cumulant.serving.telemetry.observation import Note, Watch
+
+Handler = Any  # None where there is no such method, which the library's types leave out
+_OK, _CANCELLED = 0, 1
+
+
+class Watching(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its types only
+    """Tells `watch` of every call of a method that there is."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(details)
+        if handler is not None and handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._around(handler.unary_unary, details))
+        if handler is not None and _awaitable(handler.stream_stream):
+            return grpc.stream_stream_rpc_method_handler(self._around(handler.stream_stream, details))
+        return handler
+
+    def _around(self, inner: Callable[[Any, Any], Any], details: grpc.HandlerCallDetails) -> Callable[[Any, Any], Any]:
+        async def watched(request: Any, context: Any) -> Any:
+            note = _note(details, context)
+            self._watch.begin(note)
+            status = _CANCELLED
+            try:
+                found = await inner(request, context)
+                status = _OK
+                return found
+            finally:
+                self._watch.end(note, _code(context) or status)
+
+        return watched
+
+
+def _awaitable(inner: object) -> bool:
+    """A stream that writes to its context; one that yields is left as it is."""
+    return inspect.iscoroutinefunction(inner)
+
+
+def _note(details: grpc.HandlerCallDetails, context: Any) -> Note:
+    told = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+    return Note(
+        "grpc",
+        "POST",
+        details.method,
+        context.peer().rpartition(":")[0],
+        time.time_ns(),
+        time.perf_counter(),
+        parent=told.get("traceparent", ""),
+        state=told.get("tracestate", ""),
+        request_id=printable_id(told.get("x-request-id", "").encode("latin-1", "replace")),
+    )
+
+
+def _code(context: Any) -> int:
+    found = context.code()
+    return int(found.value[0]) if isinstance(found, grpc.StatusCode) else int(found or 0)

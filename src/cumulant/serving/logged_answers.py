@@ -1,0 +1,195 @@
+"""Answered requests as entries of the prediction log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from asyncio import Future
+from collections.abc import Sequence
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from cumulant.core.ids import digest, short
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.core.units import EPOCH, micros
+from cumulant.servable.engine import Array
+from cumulant.serving.gateway_headers import Marks
+from cumulant.serving.http.messages import encode
+from cumulant.serving.models.model import Model, ModelSet
+from cumulant.serving.models.request_work import Work
+from cumulant.serving.prediction_log.client import LogClient
+from cumulant.serving.prediction_log.entry import PATTERNS, Entry, Like, Tensor
+from cumulant.serving.prediction_log.personal_values import personal_fields
+from cumulant.serving.protocol.request_schema import come_with_row
+from cumulant.serving.protocol.tensors import Output, raw_bytes
+
+#: numbers lie in memory as they travel
+_NATIVE = sys.byteorder == "little"
+#: bytes of an array that is copied
+_COPIED = 4096
+
+
+class Told(Protocol):
+    """A request that was scored, and the caller's name of it; empty: none."""
+
+    work: Work
+    id: str
+
+
+class Logbook:
+    """Hands every answered request to the log process; costs a few microseconds."""
+
+    def __init__(self, client: LogClient) -> None:
+        self.client = client
+        #: of names: a tenth of the cost of asking the system each time
+        self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
+        self._fingerprints: dict[tuple[str, str], str] = {}
+        self._columns: dict[tuple[str, str], list[str]] = {}
+        self._ignored: dict[tuple[str, str], frozenset[str]] = {}
+        #: numbers of patterns, by all that their entries have in common
+        self._patterns: dict[tuple[object, ...], int | None] = {}
+        #: those that the client was told, so that a model that is loaded again needs no other one
+        self._told: dict[bytes, int] = {}
+
+    def describe(self, models: ModelSet) -> None:
+        """Before the first entry of a model: which of its fields are personal."""
+        self._patterns.clear()
+        for model in models:
+            self.client.describe(model.name, personal_fields(model.servable))
+            plan = model.servable.plan if isinstance(model.servable, Servable) else None
+            if isinstance(model.servable, GraphServable):
+                self._columns[model.name, model.version] = list(model.servable.columns)
+            self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
+            self._ignored[model.name, model.version] = _ignored(model.servable)
+
+    def put(
+        self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks
+    ) -> Future[None] | None:
+        """One answered request; `received` by `time.perf_counter`. It has our name, and the caller's beside it; without
+        a gateway callers may name their requests.
+
+        What to wait for before the answer goes, where the log is durable. Tensors without rows are not logged: no
+        prediction was made.
+        """
+        work = scoring.work
+        if not work.rows:
+            return None
+        name = marks.request or scoring.id or f"{self._bits(64):016x}"
+        caller = marks.caller if scoring.id in {"", name} else scoring.id
+        now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)
+        if work.raw is None and len(work.feeds) == len(raw) == 1:
+            (asked,), (answered,) = work.feeds.values(), raw
+            pattern = self._pattern(model, work, asked, answered, marks)
+            if pattern is not None:
+                like = Like(pattern, name, now, latency, _memory(asked), _memory(answered), caller_id=caller)
+                return self.client.put(like)
+        entry = self._entry(model, work, marks)
+        entry.id, entry.time_us, entry.latency_us, entry.caller_id = name, now, latency, caller
+        if work.raw is not None:
+            entry.rows = encode(self._asked(model, work.raw) if work.warnings else work.raw)
+            entry.answers = encode(model.answers(work, raw))
+        else:
+            self._add_tensors(entry, model, work, raw)
+        entry.invalid = list(work.invalid)
+        if isinstance(model.servable, Servable):
+            entry.event_times = _moments(model.servable.plan, work)
+            entry.ages = list(work.ages) or None
+        return self.client.put(entry)
+
+    def _asked(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
+        """The rows without columns that the model ignores: whether they are personal, its servable does not know."""
+        ignored = self._ignored.get((model.name, model.version), frozenset())
+        return [
+            {name: value for name, value in row.items() if name not in ignored} if isinstance(row, dict) else row
+            for row in rows
+        ]
+
+    def _entry(self, model: Model, work: Work, marks: Marks) -> Entry:
+        return Entry(
+            id="",
+            time_us=0,
+            latency_us=0,
+            model=model.name,
+            version=model.version,
+            arm=marks.arm,
+            served_arm=marks.served,
+            shadow=marks.shadow,
+            fallback=work.fallback,
+            fingerprint=self._fingerprints.get((model.name, model.version), ""),
+        )
+
+    def _add_tensors(self, entry: Entry, model: Model, work: Work, raw: Sequence[Array]) -> None:
+        entry.tensors = [_tensor(name, model.inputs[name]["datatype"], array) for name, array in work.feeds.items()]
+        entry.outputs = [
+            _tensor(name, datatype, array)
+            for (name, (datatype, _)), array in zip(model.outputs.items(), raw, strict=True)
+        ]
+        entry.columns = self._columns.get((model.name, model.version), [])
+
+    def _pattern(self, model: Model, work: Work, asked: Array, answered: Array, marks: Marks) -> int | None:
+        """The number of what this entry has in common with others; None where it must be written out."""
+        sizes, answers = asked.shape, answered.shape
+        if not sizes or sizes[:1] != answers[:1]:
+            return None
+        common = marks.arm, marks.served, marks.shadow, work.fallback
+        key = (model.name, model.version, common, sizes[1:], answers[1:])
+        if key in self._patterns:
+            return self._patterns[key]
+        if len(self._patterns) == PATTERNS:
+            return None
+        found = self._patterns[key] = self._learn(model, work, asked, answered, marks)
+        return found
+
+    def _learn(self, model: Model, work: Work, asked: Array, answered: Array, marks: Marks) -> int | None:
+        if any(array.dtype.hasobject or 0 in array.shape[1:] for array in (asked, answered)) or not _NATIVE:
+            return None
+        entry = self._entry(model, work, marks)
+        self._add_tensors(entry, model, work, [answered])
+        entry.tensors, entry.outputs = [(*entry.tensors[0][:3], b"")], [(*entry.outputs[0][:3], b"")]
+        content = msgspec.msgpack.encode(entry)
+        number = self._told.get(content)
+        if number is None and (number := self.client.pattern(entry)) is not None:
+            self._told[content] = number
+        return number
+
+
+def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
+    """Columns that a request may carry for nothing, as the target's. What comes with a row of the predicted source, as
+    its key, is kept, for labels.
+    """
+    if not isinstance(servable, Servable):
+        return frozenset()
+    source = servable.plan.sources.get(servable.plan.entity)
+    return frozenset(servable.unread) - (set() if source is None else come_with_row(source))
+
+
+def _memory(array: Array) -> bytes:
+    """An array's values as they lie in memory. Large ones are encoded without another copy; of small ones a copy is
+    made in less time than a view.
+    """
+    if array.nbytes <= _COPIED:
+        return array.tobytes()
+    view: Any = np.ascontiguousarray(array).data
+    return view  # type: ignore[no-any-return]
+
+
+def _tensor(name: str, datatype: str, array: Array) -> Tensor:
+    if _NATIVE and datatype != "BYTES":
+        return name, datatype, list(array.shape), array.tobytes()
+    return name, datatype, list(array.shape), raw_bytes(Output(name, datatype, array.shape, array))
+
+
+def _moments(plan: FeaturePlan, work: Work) -> list[int | None] | None:
+    """The moment that each row was scored for, in microseconds."""
+    if plan.predict_at is None:
+        return None
+    column, offset = plan.predict_at.column, plan.predict_at.offset_us
+    found: list[int | None] = []
+    for row in work.checked:
+        when = row.get(column)
+        found.append(None if when is None else micros(when - EPOCH) + offset)
+    return found

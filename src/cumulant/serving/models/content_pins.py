@@ -1,0 +1,127 @@
+"""What is served, pinned by content: a worker that starts later serves what its siblings do, whatever is on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, IntegrityError, UsageError
+from cumulant.core.ids import file_digest
+from cumulant.servable.folder import DESCRIPTION, load_description
+from cumulant.serving.models.row_model import UNREGISTERED
+
+#: a larger file is linked rather than copied
+_LARGE = 256 * 1024 * 1024
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """One version's folder and its content: the description, which holds the SHA-256 of every other file."""
+
+    name: str
+    folder: str
+    digest: str
+    #: a folder with the same content that nobody else writes to; None: there is none
+    kept: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where it is read from."""
+        return Path(self.kept or self.folder)
+
+
+def pin(folder: Path) -> Pin:
+    """The servable in `folder` as it is now.
+
+    Raises:
+        NotFoundError, IntegrityError: as `packaging.load_description`.
+    """
+    name = load_description(folder, verify=False).name
+    return Pin(name, str(folder), file_digest(folder / DESCRIPTION))
+
+
+def refuse_twins(pins: Iterable[Pin]) -> None:
+    """Raises UsageError where two folders hold the same version of a model, naming both."""
+    seen: dict[tuple[str, str], str] = {}
+    for one in pins:
+        version = load_description(one.place, verify=False).version or UNREGISTERED
+        other = seen.setdefault((one.name, version), one.folder)
+        if other != one.folder:
+            raise UsageError(f"model {one.name} version {version} is given twice: in {other} and in {one.folder}",
+                             subject=one.name, hint="remove one, or package it under another --name")  # fmt: skip
+
+
+def check(pinned: Pin, hint: str = "load the model again to serve what the folder holds now") -> None:
+    """Raises IntegrityError where the folder holds another content by now."""
+    try:
+        same = file_digest(pinned.place / DESCRIPTION) == pinned.digest
+    except OSError:
+        same = False
+    if not same:
+        raise IntegrityError(f"{pinned.folder} no longer holds the content that is served",
+                             subject=pinned.folder, hint=hint)  # fmt: skip
+
+
+def keep(pinned: Pin, place: Path) -> Pin:
+    """The same content under `place`; where there is no room for it, `pinned` itself.
+
+    Small files are copied, as some write over them in place; large ones are linked where the disk is the same.
+
+    Raises:
+        IntegrityError: the folder was changed meanwhile.
+    """
+    folder, out = Path(pinned.folder), place / pinned.digest
+    if not _is_whole(out):
+        draft = place / f".{uuid.uuid4().hex}"
+        try:
+            for name in (DESCRIPTION, *load_description(folder, verify=False).files):
+                _link(folder / name, draft / name)
+            _put(draft, out)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            sys.stderr.write(f"{folder} is served without a copy: {error.strerror or error}; do not change it\n")
+            return pinned
+    kept = msgspec.structs.replace(pinned, kept=str(out))
+    check(kept)
+    return kept
+
+
+def _put(draft: Path, out: Path) -> None:
+    try:
+        draft.rename(out)
+    except OSError:  # it stands there: what another worker has just kept may be read already
+        shutil.rmtree(draft if _is_whole(out) else out, ignore_errors=True)
+        if draft.exists():
+            draft.rename(out)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        load_description(folder)
+    except CumulantError:  # there is none, or a file that is linked was written over
+        return False
+    return True
+
+
+def _link(path: Path, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    real = path.resolve()
+    if real.stat().st_size > _LARGE:
+        with contextlib.suppress(OSError):  # another disk, or one without links
+            os.link(real, out)
+            return
+    shutil.copyfile(real, out)
+
+
+def let_go(before: Iterable[Pin], now: Iterable[Pin]) -> None:
+    """Remove what was kept of `before` and is not served any more."""
+    served = {one.kept for one in now}
+    for one in before:
+        if one.kept is not None and one.kept not in served:
+            shutil.rmtree(one.kept, ignore_errors=True)

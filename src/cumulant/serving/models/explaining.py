@@ -1,0 +1,109 @@
+"""Methods that explain answers. They are named by a servable and made from what its folder holds, nothing else."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.core.errors import IntegrityError, RequestError
+from cumulant.servable.description import Floats, Matrix
+from cumulant.servable.scorer import Scorer
+
+
+class Question(Protocol):
+    """What a method wants to know of some rows before it explains them."""
+
+    @property
+    def rows(self) -> Matrix:
+        """Rows [m, k] of model inputs to score; m may be 0."""
+        ...
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """[m] The explained row that each belongs to."""
+        ...
+
+    def contributions(self, scores: Floats, asked: Floats) -> Floats:
+        """[n, k] of each feature, from the scores [n] of the explained rows and those [m] of `rows`."""
+        ...
+
+
+class Explainer(Protocol):
+    """A method. It sees numbers only: a new one needs no engine, no file and no code of the user at serving time."""
+
+    def ask(self, matrix: Matrix) -> Question:
+        """What is to be scored to explain these rows [n, k] of model inputs, missing values as NaN."""
+        ...
+
+
+def explainer(scorer: Scorer) -> Explainer:
+    """The method that the servable names, from what it brings.
+
+    Raises:
+        IntegrityError: there is no such method here, or a reference value does not fit its feature.
+    """
+    servable = scorer.servable
+    method = "" if servable.reasons is None else servable.reasons.method
+    match method:
+        case "occlusion":
+            return Occlusion(_reference(scorer))
+        case _:
+            hint = "package the model again with this version of Cumulant"
+            raise IntegrityError(
+                f'{servable.name} explains its answers by "{method[:60]}", which this server does not know',
+                subject=servable.name,
+                hint=hint,
+            )
+
+
+def _reference(scorer: Scorer) -> Matrix:
+    """[k] The reference values as the model reads them."""
+    given = {} if scorer.servable.reasons is None else scorer.servable.reasons.reference
+    try:
+        found: Matrix = scorer.encoder.matrix({name: [given.get(name)] for name in scorer.features})
+    except RequestError as error:
+        name = scorer.servable.name
+        raise IntegrityError(f"the reference values of {name} do not fit it: {error.message}", subject=name) from None
+    return found.reshape(-1)
+
+
+class Occluded(msgspec.Struct, frozen=True):
+    """Rows with one feature at its reference value each."""
+
+    rows: Matrix
+    owner: NDArray[np.int64]
+    #: [m] the feature that was replaced
+    place: NDArray[np.int64]
+    shape: tuple[int, int]
+
+    def contributions(self, scores: Floats, asked: Floats) -> Floats:
+        found = np.zeros(self.shape)
+        found[self.owner, self.place] = scores[self.owner] - asked
+        return found
+
+
+class Occlusion:
+    """A feature's contribution is how the score changes when the feature alone is put to a reference value.
+
+    After Robnik-Sikonja and Kononenko, "Explaining classifications for individual instances" (IEEE Transactions on
+    Knowledge and Data Engineering 20(5), 2008), with one reference value in place of their average over all values.
+    For a linear model it is w (x - reference), exactly; it is true to any model, since the model itself is asked.
+
+    Limits: contributions do not add up to the score where features interact; of features that say the same each may
+    get nothing, since the others still say it; of correlated ones, rows are asked that do not occur.
+    """
+
+    def __init__(self, reference: Matrix) -> None:
+        """`reference`: [k], missing as NaN."""
+        self._reference = reference
+
+    def ask(self, matrix: Matrix) -> Occluded:
+        """One row for each value that differs from its reference: the others contribute nothing."""
+        same = (matrix == self._reference) | (np.isnan(matrix) & np.isnan(self._reference))
+        owner, place = np.nonzero(~same)
+        rows = matrix[owner]
+        rows[np.arange(len(rows)), place] = self._reference[place]
+        return Occluded(rows, owner, place, (matrix.shape[0], matrix.shape[1]))

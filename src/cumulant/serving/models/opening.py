@@ -1,0 +1,89 @@
+"""Servables as a server's settings want them opened: from its folders only, with its store and its fallback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.servable.folder import load_description
+from cumulant.serving.models.content_pins import check
+from cumulant.serving.models.fallback import Fallback
+from cumulant.serving.models.model import Model, open_model
+from cumulant.serving.models.repository import Repository
+from cumulant.serving.models.stores import open_store
+from cumulant.serving.prediction_log.salt import fits, wrong
+from cumulant.serving.sequences.sequence_store import Bounds, Shelf
+from cumulant.serving.settings import Settings
+from cumulant.serving.workers.control import open_pinned
+from cumulant.serving.workers.freed_memory import give_back
+
+if TYPE_CHECKING:
+    from cumulant.ports.online import OnlineStore
+    from cumulant.serving.cache.cache_clients import Sharer
+
+
+class Opening:
+    """Opens models until it is closed; `untried` ones as `packaging.Engine` does.
+
+    Raises:
+        UsageError, MissingPartError: as `open_store`.
+    """
+
+    def __init__(self, settings: Settings, sharer: Sharer | None = None, *, untried: bool = False) -> None:
+        self._settings, self._untried = settings, untried
+        self._sharer = sharer
+        self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
+        self._shelf = _shelf(settings)
+        self.repository = Repository(settings.folders)
+
+    def __call__(self, folder: Path) -> Model:
+        """Load and warm the servable in `folder`.
+
+        Raises:
+            NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `Repository.check` and `open_model`.
+        """
+        kept = self._settings.kept
+        copied = kept is not None and folder.parent == Path(kept)
+        described = load_description(folder, verify=False) if copied else self.repository.check(folder)
+        if not fits(described, self._settings.salt_fingerprint):
+            raise wrong(described)
+        model, declared = self._load(folder), self._settings.fallback
+        if declared.given and not model.stateful:  # an answer without a run would leave a step out of its sequence
+            model.fallback = Fallback(model, declared, self._cheap())
+        if self._sharer is not None and not model.stateful:  # its answers depend on more than the request
+            self._sharer.join(model, folder)
+        give_back()
+        return model
+
+    def _cheap(self) -> Model | None:
+        """The fallback's servable, of the content that is pinned."""
+        declared, pinned = self._settings.fallback.servable, self._settings.fallback_pin
+        if declared is None or pinned is None:
+            return None if declared is None else self._load(Path(declared))
+        check(pinned, "it is the fallback: start the server again to take what the folder holds now")
+        return open_pinned(pinned, self._load)
+
+    def _load(self, folder: Path) -> Model:
+        settings = self._settings
+        return open_model(
+            folder,
+            store=self._store,
+            table=settings.table,
+            scheduling=settings.scheduling,
+            sequences=self._shelf,
+            refuse_invalid=settings.invalid == "refuse",
+            untried=self._untried,
+        )
+
+    def close(self) -> None:
+        """Let the stores go."""
+        if self._store is not None:
+            self._store.close()
+        if self._shelf is not None:
+            self._shelf.close()
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if settings.sequences is None:
+        return None
+    return Shelf(Path(settings.sequences), Bounds(settings.sequence_count, settings.sequence_bytes))

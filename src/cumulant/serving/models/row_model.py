@@ -1,0 +1,208 @@
+"""A servable of a project: rows of request fields, stored features, model, calibration, threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cumulant.core.errors import IntegrityError, RequestError, UsageError
+from cumulant.core.servable import Answer, FieldRule, Servable
+from cumulant.core.units import from_micros
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.servable.engine import Array
+from cumulant.servable.scorer import Scorer
+from cumulant.serving.models.request_work import Work, check_any, check_rows
+from cumulant.serving.models.sample_inputs import noise
+from cumulant.serving.protocol.reasons import NAME, OUTPUT, Reasoning
+from cumulant.serving.protocol.request_rules import RequestRules, invalid_rows
+from cumulant.serving.protocol.request_schema import RequestSchema
+from cumulant.serving.protocol.row_tensors import DATATYPES, from_answers, outputs, to_rows
+from cumulant.serving.protocol.tensors import Input, Output
+from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
+
+if TYPE_CHECKING:
+    from cumulant.ports.online import OnlineStore
+    from cumulant.serving.models.fallback import Fallback
+
+#: late rows that a warning names
+_NAMED = 5
+#: made-up rows of a trial
+_TRIED = 3
+#: what a servable that was never registered is called
+UNREGISTERED = "1"
+
+
+def late(since: Sequence[int | None]) -> tuple[str, ...]:
+    """A warning where rows are predicted for moments before what is kept of their keys begins."""
+    rows = [number for number, at in enumerate(since, 1) if at is not None]
+    if not rows:
+        return ()
+    begin = from_micros(max(at for at in since if at is not None))
+    named = ", ".join(str(number) for number in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
+    text = (
+        f"row{'s' * (len(rows) > 1)} {named}: the prediction is for a moment before {begin.isoformat()}, from which the"
+        " history of its key is kept, so windows may lack events"
+    )
+    return (text,)
+
+
+class RowModel:
+    """One servable of a project.
+
+    `table` names its online state; by default the servable's lineage says it under `state`. `refuse_invalid`: rows that
+    break the data contract are refused, else answered with a warning.
+
+    Raises:
+        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan, and as `Reasoning`.
+        UsageError: the plan needs stored features and no store is given.
+        EngineUnavailableError: the store holds no such state yet.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        store: OnlineStore | None = None,
+        table: str | None = None,
+        scheduling: Scheduling | None = None,
+        refuse_invalid: bool = False,
+        untried: bool = False,
+    ) -> None:
+        self.scorer = Scorer(folder, untried=untried)
+        self.servable: Servable = self.scorer.servable
+        self.name = self.servable.name
+        self.version = self.servable.version or UNREGISTERED
+        self.schema = RequestSchema(self.servable.plan, self.servable.unread)
+        self.rules: RequestRules | None = None
+        if self.servable.rules or self.servable.closed or self.servable.complete or self.servable.nonnegative:
+            self.rules = RequestRules(self.servable, self.schema.fields, refuse=refuse_invalid)
+        #: fields without which a request is refused, in the order of the schema
+        needed = {*self.schema.required, *(() if self.rules is None else self.rules.required)}
+        self.required = tuple(name for name in self.schema.fields if name in needed)
+        self.table = table or self.servable.lineage.get("state") or self.name
+        self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
+        self.inputs = self._metadata()
+        self.reasons: Reasoning | None = None if self.servable.reasons is None else Reasoning(self.scorer)
+        self._names = tuple(self.outputs)
+        self._known = self.outputs if self.reasons is None else {**self.outputs, **OUTPUT}
+        self.features = self._with_state(store)
+        plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
+        #: the key of the rows that are scored, and whether some window counts such rows
+        self.key = plan.sources[plan.entity].key if plan.entity in plan.sources else ()
+        self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
+        engine = self.scorer.engine
+        self.fallback: Fallback | None = None
+        self.stateful = False
+        self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
+        if not untried:
+            self.runner.measure(self._made_up)
+
+    def _metadata(self) -> Mapping[str, dict[str, Any]]:
+        required = set(self.required)
+        return {
+            field.name: {
+                "name": field.name,
+                "datatype": DATATYPES[field.dtype],
+                "shape": [-1],
+                "parameters": {"type": field.dtype, "optional": field.name not in required},
+            }
+            for field in self.schema.fields.values()
+        }
+
+    def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
+        plan = self.servable.plan
+        if store is None and plan.needs_state:
+            hint = "name the store with --online URL"
+            raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
+        features = OnlineFeatures(plan, store, self.table)
+        # Met now rather than by the first request: no state under that name, or one made for another plan.
+        features.state()
+        return features
+
+    def _made_up(self, rows: int) -> Feeds:
+        """Rows of noise of the model's width: they take as long as any, and neighbours would show in them."""
+        return self.scorer.feeds(noise((rows, len(self.scorer.features)), rows).astype(np.float32))
+
+    def try_run(self) -> None:
+        feeds = self._made_up(_TRIED)
+        try:
+            answers = self.answers(Work(feeds, _TRIED), self.runner.try_run(feeds))
+        except (RequestError, ValueError, IndexError) as error:  # the last two: of answers that fit no class or row
+            why = error.message if isinstance(error, RequestError) else str(error)
+            message = f"{self.name} cannot answer the rows that it describes: {why[:200]}"
+            raise IntegrityError(message, subject=self.name, hint="package it again") from None
+        if len(answers) != _TRIED:
+            message = f"{self.name} gives {len(answers)} answers for {_TRIED} rows"
+            raise IntegrityError(message, subject=self.name, hint="package it again")
+
+    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+        rows = to_rows(inputs, self.schema.fields, self.schema.unread)
+        work = self.from_rows(rows, {tensor.name: tensor.datatype for tensor in inputs})
+        if self.schema.unread:
+            work.warnings = (*self.schema.warnings({tensor.name for tensor in inputs}), *work.warnings)
+        return work
+
+    def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> Work:
+        check_rows(rows)
+        check_any(rows)
+        checked = self.schema.rows(rows)
+        broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
+        vectors = self.features.vectors(checked)
+        feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
+        work = Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
+        found = {} if self.rules is None else self.rules.unusual(checked, vectors.columns, broken)
+        if self.rules is not None and found:
+            work.warnings += self.rules.warnings(found, len(rows))
+            work.invalid = invalid_rows(found, len(rows))
+        return work
+
+    def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
+        if not self.schema.unread:
+            return ()
+        return self.schema.warnings(set[str]().union(*(row for row in rows if isinstance(row, dict))))
+
+    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
+        names = wanted or self._names
+        if work.why is not None and NAME not in names:
+            names = [*names, NAME]
+        return from_answers(self.answers(work, raw), self._known, names)
+
+    def answers(self, work: Work, raw: Sequence[Array]) -> list[Answer]:
+        if work.answers is None:
+            work.answers = self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
+        return list(work.answers)
+
+    def card(self) -> dict[str, object]:
+        required = set(self.required)
+        told = {} if self.reasons is None else {"reasons": self.reasons.card()}
+        return {
+            "name": self.name,
+            "version": self.version,
+            "task": self.servable.task,
+            "classes": list(self.servable.classes),
+            "threshold": self.servable.threshold,
+            "request": [
+                {
+                    "name": field.name,
+                    "type": field.dtype,
+                    "required": field.name in required,
+                    "zone": field.zone,
+                    **self._written(field.name),
+                }
+                for field in self.schema.fields.values()
+            ],
+            "example": self.servable.example,
+            **told,
+        }
+
+    def _written(self, field: str) -> dict[str, str]:
+        """How a file of rows writes the field, for clients that read one; requests carry plain numbers and ISO 8601."""
+        rule = self.servable.rules.get(field, FieldRule())
+        formats = {"number_format": rule.number_format, "date_format": rule.date_format}
+        return {name: form for name, form in formats.items() if form is not None}
+
+    def close(self) -> None:
+        self.runner.close()

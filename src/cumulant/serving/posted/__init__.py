@@ -1,0 +1,1 @@
+"""What callers post beside requests: events that update state, and labels."""

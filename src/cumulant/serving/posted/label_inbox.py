@@ -1,0 +1,156 @@
+"""Posted labels: what became of predictions, kept in files until the project takes them in.
+
+A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is judged when it is
+taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
+from cumulant.serving.http.messages import Request, Response, json_response
+from cumulant.serving.posted.disk_quota import Room
+from cumulant.serving.prediction_log.storage.durable import sync
+from cumulant.serving.telemetry.metrics import Series
+
+_MOST = 100_000
+_HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
+
+
+class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request that posts labels; of two with the same `batch` the first one counts."""
+
+    labels: list[dict[str, object]]
+    batch: str = ""
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    """How many labels come, before they are decoded."""
+
+    labels: list[msgspec.Raw] = []
+
+
+class Inbox:
+    """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content.
+
+    Args:
+        most: bytes that may wait there; what was accepted stays, and what has no room is refused.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._room = folder, Room(folder, most)
+        #: one at a time is decoded, which takes many times its bytes
+        self._reading = threading.Lock()
+        #: posts by what became of them
+        self._counts = {"accepted": 0, "duplicate": 0, "refused": 0}
+
+    async def post(self, request: Request) -> Response:
+        """`POST /v1/labels`: answered once the labels are on the disk.
+
+        Raises:
+            RequestError: the body is no such object.
+            UsageError: it is larger than all that may wait.
+            OverloadedError: as much waits as may; none of them was stored.
+            EngineUnavailableError: they could not be stored; none of them was.
+        """
+        try:
+            accepted, duplicates = await asyncio.to_thread(self._keep, request.body)
+        except CumulantError:
+            self._counts["refused"] += 1
+            raise
+        self._counts["accepted" if accepted else "duplicate"] += 1
+        return json_response({"accepted": accepted, "duplicates": duplicates})
+
+    async def series(self) -> list[Series]:
+        """What became of posts, and how much waits to be taken in. Files may be many: they are counted on a thread."""
+        found = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
+        with contextlib.suppress(OSError):
+            found.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._room.used)))
+        return found
+
+    def _keep(self, body: bytes) -> tuple[int, int]:
+        """How many labels are new, and how many came before."""
+        with self._reading:
+            posted = _read(body)
+        name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
+        kind = "batch" if posted.batch else "post"
+        try:
+            added = self._write(f"{kind}-{name}.jsonl", _lines(posted))
+        except OSError as error:
+            raise EngineUnavailableError(
+                f"the labels could not be stored: {error.strerror or error}", hint="post them again later"
+            ) from error
+        count = len(posted.labels)
+        return (count, 0) if added else (0, count)
+
+    def _write(self, name: str, content: bytes) -> bool:
+        """Whether it is new. Either way it is on the disk afterwards.
+
+        Raises:
+            UsageError, OverloadedError: as `Room.take`; not where it is there already.
+            OSError: it cannot be written.
+        """
+        if (self._folder / name).exists():
+            sync(self._folder)
+            return False
+        self._room.take(len(content))
+        added = False
+        try:
+            added = self._written(name, content)
+        finally:
+            self._room.done(len(content), kept=added)
+        return added
+
+    def _written(self, name: str, content: bytes) -> bool:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._folder / f".{secrets.token_hex(8)}"
+        try:
+            # Keys of predictions may be personal, and are hashed only when they are taken in.
+            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(handle, "wb") as stream:  # noqa: PTH123 - no path
+                stream.write(content)
+                stream.flush()
+                os.fsync(handle)
+            added = _linked(draft, self._folder / name)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+        sync(self._folder)
+        return added
+
+
+def _read(body: bytes) -> PostedLabels:
+    try:
+        if len(msgspec.json.decode(body, type=_Counted).labels) > _MOST:
+            raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
+        posted = msgspec.json.decode(body, type=PostedLabels)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body cannot be read ({error})", hint=_HINT) from None
+    if not posted.labels:
+        raise RequestError("there are no labels in it", hint=_HINT)
+    return posted
+
+
+def _lines(posted: PostedLabels) -> bytes:
+    """A line a label. What is posted without a time is known now, not when it is taken in."""
+    now = datetime.now(UTC).isoformat()
+    encode = msgspec.json.Encoder().encode
+    return b"".join(encode({"known_time": now} | label) + b"\n" for label in posted.labels)
+
+
+def _linked(draft: Path, path: Path) -> bool:
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    return True

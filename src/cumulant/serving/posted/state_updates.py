@@ -1,0 +1,196 @@
+"""State that moves on: by the rows that were scored, and by events that are posted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Literal, NamedTuple
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
+from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.update_batches import Advancer
+from cumulant.serving.http.messages import Request, Response, json_response
+from cumulant.serving.models.model import Model
+from cumulant.serving.models.row_model import RowModel
+from cumulant.serving.posted.posted_events import EventSchema
+
+Row = Mapping[str, object]
+#: of scored rows. durable: the answer waits until they are on the disk; background: it does not, and a kill may lose
+#: the last moments; off: they are not taken in
+Scored = Literal["durable", "background", "off"]
+#: rows that a warning names
+_NAMED = 5
+
+
+class Prepared(NamedTuple):
+    """Models whose state is up to date, and what takes their rows in."""
+
+    models: list[RowModel]
+    schema: EventSchema
+    advancer: Advancer | None
+
+
+class Taken(NamedTuple):
+    """Those who took rows in before, and the models that do now."""
+
+    before: list[Advancer]
+    models: list[RowModel]
+
+
+class Recorder:
+    """Takes rows into the stored state of every model that looks back at their source, each once by its key."""
+
+    def __init__(self, scored: Scored = "durable", *, most: int = 100_000, clock_skew: float | None = None) -> None:
+        """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory. Rows dated more
+        than `clock_skew` seconds after now are not taken in; None: all are.
+        """
+        self._skew_us = None if clock_skew is None else round(clock_skew * 1e6)
+        self._mode = scored
+        self._advancer: Advancer | None = None
+        self._models: list[RowModel] = []
+        #: of models that were taken away and still answer what they had accepted
+        self._late: dict[RowModel, Advancer] = {}
+        self._schema = EventSchema([])
+        self._most, self._waiting, self._lock = most, 0, threading.Lock()
+
+    def put(self, models: Iterable[Model]) -> None:
+        """Serve these models' state from now on.
+
+        Raises:
+            EngineUnavailableError: the store does not answer.
+        """
+        self.settle(self.take(self.prepare(models)))
+
+    def prepare(self, models: Iterable[Model]) -> Prepared:
+        """Bring the models' state up to date, on any thread; the store may let one wait for seconds.
+
+        Raises:
+            EngineUnavailableError: the store does not answer.
+        """
+        found = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
+        for model in found:
+            model.features.catch_up()
+        writers = [writer for model in found if (writer := model.features.writer()) is not None]
+        schema = EventSchema([model.servable.plan for model in found])
+        return Prepared(found, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
+
+    def take(self, prepared: Prepared) -> Taken:
+        """Rows go to what was prepared from now on. At once, on the thread that scores."""
+        before = self._advancers()
+        self._advancer, self._schema, self._models = prepared.advancer, prepared.schema, prepared.models
+        self._late = {}
+        return Taken(before, prepared.models)
+
+    def _advancers(self) -> list[Advancer]:
+        return [*([] if self._advancer is None else [self._advancer]), *self._late.values()]
+
+    def settle(self, taken: Taken) -> None:
+        """Commit what the models before took in, and bring the present ones up to that; on any thread."""
+        for advancer in taken.before:
+            advancer.close()
+        with contextlib.suppress(CumulantError):  # the next row that is taken in does the same
+            for model in taken.models:
+                model.features.catch_up()
+
+    def scored(self, model: Model, rows: Sequence[Row]) -> Future[Advanced] | None:
+        """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
+
+        A row without its key is not taken in: nobody could tell it from another.
+        """
+        if self._mode == "off" or not isinstance(model, RowModel) or not model.looks_back:
+            return None
+        advancer = self._advancer_of(model)
+        if advancer is None:
+            return None
+        whole = [row for row in rows if all(row.get(name) is not None for name in model.key)]
+        if not whole:
+            return None
+        done = self._posted(advancer, model.servable.plan.entity, whole, scored=True)
+        return done if self._mode == "durable" else None
+
+    @property
+    def skewed(self) -> bool:
+        """Whether rows that are dated too far ahead are kept out of the stored state."""
+        return self._skew_us is not None and self._mode != "off"
+
+    def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
+        """A warning where rows are dated so far ahead that `scored` does not take them in."""
+        if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
+            return ()
+        entity = model.servable.plan.entity
+        found = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
+        if not found:
+            return ()
+        named = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        text = "dated further ahead than serving.clock_skew: answered, and not stored for later rows"
+        return (f"row{'s' * (len(found) > 1)} {named}: {text}",)
+
+    def _advancer_of(self, model: RowModel) -> Advancer | None:
+        """What takes in this model's rows, also those that it answers after it was taken away."""
+        if any(model is one for one in self._models):
+            return self._advancer
+        if model not in self._late and (writer := model.features.writer()) is not None:
+            self._late[model] = Advancer([writer], skew_us=self._skew_us)
+        return self._late.get(model)
+
+    async def post(self, request: Request) -> Response:
+        """`POST /v1/events`: answered once the rows are on the disk.
+
+        Raises:
+            RequestError: the rows do not fit, or no model here has state.
+            EngineUnavailableError: they could not be stored.
+        """
+        events = self._schema.read(request.body)
+        if self._advancer is None:
+            raise RequestError("no model here has stored state")
+        done = await durable(self._posted(self._advancer, events.source, events.rows))
+        told: dict[str, object] = {"accepted": done.accepted, "duplicates": done.duplicates, "unkeyed": done.unkeyed}
+        warnings = [f"no served model reads {name}" for name in events.unread]
+        if done.future:
+            told["future"] = done.future
+            warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
+        if done.early:
+            told["early"] = done.early
+            warnings.append(
+                f"{done.early} rows correct or delete a row before their known time and are not stored: post them "
+                "again once that time has come, or with the time at which they became known"
+            )
+        if warnings:
+            told["warnings"] = warnings
+        return json_response(told)
+
+    def _posted(
+        self, advancer: Advancer, source: str, rows: Sequence[Row], *, scored: bool = False
+    ) -> Future[Advanced]:
+        if self._waiting + len(rows) > max(self._most, len(rows)):
+            raise EngineUnavailableError(
+                f"{self._waiting} rows wait for the store of the features already", hint="try again when it keeps up"
+            )
+        done = advancer.post(source, rows, scored=scored)
+        self._count(len(rows))
+        done.add_done_callback(lambda _: self._count(-len(rows)))
+        return done
+
+    def _count(self, rows: int) -> None:
+        with self._lock:  # rows are counted off on the thread that commits them
+            self._waiting += rows
+
+    def close(self) -> None:
+        """Commit what was taken in."""
+        for advancer in self._advancers():
+            advancer.close()
+
+
+async def durable(done: Future[Advanced]) -> Advanced:
+    """The outcome, once it is on the disk.
+
+    Raises:
+        EngineUnavailableError: it could not be stored.
+    """
+    try:
+        return await asyncio.shield(asyncio.wrap_future(done))
+    except CumulantError as error:
+        raise EngineUnavailableError(f"the stored state could not be moved on: {error.message}") from error

@@ -1,0 +1,221 @@
+"""From an entry to the texts of its rows: one JSON object for what was asked, one for what was answered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, repeat
+from struct import Struct as Layout
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cumulant.serving.prediction_log.entry import MAX_FRAME, Entry, Tensor
+
+#: of a row's request or outputs, in bytes of JSON; a longer text is replaced by its shape and hash
+LARGE = 64 * 1024
+#: rows that are turned to text at a time, so that a request of a million rows needs no more memory than one of these
+_SLICE = 1024
+FIXED: Mapping[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
+    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}.items()}  # fmt: skip
+_CODES = {
+    "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h",
+    "INT32": "i", "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_FLOATS = frozenset({"FP16", "FP32", "FP64"})
+_LENGTH = Layout("<I")
+_OBJECTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_ENCODE = msgspec.json.Encoder().encode
+
+Hide = Callable[[dict[str, Any]], None]
+
+
+def texts(entry: Entry, hide: Hide | None) -> Iterator[tuple[str, str]]:
+    """Request and outputs of each row as JSON text; at least one pair, so that no sequence number goes missing.
+
+    Raises:
+        ValueError: the entry's bytes are not what it says they are; raised before the first pair.
+    """
+    asked = _requests(entry, hide)
+    answered = _answers(entry)
+    count = max(asked[0], answered[0], 1)
+    if count == 1:
+        return iter([(next(asked[1], "{}"), next(answered[1], "{}"))])
+    return zip(_filled(asked, count), _filled(answered, count), strict=True)
+
+
+_Texts = tuple[int, Iterator[str]]
+
+
+def _filled(found: _Texts, count: int) -> Iterator[str]:
+    return chain(found[1], repeat("{}", count - found[0])) if found[0] < count else found[1]
+
+
+def _requests(entry: Entry, hide: Hide | None) -> _Texts:
+    if entry.tensors:
+        return _tensor_texts(entry.tensors, entry.columns, hide)
+    rows = _OBJECTS(entry.rows) if entry.rows else []
+    made = [bytes(row) for row in rows] if hide is None else [_hidden(row, hide) for row in rows]
+    return len(made), iter([bounded(text) for text in made])
+
+
+def _answers(entry: Entry) -> _Texts:
+    if entry.outputs:
+        return _tensor_texts(entry.outputs, [], None)
+    made = [bounded(bytes(answer)) for answer in _OBJECTS(entry.answers)] if entry.answers else []
+    return len(made), iter(made)
+
+
+def _hidden(row: msgspec.Raw, hide: Hide) -> bytes:
+    fields = _FIELDS(row)
+    hide(fields)
+    return _ENCODE(fields)
+
+
+def bounded(text: bytes) -> str:
+    """A row's text; in place of a long one its size and hash."""
+    if len(text) <= LARGE:
+        return text.decode()
+    return _large(len(text), hashlib.sha256(text).hexdigest(), {})
+
+
+def _large(size: int, digest: str, shape: dict[str, list[int]]) -> str:
+    return _ENCODE({"$large": {"bytes": size, "sha256": digest, "shape": shape}}).decode()
+
+
+# Tensors --------------------------------------------------------------------------------------------------------
+
+
+def _tensor_texts(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | None) -> _Texts:
+    """A row is one element of each tensor's first dimension; tensors without a common one are one row together."""
+    if all(datatype in _CODES and len(shape) in (1, 2) and shape[0] == 1 for _, datatype, shape, _ in tensors):
+        return 1, iter((_one_row(tensors, columns, hide),))
+    sizes = {tensor[2][0] if tensor[2] else 0 for tensor in tensors}
+    count = sizes.pop() if len(sizes) == 1 else 0
+    if count < 1 or any(math.prod(shape) == 0 for _, _, shape, _ in tensors):
+        count = 1
+        tensors = [(name, datatype, [1, *shape], raw) for name, datatype, shape, raw in tensors]
+    arrays = {name: _array(datatype, shape, raw) for name, datatype, shape, raw in tensors}
+    bits = sum(array.nbytes // count for array in arrays.values() if array.dtype != object)
+    if bits > LARGE:
+        return count, _large_rows(arrays, count, bits)
+    width = math.prod(next(iter(arrays.values())).shape[1:])
+    named = columns if len(arrays) == 1 and len(columns) == width else None
+    return count, _row_texts(arrays, count, named, hide)
+
+
+def _one_row(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | None) -> str:
+    """The commonest request, by the shortest way: one row of numbers."""
+    row: dict[str, Any] = {}
+    size = sum(len(tensor[3]) for tensor in tensors)
+    if size > LARGE:
+        arrays = {name: _array(datatype, shape, raw) for name, datatype, shape, raw in tensors}
+        return next(_large_rows(arrays, 1, size))
+    for name, datatype, shape, raw in tensors:
+        values = _numbers(datatype, shape[-1], raw)
+        if len(columns) == len(values) and len(tensors) == 1:
+            row = dict(zip(columns, values, strict=True))
+        else:
+            row[name] = values if len(values) != 1 else values[0]
+    if hide is not None:
+        hide(row)
+    return bounded(_ENCODE(row))
+
+
+def _numbers(datatype: str, count: int, raw: bytes) -> Sequence[Any]:
+    layout = _layout(datatype, count)
+    if layout.size != len(raw):
+        raise ValueError("bytes that do not fit the shape")
+    values = layout.unpack(raw)
+    if datatype in _FLOATS and not math.isfinite(sum(values)):
+        return plain(np.array(values))
+    return values
+
+
+@lru_cache(maxsize=1024)
+def _layout(datatype: str, count: int) -> Layout:
+    if not 0 <= count <= MAX_FRAME:
+        raise ValueError("a size that no tensor has")
+    return Layout(f"<{count}{_CODES[datatype]}")
+
+
+def _row_texts(
+    arrays: dict[str, np.ndarray[Any, Any]], count: int, columns: Sequence[str] | None, hide: Hide | None
+) -> Iterator[str]:
+    for start in range(0, count, _SLICE):
+        parts = [plain(array[start : start + _SLICE]) for array in arrays.values()]
+        if columns is None:
+            rows = (dict(zip(arrays, values, strict=True)) for values in zip(*parts, strict=True))
+        elif len(columns) == 1:
+            rows = ({columns[0]: value} for value in parts[0])
+        else:
+            rows = (dict(zip(columns, values, strict=True)) for values in parts[0])
+        for row in rows:
+            if hide is not None:
+                hide(row)
+            yield bounded(_ENCODE(row))
+
+
+def _large_rows(arrays: dict[str, np.ndarray[Any, Any]], count: int, size: int) -> Iterator[str]:
+    """Rows that are known by their hash only: over their tensors' bytes, one tensor after the other."""
+    shapes = {name: list(array.shape[1:]) for name, array in arrays.items()}
+    for row in range(count):
+        digest = hashlib.sha256()
+        for array in arrays.values():
+            part = array[row]
+            digest.update(_ENCODE(plain(part)) if array.dtype == object else part.tobytes())
+        yield _large(size, digest.hexdigest(), shapes)
+
+
+def _array(datatype: str, shape: Sequence[int], raw: bytes) -> np.ndarray[Any, Any]:
+    """The tensor by rows; a row of one element is that element."""
+    wanted = (shape[0],) if len(shape) > 1 and math.prod(shape[1:]) == 1 else tuple(shape)
+    if any(size < 0 for size in shape):
+        raise ValueError("a negative size")
+    if datatype == "BYTES":
+        found = np.empty(math.prod(shape), dtype=object) if math.prod(shape) <= len(raw) // 4 else None
+        if found is None:
+            raise ValueError("fewer elements than the shape says")
+        found[:] = _elements(raw, len(found))
+        return found.reshape(wanted)
+    if datatype not in FIXED:
+        raise ValueError(f"no datatype {datatype}")
+    return np.frombuffer(raw, dtype=FIXED[datatype]).reshape(wanted)
+
+
+def _elements(raw: bytes, count: int) -> list[object]:
+    found: list[object] = []
+    place = 0
+    while place + 4 <= len(raw):
+        (size,) = _LENGTH.unpack_from(raw, place)
+        place += 4 + size
+        found.append(_text(raw[place - size : place]))
+    if place != len(raw) or len(found) != count:
+        raise ValueError("elements that do not fill their bytes")
+    return found
+
+
+def _text(element: bytes) -> object:
+    """Text as it is; bytes that are no text in base64, and marked as such."""
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(element).decode()}
+
+
+def plain(array: np.ndarray[Any, Any]) -> list[Any]:
+    """As Python values. JSON has no infinities: they become text, and NaN becomes null."""
+    if array.size == 0:
+        return [[] for _ in range(len(array))] if array.ndim else []
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        values = array.astype(object)
+        values[np.isposinf(array)], values[np.isneginf(array)] = "Infinity", "-Infinity"
+        return values.tolist()  # type: ignore[no-any-return]
+    return array.tolist()  # type: ignore[no-any-return]

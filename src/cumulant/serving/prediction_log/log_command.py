@@ -1,0 +1,42 @@
+"""The command line of the log process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def command(
+    socket: str | Path,
+    folder: str | Path,
+    *,
+    keep: str = "90d",
+    key_file: str | Path | None = None,
+    key_env: str | None = None,
+    key_stdin: bool = False,
+    personal: str | Path | None = None,
+    region: str = "",
+    visible: str = "1s",
+    nice: int = 0,
+    parent: int | None = None,
+) -> list[str]:
+    """The words that start the log process of `folder`, where workers connect at `socket`.
+
+    `key_file` or `key_env` name the secret of the keyed hashes, `key_stdin` says that it comes on standard input;
+    without one personal values are all `#hidden`. With `parent`, the process ends when that is no longer its parent.
+    """
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "cumulant.serving.prediction_log",
+        "--socket",
+        str(socket),
+        "--dir",
+        str(folder),
+    ]
+    line += ["--keep", keep, "--visible", visible, "--nice", str(nice)]
+    given = {"--key-file": key_file, "--key-env": key_env, "--personal": personal, "--region": region or None}
+    for option, value in {**given, "--parent": parent}.items():
+        line += [option, str(value)] if value is not None else []
+    return [*line, "--key-stdin"] if key_stdin else line

@@ -1,0 +1,381 @@
+"""The log process: takes entries from all workers of one server and writes them to rotating Parquet files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import StorageError
+from cumulant.core.plan import Field
+from cumulant.serving.prediction_log.confirmations import Confirmations, Workers
+from cumulant.serving.prediction_log.entry import (
+    DESCRIBE,
+    ENTRY,
+    GOODBYE,
+    HELLO,
+    LIKE,
+    PATTERN,
+    PATTERNS,
+    Entry,
+    Hello,
+    Like,
+)
+from cumulant.serving.prediction_log.log_listener import listening
+from cumulant.serving.prediction_log.losses import Losses, reason_of
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.row_streams import Stream
+from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.log_folder import Life
+from cumulant.serving.prediction_log.storage.part_writer import Part, Parts
+from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
+from cumulant.serving.prediction_log.storage.upkeep import upkeep
+from cumulant.serving.prediction_log.worker_connection import Connection, GarbageError
+
+_CONNECTIONS = 256
+_UPKEEP_SECONDS = 15.0
+_DRAIN_SECONDS = 2.0
+#: a younger journal of another process is left to its own server's next one, whose workers may send its rows again
+_JOURNAL_SECONDS = 60.0
+_FAULTS = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds, sizes in bytes."""
+
+    socket: Path
+    folder: Path
+    keep: timedelta | None = timedelta(days=90)
+    key: bytes = b""
+    personal: Mapping[str, list[Field]] = {}
+    #: of workers that name none
+    region: str = ""
+    #: rows are visible this long after they came
+    visible: float = 1.0
+    #: small files are merged when they are this old, or fill one of `file_size`
+    file_age: float = 300.0
+    file_size: int = 64 * 1024 * 1024
+    #: of frames that are not complete
+    memory: int = 128 * 1024 * 1024
+    #: ends when this is no longer its parent
+    parent: int | None = None
+
+
+class Log:
+    """The state of the process. `run` returns when it was asked to end, with everything written."""
+
+    def __init__(self, settings: Settings, *, say: Callable[[str], object] = sys.stderr.write) -> None:
+        self.losses = Losses(say)
+        self.parts = Parts(
+            settings.folder,
+            hiding := Hiding(settings.key, settings.personal),
+            file_size=settings.file_size,
+            failed=self.losses.failed,
+        )
+        self._settings, self._hiding = settings, hiding
+        self._selector = selectors.DefaultSelector()
+        self._connections: dict[int, Connection] = {}
+        self._lives: list[Life] = []
+        self._entry = msgspec.msgpack.Decoder(Entry).decode
+        self._like = msgspec.msgpack.Decoder(Like).decode
+        self._pattern = msgspec.msgpack.Decoder(tuple[int, Entry]).decode
+        self._hello = msgspec.msgpack.Decoder(Hello).decode
+        self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
+        #: of workers whose requests wait for the disk
+        self._workers = Workers()
+        self._upkeep: threading.Thread | None = None
+        self._publishing: threading.Thread | None = None
+        self._upkeep_at = self._tidied = time.monotonic()
+        self.ending = False
+
+    def run(self, listener: socket.socket, wake: socket.socket) -> None:
+        """Work until `ending` is set; a byte on `wake` lets it look."""
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(4096))
+        self._recover()
+        due = time.monotonic() + self._settings.visible
+        while not self._ends():
+            self._step(min(1.0, max(0.0, due - time.monotonic())), listener)
+            if time.monotonic() >= due:
+                self._show()
+                due = time.monotonic() + self._settings.visible
+            self._care()
+            self.losses.tell()
+        self._finish(listener)
+
+    def _ends(self) -> bool:
+        parent = self._settings.parent
+        return self.ending or (parent is not None and os.getppid() != parent)
+
+    def _step(self, seconds: float, listener: socket.socket) -> bool:
+        found = self._selector.select(seconds)
+        for key, _ in found:
+            if isinstance(key.fileobj, Connection):
+                self._read(key.fileobj)
+            elif key.fileobj is listener:
+                self._accept(listener)
+            else:
+                key.data()
+        self._confirm()
+        return bool(found)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take the next worker that knocks, if any does."""
+        try:
+            channel, _ = listener.accept()
+        except OSError:
+            return False
+        if len(self._connections) >= _CONNECTIONS:
+            channel.close()
+            return True
+        channel.setblocking(False)  # noqa: FBT003
+        connection = Connection(channel)
+        self._connections[connection.fileno()] = connection
+        self._selector.register(connection, selectors.EVENT_READ)
+        return True
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            more = connection.receive()
+            for kind, payload in connection.frames():
+                self._take(connection, kind, payload)
+        except GarbageError:
+            self.losses.garbage += 1
+            more = False
+        if not more or self._crowded(connection):
+            self._leave(connection)
+
+    def _crowded(self, connection: Connection) -> bool:
+        """Whether incomplete frames hold too much, and this connection holds one."""
+        held = sum(one.held for one in self._connections.values())
+        return held > self._settings.memory and connection.held > 0
+
+    def _take(self, connection: Connection, kind: int, payload: memoryview) -> None:
+        if connection.hello is None or kind == HELLO:
+            self._greet(connection, kind, payload)
+            return
+        if connection.confirmations is not None and kind in (ENTRY, LIKE):
+            self._take_durable(connection, connection.confirmations, kind, payload)
+            return
+        try:
+            if kind == LIKE:
+                like = self._like(payload)
+                self.parts.add_like(like, connection.streams[like.pattern])
+            elif kind == ENTRY:
+                hello = connection.hello
+                self.parts.add(self._entry(payload), hello.worker, hello.region or self._settings.region)
+            elif kind == PATTERN:
+                self._learn(connection, connection.hello, *self._pattern(payload))
+            elif kind == DESCRIBE:
+                self._hiding.describe(*self._described(payload))
+            elif kind == GOODBYE:
+                connection.closed = True
+            else:
+                raise GarbageError
+        except _FAULTS:
+            self.losses.garbage += 1
+
+    def _take_durable(self, connection: Connection, known: Confirmations, kind: int, payload: memoryview) -> None:
+        """Take an entry whose worker waits for it.
+
+        Raises:
+            GarbageError: it has no number that could be refused.
+        """
+        hello = connection.hello
+        assert hello is not None
+        try:
+            if kind == LIKE:
+                like = self._like(payload)
+                entry = connection.streams[like.pattern].whole(like)
+            else:
+                entry = self._entry(payload)
+        except _FAULTS:
+            raise GarbageError from None
+        if not known.is_new(entry.sequence):
+            return
+        try:
+            self.parts.add_durable(entry, hello.worker, hello.region or self._settings.region)
+        except _FAULTS as error:
+            self.losses.garbage += 1
+            known.refuse(f"the values of an entry do not fit its description: {error}", entry.sequence)
+
+    def _confirm(self) -> None:
+        """Put what came on the disk, of all workers at once, and tell them; also of those that have left meanwhile,
+        which may come back and ask for the same.
+        """
+        waiting = self._workers.waiting()
+        try:
+            self.parts.commit()
+        except OSError as error:
+            self.losses.refuse(error, sum(known.refuse(reason_of(error)) for known in waiting))
+        frames = {known: known.frames() for known in waiting}
+        for connection in list(self._connections.values()):
+            known = connection.confirmations
+            if known in frames and not connection.send(frames[known]):
+                self._leave(connection)
+
+    def _greet(self, connection: Connection, kind: int, payload: memoryview) -> None:
+        if kind != HELLO or connection.hello is not None:
+            raise GarbageError
+        try:
+            hello = self._hello(payload)
+        except _FAULTS:
+            raise GarbageError from None
+        connection.hello = hello
+        if hello.durable:
+            newest = partial(newest_number, self._settings.folder)
+            connection.confirmations = self._workers.greet(hello.worker, newest)
+        for model, fields in hello.personal.items():
+            self._hiding.describe(model, fields)
+        for number, entry in enumerate(hello.patterns):
+            self._learn(connection, hello, number, entry)
+        self._keep_lives([Life(worker=hello.worker, started=hello.started_us)])
+
+    def _learn(self, connection: Connection, hello: Hello, number: int, entry: Entry) -> None:
+        if not 0 <= number < PATTERNS:
+            raise ValueError("a pattern that no worker sends")
+        connection.streams[number] = Stream(entry, hello.worker, hello.region or self._settings.region)
+
+    def _leave(self, connection: Connection) -> None:
+        self._selector.unregister(connection)
+        del self._connections[connection.fileno()]
+        self._note_end(connection)
+        if connection.closed and connection.hello is not None:
+            self._workers.forget(connection.hello.worker)
+        connection.close()
+
+    def _note_end(self, connection: Connection) -> None:
+        hello, last = connection.hello, connection.last()
+        if hello is not None and last is not None:
+            life = Life(worker=hello.worker, started=hello.started_us, last=last, closed=connection.closed)
+            self._lives.append(life)
+
+    # Disk -------------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Write the rows that a killed process left in journals; workers may send the last of them again."""
+        with contextlib.suppress(OSError):  # as upkeep
+            recover(self._settings.folder, self._workers.recovered, say=self.losses.say)
+
+    def _show(self) -> None:
+        """Make visible what came so far, and then how workers ended: their last rows are there by then.
+
+        On a thread: columns are made and synced by libraries that let this one go on.
+        """
+        if self._publishing is not None and self._publishing.is_alive():
+            return
+        lives, self._lives = self._lives, []
+        self._publishing = threading.Thread(target=self._publish, args=(self.parts.take(), lives))
+        self._publishing.start()
+
+    def _publish(self, parts: list[Part], lives: list[Life]) -> None:
+        self.parts.publish(parts)
+        self._keep_lives(lives)
+
+    def _keep_lives(self, lives: Iterable[Life]) -> None:
+        for life in lives:
+            known = log_folder.life(self._settings.folder, life.worker)
+            if known is not None:
+                life.forgotten = known.forgotten
+                if life.last is None:
+                    continue
+            try:
+                log_folder.write_life(self._settings.folder, life)
+            except OSError:
+                self._lives.append(life)
+
+    def _care(self) -> None:
+        now = time.monotonic()
+        if now < self._upkeep_at or (self._upkeep is not None and self._upkeep.is_alive()):
+            return
+        self._upkeep_at = now + _UPKEEP_SECONDS
+        connected = {one.hello.worker for one in self._connections.values() if one.hello is not None}
+        self._workers.expire(connected, now)
+        # A thread: merging is a second of work of libraries that let this one go on.
+        self._upkeep = threading.Thread(target=self._tidy, daemon=True)
+        self._upkeep.start()
+
+    def _tidy(self) -> None:
+        settings, before, self._tidied = self._settings, self._tidied, time.monotonic()
+        with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
+            recover(settings.folder, age=_JOURNAL_SECONDS, say=self.losses.say)
+        with contextlib.suppress(OSError):
+            upkeep(
+                settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age,
+                steady=self._tidied - before, say=self.losses.say,
+            )  # fmt: skip
+
+    def _finish(self, listener: socket.socket) -> None:
+        """Take what workers have sent already, write it, and end."""
+        self._selector.unregister(listener)
+        until = time.monotonic() + _DRAIN_SECONDS
+        while time.monotonic() < until and (self._accept(listener) or self._step(0.0, listener)):
+            pass
+        for connection in list(self._connections.values()):
+            if connection.closed:
+                self._note_end(connection)
+            self._selector.unregister(connection)
+            connection.close()
+        if self._publishing is not None:
+            self._publishing.join()
+        lives, self._lives = self._lives, []
+        self._publish(self.parts.take(), lives)
+        if self._upkeep is not None:
+            self._upkeep.join(timeout=30)
+        self.losses.tell()
+
+
+def run(settings: Settings) -> None:
+    """Run the log process until SIGTERM or SIGINT.
+
+    Raises:
+        PortInUseError: another log process serves the socket.
+        UsageError: the socket's path is too long or no socket.
+        StorageError: the folder cannot be made.
+    """
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder of the prediction log cannot be made: {error.strerror}",
+            subject=str(settings.folder),
+            hint="check the path and its permissions",
+        ) from error
+    log = Log(settings)
+    # The signals first: whoever finds the socket may end the process at once, and what was sent by then is written.
+    with _signals(log) as wake, listening(settings.socket) as listener:
+        log.run(listener, wake)
+
+
+@contextmanager
+def _signals(log: Log) -> Iterator[socket.socket]:
+    """SIGTERM and SIGINT end the log; a byte arrives at the socket, so that it looks at once."""
+
+    def end(*_: object) -> None:
+        log.ending = True
+
+    wake, wakes = socket.socketpair()
+    wake.setblocking(False)  # noqa: FBT003
+    wakes.setblocking(False)  # noqa: FBT003
+    before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield wake
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        wake.close()
+        wakes.close()

@@ -1,0 +1,1 @@
+"""Files of the prediction log: written, merged, recovered, deleted, read."""

@@ -1,0 +1,361 @@
+"""Reading the prediction log while it is written. A reader never sees half a file, nor a row twice.
+
+What a person asks of the log goes without pyarrow's functions over columns: importing those takes longer than the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cumulant.core.errors import StorageError
+from cumulant.core.prediction import Prediction
+from cumulant.core.units import to_micros
+from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, with_all_columns
+
+Result = TypeVar("Result")
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+#: reads a file's rows, or some of their columns, batch by batch
+Rows = Callable[..., Iterator[pa.Table]]
+_BATCH = 65_536
+_SECOND = 1_000_000  # in microseconds
+
+_LISTINGS = 100
+#: texts that files of older versions do not hold
+_LATER = ("caller_id", "invalid")
+_TIMES = ("time", "event_time")
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests `first` to `last` of a worker were answered and are not in the log."""
+
+    worker: str
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+def stored(
+    folder: Path, *, since: date | None = None, until: date | None = None
+) -> Iterator[tuple[log_folder.File, Rows]]:
+    """The files of the days `since` to `until`, each with what reads its rows in batches.
+
+    For a reader that remembers which files it has seen. A file that is merged before it is read has no rows here: the
+    merged one has them, at the next listing.
+    """
+    for file in log_folder.files(folder, since, until):
+        yield file, partial(_batches, file.path)
+
+
+def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as found:
+            for batch in found.iter_batches(_BATCH, columns=columns or SCHEMA.names):
+                table = pa.Table.from_batches([batch])
+                yield with_all_columns(table) if columns is None else table
+    except FileNotFoundError:
+        return
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
+def find(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
+    """The rows of the request with that id, newest request first where an id came more than once.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    found: list[Prediction] = []
+    for day in days_of(folder):
+        for rows in whole(folder, day, partial(_of_request, request=request, by=by)):
+            found += rows
+    return sorted(found, key=lambda one: (-one.time, one.worker, one.sequence, one.row))
+
+
+def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
+    ids = _read(path, [by])
+    if by not in ids.column_names or not _mentions(ids[by], request):  # a file of an older release has no such column
+        return []
+    places = [place_ for place_, one in enumerate(ids[by].to_pylist()) if one == request]
+    table = _read(path) if places else None
+    return [] if table is None else _records(table, (place_ for place_ in places if _is_answered(table, place_)))
+
+
+def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
+    """Whether the characters of all texts together hold `wanted`: false where no text is it, and soon known."""
+    needle = wanted.encode()
+    return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
+
+
+def numbered(folder: Path, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
+    """Worker, sequence, row, request and outputs of the rows of a day that have one of these numbers, of these workers.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    wanted = np.array(sequences, dtype=np.int64)
+    rows = whole(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
+    return [row for of_file in rows for row in of_file]
+
+
+def _numbered(path: Path, *, wanted: Integers, workers: frozenset[str]) -> list[dict[str, Any]]:
+    if not _may_hold(path, "sequence", wanted):
+        return []
+    table = _read(path, ["worker", "sequence"], repeated=["worker"])
+    chosen = np.isin(_integers(table["sequence"]), wanted) & _is_one_of(table["worker"], workers)
+    places = np.flatnonzero(chosen)
+    if not len(places):
+        return []
+    table = _read(path, ["worker", "sequence", "row", "request", "outputs"])
+    return [row for place_ in places for row in table.slice(int(place_), 1).to_pylist()]
+
+
+def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
+    """Whether each value of a column that was read as `repeated` is one of these texts."""
+    found: Flags = np.concatenate(
+        [
+            np.array([one in texts for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
+            for chunk in column.chunks
+        ]
+    )
+    return found
+
+
+def requests_by_second(folder: Path, model: str, *, since: datetime, until: datetime) -> tuple[Integers, Integers]:
+    """The seconds since 1970 UTC, in order, in which requests of a model were answered after `since` and until `until`,
+    and how many in each [seconds], without those that were mirrored. Memory follows the time, not the requests.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    earliest, latest = to_micros(since), to_micros(until)
+    first, counts = earliest // _SECOND, np.zeros((latest - earliest) // _SECOND + 2, dtype=np.int64)
+    read = partial(_requests_by_second, model=model, earliest=earliest, latest=latest)
+    for day in days_of(folder, since.astimezone(UTC).date(), until.astimezone(UTC).date()):
+        for seconds, requests in whole(folder, day, read):
+            counts[seconds - first] += requests
+    found = np.flatnonzero(counts)
+    return found + first, counts[found]
+
+
+def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -> tuple[Integers, Integers]:
+    table = _read(path, ["time", "row", "shadow", "model"], repeated=["model"])
+    times = _integers(table["time"])
+    wanted = (earliest < times) & (times <= latest)
+    if wanted.any():
+        wanted &= np.concatenate([np.from_dlpack(chunk) for chunk in table["row"].chunks]) == 0
+        wanted &= ~_flags(table["shadow"]) & _is_one_of(table["model"], (model,))
+    seconds = np.sort(times[wanted] // _SECOND)
+    begins = np.flatnonzero(np.diff(seconds, prepend=-1))
+    return seconds[begins], np.diff(begins, append=len(seconds))
+
+
+def recent(
+    folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+) -> list[Prediction]:
+    """The newest rows, newest first; those of one model, and answered since a moment, where asked.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    earliest = None if since is None else to_micros(since)
+    newest = partial(_newest_of_day, model=model, earliest=earliest, limit=limit)
+    found: list[Prediction] = []
+    for day in reversed(days_of(folder, None if since is None else since.astimezone(UTC).date())):
+        found += _of_day(folder, day, newest)
+        if len(found) >= limit:
+            break
+    return sorted(found, key=_newest_first)[:limit]
+
+
+def _newest_first(one: Prediction) -> tuple[int, str, int, int]:
+    return -one.time, one.worker, -one.sequence, one.row
+
+
+def _newest_of_day(paths: list[Path], *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
+    """The newest rows of these files; those are read whole that may hold one."""
+    ends = [(int(times.max()), path) for path in paths if len(times := _integers(_read(path, ["time"])["time"]))]
+    found: list[Prediction] = []
+    for end, path in sorted(ends, reverse=True):
+        if len(found) >= limit and end < found[limit - 1].time:
+            break
+        found += _newest(path, model=model, earliest=earliest, limit=limit)
+        found.sort(key=_newest_first)
+    return found[:limit]
+
+
+def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
+    """The newest rows of one file, at most `limit`."""
+    table = _read(path)
+    times = _integers(table["time"])
+    # of answers of one microsecond the oldest stands first in the file, and the rows of each in their order
+    order = np.lexsort((-_integers(table["sequence"]), -times))
+    if earliest is not None:
+        order = order[times[order] >= earliest]
+    if model is not None:
+        order = order[np.array([one == model for one in table["model"].to_pylist()], dtype=bool)[order]]
+    return _records(table, islice((place_ for place_ in order.tolist() if _is_answered(table, place_)), limit))
+
+
+def gaps(folder: Path) -> list[Gap]:
+    """What was answered and is not in the log, by worker: each hole in its sequence numbers, and its lost end.
+
+    A worker's end is known where the log process saw it end; numbers of days that are no longer kept are no gap.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    # Rows of a worker that has ended are there before its end is: an end that is known before they are read is certain.
+    ended = {life.worker: life.last for life in log_folder.lives(folder)}
+    seen: dict[str, list[Integers]] = {}
+    for day in days_of(folder):
+        for numbers_of in whole(folder, day, _numbers):
+            for worker, numbers in numbers_of.items():
+                seen.setdefault(worker, []).append(numbers)
+    lives = {life.worker: life for life in log_folder.lives(folder)}
+    found: list[Gap] = []
+    for worker in sorted({*seen, *lives}):
+        numbers = _distinct(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
+        life = lives.get(worker)
+        before = life.forgotten if life is not None else int(numbers[0]) - 1
+        found += _holes(worker, numbers, before, ended.get(worker))
+    return found
+
+
+def _records(table: pa.Table, places: Iterable[int]) -> list[Prediction]:
+    """The rows of a table of the log at these places as records."""
+    for name in _TIMES:
+        times = pa.chunked_array([chunk.view(pa.int64()) for chunk in table[name].chunks], pa.int64())
+        table = table.set_column(table.schema.get_field_index(name), name, times)
+    # Rows of one request follow each other, and are made objects together.
+    runs = [list(run) for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0])]
+    rows = [row for run in runs for row in table.slice(run[0][1], len(run)).to_pylist()]
+    return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
+
+
+def _is_answered(table: pa.Table, place_: int) -> bool:
+    """Whether a row's request or answer has a field: earlier versions logged requests without rows, too."""
+    return any('"' in table[name][place_].as_py() for name in ("request", "outputs"))
+
+
+def _holes(worker: str, numbers: Integers, before: int, last: int | None) -> Iterator[Gap]:
+    kept = numbers[numbers > before]
+    ends = [] if last is None or last <= before else [last + 1]
+    edges = np.concatenate([np.array([before]), kept, np.array(ends, dtype=np.int64)]).astype(np.int64)
+    for place_ in np.nonzero(np.diff(edges) > 1)[0]:
+        yield Gap(worker=worker, first=int(edges[place_]) + 1, last=int(edges[place_ + 1]) - 1)
+
+
+def _numbers(path: Path) -> dict[str, Integers]:
+    """The sequence numbers of each worker in one file."""
+    seen: dict[str, list[Integers]] = {}
+    for batch in _read(path, ["worker", "sequence"], repeated=["worker"]).to_batches():
+        workers, places = batch["worker"].dictionary.to_pylist(), np.from_dlpack(batch["worker"].indices)
+        numbers = np.from_dlpack(batch["sequence"])
+        for place_, worker in enumerate(workers):
+            if len(found := numbers[places == place_]):
+                seen.setdefault(str(worker), []).append(found)
+    return {worker: _distinct(np.concatenate(numbers)) for worker, numbers in seen.items()}
+
+
+def _distinct(numbers: Integers) -> Integers:
+    """As `np.unique`, which makes a table of hashes of numbers that are in order almost always."""
+    if not (numbers[1:] >= numbers[:-1]).all():
+        numbers = np.sort(numbers)
+    first = np.ones(len(numbers), dtype=bool)
+    first[1:] = numbers[1:] != numbers[:-1]
+    return numbers[first]
+
+
+def _integers(column: pa.ChunkedArray) -> Integers:
+    """A column of whole numbers or moments without nulls."""
+    # Not `to_numpy`, which imports pandas.
+    chunks = [np.from_dlpack(chunk.view(pa.int64())) for chunk in column.chunks]
+    return np.concatenate([np.empty(0, np.int64), *chunks])
+
+
+def _flags(column: pa.ChunkedArray) -> Flags:
+    """A column of truth values without nulls, which Arrow keeps as bits."""
+    found = np.zeros(0, dtype=np.bool_)
+    for chunk in column.chunks:
+        bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], dtype=np.uint8), bitorder="little")
+        found = np.concatenate([found, bits[chunk.offset : chunk.offset + len(chunk)].view(np.bool_)])
+    return found
+
+
+def days_of(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
+    found = [day for day, _ in log_folder.days(folder)]
+    return [day for day in found if (since is None or day >= since) and (until is None or day <= until)]
+
+
+def whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
+    """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
+    return _of_day(folder, day, lambda paths: [read(path) for path in paths])
+
+
+def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Result:
+    """What `read` makes of the files of a day, which hold each row once, although files are merged meanwhile."""
+    for _ in range(_LISTINGS):
+        try:
+            return read([file.path for file in log_folder.files(folder, day, day)])
+        except FileNotFoundError:  # merged since it was listed
+            continue
+    raise StorageError(
+        "files of the prediction log vanish while they are read",
+        subject=str(folder),
+        hint="look for links that lead nowhere, and for a program that deletes files there",
+    )
+
+
+def _read(path: Path, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
+    """Some columns of a file, else all of today's; those `repeated` as each value once and its places."""
+    # For a few columns of many small files, read-ahead buffers and threads cost as much as the reading.
+    with _damage(path), pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as found:
+        table = found.read(columns=columns or SCHEMA.names, use_threads=columns is None)
+        return with_all_columns(table) if columns is None else table
+
+
+def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
+    """Whether a column may have one of these numbers, by the ranges in the file's footer."""
+    with _damage(path):
+        file = pq.read_metadata(path)
+    place_ = file.schema.names.index(column)
+    ranges = [file.row_group(number).column(place_).statistics for number in range(file.num_row_groups)]
+    return any(
+        one is None or not one.has_min_max or bool(((one.min <= wanted) & (wanted <= one.max)).any()) for one in ranges
+    )
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What the reading of a file raises, with the file's name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"a file of the prediction log cannot be read: {error}",
+        subject=str(path),
+        hint="if it is damaged, move it out of the log's folder; its rows then show as a gap",
+    )

@@ -1,0 +1,163 @@
+"""Rows that a killed log process left in journals become readable."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage.durable import sync
+from cumulant.serving.prediction_log.storage.journal import Row, claimed
+from cumulant.serving.prediction_log.storage.journal_records import Records, read
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, Part, size_of
+
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("sequence")
+#: columns of every release
+_LEAST = 1 + max(number for number, field in enumerate(SCHEMA) if not field.nullable)
+#: a worker sends an entry again for as long as its request waits: seconds
+_AGAIN_SECONDS = 300.0
+_LISTINGS = 10
+
+
+def recover(
+    folder: Path,
+    seen: Callable[[str, int], object] | None = None,
+    *,
+    age: float = 0.0,
+    say: Callable[[str], object] = sys.stderr.write,
+) -> None:
+    """Write the parts of journals that no process writes to, and remove these journals.
+
+    `seen` is called with the worker and the number of each row, also where its part cannot be written or another
+    process recovers it now. Journals that were written less than `age` seconds ago stay. `say` reports journals that
+    are damaged, which are set aside, and those of another release.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the journals that are left stay as they are.
+    """
+    failed: OSError | None = None
+    for file in log_folder.journals(folder):
+        try:
+            _recover(folder, file, seen, age, say)
+        except OSError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def _recover(
+    folder: Path,
+    file: log_folder.File,
+    seen: Callable[[str, int], object] | None,
+    age: float,
+    say: Callable[[str], object],
+) -> None:
+    with claimed(file.path, age) as data:
+        if data is None:
+            if seen is not None:
+                _pass_numbers(read(_content(file.path)).rows, seen)
+            return
+        records = read(data)
+        if seen is not None:
+            _pass_numbers(records.rows, seen)
+        rows = _of_today(records)
+        try:
+            _publish(folder, file, rows)
+        except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+            kept = _set_aside(file.path)
+            say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {kept}\n")
+            return
+        if records.damaged or len(rows) < len(records.rows):
+            say(_damage(records, rows, _set_aside(file.path)))
+        else:
+            file.path.unlink(missing_ok=True)
+        if rows and any(len(row) != len(SCHEMA) for row in records.rows):
+            say(
+                f"the prediction log recovered {len(rows)} rows that another release wrote: columns that they lack are "
+                f"empty, columns that this release does not know are dropped: {file.path.name}\n"
+            )
+
+
+def _damage(records: Records, rows: list[Row], kept: str) -> str:
+    return (
+        f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
+        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {kept}\n"
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _pass_numbers(rows: list[Row], seen: Callable[[str, int], object]) -> None:
+    for row in rows:
+        if len(row) >= _LEAST and isinstance(row[_WORKER], str) and isinstance(row[_SEQUENCE], int):
+            seen(row[_WORKER], row[_SEQUENCE])
+
+
+def _of_today(records: Records) -> list[Row]:
+    """The rows by the columns of this release: missing ones are null, unknown ones are dropped."""
+    width = len(SCHEMA)
+    return [row[:width] + (None,) * (width - len(row)) for row in records.rows if len(row) >= _LEAST]
+
+
+def _set_aside(path: Path) -> str:
+    """Keep a journal under a name that no recovery reads; which, in words."""
+    return f"the file is kept as {path.rename(path.with_suffix('.damaged'))}"
+
+
+def _publish(folder: Path, file: log_folder.File, rows: list[Row]) -> None:
+    # A kill between the part's renaming and the journal's removal leaves both.
+    parts = log_folder.listed(folder, file.day)
+    written = any(part.life == file.life and part.first <= file.first <= part.last for part in parts)
+    if not rows or written:
+        return
+    part = Part(folder, file.day.toordinal() - _EPOCH_ORDINAL, file.life, file.first)
+    try:
+        for row in rows:
+            part.add(row, size_of(row))
+        part.close()
+    except BaseException:
+        part.discard()
+        raise
+    sync(file.path.parent)
+
+
+def newest_number(folder: Path, worker: str) -> int:
+    """The newest number of a worker in the files of the last minutes; 0: none.
+
+    Another process of the folder may have recovered what the worker sends again.
+    """
+    newest, complete, listings = 0, False, 0
+    while not complete and listings < _LISTINGS:
+        complete, listings = True, listings + 1
+        for file in log_folder.files(folder, since=datetime.now(UTC).date() - timedelta(days=1)):
+            try:
+                if time.time() - file.path.stat().st_mtime < _AGAIN_SECONDS:
+                    newest = max(newest, _newest_in(file.path, worker))
+            except FileNotFoundError:  # merged meanwhile
+                complete = False
+            except (OSError, KeyError, pa.ArrowException):  # damaged, which readers report
+                continue
+    return newest
+
+
+def _newest_in(path: Path, worker: str) -> int:
+    newest = 0
+    with pq.ParquetFile(path) as source:
+        for group in range(source.num_row_groups):
+            table = source.read_row_group(group, columns=["worker", "sequence"], use_threads=False)
+            numbers = table["sequence"].filter(pc.equal(table["worker"], worker))
+            newest = max(newest, pc.max(numbers).as_py() or 0)
+    return newest

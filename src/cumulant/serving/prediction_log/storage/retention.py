@@ -1,0 +1,84 @@
+"""Which days of the log are deleted: a clock that is wrong for some hours must not cost a single row.
+
+A day that is older than what is kept enters a list. It is deleted once the log has run for another day with the day on
+the list all the while; where the clock goes back before, the day leaves the list. Running time is measured by the
+steady clock: no reading of the wall's clock alone deletes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from cumulant.serving.prediction_log.storage.log_folder import write_json
+
+#: seconds of running time that a day waits on the list
+GRACE = 86_400.0
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Days that are due, each with the seconds of running time since it was listed; `at`: seconds since 1970."""
+
+    at: float = 0.0
+    days: dict[str, float] = {}
+
+    def later(self, due: Iterable[date], *, now: datetime, steady: float) -> Waiting:
+        """The list after `steady` seconds of one process, with the days that are `due` now.
+
+        Processes that share the folder take turns, so that what passed since the last turn is the least that any
+        clock says.
+        """
+        passed = max(0.0, min(steady, now.timestamp() - self.at))
+        names = [day.isoformat() for day in due]
+        return Waiting(
+            at=now.timestamp(),
+            days={name: self.days[name] + passed if name in self.days else 0.0 for name in names},
+        )
+
+    def over(self, grace: float = GRACE) -> list[date]:
+        """The days that have waited long enough."""
+        return [date.fromisoformat(name) for name, waited in self.days.items() if waited >= grace]
+
+
+def read(folder: Path, keep: timedelta) -> Waiting:
+    """The list of a log's folder; an empty one where there is none, or none that can be read: days then wait anew.
+
+    Servers that keep rows for different times may share a folder; each of these times has a list.
+    """
+    try:
+        return msgspec.json.decode(_path(folder, keep).read_bytes(), type=Waiting)
+    except (OSError, msgspec.MsgspecError):
+        return Waiting()
+
+
+def write(folder: Path, keep: timedelta, waiting: Waiting) -> None:
+    """Keep the list.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    write_json(_path(folder, keep), waiting)
+
+
+def _path(folder: Path, keep: timedelta) -> Path:
+    return folder / f".retention-{keep.total_seconds():.0f}.json"
+
+
+def listing_told(before: Waiting, after: Waiting, keep: timedelta) -> str | None:
+    """A sentence for several days that became due at once, as after a clock's jump; None where at most one did."""
+    fresh = [date.fromisoformat(name) for name in after.days.keys() - before.days.keys()]
+    if len(fresh) < 2:
+        return None
+    return (
+        f"{days_told(fresh)} of the prediction log are older than the {keep.days} days that are kept, and will be"
+        " deleted after a day of running; if the clock is wrong, set it"
+    )
+
+
+def days_told(days: Iterable[date]) -> str:
+    """`2026-08-01`, or `3 days from 2026-08-01 to 2026-08-05`."""
+    found = sorted(days)
+    return str(found[0]) if len(found) == 1 else f"{len(found)} days from {found[0]} to {found[-1]}"

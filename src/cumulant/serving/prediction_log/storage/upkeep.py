@@ -1,0 +1,221 @@
+"""Merging small files into large ones, and deleting days that are no longer kept."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cumulant.serving.prediction_log.storage import log_folder, retention
+from cumulant.serving.prediction_log.storage.durable import sync
+from cumulant.serving.prediction_log.storage.log_folder import File
+from cumulant.serving.prediction_log.storage.part_writer import (
+    GROUP_BYTES,
+    GROUP_ROWS,
+    OPTIONS,
+    SCHEMA,
+    with_all_columns,
+)
+
+_LEFT_SECONDS = 3600.0
+#: so many neighbours of at most so many bytes are merged at any age: a file costs each reader about a millisecond
+_MANY, _SMALL_BYTES = 30, 64 * 1024
+
+
+def upkeep(
+    folder: Path,
+    *,
+    keep: timedelta | None,
+    file_size: int,
+    file_age: float,
+    steady: float = 0.0,
+    say: Callable[[str], object] = sys.stderr.write,
+) -> None:
+    """Do what is due. Processes that share a folder take turns: one that comes second does nothing.
+
+    `steady`: seconds since the caller's last turn, by a clock that nobody sets; `say` is told of what is deleted.
+
+    Raises:
+        OSError: the disk is full or cannot be written; what was there is untouched.
+    """
+    with _turn(folder) as mine:
+        if not mine:
+            return
+        over = set[date]() if keep is None else _over(folder, keep, steady, say)
+        gone = []
+        for day, path in log_folder.days(folder):
+            if day in over:
+                _forget(folder, day, path)
+                gone += [] if path.exists() else [day]
+            else:
+                _merge_day(folder, day, file_size, file_age)
+                _remove_left(path)
+        if gone:
+            say(f"the prediction log deleted {retention.days_told(gone)}, which serving.log.keep is over for\n")
+        if keep is not None:
+            _forget_lives(folder, keep)
+
+
+def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], object]) -> set[date]:
+    """The days to delete now; those that become due wait on a list first."""
+    now = datetime.now(UTC)
+    due = [day for day, _ in log_folder.days(folder) if day < now.date() - keep]
+    before = retention.read(folder, keep)
+    after = before.later(due, now=now, steady=steady)
+    if text := retention.listing_told(before, after, keep):
+        say(f"{text}\n")
+    if after.days or before.days:
+        with contextlib.suppress(OSError):  # a full disk is what deleting helps against
+            retention.write(folder, keep, after)
+    return set(after.over())
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".upkeep").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _merge_day(folder: Path, day: date, file_size: int, file_age: float) -> None:
+    held, covered = log_folder.parted(log_folder.listed(folder, day))
+    for file in covered:  # a merge that was cut off after its renaming
+        file.path.unlink(missing_ok=True)
+    for _, group in groupby(held, key=lambda file: file.life):
+        for run in _runs(list(group), file_size, file_age):
+            _merge(folder, run)
+
+
+def _runs(files: list[File], file_size: int, file_age: float) -> Iterator[list[File]]:
+    """Neighbours that together make one file: they fill it, the first one is old enough, or they are many and small."""
+    run: list[File] = []
+    sizes: list[int] = []
+    for file in files:
+        size = file.path.stat().st_size
+        if run and sum(sizes) + size > file_size:
+            yield from [run] if len(run) > 1 else []
+            run, sizes = [], []
+        run.append(file)
+        sizes.append(size)
+    if len(run) > 1 and time.time() - run[0].path.stat().st_mtime >= file_age:
+        yield run
+    else:
+        yield from _small_runs(run, sizes)
+
+
+def _small_runs(files: list[File], sizes: list[int]) -> Iterator[list[File]]:
+    for small, group in groupby(zip(files, sizes, strict=True), key=lambda one: one[1] <= _SMALL_BYTES):
+        run = [file for file, _ in group]
+        if small and len(run) >= _MANY:
+            yield run
+
+
+def _merge(folder: Path, run: list[File]) -> None:
+    first, last = run[0], run[-1]
+    writing = log_folder.writing_path(folder, first.day, f"{first.life}-merge", first.first)
+    try:
+        with pq.ParquetWriter(writing, SCHEMA, **OPTIONS) as writer:
+            for table in _groups(run):
+                writer.write_table(table)
+        sync(writing)
+        writing.rename(log_folder.part_path(folder, first.day, first.life, first.first, last.last))
+    except _DamagedError as error:
+        writing.unlink(missing_ok=True)
+        error.path.rename(error.path.with_suffix(".damaged"))
+        return
+    except BaseException:
+        writing.unlink(missing_ok=True)
+        raise
+    for file in run:
+        file.path.unlink(missing_ok=True)
+
+
+class _DamagedError(Exception):
+    """A file that no writer leaves: it is set aside, and its rows show as a gap."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+def _groups(run: list[File]) -> Iterator[pa.Table]:
+    """The rows of the files as tables of a row group's size."""
+    waiting: list[pa.Table] = []
+    for file in run:
+        for table in _read(file.path):
+            waiting.append(table)
+            if sum(one.num_rows for one in waiting) >= GROUP_ROWS or sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+                yield pa.concat_tables(waiting)
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _read(path: Path) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as source:
+            for group in range(source.num_row_groups):
+                # Each thread of a pool would keep memory of its own for the next time.
+                yield with_all_columns(source.read_row_group(group, use_threads=False))
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException):
+        raise _DamagedError(path) from None
+
+
+def _remove_left(path: Path) -> None:
+    """Files in the making that nobody makes any more."""
+    for left in path.glob(f".*{log_folder.WRITING}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                left.unlink()
+
+
+def _forget(folder: Path, day: date, path: Path) -> None:
+    """Delete a day; what is kept of its workers says up to which number their rows are gone on purpose."""
+    for worker, last in _last_numbers([file.path for file in log_folder.listed(folder, day)]).items():
+        known = log_folder.life(folder, worker)
+        if known is None:
+            continue
+        if known.last is not None and known.last <= last:
+            log_folder.forget_life(folder, worker)
+        else:
+            known.forgotten = max(known.forgotten, last)
+            log_folder.write_life(folder, known)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _forget_lives(folder: Path, keep: timedelta) -> None:
+    """Workers that ended without a row, longer ago than rows are kept."""
+    oldest = (datetime.now(UTC) - keep - timedelta(days=1)).timestamp()
+    for known in log_folder.lives(folder):
+        if known.last == known.forgotten and known.started / 1_000_000 < oldest:
+            log_folder.forget_life(folder, known.worker)
+
+
+def _last_numbers(paths: list[Path]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=["worker", "sequence"], partitioning=None)
+        except (OSError, pa.ArrowException):  # a damaged file goes with its day
+            continue
+        for worker in pc.unique(table["worker"]).to_pylist():
+            largest = pc.max(table["sequence"].filter(pc.equal(table["worker"], worker))).as_py()
+            found[worker] = max(found.get(worker, 0), largest)
+    return found

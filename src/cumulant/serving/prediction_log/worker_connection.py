@@ -1,0 +1,110 @@
+"""One worker's connection, as the log process sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cumulant.serving.prediction_log.entry import COUNTER, HEAD, MAX_FRAME, Hello
+
+if TYPE_CHECKING:
+    from cumulant.serving.prediction_log.confirmations import Confirmations
+    from cumulant.serving.prediction_log.row_streams import Stream
+
+_RECEIVE = 256 * 1024
+
+
+class GarbageError(Exception):
+    """Bytes that no worker sends."""
+
+
+class Connection:
+    """Bytes of a socket as frames.
+
+    Attributes:
+        hello: the worker's first frame, once it came.
+        closed: it said goodbye.
+        streams: the patterns that it sent, by number.
+        confirmations: of a worker whose requests wait for the disk.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.hello: Hello | None = None
+        self.closed = False
+        self.streams: dict[int, Stream] = {}
+        self.confirmations: Confirmations | None = None
+        self._channel = channel
+        self._buffer = bytearray()
+        self._counter: int | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of a frame that is not complete."""
+        return len(self._buffer)
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def receive(self) -> bool:
+        """Read what is there now; False at the end of the connection."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._channel, _RECEIVE, 1)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        for descriptor in descriptors:
+            if self._counter is None:
+                self._counter = descriptor
+            else:
+                os.close(descriptor)
+        self._buffer += data
+        return bool(data)
+
+    def send(self, data: bytes) -> bool:
+        """Give the worker a few bytes; False where it does not take them."""
+        try:
+            return self._channel.send(data) == len(data)
+        except OSError:
+            return False
+
+    def frames(self) -> Iterator[tuple[int, memoryview]]:
+        """Kind and payload of each complete frame; a payload is valid until the next one is asked for.
+
+        Raises:
+            GarbageError: a length that no frame has.
+        """
+        place = 0
+        try:
+            with memoryview(self._buffer) as view:
+                while place + HEAD.size <= len(view):
+                    size, kind = HEAD.unpack_from(view, place)
+                    if not 1 <= size <= MAX_FRAME:
+                        raise GarbageError
+                    end = place + 4 + size
+                    if end > len(view):
+                        break
+                    with view[place + HEAD.size : end] as payload:
+                        yield kind, payload
+                    place = end
+        finally:
+            del self._buffer[:place]
+
+    def last(self) -> int | None:
+        """The newest number that the worker gave, read from the memory that it shared."""
+        if self._counter is None:
+            return None
+        with contextlib.suppress(OSError):
+            data = os.pread(self._counter, COUNTER.size, 0)
+            if len(data) == COUNTER.size:
+                return int(COUNTER.unpack(data)[0])
+        return None
+
+    def close(self) -> None:
+        self._channel.close()
+        if self._counter is not None:
+            os.close(self._counter)
+            self._counter = None

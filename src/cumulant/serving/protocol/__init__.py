@@ -1,0 +1,1 @@
+"""Requests and answers of the HTTP paths: parsing, checks, schemas."""

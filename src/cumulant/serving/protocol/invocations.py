@@ -1,0 +1,225 @@
+"""`/invocations`: requests and answers in the formats of MLflow's scoring server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import RequestError, did_you_mean
+from cumulant.servable.engine import Array
+from cumulant.serving.errors import HttpError
+from cumulant.serving.http.messages import Request, Response, encode
+from cumulant.serving.models.graph_model import GraphModel
+from cumulant.serving.models.model import Model
+from cumulant.serving.models.request_work import Work, check_rows
+from cumulant.serving.models.scoring import Scoring
+from cumulant.serving.protocol.csv_rows import csv_rows, repeated
+from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.json_size import check_lists
+from cumulant.serving.protocol.reasons import NAME, queried, why
+from cumulant.serving.protocol.request_bodies import LARGE
+from cumulant.serving.scheduling.job_queue import Demand
+
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+#: what to send instead of an empty body
+_EXPECTED = 'send {"dataframe_split": {"columns": [...], "data": [[...]]}}, or another of its formats'
+_CHARSETS: Mapping[str, str] = {
+    "": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"
+}  # fmt: skip
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+
+
+def read(model: Model, request: Request) -> Scoring[Response]:
+    """What is to be scored, of a JSON document in one of `FORMATS` or of CSV with a line of names.
+
+    Raises:
+        HttpError: 415 for another content type or charset.
+        RequestError: the body has none of these forms, or does not fit the model.
+    """
+    kind, charset = _content_type(request.headers.get(b"content-type", b""))
+    if kind == "text/csv":
+        form, work, asked = "dataframe_records", model.from_rows(csv_rows(_text(request.body, charset), model)), None
+    else:
+        form, work, asked = _document(_text(request.body, charset), model)
+    work.why = why(model.reasons, queried(request.target, asked))
+
+    def finish(raw: Sequence[Array]) -> Response:
+        told: dict[str, Any] = {"predictions": _predictions(model.answers(work, raw), form, model)}
+        if work.fallback:
+            told["degraded"] = work.fallback
+        if work.warnings:
+            told["warnings"] = work.warnings
+        return Response(200, encode(told))
+
+    return Scoring(work, Demand(client=request.client), finish)
+
+
+def _content_type(header: bytes) -> tuple[str, str]:
+    """The type, and the codec of its charset; no header means JSON."""
+    kind, _, rest = header.decode("latin-1").lower().partition(";")
+    kind = kind.strip() or "application/json"
+    if kind not in {"application/json", "text/csv"}:
+        raise HttpError(
+            415, f'the content type "{kind[:60]}" is not read here', hint="send application/json or text/csv"
+        )
+    charset = ""
+    for part in rest.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip() == "charset":
+            charset = value.strip().strip('"')
+    if charset not in _CHARSETS:
+        raise HttpError(415, f'the charset "{charset[:40]}" is not read here', hint="send UTF-8")
+    return kind, _CHARSETS[charset]
+
+
+def _text(body: bytes, charset: str) -> str:
+    try:
+        return body.decode(charset).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise RequestError(f"the body is no {charset} text") from None
+
+
+def _document(text: str, model: Model) -> tuple[str, Work, object]:
+    """The form, what is to be scored, and how many reasons are asked for."""
+    body = text.encode()
+    if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
+        check_lists(body)
+    found = decoded(_decode, body, expected=_EXPECTED)
+    if not isinstance(found, dict):
+        raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
+    asked = _asked(found.pop("params", None), model)
+    given = [name for name in found if name in FORMATS]
+    unknown = next((name for name in found if name not in FORMATS), None)
+    if unknown is not None:
+        hint = did_you_mean(unknown, FORMATS) or f"expected one of {', '.join(FORMATS)}"
+        raise RequestError(f'"{unknown[:100]}" is no format of /invocations', subject=unknown[:100], hint=hint)
+    if len(given) != 1:
+        raise RequestError(f"expected exactly one of {', '.join(FORMATS)}, got {len(given)}")
+    (form,) = given
+    return form, _READERS[form](found[form], model), asked
+
+
+def _asked(params: object, model: Model) -> object:
+    """The only parameter that a model may take: how many reasons are wanted."""
+    if not params:
+        return None
+    if model.reasons is None:
+        raise RequestError("the models here take no params", subject="params", hint="leave params out")
+    if not isinstance(params, dict) or params.keys() != {NAME}:
+        raise RequestError(f'"params" may hold "{NAME}" only', subject="params")
+    return params[NAME]
+
+
+def _split(value: object, model: Model) -> Work:
+    """`{"columns": [...], "data": [[...]]}`; an index is allowed and not read."""
+    if not isinstance(value, dict) or not isinstance(value.get("data"), list):
+        raise RequestError('"dataframe_split" must be an object with "columns" and "data"', subject="dataframe_split")
+    unknown = next((name for name in value if name not in {"columns", "data", "index"}), None)
+    if unknown is not None:
+        raise RequestError(f'"dataframe_split" has no part "{unknown[:100]}"', subject=unknown[:100])
+    check_rows(value["data"])
+    columns = _columns(value["columns"]) if "columns" in value else _own_columns(model)
+    rows: list[object] = []
+    for number, one in enumerate(value["data"], 1):
+        if not isinstance(one, list) or len(one) != len(columns):
+            raise RequestError(f"row {number} of dataframe_split must be a list of {len(columns)} values")
+        rows.append(dict(zip(columns, one, strict=True)))
+    return model.from_rows(rows)
+
+
+def _own_columns(model: Model) -> list[str]:
+    """Those of a graph that reads one matrix: a frame without names has them in their order."""
+    if not isinstance(model, GraphModel) or not model.servable.columns:
+        raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
+    return list(model.servable.columns)
+
+
+def _columns(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
+    if (twice := repeated(value)) is not None:
+        raise RequestError(f'the column "{twice[:100]}" is given twice', subject=twice[:100])
+    return value
+
+
+def _records(value: object, model: Model) -> Work:
+    if not isinstance(value, list):
+        raise RequestError('"dataframe_records" must be a list of objects', subject="dataframe_records")
+    return model.from_rows(value)
+
+
+def _instances(value: object, model: Model) -> Work:
+    """One element a row: an object by input, or the row's part of the only input."""
+    if not isinstance(value, list):
+        raise RequestError('"instances" must be a list, one element a row', subject="instances")
+    if not isinstance(model, GraphModel):
+        return model.from_rows(value)
+    if value and all(isinstance(one, dict) for one in value):
+        if model.servable.columns:
+            return model.from_rows(value)
+        return _tensors(_by_name(value), model)
+    return _tensors({_only_input(model, "instances"): value}, model)
+
+
+def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = list(rows[0])
+    for number, row in enumerate(rows, 1):
+        if row.keys() != rows[0].keys():
+            raise RequestError(f"row {number} of instances has other inputs than the first")
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _inputs(value: object, model: Model) -> Work:
+    """Whole columns or tensors by name, or the only input."""
+    if isinstance(model, GraphModel) and not model.servable.columns:
+        return _tensors(value if isinstance(value, dict) else {_only_input(model, "inputs"): value}, model)
+    if isinstance(value, dict):
+        if isinstance(model, GraphModel) and value.keys() <= model.inputs.keys():
+            return _tensors(value, model)
+        return model.from_rows(_by_column(value))
+    if isinstance(value, list) and (not isinstance(model, GraphModel) or all(isinstance(one, dict) for one in value)):
+        return model.from_rows(value)
+    if isinstance(model, GraphModel):
+        return _tensors({_only_input(model, "inputs"): value}, model)
+    raise RequestError('"inputs" must be an object with one list a field', subject="inputs")
+
+
+def _by_column(value: Mapping[str, object]) -> list[object]:
+    columns = {name: one for name, one in value.items() if isinstance(one, list)}
+    if len(columns) < len(value) or not value:
+        raise RequestError('"inputs" must be an object with one list a field', subject="inputs")
+    if len({len(one) for one in columns.values()}) > 1:
+        sizes = ", ".join(f"{name[:100]} {len(one)}" for name, one in list(columns.items())[:20])
+        raise RequestError(f"the fields of inputs have different numbers of rows: {sizes}", subject="inputs")
+    check_rows(next(iter(columns.values())))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _only_input(model: GraphModel, form: str) -> str:
+    if len(model.inputs) != 1:
+        names = ", ".join(model.inputs)
+        raise RequestError(f'"{form}" must name the inputs of {model.name}: {names}', subject=form)
+    return next(iter(model.inputs))
+
+
+def _tensors(values: Mapping[str, Any], model: GraphModel) -> Work:
+    return model.from_tensors(model.nested(values))
+
+
+_READERS: Mapping[str, Callable[[object, Model], Work]] = {
+    "dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs
+}  # fmt: skip
+
+
+def _predictions(answers: Sequence[Any], form: str, model: Model) -> Any:
+    """Of a frame, a record a row; of tensors, the bare values where the graph has one output."""
+    if not isinstance(model, GraphModel) or form.startswith("dataframe"):
+        return answers
+    if len(model.outputs) == 1:
+        (name,) = model.outputs
+        return [answer[name] for answer in answers]
+    if form == "inputs":
+        return {name: [answer[name] for answer in answers] for name in model.outputs}
+    return answers

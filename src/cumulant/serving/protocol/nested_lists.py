@@ -1,0 +1,36 @@
+"""Nested lists of JSON as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cumulant.core.errors import RequestError
+from cumulant.serving.protocol.tensors import Input
+
+_MOST_RANK = 32
+_KINDS: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
+
+
+def nested_input(name: str, value: object, datatype: str, shape: Sequence[int]) -> Input:
+    """A nested list as a tensor of `datatype`; its shape is that of its first elements, and must hold for all.
+
+    `shape` is what the model takes: it says the sizes within a list that is empty.
+
+    Raises:
+        RequestError: lists of different lengths, or a value of another type.
+    """
+    found: list[int] = [len(value)] if isinstance(value, list) else []
+    flat: list[Any] = value if isinstance(value, list) else [value]
+    while flat and isinstance(flat[0], list) and len(found) < _MOST_RANK:
+        size = len(flat[0])
+        if any(not isinstance(one, list) or len(one) != size for one in flat):
+            raise RequestError(f'the data of input "{name[:100]}" are nested unevenly', subject=name[:100])
+        found.append(size)
+        flat = [inner for one in flat for inner in one]
+    if not flat:
+        found += [max(size, 0) for size in shape[len(found) :]]
+    kinds = _KINDS.get(datatype, (int, float))
+    if any(type(one) not in kinds for one in flat):
+        raise RequestError(f'input "{name[:100]}" has a value that is no {datatype}', subject=name[:100])
+    return Input(name, datatype, found, flat)

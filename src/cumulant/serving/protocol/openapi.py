@@ -1,0 +1,134 @@
+"""The OpenAPI document of a running server: the paths it has, and for each model what its rows look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from cumulant.core.version import __version__
+from cumulant.serving.protocol.openapi_schemas import ERROR, SCHEMAS, answer, bodies, how_many, reference
+from cumulant.serving.protocol.paths import ROUTES, Route
+
+if TYPE_CHECKING:
+    from cumulant.serving.app import Application
+    from cumulant.serving.models.model import Model
+
+_ANSWERS: Mapping[str, str] = {
+    "/": "Server", "/v2": "Metadata", "/v2/health/live": "Live", "/v2/health/ready": "Ready", "/v1/models": "Cards",
+    "/v2/models/stats": "Statistics", "/v1/events": "Accepted", "/v1/labels": "Kept",
+    "/v2/repository/index": "Index", "v2:": "Model",
+    "v2:ready": "ModelReady", "v2:config": "Configuration", "v2:stats": "Statistics", "v1:": "Card",
+    "/openapi.json": "Document",
+}  # fmt: skip
+_TEXT = {"/ping", "/health", "/version", "/metrics"}
+#: asked by probes, which carry no token
+_OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
+
+
+def document(app: Application) -> dict[str, Any]:
+    """OpenAPI 3.1. Paths of models are written out for every model and version that is served."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        for path, model in _written_out(route, app):
+            operation = _operation(route, path, model, app)
+            paths[path] = {route.method.lower(): operation}
+    components: dict[str, Any] = {"schemas": SCHEMAS}
+    if app.guarded:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": app.name, "version": __version__},
+        "paths": paths,
+        "components": components,
+    }
+
+
+def _written_out(route: Route, app: Application) -> list[tuple[str, Model | None]]:
+    """The paths that there are now of a route, each with the model that answers there."""
+    if route.template.startswith("/v2/repository/models"):
+        names = app.models.names() if app.may_control else []
+        return [(_filled(route, model=name), app.models.get(name)) for name in names]
+    if route.template == "/v1/events":
+        return [(route.template, None)] if app.score.recorder is not None else []
+    if route.template == "/v1/labels":
+        return [(route.template, None)] if app.inbox is not None else []
+    # Plain rows name no sequence, which a model with state needs.
+    of_rows = _verb(route) in {"predict", "invocations"}
+    return [(path, one) for path, one in _of_models(route, app) if one is None or not (of_rows and one.stateful)]
+
+
+def _of_models(route: Route, app: Application) -> list[tuple[str, Model | None]]:
+    names = app.models.names()
+    if route.template == "/invocations":
+        return [(route.template, app.models.get(names[0]))] if len(names) == 1 else []
+    if "{version}" in route.template:
+        return [(_filled(route, model=one.name, version=one.version), one) for one in app.models]
+    if "{model}" in route.template:
+        return [(_filled(route, model=name), app.models.get(name)) for name in names]
+    return [(route.template, None)]
+
+
+def _filled(route: Route, **values: str) -> str:
+    """Braces of a name are escaped with the rest: they would make it a template."""
+    return route.template.format(**{name: quote(value, safe="") for name, value in values.items()})
+
+
+def _operation(route: Route, path: str, model: Model | None, app: Application) -> dict[str, Any]:
+    verb = _verb(route)
+    found: dict[str, Any] = {
+        "operationId": f"{route.method.lower()} {path}",
+        "summary": route.summary,
+        "responses": _responses(route, verb, model),
+    }
+    if model is not None:
+        found["tags"] = [model.name]
+    content = bodies(route.template, verb, model)
+    if content is not None:
+        found["requestBody"] = {
+            "required": verb in {"infer", "predict", "invocations", "events", "labels"},
+            "content": content,
+        }
+    if model is not None and model.reasons is not None and verb in {"predict", "invocations"}:
+        found["parameters"] = [{"name": "reasons", "in": "query", "schema": how_many(model.reasons)}]
+    if app.guarded and route.template not in _OPEN:
+        found["security"] = [{"token": []}]
+    return found
+
+
+def _verb(route: Route) -> str:
+    last = route.template.rpartition("/")[2]
+    return "" if last.startswith("{") else last
+
+
+def _responses(route: Route, verb: str, model: Model | None) -> dict[str, Any]:
+    good = {"description": "The answer.", "content": _good(route, verb, model)}
+    found: dict[str, Any] = {"200": good, "4XX": ERROR, "503": ERROR}
+    if route.template in {"/ping", "/health"} or verb == "ready":
+        found["503"] = {**good, "description": "The server is draining."}
+    if verb in {"infer", "predict", "invocations"}:
+        found["429"] = {**ERROR, "description": "Overload.", "headers": _retry()}
+    if verb == "labels":
+        found["429"] = {**ERROR, "description": "As many labels wait as may.", "headers": _retry()}
+    return found
+
+
+def _retry() -> Mapping[str, Any]:
+    return {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
+
+
+def _good(route: Route, verb: str, model: Model | None) -> dict[str, Any]:
+    if route.template in _TEXT:
+        return {"text/plain": {"schema": {"type": "string"}}}
+    found: dict[str, Any] = {"application/json": {"schema": _schema(route, verb, model)}}
+    if verb == "infer":
+        found["application/octet-stream"] = {}
+    return found
+
+
+def _schema(route: Route, verb: str, model: Model | None) -> Mapping[str, Any]:
+    if model is not None and verb in {"infer", "predict", "invocations"}:
+        return answer(verb, model)
+    api = route.template.split("/")[1]
+    name = _ANSWERS.get(route.template) or _ANSWERS.get(f"{api}:{verb}", "Empty")
+    return reference(name)

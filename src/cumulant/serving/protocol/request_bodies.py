@@ -1,0 +1,215 @@
+"""Large bodies are read on a thread of their own, in short turns, so that other requests go on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, OverloadedError, RequestError
+from cumulant.core.traffic import printable_id
+from cumulant.serving.http.messages import Request
+from cumulant.serving.models.model import Model
+from cumulant.serving.models.request_work import MOST_ROWS, check_count
+from cumulant.serving.models.scoring import Scoring
+from cumulant.serving.protocol.inference import HEADER_LENGTH
+from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much
+from cumulant.serving.protocol.shared_budget import Budget
+from cumulant.serving.workers.freed_memory import give_back
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+E = TypeVar("E", bound=CumulantError)
+
+#: bytes of JSON that are read at once: some 5 ms, where handing over costs 0.2 ms
+LARGE = 256 * 1024
+#: bytes of bodies that may wait to be read
+_MOST = 64 * 1024 * 1024
+#: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
+_TYPED = 16
+#: seconds without a large body after which free memory is given back
+_IDLE = 0.5
+_CROWDED = "try again, or send raw tensors"
+_DIGITS = 12
+#: of one document, each of which takes some 60 bytes; one of more is decoded as a whole
+_MOST_PARTS = 500_000
+#: before a document begins
+_BLANK = 64
+_Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
+_parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
+_elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
+
+
+def is_large(request: Request, *, tensors: bool = True) -> bool:
+    """Whether so much of the body is JSON, or raw texts, that reading it would hold up other requests; raw numbers are
+    taken as they lie there, where the path takes `tensors`.
+    """
+    size = len(request.body)
+    if size <= LARGE or not tensors:
+        return size > LARGE
+    length = request.headers.get(HEADER_LENGTH, b"")
+    if not (length.isdigit() and len(length) <= _DIGITS) or int(length) > LARGE:
+        return True
+    head = request.body[: int(length)]
+    return b"BYTES" in head or b"\\" in head  # an escape may stand for any letter
+
+
+def json_of(request: Request, *, tensors: bool) -> bytes:
+    """The part of a body that is JSON: all but raw `tensors`, where the path takes any."""
+    length = request.headers.get(HEADER_LENGTH, b"") if tensors else b""
+    return request.body[: int(length)] if length.isdigit() and len(length) <= _DIGITS else request.body
+
+
+def decoded_memory(request: Request, *, tensors: bool, csv: bool) -> int:
+    """An upper bound of the bytes of memory that the values of a body take; `csv`: the path takes CSV too."""
+    if csv and b"text/csv" in request.headers.get(b"content-type", b"").lower():
+        return decoded_csv_bytes(request.body)
+    head = json_of(request, tensors=tensors)
+    return decoded_bytes(head) + _TYPED * (len(request.body) - len(head))
+
+
+def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
+    """A JSON document of plain rows, also under "rows" where it may be `wrapped`. Each row of a large one is decoded by
+    itself, after they were counted: one long call into the decoder would hold up every other thread.
+
+    Raises:
+        HttpError: 413 for more rows than one request may bring.
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no valid JSON.
+    """
+    if len(body) <= LARGE or body[:_BLANK].lstrip()[:1] not in (b"[", b"{"):
+        return _decode(body)
+    many = max(body.count(b"{"), body.count(b"[")) > MOST_ROWS + 1
+    if not many and body.count(b",") > _MOST_PARTS:
+        return _decode(body)
+    parts = _parts(body)
+    if isinstance(parts, list):
+        check_count(len(parts))
+        return [_decode(one) for one in parts]
+    return {name: _listed(bytes(one), rows=wrapped and name == "rows") for name, one in parts.items()}
+
+
+def _listed(text: bytes, *, rows: bool) -> Any:
+    if text[:1] != b"[":
+        return _decode(text)
+    elements = _elements(text)
+    if rows:
+        check_count(len(elements))
+    return [_decode(one) for one in elements]
+
+
+class Reader:
+    """One thread: more would take more than their share from the requests that are answered meanwhile.
+
+    Args:
+        most: bytes of memory that decoded bodies may take together, until they are answered; also those of one alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
+        self._waiting = 0
+        self._most, self._decoded = most, Budget(most)
+        #: when the last large body came, and whether a look at that is due
+        self._came, self._looking = 0.0, False
+
+    @asynccontextmanager
+    async def __call__(
+        self,
+        read: Callable[[Model, Q], Scoring[R]],
+        model: Model,
+        request: Q,
+        size: int,
+        decoded: Callable[[Q], int] | None = None,
+    ) -> AsyncIterator[Callable[[Model, Q], Scoring[R]]]:
+        """What `read` makes of the request of `size` bytes, as one that has been read already: it raises
+        OverloadedError where too many large bodies wait, and HttpError (413) for one that takes too much memory.
+
+        `decoded` says how many bytes of memory the request takes; without it they are those of typed values.
+        """
+        loop = asyncio.get_running_loop()
+        self._look_later(loop)
+        if self._waiting and self._waiting + size > _MOST:
+            yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
+            return
+        self._waiting += (waiting := size)
+        try:
+            memory = _TYPED * size
+            if decoded is not None:
+                memory = await loop.run_in_executor(self._thread, decoded, request)
+            if memory > self._most:
+                yield _given(too_much(memory, self._most))
+                return
+            async with self._decoded.part(memory):
+                given = _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
+                self._waiting -= waiting  # what is being scored waits no more: its memory alone counts
+                waiting = 0
+                yield given
+        finally:
+            self._waiting -= waiting
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._came = loop.time()
+        if not self._looking:
+            self._looking = True
+            loop.call_later(_IDLE, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give back what large bodies left behind, once no others come that would use it."""
+        if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
+            loop.call_later(_IDLE, self._look, loop)
+            return
+        self._looking = False
+        self._thread.submit(give_back)
+
+
+def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
+    """Gives or raises the outcome, once, where the request is counted."""
+    outcomes = [outcome]
+
+    def given(*_: object) -> Scoring[R]:
+        found = outcomes.pop()
+        try:
+            if isinstance(found, CumulantError):
+                raise found
+            return found
+        finally:
+            del found  # an error whose traceback leads to itself stays until the collector comes by, and its body too
+
+    return given
+
+
+def _outcome(read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q) -> Scoring[R] | CumulantError:
+    try:
+        return read(model, request)
+    except CumulantError as error:  # it is counted where the request is
+        return without_frames(error)
+
+
+def without_frames(error: E) -> E:
+    """The error without what led to it, whose frames hold the body and all that was made of it."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
+def request_id_of(request: Request) -> str:
+    """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
+    return printable_id(request.headers.get(b"x-request-id", b"")) or os.urandom(8).hex()
+
+
+_WRAPPED = {"rows", "reasons"}
+
+
+def rows_of(value: object, model: Model) -> tuple[list[object], bool, object]:
+    """The rows in a body, whether it was one bare row, and how many reasons it asks for."""
+    if isinstance(value, list):
+        return value, False, None
+    if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:
+        if not isinstance(value["rows"], list):
+            raise RequestError('"rows" must be a list of objects', subject="rows")
+        return value["rows"], False, value.get("reasons")
+    return [value], True, None

@@ -1,0 +1,132 @@
+"""Tensors to rows and answers to tensors: one input a request field, one output a kind of answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from cumulant.core.errors import RequestError, did_you_mean
+from cumulant.core.plan import DType, Field
+from cumulant.core.servable import Answer, Servable
+from cumulant.servable.scorer import labels
+from cumulant.serving.models.request_work import check_rows
+from cumulant.serving.protocol.tensors import Input, Output, listed, show_shape
+
+#: how the type of a field is announced; times and dates travel as text
+DATATYPES: Mapping[DType, str] = {
+    "bool": "BOOL", "int": "INT64", "float": "FP64", "str": "BYTES", "time": "BYTES", "date": "BYTES", "bytes": "BYTES"
+}  # fmt: skip
+_WHOLE = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+_NUMBERS = _WHOLE | {"FP16", "FP32", "FP64"}
+_ACCEPTED: Mapping[DType, frozenset[str]] = {
+    "bool": frozenset({"BOOL"}),
+    "int": _NUMBERS,
+    "float": _NUMBERS,
+    "str": frozenset({"BYTES"}),
+    "time": _NUMBERS | {"BYTES"},
+    "date": frozenset({"BYTES"}),
+    "bytes": frozenset({"BYTES"}),
+}
+
+
+def to_rows(inputs: Sequence[Input], fields: Mapping[str, Field], unread: Collection[str] = ()) -> list[object]:
+    """Rows with the values of the tensors; their types are checked by the request schema afterwards.
+
+    Tensors named in `unread` are left out.
+
+    Raises:
+        RequestError: an unknown or repeated tensor, a datatype that the field cannot take, or a wrong shape.
+    """
+    columns: dict[str, list[object]] = {}
+    for tensor in inputs:
+        if tensor.name in unread:
+            continue
+        if tensor.name not in fields:
+            raise unknown_input(tensor.name, fields)
+        if tensor.name in columns:
+            raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
+        columns[tensor.name] = _column(tensor, fields[tensor.name])
+    if not columns:
+        raise RequestError("the request has no inputs", hint=f"known inputs: {', '.join(fields)}")
+    if len({len(values) for values in columns.values()}) != 1:
+        sizes = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
+        raise RequestError(f"the inputs have different numbers of rows: {sizes}")
+    names = tuple(columns)
+    check_rows(columns[names[0]])
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def unknown_input(name: str, known: Mapping[str, object]) -> RequestError:
+    hint = did_you_mean(name, known) or f"known inputs: {', '.join(known)}"
+    return RequestError(f'there is no input "{name[:100]}"', subject=name[:100], hint=hint)
+
+
+def check_outputs(wanted: Sequence[str], known: Mapping[str, object]) -> None:
+    """Raises RequestError for an output that there is not."""
+    for name in wanted:
+        if name not in known:
+            raise unknown_output(name, known)
+
+
+def unknown_output(name: str, known: Mapping[str, object]) -> RequestError:
+    hint = did_you_mean(name, known) or f"known outputs: {', '.join(known)}"
+    return RequestError(f'there is no output "{name[:100]}"', subject=name[:100], hint=hint)
+
+
+def _column(tensor: Input, field: Field) -> list[object]:
+    name, shape = tensor.name, tensor.shape
+    if tensor.datatype not in _ACCEPTED[field.dtype]:
+        raise RequestError(
+            f'input "{name}" has datatype {tensor.datatype[:20]}, expected {DATATYPES[field.dtype]}', subject=name
+        )
+    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1) or any(size < 0 for size in shape):
+        raise RequestError(f'input "{name}" has shape {show_shape(shape)}, expected [n] or [n, 1]', subject=name)
+    found: list[object] = listed(tensor)
+    if tensor.datatype in _WHOLE and not all(value is None or type(value) is int for value in found):
+        raise RequestError(f'input "{name}" has a value that is no {tensor.datatype}', subject=name)
+    return found
+
+
+def outputs(servable: Servable) -> dict[str, tuple[str, list[int]]]:
+    """Datatype and shape of every output: `prediction`, and probabilities where there are classes."""
+    match servable.task:
+        case "regression":
+            return {"prediction": ("FP64", [-1])}
+        case "multiclass":
+            return {"prediction": (_label(servable), [-1]), "probabilities": ("FP64", [-1, len(servable.classes)])}
+        case "binary":
+            return {"prediction": (_label(servable), [-1]), "probability": ("FP64", [-1])}
+
+
+def _label(servable: Servable) -> str:
+    match labels(servable):
+        case (bool(), *_):
+            return "BOOL"
+        case (int(), *_):
+            return "INT64"
+        case _:
+            return "BYTES"
+
+
+def from_answers(
+    answers: Sequence[Answer], known: Mapping[str, tuple[str, list[int]]], wanted: Sequence[str]
+) -> list[Output]:
+    """The answers as tensors; `wanted` selects among the `known` outputs, in its order."""
+    found: list[Output] = []
+    for name in wanted or known:
+        datatype, shape = known[name]
+        found.append(Output(name, datatype, [len(answers), *shape[1:]], _values(name, answers)))
+    return found
+
+
+def _values(name: str, answers: Sequence[Answer]) -> list[object]:
+    match name:
+        case "probability":
+            return [answer.probability for answer in answers]
+        case "probabilities":
+            return [value for answer in answers for value in (answer.probabilities or {}).values()]
+        case "reasons":
+            return [msgspec.json.encode(answer.reasons or ()).decode() for answer in answers]
+        case _:
+            return [answer.prediction for answer in answers]

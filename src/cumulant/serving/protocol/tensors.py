@@ -1,0 +1,322 @@
+"""Tensors of the Open Inference Protocol v2 as they travel: JSON, raw bytes, typed lists; and as numpy arrays."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import RequestError
+from cumulant.core.servable import TensorSpec
+from cumulant.core.traffic import LONGEST_ID
+from cumulant.servable.engine import DTYPES, Array
+from cumulant.serving.protocol.json_body import is_out_of_range, out_of_range
+
+_MAX_RANK = 8
+#: bounds of what can be a size, and a number of values: beyond, neither numpy nor a message can show them
+_MAX_SIZE, _MAX_COUNT = 2**62, 2**60
+#: as `struct` writes them
+_LETTERS: Mapping[str, str] = {
+    "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",
+    "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_FLOATS = frozenset({"FP16", "FP32", "FP64"})
+_DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
+_LENGTH = struct.Struct("<I")
+#: values that are gone through at once: more, in one long call, would hold up every other thread
+PIECE = 16 * 1024
+#: raw tensors are little-endian, whatever the machine is
+_WIRE: Mapping[str, np.dtype[Any]] = {
+    name: dtype.newbyteorder("<") for name, dtype in DTYPES.items() if dtype != np.dtype(np.object_)
+}
+_decode_any: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+_decode_floats = msgspec.json.Decoder(list[float]).decode
+_DECODERS: Mapping[str, Callable[[bytes], list[Any]]] = {
+    **dict.fromkeys(DTYPES, msgspec.json.Decoder(list[int]).decode),
+    **dict.fromkeys(_FLOATS, _decode_floats),
+    "BOOL": msgspec.json.Decoder(list[bool]).decode,
+    "BYTES": msgspec.json.Decoder(list[str]).decode,
+}
+
+#: JSON text, raw little-endian bytes, or values in row-major order
+Content = msgspec.Raw | memoryview | list[Any]
+
+
+class RequestTensor(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, Any] = {}
+
+
+class RequestOutput(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct):
+    inputs: list[RequestTensor]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[RequestOutput] = []
+
+
+class Input(msgspec.Struct, gc=False):
+    """One tensor of a request, whichever way it came."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    content: Content
+
+
+class Output(msgspec.Struct, gc=False):
+    """One tensor of an answer; `values` in row-major order, an array or a list."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    values: Array | list[Any]
+
+
+class JsonTensor(msgspec.Struct, omit_defaults=True):
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    parameters: dict[str, int] = {}
+    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class InferResponse(msgspec.Struct, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[JsonTensor]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+
+
+def elements(tensor: Input) -> Array:
+    """The values of a tensor as an array [n] of its datatype; `n` is what its shape says.
+
+    Raises:
+        RequestError: an unknown datatype, a shape or values that do not fit.
+    """
+    name, datatype = tensor.name, tensor.datatype
+    if datatype not in _DTYPES:
+        raise RequestError(f'input "{name}" has the unknown datatype {datatype[:20]}', subject=name)
+    count = _count(tensor)
+    content = tensor.content
+    if isinstance(content, memoryview):
+        found = _from_bytes(content, datatype, name, count)
+    else:
+        values = _json_values(content, datatype, name) if isinstance(content, msgspec.Raw) else content
+        found = _from_list(values, datatype, name)
+    if len(found) != count:
+        raise _wrong_count(tensor, len(found), count)
+    return found
+
+
+def listed(tensor: Input) -> list[Any]:
+    """The values of a tensor as a list, with None where JSON says null.
+
+    Raises:
+        RequestError: as `elements`; values of JSON are checked for their number only.
+    """
+    content = tensor.content
+    if isinstance(content, memoryview):
+        return elements(tensor).tolist()  # type: ignore[no-any-return]
+    found = _flat(_decoded_list(content, tensor.name), tensor.name) if isinstance(content, msgspec.Raw) else content
+    count = _count(tensor)
+    if len(found) != count:
+        raise _wrong_count(tensor, len(found), count)
+    return found
+
+
+#: datatypes whose every value another one has
+_NARROWER: Mapping[str, frozenset[str]] = {"FP64": frozenset({"FP32", "FP16"}), "FP32": frozenset({"FP16"})}
+
+
+class Fit:
+    """Turns a tensor into an array of the datatype, and of a shape, that `spec` allows.
+
+    Narrower floats are widened, which changes no value: clients mostly send FP32, and some tree models read FP64.
+    """
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._spec = spec
+        self._datatype, self._rank = spec.datatype, len(spec.shape)
+        self._dtype, self._narrower = DTYPES[spec.datatype], _NARROWER.get(spec.datatype, frozenset())
+        #: sizes that are fixed, by place
+        self._fixed = [(place, size) for place, size in enumerate(spec.shape) if size != -1]
+
+    def __call__(self, tensor: Input) -> Array:
+        """The array.
+
+        Raises:
+            RequestError: the tensor does not fit, naming what was expected.
+        """
+        shape = tensor.shape
+        if tensor.datatype != self._datatype and tensor.datatype not in self._narrower:
+            raise self._unfit(tensor, f"datatype {tensor.datatype[:20]}", self._datatype)
+        if len(shape) != self._rank:
+            raise self._unfit(tensor, f"shape {show_shape(shape)}", show_shape(self._spec.shape))
+        for place, size in self._fixed:
+            if shape[place] != size:
+                raise self._unfit(tensor, f"shape {show_shape(shape)}", show_shape(self._spec.shape))
+        found = elements(tensor)
+        return (found if tensor.datatype == self._datatype else found.astype(self._dtype)).reshape(shape)
+
+    def _unfit(self, tensor: Input, got: str, expected: str) -> RequestError:
+        return RequestError(f'input "{tensor.name}" has {got}, expected {expected}', subject=tensor.name)
+
+
+def raw_bytes(tensor: Output) -> bytes:
+    """The tensor's values as the binary extension sends them: little-endian; texts each after its length."""
+    if tensor.datatype != "BYTES":
+        wire = _WIRE[tensor.datatype]
+        return np.asarray(tensor.values, dtype=wire).tobytes()
+    flat = tensor.values.ravel().tolist() if isinstance(tensor.values, np.ndarray) else tensor.values
+    parts: list[bytes] = []
+    for text in flat:
+        encoded = text if isinstance(text, bytes) else str(text).encode()
+        parts += (_LENGTH.pack(len(encoded)), encoded)
+    return b"".join(parts)
+
+
+def json_tensor(tensor: Output) -> JsonTensor:
+    """The tensor as JSON carries it: values in row-major order."""
+    flat = tensor.values.ravel().tolist() if isinstance(tensor.values, np.ndarray) else tensor.values
+    return JsonTensor(tensor.name, tensor.datatype, tensor.shape, data=flat)
+
+
+def show_shape(shape: Sequence[int]) -> str:
+    return f"[{', '.join(str(size)[:20] for size in shape[:_MAX_RANK])}{', ...' if len(shape) > _MAX_RANK else ''}]"
+
+
+def checked_id(request_id: str | None) -> str | None:
+    if request_id is not None and len(request_id) > LONGEST_ID:
+        raise RequestError(f"the id is longer than {LONGEST_ID} characters")
+    return request_id
+
+
+def _count(tensor: Input) -> int:
+    shape = tensor.shape
+    if len(shape) > 32 or (shape and (min(shape) < 0 or max(shape) > _MAX_SIZE)):
+        raise _no_shape(tensor)
+    count = math.prod(shape)
+    if count == 0 and math.prod(size for size in shape if size) > _MAX_COUNT:
+        raise _no_shape(tensor)  # empty, and still too large for numpy
+    return count
+
+
+def _no_shape(tensor: Input) -> RequestError:
+    return RequestError(
+        f'input "{tensor.name}" has shape {show_shape(tensor.shape)}, which no tensor has', subject=tensor.name
+    )
+
+
+def _wrong_count(tensor: Input, found: int, count: int) -> RequestError:
+    return RequestError(
+        f'input "{tensor.name}" has {found} values where its shape {show_shape(tensor.shape)} needs {count}',
+        subject=tensor.name,
+    )
+
+
+def _json_values(raw: msgspec.Raw, datatype: str, name: str) -> list[Any]:
+    """A flat list is the quick way; a nested one is flattened and checked again."""
+    try:
+        return _DECODERS[datatype](raw)
+    except msgspec.ValidationError:
+        flat = _flat(_decoded_list(raw, name), name)
+    except RecursionError:
+        raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
+    kinds: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
+    allowed = kinds.get(datatype, (int, float) if datatype in _FLOATS else (int,))
+    for value in flat:
+        if type(value) not in allowed:
+            raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name)
+    return flat
+
+
+def _decoded_list(raw: msgspec.Raw, name: str) -> list[Any]:
+    try:
+        found = _decode_any(raw)
+    except RecursionError:
+        raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
+    except msgspec.DecodeError as error:
+        if is_out_of_range(error):
+            raise out_of_range(name) from None
+        raise RequestError(f'the data of input "{name}" cannot be read: {error}', subject=name) from None
+    if not isinstance(found, list):
+        raise RequestError(f'the data of input "{name}" are no list', subject=name)
+    return found
+
+
+def _flat(data: list[Any], name: str) -> list[Any]:
+    """Nested lists in row-major order; a tensor may be sent flat or nested."""
+    for _ in range(_MAX_RANK):
+        if not any(isinstance(value, list) for value in data):
+            return data
+        if not all(isinstance(value, list) for value in data):
+            break
+        data = [inner for value in data for inner in value]
+    raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name)
+
+
+def _from_list(values: list[Any], datatype: str, name: str) -> Array:
+    if len(values) > PIECE:
+        parts = [_from_list(values[at : at + PIECE], datatype, name) for at in range(0, len(values), PIECE)]
+        return np.concatenate(parts)
+    if datatype == "BYTES":
+        found = np.empty(len(values), dtype=np.object_)
+        found[:] = [_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values
+        return found
+    try:
+        # Quicker than `np.array`, and unlike it refuses what the datatype cannot hold.
+        packed = struct.pack(f"<{len(values)}{_LETTERS[datatype]}", *values)
+    except (struct.error, OverflowError, TypeError):
+        raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name) from None
+    return np.frombuffer(packed, dtype=_WIRE[datatype])
+
+
+def _from_bytes(content: memoryview, datatype: str, name: str, count: int) -> Array:
+    if datatype == "BYTES":
+        return _texts(content, name)
+    wire = _WIRE[datatype]
+    if len(content) != count * wire.itemsize:
+        raise RequestError(
+            f'input "{name}" has {len(content)} bytes where its shape needs {count * wire.itemsize}', subject=name
+        )
+    if datatype == "BOOL":
+        return np.frombuffer(content, dtype=np.uint8).astype(np.bool_)
+    whole: Array = np.frombuffer(content, dtype=wire)
+    return whole.astype(_DTYPES[datatype], copy=False)
+
+
+def _texts(content: memoryview, name: str) -> Array:
+    texts: list[str] = []
+    at, end = 0, len(content)
+    while at < end:
+        if at + 4 > end:
+            raise RequestError(f'input "{name}" ends within the length of a text', subject=name)
+        (size,) = _LENGTH.unpack_from(content, at)
+        at += 4
+        if at + size > end:
+            raise RequestError(f'input "{name}" has a text that is longer than its bytes', subject=name)
+        texts.append(_text(bytes(content[at : at + size]), name))
+        at += size
+    found = np.empty(len(texts), dtype=np.object_)
+    found[:] = texts
+    return found
+
+
+def _text(value: bytes, name: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None

@@ -1,0 +1,134 @@
+"""The jobs that wait for a model: by priority, and within one by turns of the clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from cumulant.servable.engine import Array
+
+
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """A request's place in a sequence of requests that share state."""
+
+    #: which sequence
+    key: bytes
+    starts: bool = False
+    ends: bool = False
+    #: the request is to be the sequence's `step`th, from 1 on; None: the next, whichever that is
+    step: int | None = None
+
+
+class Demand(msgspec.Struct, frozen=True, gc=False):
+    """What a caller asks of the order: `deadline` by `time.perf_counter`, lower `priority` first, and who it is."""
+
+    deadline: float | None = None
+    priority: int = 0
+    client: str = ""
+    #: None: of no sequence
+    turn: Turn | None = None
+
+
+class Job:
+    """The rows of one request that wait to be scored."""
+
+    __slots__ = ("demand", "feeds", "future", "rows", "signature", "since", "waited")
+
+    def __init__(
+        self, feeds: Mapping[str, Array], rows: int, demand: Demand, future: asyncio.Future[list[Array]]
+    ) -> None:
+        self.feeds = feeds
+        self.rows = rows
+        self.demand = demand
+        self.future = future
+        self.since = time.perf_counter()
+        #: seconds until its run began
+        self.waited = 0.0
+        #: jobs of equal signature can be scored together
+        self.signature: tuple[Any, ...] = tuple((name, array.shape[1:]) for name, array in feeds.items())
+
+
+class Line:
+    """Jobs in waiting. Of equal priority, each client in turn gives its oldest job."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, OrderedDict[str, deque[Job]]] = {}
+        self.rows = self.jobs = 0
+        self._held: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self.jobs
+
+    def __iter__(self) -> Iterator[Job]:
+        for level in self._levels.values():
+            for jobs in level.values():
+                yield from jobs
+
+    def put(self, job: Job) -> None:
+        level = self._levels.setdefault(job.demand.priority, OrderedDict())
+        level.setdefault(job.demand.client, deque()).append(job)
+        self._count(job, 1)
+
+    def take(self, fits: Callable[[Job], bool]) -> Job | None:
+        """The next job, where it fits; None where it does not, or nothing waits."""
+        for priority in sorted(self._levels):
+            level = self._levels[priority]
+            client = next(iter(level))
+            job = level[client][0]
+            if not fits(job):
+                return None
+            level[client].popleft()
+            if level[client]:
+                level.move_to_end(client)
+            else:
+                del level[client]
+                if not level:
+                    del self._levels[priority]
+            self._count(job, -1)
+            return job
+        return None
+
+    def evict(self, demand: Demand, rows: int) -> Job | None:
+        """The newest job that must give way to a request of `demand` with `rows`: one of lower priority,
+        or one of equal priority of a client that holds more than its share, while the newcomer stays below that.
+        """
+        if not self._levels:
+            return None
+        worst = max(self._levels)
+        if worst < demand.priority:
+            return None
+        level = self._levels[worst]
+        if worst == demand.priority:
+            share = (self.rows + rows) / (len(self._held) + (demand.client not in self._held))
+            if self.held(demand.client) + rows > share:
+                return None
+            client = max(level, key=self.held)
+            if client == demand.client or self.held(client) <= share:
+                return None
+        else:
+            client = max(level, key=self.held)
+        job = level[client].pop()
+        if not level[client]:
+            del level[client]
+            if not level:
+                del self._levels[worst]
+        self._count(job, -1)
+        return job
+
+    def held(self, client: str) -> int:
+        """Rows of a client that wait."""
+        return self._held.get(client, 0)
+
+    def _count(self, job: Job, sign: int) -> None:
+        self.rows += sign * job.rows
+        self.jobs += sign
+        left = self._held.get(job.demand.client, 0) + sign * job.rows
+        if left > 0:
+            self._held[job.demand.client] = left
+        else:
+            self._held.pop(job.demand.client, None)

@@ -1,0 +1,131 @@
+"""OpenTelemetry spans of requests, with the W3C context of the caller; needs the extra `otel`.
+
+No body, no header and no path as it was written enters a span.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from cumulant.core.errors import UsageError
+from cumulant.core.version import __version__
+from cumulant.serving.telemetry.observation import Note
+
+_HINT = 'pip install "cumulant[otel]"'
+
+
+#: begin, or the ends of gRPC, of paths that ask whether the server is there
+_PROBES, _CALLS = ("/v2/health/", "/ping", "/health", "/grpc.health.v1."), ("/ServerLive", "/ServerReady")
+
+
+def is_probe(path: str) -> bool:
+    """Whether a path is asked every few seconds by what watches the server: its spans would hide the others."""
+    return path.startswith(_PROBES) or path.endswith(_CALLS)
+
+
+class Tracing:
+    """A server span a request but probes, sent in batches as OTLP over HTTP by a thread of its own.
+
+    The parent's flag decides whether a request is sampled; without a parent all are, or as `OTEL_TRACES_SAMPLER` says.
+
+    Raises:
+        UsageError: the packages of the extra `otel` are not installed.
+    """
+
+    def __init__(self, endpoint: str | None, *, service: str, exporter: Any = None) -> None:
+        try:
+            from opentelemetry.context import Context
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.trace import SpanKind
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ModuleNotFoundError:
+            raise UsageError("traces need packages that are not installed", hint=_HINT) from None
+        named = {"service.version": __version__}
+        if "OTEL_SERVICE_NAME" not in os.environ:
+            named["service.name"] = service
+        self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(endpoint)))
+        self._tracer = self._provider.get_tracer("cumulant", __version__)
+        self._extract = TraceContextTextMapPropagator().extract
+        self._none, self._server = Context(), SpanKind.SERVER
+        self._open: dict[int, Any] = {}
+
+    def began(self, note: Note) -> None:
+        if is_probe(note.path):
+            return
+        parent = self._none
+        if note.parent:
+            carrier = {"traceparent": note.parent, "tracestate": note.state}
+            parent = self._extract(carrier, self._none)
+        name = note.path.lstrip("/") if note.protocol == "grpc" else f"{note.method} {note.path}"
+        span = self._tracer.start_span(
+            name, parent, self._server, started_with(note), start_time=note.began
+        )  # fmt: skip
+        note.trace_id = f"{span.get_span_context().trace_id:032x}"
+        if span.is_recording():
+            self._open[id(note)] = span
+
+    def ended(self, note: Note) -> None:
+        span = self._open.pop(id(note), None)
+        if span is None:
+            return
+        span.set_attributes(ended_with(note))
+        if failed(note):
+            from opentelemetry.trace import StatusCode
+
+            span.set_status(StatusCode.ERROR)
+        span.end(note.began + int(note.seconds * 1e9))
+
+    def close(self) -> None:
+        """Send what was not sent."""
+        self._provider.shutdown()
+
+
+def failed(note: Note) -> bool:
+    """Whether the request failed by the server's doing: HTTP 5xx, or one of the codes of gRPC that say so."""
+    return note.status in {2, 4, 12, 13, 14, 15} if note.protocol == "grpc" else note.status >= 500
+
+
+def started_with(note: Note) -> dict[str, str]:
+    """Attributes that a sampler may look at."""
+    common = {"client.address": note.client, "network.protocol.name": "http"}
+    if note.protocol == "grpc":
+        service, _, method = note.path.lstrip("/").rpartition("/")
+        return {**common, "rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    return {**common, "http.request.method": note.method, "http.route": note.path, "url.scheme": "http"}
+
+
+def ended_with(note: Note) -> dict[str, Any]:
+    """What is known at the end."""
+    status = "rpc.grpc.status_code" if note.protocol == "grpc" else "http.response.status_code"
+    found: dict[str, Any] = {status: note.status}
+    if failed(note):
+        found["error.type"] = str(note.status)
+    if note.model:
+        found["cumulant.model"], found["cumulant.version"] = note.model, note.version
+        found["cumulant.rows"], found["cumulant.cached"] = note.rows, note.cached
+        found["cumulant.queue_seconds"] = note.waited or 0.0
+    return found
+
+
+def _exporter(endpoint: str | None) -> Any:
+    """`endpoint` is the collector's base address; None: as the variables of OpenTelemetry say."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ModuleNotFoundError:
+        raise UsageError("traces need packages that are not installed", hint=_HINT) from None
+    if endpoint is None:
+        return OTLPSpanExporter()
+    base = endpoint.rstrip("/")
+    return OTLPSpanExporter(endpoint=base if base.endswith("/v1/traces") else f"{base}/v1/traces")
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether the variables of OpenTelemetry ask for traces."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))

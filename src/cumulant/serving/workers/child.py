@@ -1,0 +1,98 @@
+"""`python -m cumulant.serving.workers.child`: a worker under a supervisor, connected by an inherited socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.system.stderr import lossy_stderr
+from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.settings import Settings
+from cumulant.serving.workers.channel import Channel
+from cumulant.serving.workers.event_loops import ending, new_loop
+from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.workers.worker import Worker
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What a child is started with: one JSON document on its standard input."""
+
+    settings: Settings
+    #: descriptor of the inherited socket
+    channel: int
+    #: descriptors of all workers' listening sockets, and this worker's place among them
+    listeners: tuple[int, ...]
+    place: int
+    #: what is served
+    pins: tuple[Pin, ...]
+
+
+class _Fleet:
+    """All workers, asked through the supervisor."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        found: list[Any] = await self._channel.call("everywhere", {"verb": verb, "arguments": dict(arguments)})
+        return found
+
+
+async def _run(worker: Worker, orders: Orders) -> None:
+    ended = asyncio.Event()
+    doors = Doors([socket.socket(fileno=number) for number in orders.listeners], orders.place)
+
+    async def answer(verb: str, arguments: Mapping[str, Any]) -> Any:
+        if verb == "end":
+            ended.set()
+            return None
+        if verb == "mind":
+            return await doors.mind(arguments["places"])
+        return await worker.staff.do(verb, arguments)
+
+    link = socket.socket(fileno=orders.channel)
+    link.setblocking(False)  # noqa: FBT003 - the socket's own name for it
+    reader, writer = await asyncio.open_connection(sock=link)
+    channel = Channel(reader, writer, answer)
+    listening = asyncio.ensure_future(channel.listen())
+    # The supervisor's end is the end of the line: without it nobody would stop this process.
+    listening.add_done_callback(lambda _: ended.set())
+    starting: list[asyncio.Future[Any]] = []
+
+    def started() -> None:
+        models = [[model.name, model.version] for model in worker.app.models]
+        starting.append(asyncio.ensure_future(channel.call("ready", {"models": models})))
+
+    with ending(ended):
+        await worker.run(doors, ended, started, _Fleet(channel))
+    listening.cancel()
+
+
+def main() -> int:
+    """Exit code 0 when it was asked to end, 4 where it could not start."""
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    try:
+        worker = Worker(orders.settings, pins=orders.pins)
+    except CumulantError as error:
+        sys.stderr.write(f"error: {error.full_text}\n")
+        return 4
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_run(worker, orders))
+    finally:
+        worker.close()
+    # Threads of engines may still hold their last run.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    lossy_stderr()
+    sys.exit(main())

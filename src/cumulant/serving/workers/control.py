@@ -1,0 +1,219 @@
+"""Loading, swapping and unloading models, and what a worker tells of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, NotFoundError, UsageError
+from cumulant.serving.models.content_pins import Pin, check, pin, refuse_twins
+from cumulant.serving.models.model import Model, ModelSet
+from cumulant.serving.models.repository import Repository
+from cumulant.serving.models.row_model import UNREGISTERED
+from cumulant.serving.workers.fleet import Fleet
+
+Open = Callable[[Path], Model]
+Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
+Told = Callable[[], Coroutine[Any, Any, list[Any]]]
+T = TypeVar("T")
+
+
+class Staff:
+    """One worker's duties. A model is opened and warmed on a thread, so that requests go on meanwhile.
+
+    `put` lets a set of models answer from then on; where it raises, the set before goes on.
+    """
+
+    def __init__(self, models: ModelSet, repository: Repository, open_one: Open, *, put: Put, told: Told) -> None:
+        self.models = models
+        self._repository, self._open, self._put, self._told = repository, open_one, put, told
+        self._staged: dict[str, list[Model]] = {}
+        # Changes come from every worker; each is made from the set that the one before left.
+        self._turn = asyncio.Lock()
+
+    async def do(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """One of `prepare`, `commit`, `discard`, `unload`, `metrics`, `ready`.
+
+        Raises:
+            CumulantError: as loading a model; UsageError for another verb.
+        """
+        match verb:
+            case "prepare":
+                return await self._prepare(arguments)
+            case "commit":
+                await self._commit(arguments)
+            case "discard":
+                _close(self._staged.pop(str(arguments["key"]), []))
+            case "unload":
+                await self._replace(str(arguments["name"]), [])
+            case "metrics":
+                return [msgspec.to_builtins(series) for series in await self._told()]
+            case "ready":
+                return [[model.name, model.version] for model in self.models]
+            case _:
+                raise UsageError(f"there is no duty {verb}")
+        return None
+
+    async def _prepare(self, arguments: Mapping[str, Any]) -> list[str]:
+        pins = msgspec.convert(arguments.get("pins"), list[Pin] | None)
+        if pins is None:
+            pins = await asyncio.to_thread(pins_of, self._repository, str(arguments["name"]))
+        await asyncio.to_thread(refuse_twins, pins)
+        models: list[Model] = []
+        try:
+            for one in pins:  # one at a time: what was opened must be known when the next one fails
+                models += [await asyncio.to_thread(open_pinned, one, self._open)]
+            ModelSet(models)  # refuses a version that is given twice
+        except BaseException:
+            _close(models)
+            raise
+        self._staged[str(arguments["key"])] = models
+        return [model.version for model in models]
+
+    async def _commit(self, arguments: Mapping[str, Any]) -> None:
+        name, key = str(arguments["name"]), str(arguments["key"])
+        if key not in self._staged:  # this worker started between the preparation and now
+            await self._prepare(arguments)
+        models = self._staged.pop(key)
+        try:
+            await self._replace(name, models)
+        except BaseException:
+            _close(models)
+            raise
+
+    async def _replace(self, name: str, models: list[Model]) -> None:
+        """From now on `models` answer for `name`; those before finish what they have."""
+        async with self._turn:
+            old = [model for model in self.models if model.name == name]
+            after = ModelSet([*self.models.where(lambda one: one.name != name), *models])
+            await self._put(after)
+            self.models = after
+            _close(old)
+
+
+def pins_of(repository: Repository, name: str) -> list[Pin]:
+    """Every version of a model as the disk holds it now, untried.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    return [pin(folder) for folder in repository.versions(name)]
+
+
+def open_pinned(pinned: Pin, open_one: Open) -> Model:
+    """The model of exactly that content.
+
+    Raises:
+        IntegrityError: the folder holds another one by now.
+        CumulantError: as `open_one`.
+    """
+    check(pinned)
+    model = open_one(pinned.place)
+    try:
+        check(pinned)
+    except CumulantError:
+        model.close()
+        raise
+    return model
+
+
+def _close(models: list[Model]) -> None:
+    for model in models:
+        model.close()
+
+
+class Control:
+    """Model control over all workers: a model is put in place everywhere or nowhere.
+
+    `tried` finds the versions of a name and tries whether they can be loaded; by default nothing is tried. `left_out`
+    says why folders are not served that were there at the start.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        repository: Repository,
+        tried: Callable[[str], list[Pin]] | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
+        self._fleet, self._repository = fleet, repository
+        self._left_out = left_out or {}
+        self._tried = tried or functools.partial(pins_of, repository)
+        # One change at a time: two loads at once could end in different versions on different workers.
+        self._turn = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
+
+    async def load(self, name: str) -> list[str]:
+        """Load or reload every version of a model that its folder holds now; the versions.
+
+        Raises:
+            NotFoundError: the repository has no such model.
+            UsageError: a version ends the process that loads it.
+            CumulantError: a version cannot be loaded; what was served before goes on.
+        """
+        return await self._whole(self._load(name))
+
+    async def _load(self, name: str) -> list[str]:
+        async with self._turn:
+            pins = await asyncio.to_thread(self._tried, name)
+            arguments = {"name": name, "key": uuid.uuid4().hex, "pins": msgspec.to_builtins(pins)}
+            try:
+                found = await self._fleet.everywhere("prepare", arguments)
+            except BaseException:
+                await self._fleet.everywhere("discard", arguments)
+                raise
+            await self._fleet.everywhere("commit", arguments)
+            return [str(version) for version in found[0]]
+
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """Finish a change even where its caller goes away in the middle: half of it would stay."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # it may be that nobody waits for it any more
+
+    async def unload(self, name: str) -> None:
+        """Stop answering for a model; what was accepted is answered.
+
+        Raises:
+            NotFoundError: it is not loaded.
+        """
+        await self._whole(self._unload(name))
+
+    async def _unload(self, name: str) -> None:
+        async with self._turn:
+            loaded = (await self._fleet.everywhere("ready", {}))[0]
+            if name not in {known for known, _ in loaded}:
+                raise NotFoundError(f'no model named "{name[:100]}" is loaded', subject=name[:100])
+            await self._fleet.everywhere("unload", {"name": name})
+
+    async def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
+        """Every servable of the repository and whether it is served."""
+        loaded = {(name, version) for name, version in (await self._fleet.everywhere("ready", {}))[0]}
+        found: list[dict[str, str]] = []
+        for folder, one in await asyncio.to_thread(self._repository.described):
+            if isinstance(one, CumulantError):
+                found.append(_unavailable(folder.name, "", one.message))
+                continue
+            key = one.name, one.version or UNREGISTERED
+            if key in loaded:
+                found.append({"name": key[0], "version": key[1], "state": "READY", "reason": ""})
+            else:
+                found.append(_unavailable(*key, self._left_out.get(str(folder), "not loaded")))
+        return [one for one in found if one["state"] == "READY" or not ready_only]
+
+
+def _unavailable(name: str, version: str, reason: str) -> dict[str, str]:
+    told = {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}
+    return {key: text.encode(errors="replace").decode() for key, text in told.items()}

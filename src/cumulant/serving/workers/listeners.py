@@ -1,0 +1,60 @@
+"""The listening sockets of all workers, as one of them holds them.
+
+Each worker takes connections from its own. Those of a worker that has ended are taken by the others until another one
+takes its place, so that nobody who waits there is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection, Sequence
+
+from cumulant.core.network.accepting import take_connections
+from cumulant.serving.workers.sockets import BACKLOG
+
+
+class Doors:
+    """`own`: the place of this worker's socket among `listeners`, which are closed with it."""
+
+    def __init__(self, listeners: Sequence[socket.socket], own: int = 0) -> None:
+        self._listeners, self._own = list(listeners), own
+        self._servers: dict[int, asyncio.Server] = {}
+        self._protocol: Callable[[], asyncio.BaseProtocol] | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Take connections from this worker's own socket."""
+        self._protocol = protocol
+        await self.mind(())
+
+    async def mind(self, orphans: Collection[int]) -> None:
+        """Take connections from those sockets as well, and from no others."""
+        async with self._turn:
+            if self._protocol is None:
+                return  # not ready, or at its end
+            for place in self._servers.keys() - {self._own, *orphans}:
+                self._servers.pop(place).close()
+            for place in sorted({self._own, *orphans} - self._servers.keys()):
+                await self._take(place)
+
+    async def _take(self, place: int) -> None:
+        if (protocol := self._protocol) is None:
+            return  # it came to its end meanwhile
+        # A copy, as closing the server closes what it was given.
+        listener = self._listeners[place].dup()
+        self._servers[place] = await take_connections(protocol, listener, backlog=BACKLOG)
+        if self._ended():
+            self.close()
+
+    def _ended(self) -> bool:
+        return self._protocol is None
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._protocol = None
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        for listener in self._listeners:
+            listener.close()

@@ -1,0 +1,100 @@
+"""The log process, kept running beside the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.settings import Settings
+
+#: seconds between two looks at the process: what workers hand over meanwhile waits in their memory
+_LOOK, _PAUSE = 0.25, 1.0
+#: a process that ends within this many seconds of its start is started again after a pause
+_SHORT_LIFE = 5.0
+#: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
+#: for more records than such a worker answers
+_NICE = 5
+#: seconds to write what is held, beside other work: what a kill takes is counted by nobody
+_PATIENCE = 60.0
+
+
+@contextmanager
+def log_place(settings: Settings) -> Iterator[Settings]:
+    """The settings with a place for the log's socket that only this user can reach; unchanged without a log."""
+    if settings.log is None or settings.log_socket is not None:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="cumulant-") as folder:
+        yield msgspec.structs.replace(settings, log_socket=str(Path(folder) / "log"))
+
+
+@asynccontextmanager
+async def scribe(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
+    """Keep the log process running, which hashes personal values with `salt`; when the block ends it writes what it
+    has and ends.
+    """
+    if settings.log is None or settings.log_socket is None:
+        yield
+        return
+    current: list[subprocess.Popen[bytes]] = [_start(settings, salt)]
+    keeper = asyncio.ensure_future(_keep(settings, salt, current))
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        await asyncio.to_thread(_end, current[0])
+
+
+async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[bytes]]) -> None:
+    started = time.monotonic()
+    while True:
+        code = current[0].poll()
+        if code is None:
+            await asyncio.sleep(_LOOK)
+            continue
+        sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
+        if time.monotonic() - started < _SHORT_LIFE:
+            await asyncio.sleep(_PAUSE)
+        started = time.monotonic()
+        current[0] = _start(settings, salt)
+
+
+def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
+    """The salt goes where neither an argument nor a variable would keep it."""
+    line = command(
+        str(settings.log_socket),
+        str(settings.log),
+        keep=settings.log_keep,
+        key_stdin=bool(salt),
+        region=settings.region,
+        nice=0 if settings.log_write == "durable" else _NICE,
+        parent=os.getpid(),
+    )
+    given = subprocess.PIPE if salt else None
+    process = subprocess.Popen(line, stdin=given, stdout=subprocess.DEVNULL, start_new_session=True)
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin as stream:  # it has ended, and is started again
+            stream.write(salt)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,113 @@
+"""Addresses and the sockets that listen on them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+
+from cumulant.core.errors import PortInUseError, UsageError
+from cumulant.core.network.hosts import is_loopback
+
+BACKLOG = 2048
+_FILES = 65_536
+
+
+def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
+    """A socket bound to the address, loopback unless `insecure`; `option` is what the caller gave it by.
+
+    Raises:
+        PortInUseError, UsageError: the address is taken, or cannot be used.
+    """
+    if not insecure and not is_loopback(host):
+        hint = "listen on 127.0.0.1, set CUMULANT_TOKEN, or pass --insecure where the network is trusted"
+        raise UsageError(f"{host} can be reached from other machines, and requests are not authenticated",
+                         subject=host, hint=hint)  # fmt: skip
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, OverflowError) as error:
+        raise UsageError(f"{host}:{port} is no address to listen on ({error})", subject=host) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Claims the port now: of two servers that both bound it, only one may listen.
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            hint = f"stop what listens there, or take a free port with {option} 127.0.0.1:0"
+            raise PortInUseError(f"{host}:{port} is already in use", subject=f"{host}:{port}", hint=hint) from None
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", subject=f"{host}:{port}") from None
+    listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
+    return listener
+
+
+def claim(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
+    """A socket that holds the address for several workers without taking connections itself.
+
+    Raises:
+        PortInUseError, UsageError: as `bind`.
+    """
+    # Another program's workers could share the address unseen; one that is free for itself is not shared.
+    with bind(host, port, insecure=insecure, option=option) as first:
+        port = first.getsockname()[1]
+    return _reusable(host, port)
+
+
+def shared(host: str, port: int) -> socket.socket:
+    """A socket of one worker among several on the same address, which listens once the worker is ready."""
+    listener = _reusable(host, port)
+    listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
+    return listener
+
+
+def _reusable(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    found = socket.socket(family, kind, protocol)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    found.bind(address)
+    return found
+
+
+def several_possible() -> bool:
+    """Whether several processes can share one port here."""
+    return hasattr(socket, "SO_REUSEPORT") and os.name == "posix"
+
+
+def allow_many() -> None:
+    """Let this process and its workers hold as many connections as the system grants; the usual 1,024 are soon used."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system may still say no
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPV6]:PORT`.
+
+    Raises:
+        UsageError: it is written otherwise.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f'"{text}" is not HOST:PORT', hint="write 127.0.0.1:8080, or port 0 for a free one")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def address_of(host: str, port: int) -> str:
+    """As `split_address` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"

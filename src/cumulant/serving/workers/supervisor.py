@@ -1,0 +1,293 @@
+"""The process above several workers: starts them, starts them again, and passes on what one asks of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError
+from cumulant.serving.models.content_pins import Pin, let_go
+from cumulant.serving.settings import Settings
+from cumulant.serving.workers.channel import Channel, GoneError
+from cumulant.serving.workers.child import Orders
+from cumulant.serving.workers.event_loops import ending
+from cumulant.serving.workers.sockets import shared
+
+#: a worker that ends within this many seconds of its start is started again with growing pauses
+_SHORT_LIFE = 5.0
+_PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+_START_SECONDS = 60.0
+#: what all workers do at once, by verb; whoever does not answer meanwhile is left out
+_ASK_SECONDS = {"metrics": 2.0, "ready": 2.0}
+_CHANGE_SECONDS = 120.0
+#: a worker is looked after this often, and one that has not answered for so long is ended
+_LOOK_SECONDS, _HANG_SECONDS = 5.0, 30.0
+_FAREWELL_SECONDS = 2.0
+
+
+class _Member(msgspec.Struct):
+    """One worker process."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    listening: asyncio.Task[None]
+    ready: asyncio.Future[Any]
+    born: float
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has come to answer requests."""
+        return self.ready.done() and self.ready.exception() is None
+
+
+async def _end_if_stuck(member: _Member) -> None:
+    """End a worker that has stopped: the system goes on to give it connections, which nobody answers."""
+    if not member.answers:
+        return
+    try:
+        await asyncio.wait_for(member.channel.call("ready", {}), _HANG_SECONDS)
+    except TimeoutError:
+        sys.stderr.write(f"worker {member.process.pid} has not answered for {_HANG_SECONDS:g} s and is ended\n")
+        member.process.kill()
+    except CumulantError:
+        pass  # it has ended
+
+
+class Supervisor:
+    """Keeps `settings.workers` processes answering on one address, which `claim` holds for them.
+
+    The workers share nothing and take connections by SO_REUSEPORT; the supervisor is on no request's way.
+    """
+
+    def __init__(self, settings: Settings, pins: Sequence[Pin]) -> None:
+        """`pins`: what is served at first."""
+        self._settings = settings
+        self._pins: dict[str, tuple[Pin, ...]] = {
+            name: tuple(one for one in pins if one.name == name) for name in dict.fromkeys(one.name for one in pins)
+        }
+        #: those of changes that are prepared and neither made nor given up
+        self._staged: dict[str, tuple[Pin, ...]] = {}
+        #: one a worker; held here, so that those who wait there outlive a worker that is killed
+        self._listeners: list[socket.socket] = []
+        self._members: dict[int, _Member] = {}
+        self._starts = 0
+        self._keepers: list[asyncio.Task[None]] = []
+        self._ending = False
+
+    async def run(self, started: Callable[[list[list[str]]], None]) -> None:
+        """Run the workers until this process is asked to end; `started` hears the models once all answer.
+
+        Raises:
+            EngineUnavailableError: a worker did not start.
+        """
+        ended = asyncio.Event()
+        with ending(ended, self._settings.parent):
+            try:
+                places = range(self._settings.workers)
+                self._listeners = [shared(self._settings.host, self._settings.port) for _ in places]
+                for place in places:
+                    await self._start(place)
+                first = await self._all_ready()
+                self._keepers = [asyncio.ensure_future(self._keep(place)) for place in self._members]
+                started(first[0])
+                await ended.wait()
+            finally:
+                await self._end()
+
+    async def _all_ready(self) -> list[Any]:
+        """What each worker says of its models, once all of them answer."""
+        ready = asyncio.gather(*(member.ready for member in self._members.values()))
+        try:
+            return await asyncio.wait_for(ready, _START_SECONDS)
+        except TimeoutError:
+            hint = "look at its models: they may be too large for this machine"
+            told = f"a worker did not answer within {_START_SECONDS:g} s of its start"
+            raise EngineUnavailableError(told, hint=hint) from None
+
+    async def _start(self, place: int) -> None:
+        ours, theirs = socket.socketpair()
+        numbers = tuple(listener.fileno() for listener in self._listeners)
+        pins = tuple(one for pins in self._pins.values() for one in pins)
+        orders = Orders(self._settings, theirs.fileno(), numbers, place, pins)
+        with theirs:
+            process = _spawn(orders)
+        ours.setblocking(False)  # noqa: FBT003 - the socket's own name for it
+        reader, writer = await asyncio.open_connection(sock=ours)
+        ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def answer(verb: str, arguments: Mapping[str, Any]) -> Any:
+            if verb == "ready":
+                if not ready.done():
+                    ready.set_result(arguments["models"])
+                    await self._share_doors()
+                return None
+            return await self._everywhere(str(arguments["verb"]), arguments["arguments"])
+
+        channel = Channel(reader, writer, answer)
+        listening = asyncio.ensure_future(channel.listen())
+
+        def gone(_: object) -> None:
+            if not ready.done():
+                ready.set_exception(EngineUnavailableError("a worker ended before it answered"))
+                ready.exception()  # it may be that nobody waits for it
+
+        listening.add_done_callback(gone)
+        self._members[place] = _Member(process, channel, listening, ready, time.monotonic())
+        self._starts += 1
+
+    async def _keep(self, place: int) -> None:
+        """Start the worker at `place` again whenever it ends."""
+        failures = 0
+        while not self._ending:
+            member = self._members[place]
+            while not (await asyncio.wait([member.listening], timeout=_LOOK_SECONDS))[0]:
+                await _end_if_stuck(member)
+            await self._share_doors()
+            code = await asyncio.to_thread(member.process.wait)
+            sys.stderr.write(f"worker {member.process.pid} ended with code {code}; another one takes its place\n")
+            # One that never answered has failed, however long its models took to load.
+            failures = failures + 1 if not member.answers or time.monotonic() - member.born < _SHORT_LIFE else 0
+            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            await self._start_again(place)
+
+    async def _start_again(self, place: int) -> None:
+        while True:
+            try:
+                return await self._start(place)
+            except OSError as error:  # no more processes or memory at the moment
+                sys.stderr.write(f"a worker cannot be started: {error.strerror or error}; it is tried again\n")
+                await asyncio.sleep(_PAUSES[-1])
+
+    async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
+        match verb:
+            case "metrics":
+                return [*await self._ask(verb, arguments), self._own_series()]
+            case "prepare":
+                self._staged[str(arguments["key"])] = _pins_in(arguments)
+                return await self._ask(verb, arguments)
+            case "discard":
+                found = await self._ask(verb, arguments)
+                self._let_go(self._staged.pop(str(arguments["key"]), ()))
+                return found
+            case "commit" | "unload":
+                return await self._change(verb, arguments)
+            case _:
+                return await self._ask(verb, arguments)
+
+    async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """Every worker does it, or is ended: another one takes its place, with what the others serve."""
+        # Told beforehand: a worker that is started meanwhile is not asked.
+        name = str(arguments["name"])
+        before = self._pins.pop(name, ())
+        if verb == "commit":
+            self._pins[name] = _pins_in(arguments)
+        asked = await self._answers(verb, arguments)
+        failed = [(member, one) for member, one in asked if _refused(one)]
+        found = [one for _, one in asked if not isinstance(one, BaseException)]
+        if not found:
+            self._pins.pop(name, None)
+            if before:
+                self._pins[name] = before
+            raise failed[0][1] if failed else _nobody()
+        for member, error in failed:
+            sys.stderr.write(f"worker {member.process.pid} cannot {verb} {name} and is ended: {error.message}\n")
+            with contextlib.suppress(GoneError):
+                await member.channel.call("end", {})
+        self._staged.pop(str(arguments.get("key")), None)
+        self._let_go(before)
+        return found
+
+    def _let_go(self, pins: Sequence[Pin]) -> None:
+        let_go(pins, chain(*self._pins.values(), *self._staged.values()))
+
+    async def _share_doors(self) -> None:
+        """Let the workers that answer take the connections that wait for those that do not."""
+        if not self._keepers or self._ending:
+            return
+        answering = {place for place, one in self._members.items() if one.answers and not one.listening.done()}
+        orphans = {"places": [place for place in self._members if place not in answering]}
+        calls = [self._members[place].channel.call("mind", orphans) for place in answering]
+        with contextlib.suppress(TimeoutError):  # of one that is stuck
+            await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), _FAREWELL_SECONDS)
+
+    async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        answers = [answer for _, answer in await self._answers(verb, arguments)]
+        for answer in answers:
+            if _refused(answer):
+                raise answer
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not found:
+            raise _nobody()
+        return found
+
+    async def _answers(self, verb: str, arguments: Mapping[str, Any]) -> list[tuple[_Member, Any]]:
+        """What each worker says, or the error that it met."""
+        members = [member for member in self._members.values() if not member.listening.done()]
+        if verb in _ASK_SECONDS:  # nobody waits for one that starts; changes do, so that it takes part in them
+            members = [member for member in members if member.answers]
+        patience = _ASK_SECONDS.get(verb, _CHANGE_SECONDS)
+        calls = [asyncio.wait_for(member.channel.call(verb, arguments), patience) for member in members]
+        return list(zip(members, await asyncio.gather(*calls, return_exceptions=True), strict=True))
+
+    def _own_series(self) -> list[list[Any]]:
+        alive = sum(not member.listening.done() for member in self._members.values())
+        return [["cumulant_workers", [], alive, []], ["cumulant_worker_starts_total", [], self._starts, []]]
+
+    async def _end(self) -> None:
+        """Let the workers finish what they accepted; end those that do not come to an end."""
+        self._ending = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        for listener in self._listeners:
+            listener.close()
+        farewells = [member.channel.call("end", {}) for member in self._members.values()]
+        with contextlib.suppress(TimeoutError):  # of one that is stuck or starts
+            await asyncio.wait_for(asyncio.gather(*farewells, return_exceptions=True), _FAREWELL_SECONDS)
+        deadline = time.monotonic() + self._settings.drain + 5
+        for member in self._members.values():
+            try:
+                await asyncio.to_thread(member.process.wait, max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                member.process.kill()
+                await asyncio.to_thread(member.process.wait)
+
+
+def _pins_in(arguments: Mapping[str, Any]) -> tuple[Pin, ...]:
+    return msgspec.convert(arguments["pins"], tuple[Pin, ...])
+
+
+def _refused(answer: object) -> bool:
+    """Whether a worker that goes on could not do what it was asked."""
+    return isinstance(answer, CumulantError) and not isinstance(answer, GoneError)
+
+
+def _nobody() -> EngineUnavailableError:
+    return EngineUnavailableError("no worker answers at the moment")
+
+
+def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
+    """In a session of its own: Ctrl-C reaches the supervisor only, which lets the workers finish.
+
+    The orders hold the token: they go where an argument would be shown to every user of the machine.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "cumulant.serving.workers.child"],
+        pass_fds=[orders.channel, *orders.listeners],
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as given:  # it may have ended already, and is missed then
+        given.write(msgspec.json.encode(orders))
+    return process

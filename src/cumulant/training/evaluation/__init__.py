@@ -1,0 +1,1 @@
+"""Evaluation on rows that no model learned from, and the gate."""

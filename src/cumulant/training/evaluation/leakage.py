@@ -1,0 +1,171 @@
+"""Features that give the target away: what training can tell before it is fooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cumulant.core.errors import DataError
+from cumulant.core.servable import Task
+from cumulant.training.evaluation import univariate
+from cumulant.training.spec import TrainingSpec
+
+#: rows that determine the target exactly or not, and rows that show how nearly
+_SAMPLE, _FEW = 20_000, 6_000
+#: fewer rows (or rarer classes) agree by chance
+_LEAST_ROWS, _LEAST_OF_A_CLASS = 50, 10
+#: a text column with fewer rows a value than this could name its rows
+_ROWS_PER_VALUE = 5
+
+
+def check_leakage(
+    features: pl.DataFrame, target: NDArray[np.float64], task: Task, *, spec: TrainingSpec
+) -> tuple[str, ...]:
+    """Refuse a feature that alone determines the target; name those that nearly do, all in one warning.
+
+    Classes: a feature leaks where each of its values (missing is one) holds a single class and its order needs
+    one cut for each change of class: `x > 3` is the target, or the text says it. Numbers: where the feature's
+    order is the target's order (Spearman correlation of 1). Looked for in at most 20,000 rows first, then in all.
+    Named are features with an area under the ROC curve of `training.leak_auc` or more, and those with a value that
+    comes with one class all but alone: noisy copies, and what is filled in after the event.
+
+    Raises:
+        DataError: a feature leaks and is not under `training.allow`.
+    """
+    if len(target) < _LEAST_ROWS or (task != "regression" and _rarest(target) < _LEAST_OF_A_CLASS):
+        return ()
+    sample, few = _sample(target, task, _SAMPLE), _sample(target, task, _FEW)
+    suspicious = dict[str, str]()
+    for name in features.columns:
+        if features[name].n_unique() == 1:
+            continue  # one value for all rows is no sign of anything
+        strength = _strength(features[name].gather(sample), target[sample], task)
+        if strength >= 1.0:
+            strength = _strength(features[name], target, task)
+        if strength >= 1.0 and name not in spec.allow:
+            raise DataError(
+                f"the feature {name} determines the target {spec.target} in every row: this is leakage",
+                subject=name,
+                hint=f"remove it from the features, declare when it becomes known, or allow it: `allow: [{name}]`",
+            )
+        if name not in spec.allow and (
+            reason := _suspicion(features[name].gather(few), target[few], task, spec.leak_auc)
+        ):
+            suspicious[name] = reason
+    return _warnings(suspicious)
+
+
+def _suspicion(feature: pl.Series, target: NDArray[np.float64], task: Task, limit: float) -> str:
+    """In what a feature is better than honest ones are; empty where it is not."""
+    found = univariate.strength(feature, target, task)
+    if found.auc >= limit:
+        figure = "a concordance" if task == "regression" else "an AUC"
+        return f"{figure} of {found.auc:.3f}, with training.leak_auc: {limit:g}"
+    return f"{found.value} comes with one class all but alone" if found.value else ""
+
+
+def _warnings(reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """One warning for all features, with the line that allows them."""
+    allow = f"`allow: [{', '.join(reasons)}]`"
+    if len(reasons) > 1:
+        listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        said = f"each of {len(reasons)} features alone tells the target nearly always: {listed}"
+        return (f"{said}: check when they are known, or allow them: {allow}",)
+    return tuple(
+        f"{name} alone tells the target nearly always ({reason}): check when it is known, or allow it: {allow}"
+        for name, reason in reasons.items()
+    )
+
+
+def _rarest(target: NDArray[np.float64]) -> int:
+    return int(np.unique(target, return_counts=True)[1].min())
+
+
+def _sample(target: NDArray[np.float64], task: Task, most: int) -> NDArray[Any]:
+    """Positions of at most `most` rows; of each class at least a few."""
+    if len(target) <= most:
+        return np.arange(len(target))
+    generator = np.random.default_rng(0)
+    if task == "regression":
+        return generator.choice(len(target), size=most, replace=False)
+    values = np.unique(target)
+    places = [np.flatnonzero(target == value) for value in values]
+    return np.concatenate([generator.permutation(place)[: most // len(values)] for place in places])
+
+
+def _strength(feature: pl.Series, target: NDArray[np.float64], task: Task) -> float:
+    """1 where the feature determines the target, else how nearly it does, from 0."""
+    if feature.dtype.is_numeric() or feature.dtype == pl.Boolean:
+        values = np.asarray(feature.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
+        return _rank_strength(values, target) if task == "regression" else _ordered_purity(values, target)
+    codes = np.asarray(feature.cast(pl.String).fill_null("").rank("dense").to_numpy(), dtype=np.int64)
+    if int(codes.max()) * _ROWS_PER_VALUE > len(codes):
+        return 0.0
+    return _spread_told(codes, target) if task == "regression" else _purity(codes, target)
+
+
+def _rank_strength(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    from scipy.stats import rankdata
+
+    held = ~np.isnan(values)
+    if held.sum() < max(_LEAST_ROWS, len(values) / 2) or np.ptp(values[held]) == 0 or np.ptp(target[held]) == 0:
+        return 0.0
+    first, second = rankdata(values[held]), rankdata(target[held])
+    strength = abs(float(np.corrcoef(first, second)[0, 1]))
+    return 1.0 if strength > 1 - 1e-9 else min(strength, 1 - 1e-9)
+
+
+def _ordered_purity(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """The share of rows told right when the sorted feature is cut once for each change of class."""
+    classes = len(np.unique(target))
+    order = np.lexsort((target, values))  # missing values sort last: a value of their own
+    sorted_values, sorted_target = values[order], target[order]
+    changed = (sorted_values[1:] != sorted_values[:-1]) & ~(np.isnan(sorted_values[1:]) & np.isnan(sorted_values[:-1]))
+    value = np.cumsum(np.r_[False, changed])
+    count = int(value[-1]) + 1
+    if count == 1:
+        return 0.0
+    mixed = np.flatnonzero(sorted_target[1:] != sorted_target[:-1])
+    pure = not bool((~changed[mixed]).any())
+    # `classes - 1` cuts, and one more so that missing values may be a class of their own
+    if pure and len(mixed) <= classes:
+        return 1.0
+    return _best_cut(sorted_target, value) if classes == 2 else 0.0
+
+
+def _best_cut(sorted_target: NDArray[np.float64], value: NDArray[Any]) -> float:
+    """The largest share of balanced rows told right by one cut between values."""
+    ends = np.flatnonzero(np.r_[value[1:] != value[:-1], True])
+    positives = np.cumsum(sorted_target)[ends] / max(float(sorted_target.sum()), 1.0)
+    negatives = np.cumsum(1 - sorted_target)[ends] / max(float((1 - sorted_target).sum()), 1.0)
+    return min(float((1 + np.abs(positives - negatives).max()) / 2), 1 - 1e-9)
+
+
+def _purity(codes: NDArray[np.int64], target: NDArray[np.float64]) -> float:
+    """The share of rows, over classes evenly, of the likeliest class of their value."""
+    classes, place = np.unique(target, return_inverse=True)
+    table = np.zeros((int(codes.max()) + 1, len(classes)))
+    np.add.at(table, (codes, place), 1)
+    told: NDArray[np.float64] = table.max(axis=1)
+    return float(told.sum() / table.sum()) if bool((told == table.sum(axis=1)).all()) else _balanced(table)
+
+
+def _balanced(table: NDArray[np.float64]) -> float:
+    shares = table / table.sum(axis=0, keepdims=True)
+    told = np.zeros_like(shares)
+    best = shares.argmax(axis=1)
+    told[np.arange(len(shares)), best] = shares[np.arange(len(shares)), best]
+    return min(float(told.sum() / shares.shape[1]), 1 - 1e-9)
+
+
+def _spread_told(codes: NDArray[np.int64], target: NDArray[np.float64]) -> float:
+    """The share of the target's variance between the values of a text column."""
+    counts = np.bincount(codes)
+    means = np.bincount(codes, target) / np.maximum(counts, 1)
+    total = float(((target - target.mean()) ** 2).sum())
+    within = float(((target - means[codes]) ** 2).sum())
+    return 1.0 if within <= 1e-12 * total else min(1 - within / total, 1 - 1e-9)

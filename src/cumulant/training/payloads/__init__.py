@@ -1,0 +1,1 @@
+"""What fitted models are stored as, without pickle."""

@@ -1,0 +1,1 @@
+"""The search for a model: trials, folds, choices, the final fit."""

@@ -1,0 +1,302 @@
+"""Judging one trainer with one set of parameters, fold by fold."""
+
+from __future__ import annotations
+
+import math
+import statistics as averages
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cumulant.core.servable import Input
+from cumulant.statistics import Metric, Rows
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.evaluation.traffic_rows import ScoredTraffic, Traffic
+from cumulant.training.payloads.encoding import Matrix, encode
+from cumulant.training.payloads.payload import Floats
+from cumulant.training.records import FoldSummary, State, TrialRecord
+from cumulant.training.search.sampling import SEARCH_ROWS, judged, learned, sampling_weight, unjudged
+from cumulant.training.spec import Threshold
+from cumulant.training.splits import Fold
+from cumulant.training.trainers.target_means import TargetMeans
+from cumulant.training.trainers.trainer import Judged, Params, Problem, Sample, Trainer
+
+#: whether a trial with these fold scores so far is given up
+GiveUp = Callable[[Sequence[float]], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A judged trial; `answers` [rows] or [rows, classes] where every fold was judged.
+
+    Of each fold they are those of its judged rows, then of the rows that are only counted.
+    """
+
+    record: TrialRecord
+    answers: Floats | None
+    #: (rows, rounds, seconds) of each fit
+    fits: tuple[tuple[int, int, float], ...]
+
+
+class CrossValidation:
+    """The folds of one search with their rows encoded once. The latest fold is judged first: it is the likest to the
+    time after, and a bad trial is given up on it.
+    """
+
+    def __init__(
+        self,
+        rows: TrainingSet,
+        matrix: Matrix,
+        folds: Sequence[Fold],
+        problem: Problem,
+        metric: Metric,
+        *,
+        inputs: Sequence[Input],
+        means: TargetMeans,
+        counted: Threshold | None = None,
+    ) -> None:
+        """`inputs`: the columns of `matrix`, of which `means` makes those of `problem`.
+
+        `counted`: the capacity or rate for which rows that judge nothing are scored too.
+        """
+        self.problem = problem
+        self.metric = metric
+        self.inputs, self.means = tuple(inputs), means
+        ordered = list(reversed(folds))
+        seeds = [problem.seed * 1009 + number for number in range(len(ordered))]
+        self._places = [judged(fold, seed=seed) for fold, seed in zip(ordered, seeds, strict=True)]
+        narrow = [
+            learned(rows, matrix, fold.train, most=SEARCH_ROWS, seed=seed)
+            for fold, seed in zip(ordered, seeds, strict=True)
+        ]
+        scored = [
+            None
+            if counted is None
+            else unjudged(
+                rows,
+                fold,
+                (number, len(ordered)),
+                reviewed=counted.alerts is not None,
+                seed=problem.seed * 1009,
+            )
+            for number, fold in enumerate(ordered)
+        ]
+        self._counted = [None if one is None else replace(one, features=pl.DataFrame()) for one in scored]
+        pairs = [means.fit(one) for one in narrow]
+        self._train = [train for train, _ in pairs]
+        self._validate = [
+            means.apply(
+                Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)), wider
+            )
+            for place, traffic, (_, wider) in zip(self._places, scored, pairs, strict=True)
+        ]
+        self.summaries = tuple(
+            FoldSummary(text=fold.text, train=len(train), validate=len(validate))
+            for fold, train, validate in zip(ordered, self._train, self._validate, strict=True)
+        )
+        self._spans = tuple(fold.span for fold in ordered if fold.span is not None)
+        self._stands = [
+            sampling_weight(rows, place) * (len(fold.validate) / max(len(place), 1))
+            for fold, place in zip(ordered, self._places, strict=True)
+        ]
+        self._at = None if rows.at is None else [rows.at[place] for place in self._places]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Positions of the judged rows, in the order of their answers."""
+        return np.concatenate(self._places)
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """The fold of each judged row."""
+        return np.repeat(np.arange(len(self._places)), [len(place) for place in self._places])
+
+    @property
+    def judged_by(self) -> list[slice]:
+        """The judged rows of each fold."""
+        edges = np.cumsum([0, *(len(place) for place in self._places)]).tolist()
+        return [slice(begin, end) for begin, end in pairwise(edges)]
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """How many rows of each fold are answered only to be counted."""
+        return tuple(0 if traffic is None else len(traffic) for traffic in self._counted)
+
+    @property
+    def _is_judged(self) -> NDArray[np.bool_]:
+        """[answers] whether each is of a judged row."""
+        sizes = [size for pair in zip(map(len, self._places), self.counted, strict=True) for size in pair]
+        return np.repeat(np.tile([True, False], len(self._places)), sizes)
+
+    def judged(self, answers: Floats) -> Floats:
+        """The answers of the judged rows, in the order of `places`."""
+        return answers[self._is_judged]
+
+    def traffic(self, scores: Floats) -> ScoredTraffic:
+        """All rows of the folds with their `scores` [answers], as a capacity or a rate counts them."""
+        empty = Traffic.none()
+        others = [traffic or empty for traffic in self._counted]
+        pairs = list(zip(self._stands, (one.sampling_weight for one in others), strict=True))
+        at = None
+        if self._at is not None:
+            none = np.zeros(0, dtype=np.int64)
+            times = zip(self._at, (none if one.at is None else one.at for one in others), strict=True)
+            at = np.concatenate([part for pair in times for part in pair])
+        return ScoredTraffic(
+            scores=scores,
+            sampling_weight=np.concatenate([part for pair in pairs for part in pair]),
+            at=at,
+            spans=self._spans,
+            unlabelled=round(sum(float(one.sampling_weight.sum()) for one in others)),
+        )
+
+    def run(
+        self,
+        trainer: Trainer,
+        params: Params,
+        *,
+        number: int,
+        give_up: GiveUp | None = None,
+        left: Callable[[], float] | None = None,
+        must_finish: bool = False,
+    ) -> Outcome:
+        """Judge `params`. When the time is over the trial is cut, unless it `must_finish`: then the time left is
+        shared out among the folds, and each ends with the rounds it has.
+
+        Folds run beside each other, but are looked at in their order, so that the record does not depend on how
+        many cores there are.
+        """
+        begin, state, done = time.monotonic(), "complete", list[_Done]()
+        with _Race(self, trainer, params, left or self.problem.left, share_out=must_finish) as race:
+            for one in race:
+                if one.judged.cut and not must_finish:
+                    state = "cut"
+                    break
+                done.append(one)
+                hopeless = give_up is not None and give_up([each.score for each in done])
+                if hopeless and len(done) < len(self._train):
+                    state = "pruned"
+                    break
+        record = TrialRecord(
+            number=number,
+            trainer=trainer.name,
+            params=dict(params),
+            state=_state(state),
+            score=averages.fmean(one.score for one in done) if state == "complete" else None,
+            scores=tuple(one.score for one in done),
+            rounds=tuple(one.judged.rounds for one in done),
+            seconds=round(time.monotonic() - begin, 3),
+            shortened=state == "complete" and any(one.judged.cut for one in done),
+        )
+        answers = np.concatenate([one.judged.answers for one in done]) if state == "complete" else None
+        return Outcome(
+            record=record, answers=answers, fits=tuple((one.rows, one.judged.rounds, one.seconds) for one in done)
+        )
+
+    def judge_fold(
+        self, fold: int, trainer: Trainer, params: Params, left: Callable[[], float], *, must_start: bool = False
+    ) -> _Done:
+        """One fold of one trial."""
+        train, validate = self._train[fold], self._validate[fold]
+        start = time.monotonic()
+        judged = Judged(answers=np.zeros(0), cut=True)
+        if must_start or left() > 0:
+            judged = trainer.judge(replace(self.problem, left=left), params, train, validate)
+        own = judged.answers[: len(validate)]
+        score = math.nan if not len(own) else self.score(own, validate.target)
+        return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
+
+    def sample(self, fold: int) -> tuple[Sample, Sample]:
+        """What a fold learns from, and the rows it judges by."""
+        return self._train[fold], self._validate[fold]
+
+    @property
+    def count(self) -> int:
+        return len(self._train)
+
+    @property
+    def left_out(self) -> range:
+        """The folds that the others can judge without."""
+        return range(self.count if self.count > 1 else 0)
+
+    def score(self, answers: Floats, target: Floats) -> float:
+        return self.metric.value(Rows(truth=target, prediction=answers))
+
+    def mean_score(self, answers: Floats, *, without: int | None = None) -> float:
+        """The mean over folds, but for `without`, of the metric of out-of-fold `answers`."""
+        return self.mean_judged(self.judged(answers), without=without)
+
+    def mean_judged(self, answers: Floats, *, without: int | None = None) -> float:
+        """`mean_score` of answers of the judged rows alone."""
+        return averages.fmean(
+            self.score(answers[own], validate.target)
+            for fold, (own, validate) in enumerate(zip(self.judged_by, self._validate, strict=True))
+            if fold != without
+        )
+
+
+def _encoded(traffic: Traffic | None, inputs: Sequence[Input]) -> Matrix | None:
+    return None if traffic is None or not len(traffic) else encode(traffic.features, inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    judged: Judged
+    score: float
+    rows: int
+    seconds: float
+
+
+class _Race:
+    """The folds of one trial on several cores, given in their order; leaving early stops those that run."""
+
+    def __init__(
+        self, folds: CrossValidation, trainer: Trainer, params: Params, left: Callable[[], float], *, share_out: bool
+    ) -> None:
+        workers = min(folds.problem.threads if trainer.parallel else 1, folds.count)
+        self._pool = ThreadPoolExecutor(workers)
+        self._over = False
+
+        def own(fold: int) -> Callable[[], float]:
+            # asked when the fold starts: its share of the time left is one of the rounds of folds still to come
+            waves = math.ceil((folds.count - fold) / workers)
+            return _share_of(self._clock(left), 1 / waves) if share_out else self._clock(left)
+
+        self._futures = [
+            self._pool.submit(
+                lambda number: folds.judge_fold(number, trainer, params, own(number), must_start=share_out), fold
+            )
+            for fold in range(folds.count)
+        ]
+
+    def _clock(self, left: Callable[[], float]) -> Callable[[], float]:
+        return lambda: 0.0 if self._over else left()
+
+    def __iter__(self) -> Iterator[_Done]:
+        for future in self._futures:
+            yield future.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over = True
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _share_of(left: Callable[[], float], share: float) -> Callable[[], float]:
+    """A clock that ends when `share` of the time left now is over."""
+    others = left() * (1 - share)
+    return left if others == float("inf") or share == 1 else lambda: left() - others
+
+
+def _state(text: str) -> State:
+    return "pruned" if text == "pruned" else "cut" if text == "cut" else "complete"

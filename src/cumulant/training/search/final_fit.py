@@ -1,0 +1,70 @@
+"""A configuration that was chosen and measured, fitted again on more rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cumulant.core.progress import Progress, silent
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.model import FittedModel
+from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
+from cumulant.training.search.budget import Budget
+from cumulant.training.search.choices import Choice
+from cumulant.training.search.final_model import Finisher
+from cumulant.training.search.refit import combined, trials_of
+from cumulant.training.search.search import made_folds
+from cumulant.training.search.search_metric import searched_metric
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.trainers.quiet import one_thread_a_product, quiet
+from cumulant.training.trainers.target_means import with_means
+from cumulant.training.trainers.trainer_lookup import make_trainer
+
+
+def fit_all(
+    model: FittedModel,
+    rows: TrainingSet,
+    spec: TrainingSpec,
+    summary: TrainingSummary,
+    trials: Sequence[TrialRecord],
+    *,
+    root: Path | None = None,
+    progress: Progress = silent,
+) -> FittedModel:
+    """The configuration of `model` fitted on `rows`: parameters, rounds, seeds and weights are those of the search that
+    left `summary` and `trials`; calibration, threshold and the texts with means of the target are those of `model`.
+
+    root: where a user's trainer files are. There is no clock: it takes about as long as the fit of `model`.
+
+    Raises:
+        IntegrityError: a trial that the summary names is not among `trials`.
+        UsageError, DataError, UserCodeError: as `search`.
+    """
+    parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
+    choices = [
+        Choice(
+            trainer=make_trainer(one.trainer, root or Path()),
+            members=trials_of(one.chosen, one.boosters, trials),
+            answers=np.zeros(0),
+            score=math.nan,
+        )
+        for one in parts
+    ]
+    tested = with_means(model.card.inputs)
+    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows), means_of=tested)
+    boosters = {one.trainer: [_more(booster, summary, rows) for booster in one.boosters] for one in parts}
+    finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits={})
+    with one_thread_a_product(), quiet():
+        progress(f"fit of {summary.trainer} on all rows", 0.0)
+        payload, importance = finisher.fit(combined(choices, summary), boosters)
+    card = msgspec.structs.replace(model.card, kind=payload.kind, inputs=folds.inputs, importance=importance)
+    return FittedModel(card, payload)
+
+
+def _more(booster: FittedBooster, summary: TrainingSummary, rows: TrainingSet) -> FittedBooster:
+    """The booster on all rows, unless time had left it fewer than there were."""
+    return msgspec.structs.replace(booster, rows=len(rows) if booster.rows == summary.rows else booster.rows)

@@ -1,0 +1,400 @@
+"""The search for a model: trainers against each other on the same folds, parameters of boosters by Optuna."""
+
+from __future__ import annotations
+
+import math
+import statistics as averages
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.core.system.memory import release_free_memory
+from cumulant.statistics import Metric
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.model import FittedModel
+from cumulant.training.payloads.encoding import Matrix, encode
+from cumulant.training.payloads.widened import Widened
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.search import duplicates, proposals
+from cumulant.training.search.blend import blend, blendable
+from cumulant.training.search.budget import Budget, clock_notes, clock_warnings, longest
+from cumulant.training.search.choices import BlendChoice, Choice, best_of, ranking
+from cumulant.training.search.cross_validation import CrossValidation, Outcome
+from cumulant.training.search.final_model import Finisher
+from cumulant.training.search.search_metric import searched_metric
+from cumulant.training.search.trial_journal import TrialJournal
+from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec, threads_of
+from cumulant.training.splits import folds as make_folds
+from cumulant.training.trainers import lightgbm_trainer
+from cumulant.training.trainers.quiet import one_thread_a_product, quiet
+from cumulant.training.trainers.target_means import inputs_of, means_notes
+from cumulant.training.trainers.trainer import Problem, Searched, Trainer
+from cumulant.training.trainers.trainer_lookup import make_trainer
+
+#: a trial that takes this many times as long as usual is cut when time is short
+_PATIENCE = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """best: the chosen model, fitted on all training rows. naive: the answer without features.
+    trials: every finished trial in order. summary: what was done, as values for JSON.
+    """
+
+    best: FittedModel
+    naive: FittedModel
+    trials: tuple[TrialRecord, ...]
+    summary: TrainingSummary
+
+
+def search(
+    rows: TrainingSet,
+    spec: TrainingSpec,
+    *,
+    root: Path | None = None,
+    scratch: Path | None = None,
+    champion: Mapping[str, Parameter] | None = None,
+    progress: Progress = silent,
+    on_trial: Callable[[TrialRecord], None] | None = None,
+) -> SearchResult:
+    """Find, fit, calibrate and decide on `rows` (test rows are set aside before: `split`).
+
+    root: where a user's trainer files are. scratch: a folder of this search alone; a search killed there goes on when
+    it is called again, and with `jobs: 1` and no time limit reached it ends as if undisturbed.
+    champion: parameters of the present model, tried first. on_trial: called for each trial finished in this call.
+
+    Raises:
+        UsageError: a metric or trainer that does not exist or does not fit the task.
+        DataError: too few rows for folds.
+        UserCodeError: a user's trainer raised.
+        StorageError: `scratch` cannot be written.
+    """
+    with ExitStack() as stack:
+        folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        own = root or Path()
+        study = _Study(rows, spec, root=own, folder=folder, champion=champion, progress=progress, on_trial=on_trial)
+        del rows  # its features are encoded, and trainers need the memory
+        release_free_memory()
+        stack.enter_context(study.journal)
+        stack.enter_context(one_thread_a_product())
+        stack.enter_context(quiet())
+        return study.run()
+
+
+def made_folds(
+    rows: TrainingSet, spec: TrainingSpec, followed: Metric, *, means_of: frozenset[str] | None = None
+) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
+    """The folds that every trial is judged on, all rows encoded, and what is said about the folds.
+
+    means_of: the texts that get means of the target; None: the rows decide.
+
+    Raises:
+        DataError: too few rows for folds.
+    """
+    inputs, means = inputs_of(rows, spec, means=means_of)
+    matrix = encode(rows.features, inputs)
+    problem = Problem(
+        task=rows.task,
+        classes=rows.classes,
+        inputs=means.inputs(inputs),
+        metric=followed.name,
+        seed=spec.seed,
+        threads=max(1, threads_of(spec) // spec.jobs),
+    )
+    made, notes = make_folds(rows, spec.folds, seed=spec.seed)
+    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
+    return (
+        CrossValidation(rows, matrix, made, problem, followed, inputs=inputs, means=means, counted=counted),
+        matrix,
+        (*notes, *means_notes(rows, inputs, spec)),
+    )
+
+
+class _Study:
+    """One search under way."""
+
+    def __init__(
+        self,
+        rows: TrainingSet,
+        spec: TrainingSpec,
+        *,
+        root: Path,
+        folder: Path,
+        champion: Mapping[str, Parameter] | None,
+        progress: Progress,
+        on_trial: Callable[[TrialRecord], None] | None,
+    ) -> None:
+        self.budget = Budget.of(spec.time)
+        self.spec, self.champion = spec, champion
+        self.progress, self.on_trial = progress, on_trial
+        self.metric = searched_metric(spec, rows)
+        # the baseline is always there to be beaten
+        self.trainers = {name: make_trainer(name, root) for name in dict.fromkeys(["naive", *spec.trainers])}
+        self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
+        self.rows = rows.without_columns()
+        self.problem = self.folds.problem
+        self.warnings = duplicates.across(self.folds, self.folds.inputs, timed=rows.at is not None)
+        self.journal = TrialJournal(folder, self._identity())
+        self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
+        self.fits: dict[str, list[tuple[int, int, float]]] = {}
+
+    def run(self) -> SearchResult:
+        single = [one for one in self.trainers.values() if not one.searched]
+        for number, trainer in enumerate(single):
+            self._once(number, trainer)
+        searched = [cast("Searched", one) for one in self.trainers.values() if one.searched]
+        for place, trainer in enumerate(searched):
+            self.budget.share_with(len(searched) - place - 1)
+            self._search(trainer, offset=len(single) + place * self.spec.trials)
+            trainer.forget()
+        release_free_memory()
+        choices = self._choices()
+        tried = self._blend(choices)
+        best: Choice | BlendChoice = self._better(choices)
+        if tried is not None and tried.better:
+            best = tried
+        self.progress(f"final fit of {best.name}", 0.95)
+        finisher = Finisher(
+            self.rows,
+            self.matrix,
+            self.folds,
+            spec=self.spec,
+            budget=self.budget,
+            fits={name: self._fits(name) for name in self.trainers},
+            refit=self.spec.final_fit == "all",
+        )
+        naive, _ = finisher.model(choices["naive"])
+        model, text = finisher.model(best)
+        return SearchResult(
+            best=model,
+            naive=naive,
+            trials=tuple(self.journal.records),
+            summary=self._summary(model, (best, tried), choices, text, finisher),
+        )
+
+    def _once(self, number: int, trainer: Trainer) -> None:
+        """Judge a trainer that has nothing to search."""
+        if any(record.number == number for record in self.journal.records):
+            return
+        self.progress(f"trying {trainer.name}")
+        params = self.spec.parameters.get(trainer.name, {})
+        # the baseline and a user's own trainer are always tried on every fold
+        must = trainer.name == "naive" or trainer.name not in BUILT_IN
+        outcome = self.folds.run(trainer, params, number=number, left=self.budget.left_for_baselines, must_finish=must)
+        self._finished(outcome)
+
+    def _search(self, trainer: Searched, *, offset: int) -> None:
+        done = self._searched(trainer)
+        numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
+        if numbers:
+            self.progress(f"trying {trainer.name}")
+        with ThreadPoolExecutor(self.spec.jobs) as pool, self.budget.ends_with():
+            running: dict[Future[Outcome], int] = {}
+            while numbers or running:
+                while numbers and len(running) < self.spec.jobs and self._time_for_more(trainer):
+                    number = numbers.pop(0)
+                    running[pool.submit(self._trial, trainer, number, offset)] = number
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    del running[future]
+                    self._finished(future.result())
+                self._tell(trainer)
+
+    def _trial(self, trainer: Searched, number: int, offset: int) -> Outcome:
+        finished = self._searched(trainer)
+        fixed = self.spec.parameters.get(trainer.name, {})
+        params = proposals.propose(
+            number,
+            finished=finished,
+            first=self._first(trainer),
+            space=lambda drawn: trainer.space(drawn, rows=len(self.rows), categories=self._categories),
+            larger_is_better=self.metric.larger_is_better,
+            seed=self.spec.seed,
+        )
+
+        def give_up(scores: Sequence[float]) -> bool:
+            return proposals.hopeless(scores, finished, larger_is_better=self.metric.larger_is_better)
+
+        return self.folds.run(
+            trainer,
+            params | fixed,
+            number=offset + number,
+            give_up=give_up,
+            left=self._own_time(finished, self.spec.trials - number),
+            must_finish=not any(record.state == "complete" for record in finished),
+        )
+
+    def _own_time(self, finished: Sequence[TrialRecord], remaining: int) -> Callable[[], float]:
+        """A clock for one trial: some times the usual length, or more while there is plenty for those that remain."""
+        usual = [record.seconds for record in finished if record.state == "complete"]
+        left = self.budget.left_for_search
+        if not usual or not self.budget.limited:
+            return left
+        allowed = max(_PATIENCE * averages.median(usual), 2 * left() / max(remaining, 1))
+        others = left() - allowed
+        return lambda: left() - max(others, 0.0)
+
+    def _finished(self, outcome: Outcome) -> None:
+        record = outcome.record
+        self.journal.append(record, outcome.answers)
+        self.journal.keep(self._needed())
+        self.fits.setdefault(record.trainer, []).extend(outcome.fits)
+        if self.on_trial is not None:
+            self.on_trial(record)
+
+    def _needed(self) -> set[int]:
+        """Trials whose answers may still enter the model, or its comparison: the best few of each trainer, on all folds
+        and without each of them.
+        """
+        larger, records = self.metric.larger_is_better, self.journal.records
+        return {
+            record.number
+            for name in self.trainers
+            for fold in (None, *self.folds.left_out)
+            for record in ranking(records, name, larger_is_better=larger, without=fold)[: self.spec.ensemble]
+        }
+
+    def _searched(self, trainer: Trainer) -> list[TrialRecord]:
+        found = [record for record in self.journal.records if record.trainer == trainer.name]
+        return sorted(found, key=lambda record: record.number)
+
+    def _time_for_more(self, trainer: Trainer) -> bool:
+        """Whether another trial, as long as the usual one, leaves time for the final fit."""
+        done = self._searched(trainer)
+        complete = [record for record in done if record.state == "complete"]
+        if not complete or not self.budget.limited:
+            return True
+        self._reserve()
+        return self.budget.left_for_search() > averages.median(record.seconds for record in done)
+
+    def _reserve(self) -> None:
+        """Set time aside for the final fit, and for the one on all rows: of the trainer that takes longest, or of all
+        members of a blend.
+        """
+        fits = 2 if self.spec.final_fit == "all" else 1
+        waves = math.ceil(self.spec.ensemble / self.problem.threads)
+        seconds = {name: self._final_seconds(name) for name in self.trainers}
+        parts = [trainer.name for trainer in self.trainers.values() if self.spec.blend == "auto" and blendable(trainer)]
+        most = {name: one * (waves if self.trainers[name].searched else 1) for name, one in seconds.items()}
+        self.budget.reserve(fits * longest(seconds, parts), at_most=fits * longest(most, parts))
+
+    def _final_seconds(self, name: str) -> float:
+        """How long one fit of a trainer on all rows takes; 0 before its first trial has ended."""
+        complete = [one for one in self.journal.records if one.trainer == name and one.state == "complete"]
+        if not complete:
+            return 0.0
+        rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
+        return lightgbm_trainer.expected_seconds(self._fits(name), len(self.rows), max(1, rounds))
+
+    def _fits(self, name: str) -> list[tuple[int, int, float]]:
+        """(rows, rounds, seconds) of the fits of a trainer, those of an earlier process where this one has none."""
+        complete = [one for one in self.journal.records if one.trainer == name and one.state == "complete"]
+        return self.fits.get(name) or self._past_fits(complete)
+
+    def _past_fits(self, records: Sequence[TrialRecord]) -> list[tuple[int, int, float]]:
+        """Fits of an earlier process, from what its trials took."""
+        rows = round(averages.fmean(one.train for one in self.folds.summaries))
+        return [(rows, sum(record.rounds), record.seconds) for record in records]
+
+    def _first(self, trainer: Searched) -> list[Mapping[str, Parameter]]:
+        rare = min(self.rows.rate, 1 - self.rows.rate) if self.rows.task == "binary" else None
+        points = trainer.first_points(rows=len(self.rows), rate=rare, categories=self._categories)
+        # the champion's parameters are LightGBM's
+        known = self.champion is not None and trainer.name == "lightgbm"
+        return [cast("Mapping[str, Parameter]", self.champion), *points] if known else list(points)
+
+    @property
+    def _categories(self) -> bool:
+        return any(one.kind == "category" for one in self.problem.inputs)
+
+    def _choices(self, without: int | None = None) -> dict[str, Choice]:
+        """The best of each trainer; `without`: a fold that chooses nothing."""
+        journal, most = self.journal, self.spec.ensemble
+        found = {
+            name: best_of(trainer, journal.records, journal, self.folds, most=most, without=without)
+            for name, trainer in self.trainers.items()
+        }
+        return {name: choice for name, choice in found.items() if choice is not None}
+
+    def _better(self, choices: Mapping[str, Choice]) -> Choice:
+        sign = 1 if self.metric.larger_is_better else -1
+        scored = [choice for name, choice in choices.items() if name != "naive"] or list(choices.values())
+        return max(scored, key=lambda choice: sign * choice.score)
+
+    def _blend(self, choices: Mapping[str, Choice]) -> BlendChoice | None:
+        """The blend that was tried; the naive answer is no part of it."""
+        if self.spec.blend == "off":
+            return None
+        each = [choices, *(self._choices(fold) for fold in self.folds.left_out)]
+        whole, *crossed = [[choice for name, choice in one.items() if name != "naive"] for one in each]
+        return blend(whole, crossed, self.folds, self.rows)
+
+    def _tell(self, trainer: Trainer) -> None:
+        done = self._searched(trainer)
+        complete = ranking(done, trainer.name, larger_is_better=self.metric.larger_is_better)
+        best = f", best {self.metric.name.replace('_', ' ')} {complete[0].score:.4f}" if complete else ""
+        share = len(done) / self.spec.trials
+        self.progress(f"{trainer.name}: trial {len(done)} of {self.spec.trials}{best}", 0.95 * share)
+
+    def _identity(self) -> str:
+        """What makes a search this search: its rows, settings and folds."""
+        target = digest([self.rows.target.tobytes().hex(), self.matrix.tobytes()[:1_000_000].hex()])
+        spec = [self.spec.seed, self.spec.trainers, self.spec.parameters, self.spec.ensemble, self.champion]
+        folds = [(fold.text, fold.train, fold.validate) for fold in self.folds.summaries]
+        shape = [list(self.matrix.shape), float(np.nansum(self.matrix, dtype=np.float64))]
+        inputs = [repr(one) for one in self.problem.inputs]
+        counted = list(self.folds.counted) if any(self.folds.counted) else []
+        return digest([target, spec, folds, shape, self.metric.name, inputs, *counted])
+
+    def _summary(
+        self,
+        model: FittedModel,
+        chosen: tuple[Choice | BlendChoice, BlendChoice | None],
+        choices: Mapping[str, Choice],
+        text: str,
+        finisher: Finisher,
+    ) -> TrainingSummary:
+        """`chosen`: what the model is made of, and the blend that was tried."""
+        (best, tried), payload, records = chosen, model.payload, self.journal.records
+        parts = best.members if isinstance(best, BlendChoice) else (best,)
+        trials = tuple(record for part in parts for record in part.members)
+        searched = [name for name, trainer in self.trainers.items() if trainer.searched]
+        clocked = clock_notes(self.spec.time, records, searched=searched, trials=self.spec.trials)
+        hurried = clock_warnings(self.spec.time, records, searched=searched, trials=self.spec.trials)
+        return TrainingSummary(
+            task=model.task,
+            classes=model.classes,
+            metric=self.metric.name,
+            trainer=model.trainer,
+            score=best.score,
+            scores={name: choice.score for name, choice in choices.items()},
+            rows=len(self.rows),
+            features=len(model.inputs),
+            folds=self.folds.summaries,
+            trials=sum(record.trainer in searched for record in records),
+            best_trial=trials[0].number,
+            params=model.params,
+            members=len(getattr(payload.inner if isinstance(payload, Widened) else payload, "texts", (0,))),
+            chosen=tuple(record.number for record in trials),
+            boosters=finisher.boosters.get(best.name, ()),
+            blend=None if tried is None else tried.summary(finisher.boosters, taken=tried is best),
+            calibration=model.calibration,
+            threshold=model.threshold,
+            threshold_text=text,
+            importance=model.importance,
+            trials_wanted=self.spec.trials * len(searched),
+            ended_by="time" if clocked else "trials",
+            notes=(*self.rows.notes, *self.notes, *clocked, *finisher.notes),
+            warnings=(*self.rows.warnings, *self.warnings, *hurried, *finisher.warnings),
+            seconds=round(self.budget.spent(), 2),
+        )

@@ -1,0 +1,1 @@
+"""Trainers: LightGBM, XGBoost, CatBoost, linear models, scikit-learn, the user's own."""

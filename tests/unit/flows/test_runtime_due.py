@@ -1,0 +1,180 @@
+"""What is due is done once: by one of several, again after a kill, never twice at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from cumulant.core.errors import (
+    DataError,
+    DefinitionError,
+    EngineUnavailableError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
+from cumulant.core.events import Actor
+from cumulant.core.traffic import Arm
+from cumulant.flows.ledger.processes import Process, process_of
+from cumulant.flows.ledger.schedule import DUE, JOBS, Job, Record, tick
+from cumulant.flows.release import store
+from cumulant.flows.serving.predictions import log_folder
+from cumulant.ports.access import Principal
+from cumulant.project.file.loading import load
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.state import Release
+from cumulant.release.steps import steps
+
+WHO = Principal("user:ada")
+START = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    def __init__(self):
+        self.at = START
+
+    def now(self):
+        return self.at
+
+    def sleep(self, seconds):
+        self.at += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
+    with load(tmp_path) as found:
+        yield found
+
+
+def job(run, every=timedelta(hours=1), name="job"):
+    return Job(name=name, every=every, run=run)
+
+
+def outcomes(project, *jobs, clock=None):
+    found, error = tick(project, principal=WHO, jobs=jobs, clock=clock or Hands())
+    return [one.outcome for one in found], error
+
+
+def claim(project, record):
+    with project.journal().transaction(actor=Actor("user:bob")) as transaction:
+        transaction.put(DUE, "job", msgspec.to_builtins(record), expect=0)
+
+
+def test_it_is_done_when_it_is_due_and_not_before(project):
+    ran, clock = [], Hands()
+    one = job(lambda _: ran.append(1) or "done it")
+    assert outcomes(project, one, clock=clock) == (["done"], None)
+    clock.at += timedelta(minutes=59)
+    assert outcomes(project, one, clock=clock) == (["not_due"], None)
+    clock.at += timedelta(minutes=1)
+    assert outcomes(project, one, clock=clock) == (["done"], None)
+    # A clock that was an hour ahead and is set back holds nothing up.
+    clock.at -= timedelta(days=1)
+    assert outcomes(project, one, clock=clock) == (["done"], None)
+    assert len(ran) == 3
+
+
+def test_of_several_at_once_one_does_it(project, tmp_path):
+    ran, begun, go = [], threading.Event(), threading.Event()
+
+    def slow(_):
+        ran.append(1)
+        begun.set()
+        assert go.wait(60)
+        return ""
+
+    first = threading.Thread(target=outcomes, args=(project, job(slow)))
+    first.start()
+    assert begun.wait(60)
+    with load(tmp_path) as other:
+        assert outcomes(other, job(slow)) == (["elsewhere"], None)
+    go.set()
+    first.join()
+    assert ran == [1]
+
+
+def test_what_a_killed_process_had_claimed_is_done(project):
+    gone = msgspec.structs.replace(process_of(os.getpid()), born="1")
+    claim(project, Record(begun=START, holder=gone))
+    assert outcomes(project, job(lambda _: "")) == (["done"], None)
+
+
+def test_a_claim_of_another_machine_lapses(project):
+    claim(project, Record(begun=START, holder=Process("elsewhere", 1, "1")))
+    clock = Hands()
+    assert outcomes(project, job(lambda _: ""), clock=clock) == (["elsewhere"], None)
+    clock.at += timedelta(hours=7)
+    assert outcomes(project, job(lambda _: ""), clock=clock) == (["done"], None)
+
+
+def test_a_job_that_fails_stops_no_other_and_is_told(project):
+    def fails(_):
+        raise EngineUnavailableError("the registry sleeps")
+
+    found, error = outcomes(project, job(fails), job(lambda _: "", name="next"))
+    assert found == ["failed", "done"]
+    assert error.message == "the registry sleeps"
+    row = msgspec.convert(project.journal().get(DUE, "job").value, Record)
+    assert (row.said, row.ended) == ("the registry sleeps", START)
+
+
+def test_who_may_not_is_refused(project, monkeypatch):
+    class Closed:
+        def check(self, principal, action, subject):
+            raise RefusedError(f"{principal.name} may not {action}")
+
+    monkeypatch.setattr(project, "access", Closed)
+    with pytest.raises(RefusedError, match=r"user:ada may not project\.tick"):
+        tick(project, principal=WHO, jobs=())
+
+
+def test_without_a_release_there_is_nothing_to_do(project):
+    found, error = tick(project, principal=WHO)
+    assert [one.job for one in found] == [one.name for one in JOBS]
+    assert (found[0].outcome, found[0].said, error) == ("done", "there is no release", None)
+
+
+def test_each_tick_is_one_look_of_a_release(project):
+    spec = ReleaseSpec(look="1s")
+    arms = [Arm(name=name, version=name, endpoints=("http://127.0.0.1:1",)) for name in ("champion", "candidate")]
+    begun = Release(
+        id="r1", model="theirs", champion=arms[0], candidate=arms[1], spec=spec, steps=steps(spec), begun=START
+    )
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, begun, expect=0)
+    seconds = []
+    for _ in range(2):
+        [found], error = tick(project, principal=WHO, jobs=JOBS[:1])
+        assert (found.outcome, error) == ("done", None)
+        assert found.said == "shadow: 0 requests"
+        seconds.append(store.need(project.journal(), "theirs")[0].seconds)
+    assert 0 < seconds[0] < seconds[1] <= 12
+    assert project.traffic().in_force("theirs").mirror == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (UsageError("no version is registered"), "done"),
+        (DataError("the log holds no prediction of late/2"), "done"),
+        (NotFoundError("what late/1 was trained on is no longer stored"), "failed"),
+        (DefinitionError("features.py names no source"), "failed"),
+    ],
+)
+def test_a_fault_that_ends_watching_is_not_called_nothing_to_watch(project, monkeypatch, error, outcome):
+    def look(*_, **__):
+        raise error
+
+    monkeypatch.setattr("cumulant.flows.monitoring.run.watch_round", look)
+    log_folder(project, principal=WHO).mkdir(parents=True)
+    found, first = tick(project, principal=WHO, jobs=[one for one in JOBS if one.name == "monitoring"], clock=Hands())
+    assert [one.outcome for one in found] == [outcome]
+    assert error.message in found[0].said
+    assert first is (error if outcome == "failed" else None)

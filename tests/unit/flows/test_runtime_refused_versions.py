@@ -1,0 +1,69 @@
+"""Versions that the gate refused are served and released only where somebody names them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cumulant.core.errors import NotFoundError, RefusedError
+from cumulant.flows.release.start.start import candidate_version
+from cumulant.flows.stack.served_versions import champion_uri
+from cumulant.ports.registry import ModelVersion
+from cumulant.project.file.loading import load
+
+
+def _project(*verdicts: str, champion: str = "", candidate: bool = True) -> Any:
+    """A project with versions 1, 2, ... of these verdicts; the newest is the candidate, unless there is none."""
+    known = [
+        ModelVersion(
+            name="late", version=str(number), uri="", run_id=None, created=datetime(2026, 1, 1, tzinfo=UTC),
+            tags={"cumulant.verdict": verdict}, aliases=("champion",) if str(number) == champion else (),
+        )
+        for number, verdict in enumerate(verdicts, 1)
+    ][::-1]  # fmt: skip
+    places = {f"late/{one.version}": one for one in known}
+    places |= {"late": known[0]} | ({"late@candidate": known[0]} if candidate else {})
+    places |= {"late@champion": places[f"late/{champion}"]} if champion else {}
+
+    def resolve(uri: str) -> ModelVersion:
+        if uri not in places:
+            raise NotFoundError("none", subject=uri)
+        return places[uri]
+
+    registry = SimpleNamespace(resolve=resolve, versions=lambda name: known)
+    return SimpleNamespace(name="late", registry=lambda: registry)
+
+
+def test_the_first_to_serve_is_the_newest_that_passed() -> None:
+    assert champion_uri(_project("passed", "passed", "refused")) == "late/2"
+    assert champion_uri(_project("refused", "passed", "refused", champion="1")) == "late@champion"
+    with pytest.raises(NotFoundError, match="refused every version"):
+        champion_uri(_project("refused", "refused"))
+
+
+def test_a_refused_candidate_must_be_named() -> None:
+    with pytest.raises(RefusedError, match="the gate refused version 2"):
+        candidate_version(_project("passed", "refused"), "")
+    assert candidate_version(_project("passed", "refused"), "late/2").version == "2"
+    assert candidate_version(_project("refused", "passed"), "").version == "2"
+
+
+def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> None:
+    train = "`cumulant train` gives it to the new version"
+    for versions, champion, hint in (
+        (2, "", f"{train}; or name one: late/2"), (2, "2", f"{train}; or name one: late/1"), (1, "1", train),
+    ):  # fmt: skip
+        with pytest.raises(NotFoundError, match="alias candidate") as caught:
+            candidate_version(_project(*["passed"] * versions, champion=champion, candidate=False), "")
+        assert caught.value.hint == hint
+
+
+def test_without_any_version_the_hint_names_none(tmp_path: Path) -> None:
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
+    with load(tmp_path) as project, pytest.raises(NotFoundError, match="alias candidate") as caught:
+        candidate_version(project, "")
+    assert caught.value.hint == "`cumulant train` gives it to the new version"

@@ -1,0 +1,122 @@
+"""The servers' commands by the present settings, and what a book says while servers are replaced."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from cumulant.core.errors import ConflictError
+from cumulant.core.traffic import Arm, Routes
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
+from cumulant.flows.stack.folder_claim import rehomed
+from cumulant.flows.stack.health import replaced
+from cumulant.flows.stack.identity import home_of
+from cumulant.flows.stack.lock import held
+from cumulant.flows.stack.restart import restart
+from cumulant.flows.stack.served_versions import renewed
+from cumulant.flows.stack.server_commands import changes, refresh
+from cumulant.flows.stack.status import Status, write_status
+from cumulant.project.file.loading import load
+from cumulant.testing.traffic import MemoryTraffic
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+OLD = ("/old/bin/python", "-m", "cumulant.serving", "/models/1", "--queue", "5ms", "--log-keep", "7d",
+       "--online", "sqlite:///elsewhere/o.db", "--state-table", "state_1", "--behind-gateway")  # fmt: skip
+
+
+def served(version="1", **more):
+    return Served(version=version, command=OLD, port=20_001, **more)
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\nserving: {queue: 70ms, drain: 3s}\n")
+    with load(tmp_path) as found:
+        change_book(found.state, "m", lambda book: msgspec.structs.replace(
+            book, champion="1", versions={"1": served(generation=2)}, retiring=(served(generation=1),)
+        ))  # fmt: skip
+        yield found
+
+
+def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
+    said = []
+    book = refresh(project, said.append)
+    one = book.versions["1"]
+    line = " ".join(one.command)
+    assert one.command[:4] == (sys.executable, "-m", "cumulant.serving", "/models/1")
+    assert "--queue 70ms" in line
+    assert "--drain 3s" in line
+    assert "--log-keep 90d" in line
+    assert "--online sqlite:///elsewhere/o.db --state-table state_1" in line, "where the table was filled"
+    assert "--http" not in one.command
+    assert (one.port, one.name, book.retiring) == (20_001, "server-1", ())
+    assert "version 1: queue: 5ms -> 70ms" in said
+    assert f"version 1: the interpreter: /old/bin/python -> {sys.executable}" in said
+    again = []
+    assert refresh(project, again.append).versions == book.versions
+    assert again == []
+    assert read_book(project.state, "m").versions == book.versions
+
+
+@pytest.mark.parametrize(
+    ("online", "why"), [("sqlite:///elsewhere/o.db", "`online` names another store now"), (None, "models/1")]
+)
+def test_stored_features_that_cannot_be_had_stay_and_that_is_told(project, online, why):
+    """Another store has not what was posted; and a servable that is gone does not say what it reads."""
+    line = tuple(
+        project.endpoints.online if word == "sqlite:///elsewhere/o.db" and not online else word for word in OLD
+    )
+    one, said = msgspec.structs.replace(served(), command=line), []
+    assert renewed(project, one, principal=project.principal(), report=said.append) is one
+    assert said[0].startswith("version 1: its stored features stay as they were: ")
+    assert why in said[0]
+
+
+def test_changes_in_words():
+    line = ("python", "-m", "cumulant.serving", "/m")
+    assert changes((*line, "--cache", "auto", "--cache", "valkey://a"), (*line, "--cache", "off", "--access-log")) == [
+        "access-log: not set -> on",
+        "cache: auto, valkey://a -> off",
+    ]
+    assert changes(line, line) == []
+
+
+def test_old_and_new_run_side_by_side_until_the_old_one_is_let_go():
+    book = Book(model="m", champion="1", versions={"1": served(generation=1)}, retiring=(served(),))
+    assert [one.name for one in book.running(NOW)] == ["server-1.1", "server-1"]
+    assert [one.name for one in book.current(NOW)] == ["server-1.1"]
+    moved = rehomed(book, ("/a",), "/b", lambda one, taken: one.port)
+    assert moved.retiring == ()
+
+
+def test_a_server_is_replaced_when_requests_of_its_version_go_elsewhere():
+    traffic = MemoryTraffic()
+    assert not replaced(traffic, "m", "1", "http://127.0.0.1:1")
+    arm = Arm(name="champion", version="1", endpoints=("http://127.0.0.1:2",))
+    traffic.apply(Routes(model="m", revision=1, champion=arm))
+    assert replaced(traffic, "m", "1", "http://127.0.0.1:1")
+    assert not replaced(traffic, "m", "1", "http://127.0.0.1:2")
+    assert not replaced(traffic, "m", "2", "http://127.0.0.1:1"), "no requests at all: it is drained, not replaced"
+
+
+def test_a_supervisor_of_an_older_version_is_not_asked_to_replace_servers(project):
+    before = read_book(project.state, "m")
+    old = Status(
+        model="m",
+        environment="local",
+        supervisor=this_process(),
+        since=NOW,
+        at=NOW,
+        url=None,
+        home=home_of(project.state),
+    )
+    with held(project.state):
+        write_status(project.state, old)
+        with pytest.raises(ConflictError, match="older version") as caught:
+            restart(project, principal=project.principal())
+    assert caught.value.hint == "`cumulant down`, then `cumulant up`, once"
+    assert read_book(project.state, "m") == before

@@ -1,0 +1,89 @@
+"""The supervisor with real processes: small programs in place of servers, gateway and controller."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import msgspec
+import pytest
+
+from cumulant.core.traffic import Arm, Routes
+from cumulant.flows.stack.desired_state import Book, Served, change_book
+from cumulant.flows.stack.programs import Stack
+from cumulant.flows.stack.served_versions import free_port
+from cumulant.flows.stack.status import read_status
+from cumulant.flows.stack.supervisor import Supervisor
+from cumulant.testing.traffic import MemoryTraffic
+
+WAITS = (sys.executable, "-c", "import time; time.sleep(600)")
+SERVER = """
+import http.server, sys
+class Ready(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+host, _, port = sys.argv[sys.argv.index("--http") + 1].partition(":")
+http.server.ThreadingHTTPServer((host, int(port)), Ready).serve_forever()
+"""
+MODULE = (sys.executable, "-c", SERVER, "/models/1")
+
+
+@pytest.fixture
+def stack(tmp_path):
+    return Stack(
+        state=tmp_path, uses=tmp_path / "uses", model="m", environment="local", gateway=WAITS, controller=WAITS
+    )
+
+
+def routes(served, revision):
+    arm = Arm(name="champion", version=served.version, endpoints=(served.endpoint,))
+    return Routes(model="m", revision=revision, champion=arm)
+
+
+async def until(condition):
+    for _ in range(800):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError
+
+
+def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
+    facts, traffic = [], MemoryTraffic()
+    first = Served(version="1", command=MODULE, port=free_port("a", ()), generation=1)
+    second = msgspec.structs.replace(first, port=free_port("a", {first.port}), generation=2)
+
+    def state_of(name):
+        status = read_status(stack.state)
+        return next((one.state for one in status.children if one.name == name), None) if status else None
+
+    def put(one, controller):
+        change_book(
+            stack.state, "m", lambda _: Book(model="m", champion="1", versions={"1": one}, controller=controller)
+        )
+
+    async def scenario():
+        supervisor = Supervisor(stack, traffic, report=facts.append)
+        task = asyncio.create_task(supervisor.run())
+        try:
+            await until(lambda: state_of("server-1.1") == "ready" and state_of("controller") == "ready")
+            assert (stack.logs / "server-1.1.log").exists()
+            put(second, controller=1)
+            traffic.apply(routes(second, 2))
+            await until(lambda: state_of("server-1.2") == "ready" and state_of("server-1.1") is None)
+            assert not (stack.logs / "server-1.1.log").exists()
+            assert (stack.logs / "server-1.2.log").exists()
+        finally:
+            supervisor._ended.set()
+            await task
+
+    put(first, controller=0)
+    traffic.apply(routes(first, 1))
+    asyncio.run(scenario())
+    of_controller = [one.cause for one in facts if one.name == "controller"]
+    assert of_controller == [
+        "it should run", "its settings changed", "again, after its settings changed", "the supervisor ends"
+    ]  # fmt: skip

@@ -1,0 +1,103 @@
+"""A training that was asked for: what passes by itself is tried again, what does not is told, and both are remembered."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.core.errors import ContractBreachError, EngineUnavailableError
+from cumulant.core.events import Actor
+from cumulant.flows.alerting.store import read
+from cumulant.flows.monitoring.retraining import go_on
+from cumulant.flows.monitoring.state import TRAINING, Wanted, read_wanted, write
+from cumulant.flows.training.train import train
+from cumulant.ports.access import Principal
+from cumulant.project.file.loading import load
+
+WHO = Principal("user:ada")
+SHOP = """\
+version: 1
+model: {name: shop}
+data:
+  visits: {path: visits.csv, key: visit, event_time: at}
+features: features.py
+training: {target: bought, trainers: [linear], trials: 1, time: null, folds: 2}
+evaluation: {gate: {log_loss: {margin: 0.2}}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
+    with load(tmp_path) as found:
+        wanted = Wanted(asked=datetime(2026, 1, 1, tzinfo=UTC), champion="1", trigger="harm", sentence="It is worse.")
+        with found.journal().transaction(actor=Actor("user:ada")) as transaction:
+            write(transaction, TRAINING, "late", wanted, expect=0)
+        yield found
+
+
+def failing(monkeypatch, error):
+    def train(*_, **__):
+        raise error
+
+    monkeypatch.setattr("cumulant.flows.monitoring.retraining.train", train)
+
+
+def test_a_server_that_does_not_answer_gives_no_training_up(project, monkeypatch):
+    failing(monkeypatch, EngineUnavailableError("the registry does not answer"))
+    for _ in range(5):
+        found = go_on(project, principal=WHO)
+        assert (found.stage, found.said) == ("wanted", "the registry does not answer")
+    assert not read(project.journal())[0].alerts
+
+
+def test_data_that_validation_refuses_end_the_training_once_and_are_told(project, monkeypatch):
+    failing(monkeypatch, ContractBreachError("12% of orders were refused"))
+    assert go_on(project, principal=WHO).stage == "failed"
+    failing(monkeypatch, AssertionError("it was tried again"))
+    assert go_on(project, principal=WHO).stage == "failed"
+    (alert,) = read(project.journal())[0].alerts.values()
+    assert (alert.finding.rule, "12% of orders" in alert.finding.moved) == ("retraining", True)
+    facts = [event.data for event in project.journal().events(kinds=("monitoring.retraining_moved",))]
+    assert [(fact["stage"], fact["reason"]) for fact in facts] == [("failed", "12% of orders were refused")]
+
+
+def test_nothing_is_done_where_nothing_is_wanted(project):
+    found, version = read_wanted(project.journal(), "late")
+    assert found is not None
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.delete(TRAINING, "late")
+    assert go_on(project, principal=WHO) is None
+    assert version == 1
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A project with a champion, and a setting changed since that changes no model."""
+    folder, rng = tmp_path_factory.mktemp("shop"), np.random.default_rng(7)
+    x = rng.normal(size=600).round(4)
+    bought = rng.random(600) < 1 / (1 + np.exp(1 - 2 * x))
+    at = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=number) for number in range(600)]
+    pl.DataFrame({"visit": np.arange(600), "at": at, "x": x, "bought": bought}).write_csv(folder / "visits.csv")
+    (folder / "features.py").write_text('from cumulant.features import source\n\nrow = source("visits").columns("x")\n')
+    (folder / "cumulant.yaml").write_text(SHOP)
+    with load(folder) as found:
+        assert train(found, principal=WHO).promoted
+    (folder / "cumulant.yaml").write_text(SHOP.replace("folds: 2", "folds: 2, leak_auc: 0.97"))
+    return folder
+
+
+@pytest.mark.parametrize(("trigger", "stage"), [("schedule", "released"), ("labels", "released"), ("harm", "refused")])
+def test_the_champion_made_again_raises_an_alert_only_where_the_champion_does_harm(shop, trigger, stage):
+    with load(shop) as found:
+        wanted = Wanted(asked=datetime(2026, 1, 1, tzinfo=UTC), champion="1", trigger=trigger, sentence="It is due.")
+        with found.journal().transaction(actor=Actor("user:ada")) as transaction:
+            write(transaction, TRAINING, "shop", wanted, expect=read_wanted(found.journal(), "shop")[1])
+        end = go_on(found, principal=WHO)
+        assert (end.stage, end.open, end.release) == (stage, False, None), end.said
+        assert "the same model as the champion, shop/1" in end.said
+        assert ("it would lose as much" in end.said) == (trigger == "harm")
+        firing = [alert for alert in read(found.journal())[0].alerts.values() if alert.finding.rule == "retraining"]
+        assert bool(firing) == (trigger == "harm")
+        assert found.registry().resolve("shop@champion").version == "1"

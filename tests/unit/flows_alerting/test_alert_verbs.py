@@ -1,0 +1,105 @@
+"""What people say to alerts, and what time alone tells."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from alerts_support import ADA, START, finding, kinds, see
+
+from cumulant.core.errors import EngineUnavailableError, NotFoundError, RefusedError, UsageError
+from cumulant.flows.alerting.alerts import acknowledge, advance, deliver, show, silence, try_receivers, unsilence
+from cumulant.flows.alerting.metrics import exposition
+from cumulant.flows.alerting.receiver_state import Standing, failed, is_due
+from cumulant.flows.alerting.views import overview
+
+
+def test_people_acknowledge_and_silence(late, clock):
+    see(late, finding("a"), finding("b", rule="covariate"))
+    first = overview(late, principal=ADA).alerts
+    assert [(one.subject, one.level, one.told) for one in first] == [
+        ("a", "critical", "critical"),
+        ("b", "info", "info"),
+    ]
+    assert acknowledge(late, first[0].id[:6], principal=ADA, reason="on it").acknowledged == "user:ada"
+    made = silence(late, principal=ADA, span="2h", subject="b", clock=clock)
+    found = overview(late, principal=ADA, clock=clock)
+    assert [(one.acknowledged, one.silenced) for one in found.alerts] == [("user:ada", False), (None, True)]
+    assert (found.spent, found.budget, len(found.silences)) == (2, "20/month", 1)
+    unsilence(late, made.id, principal=ADA)
+    assert overview(late, principal=ADA, clock=clock).silences == []
+    assert kinds(late)[-3:] == ["alert.acknowledged", "alert.silenced", "alert.silence_ended"]
+    assert next(late.journal().events(kinds=("alert.acknowledged",))).reason == "on it"
+
+
+def test_what_cannot_be_said(late, clock):
+    with pytest.raises(NotFoundError, match="no alert"):
+        show(late, "x", principal=ADA)
+    see(late, finding("a"), finding("b"))
+    see(late, finding("b"), hours=1)
+    over = overview(late, principal=ADA, ended=True).alerts[-1]
+    with pytest.raises(UsageError, match="is resolved"):
+        acknowledge(late, over.id, principal=ADA)
+    with pytest.raises(NotFoundError):
+        acknowledge(late, "", principal=ADA)
+    for span in ("soon", "9999999999d"):
+        with pytest.raises(UsageError, match=r"is not a duration|longer than time"):
+            silence(late, principal=ADA, span=span)
+    with pytest.raises(NotFoundError):
+        unsilence(late, "x", principal=ADA)
+    assert show(late, over.id, principal=ADA).status == "resolved"
+
+
+def test_who_may_not(late, monkeypatch):
+    from cumulant.testing.access import GrantedAccess
+
+    monkeypatch.setattr(late, "access", lambda: GrantedAccess(set()))
+    for verb in (
+        lambda: see(late, finding()),
+        lambda: show(late, "x", principal=ADA),
+        lambda: acknowledge(late, "x", principal=ADA),
+        lambda: silence(late, principal=ADA, span="1h"),
+        lambda: unsilence(late, "x", principal=ADA),
+        lambda: try_receivers(late, principal=ADA),
+        lambda: overview(late, principal=ADA),
+    ):
+        with pytest.raises(RefusedError):
+            verb()
+    assert kinds(late) == []
+
+
+def test_time_alone_tells_reminders(late, web, clock):
+    assert advance(late, clock=clock) == ()
+    see(late, finding())
+    clock.move(timedelta(hours=25))
+    assert [change.what for change in advance(late, clock=clock)] == ["reminded"]
+    deliver(late, clock=clock)
+    assert web.posts[1][2]["text"].startswith("still so after 1d1h: it moved")
+
+
+def test_how_long_a_failing_one_waits():
+    now, found = START, Standing()
+    for _ in range(40):
+        found = failed(found, EngineUnavailableError("no"), "no", now)
+    assert found.retry - now == timedelta(hours=1)
+    assert found.failing_since == START
+    assert not is_due(found, now)
+
+
+def test_prometheus_is_told(late, web, clock):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    see(late, finding("a"), finding("b", rule="covariate"))
+    web.how = "later"
+    deliver(late, clock=clock)
+    families = text_string_to_metric_families(exposition(late.journal()))
+    found = {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+    name = late.receivers()[0].name
+    assert found == {
+        ("cumulant_alerts_firing", "info"): 1,
+        ("cumulant_alerts_firing", "warning"): 0,
+        ("cumulant_alerts_firing", "critical"): 1,
+        ("cumulant_messages_waiting", name): 2,
+        ("cumulant_messages_refused", name): 0,
+        ("cumulant_receiver_failures", name): 1,
+    }

@@ -1,0 +1,80 @@
+"""Processes that write to a project while it is backed up; each appends to a file what was accepted."""
+
+import sys
+import time
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "outcomes"))
+
+from outcomes_support import SALT, SCHEMA
+
+from cumulant.core.events import Actor, Fact
+from cumulant.outcomes.labels.atomic_files import write_bytes
+from cumulant.outcomes.labels.ingest import ingest_inbox
+from cumulant.project.file.loading import load
+from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.storage.upkeep import upkeep
+
+
+class Noted(Fact, frozen=True, kw_only=True):
+    kind = "test.noted"
+    number: int
+
+
+def events(project, number):
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        transaction.put("note", f"{number:06d}", {"number": number}, expect=None)
+        transaction.emit(Noted(number=number))
+
+
+class Rows:
+    """One life of a log process: a file a row, which may be merged."""
+
+    def __init__(self, log):
+        self.parts = Parts(log, Hiding(SALT, {}), file_size=1 << 26, failed=print)
+
+    def put(self, name):
+        self.parts.add(entry(name), "w", "")
+        self.parts.close()
+
+    def put_durable(self, name):
+        self.parts.add_durable(entry(name), "w", "")
+        self.parts.commit()
+
+
+def entry(name):
+    now, answers = time.time_ns() // 1000, b'[{"prediction":1}]'
+    return Entry(id=name, time_us=now, latency_us=9, model="m", version="1", rows=b'[{"x":1}]', answers=answers)
+
+
+@cache
+def life(project):
+    return Rows(project.state / "predictions")
+
+
+def rows(project, number):
+    life(project).put(f"r{number}")
+
+
+def labels(project, number):
+    inbox = project.state / "outcomes" / "inbox"
+    write_bytes(inbox / f"{number:06d}.jsonl", b'{"id": "r%d", "label": true}\n' % number)
+
+
+def moves(project, number):
+    """What takes files away under a reader."""
+    ingest_inbox(project.state / "outcomes", SCHEMA, salt=SALT)
+    upkeep(project.state / "predictions", keep=timedelta(days=90), file_size=1 << 20, file_age=0.0)
+
+
+if __name__ == "__main__":
+    root, role = Path(sys.argv[1]), sys.argv[2]
+    with load(root) as project, (root / f"{role}.accepted").open("a", buffering=1) as accepted:
+        for number in range(100_000):
+            globals()[role](project, number)
+            accepted.write(f"{number}\n")
+            time.sleep(0.01)
