@@ -261,7 +261,7 @@ def test_entries_wait_for_a_log_process_that_comes_late(place):
 
 def test_it_ends_with_its_parent(place):
     code = (
-        "import os, subprocess, sys, time; from cumulant.serving.prediction_log import command; "
+        "import os, subprocess, sys, time; from cumulant.serving.prediction_log.log_command import command; "
         "p = subprocess.Popen(command(sys.argv[1], sys.argv[2], parent=os.getpid())); print(p.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, *map(str, place)], stdout=subprocess.PIPE, text=True)
@@ -440,7 +440,7 @@ def test_a_path_that_no_socket_can_have(tmp_path):
 
 def test_a_worker_imports_neither_pyarrow_nor_numpy():
     code = (
-        "import sys, asyncio; from cumulant.serving.prediction_log import Entry, LogClient, command\n"
+        "import sys, asyncio; from cumulant.serving.prediction_log.entry import Entry; from cumulant.serving.prediction_log.client import LogClient; from cumulant.serving.prediction_log.log_command import command\n"
         "async def work():\n"
         "    one = LogClient('/nowhere/log.sock', worker='w')\n"
         "    one.put(Entry(id='a', time_us=1, latency_us=1, model='m', version='1'))\n"
