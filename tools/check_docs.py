@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMAND = re.compile(r"\bcumulant((?: [a-z][a-z-]*)+)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -19,12 +22,22 @@ def pages() -> list[Path]:
 
 
 def broken_links() -> list[str]:
-    return [
-        f"{page.relative_to(ROOT)}: link to {target} leads nowhere"
-        for page in pages()
-        for target in LINK.findall(page.read_text())
-        if not (page.parent / target).exists()
-    ]
+    faults = []
+    for page in pages():
+        for name, anchor in LINK.findall(page.read_text()):
+            target = page.parent / name if name else page
+            if not target.exists():
+                faults.append(f"{page.relative_to(ROOT)}: link to {name} leads nowhere")
+            elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+                faults.append(f"{page.relative_to(ROOT)}: {name or page.name} has no heading #{anchor}")
+    return faults
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = HEADING.findall(FENCED.sub("", page.read_text()))
+    return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
 
 
 def unknown_commands() -> list[str]:

@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/reference from the code itself: `python tools/generate_docs.py [--check]`."""
+"""Write the diagrams and the generated pages of docs/reference from the code itself: `python tools/generate_docs.py [--check]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import draw_diagrams
 import release_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,6 +105,7 @@ def world_schema() -> str:
 
 
 PAGES = {
+    **draw_diagrams.PICTURES,
     REFERENCE / "commands.md": commands_page,
     REFERENCE / "errors.md": errors_page,
     REFERENCE / "project-file.md": project_page,
