@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.reports.markup import element
+from cumulant.flows.reports import rendering
 
 EVERY = 0.2
 
@@ -26,6 +28,10 @@ def following(title: str) -> Iterator[Progress]:
         yield line.say
     finally:
         line.close()
+
+
+class ProgressPage(msgspec.Struct, frozen=True):
+    line: str
 
 
 class Line:
@@ -48,7 +54,7 @@ class Line:
         part = "" if share is None else f"{share:.0%}"
         spent = f"{moment - self._begun:.0f} s"
         line = " · ".join(word for word in (self._title, text, part, spent) if word)
-        self._handle.update(self._html(element("span", line, style="opacity:.7")))
+        self._handle.update(self._html(rendering.render("notebook/progress.html.jinja", ProgressPage(line))))
 
     def close(self) -> None:
         self._handle.update(self._html(""))

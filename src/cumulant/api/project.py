@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cumulant.api import views
 from cumulant.api.errors import RowWarning, short_methods
 from cumulant.api.progress import following
-from cumulant.api.shown import Listing, Shown, block, facts
+from cumulant.api.shown import Listing, ResultPage, Shown, drop_empty
 from cumulant.core.errors import MissingPartError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Project:
             ("purpose", self.loaded.spec.model.purpose),
             *[("assumed" if index == 0 else "", line) for index, line in enumerate(self.assumptions)],
         ]
-        return block(f"Project {self.loaded.name}", facts(rows))
+        return ResultPage(title=f"Project {self.loaded.name}", facts=drop_empty(rows)).render()
 
     def __enter__(self) -> Self:
         return self

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from cumulant.api.shown import block, facts
-from cumulant.flows.reports.markup import element
+from cumulant.api.shown import ResultPage
 
 if TYPE_CHECKING:
     from cumulant.flows.serving.serve import Service
@@ -79,4 +78,4 @@ class Server:
 
         line = curl(load_servable(Path(self.service.folder)), self.url)
         rows = [("url", self.url), ("model", self.service.model.uri), ("process", str(self.pid))]
-        return block("Server", facts(rows), element("pre", line, style="white-space:pre-wrap"))
+        return ResultPage(title="Server", facts=rows, code=line).render()

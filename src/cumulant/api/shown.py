@@ -5,27 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from cumulant.flows.reports import terminal, wording
-from cumulant.flows.reports.markup import Child, Markup, element
+import msgspec
+
+from cumulant.flows.reports import rendering, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.flows.reports.content import GateReport
+
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 WIDTH = 100
-_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.4em 0"
-_CELL = "padding:.2em 1em .2em 0;text-align:left;vertical-align:top"
-_NUMBER = "padding:.2em 1em .2em 0;text-align:right;vertical-align:top"
+
+
+class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A result in a notebook, as its parts from top to bottom; those that it lacks are not shown."""
+
+    title: str | None = None
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    gate: GateReport | None = None
+    #: label and value, one pair a line
+    facts: Sequence[tuple[str, object]] | None = None
+    code: str | None = None
+
+    def render(self) -> str:
+        """The result as escaped HTML."""
+        return rendering.render("notebook/result.html.jinja", self)
 
 
 class Shown(Generic[Value]):
     """A result of the runtime with its texts. Attributes are those of `.value`."""
 
-    def __init__(self, value: Value, *, text: Callable[[Console], None], markup: Callable[[], Markup]) -> None:
+    def __init__(self, value: Value, *, text: Callable[[Console], None], html: Callable[[], str]) -> None:
         self.value = value
         self._text = text
-        self._markup = markup
+        self._html = html
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "value":
@@ -39,7 +55,7 @@ class Shown(Generic[Value]):
         return as_text(self._text)
 
     def _repr_html_(self) -> str:
-        return self._markup()
+        return self._html()
 
 
 class Listing(Sequence[Item]):
@@ -71,7 +87,7 @@ class Listing(Sequence[Item]):
         return as_text(lambda console: console.print(terminal.table(self._columns, self._cells())))
 
     def _repr_html_(self) -> str:
-        return table(self._columns, self._cells())
+        return ResultPage(columns=self._columns, rows=self._cells()).render()
 
     def _cells(self) -> list[Sequence[object]]:
         return [self._row(item) for item in self._items]
@@ -92,31 +108,6 @@ def as_text(draw: Callable[[Console], None]) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
-    """A plain HTML table, escaped, that follows the notebook's own colours."""
-    head = element("tr", *[element("th", name, style=_CELL + ";font-weight:600") for name in columns])
-    body = [element("tr", *[_cell(value) for value in row]) for row in rows]
-    return element("table", element("thead", head), element("tbody", *body), style=_STYLE)
-
-
-def block(title: str, *children: Child) -> Markup:
-    """A titled part of a result."""
-    return element("div", element("div", title, style="font-weight:600;font-size:1.1em"), *children)
-
-
-def facts(rows: Sequence[tuple[str, object]]) -> Markup:
-    """Label and value, one pair a line."""
-    lines = [
-        element(
-            "tr", element("td", label, style=_CELL + ";opacity:.7"), element("td", wording.value(value), style=_CELL)
-        )
-        for label, value in rows
-        if value not in (None, "", (), [])
-    ]
-    return element("table", element("tbody", *lines), style=_STYLE)
-
-
-def _cell(value: object) -> Markup:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    text = value if isinstance(value, Markup) else wording.value(value)
-    return element("td", text, style=_NUMBER if numeric else _CELL)
+def drop_empty(rows: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
+    """The rows whose value is not empty."""
+    return [(label, value) for label, value in rows if value not in (None, "", (), [])]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cumulant.api.shown import Shown, block, facts, table
+import msgspec
+
+from cumulant.api.shown import ResultPage, Shown, drop_empty
 from cumulant.core.servable import GraphServable
-from cumulant.flows.reports import wording
-from cumulant.flows.reports.markup import Markup, element, join
+from cumulant.flows.reports import rendering, wording
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from cumulant.flows.registry.models import ModelDetail
     from cumulant.flows.reports.content import Interval, ReportData
 
-_COLOURS = {True: "#1f7a45", False: "#b3372f"}
+
+class FramePage(msgspec.Struct, frozen=True):
+    """A whole document, shown in a frame."""
+
+    document: str
+    title: str
 
 
 class Trained(Shown[Any]):
@@ -66,7 +72,7 @@ def training(found: Any, page: ReportData) -> Trained:
 
         show_training(console, page)
 
-    shown = Trained(found, text=text, markup=lambda: _page(page))
+    shown = Trained(found, text=text, html=lambda: _page(page).render())
     shown.page = page
     return shown
 
@@ -94,8 +100,7 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
         *[(wording.title(name), _figure(name, one, found)) for name, one in figures(found.metrics).items()],
         ("request", ", ".join(field.name for field in fields(found.servable))),
     ]
-    extra = element("pre", curl(found.servable, found.url), style="white-space:pre-wrap")
-    return _facts(f"{version.name} version {version.version}", rows, found, extra)
+    return _facts(f"{version.name} version {version.version}", rows, found, code=curl(found.servable, found.url))
 
 
 def _figure(name: str, figure: Interval, found: ModelDetail) -> str:
@@ -133,15 +138,15 @@ def report(page: ReportData) -> Shown[ReportData]:
 
         console.print(render(page), markup=False)
 
-    def markup() -> Markup:
+    def html() -> str:
         from cumulant.flows.reports.page import render
 
-        return element("iframe", srcdoc=render(page), title=page.subject, style="width:100%;height:640px;border:0")
+        return rendering.render("notebook/frame.html.jinja", FramePage(render(page), page.subject))
 
-    return Shown(page, text=text, markup=markup)
+    return Shown(page, text=text, html=html)
 
 
-def _page(page: ReportData) -> Markup:
+def _page(page: ReportData) -> ResultPage:
     rows = [
         (
             f"{wording.title(one.name)} {'↑' if one.higher_is_better else '↓'}",
@@ -151,36 +156,31 @@ def _page(page: ReportData) -> Markup:
         )
         for one in page.metrics
     ]
-    parts = [table(("on the test rows", "model", "95% interval", "naive"), rows)]
-    if page.gate is not None:
-        word = element(
-            "b",
-            wording.gate_word(page.gate.verdict, passed=page.gate.passed),
-            style=f"color:{_COLOURS[page.gate.passed]}",
-        )
-        rules = [element("li", ("✓ " if rule.passed else "✗ ") + rule.text) for rule in page.gate.rules]
-        parts.append(element("div", "Gate: ", word, f", against {page.gate.reference}", element("ul", *rules)))
-    if page.uri is not None:
-        parts.append(facts([("model", page.uri), ("aliases", page.aliases), ("run", page.run)]))
-    return block(page.subject, join(parts))
+    where = [("model", page.uri), ("aliases", page.aliases), ("run", page.run)]
+    return ResultPage(
+        title=page.subject,
+        columns=("on the test rows", "model", "95% interval", "naive"),
+        rows=rows,
+        gate=page.gate,
+        facts=None if page.uri is None else drop_empty(where),
+    )
 
 
-def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *extra: Markup) -> Shown[Any]:
+def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: str | None = None) -> Shown[Any]:
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import heading, pairs
 
         heading(console, title)
-        pairs(console, [(label, found) for label, found in rows if found not in (None, "", (), [])])
+        pairs(console, drop_empty(rows))
 
-    return Shown(value, text=text, markup=lambda: block(title, facts(rows), *extra))
+    return Shown(value, text=text, html=ResultPage(title=title, facts=drop_empty(rows), code=code).render)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> Shown[Any]:
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import heading
-        from cumulant.flows.reports.terminal import table as rich_table
+        from cumulant.flows.reports.terminal import heading, table
 
         heading(console, title)
-        console.print(rich_table(columns, rows))
+        console.print(table(columns, rows))
 
-    return Shown(value, text=text, markup=lambda: block(title, table(columns, rows)))
+    return Shown(value, text=text, html=ResultPage(title=title, columns=columns, rows=rows).render)

@@ -12,7 +12,7 @@ import pytest
 
 import cumulant
 from cumulant.api import RowWarning
-from cumulant.api.shown import Listing, Shown, facts, table
+from cumulant.api.shown import Listing, ResultPage, Shown
 from cumulant.core.errors import DataError, NotFoundError, PortInUseError, ProjectFileError, RequestError
 
 
@@ -198,11 +198,12 @@ def test_evaluate_again(project: cumulant.Project, trained: Any) -> None:
 def test_lists_and_results_escape_what_they_show() -> None:
     hostile = "<script>alert(1)</script>"
     listing = Listing([hostile], ["<b>"], lambda item: (item,))
-    for html in (listing._repr_html_(), table(["x"], [(hostile,)]), facts([(hostile, hostile)])):
+    result = ResultPage(title=hostile, columns=[hostile], rows=[(hostile,)], facts=[(hostile, hostile)], code=hostile)
+    for html in (listing._repr_html_(), result.render()):
         assert "<script>" not in html
     assert hostile in repr(listing)
     assert listing[:1][0] == hostile
-    shown: Shown[str] = Shown(hostile, text=lambda console: console.print("x"), markup=lambda: facts([("a", hostile)]))
+    shown: Shown[str] = Shown(hostile, text=lambda console: console.print("x"), html=lambda: hostile)
     assert shown.upper() == hostile.upper()
     assert "upper" in dir(shown)
     with pytest.raises(AttributeError):

@@ -22,7 +22,7 @@ from cumulant.release.state import Board, Release
 from cumulant.release.steps import steps
 
 #: imported by no command that reads
-ENGINES = {"mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy"}
+ENGINES = {"mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy", "jinja2"}
 #: of those that read the journal and the registry alone
 TABLES = ENGINES | {"polars", "pyarrow", "scipy"}
 #: commands that read, with their arguments, by what they must not import
@@ -30,9 +30,10 @@ READS = {
     **dict.fromkeys(
         ("doctor", "ps", "runs list", "runs show latest", "events list", "events verify", "models list",
          "models show shop", "models compare shop/1 shop/1", "lineage shop", "alerts list", "alerts show NONE",
-         "review list", "data clean", "report --out page.html"),
+         "review list", "data clean", "report --out page.md"),
         TABLES | {"numpy"},
     ),
+    "report --out page.html": TABLES - {"jinja2"} | {"numpy"},
     **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # the project's features file imports polars
     "features show": ENGINES | {"numpy", "pyarrow", "scipy"},

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cumulant.core.expr import Call, Column, Literal
 from cumulant.core.plan import FeatureSpec, Lookup, Window
-from cumulant.flows.reports import charts, decisions, markdown, page, wording
+from cumulant.flows.reports import charts, decisions, markdown, page, svg, wording
 from cumulant.flows.reports.content import (
     BlendReport,
     CheckReport,
@@ -41,8 +41,8 @@ from cumulant.flows.reports.content import (
     TrialReport,
 )
 from cumulant.flows.reports.feature_texts import definition, kind
-from cumulant.flows.reports.markup import element, escape
 from cumulant.flows.reports.summary import show_metrics, show_training
+from cumulant.flows.reports.svg import element, escape
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;|`[x](javascript:alert(1))\x1b[31m\u202e"""
@@ -229,14 +229,14 @@ def test_the_summary_fits_the_window(width: int) -> None:
 
 
 def test_ticks_are_round_and_inside() -> None:
-    assert charts.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert charts.ticks(3, 3) == [3]
+    assert svg.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert svg.ticks(3, 3) == [3]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e9))
 def test_ticks_of_any_range(low: float, span: float) -> None:
     high = low + span
-    found = charts.ticks(low, high)
+    found = svg.ticks(low, high)
     assert all(low - 1e-6 * span <= tick <= high + 1e-6 * span for tick in found)
     assert len(found) <= 8
 

@@ -60,8 +60,10 @@ def test_the_wheel_is_whole_and_the_same_each_time(tmp_path):
             code = base64.urlsafe_b64encode(hashlib.sha256(archive.read(name)).digest()).rstrip(b"=").decode()
             assert told[name] == f"sha256={code}"
     assert not [name for name in names if "__pycache__" in name]
-    sources = {f"cumulant/{one.relative_to(ROOT / 'src' / 'cumulant')}" for one in (ROOT / "src").rglob("*.py")}
-    assert sources <= set(names)
+    for pattern in ("*.py", "*.html.jinja", "*.css"):
+        sources = {f"cumulant/{one.relative_to(ROOT / 'src' / 'cumulant')}" for one in (ROOT / "src").rglob(pattern)}
+        assert sources
+        assert sources <= set(names)
 
 
 def test_nothing_strays_into_the_wheel(tmp_path):

@@ -1,6 +1,7 @@
 """Metrics with intervals, slices and curves of a model, and pictures of them."""
 
 import json
+from xml.etree import ElementTree as ET
 
 import msgspec
 import numpy as np
@@ -10,9 +11,9 @@ from sklearn import metrics as oracle
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
 from cumulant.flows.reports.model_content import alerts_a_day
+from cumulant.flows.reports.plots import save_plots
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.evaluation import evaluate, scored
-from cumulant.training.evaluation.plots import save_plots
 from cumulant.training.records import Evaluation
 from cumulant.training.search.search import search
 from cumulant.training.spec import Cost, EvaluationSpec, TrainingSpec
@@ -186,7 +187,8 @@ def test_every_task_is_evaluated_and_drawn(target, table, rows_of, tmp_path):
     names = {file.stem for file in files}
     assert {"calibration", "importance"} <= names
     for file in files:
-        assert file.read_bytes().startswith(b"\x89PNG")
+        assert file.suffix == ".svg"
+        assert ET.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     measured = scored(parts.test, model)
     assert (measured.decision is not None) is (target == "late")
 

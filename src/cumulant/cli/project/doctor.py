@@ -32,7 +32,7 @@ LEAST_DISK = 2 * 1024**3
 FULL_DISK = 64 * 1024**2
 EXTRAS = {
     "serve": ("numpy", "onnxruntime", "uvicorn", "httptools"),
-    "train": ("lightgbm", "matplotlib", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
+    "train": ("jinja2", "lightgbm", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
     "xgboost": ("xgboost",),
     "catboost": ("catboost",),
     "objects": ("obstore",),

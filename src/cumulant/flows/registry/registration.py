@@ -136,8 +136,8 @@ def _input_example(context: Context, candidate: Candidate) -> pd.DataFrame:
 
 
 def _plots(judgement: Judgement, title: str, run: RunLog) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        from cumulant.training.evaluation.plots import save_plots
+    from cumulant.flows.reports.plots import save_plots
 
+    with tempfile.TemporaryDirectory() as scratch:
         for path in save_plots(judgement.evaluation, Path(scratch), title=title):
             run.artifact(path, "plots")

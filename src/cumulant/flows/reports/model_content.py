@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -111,7 +111,7 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str, te
         threshold=evaluation.threshold,
         alerts_a_day=alerts_a_day(evaluation),
         slices=slices(evaluation),
-        curves=tuple(curves(evaluation)),
+        curves=tuple(named_curves(evaluation).values()),
         gate=gate(judgement),
     )
 
@@ -166,16 +166,18 @@ def slices(found: Evaluation) -> tuple[SliceReport, ...]:
     )
 
 
-def curves(found: Evaluation) -> Iterator[CurveReport]:
-    """The curves that the page draws."""
+def named_curves(evaluation: Evaluation) -> dict[str, CurveReport]:
+    """The curves that the page draws, by the name that the evaluation has for them."""
+    drawn = {}
     for name, (across, up, weight) in _DRAWN.items():
-        if name not in found.curves:
+        if name not in evaluation.curves:
             continue
-        columns = found.curves[name].columns
+        columns = evaluation.curves[name].columns
         weights = columns[weight] if weight else [0.0] * len(columns[across])
         points = [Point(x, y, rows) for x, y, rows in zip(columns[across], columns[up], weights, strict=True)]
-        kind = "predicted_observed" if found.task == "regression" else name
-        yield CurveReport(kind=kind, points=tuple(points))
+        kind = "predicted_observed" if evaluation.task == "regression" else name
+        drawn[name] = CurveReport(kind=kind, points=tuple(points))
+    return drawn
 
 
 def gate(judgement: Judgement) -> GateReport:

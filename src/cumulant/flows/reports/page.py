@@ -3,155 +3,385 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from importlib.resources import files
+from datetime import UTC, datetime
 
-from cumulant.flows.reports import data_sections, model_sections, wording
-from cumulant.flows.reports.blocks import Column, Section, definitions, section, table, tag, tile, tiles
-from cumulant.flows.reports.content import MetricReport, ReportData
-from cumulant.flows.reports.markup import Child, Markup, element, join, style_sheet
+import msgspec
+from markupsafe import Markup
 
-#: What the browser may load for this page: nothing.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-HEADLINES = 3
+from cumulant.flows.reports import charts, wording
+from cumulant.flows.reports.content import (
+    CheckReport,
+    FeatureReport,
+    FoldReport,
+    GateReport,
+    Interval,
+    MetricReport,
+    ReportData,
+    SliceReport,
+    SourceReport,
+    TrainingReport,
+    TrialReport,
+)
+from cumulant.flows.reports.decisions import decisions, search_summary
+from cumulant.flows.reports.rendering import render as render_template
+from cumulant.flows.reports.svg import Drawing, style_sheet
+
+_HEADLINES = 3
+#: rows of slices of a column that are not folded away
+_SLICES = 12
+#: what the threshold does to a slice, beside its main metric
+_DECISION = ("recall", "precision", "cost")
+
+
+def page_style() -> Markup:
+    """The style sheets of a page and its charts."""
+    return Markup(style_sheet("charts.css") + style_sheet("style.css"))  # noqa: S704 - our own files
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A part of a page, by the template of its name; `lead`: a sentence that says what it shows."""
+
+    anchor: str
+    title: str
+    lead: str = ""
+
+
+class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """What the layout of pages needs; `folder` has the templates of the sections."""
+
+    folder: str
+    sections: tuple[Section, ...]
+    made: datetime
+    cumulant: str
+    style: Markup = msgspec.field(default_factory=page_style)
+
+
+class MetricRow(msgspec.Struct, frozen=True):
+    metric: MetricReport
+    drawing: Markup
+
+
+class SliceRow(msgspec.Struct, frozen=True):
+    """One slice: its main metric, drawn where it could be measured, and the texts of other metrics."""
+
+    value: str
+    rows: int
+    measured: Interval | None
+    drawing: Markup | None
+    others: tuple[str, ...]
+
+
+class SliceTable(msgspec.Struct, frozen=True, kw_only=True):
+    """The slices by one column; `others`: head and style of each further column."""
+
+    column: str
+    metric: str
+    others: list[tuple[str, str]]
+    rows: tuple[SliceRow, ...]
+    smaller: tuple[SliceRow, ...]
+
+
+class SourceView(msgspec.Struct, frozen=True, kw_only=True):
+    data: SourceReport
+    stored: str
+    flow: tuple[tuple[str, int], ...]
+    checks: tuple[CheckReport, ...]
+    lists: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
+    features: tuple[FeatureReport, ...]
+    owned: bool
+    weighed: bool
+    most: float
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a time axis, in percent of it."""
+
+    style: str
+    text: str
+    start: float
+    width: float
+
+
+class SplitRow(msgspec.Struct, frozen=True):
+    name: str
+    spans: tuple[Span, Span]
+
+
+class Splits(msgspec.Struct, frozen=True):
+    """Folds on one time axis, with its first, middle and last day."""
+
+    rows: tuple[SplitRow, ...]
+    days: tuple[str, ...]
+
+
+class Search(msgspec.Struct, frozen=True):
+    """The chart of the trials; `trainers`: style and name of each."""
+
+    drawing: Drawing
+    trainers: tuple[tuple[str, str], ...]
+
+
+class ReportPage(PageLayout, frozen=True, kw_only=True):
+    """All values of the page of a report."""
+
+    report: ReportData
+    headlines: tuple[MetricReport, ...]
+    gate_text: str
+    measured: str
+    metrics: tuple[MetricRow, ...]
+    decisions: tuple[tuple[str, str, str], ...]
+    curves: tuple[charts.TitledDrawing, ...]
+    slices: tuple[SliceTable, ...]
+    sources: tuple[SourceView, ...]
+    features: FeatureTable
+    splits: Splits | None
+    search: Search | None
+    trials: tuple[TrialReport, ...]
 
 
 def render(report: ReportData) -> str:
     """The whole document."""
-    return document(report.subject, _header(report), contents(report), _footer(report))
-
-
-def document(subject: str, header: Markup, sections: Sequence[Section], footer: Markup) -> str:
-    """A page in the style of the report, with its contents beside it."""
-    css = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    links = [element("li", element("a", part.title, href=f"#{part.anchor}")) for part in sections]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", subject),
-        style_sheet(css),
+    training = report.training or TrainingReport()
+    page = ReportPage(
+        folder="report",
+        sections=tuple(sections(report)),
+        made=report.made,
+        cumulant=report.cumulant,
+        report=report,
+        headlines=tuple(_main_metrics(report)[:_HEADLINES]),
+        gate_text=_gate_text(report.gate) if report.gate else "",
+        measured="tested model" if report.of_tested else "this model",
+        metrics=tuple(_metric_row(metric) for metric in report.metrics),
+        decisions=tuple(decisions(report)),
+        curves=tuple(_curves(report)),
+        slices=tuple(_slices(report)),
+        sources=tuple(_source(source) for source in report.sources),
+        features=_features(report.features),
+        splits=_splits(training.folds),
+        search=_search(training),
+        trials=tuple(sorted(training.trials, key=lambda trial: _rank(trial, higher=training.higher_is_better))),
     )
-    body = element(
-        "body",
-        element("a", "Skip to the content", href="#main", class_="skip"),
-        element(
-            "div",
-            header,
-            element("nav", element("ol", *links), aria_label="Contents"),
-            element("main", *[part.body for part in sections], id="main"),
-            footer,
-            class_="layout",
-        ),
-    )
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+    return render_template("report/page.html.jinja", page)
 
 
-def contents(report: ReportData) -> list[Section]:
+def sections(report: ReportData) -> list[Section]:
     """The sections that this report has something to say in, in reading order."""
-    found = [_summary(report)]
-    if report.metrics:
-        found.append(model_sections.quality(report))
-    if report.gate is not None:
-        found.append(model_sections.gate(report.gate))
-    found.append(data_sections.data(report))
-    if report.features:
-        found.append(data_sections.features(report))
-    if report.training is not None:
-        found.append(model_sections.training(report.training))
-    if report.serving is not None:
-        found.append(model_sections.serving(report.serving))
-    found.append(_lineage(report))
-    if report.events:
-        found.append(_events(report))
-    return found
-
-
-def _header(report: ReportData) -> Markup:
-    kicker = "Model report" if report.version else "Run report"
-    aliases = join([tag(alias, "good" if alias == "champion" else "") for alias in report.aliases])
-    facts: list[tuple[str, Child]] = [
-        ("version", report.version),
-        ("alias", aliases or None),
-        ("owner", report.owner),
-        ("risk", report.risk),
-        ("trained", wording.moment(report.created) if report.created else None),
-        ("run", element("code", report.run) if report.run else None),
+    parts: list[tuple[object, Section]] = [
+        (True, Section("summary", "At a glance")),
+        (report.metrics, Section("quality", "Quality", _quality_lead(report))),
+        (report.gate, Section("gate", "Gate", _gate_lead(report.gate))),
+        (True, Section("data", "Data", _data_lead(report.sources))),
+        (report.features, Section("features", "Features", _features_lead(report.features))),
+        (report.training, Section("training", "Training", search_summary(report.training or TrainingReport()))),
+        (
+            report.serving,
+            Section(
+                "serving",
+                "Serving",
+                "A caller sends the raw fields of one row; stored history and lookups are added by the server.",
+            ),
+        ),
+        (
+            True,
+            Section(
+                "lineage",
+                "Lineage",
+                "What made it. Every name here is a hash of content: the same inputs, code and settings have the same"
+                " names.",
+            ),
+        ),
+        (
+            report.events,
+            Section(
+                "events",
+                "Who did what",
+                "The events of this run, from the project's chain; `cumulant events verify` proves that none was"
+                " altered.",
+            ),
+        ),
     ]
-    return element(
-        "header",
-        element("p", kicker, class_="kicker"),
-        element("h1", report.name),
-        element("p", report.purpose, class_="purpose") if report.purpose else None,
-        element("ul", *[element("li", element("b", label), value) for label, value in facts if value], class_="facts"),
+    return [section for present, section in parts if present]
+
+
+def _quality_lead(report: ReportData) -> str:
+    test = report.training.test_rows if report.training else 0
+    rows = f" ({wording.plural(test, 'row')})" if test else ""
+    lead = f"Measured on rows that neither the search nor the fit has seen{rows}."
+    if report.of_tested:
+        lead = (
+            f"Measured of the tested model: the same configuration, fitted without the test rows{rows}, which this"
+            " model has learned too."
+        )
+    if report.cluster in ("", "row"):
+        return f"{lead} Intervals hold 95%, from resampling rows."
+    clusters = wording.plural(report.clusters, report.cluster)
+    return f"{lead} Intervals hold 95%, from resampling the {clusters} whole: rows of one depend on each other."
+
+
+def _gate_lead(gate: GateReport | None) -> str:
+    return f"The model was compared with {gate.reference} on the same rows." if gate else ""
+
+
+def _gate_text(gate: GateReport) -> str:
+    """The gate's verdict in a sentence."""
+    failed = [rule for rule in gate.rules if not rule.passed]
+    if failed:
+        names = ", ".join(wording.title(rule.metric).lower() for rule in failed)
+        return f"The gate said no: {wording.plural(len(failed), 'rule')} did not hold ({names})."
+    if not gate.passed:
+        return "The gate said no."
+    if len(gate.rules) == 1:
+        return f"The gate's one rule holds, against {gate.reference}."
+    return f"The gate's {len(gate.rules)} rules hold, against {gate.reference}."
+
+
+def _data_lead(sources: Sequence[SourceReport]) -> str:
+    if not sources:
+        return "This run reached no data."
+    total = sum(source.rows_in for source in sources)
+    return (
+        f"{wording.plural(total, 'row')} from {wording.plural(len(sources), 'source')}. "
+        "Every row is counted: it passed, was quarantined by a rule, or was dropped by the project's own preparation."
     )
 
 
-def _summary(report: ReportData) -> Section:
-    parts = [_headline(metric) for metric in _main_metrics(report)]
-    if report.sources:
-        rows = sum(source.rows_in for source in report.sources)
-        refused = sum(source.rows_quarantined for source in report.sources)
-        parts.append(tile("Rows in", wording.count(rows), f"{wording.count(refused)} quarantined"))
-    if report.features:
-        parts.append(tile("Features", wording.count(len(report.features))))
-    gate = model_sections.banner(report.gate) if report.gate else None
-    missing = None if report.training else element("p", "This run did not reach training.", class_="lead")
-    return section("summary", "At a glance", "", gate, tiles(*parts) if parts else None, missing)
+def _features_lead(features: Sequence[FeatureReport]) -> str:
+    return f"{wording.plural(len(features), 'feature')}, computed only from what was known at the moment of prediction."
 
 
 def _main_metrics(report: ReportData) -> list[MetricReport]:
     """The figures that the gate asks about, then the others."""
     asked = [rule.metric for rule in report.gate.rules] if report.gate else []
     order = {name: index for index, name in enumerate(asked)}
-    return sorted(report.metrics, key=lambda metric: order.get(metric.name, len(order)))[:HEADLINES]
+    return sorted(report.metrics, key=lambda metric: order.get(metric.name, len(order)))
 
 
-def _headline(metric: MetricReport) -> Markup:
-    against = f"naive {wording.number(metric.naive.value)}" if metric.naive else ""
-    between = wording.interval(metric.model)
-    return tile(
-        wording.title(metric.name), wording.number(metric.model.value), "" if between == "–" else between, against
+def _metric_row(metric: MetricReport) -> MetricRow:
+    return MetricRow(metric, charts.strip(metric.model, metric.naive, *charts.bounds([metric.model, metric.naive])))
+
+
+def _curves(report: ReportData) -> list[charts.TitledDrawing]:
+    naive = next((m.naive for m in report.metrics if m.name == "average_precision" and m.naive), None)
+    figures = (charts.curve(curve, naive.value if naive else None) for curve in report.curves)
+    return [figure for figure in figures if figure is not None]
+
+
+def _slices(report: ReportData) -> list[SliceTable]:
+    """A table for each column; none where the slices have no metric in common that the report has."""
+    measured = [part for part in report.slices if part.metrics]
+    shared = [m.name for m in report.metrics if measured and all(m.name in part.metrics for part in measured)]
+    gated = [rule.metric for rule in report.gate.rules] if report.gate else []
+    # A metric of ranks compares slices of different base rates better than a loss does.
+    gated.sort(key=lambda name: not wording.higher_is_better(name))
+    main = next((name for name in (*gated, *shared) if name in shared), None)
+    if main is None:
+        return []
+    overall = next(metric.model.value for metric in report.metrics if metric.name == main)
+    return [
+        _slice_table([part for part in report.slices if part.column == column], main, overall)
+        for column in dict.fromkeys(part.column for part in report.slices)
+    ]
+
+
+def _slice_table(slices: Sequence[SliceReport], main: str, overall: float) -> SliceTable:
+    low, high = charts.bounds([part.metrics.get(main) for part in slices])
+    low, high = min(low, overall), max(high, overall)
+    beside = [name for name in _DECISION if name != main and any(name in part.metrics for part in slices)]
+    rows = []
+    for part in slices:
+        measured = part.metrics.get(main)
+        drawing = charts.forest(measured, overall, low, high) if measured else None
+        others = tuple(wording.number(part.metrics[name].value) if name in part.metrics else "–" for name in beside)
+        rows.append(SliceRow(part.value, part.rows, measured, drawing, others))
+    shown = _SLICES if len(rows) > _SLICES + 2 else len(rows)
+    return SliceTable(
+        column=slices[0].column,
+        metric=wording.title(main),
+        others=[(wording.title(name).lower(), "n") for name in beside],
+        rows=tuple(rows[:shown]),
+        smaller=tuple(rows[shown:]),
     )
 
 
-def _lineage(report: ReportData) -> Section:
-    told = {"model": report.uri or "", **report.lineage}
-    made = definitions((label, element("code", value)) for label, value in told.items() if value)
-    around = definitions((label, element("code", value)) for label, value in report.environment.items())
-    lead = "What made it. Every name here is a hash of content: the same inputs, code and settings have the same names."
-    return section(
-        "lineage", "Lineage", lead, made, element("h3", "Environment") if report.environment else None, around
+def _source(source: SourceReport) -> SourceView:
+    stored = f"{wording.size(source.bytes)} as Parquet" if source.bytes else ""
+    if stored and source.csv_bytes > source.bytes:
+        stored += f", {source.csv_bytes / source.bytes:.1f} times smaller than the same rows as CSV"
+    return SourceView(
+        data=source,
+        stored=stored,
+        flow=(
+            ("passed", source.rows_passed),
+            ("quarantined", source.rows_quarantined),
+            ("dropped", source.rows_dropped),
+        ),
+        checks=tuple(sorted(source.checks, key=lambda check: (check.passed and not check.quarantines, -check.failed))),
+        lists=(
+            ("Warnings", source.warnings),
+            ("Schema changes against the last accepted snapshot", source.changes),
+            ("Shifts against the last accepted snapshot", source.shifts),
+        ),
     )
 
 
-def _events(report: ReportData) -> Section:
-    columns = [Column("when", "w"), Column("who"), Column("what"), Column("", "prose")]
-    rows = (
-        (
-            [
-                wording.moment(event.time),
-                event.actor,
-                element("code", event.kind),
-                element("span", event.text, class_="quiet"),
-            ],
-            None,
+def _features(features: tuple[FeatureReport, ...]) -> FeatureTable:
+    weights = [feature.importance for feature in features if feature.importance is not None]
+    owned = any(feature.owner for feature in features)
+    return FeatureTable(features=features, owned=owned, weighed=bool(weights), most=max(weights, default=0.0) or 1.0)
+
+
+def _splits(folds: Sequence[FoldReport]) -> Splits | None:
+    """None where the split is not by time."""
+    times = [
+        [_stamp(row.train_from), _stamp(row.train_to), _stamp(row.held_from), _stamp(row.held_to)] for row in folds
+    ]
+    timed = [(row, at) for row, stamps in zip(folds, times, strict=True) if len(at := [s for s in stamps if s]) == 4]
+    if not timed:
+        return None
+    begin, end = min(at[0] for _, at in timed), max(at[3] for _, at in timed)
+
+    def span(row: FoldReport, style: str, start: float, stop: float, rows: int) -> Span:
+        whole = (end - begin) or 1.0
+        text = f"{row.name}, {style.split(maxsplit=1)[0]}: {_day(start)} to {_day(stop)}, {wording.count(rows)} rows"
+        width = max(100 * (stop - start) / whole, 0.5)
+        return Span(style=style, text=text, start=100 * (start - begin) / whole, width=width)
+
+    rows = [
+        SplitRow(
+            row.name,
+            (
+                span(row, "train", at[0], at[1], row.train_rows),
+                span(row, "held test" if row.name == "test" else "held", at[2], at[3], row.held_rows),
+            ),
         )
-        for event in report.events
+        for row, at in timed
+    ]
+    return Splits(tuple(rows), tuple(_day(begin + (end - begin) * part / 2) for part in range(3)))
+
+
+def _stamp(when: datetime | None) -> float | None:
+    return None if when is None else when.timestamp()
+
+
+def _day(stamp: float) -> str:
+    return wording.day(datetime.fromtimestamp(stamp, UTC))
+
+
+def _search(training: TrainingReport) -> Search | None:
+    drawing = charts.search(
+        training.trials, training.best, training.score_name or "score", higher=training.higher_is_better
     )
-    lead = "The events of this run, from the project's chain; `cumulant events verify` proves that none was altered."
-    shown = wording.steps(report.steps, report.seconds)
-    steps = element("p", f"The steps of the run took {shown}.") if shown else None
-    return section("events", "Who did what", lead, steps, table("Events", columns, rows))
+    if drawing is None:
+        return None
+    trainers = dict.fromkeys(trial.trainer for trial in training.trials if trial.score is not None)
+    styles = [(f"kind{index % 4}", trainer) for index, trainer in enumerate(trainers)]
+    return Search(drawing, (*styles, ("best", "best")))
 
 
-def _footer(report: ReportData) -> Markup:
-    return made_by(report.made, report.cumulant)
-
-
-def made_by(when: datetime, cumulant: str) -> Markup:
-    """The last line of a page."""
-    text = f"Made {wording.moment(when)} by Cumulant {cumulant}. This page loads nothing from any network."
-    return element("footer", text)
+def _rank(trial: TrialReport, *, higher: bool) -> tuple[bool, float]:
+    if trial.score is None:
+        return True, float(trial.number)
+    return False, -trial.score if higher else trial.score

@@ -100,6 +100,14 @@ def figure(found: Interval | None) -> str:
     )
 
 
+def difference(gap: Interval | None) -> str:
+    """A difference with its sign, and the ends of its interval, where it has one; a dash where there is none."""
+    if gap is None:
+        return "–"
+    ends = gap.low is not None and gap.high is not None
+    return f"{gap.value:+.3g}" + (f" ({gap.low:+.2g} to {gap.high:+.2g})" if ends else "")
+
+
 def count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 

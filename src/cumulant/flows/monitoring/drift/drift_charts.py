@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from cumulant.core.units import from_micros
-from cumulant.flows.reports.charts import BOTTOM, RIGHT, WIDTH, Frame, svg
-from cumulant.flows.reports.markup import Child, Markup, element, join
+from cumulant.flows.reports.svg import BOTTOM, RIGHT, WIDTH, Child, Drawing, Frame, draw, element, join
 from cumulant.flows.reports.wording import count, number, share
 from cumulant.monitoring.drift.profiles import Block, Cells
 from cumulant.monitoring.drift.words import day
@@ -24,15 +24,15 @@ _TAIL = 0.005
 _SHADES = (0.5, 1.0, 2.0, 4.0)
 
 
-class Bars(NamedTuple):
-    """Shares [k] of the rows then and now, by name."""
+class Bar(NamedTuple):
+    """A category with its shares of the rows then and now."""
 
-    names: tuple[str, ...]
-    then: tuple[float, ...]
-    now: tuple[float, ...]
+    name: str
+    then: float
+    now: float
 
 
-def histogram(cells: Cells, before: Floats, now: Floats) -> Markup | None:
+def histogram(cells: Cells, before: Floats, now: Floats) -> Drawing | None:
     """Counts [cells] of a number's values then and now, as shares of bars of one width; None where there are none."""
     edges = np.array(cells.edges)
     pooled = before[1:-1] / max(before.sum(), 1.0) + now[1:-1] / max(now.sum(), 1.0)
@@ -48,18 +48,12 @@ def histogram(cells: Cells, before: Floats, now: Floats) -> Markup | None:
     frame = Frame((low, high), (0.0, 1.08 * float(max(then.max(), after.max()))), height=_HEIGHT)
     bars: list[Child] = []
     for place in range(_BARS):
-        left, width = frame.x(bounds[place]), frame.x(bounds[place + 1]) - frame.x(bounds[place])
-        between = f"{number(bounds[place])} to {number(bounds[place + 1])}"
-        tip = element("title", f"{between}: {share(then[place])} then, {share(after[place])} now")
-        for values, style in ((then, "then"), (after, "now")):
-            top = frame.y(float(values[place]))
-            bars.append(
-                element(
-                    "rect", tip, x=left, y=top, width=round(max(width - 1, 0.5), 2),
-                    height=round(frame.y(0) - top, 2), class_=style,
-                )
-            )  # fmt: skip
-    return svg("Shares of the values then and now", frame.axes("value", "share of rows"), *bars, height=_HEIGHT)
+        ends = float(bounds[place]), float(bounds[place + 1])
+        note = f"{number(ends[0])} to {number(ends[1])}: {share(then[place])} then, {share(after[place])} now"
+        bars += [
+            frame.bar(ends, float(values[place]), style, note) for values, style in ((then, "then"), (after, "now"))
+        ]
+    return draw("Shares of the values then and now", frame.axes("value", "share of rows"), *bars, height=_HEIGHT)
 
 
 def _spread(counts: Floats, edges: Floats, bounds: Floats) -> Floats:
@@ -72,47 +66,22 @@ def _spread(counts: Floats, edges: Floats, bounds: Floats) -> Floats:
     return found
 
 
-def shares(cells: Cells, before: Floats, now: Floats) -> Bars:
+def shares(cells: Cells, before: Floats, now: Floats) -> tuple[Bar, ...]:
     """Counts [cells] of categories as shares: those whose share changed most, then all others and the unseen."""
     then, after = (one / max(float(one.sum()), 1.0) for one in (before, now))
     order = np.argsort(-np.abs(after - then)[: len(cells.values)], kind="stable")
     shown = sorted(order[:_KINDS].tolist())
-    names = [cells.values[place] for place in shown]
-    firsts, seconds = [float(then[place]) for place in shown], [float(after[place]) for place in shown]
-    rest = [float(one[:-1].sum()) - sum(told) for one, told in ((then, firsts), (after, seconds))]
-    if len(cells.values) > len(shown) or max(rest) > 1e-9:
-        names, firsts, seconds = [*names, "all others"], [*firsts, max(rest[0], 0.0)], [*seconds, max(rest[1], 0.0)]
+    bars = [Bar(cells.values[place], float(then[place]), float(after[place])) for place in shown]
+    others = [float(side[:-1].sum() - side[shown].sum()) for side in (then, after)]
+    if len(cells.values) > len(shown) or max(others) > 1e-9:
+        bars.append(Bar("all others", max(others[0], 0.0), max(others[1], 0.0)))
     if after[-1] > 0:
-        names, firsts, seconds = [*names, "unseen before"], [*firsts, float(then[-1])], [*seconds, float(after[-1])]
-    return Bars(tuple(names), tuple(firsts), tuple(seconds))
-
-
-def bars(found: Bars) -> Markup:
-    """A pair of bars a name."""
-    most = max([*found.then, *found.now, 1e-9])
-
-    def bar(value: float, style: str) -> Markup:
-        fill = element("span", class_=style, style=f"width:{100 * value / most:.2f}%")
-        return element("span", fill, element("span", share(value), class_="much"), class_="line")
-
-    rows = [
-        element("div", element("span", name, class_="what", title=name), bar(then, "then"), bar(now, "now"))
-        for name, then, now in zip(found.names, found.then, found.now, strict=True)
-    ]
-    return element("div", *rows, class_="sides", role="img", aria_label="Shares of the values then and now")
-
-
-def key() -> Markup:
-    """Which colour is which side."""
-    items = [
-        element("li", element("span", class_=f"key {style}", aria_hidden="true"), text)
-        for style, text in (("then", "reference"), ("now", "newest alarming windows"))
-    ]
-    return element("ul", *items, class_="legend")
+        bars.append(Bar("unseen before", float(then[-1]), float(after[-1])))
+    return tuple(bars)
 
 
 def course(values: Sequence[float | None], blocks: Sequence[Block], alarming: frozenset[int], limit: float,
-           name: str) -> Markup:  # fmt: skip
+           name: str) -> Drawing:  # fmt: skip
     """A distance of each window by itself, with the least that matters; alarming windows are filled."""
     known = [value for value in values if value is not None]
     top = 1.12 * max([limit, *known])
@@ -123,7 +92,7 @@ def course(values: Sequence[float | None], blocks: Sequence[Block], alarming: fr
                   f"{day(blocks[place])}: {number(value)}, {count(blocks[place].rows)} rows")
         for place, value in points
     ]  # fmt: skip
-    return svg(
+    return draw(
         f"{name} by window; {len(alarming)} of {len(values)} are alarming",
         _axes(frame, blocks, name),
         frame.line([(-0.5, limit), (len(values) - 0.5, limit)], "ideal"),
@@ -136,16 +105,13 @@ def course(values: Sequence[float | None], blocks: Sequence[Block], alarming: fr
 
 def _axes(frame: Frame, blocks: Sequence[Block], name: str) -> Markup:
     """Those of the frame, with windows named by their beginning."""
-    parts: list[Child] = [frame.rows(name)]
-    bottom = frame.height - BOTTOM
+    labels: list[Child] = []
     for place in _places(len(blocks)):
         style = "start" if place == 0 else "end" if place == len(blocks) - 1 else "middle"
         x = frame.left if place == 0 else WIDTH - RIGHT if place == len(blocks) - 1 else frame.x(place)
-        parts.append(element("text", _short(blocks[place], blocks), x=x, y=bottom + 16, class_=f"tick {style}"))
-    parts.append(element("line", x1=frame.left, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
-    middle = (frame.left + WIDTH - RIGHT) / 2
-    parts.append(element("text", "window", x=middle, y=frame.height - 6, class_="name middle"))
-    return join(parts)
+        text = _short(blocks[place], blocks)
+        labels.append(element("text", text, x=x, y=frame.height - BOTTOM + 16, class_=f"tick {style}"))
+    return join([frame.rows(name), *labels, frame.baseline("window")])
 
 
 def _places(windows: int) -> list[int]:
@@ -168,18 +134,20 @@ class Strip(NamedTuple):
     alarming: frozenset[int]
 
 
-def strips(rows: Sequence[Strip], blocks: Sequence[Block]) -> Markup:
-    """All columns over all windows, one shaded cell a window; of very many windows several share a cell."""
+class Strips(NamedTuple):
+    """All columns over all windows: the name and the shaded cells of each column, and the names of some windows."""
+
+    rows: tuple[tuple[str, Markup], ...]
+    windows: tuple[str, ...]
+
+
+def strips(rows: Sequence[Strip], blocks: Sequence[Block]) -> Strips:
+    """One shaded cell a window; of very many windows several share a cell."""
     step = -(-len(blocks) // _STEPS)
-    lines = [
-        element(
-            "div", element("span", row.name, class_="what", title=row.name), _cells(row, blocks, step), class_="heat"
-        )
-        for row in rows
-    ]
-    named = [element("span", _short(blocks[place], blocks)) for place in _places(len(blocks))]
-    ruler = element("div", element("span"), element("span", *named, class_="ruler"), class_="heat")
-    return element("div", *lines, ruler, class_="heats", role="img", aria_label=f"{len(rows)} columns over the windows")
+    return Strips(
+        tuple((row.name, _cells(row, blocks, step)) for row in rows),
+        tuple(_short(blocks[place], blocks) for place in _places(len(blocks))),
+    )
 
 
 def _cells(row: Strip, blocks: Sequence[Block], step: int) -> Markup:
@@ -198,14 +166,3 @@ def _cells(row: Strip, blocks: Sequence[Block], step: int) -> Markup:
     width = -(-len(blocks) // step)
     box = f"0 0 {width} 1"
     return element("svg", *cells, viewBox=box, preserveAspectRatio="none", aria_hidden="true", class_="cells")
-
-
-def shades() -> Markup:
-    """What the colours of the strip say."""
-    words = ("less than half of the least that matters", "half", "the least", "twice", "four times or more")
-    items = [
-        element("li", element("span", class_=f"key heat{place}", aria_hidden="true"), text)
-        for place, text in enumerate(words)
-    ]
-    items.append(element("li", element("span", class_="key alarm", aria_hidden="true"), "alarming"))
-    return element("ul", *items, class_="legend")

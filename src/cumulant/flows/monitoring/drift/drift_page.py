@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.drift import drift_charts
-from cumulant.flows.reports.blocks import Column as Head
-from cumulant.flows.reports.blocks import Section, definitions, figure, section, table, tag, tile, tiles
-from cumulant.flows.reports.markup import Child, Markup, element, join
-from cumulant.flows.reports.page import document, made_by
-from cumulant.flows.reports.wording import count, number, plural, share
+from cumulant.flows.reports.charts import TitledDrawing
+from cumulant.flows.reports.page import PageLayout, Section
+from cumulant.flows.reports.rendering import render
+from cumulant.flows.reports.svg import Drawing
+from cumulant.flows.reports.wording import count, number, plural
 from cumulant.monitoring.drift.profiles import Cells
 from cumulant.monitoring.drift.words import day, sentence
 
@@ -83,29 +84,87 @@ def check_page(out: Path) -> None:
         raise UsageError(f'"{out.name}" names no page', subject=str(out), hint="end it in .html")
 
 
+class FindingView(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding: labels and texts, how its values are distributed, and its distance over the windows."""
+
+    finding: Finding
+    facts: tuple[tuple[str, str], ...]
+    histogram: Drawing | None
+    bars: tuple[drift_charts.Bar, ...]
+    missing: tuple[float, float]
+    course: TitledDrawing | None
+
+
+class EstimateTable(msgspec.Struct, frozen=True, kw_only=True):
+    """Metrics that are estimated without labels; rows: start, rows, an interval of each metric, why there is none."""
+
+    newest: str
+    reference: str
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, int, tuple[str, ...], str], ...]
+
+
+class DriftPage(PageLayout, frozen=True, kw_only=True):
+    """All values of the page of a look."""
+
+    look: Look
+    headline: str
+    tiles: tuple[tuple[str, str, tuple[str, ...]], ...]
+    strips: drift_charts.Strips
+    hidden_columns: int
+    findings: tuple[FindingView, ...]
+    hidden_findings: int
+    volume: tuple[str, ...]
+    estimates: EstimateTable | None
+    facts: tuple[tuple[str, str], ...]
+    area: str
+
+
 def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
     from cumulant.monitoring.drift.following import courses as drift_courses
 
     courses = {one.feature: one for one in drift_courses(look.reference, look.current, spec)}
-    parts = [_glance(look), _overview(look, courses)]
-    if look.found.findings:
-        parts.append(_moved(look, courses))
-    if look.volume:
-        lines = (
-            element("li", f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}") for one in look.volume
-        )
-        parts.append(section("volume", "Numbers and times of rows", "", element("ul", *lines)))
-    if look.estimates is not None:
-        parts.append(_estimates(look.estimates))
-    parts.append(_how(look, spec))
-    header = element(
-        "header",
-        element("p", "Drift", class_="kicker"),
-        element("h1", _headline(look)),
-        element("p", f"{look.predictions} against {look.against}", class_="purpose"),
+    findings, strips = look.found.findings, _strips(look, courses)
+    values = DriftPage(
+        folder="drift",
+        sections=tuple(_sections(look)),
+        made=now,
+        cumulant=f"{__version__}",
+        look=look,
+        headline=_headline(look),
+        tiles=tuple(_tiles(look)),
+        strips=drift_charts.strips(strips[:_COLUMNS], look.found.windows),
+        hidden_columns=max(len(strips) - _COLUMNS, 0),
+        findings=tuple(_finding(one, look, courses[one.feature]) for one in findings[:_FINDINGS]),
+        hidden_findings=max(len(findings) - _FINDINGS, 0),
+        volume=tuple(f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}" for one in look.volume),
+        estimates=None if look.estimates is None else _estimates(look.estimates),
+        facts=tuple(_comparison(look, spec)),
+        area=_area(look.joint),
     )
-    return document("Drift", header, parts, made_by(now, f"{__version__}"))
+    return render("drift/page.html.jinja", values)
+
+
+def _sections(look: Look) -> Iterator[Section]:
+    yield Section("glance", "At a glance")
+    yield Section(
+        "overview",
+        "Columns and windows",
+        "How far each column was from the reference in each window by itself, in terms of the least that matters. "
+        "An alarm also takes evidence that it is not chance, from the newest window or several together.",
+    )
+    if look.found.findings:
+        yield Section("moved", "What moved", f"{plural(len(look.found.findings), 'finding')}, what matters most first.")
+    if look.volume:
+        yield Section("volume", "Numbers and times of rows")
+    if look.estimates is not None:
+        yield Section(
+            "estimates",
+            "Without labels",
+            "What the probabilities of the classes say of the metrics before labels come, with 95% intervals.",
+        )
+    yield Section("how", "How it was compared")
 
 
 def _headline(look: Look) -> str:
@@ -121,156 +180,127 @@ def _headline(look: Look) -> str:
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} moved"
 
 
-def _glance(look: Look) -> Section:
+def _tiles(look: Look) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Label, figure and notes of each."""
     found, blocks = look.found, look.found.windows
-    parts = tiles(
-        tile("Rows", count(sum(block.rows for block in blocks)), f"{count(found.reference_rows)} of the reference"),
-        tile("Windows", count(len(blocks)), f"{day(blocks[0])} to {day(blocks[-1])}" if len(blocks) > 1 else ""),
-        tile("Columns", count(len(found.columns)), f"{len(found.skipped)} more not watched" if found.skipped else ""),
-        tile("Alarming", count(sum(found.alarming)), f"of {plural(len(blocks), 'window')}",
-             "the newest too" if any(found.alarming[found.newest :]) else "the newest not"),
-    )  # fmt: skip
-    return section("glance", "At a glance", "", parts)
+    span = f"{day(blocks[0])} to {day(blocks[-1])}" if len(blocks) > 1 else ""
+    skipped = f"{len(found.skipped)} more not watched" if found.skipped else ""
+    newest = "the newest too" if any(found.alarming[found.newest :]) else "the newest not"
+    yield "Rows", count(sum(block.rows for block in blocks)), (f"{count(found.reference_rows)} of the reference",)
+    yield "Windows", count(len(blocks)), (span,)
+    yield "Columns", count(len(found.columns)), (skipped,)
+    yield "Alarming", count(sum(found.alarming)), (f"of {plural(len(blocks), 'window')}", newest)
 
 
-def _overview(look: Look, courses: Mapping[str, Course]) -> Section:
-    blocks = look.found.windows
+def _strips(look: Look, courses: Mapping[str, Course]) -> list[drift_charts.Strip]:
+    """A strip for each column: those that alarmed first, then those that moved most."""
     alarms = _alarming(look.found)
     rows = [drift_charts.Strip(name, one.worst, alarms.get(name, frozenset())) for name, one in courses.items()]
     rows.sort(key=lambda row: (not row.alarming, -max((value for value in row.worst if value is not None), default=0)))
-    lead = (
-        "How far each column was from the reference in each window by itself, in terms of the least that matters. "
-        "An alarm also takes evidence that it is not chance, from the newest window or several together."
-    )
-    left = plural(len(rows) - _COLUMNS, "column") + " moved less and are not shown." if len(rows) > _COLUMNS else None
-    return section(
-        "overview", "Columns and windows", lead, drift_charts.shades(), drift_charts.strips(rows[:_COLUMNS], blocks),
-        element("p", left, class_="lead") if left else None,
-    )  # fmt: skip
+    return rows
 
 
-def _alarming(found: Findings) -> dict[str, frozenset[int]]:
+def _alarming(findings: Findings) -> dict[str, frozenset[int]]:
     """The windows in which a column was alarming for something."""
-    told: dict[str, frozenset[int]] = {}
-    for one in found.findings:
-        told[one.feature] = told.get(one.feature, frozenset()) | frozenset(one.alarmed)
-    return told
+    windows: dict[str, frozenset[int]] = {}
+    for finding in findings.findings:
+        windows[finding.feature] = windows.get(finding.feature, frozenset()) | frozenset(finding.alarmed)
+    return windows
 
 
-def _moved(look: Look, courses: Mapping[str, Course]) -> Section:
-    found = look.found.findings
-    lead = f"{plural(len(found), 'finding')}, what matters most first."
-    shown = [_finding(one, look, courses[one.feature]) for one in found[:_FINDINGS]]
-    left = f"{len(found) - _FINDINGS} more are not shown." if len(found) > _FINDINGS else None
-    return section("moved", "What moved", lead, *shown, element("p", left, class_="lead") if left else None)
-
-
-def _finding(one: Finding, look: Look, course: Course) -> Markup:
-    title = element(
-        "h3", one.feature, " ", tag(one.kind, "bad" if one.kind == "data_fault" else "unsure"),
-        tag("active", "bad") if one.active else tag("over"),
-    )  # fmt: skip
-    effect = (
-        number(one.effect) if one.low is None else f"{number(one.effect)} ({number(one.low)} to {number(one.high)})"
-    )
-    facts = definitions(
-        [
-            ("what", f"{sentence(one)} ({_KINDS[one.kind]})"),
-            ("effect", f"{effect}, at least {number(one.least)} matters"),
-            ("windows", f"{one.windows} alarming, from {day(one.since)} to {day(one.until)}"),
-            ("weight", number(one.weight) if one.weight != 1 else None),
-        ]
-    )
-    return element("div", title, facts, _charts(one, look, course), _carriers(one))
-
-
-def _charts(one: Finding, look: Look, course: Course) -> Markup:
-    blocks = look.found.windows
-    what = "shift" if one.what == "constant" else one.what
-    values = course.effects.get(what, tuple([None] * len(blocks)))
-    drawn = drift_charts.course(values, blocks, frozenset(one.alarmed), one.least, _CHANGES[what])
-    parts = [_then_and_now(one, look)]
-    parts += [figure("Over the windows", drawn)] if any(value is not None for value in values) else []
-    return element("div", *parts, class_="pair")
-
-
-def _then_and_now(one: Finding, look: Look) -> Markup:
-    before = next(column for column in look.reference.columns if column.name == one.feature)
-    now = next(column for column in look.current.columns if column.name == one.feature)
-    last = look.found.windows.index(one.until)
-    windows = slice(last + 1 - one.span, last + 1)
+def _finding(finding: Finding, look: Look, course: Course) -> FindingView:
+    before = next(column for column in look.reference.columns if column.name == finding.feature)
+    now = next(column for column in look.current.columns if column.name == finding.feature)
+    last = look.found.windows.index(finding.until)
+    windows = slice(last + 1 - finding.span, last + 1)
     counts = [np.array(side, dtype=np.float64).sum(axis=0) for side in (before.counts, now.counts[windows])]
-    drawn: Markup | None = None
-    if before.cells.kind == "number":
-        drawn = drift_charts.histogram(before.cells, *counts)
-    if drawn is None:
-        drawn = drift_charts.bars(_shares(before.cells, *counts))
-    missing = [
+    histogram = drift_charts.histogram(before.cells, *counts) if before.cells.kind == "number" else None
+    then, after = (
         sum(side) / max(sum(side) + int(total.sum()), 1)
         for side, total in zip((before.missing, now.missing[windows]), counts, strict=True)
-    ]
-    said: Child = None
-    if max(missing) > 0:
-        said = element("p", f"Missing: {share(missing[0])} then, {share(missing[1])} now.", class_="quiet")
-    return figure("Then and now", drift_charts.key(), drawn, said)
+    )
+    return FindingView(
+        finding=finding,
+        facts=tuple(_facts(finding)),
+        histogram=histogram,
+        bars=_bars(before.cells, *counts) if histogram is None else (),
+        missing=(then, after),
+        course=_course(finding, look, course),
+    )
 
 
-def _shares(cells: Cells, before: Floats, now: Floats) -> drift_charts.Bars:
-    """Of a number without a range, how much lies below, in and above it."""
+def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
+    effect = (
+        number(finding.effect)
+        if finding.low is None
+        else f"{number(finding.effect)} ({number(finding.low)} to {number(finding.high)})"
+    )
+    yield "what", f"{sentence(finding)} ({_KINDS[finding.kind]})"
+    yield "effect", f"{effect}, at least {number(finding.least)} matters"
+    yield "windows", f"{finding.windows} alarming, from {day(finding.since)} to {day(finding.until)}"
+    if finding.weight != 1:
+        yield "weight", number(finding.weight)
+
+
+def _course(finding: Finding, look: Look, course: Course) -> TitledDrawing | None:
+    what = "shift" if finding.what == "constant" else finding.what
+    values = course.effects.get(what, ())
+    if all(value is None for value in values):
+        return None
+    drawing = drift_charts.course(values, look.found.windows, frozenset(finding.alarmed), finding.least, _CHANGES[what])
+    return TitledDrawing("Over the windows", drawing)
+
+
+def _bars(cells: Cells, before: Floats, now: Floats) -> tuple[drift_charts.Bar, ...]:
+    """Shares of categories; of a number without a range, how much lies below, in and above it."""
     if cells.kind == "category":
         return drift_charts.shares(cells, before, now)
     parts = [(float(side[:2].sum()), float(side[2:-2].sum()), float(side[-2:].sum())) for side in (before, now)]
-    then, after = (tuple(value / max(sum(side), 1.0) for value in side) for side in parts)
+    then, after = ([value / max(sum(side), 1.0) for value in side] for side in parts)
     low, high = number(cells.edges[1]), number(cells.edges[-2])
-    return drift_charts.Bars((f"below {low}", f"{low} to {high}" if low != high else low, f"above {high}"), then, after)
+    names = f"below {low}", f"{low} to {high}" if low != high else low, f"above {high}"
+    return tuple(map(drift_charts.Bar, names, then, after))
 
 
-def _carriers(one: Finding) -> Markup | None:
-    if not one.segments:
-        return None
-    heads = [Head("where"), Head("is"), Head("rows", "n"), Head("part of the change", "n")]
-    rows = [([part.column, part.value, share(part.rows), share(part.carries)], None) for part in one.segments]
-    return table("Where it happens", heads, rows)
+def _estimates(estimates: TableEstimates) -> EstimateTable:
+    names = [name for name in _ESTIMATED if any(name in window.figures for window in estimates.windows)]
+    newest = ", ".join(f"{_ESTIMATED[name]} {_between(figure)}" for name, figure in estimates.figures.items())
+    return EstimateTable(
+        newest=f"not estimated: {estimates.refused}" if estimates.refused is not None else newest,
+        reference=", ".join(f"{_ESTIMATED[name]} {number(estimates.reference[name])}" for name in names),
+        metrics=tuple(_ESTIMATED[name] for name in names),
+        rows=tuple(
+            (
+                window.start,
+                window.rows,
+                tuple(_between(window.figures.get(name)) for name in names),
+                window.refused or "",
+            )
+            for window in estimates.windows[-_COLUMNS:]
+        ),
+    )
 
 
-def _estimates(found: TableEstimates) -> Section:
-    lead = "What the probabilities of the classes say of the metrics before labels come, with 95% intervals."
-    names = [name for name in _ESTIMATED if any(name in one.figures for one in found.windows)]
-    heads = [Head("window"), Head("rows", "n"), *(Head(_ESTIMATED[name], "n") for name in names), Head("not estimated")]
-    rows = [
-        ([one.start, count(one.rows), *(_between(one.figures.get(name)) for name in names), one.refused or ""], None)
-        for one in found.windows[-_COLUMNS:]
-    ]
-    before = ", ".join(f"{_ESTIMATED[name]} {number(found.reference[name])}" for name in names)
-    newest = ", ".join(f"{_ESTIMATED[name]} {_between(one)}" for name, one in found.figures.items())
-    said = f"not estimated: {found.refused}" if found.refused is not None else newest
-    told = definitions([("newest windows", said), ("reference", before or None)])
-    return section("estimates", "Without labels", lead, told, table("Windows", heads, rows) if rows else None)
+def _between(figure: EstimatedFigure | None) -> str:
+    return "" if figure is None else f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
 
 
-def _between(one: EstimatedFigure | None) -> str:
-    return "" if one is None else f"{number(one.value)} ({number(one.low)} to {number(one.high)})"
-
-
-def _how(look: Look, spec: DriftSpec) -> Section:
-    found = look.found
-    alarms = f"{spec.false_alarms} of {plural(found.looks, 'look')} without any change, over all columns"
+def _comparison(look: Look, spec: DriftSpec) -> Iterator[tuple[str, str]]:
+    """What was compared with what, and from where on a change matters."""
     least = f"{spec.effect:g} of features, {spec.answers:g} of answers; {spec.missing} missing, {spec.faults} of faults"
-    facts = {
-        "rows": look.predictions, "reference": look.against, "false alarms": alarms, "effects that matter": least,
-        "windows together": ", ".join(map(str, spec.spans)),
-    }  # fmt: skip
-    told = definitions(facts.items())
-    notes = [element("li", note) for note in look.notes]
-    return section("how", "How it was compared", "", told, element("ul", *notes) if notes else None, _joint(look.joint))
+    yield "rows", look.predictions
+    yield "reference", look.against
+    yield (
+        "false alarms",
+        f"{spec.false_alarms} of {plural(look.found.looks, 'look')} without any change, over all columns",
+    )
+    yield "effects that matter", least
+    yield "windows together", ", ".join(map(str, spec.spans))
 
 
-def _joint(found: Joint | None) -> Markup | None:
-    if found is None:
-        return None
-    heads = [Head("column"), Head("part of the area", "n")]
-    rows = [([one.feature, number(one.part)], None) for one in found.by]
-    between = "" if found.low is None else f" ({number(found.low)} to {number(found.high)})"
-    area = f"{number(found.area)}{between}"
-    text = f"All features together tell the newest windows from the reference with an area of {area}."
-    return join([element("p", text, class_="lead"), table("What tells them apart", heads, rows) if rows else None])
+def _area(joint: Joint | None) -> str:
+    """How well all features together tell the newest windows from the reference; empty where that was not measured."""
+    if joint is None:
+        return ""
+    ends = "" if joint.low is None else f" ({number(joint.low)} to {number(joint.high)})"
+    return f"{number(joint.area)}{ends}"
