@@ -6,6 +6,8 @@ import time
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
+from cumulant.drivers.local.objects import FileObjects
+from cumulant.drivers.local.tables import FileTables
 from cumulant.drivers.objectstore.bucket import Bucket
 from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
@@ -14,6 +16,14 @@ from cumulant.drivers.objectstore.tables import BucketTables
 from cumulant.testing.conformance.files import FilesConformance
 from cumulant.testing.conformance.objects import ObjectsConformance
 from cumulant.testing.conformance.tables import TablesConformance
+
+
+def folder_tables(folder):
+    return FileTables(f"file://{folder}")
+
+
+def folder_objects(folder):
+    return FileObjects(f"file://{folder}")
 
 
 @pytest.fixture(params=["memory", "local"])
@@ -29,13 +39,13 @@ def bucket(store):
 class TestBucketTables(TablesConformance):
     @pytest.fixture
     def tables(self, bucket, tmp_path):
-        return BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "cache")
+        return BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "cache", embedded=folder_tables)
 
     def test_another_machine_reads_it(self, bucket, tables, tmp_path):
         import polars as pl
 
         tables.write("a/b", pl.DataFrame({"n": [1, 2]}))
-        other = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "other")
+        other = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "other", embedded=folder_tables)
         assert other.scan("a/b").collect()["n"].to_list() == [1, 2]
         other.delete("a/b")
         other.write("a/b", pl.DataFrame({"n": [3]}))
@@ -44,7 +54,7 @@ class TestBucketTables(TablesConformance):
     def test_of_two_writers_one_wins_and_nothing_else_is_left(self, bucket, tables, tmp_path):
         import polars as pl
 
-        other = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "other")
+        other = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "other", embedded=folder_tables)
 
         def frames():
             yield pl.DataFrame({"n": [1]})
@@ -58,7 +68,7 @@ class TestBucketTables(TablesConformance):
 class TestBucketObjects(ObjectsConformance):
     @pytest.fixture
     def objects(self, bucket, tmp_path):
-        return BucketObjects("s3://bucket/", bucket=bucket, cache=tmp_path / "cache")
+        return BucketObjects("s3://bucket/", bucket=bucket, cache=tmp_path / "cache", embedded=folder_objects)
 
     def test_what_a_killed_writer_left_in_the_cache_is_removed_and_a_living_ones_stays(self, bucket, tmp_path):
         writer, other = (Publisher(bucket, suffix=".object", cache=tmp_path / "cache") for _ in range(2))

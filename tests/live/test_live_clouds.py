@@ -14,7 +14,7 @@ import urllib.request
 import polars as pl
 import pytest
 from gcs import gcs_over
-from test_live_objectstore import ask, binary, free_ports, weed
+from test_live_objectstore import ask, binary, folder_objects, folder_tables, free_ports, weed
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError
 from cumulant.drivers.objectstore.bucket import open_bucket
@@ -126,20 +126,20 @@ def url(request, cloud):
 class TestBucketTablesInClouds(TablesConformance):
     @pytest.fixture
     def tables(self, url, secrets, tmp_path):
-        return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache")
+        return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache", embedded=folder_tables)
 
     def test_a_table_of_many_chunks(self, tables, url, secrets, tmp_path):
         frame = pl.DataFrame({"n": range(2_000_000)}).with_columns(x=pl.col("n").hash())
         reference = tables.write("big", frame)
         assert reference.bytes > 10_000_000
-        other = BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "other")
+        other = BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "other", embedded=folder_tables)
         assert other.scan("big").collect().equals(frame)
 
 
 class TestBucketObjectsInClouds(ObjectsConformance):
     @pytest.fixture
     def objects(self, url, secrets, tmp_path):
-        return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache")
+        return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache", embedded=folder_objects)
 
 
 class TestBucketFilesInClouds(FilesConformance):
@@ -169,7 +169,7 @@ class TestBucketFilesInClouds(FilesConformance):
 def test_a_wrong_key_of_azure(cloud, url, tmp_path):
     wrong = base64.b64encode(b"another key").decode()
     values = azure_settings(cloud[1]["AZURE_STORAGE_ENDPOINT"], key=wrong)
-    tables = BucketTables(url, secrets=MemorySecrets(values), cache=tmp_path)
+    tables = BucketTables(url, secrets=MemorySecrets(values), cache=tmp_path, embedded=folder_tables)
     with pytest.raises(StorageError, match="does not allow") as caught:
         tables.find("a")
     assert wrong not in str(caught.value.as_dict())
@@ -179,14 +179,16 @@ def test_a_wrong_key_of_azure(cloud, url, tmp_path):
 def test_nobody_answers(scheme, settings, tmp_path):
     (port,) = free_ports(1)
     values = settings(f"http://127.0.0.1:{port}")
-    tables = BucketTables(f"{scheme}://bucket/x", secrets=MemorySecrets(values), cache=tmp_path)
+    tables = BucketTables(f"{scheme}://bucket/x", secrets=MemorySecrets(values), cache=tmp_path, embedded=folder_tables)
     with pytest.raises(EngineUnavailableError):
         tables.find("a")
 
 
 def test_no_such_bucket(cloud, tmp_path):
     """SeaweedFS makes the bucket; Azure does not, and its refusal is told as what it is."""
-    tables = BucketTables(f"{cloud[0]}://nowhere/x", secrets=MemorySecrets(cloud[1]), cache=tmp_path)
+    tables = BucketTables(
+        f"{cloud[0]}://nowhere/x", secrets=MemorySecrets(cloud[1]), cache=tmp_path, embedded=folder_tables
+    )
     if cloud[0] == "gs":
         assert tables.find("a") is None
         return

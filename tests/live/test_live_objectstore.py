@@ -16,6 +16,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError
+from cumulant.drivers.local.objects import FileObjects
+from cumulant.drivers.local.tables import FileTables
 from cumulant.drivers.objectstore.bucket import open_bucket
 from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
@@ -34,6 +36,14 @@ INSTALL = {
     "azurite-blob": "tools/engines.sh, or npm install -g azurite",
 }
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
+
+
+def folder_tables(folder):
+    return FileTables(f"file://{folder}")
+
+
+def folder_objects(folder):
+    return FileObjects(f"file://{folder}")
 
 
 def binary(name):
@@ -127,20 +137,20 @@ def url(request, secrets):
 class TestBucketTablesOnS3(TablesConformance):
     @pytest.fixture
     def tables(self, url, secrets, tmp_path):
-        return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache")
+        return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache", embedded=folder_tables)
 
     def test_a_table_of_many_chunks(self, tables, url, secrets, tmp_path):
         frame = pl.DataFrame({"n": range(2_000_000)}).with_columns(x=pl.col("n").hash())
         reference = tables.write("big", frame)
         assert reference.bytes > 10_000_000
-        other = BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "other")
+        other = BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "other", embedded=folder_tables)
         assert other.scan("big").collect().equals(frame)
 
 
 class TestBucketObjectsOnS3(ObjectsConformance):
     @pytest.fixture
     def objects(self, url, secrets, tmp_path):
-        return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache")
+        return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache", embedded=folder_objects)
 
 
 class TestBucketFilesOnS3(FilesConformance):
@@ -170,7 +180,9 @@ class TestBucketFilesOnS3(FilesConformance):
 @pytest.mark.parametrize("endpoint", ["weed"], indirect=True)
 def test_wrong_credentials(endpoint, url, tmp_path):
     wrong = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_ENDPOINT_URL": endpoint}
-    tables = BucketTables(url, secrets=MemorySecrets(wrong | {"AWS_REGION": "us-east-1"}), cache=tmp_path)
+    tables = BucketTables(
+        url, secrets=MemorySecrets(wrong | {"AWS_REGION": "us-east-1"}), cache=tmp_path, embedded=folder_tables
+    )
     with pytest.raises(StorageError, match="does not allow") as caught:
         tables.find("a")
     assert "wrong" not in str(caught.value.as_dict())
@@ -179,7 +191,7 @@ def test_wrong_credentials(endpoint, url, tmp_path):
 # SeaweedFS makes a bucket that is missing
 @pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
 def test_no_such_bucket(endpoint, secrets, tmp_path):
-    tables = BucketTables("s3://nowhere/x", secrets=secrets, cache=tmp_path)
+    tables = BucketTables("s3://nowhere/x", secrets=secrets, cache=tmp_path, embedded=folder_tables)
     for use in (lambda: tables.write("a", pl.DataFrame({"a": [1]})), tables.keys):
         with pytest.raises(NotFoundError, match="no such bucket") as caught:
             use()
@@ -190,6 +202,6 @@ def test_nobody_answers(tmp_path):
     (port,) = free_ports(1)
     values = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
     values["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-    tables = BucketTables("s3://bucket/x", secrets=MemorySecrets(values), cache=tmp_path)
+    tables = BucketTables("s3://bucket/x", secrets=MemorySecrets(values), cache=tmp_path, embedded=folder_tables)
     with pytest.raises(EngineUnavailableError):
         tables.find("a")

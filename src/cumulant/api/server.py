@@ -37,25 +37,21 @@ class Server:
             RequestError: the server refused them, in its own words.
             EngineUnavailableError: it does not answer.
         """
-        import urllib.error
-        import urllib.request
-
         import msgspec
 
         from cumulant.core.errors import EngineUnavailableError, RequestError
+        from cumulant.core.http_client import HttpClient, NoResponseError
 
         target = f"{self.url}/v1/models/{self.service.model.name}/predict"
-        body = msgspec.json.encode({"rows": rows})
-        request = urllib.request.Request(target, data=body, headers={"content-type": "application/json"})  # noqa: S310 - our own server on loopback
+        headers, body = {"content-type": "application/json"}, msgspec.json.encode({"rows": rows})
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-                found: dict[str, Any] = msgspec.json.decode(response.read())
-        except urllib.error.HTTPError as error:
-            said = msgspec.json.decode(error.read() or b"{}")
-            raise RequestError(str(said.get("error", error.reason)), subject=target) from None
-        except OSError as error:
+            response = HttpClient(seconds=60).send("POST", target, headers=headers, content=body)
+        except NoResponseError as error:
             raise EngineUnavailableError(f"the server does not answer: {error}", subject=target) from error
-        return list(found["predictions"])
+        document: dict[str, Any] = msgspec.json.decode(response.body or b"{}")
+        if not response.ok:
+            raise RequestError(str(document.get("error", response.status)), subject=target)
+        return list(document["predictions"])
 
     def stop(self) -> None:
         """End the server; what it accepted is finished first."""

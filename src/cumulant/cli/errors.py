@@ -46,7 +46,7 @@ _AFTER_COMMAND = frozenset({"--json", "--project", "--env", "--debug"})
 _NO_NUMBER = re.compile(r"is not a valid (int|float)(?:eger)?(?: range)?\b")
 _NO_COMMAND = re.compile(r"No such command '(.+)'")
 #: modules whose absence means an extra is not installed
-_EXTRAS = {"onnxruntime": "serve", "uvicorn": "serve", "httptools": "serve", "uvloop": "serve", "obstore": "objects"}
+_EXTRAS = {"onnxruntime": "serve", "httptools": "serve", "uvloop": "serve", "obstore": "objects"}
 
 
 def exit_code(error: BaseException) -> int:

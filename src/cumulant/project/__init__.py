@@ -1,1 +1,1 @@
-"""The project file, typed and resolved, and the only place that resolves drivers and reads the environment."""
+"""The project file, typed and resolved, and the only place that reads the environment."""

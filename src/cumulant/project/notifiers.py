@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.core.ids import digest
 from cumulant.ports.notifier import KEEPS_STATE
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.file.text_values import masked, secrets_in
 
 _PLAIN = re.compile(r"https?://", re.IGNORECASE)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,11 +21,11 @@ from cumulant.ports.journal import Freezing, Journal
 from cumulant.ports.notifier import Notifier
 from cumulant.ports.objects import ObjectStore
 from cumulant.ports.online import OnlineStore
+from cumulant.ports.plugins import Drivers, scheme_of
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Traffic
-from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
 from cumulant.project.file.document import Entry, Problem, refused
 from cumulant.project.file.layers import Layers
@@ -73,7 +72,7 @@ class Project:
         self.environment = environment
         self.environment_name = environment_name
         self.endpoints: Endpoints = endpoints(
-            environment, root=root, environment=environment_name, project=spec.model.name
+            environment, drivers=drivers, root=root, environment=environment_name, project=spec.model.name
         )
         self.vault = Vault(self.secrets)
         self._layers = layers
@@ -108,9 +107,8 @@ class Project:
     def open_to_others(self) -> list[Path]:
         """What of the state other users of this machine may read: the state folder, and databases outside of it."""
         state = self.root / STATE
-        databases = (urlsplit(url) for url in (self.endpoints.journal, self.endpoints.online))
-        files = (Path(one.path) for one in databases if one.scheme == "sqlite")
-        return open_to_others(state, tuple(one for one in files if not one.is_relative_to(state)))
+        paths = (self._drivers.path(url) for url in (self.endpoints.journal, self.endpoints.online))
+        return open_to_others(state, tuple(path for path in paths if path and not path.is_relative_to(state)))
 
     @property
     def features_path(self) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.ports.files import FileInfo, Files
-from cumulant.project.drivers import scheme_of
+from cumulant.ports.plugins import scheme_of
 
 
 class RoutedFiles:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import Registry

@@ -41,6 +41,7 @@ from cumulant.serving.protocol.request_bodies import (
     request_id_of,
     rows_of,
 )
+from cumulant.serving.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.telemetry.metrics import Metrics, Series, of_fallback, of_rules, of_runner
 from cumulant.serving.workers.control import Control
@@ -248,13 +249,13 @@ class Application:
         match parts:
             case []:
                 links = ["/v2", "/v1/models", "/metrics", "/openapi.json"]
-                return json_response({"name": self.name, "version": __version__, "links": links})
+                return json_response(ServerResponse(self.name, __version__, links))
             case ["v2"]:
                 return json_response(self.metadata())
             case ["v2", "health", "live"]:
-                return json_response({"live": True})
+                return json_response(LiveResponse(live=True))
             case ["v2", "health", "ready"]:
-                return json_response({"ready": not self.draining}, 503 if self.draining else 200)
+                return json_response(ReadyResponse(ready=not self.draining), 503 if self.draining else 200)
             case ["v1", "models"]:
                 return json_response({"models": [model.card() for model in self.models]})
             case _:
@@ -280,7 +281,7 @@ class Application:
             case "v2", "":
                 return json_response(metadata(model, [one.version for one in self.models.versions(name)]))
             case "v2", "ready":
-                return json_response({"name": model.name, "ready": not self.draining}, 503 if self.draining else 200)
+                return json_response(ModelReadyResponse(model.name, not self.draining), 503 if self.draining else 200)
             case "v2", "config":
                 return json_response(configuration(model))
             case "v2", "stats":

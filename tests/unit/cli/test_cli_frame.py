@@ -35,6 +35,7 @@ HEAVY = (
     "scipy",
     "pydantic",
     "rich",
+    "httpx",
 )
 
 

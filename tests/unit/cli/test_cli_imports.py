@@ -22,7 +22,9 @@ from cumulant.release.state import Board, Release
 from cumulant.release.steps import steps
 
 #: imported by no command that reads
-ENGINES = {"mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy", "jinja2"}
+ENGINES = {
+    "mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy", "httpx", "jinja2",
+}  # fmt: skip
 #: of those that read the journal and the registry alone
 TABLES = ENGINES | {"polars", "pyarrow", "scipy"}
 #: commands that read, with their arguments, by what they must not import

@@ -7,13 +7,15 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from contextlib import suppress
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cumulant.cli.project.doctor import disk, writable
+from cumulant.cli.project.doctor import EXTRAS, disk, writable
 from cumulant.cli.project.plan import held_out
 
 
@@ -387,3 +389,12 @@ def test_doctor_names_state_that_other_users_can_read(project: Path, cumulant: A
 def test_a_plan_says_which_rows_are_the_test() -> None:
     assert held_out("20%", timed=True) == "the last 20%"
     assert held_out("20%", timed=False) == "20% of rows, by the hash of what identifies them"
+
+
+def test_the_parts_that_doctor_looks_for_come_with_the_extra_that_it_names() -> None:
+    with (Path(__file__).parents[3] / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    distributions = packages_distributions()
+    for extra, modules in EXTRAS.items():
+        required = {re.split(r"[^\w.-]", line)[0] for line in extras[extra]}
+        assert [module for module in modules if not required & set(distributions[module])] == [], extra

@@ -254,7 +254,7 @@ def test_a_broken_description_is_refused(tmp_path):
             load_servable(out)
 
 
-BLOCKED = "onnx mlflow pandas polars sklearn lightgbm scipy pydantic skl2onnx onnxmltools optuna matplotlib pyarrow yaml rich typer"
+BLOCKED = "onnx mlflow pandas polars sklearn lightgbm scipy pydantic skl2onnx optuna matplotlib pyarrow yaml rich typer"
 
 
 def test_a_scorer_needs_numpy_onnxruntime_and_msgspec_only(tmp_path):

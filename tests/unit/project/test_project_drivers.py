@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError, MissingPartError, ProjectFileError, 
 from cumulant.drivers.local import driver as local
 from cumulant.ports.driver import Driver
 from cumulant.ports.files import FileInfo
-from cumulant.project.drivers import Drivers, scheme_of
+from cumulant.ports.plugins import Drivers, scheme_of
 from cumulant.project.file.loading import load
 
 

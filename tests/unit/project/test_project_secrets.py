@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cumulant.core.errors import CumulantError, NotFoundError, ProjectFileError, UsageError
 from cumulant.core.ids import canonical
 from cumulant.ports.driver import Driver
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.file.loading import load
 from cumulant.project.file.text_values import masked
 

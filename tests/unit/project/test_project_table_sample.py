@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.file.loading import load
 from cumulant.project.new.create import create_from
 from cumulant.project.new.table_sample import read_sample

@@ -6,7 +6,7 @@ import pytest
 
 from cumulant.core.errors import ProjectFileError
 from cumulant.ports.driver import Driver
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -44,7 +44,8 @@ def test_the_folder_of_the_gateway(tmp_path, declared, url):
 
 
 def local():
-    return Drivers({"local": Driver(clients={"traffic": f"{__name__}:Gateway"})})
+    record = Driver(clients={"traffic": f"{__name__}:Gateway"}, path="folder", default_paths={"traffic": "gateway"})
+    return Drivers({"local": record})
 
 
 def test_the_client_is_made_once_from_its_driver(tmp_path):

@@ -31,8 +31,10 @@ LEAST_DISK = 2 * 1024**3
 #: below it a journal, a log or a model may not be written at all
 FULL_DISK = 64 * 1024**2
 EXTRAS = {
-    "serve": ("numpy", "onnxruntime", "uvicorn", "httptools"),
-    "train": ("jinja2", "lightgbm", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
+    "serve": ("grpc", "httptools", "numpy", "onnxruntime", "pyarrow"),
+    "train": (
+        "httpx", "jinja2", "lightgbm", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy",
+    ),
     "xgboost": ("xgboost",),
     "catboost": ("catboost",),
     "objects": ("obstore",),

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
 from typing import Any
 
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.http_client import HttpClient, NoResponseError
 
 _PATIENCE = 10.0
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("envoy", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(self._path)
 
 
 class Admin:
@@ -36,18 +24,13 @@ class Admin:
         Raises:
             EngineUnavailableError: there was none, or it was no success.
         """
-        connection = _Connection(self.path)
         try:
-            connection.request(method, what)
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException) as error:
+            response = HttpClient(seconds=_PATIENCE, unix_socket=self.path).send(method, f"http://envoy{what}")
+        except NoResponseError as error:
             raise EngineUnavailableError(f"the gateway's Envoy does not answer: {error}", subject=self.path) from None
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise EngineUnavailableError(f"the gateway's Envoy answered {answer.status}", subject=self.path)
-        return body
+        if response.status != 200:
+            raise EngineUnavailableError(f"the gateway's Envoy answered {response.status}", subject=self.path)
+        return response.body
 
     def ready(self) -> bool:
         try:

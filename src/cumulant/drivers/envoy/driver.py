@@ -8,4 +8,6 @@ gateway = Driver(
     clients={"traffic": "cumulant.drivers.envoy.client:EnvoyTraffic"},
     capabilities={"traffic": frozenset({"tls", "metrics"})},
     extra="release",
+    path="folder",
+    default_paths={"traffic": "gateway"},
 )

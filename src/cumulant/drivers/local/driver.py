@@ -9,6 +9,7 @@ _HERE = "cumulant.drivers.local"
 sqlite = Driver(
     clients={"journal": f"{_HERE}.journal:SqliteJournal", "online": f"{_HERE}.online:SqliteOnline"},
     capabilities={"journal": frozenset({"processes", "chain"}), "online": frozenset({"swap", "processes"})},
+    path="file",
 )
 file = Driver(
     clients={
@@ -18,8 +19,9 @@ file = Driver(
     },
     capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
     extra="local",
+    path="folder",
 )
-env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"})
+env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")
 open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"})  # noqa: A001 - the scheme's own name
 inline = Driver(clients={"compute": f"{_HERE}.compute:InlineCompute"})
 subprocess = Driver(
@@ -29,4 +31,6 @@ local = Driver(
     clients={"traffic": f"{_HERE}.gateway.client:LocalTraffic"},
     capabilities={"traffic": frozenset({"body-key"})},
     extra="serve",
+    path="folder",
+    default_paths={"traffic": "gateway"},
 )

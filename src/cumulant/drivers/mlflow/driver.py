@@ -8,7 +8,10 @@ _CLIENT = "cumulant.drivers.mlflow.client:MlflowRegistry"
 
 #: `mlflow+sqlite:///PATH/mlflow.db`: a file, with the artifacts in a folder beside it
 embedded = Driver(
-    clients={"registry": _CLIENT}, capabilities={"registry": frozenset({"embedded", "datasets"})}, extra="train"
+    clients={"registry": _CLIENT},
+    capabilities={"registry": frozenset({"embedded", "datasets"})},
+    extra="train",
+    path="file",
 )
 #: `http://`, `https://`, `databricks`, `databricks://PROFILE`: a tracking server, as MLflow itself takes it
 server = Driver(clients={"registry": _CLIENT}, capabilities={"registry": frozenset({"datasets"})}, extra="train")

@@ -11,14 +11,12 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from http.client import HTTPException
 from typing import Any, TypeVar
-from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import msgspec
 
+from cumulant.core.http_client import HttpClient, NoResponseError
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.ports.registry import ModelVersion
 
@@ -32,13 +30,6 @@ _FOLLOWED = {f"MLFLOW_TRACKING_{name}" for name in ("URI", "USERNAME", "PASSWORD
 
 class _UnreadableError(Exception):
     """An answer that only MLflow's client can tell the meaning of."""
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """A redirect could take the token to another host."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
 
 
 class Rest(msgspec.Struct, frozen=True):
@@ -86,18 +77,16 @@ class Rest(msgspec.Struct, frozen=True):
         """The document at a path; an empty one where the server says that there is no such thing.
 
         Raises:
-            _UnreadableError: the server gives something else.
+            _UnreadableError, NoResponseError: the server gives something else, or nothing.
         """
         address = f"{self.url.rstrip('/')}/api/2.0/mlflow/{path}?{urlencode(query)}"
-        request = Request(address, headers=self._credentials())  # noqa: S310 - http or https
-        try:
-            with build_opener(_NoRedirects()).open(request, timeout=_TIMEOUT) as answer:
-                return msgspec.json.decode(answer.read(), type=dict[str, Any])
-        except HTTPError as error:
-            with error:
-                if error.code == _NOT_FOUND and b"RESOURCE_DOES_NOT_EXIST" in error.read():
-                    return {}
-            raise _UnreadableError from error
+        # A redirect is not followed: it could take the token to another host.
+        response = HttpClient(seconds=_TIMEOUT, use_proxies=True).get(address, self._credentials())
+        if response.ok:
+            return msgspec.json.decode(response.body, type=dict[str, Any])
+        if response.status == _NOT_FOUND and b"RESOURCE_DOES_NOT_EXIST" in response.body:
+            return {}
+        raise _UnreadableError
 
     def _credentials(self) -> dict[str, str]:
         """As MLflow takes them from the environment."""
@@ -119,7 +108,7 @@ class Rest(msgspec.Struct, frozen=True):
         check_reachable(self.url)
         try:
             return read()
-        except (_UnreadableError, OSError, HTTPException, msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        except (_UnreadableError, NoResponseError, msgspec.MsgspecError, KeyError, TypeError, ValueError):
             return None
 
 

@@ -14,4 +14,5 @@ bucket = Driver(
     },
     capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
     extra="objects",
+    embeds={"tables": "file", "objects": "file"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,6 @@ import msgspec
 from cumulant.core.errors import not_found
 from cumulant.core.refs import ObjectRef
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.drivers.objectstore.embedded import embedded
 from cumulant.drivers.objectstore.publishing import Published, Publisher
 from cumulant.ports.objects import ObjectStore
 from cumulant.ports.secrets import Secrets
@@ -26,24 +26,29 @@ class BucketObjects:
     """
 
     def __init__(
-        self, url: str, *, secrets: Secrets | None = None, bucket: Bucket | None = None, cache: Path | None = None
+        self,
+        url: str,
+        *,
+        embedded: Callable[[Path], ObjectStore],
+        secrets: Secrets | None = None,
+        bucket: Bucket | None = None,
+        cache: Path | None = None,
     ) -> None:
+        self._embedded = embedded
         self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=".object", cache=cache)
 
     def put(self, key: str, source: Path) -> ObjectRef:
         if standing := self._publisher.find(key):
             return _reference(standing)
         with self._publisher.staging() as folder:
-            store: ObjectStore = embedded("objects", folder)
-            put = store.put(_NAME, source)
+            put = self._embedded(folder).put(_NAME, source)
             return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(put)))
 
     def path(self, key: str) -> Path:
         published = self._publisher.find(key)
         if published is None:
             raise not_found("object", key, self.keys())
-        store: ObjectStore = embedded("objects", self._publisher.local(published))
-        return store.path(_NAME)
+        return self._embedded(self._publisher.local(published)).path(_NAME)
 
     def find(self, key: str) -> ObjectRef | None:
         published = self._publisher.find(key)

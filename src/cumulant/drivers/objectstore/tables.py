@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ import msgspec
 from cumulant.core.errors import not_found
 from cumulant.core.refs import TableRef
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.drivers.objectstore.embedded import embedded
 from cumulant.drivers.objectstore.publishing import Published, Publisher
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import Head, TableStore
@@ -31,8 +30,15 @@ class BucketTables:
     """
 
     def __init__(
-        self, url: str, *, secrets: Secrets | None = None, bucket: Bucket | None = None, cache: Path | None = None
+        self,
+        url: str,
+        *,
+        embedded: Callable[[Path], TableStore],
+        secrets: Secrets | None = None,
+        bucket: Bucket | None = None,
+        cache: Path | None = None,
     ) -> None:
+        self._embedded = embedded
         self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=".table", cache=cache)
 
     def write(
@@ -46,7 +52,7 @@ class BucketTables:
         if standing := self._publisher.find(key):
             return _reference(standing)
         with self._publisher.staging() as folder:
-            store: TableStore = embedded("tables", folder)
+            store = self._embedded(folder)
             if head is not None:  # the published files of a table are its own, so that all rows are uploaded
                 store.write(_HEAD, self.scan(head.key).head(head.rows))
                 head = Head(_HEAD, head.rows)
@@ -66,8 +72,7 @@ class BucketTables:
         published = self._publisher.find(key)
         if published is None:
             raise not_found("table", key, self.keys())
-        store: TableStore = embedded("tables", self._publisher.local(published))
-        return store
+        return self._embedded(self._publisher.local(published))
 
     def find(self, key: str) -> TableRef | None:
         published = self._publisher.find(key)

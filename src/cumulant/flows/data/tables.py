@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.errors import StorageError
 from cumulant.core.progress import Progress, silent
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.sources import RoutedFiles
 
 if TYPE_CHECKING:

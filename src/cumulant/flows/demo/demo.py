@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import StepFailedError
+from cumulant.core.http_client import HttpClient, NoResponseError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.demo.demo_project import FEED, alone, ended, make_folder
 from cumulant.flows.demo.demo_state import is_kept, kept_or
@@ -112,14 +112,17 @@ def ask(project: Project, trained: TrainResult, url: str) -> Request:
     row, truth = _next_flight(project, trained)
     target = f"{url}/v1/models/{trained.model.name}/predict"
     body = msgspec.json.encode(row)
-    call = urllib.request.Request(target, data=body, headers={"content-type": "application/json"})  # noqa: S310 - our own loopback server
-    begun = time.perf_counter()
+    client = HttpClient(seconds=30)
     try:
-        with urllib.request.urlopen(call, timeout=30) as response:  # noqa: S310
-            answer = msgspec.json.decode(response.read(), type=dict[str, object])
-    except OSError as error:
+        client.get(f"{url}/v2/health/ready")  # the first request of a process imports httpx
+        begun = time.perf_counter()
+        response = client.send("POST", target, headers={"content-type": "application/json"}, content=body)
+    except NoResponseError as error:
         raise StepFailedError(f"the server did not answer the request: {error}", subject=target) from error
     milliseconds = round((time.perf_counter() - begun) * 1000, 2)
+    if not response.ok:
+        raise StepFailedError(f"the server did not answer the request: it answered {response.status}", subject=target)
+    answer = msgspec.json.decode(response.body, type=dict[str, object])
     return Request(url=target, row=row, answer=answer, milliseconds=milliseconds, truth=truth)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RequestError, UsageError, not_found
+from cumulant.core.http_client import HttpClient, NoResponseError
 from cumulant.core.plan import DType, Field
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Answer
@@ -34,7 +33,7 @@ class Server(NamedTuple):
 
     def get(self, path: str) -> bytes:
         """Raises as `post`."""
-        return self._said(urllib.request.Request(f"{self._base()}{path}"))  # noqa: S310 - the user's own address
+        return self._send("GET", path)
 
     def post(self, path: str, document: object) -> bytes:
         """The body of the answer.
@@ -44,9 +43,7 @@ class Server(NamedTuple):
             RequestError: the server refuses what is asked.
             EngineUnavailableError: no server answers.
         """
-        headers = {"content-type": "application/json"}
-        url = f"{self._base()}{path}"
-        return self._said(urllib.request.Request(url, data=msgspec.json.encode(document), headers=headers))  # noqa: S310
+        return self._send("POST", path, msgspec.json.encode(document))
 
     def _base(self) -> str:
         if not self.url.startswith(("http://", "https://")):
@@ -55,28 +52,26 @@ class Server(NamedTuple):
             )
         return self.url.rstrip("/")
 
-    def _said(self, call: urllib.request.Request) -> bytes:
-        if self.token is not None:
-            call.add_header("authorization", f"Bearer {self.token}")
-        url = call.full_url
+    def _send(self, method: str, path: str, content: bytes | None = None) -> bytes:
+        url = f"{self._base()}{path}"
+        headers = {} if self.token is None else {"authorization": f"Bearer {self.token}"}
+        if content is not None:
+            headers["content-type"] = "application/json"
         try:
-            with urllib.request.urlopen(call, timeout=_TIMEOUT) as response:  # noqa: S310
-                found: bytes = response.read()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            hint = "give the token: --token-file FILE, or CUMULANT_TOKEN" if error.code == 401 else None
-            raise RequestError(f"the server refused the rows ({error.code}): {said}", subject=url, hint=hint) from None
-        except OSError as error:
-            hint = "start one with `cumulant serve`"
-            why = f"no server answers at {url}: {_reason(error)}"
-            raise EngineUnavailableError(why, subject=url, hint=hint) from None
-        return found
-
-
-def _reason(error: OSError) -> str:
-    """Why a server was not reached, as the system says it."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+            response = HttpClient(seconds=_TIMEOUT, use_proxies=True).send(
+                method, url, headers=headers, content=content
+            )
+        except NoResponseError as error:
+            raise EngineUnavailableError(
+                f"no server answers at {url}: {error.reason}", subject=url, hint="start one with `cumulant serve`"
+            ) from None
+        if response.ok:
+            return response.body
+        hint = "give the token: --token-file FILE, or CUMULANT_TOKEN" if response.status == 401 else None
+        if 300 <= response.status < 400:  # not followed: it could take the token to another host
+            hint = "write the address that it redirects to"
+        said = response.body.decode(errors="replace")
+        raise RequestError(f"the server refused the rows ({response.status}): {said}", subject=url, hint=hint)
 
 
 class _Requested(msgspec.Struct):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from cumulant.core.http_client import HttpClient, NoResponseError
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.stack.desired_state import Book
 from cumulant.serving.access_token import read_token
@@ -50,16 +50,12 @@ def reaches(url: str, model: str) -> bool:
     Only a server knows the model's description, and only a server refuses a token. A gateway that asks for certificates
     is not asked: only its callers have one.
     """
-    address = urlsplit(url)
-    if address.scheme != "http":
+    if urlsplit(url).scheme != "http":
         return True
     token = read_token(None, os.environ)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_SECONDS)
     try:
-        connection.request("GET", f"/v2/models/{quote(model, safe='')}", headers=headers)
-        return connection.getresponse().status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED)
-    except (OSError, http.client.HTTPException):
+        response = HttpClient(seconds=_SECONDS, max_bytes=0).get(f"{url}/v2/models/{quote(model, safe='')}", headers)
+    except NoResponseError:
         return False
-    finally:
-        connection.close()
+    return response.status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from cumulant.core.errors import UsageError, did_you_mean
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Entry, Place, Problem, refused
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import ProjectFileError, missing_part
-from cumulant.project.drivers import Drivers, scheme_of
+from cumulant.ports.plugins import Drivers, scheme_of
 from cumulant.project.file.document import parse_document
 from cumulant.project.file.layers import FILE, folder_name
 from cumulant.project.new import plain_columns

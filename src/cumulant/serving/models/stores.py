@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from cumulant.core.errors import UsageError, did_you_mean, missing_part
-from cumulant.ports.driver import Driver
+from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
     from cumulant.ports.cache import SharedCache
@@ -22,8 +19,8 @@ def open_store(url: str) -> OnlineStore:
         UsageError: no installed driver has that scheme, or the driver holds no online state.
         MissingPartError: the driver's engine is not installed.
     """
-    scheme = url.partition("://")[0] if "://" in url else "sqlite"
-    return cast("OnlineStore", _client(url, scheme, "online", "online state")(url))
+    named = url if "://" in url else f"sqlite://{url}"
+    return cast("OnlineStore", Drivers.installed().client_class(named, "online")(url))
 
 
 def open_cache(url: str, password: str | None) -> SharedCache:
@@ -33,27 +30,10 @@ def open_cache(url: str, password: str | None) -> SharedCache:
         UsageError: no installed driver has that scheme, or the driver holds no cache, or as its client.
         MissingPartError: the driver's engine is not installed.
     """
-    scheme = url.partition("://")[0]
-    return cast("SharedCache", _client(url, scheme, "cache", "cache")(url, password=password))
+    return cast("SharedCache", Drivers.installed().client_class(url, "cache")(url, password=password))
 
 
 def place_of(url: str) -> str:
     """`url` without its user and options, to be told to people."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _client(url: str, scheme: str, port: str, what: str) -> Any:
-    found = {point.name: point for point in entry_points(group="cumulant.drivers")}
-    if scheme not in found:
-        hint = did_you_mean(scheme, found) or f"installed: {', '.join(sorted(found)) or 'none'}"
-        raise UsageError(f'no driver is installed for "{scheme}://"', subject=url.partition("@")[2] or url, hint=hint)
-    driver = found[scheme].load()
-    target = driver.clients.get(port) if isinstance(driver, Driver) else None
-    if target is None:
-        raise UsageError(f'the driver of "{scheme}://" holds no {what}', subject=scheme)
-    module, _, name = target.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise missing_part(error.name or module, driver.extra or "local") from None

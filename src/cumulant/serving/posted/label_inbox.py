@@ -21,6 +21,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestE
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.posted.disk_quota import Room
 from cumulant.serving.prediction_log.storage.durable import sync
+from cumulant.serving.responses import LabelsResponse
 from cumulant.serving.telemetry.metrics import Series
 
 _MOST = 100_000
@@ -69,7 +70,7 @@ class Inbox:
             self._counts["refused"] += 1
             raise
         self._counts["accepted" if accepted else "duplicate"] += 1
-        return json_response({"accepted": accepted, "duplicates": duplicates})
+        return json_response(LabelsResponse(accepted, duplicates))
 
     async def series(self) -> list[Series]:
         """What became of posts, and how much waits to be taken in. Files may be many: they are counted on a thread."""

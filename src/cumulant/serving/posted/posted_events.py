@@ -7,7 +7,7 @@ a row at several times is one row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,7 +23,7 @@ class PostedEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request that posts events."""
 
     source: str
-    rows: list[object]
+    rows: list[Annotated[object, msgspec.Meta(extra_json_schema={"type": "object"})]]
 
 
 class _Rows(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.posted.posted_events import EventSchema
+from cumulant.serving.responses import EventsResponse
 
 Row = Mapping[str, object]
 #: of scored rows. durable: the answer waits until they are on the disk; background: it does not, and a kill may lose
@@ -147,20 +148,16 @@ class Recorder:
         if self._advancer is None:
             raise RequestError("no model here has stored state")
         done = await durable(self._posted(self._advancer, events.source, events.rows))
-        told: dict[str, object] = {"accepted": done.accepted, "duplicates": done.duplicates, "unkeyed": done.unkeyed}
         warnings = [f"no served model reads {name}" for name in events.unread]
         if done.future:
-            told["future"] = done.future
             warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
         if done.early:
-            told["early"] = done.early
             warnings.append(
                 f"{done.early} rows correct or delete a row before their known time and are not stored: post them "
                 "again once that time has come, or with the time at which they became known"
             )
-        if warnings:
-            told["warnings"] = warnings
-        return json_response(told)
+        counts = EventsResponse(done.accepted, done.duplicates, done.unkeyed, done.future, done.early, warnings)
+        return json_response(counts)
 
     def _posted(
         self, advancer: Advancer, source: str, rows: Sequence[Row], *, scored: bool = False

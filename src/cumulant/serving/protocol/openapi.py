@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
+
 from cumulant.core.version import __version__
-from cumulant.serving.protocol.openapi_schemas import ERROR, SCHEMAS, answer, bodies, how_many, reference
+from cumulant.serving import responses
+from cumulant.serving.posted.label_inbox import PostedLabels
+from cumulant.serving.posted.posted_events import PostedEvents
+from cumulant.serving.protocol.openapi_schemas import ERROR, answer, bodies, how_many, reference
 from cumulant.serving.protocol.paths import ROUTES, Route
+from cumulant.serving.protocol.tensors import InferResponse
 
 if TYPE_CHECKING:
     from cumulant.serving.app import Application
     from cumulant.serving.models.model import Model
 
-_ANSWERS: Mapping[str, str] = {
-    "/": "Server", "/v2": "Metadata", "/v2/health/live": "Live", "/v2/health/ready": "Ready", "/v1/models": "Cards",
-    "/v2/models/stats": "Statistics", "/v1/events": "Accepted", "/v1/labels": "Kept",
-    "/v2/repository/index": "Index", "v2:": "Model",
-    "v2:ready": "ModelReady", "v2:config": "Configuration", "v2:stats": "Statistics", "v1:": "Card",
-    "/openapi.json": "Document",
+_ANSWERS: Mapping[str, type[msgspec.Struct]] = {
+    "/": responses.ServerResponse, "/v2": responses.MetadataResponse, "/v2/health/live": responses.LiveResponse,
+    "/v2/health/ready": responses.ReadyResponse, "/v1/models": responses.CardsResponse,
+    "/v2/models/stats": responses.StatisticsResponse, "/v1/events": responses.EventsResponse,
+    "/v1/labels": responses.LabelsResponse, "/openapi.json": responses.DocumentResponse,
+    "v2:": responses.ModelResponse, "v2:ready": responses.ModelReadyResponse,
+    "v2:config": responses.ConfigurationResponse, "v2:stats": responses.StatisticsResponse,
+    "v1:": responses.CardResponse,
 }  # fmt: skip
+_OTHERS = (
+    responses.ErrorResponse, responses.EmptyResponse, responses.IndexResponse, InferResponse, PostedEvents,
+    PostedLabels,
+)  # fmt: skip
 _TEXT = {"/ping", "/health", "/version", "/metrics"}
 #: asked by probes, which carry no token
 _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
@@ -33,15 +46,30 @@ def document(app: Application) -> dict[str, Any]:
         for path, model in _written_out(route, app):
             operation = _operation(route, path, model, app)
             paths[path] = {route.method.lower(): operation}
-    components: dict[str, Any] = {"schemas": SCHEMAS}
+    shared: dict[str, Any] = {"schemas": _components()}
     if app.guarded:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        shared["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": app.name, "version": __version__},
         "paths": paths,
-        "components": components,
+        "components": shared,
     }
+
+
+@cache
+def _components() -> Mapping[str, Any]:
+    """Schemas of what is the same of every model, by the names of their types. They take milliseconds, once."""
+    kinds = dict.fromkeys([*_ANSWERS.values(), *_OTHERS])
+    found = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template="#/components/schemas/{name}")
+    return found[1]
+
+
+def _anything(kind: type) -> dict[str, Any]:
+    """What is checked later, as the model needs it."""
+    if kind is object:
+        return {"description": "Any value."}  # an empty schema counts as none
+    raise NotImplementedError
 
 
 def _written_out(route: Route, app: Application) -> list[tuple[str, Model | None]]:
@@ -129,6 +157,7 @@ def _good(route: Route, verb: str, model: Model | None) -> dict[str, Any]:
 def _schema(route: Route, verb: str, model: Model | None) -> Mapping[str, Any]:
     if model is not None and verb in {"infer", "predict", "invocations"}:
         return answer(verb, model)
+    if route.template == "/v2/repository/index":
+        return {"type": "array", "items": reference(responses.IndexResponse)}
     api = route.template.split("/")[1]
-    name = _ANSWERS.get(route.template) or _ANSWERS.get(f"{api}:{verb}", "Empty")
-    return reference(name)
+    return reference(_ANSWERS.get(route.template) or _ANSWERS.get(f"{api}:{verb}", responses.EmptyResponse))

@@ -12,8 +12,12 @@ from cumulant.core.servable import GraphServable
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import RowModel
+from cumulant.serving.posted.label_inbox import PostedLabels
+from cumulant.serving.posted.posted_events import PostedEvents
 from cumulant.serving.protocol.reasons import Reasoning
 from cumulant.serving.protocol.row_tensors import DATATYPES
+from cumulant.serving.protocol.tensors import InferResponse
+from cumulant.serving.responses import ErrorResponse
 
 Schema = Mapping[str, Any]
 
@@ -21,7 +25,6 @@ _TEXT: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": ["number", "null"]}
 _FLAG: Schema = {"type": "boolean"}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
-_STATE: Schema = {"enum": ["READY", "UNAVAILABLE"]}
 _OBJECT: Schema = {"type": "object"}
 _INT64 = 2**63
 #: of the years that Python's clock knows
@@ -48,8 +51,8 @@ _NUMBERS: Mapping[str, Schema] = {
 }  # fmt: skip
 
 
-def reference(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+def reference(kind: type[msgspec.Struct]) -> Schema:
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
 
 def _struct(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
@@ -66,57 +69,11 @@ def _list(items: Schema) -> Schema:
 
 ERROR: Mapping[str, Any] = {
     "description": "The request was refused; the text says why.",
-    "content": {"application/json": {"schema": reference("Error")}},
+    "content": {"application/json": {"schema": reference(ErrorResponse)}},
 }
-_TENSOR = _struct(
-    {"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})},
-    {"data": {"type": "array"}, "parameters": _OBJECT},
-)
-_DESCRIBED = _struct(
-    {"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})}, {"parameters": _OBJECT}
-)  # fmt: skip
 _REASON = _struct(
     {"feature": _TEXT, "contribution": _NUMBER, "direction": {"enum": ["raises", "lowers"]}}, {"code": _TEXT}
 )
-SCHEMAS: Mapping[str, Schema] = {
-    "Error": _struct({"error": _TEXT}),
-    "Empty": {"type": "object", "maxProperties": 0},
-    "Server": _struct({"name": _TEXT, "version": _TEXT, "links": _TEXTS}),
-    "Metadata": _struct({"name": _TEXT, "version": _TEXT, "extensions": _TEXTS}),
-    "Live": _struct({"live": _FLAG}),
-    "Ready": _struct({"ready": _FLAG}),
-    "ModelReady": _struct({"name": _TEXT, "ready": _FLAG}),
-    "Model": _struct(
-        {
-            "name": _TEXT,
-            "versions": _TEXTS,
-            "platform": _TEXT,
-            "inputs": _list(_DESCRIBED),
-            "outputs": _list(_DESCRIBED),
-        }
-    ),
-    "Card": _struct({"name": _TEXT, "version": _TEXT, "request": {"type": "array"}, "example": _OBJECT}),
-    "Cards": _struct({"models": _list(reference("Card"))}),
-    "Configuration": _struct({"name": _TEXT, "input": {"type": "array"}, "output": {"type": "array"}}),
-    "Statistics": _struct({"model_stats": _list(reference("Counts"))}),
-    "Counts": _struct({"name": _TEXT, "version": _TEXT, "inference_stats": _OBJECT}),
-    "Index": _list(_struct({"name": _TEXT, "version": _TEXT, "state": _STATE, "reason": _TEXT})),
-    "Accepted": _struct(
-        {"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}},
-        {"warnings": _TEXTS, "future": {"type": "integer"}, "early": {"type": "integer"}},
-    ),
-    "Kept": _struct({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}}),
-    "Document": _struct({"openapi": _TEXT, "info": _OBJECT, "paths": _OBJECT}),
-    "Tensor": _TENSOR,
-    "Inference": _struct(
-        {"model_name": _TEXT, "model_version": _TEXT, "outputs": _list(reference("Tensor"))},
-        {"id": _TEXT, "parameters": _OBJECT},
-    ),
-    "Labels": {**_struct({"labels": _list(_OBJECT)}, {"batch": _TEXT}), "additionalProperties": False},
-    "Events": {**_struct({"source": _TEXT, "rows": _list(_OBJECT)}), "additionalProperties": False},
-}  # fmt: skip
-
-
 _SEQUENCE = _struct(
     {
         "sequence_id": {
@@ -144,9 +101,9 @@ def bodies(template: str, verb: str, model: Model | None) -> dict[str, Any] | No
         return _to_score(verb, model)
     match verb:
         case "events":
-            return _json(reference("Events"))
+            return _json(reference(PostedEvents))
         case "labels":
-            return _json(reference("Labels"))
+            return _json(reference(PostedLabels))
         case "index" | "load" | "unload" if template.startswith("/v2/repository"):
             return _json({"type": "object", "properties": {"ready": _FLAG}})
         case _:
@@ -304,7 +261,7 @@ def answer(verb: str, model: Model) -> Schema:
     """What a model answers to a request that it takes."""
     match verb:
         case "infer":
-            return reference("Inference")
+            return reference(InferResponse)
         case "invocations":
             return _struct({"predictions": {"type": ["array", "object"]}}, {"warnings": _TEXTS, "degraded": _TEXT})
         case _:

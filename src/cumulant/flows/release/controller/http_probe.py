@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException
 
 import msgspec
+
+from cumulant.core.http_client import HttpClient, NoResponseError
 
 _LONGEST = 4 * 1024 * 1024
 _READY, _PAUSE = "/v2/health/ready", 0.25
@@ -21,23 +19,20 @@ def fetched(url: str, *, seconds: float, authority: str | None = None) -> object
     authority: a file of those who may have signed the certificate of an https server; None: those of the system.
     """
     try:
-        with _direct(authority).open(_request(url), timeout=seconds) as answer:
-            found: object = msgspec.json.decode(answer.read(_LONGEST))
-            return found
-    except (OSError, HTTPException, ValueError, msgspec.DecodeError):
+        response = _client(seconds, authority, longest=_LONGEST).get(url)
+        found: object = msgspec.json.decode(response.body) if response.ok else None
+    except (NoResponseError, msgspec.DecodeError, ValueError):
         return None
+    return found
 
 
 def answers(url: str, *, seconds: float, authority: str | None = None) -> bool:
     """Whether a server says at `url` that it is ready. One that does not know the path (404) is taken as ready."""
     try:
-        with _direct(authority).open(_request(url), timeout=seconds):
-            return True
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code in (404, 405)
-    except (OSError, HTTPException, ValueError):
+        response = _client(seconds, authority).get(url)
+    except NoResponseError:
         return False
+    return response.ok or response.status in (404, 405)
 
 
 def becomes_ready(
@@ -61,27 +56,12 @@ def distrusted(url: str, *, seconds: float, authority: str | None = None) -> str
     authority: as of `fetched`.
     """
     try:
-        with _direct(authority).open(_request(url), timeout=seconds):
-            return ""
-    except urllib.error.HTTPError as error:  # it answers, so it was verified
-        with error:
-            return ""
-    except urllib.error.URLError as error:
-        reason = error.reason
-        return reason.verify_message if isinstance(reason, ssl.SSLCertVerificationError) else ""
-    except (OSError, HTTPException, ValueError):
-        return ""
+        _client(seconds, authority).get(url)
+    except NoResponseError as error:
+        return error.certificate
+    return ""
 
 
-def _request(url: str) -> urllib.request.Request:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(url)
-    return urllib.request.Request(url, headers={"user-agent": "cumulant"})  # noqa: S310 - checked above
-
-
-def _direct(authority: str | None = None) -> urllib.request.OpenerDirector:
+def _client(seconds: float, authority: str | None, *, longest: int = 0) -> HttpClient:
     """Servers stand beside the controller: a proxy of the environment is for the world outside."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if authority is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority)))
-    return urllib.request.build_opener(*handlers)
+    return HttpClient(seconds=seconds, max_bytes=longest, authority=authority, follow_redirects=True)

@@ -23,7 +23,7 @@ from cumulant.flows.serving.batch.piece_scoring import Prepared, Work
 from cumulant.flows.serving.batch.row_scoring import Explained, RowWork
 from cumulant.flows.serving.batch.tensor_scoring import GraphWork
 from cumulant.packaging.batching import measure_batching
-from cumulant.project.drivers import Drivers
+from cumulant.ports.plugins import Drivers
 from cumulant.project.sources import RoutedFiles
 from cumulant.servable.engine import Engine as packaging_Engine
 from cumulant.servable.folder import load_description

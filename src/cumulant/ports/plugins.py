@@ -1,4 +1,4 @@
-"""Which driver serves which URL. The only place that looks drivers up.
+"""Which driver serves which URL. The only place that looks drivers up, for projects, the server and other drivers.
 
 A driver enters by an entry point in the group `cumulant.drivers`, named by its URL scheme; the built-in ones use
 that same door. The record is light; the client's module is imported when a client is made.
@@ -10,6 +10,8 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
@@ -52,7 +54,7 @@ class Drivers:
         scheme = scheme_of(url)
         if scheme is None:
             raise UsageError(
-                f'"{url}" names no driver for {port}',
+                f'"{url.rpartition("@")[2]}" names no driver for {port}',
                 subject=port,
                 hint=f"start it with a scheme: {', '.join(f'{name}://' for name in self._serving(port))}",
             )
@@ -101,10 +103,48 @@ class Drivers:
             MissingPartError: the driver's engine is not installed.
         """
         driver = self.driver(url, port)
-        make = _client_class(driver, port)
+        make = self.client_class(url, port)
+        options: dict[str, Any] = {}
         if secrets is not None and "secrets" in inspect.signature(make).parameters:
-            return _made(lambda: make(url, secrets=secrets()), driver)
-        return _made(lambda: make(url), driver)
+            options["secrets"] = secrets()
+        if port in driver.embeds:
+            options["embedded"] = partial(self._embedded, driver.embeds[port], port)
+        return _made(lambda: make(url, **options), driver)
+
+    def client_class(self, url: str, port: str) -> Callable[..., Any]:
+        """What makes the clients of `port` at `url`. Raises as `client`."""
+        driver = self.driver(url, port)
+        module, _, name = driver.clients[port].partition(":")
+        return _made(lambda: getattr(importlib.import_module(module), name), driver)  # type: ignore[no-any-return]
+
+    def path(self, url: str) -> Path | None:
+        """The file or folder of this machine that a URL names; None where its driver is elsewhere, or there is none."""
+        driver, rest = self._of_path(url), url.partition("://")[2]
+        return None if driver is None else Path(rest.partition("?")[0]).expanduser()
+
+    def anchored(self, url: str, port: str, *, root: Path, state: Path) -> str:
+        """`url` with a relative path taken from `root`; without a path, its driver's usual one below `state`.
+
+        URLs that name nothing on this machine, and those that no driver has, are returned as they are.
+        """
+        driver = self._of_path(url)
+        if driver is None:
+            return url
+        scheme, _, rest = url.partition("://")
+        if not rest:
+            return f"{url}{state / driver.default_paths[port]}" if port in driver.default_paths else url
+        return url if Path(rest).is_absolute() or rest.startswith("~") else f"{scheme}://{root / rest}"
+
+    def _embedded(self, scheme: str, port: str, folder: Path) -> Any:
+        return self.client(f"{scheme}://{folder}", port)
+
+    def _of_path(self, url: str) -> Driver | None:
+        """The driver of a URL whose path is one of this machine."""
+        scheme = scheme_of(url)
+        if "://" not in url or scheme is None or scheme not in self._doors:
+            return None
+        record = _record(scheme, self._doors[scheme])
+        return record if record.path is not None else None
 
     def _serving(self, port: str) -> list[str]:
         return [name for name, door in sorted(self._doors.items()) if port in _record(name, door).clients]
@@ -125,11 +165,6 @@ def _record(scheme: str, door: _Door | Driver) -> Driver:
             hint="point it at a cumulant.ports.driver.Driver",
         )
     return record
-
-
-def _client_class(driver: Driver, port: str) -> Callable[..., Any]:
-    module, _, name = driver.clients[port].partition(":")
-    return _made(lambda: getattr(importlib.import_module(module), name), driver)  # type: ignore[no-any-return]
 
 
 def _made(make: Callable[[], Any], driver: Driver) -> Any:

@@ -1,0 +1,224 @@
+"""One HTTP request from outside the data plane, by httpx, bounded in time and in bytes.
+
+The transport is called without httpx's client: that one would log every URL, which may hold a secret, follow its own
+rules of redirects and proxies, and decompress answers of any size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import msgspec
+
+from cumulant.core.errors import causes, missing_part
+from cumulant.core.version import __version__
+
+if TYPE_CHECKING:
+    import socket
+
+    import httpx
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 10
+
+
+class HttpResponse(msgspec.Struct, frozen=True):
+    """Names of headers are in lower case; the body is as it was sent, never decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class NoResponseError(Exception):
+    """No whole response came.
+
+    Attributes:
+        reason: why, as the system says it, without the URL.
+        incomplete: nothing whole came in time: a time-out, or a connection that the server closed.
+        certificate: why the server's certificate cannot be verified; empty where that is not the reason.
+        head: the response without its body, where that much came.
+    """
+
+    head: HttpResponse | None = None
+
+    def __init__(self, reason: str, *, incomplete: bool = False, certificate: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.incomplete, self.certificate = reason, incomplete, certificate
+
+
+class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests are sent.
+
+    Attributes:
+        seconds: for the connection, and for each part of the response.
+        total_seconds: for all of it; a server that answers byte by byte never exceeds `seconds`.
+        max_bytes: of a longer body so much is read, and one that ends before its declared length is taken as it is;
+            None: all of it, or an error.
+        authority: a PEM file of those who may have signed the server's certificate; None: those of the system.
+        use_proxies: by the proxies of the environment; without, straight to the server.
+        follow_redirects: of a GET, on the same host and never from https to http; others are returned as they are.
+        unix_socket: where to connect in place of the URL's host.
+    """
+
+    seconds: float
+    total_seconds: float | None = None
+    max_bytes: int | None = None
+    authority: str | None = None
+    use_proxies: bool = False
+    follow_redirects: bool = False
+    unix_socket: str | None = None
+
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+        """Raises NoResponseError: the URL is none, or no whole response came."""
+        response = self.send("GET", url, headers=headers)
+        for _ in range(_MOST_REDIRECTS if self.follow_redirects else 0):
+            target = _same_host(url, response)
+            if target is None:
+                break
+            url, response = target, self.send("GET", target, headers=headers)
+        return response
+
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> HttpResponse:
+        """The response to one request, a redirect too. Raises as `get`."""
+        httpx = _httpx()
+        limit, head = _TimeLimit(self.total_seconds), None
+        try:
+            request = httpx.Request(
+                method, url, headers=_DEFAULTS | dict(headers or {}), content=content,
+                extensions={"timeout": httpx.Timeout(self.seconds).as_dict(), "trace": limit.trace},
+            )  # fmt: skip
+            with limit, self._transport(url) as transport:
+                received = transport.handle_request(request)
+                head = HttpResponse(received.status_code, dict(received.headers), b"")
+                with contextlib.closing(received):
+                    body = _body(received) if self.max_bytes is None else _beginning(received, self.max_bytes)
+                limit.check()  # a body that was cut off may look whole
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            reported = _no_response(error, exceeded=limit.exceeded)
+            reported.head = head
+            raise reported from error
+        return msgspec.structs.replace(head, body=body)
+
+    def _transport(self, url: str) -> httpx.HTTPTransport:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; to load the system's authorities takes 17 ms
+        if urlsplit(url).scheme == "https":
+            context = ssl.create_default_context(cafile=self.authority)
+        proxy = _proxy(url) if self.use_proxies else None
+        transport: httpx.HTTPTransport = _httpx().HTTPTransport(verify=context, proxy=proxy, uds=self.unix_socket)
+        return transport
+
+
+_DEFAULTS = {"user-agent": f"cumulant/{__version__}", "accept-encoding": "identity", "connection": "close"}
+
+
+class _TimeLimit:
+    """Cuts connections off after so many seconds."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.exceeded = False
+        self._sockets: list[socket.socket] = []
+        self._timer = None if seconds is None else threading.Timer(seconds, self._exceed)
+
+    def __enter__(self) -> Self:
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in self._sockets:
+            connection.close()
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """What httpx reports while it sends. A copy of the socket stays the connection's where TLS takes it over."""
+        if self._timer is not None and event.startswith("connection.connect_") and event.endswith(".complete"):
+            self._sockets.append(info["return_value"].get_extra_info("socket").dup())
+            self.check()
+
+    def check(self) -> None:
+        """Raises TimeoutError where the time has passed."""
+        if self.exceeded:
+            raise TimeoutError
+
+    def _exceed(self) -> None:
+        self.exceeded = True
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(2)
+
+
+def _httpx() -> Any:
+    try:
+        import httpx
+    except ModuleNotFoundError as error:
+        raise missing_part("httpx", "train") from error
+    return httpx
+
+
+def _proxy(url: str) -> str | None:
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.netloc):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        raise NoResponseError("the environment names a proxy that speaks no HTTP")
+    return proxy
+
+
+def _same_host(url: str, response: HttpResponse) -> str | None:
+    """Where a redirect leads, if that may be followed."""
+    if response.status not in _REDIRECTS or "location" not in response.headers:
+        return None
+    try:
+        target = urljoin(url, response.headers["location"])
+        source, parts = urlsplit(url), urlsplit(target)
+    except ValueError:
+        return None
+    same = parts.hostname == source.hostname and parts.scheme in (source.scheme, "https")
+    return target if same else None
+
+
+def _body(received: httpx.Response) -> bytes:
+    return b"".join(received.iter_raw())
+
+
+def _beginning(received: httpx.Response, longest: int) -> bytes:
+    """So much of the body, or all that came of one that is shorter than it was said to be."""
+    body, chunks = b"", received.iter_raw()
+    try:
+        while len(body) < longest and (chunk := next(chunks, b"")):
+            body += chunk
+    except _httpx().RemoteProtocolError:
+        if "content-length" not in received.headers:
+            raise
+    return body[:longest]
+
+
+def _no_response(error: Exception, *, exceeded: bool) -> NoResponseError:
+    httpx = _httpx()
+    timed_out = exceeded or isinstance(error, httpx.TimeoutException | TimeoutError)
+    if timed_out or isinstance(error, httpx.RemoteProtocolError):
+        return NoResponseError("timed out" if timed_out else str(error)[:200], incomplete=True)
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return NoResponseError(cause.strerror or "", certificate=cause.verify_message)
+        if isinstance(cause, OSError) and cause.strerror:
+            return NoResponseError(cause.strerror)
+    # the text of an error of an address may be the address
+    return NoResponseError(type(error).__name__)
