@@ -40,7 +40,7 @@ class Server:
         import msgspec
 
         from cumulant.core.errors import EngineUnavailableError, RequestError
-        from cumulant.core.http_client import HttpClient, NoResponseError
+        from cumulant.core.network.http_client import HttpClient, NoResponseError
 
         target = f"{self.url}/v1/models/{self.service.model.name}/predict"
         headers, body = {"content-type": "application/json"}, msgspec.json.encode({"rows": rows})

@@ -41,7 +41,7 @@ from cumulant.serving.protocol.request_bodies import (
     request_id_of,
     rows_of,
 )
-from cumulant.serving.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
+from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.telemetry.metrics import Metrics, Series, of_fallback, of_rules, of_runner
 from cumulant.serving.workers.control import Control

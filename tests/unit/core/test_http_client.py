@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from cumulant.core.errors import MissingPartError
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.testing.certificates import Authority
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"

@@ -11,8 +11,8 @@ from batch_models import COLUMNS, trees
 
 from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, UsageError
-from cumulant.flows.serving.http_client import Server
 from cumulant.flows.serving.serve import Wishes, await_ready, folders_command
+from cumulant.flows.serving.server_client import Server
 from cumulant.flows.serving.spawning import spawn
 from cumulant.servable.engine import Engine
 from cumulant.serving.access_token import read_token

@@ -16,7 +16,7 @@ from test_serving_app import INFER, PREDICT, tensors
 from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
-from cumulant.flows.serving import http_client
+from cumulant.flows.serving import server_client as http_client
 from cumulant.packaging.closed import complete_fields, nonnegative_fields
 from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import INFERENCE

@@ -33,7 +33,17 @@ FULL_DISK = 64 * 1024**2
 EXTRAS = {
     "serve": ("grpc", "httptools", "numpy", "onnxruntime", "pyarrow"),
     "train": (
-        "httpx", "jinja2", "lightgbm", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy",
+        "httpx",
+        "jinja2",
+        "lightgbm",
+        "mlflow",
+        "onnx",
+        "optuna",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "sklearn",
+        "scipy",
     ),
     "xgboost": ("xgboost",),
     "catboost": ("catboost",),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.serving.batch.flow import BatchRequest, Summary
-    from cumulant.flows.serving.http_client import Server
+    from cumulant.flows.serving.server_client import Server
 
 app = application("predict", "Answers for rows.")
 
@@ -162,7 +162,7 @@ def _show(console: Console, found: Summary) -> None:
 
 
 def _server(url: str, token_file: Path | None) -> Server:
-    from cumulant.flows.serving.http_client import Server
+    from cumulant.flows.serving.server_client import Server
     from cumulant.serving.access_token import read_token
 
     return Server(url, read_token(token_file, os.environ, least=1))
@@ -173,8 +173,8 @@ def _answers(
 ) -> pl.DataFrame:
     """The answers; `warnings` gets what a person should know of rows that are answered here."""
     from cumulant.core.units import moment
-    from cumulant.flows.serving.http_client import ask
     from cumulant.flows.serving.predict import predict as flow
+    from cumulant.flows.serving.server_client import ask
 
     if server is not None and not in_project(call):
         if as_of is not None:

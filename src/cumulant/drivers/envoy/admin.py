@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 
 _PATIENCE = 10.0
 

@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.ports.registry import ModelVersion
 

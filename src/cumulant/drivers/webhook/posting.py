@@ -16,7 +16,7 @@ from cumulant.core.errors import (
     UndeliverableError,
     UsageError,
 )
-from cumulant.core.http_client import HttpClient, HttpResponse, NoResponseError
+from cumulant.core.network.http_client import HttpClient, HttpResponse, NoResponseError
 
 #: of an answer that refuses, so much is told
 _LONGEST = 200

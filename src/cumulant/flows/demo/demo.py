@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import StepFailedError
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.demo.demo_project import FEED, alone, ended, make_folder
 from cumulant.flows.demo.demo_state import is_kept, kept_or

@@ -16,7 +16,7 @@ from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
-from cumulant.flows.serving.http_client import Server, answers, frame_of
+from cumulant.flows.serving.server_client import Server, answers, frame_of
 
 if TYPE_CHECKING:
     import polars as pl

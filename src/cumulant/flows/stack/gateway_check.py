@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.stack.desired_state import Book
 from cumulant.serving.access_token import read_token

@@ -21,7 +21,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestE
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.posted.disk_quota import Room
 from cumulant.serving.prediction_log.storage.durable import sync
-from cumulant.serving.responses import LabelsResponse
+from cumulant.serving.protocol.responses import LabelsResponse
 from cumulant.serving.telemetry.metrics import Series
 
 _MOST = 100_000

@@ -16,7 +16,7 @@ from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.posted.posted_events import EventSchema
-from cumulant.serving.responses import EventsResponse
+from cumulant.serving.protocol.responses import EventsResponse
 
 Row = Mapping[str, object]
 #: of scored rows. durable: the answer waits until they are on the disk; background: it does not, and a kill may lose

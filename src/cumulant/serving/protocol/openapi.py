@@ -10,9 +10,9 @@ from urllib.parse import quote
 import msgspec
 
 from cumulant.core.version import __version__
-from cumulant.serving import responses
 from cumulant.serving.posted.label_inbox import PostedLabels
 from cumulant.serving.posted.posted_events import PostedEvents
+from cumulant.serving.protocol import responses
 from cumulant.serving.protocol.openapi_schemas import ERROR, answer, bodies, how_many, reference
 from cumulant.serving.protocol.paths import ROUTES, Route
 from cumulant.serving.protocol.tensors import InferResponse

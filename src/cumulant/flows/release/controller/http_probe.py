@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 
 _LONGEST = 4 * 1024 * 1024
 _READY, _PAUSE = "/v2/health/ready", 0.25

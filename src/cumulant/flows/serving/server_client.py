@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RequestError, UsageError, not_found
-from cumulant.core.http_client import HttpClient, NoResponseError
+from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.core.plan import DType, Field
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Answer
