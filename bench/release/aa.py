@@ -1,6 +1,6 @@
 """A/A releases by real processes: an equal candidate goes through every stage behind the real gateway, again and again.
 
-Run: `python bench/release/aa.py [--releases 20] [--traffic envoy://] [--rate 100] [--kill-gateway]`. One stack (`cumulant up`: gateway, controller, a server
+Run: `python bench/release/aa.py [--releases 20] [--rate 100] [--kill-gateway]`. One stack (`cumulant up`: gateway, controller, a server
 a version) carries them out one after another, champion and candidate in turn, under a steady load of 200 keys. With
 `--kill-gateway` it is killed (SIGKILL) again and again. Prints a line a release, then the false rollbacks with their bound.
 """
@@ -99,14 +99,13 @@ def _torn(exchanges: list[Exchange], over: Release) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--releases", type=int, default=20)
-    parser.add_argument("--traffic", default="envoy://")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
     parser.add_argument("--kill-gateway", action="store_true")
     asked = parser.parse_args()
     found: list[Ended] = []
     with (
         tempfile.TemporaryDirectory() as place,
-        stack(Path(place) / "stack", asked.traffic) as running,
+        stack(Path(place) / "stack") as running,
         running.load(asked.rate) as load,
     ):
         until(lambda: load.answered() > 0)

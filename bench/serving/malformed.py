@@ -1,4 +1,4 @@
-"""Malformed requests on raw sockets: 2,000 to a server, to the local gateway, and to the gateway's own metrics.
+"""Malformed requests on raw sockets: 2,000 to a server, to the gateway, and to the gateway's own metrics.
 
     python bench/serving/malformed.py [--requests 2000] [--seed 1]
 
@@ -18,11 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from hostile import Probe, Server, serving
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.drivers.local.gateway.client import LocalTraffic
+from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.ports.traffic import Opening
 from cumulant.testing.gateways import running
 
@@ -109,13 +110,14 @@ def main() -> None:
     given = options.parse_args()
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         measure("server", server.url, server, given.requests, given.seed)
-        traffic = LocalTraffic(f"local://{folder}")
+        traffic = EnvoyTraffic(f"envoy://{folder}")
         with running(traffic, Opening(http="127.0.0.1:0"), sys.stderr.buffer):
             arm = Arm(name="champion", version="1", endpoints=(server.url,))
             traffic.apply(Routes(model="flight-late", champion=arm, candidate=None, revision=1))
             door = traffic.door()
             assert door is not None
-            passed = Server(door.url, door.pid)
+            [envoy] = Path(f"/proc/{door.pid}/task/{door.pid}/children").read_text().split()
+            passed = Server(door.url, int(envoy))
             measure("gateway", door.url, passed, given.requests, given.seed + 1)
             measure("gateway's metrics", door.admin, passed, given.requests, given.seed + 2)
 

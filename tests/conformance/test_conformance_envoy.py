@@ -16,7 +16,6 @@ def missing() -> str:
     return ""
 
 
-@pytest.mark.live
 @pytest.mark.skipif(bool(missing()), reason=missing() or "present")
 class TestEnvoyTraffic(TrafficConformance):
     @pytest.fixture

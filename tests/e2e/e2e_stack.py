@@ -43,7 +43,7 @@ SPEC = """\
 version: 1
 model: {{name: graph}}
 environments:
-  local: {{traffic: '{traffic}', tracking_uri: 'noted://'}}
+  local: {{tracking_uri: 'noted://'}}
 serving: {{http: '127.0.0.1:{port}'}}
 release:
   look: 200ms
@@ -375,7 +375,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def stack(place: Path, traffic: str) -> Iterator[Stack]:
+def stack(place: Path) -> Iterator[Stack]:
     """A stack that is up, with version 1 as champion; nothing of it runs afterwards."""
     place.mkdir()
     folder = place / "project"
@@ -386,7 +386,7 @@ def stack(place: Path, traffic: str) -> Iterator[Stack]:
                 patch.setenv(name, value)
             patch.syspath_prepend(str(place / "python"))
             gateway, *ports = free_ports(4)
-            (folder / "cumulant.yaml").write_text(SPEC.format(traffic=traffic, port=gateway))
+            (folder / "cumulant.yaml").write_text(SPEC.format(port=gateway))
             served = {str(number): _served(folder, str(number), port) for number, port in enumerate(ports, 1)}
             with opened(folder) as project:
                 change_book(

@@ -10,34 +10,23 @@ import pytest
 from e2e_stack import STEPS, stack, until
 from e2e_support import run
 
-from cumulant.core.errors import CumulantError, MissingPartError
+from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.drivers.envoy import engine
 from cumulant.flows.release.actions import abort
 from cumulant.release.spec import CeilingSpec
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
-ENVOY, LOCAL = "envoy://", "local://"
-on_envoy = pytest.mark.parametrize("running", [ENVOY], indirect=True)
 #: no hard failure ends a release: each of its processes is killed again and again
 LENIENT = CeilingSpec(errors="100%", not_ready="1h", restarts=1000)
 #: where the controller is killed on the way to the next step: before a file is put in place
-DEATHS = {
-    ENVOY: ("state.json", "clusters.json", "routes.json", "state.json", "book.json"),
-    LOCAL: ("routes.json", "book.json"),
-}
+DEATHS = ("state.json", "clusters.json", "routes.json", "state.json", "book.json")
 
 
 @pytest.fixture(scope="module")
-def running(request, tmp_path_factory):
-    """A stack with that gateway, reused by all tests of it."""
-    if request.param == ENVOY:
-        try:
-            engine.program()
-        except MissingPartError as error:
-            pytest.skip(f"{error.message}: {error.hint}")
-    with stack(tmp_path_factory.mktemp("faults") / "stack", request.param) as found:
+def running(tmp_path_factory):
+    """A stack, reused by all tests."""
+    with stack(tmp_path_factory.mktemp("faults") / "stack") as found:
         yield found
 
 
@@ -104,7 +93,6 @@ def explains(fault, one, over):
     return fault.what == "gateway" or one.arm == arm
 
 
-@on_envoy
 def test_a_candidate_that_hangs_comes_back(running):
     with running.load(60) as load:
         running.begin(running.equal(), steps=STEPS[1:])
@@ -120,7 +108,6 @@ def test_a_candidate_that_hangs_comes_back(running):
     assert {one.arm for one in load.seen if one.failed} <= {CANDIDATE}
 
 
-@on_envoy
 def test_a_candidate_of_another_shape_answers_nobody(running):
     with running.load(60) as load:
         running.begin("3")
@@ -131,7 +118,6 @@ def test_a_candidate_of_another_shape_answers_nobody(running):
     assert {one.version for one in load.seen} == {over.champion.version}
 
 
-@on_envoy
 def test_a_champion_that_degrades_is_not_the_candidate_s_fault(running):
     with running.load(60) as load:
         running.begin(running.equal(), steps=STEPS[1:])
@@ -149,7 +135,6 @@ def test_a_champion_that_degrades_is_not_the_candidate_s_fault(running):
     assert unexplained(over, load.seen, running.faults) == []
 
 
-@on_envoy
 def test_a_full_disk_costs_no_request(running):
     with running.load(60) as load:
         running.begin(running.equal(), steps=STEPS[1:])
@@ -167,14 +152,12 @@ def test_a_full_disk_costs_no_request(running):
     assert [one for one in load.seen if one.failed] == []
 
 
-@pytest.mark.parametrize("running", [ENVOY, LOCAL], indirect=True)
-def test_each_process_is_killed_in_each_stage_and_nothing_is_lost_or_decided_twice(running, request):
-    driver = request.node.callspec.params["running"]
-    steps, rate = (STEPS, 60) if driver == ENVOY else (STEPS[1:4:2], 30)
-    with Watched(running).looking() as watched, running.load(rate) as load:
+def test_each_process_is_killed_in_each_stage_and_nothing_is_lost_or_decided_twice(running):
+    steps = STEPS
+    with Watched(running).looking() as watched, running.load(60) as load:
         running.begin(running.equal(), steps=steps, ceilings=LENIENT)
         champion, candidate = running.servers()
-        for place, (step, file) in enumerate(zip(steps, DEATHS[driver], strict=True)):
+        for place, (step, file) in enumerate(zip(steps, DEATHS, strict=True)):
             running.reached(step.label)
             running.clock(1 - place % 2)  # an hour on, and an hour back
             # Of each step the controller is killed on its way to the next; in the first one in its midst, too.
@@ -194,7 +177,6 @@ def test_each_process_is_killed_in_each_stage_and_nothing_is_lost_or_decided_twi
     assert unexplained(over, load.seen, running.faults) == []
 
 
-@pytest.mark.parametrize("running", [ENVOY, LOCAL], indirect=True)
 def test_nothing_is_left(running):
     assert len(running.processes()) > 4
     run(running.folder, "down")

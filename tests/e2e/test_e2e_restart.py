@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    with e2e_stack.stack(tmp_path_factory.mktemp("restart") / "place", "local://") as found:
+    with e2e_stack.stack(tmp_path_factory.mktemp("restart") / "place") as found:
         yield found
 
 

@@ -19,6 +19,13 @@ from cumulant.ports.driver import Driver
 from cumulant.ports.secrets import Secrets
 
 GROUP = "cumulant.drivers"
+#: what a scheme of earlier versions was, and what to write in its place, by scheme and port
+_REMOVED = {
+    ("local", "traffic"): (
+        "the embedded gateway `local://` was removed",
+        "write `traffic: envoy://`, or leave it out: Envoy is the default",
+    )
+}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:|$)")
 
 
@@ -59,6 +66,9 @@ class Drivers:
                 hint=f"start it with a scheme: {', '.join(f'{name}://' for name in self._serving(port))}",
             )
         door = self._doors.get(scheme)
+        if door is None and (scheme, port) in _REMOVED:
+            message, hint = _REMOVED[scheme, port]
+            raise UsageError(message, subject=port, hint=hint)
         if door is None:
             serving = self._serving(port)
             near = did_you_mean(scheme, serving)

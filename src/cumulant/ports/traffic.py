@@ -47,7 +47,7 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(Protocol):
-    """Made as `Client(url)`, whose path is the gateway's folder: `envoy:///…/gateway`, `local:///…/gateway`."""
+    """Made as `Client(url)`, whose path is the gateway's folder: such as `envoy:///…/gateway`."""
 
     def program(self, opening: Opening) -> list[str]:
         """The command that runs the gateway in the foreground until SIGTERM, which drains it.

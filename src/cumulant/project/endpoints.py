@@ -65,7 +65,7 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environmen
         secrets=anchored(spec.secrets, "secrets", f"env://{root / STATE / 'secrets'}"),
         access=spec.access or "open://",
         compute=spec.compute or "inline://",
-        traffic=anchored(spec.traffic or "local://", "traffic", ""),
+        traffic=anchored(spec.traffic or "envoy://", "traffic", ""),
     )
 
 

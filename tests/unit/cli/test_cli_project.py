@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import sqlite3
 import subprocess
@@ -324,17 +325,35 @@ def test_doctor_finds_a_broken_project_and_a_taken_port(project: Path, cumulant:
     assert "cumulant serve --port" in ended.out
 
 
-def test_doctor_and_up_say_how_to_install_the_gateway(project: Path, cumulant: Any, monkeypatch: Any) -> None:
-    file = project / "cumulant.yaml"
-    file.write_text(file.read_text() + "environments: {gated: {traffic: 'envoy://'}}\n")
+@pytest.mark.parametrize(
+    ("machine", "hint"),
+    [(None, 'pip install "cumulant[release]"'), ("riscv64", "no wheel of it is published for this system")],
+)
+def test_a_missing_gateway_is_said_by_all_that_need_one(
+    project: Path, cumulant: Any, monkeypatch: Any, machine: str | None, hint: str
+) -> None:
     monkeypatch.setitem(sys.modules, "envoy", None)
     monkeypatch.setenv("PATH", "")
-    ended = cumulant("doctor", "--project", str(project), "--env", "gated", "--json")
+    monkeypatch.setattr(platform, "machine", lambda: machine or {"linux": "x86_64"}.get(sys.platform, "arm64"))
+    place = ("--project", str(project))
+    ended = cumulant("doctor", *place, "--json")
     (found,) = [one for one in ended.document["checks"] if one["check"] == "gateway"]
-    assert (found["state"], found["fix"]) == ("warn", 'pip install "cumulant[release]"')
-    ended = cumulant("up", "--project", str(project), "--env", "gated", "--http", "127.0.0.1:0")
-    assert ended.code == 2, "no retry helps"
-    assert 'pip install "cumulant[release]"' in ended.err
+    assert (found["state"], hint in found["fix"], ended.document["healthy"]) == ("warn", True, True)
+    ended = cumulant("plan", *place, "--json")
+    assert (ended.code, [hint in one for one in ended.document["warnings"]]) == (0, [True])
+    for command in (("up", "--http", "127.0.0.1:0"), ("release", "start")):
+        ended = cumulant(*command, *place)
+        assert ended.code == 2, "no retry helps"
+        assert hint in " ".join(ended.err.split())
+
+
+def test_the_gateway_of_earlier_versions_is_refused_by_all_that_need_one(project: Path, cumulant: Any) -> None:
+    file = project / "cumulant.yaml"
+    file.write_text(file.read_text() + "environments: {old: {traffic: 'local://'}}\n")
+    for command in (("plan",), ("up", "--http", "127.0.0.1:0"), ("release", "start")):
+        ended = cumulant(*command, "--project", str(project), "--env", "old")
+        assert ended.code == 2
+        assert "write `traffic: envoy://`, or leave it out" in " ".join(ended.err.split())
 
 
 def test_doctor_fails_on_a_full_disk(tmp_path: Path) -> None:

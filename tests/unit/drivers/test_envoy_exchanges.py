@@ -159,6 +159,12 @@ def test_no_answer_of_a_server(flags, fault):
     assert (found.fault, found.served, found.status) == (fault, "", 499)
 
 
+@pytest.mark.parametrize("flags", ["SI", "DT"])
+def test_a_caller_that_was_too_slow_is_no_fault_of_an_arm(flags):
+    assert exchange_of(line(flags=flags, details="local", status=408), b"").fault == ""
+    assert exchange_of(line(flags=flags, details="local", status=504), b"").fault == "timeout"
+
+
 def test_the_arm_of_a_request_that_was_refused_before_it_was_sent():
     found = exchange_of(line(assigned=None, cluster="m|x|candidate|abc+def", details="local", status=429), b"")
     assert found.assigned == "candidate"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ import pytest
 from servers import OK, says, served, status, talk
 
 from cumulant.core.traffic import ARM_HEADER, Arm, Exchange, Limits, Routes
-from cumulant.drivers.local.gateway.client import LocalTraffic
+from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.ports.traffic import Opening
 from cumulant.testing.gateways import Gateway, Reader, running, wait_for
 
@@ -36,19 +35,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def traffic(folder: Path) -> LocalTraffic:
-    return LocalTraffic(f"local://{folder}")
+def traffic(folder: Path) -> EnvoyTraffic:
+    return EnvoyTraffic(f"envoy://{folder}")
 
 
 @pytest.fixture(scope="module")
-def gateway(traffic: LocalTraffic, folder: Path) -> Iterator[Gateway]:
+def gateway(traffic: EnvoyTraffic, folder: Path) -> Iterator[Gateway]:
+    pytest.importorskip("envoy")
     with (folder / "out").open("wb") as output, running(traffic, Opening(http="127.0.0.1:0"), output) as gateway:
         yield gateway
-    assert (folder / "out").read_bytes() == b""
+    told = [line for line in (folder / "out").read_text().splitlines() if "caught ENVOY_SIGTERM" not in line]
+    assert told == []
 
 
 @pytest.fixture
-def address(gateway: Gateway, traffic: LocalTraffic) -> str:
+def address(gateway: Gateway, traffic: EnvoyTraffic) -> str:
     door = traffic.door()
     assert door is not None
     return door.url.removeprefix("http://")
@@ -57,7 +58,7 @@ def address(gateway: Gateway, traffic: LocalTraffic) -> str:
 class Applied:
     """Counts the revisions up, and reads what was told since."""
 
-    def __init__(self, traffic: LocalTraffic) -> None:
+    def __init__(self, traffic: EnvoyTraffic) -> None:
         self._traffic, self._cursor, self._revision = traffic, "", 0
 
     def __call__(self, champion: str, candidate: str | None = None, **more: object) -> None:
@@ -75,7 +76,7 @@ class Applied:
 
 
 @pytest.fixture(scope="module")
-def apply(traffic: LocalTraffic, gateway: Gateway) -> Applied:
+def apply(traffic: EnvoyTraffic, gateway: Gateway) -> Applied:
     return Applied(traffic)
 
 
@@ -89,9 +90,7 @@ BROKEN = {
     "half a head": b"HTTP/1.1 200 OK\r\ncontent-le",
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{} ",
     "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     "a head without end": b"HTTP/1.1 200 OK\r\nx: " + b"y" * 600_000,
-    "a status of no kind": b"HTTP/1.1 000 X\r\ncontent-length: 0\r\n\r\n",
 }
 
 
@@ -122,7 +121,7 @@ def test_half_an_answer_is_broken_off_for_the_caller_too(answer: bytes, apply: A
             connection.request("POST", "/v1/models/m/predict", b"{}")
             connection.getresponse().read()
         told = apply.told()
-        assert (told.fault, told.served) == ("reset", "champion")
+        assert (told.fault, told.assigned) == ("reset", "champion")
 
 
 def test_after_bytes_were_sent_nothing_is_tried_again(apply: Applied, address: str) -> None:
@@ -175,17 +174,14 @@ HOSTILE = {
     "a negative length": (POST + b"content-length: -2\r\n\r\n{}", 400),
     "a length with a sign": (POST + b"content-length: +2\r\n\r\n{}", 400),
     "a huge length": (POST + b"content-length: 99999999999999999999999\r\n\r\n{}", 400),
-    "another coding": (POST + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
-    "chunked twice": (POST + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "another coding": (POST + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    "chunked twice": (POST + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 501),
     "an odd coding": (POST + b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
-    "chunks in 1.0": (POST.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     "a space before the colon": (POST + b"content-length : 2\r\n\r\n{}", 400),
-    "a folded header": (POST + b"x: a\r\n b: c\r\ncontent-length: 2\r\n\r\n{}", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
-    "two hosts": (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
     "bytes": (bytes(range(256)), 400),
-    "a tunnel": (b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", 400),
-    "a long path": (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 414),
+    "a tunnel": (b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 404),
+    "a long path": (b"GET /" + b"x" * 80_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 431),
     "many headers": (POST + b"".join(b"x%d: y\r\n" % n for n in range(500)) + b"\r\n", 431),
     "a header without end": (POST + b"x: " + b"y" * 2_000_000, 431),
     "a bad chunk": (POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n", 400),
@@ -201,6 +197,34 @@ def test_hostile_requests_are_refused(request_bytes: bytes, expected: int, apply
         assert status(talk(address, post())) == 200
 
 
+#: by what a server is sent of each: it reads them in one way only
+MENDED = {
+    "chunks in 1.0": (
+        POST.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b" HTTP/1.1\r\n",
+    ),
+    "a folded header": (POST + b"x: a\r\n b: c\r\ncontent-length: 2\r\n\r\n{}", b"\r\nx: a b: c\r\n"),
+    "two hosts": (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n", b"\r\nhost: a,b\r\n"),
+    "trailers": (
+        POST + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\ncumulant-arm: candidate\r\n\r\n",
+        b"\r\ncumulant-arm: champion\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_bytes", "received"), MENDED.values(), ids=MENDED)
+def test_what_could_be_read_in_two_ways_reaches_a_server_in_one(
+    request_bytes: bytes, received: bytes, apply: Applied, address: str
+) -> None:
+    with served() as server:
+        apply(server.url)
+        assert talk(address, request_bytes).split(b" ", 2)[1] == b"200"
+        [one] = server.requests
+        assert received in one
+        assert b"candidate" not in one
+        assert one.lower().count(b"\r\nhost:") == one.count(b"\r\ncumulant-arm:") == 1
+
+
 def test_an_offer_of_another_protocol_is_passed_over(apply: Applied, address: str) -> None:
     with served() as server:
         apply(server.url)
@@ -211,15 +235,6 @@ def test_an_offer_of_another_protocol_is_passed_over(apply: Applied, address: st
             connection.sendall(request)
             assert status(connection.recv(65536)) == 200
         assert b"upgrade" not in server.requests[0].lower()
-
-
-@pytest.mark.parametrize("name", [b"x" * 257, b"\xff\xfe", b""])
-def test_a_name_that_is_no_name_is_replaced(name: bytes, apply: Applied, address: str) -> None:
-    with served() as server:
-        apply(server.url)
-        assert status(talk(address, post(more=b"x-request-id: " + name + b"\r\n"))) == 200
-        assert b"x-request-id: " + apply.told().request.encode() in server.requests[0]
-        assert len(apply.told().request) == 32
 
 
 def test_requests_behind_one_another_are_answered_in_order(apply: Applied, address: str) -> None:
@@ -280,28 +295,6 @@ def test_a_server_that_hangs_is_a_timeout_and_its_connection_is_not_used_again(a
         assert talk(address, post()).endswith(b"{}")
 
 
-def test_more_than_an_arm_takes_overflows(apply: Applied, address: str) -> None:
-    free = threading.Event()
-
-    def wait(connection: socket.socket, request: bytes) -> bool:
-        free.wait(20.0)
-        connection.sendall(OK)
-        return True
-
-    with served(wait) as server:
-        apply(server.url, limits=msgspec.structs.replace(LIMITS, connections=1, pending=1))
-        found: list[int] = []
-        threads = [threading.Thread(target=lambda: found.append(status(talk(address, post())))) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        told = apply.told()
-        free.set()
-        for thread in threads:
-            thread.join()
-        assert (told.status, told.fault) == (503, "overflow")
-        assert sorted(found) == [200, 200, 503]
-
-
 def test_many_requests_at_once_for_a_dead_arm_are_all_rescued(apply: Applied, address: str) -> None:
     with served() as good, served() as dead:
         url = dead.url
@@ -324,29 +317,8 @@ def test_a_failing_candidate_is_ejected_and_rescued(apply: Applied, address: str
         assert len(bad.requests) == 3
 
 
-def test_callers_that_go_away_are_nobodys_failure(apply: Applied, address: str, traffic: LocalTraffic) -> None:
-    with served(lambda connection, request: bool(time.sleep(2))) as server:
-        apply(server.url)
-        host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(post())
-            wait_for(lambda: server.requests)
-        told = apply.told()
-        assert (told.status, told.fault, told.served) == (499, "", "")
-        wait_for(lambda: traffic.active("m", "champion") == 0)
-
-
-def test_a_second_gateway_in_one_folder_says_so(traffic: LocalTraffic, gateway: Gateway, folder: Path) -> None:
-    with (folder / "second").open("wb") as output:
-        second = Gateway(traffic, Opening(http="127.0.0.1:0"), output)
-        second.start()  # the door of the first is open already
-        assert second._process is not None
-        assert second._process.wait(60) == 3
-    assert b"held by another process" in (folder / "second").read_bytes()
-
-
 def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path) -> None:
-    traffic = LocalTraffic(f"local://{tmp_path}")
+    traffic = EnvoyTraffic(f"envoy://{tmp_path}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         opening = Opening(http=f"127.0.0.1:{free.getsockname()[1]}")
@@ -433,7 +405,7 @@ def test_expected_bodies_are_asked_for(apply: Applied, address: str) -> None:
         assert b"expect" not in server.requests[0]
 
 
-def test_metrics_count(apply: Applied, address: str, traffic: LocalTraffic) -> None:
+def test_metrics_count(apply: Applied, address: str, traffic: EnvoyTraffic) -> None:
     with served() as server:
         apply(server.url)
         assert status(talk(address, post())) == 200
@@ -442,12 +414,12 @@ def test_metrics_count(apply: Applied, address: str, traffic: LocalTraffic) -> N
         text = talk(
             door.admin.removeprefix("http://"), b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )
-        assert b'cumulant_gateway_requests_total{model="m",arm="champion",served="champion",status="200"' in text
-        assert b"cumulant_gateway_request_duration_seconds_bucket" in text
+        assert b'envoy_cluster_upstream_rq{envoy_response_code="200",envoy_cluster_name="m|champion' in text
+        assert b"envoy_cluster_upstream_rq_time_bucket" in text
         health = talk(
             door.admin.removeprefix("http://"), b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )
-        assert json.loads(health.partition(b"\r\n\r\n")[2]) == {"status": "ok"}
+        assert (status(health), b"LIVE" in health) == (200, True)
 
 
 def test_a_request_whose_body_never_came_burdens_the_arms_by_their_weights(apply: Applied, address: str) -> None:

@@ -1,131 +1,125 @@
-"""Callers that are slow on purpose, and copies for a candidate that does not take them: both are bounded."""
+"""Callers that are slow on purpose, or too many, at a gateway that waits for seconds only."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from servers import status
+from servers import served, status, talk
 
-from cumulant.drivers.local.gateway.counts import Counts
-from cumulant.drivers.local.gateway.front import Bounds, Connection, Incoming, Site
-from cumulant.drivers.local.gateway.messages import Fault, error_body, small_answer
-from cumulant.drivers.local.gateway.mirror import Copy, Mirror
-from cumulant.drivers.local.gateway.upstream import Endpoint
+from cumulant.core.traffic import Arm, Routes
+from cumulant.drivers.envoy.client import EnvoyTraffic
+from cumulant.ports.traffic import Door
+from cumulant.testing.gateways import Reader, wait_for
 
-HASTY = Bounds(head=0.3, stall=0.3, idle=0.3, portion=100, connections=2)
-
-
-async def swallow(request: Incoming, connection: Connection) -> bool:
-    try:
-        size = 0
-        while part := await request.body.read():
-            size += len(part)
-    except Fault as fault:
-        connection.write(small_answer(fault.status, error_body(fault.status, fault.text), close=True))
-        return False
-    connection.write(small_answer(200, b"%d" % size))
-    return True
+#: the program of the driver, with bounds that a test can wait for
+HASTY = """
+import sys
+from cumulant.drivers.envoy import bootstrap
+bootstrap._HEAD, bootstrap._WHOLE, bootstrap._IDLE, bootstrap.STALL, bootstrap._CONNECTIONS = 1, 3, 2, 1, 8
+from cumulant.drivers.envoy.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+POST = b"POST /v1/models/m/predict HTTP/1.1\r\nhost: a\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+METRICS = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
-def with_site(call: Callable[[Site, int], Awaitable[None]], bounds: Bounds = HASTY) -> None:
-    async def run() -> None:
-        site = Site(swallow, bounds)
-        server = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
-        sweep = asyncio.ensure_future(site.sweep())
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hasty")
+
+
+@pytest.fixture(scope="module")
+def traffic(folder: Path) -> EnvoyTraffic:
+    return EnvoyTraffic(f"envoy://{folder}")
+
+
+@pytest.fixture(scope="module")
+def door(traffic: EnvoyTraffic, folder: Path) -> Iterator[Door]:
+    pytest.importorskip("envoy")
+    line = [sys.executable, "-c", HASTY, str(folder), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    with served() as server, (folder / "out").open("wb") as output:
+        arm = Arm(name="champion", version="1", endpoints=(server.url,))
+        traffic.apply(Routes(model="m", revision=1, champion=arm, key="card"))
+        process = subprocess.Popen(line, stdout=output, stderr=output)
         try:
-            await call(site, server.sockets[0].getsockname()[1])
+            yield wait_for(traffic.door)
         finally:
-            sweep.cancel()
-            server.close()
-            await site.drain(0.1)
-
-    asyncio.run(run())
+            process.terminate()
+            process.wait()
 
 
-async def drip(port: int, head: bytes, part: bytes) -> int:
-    """The status that is answered to bytes that come one after the other."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    began = time.monotonic()
-    writer.write(head)
-    answer = asyncio.ensure_future(reader.read())
-    while not answer.done() and time.monotonic() - began < 120:
-        writer.write(part)
-        await asyncio.sleep(0.05)
-    writer.close()
-    return status(await answer)
+def connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)))
+
+
+def drip(door: Door, head: bytes, part: bytes) -> bytes:
+    """What comes back to bytes that are sent one after the other, until something does or the connection ends."""
+    with connect(door.url.removeprefix("http://")) as connection:
+        connection.settimeout(0.05)
+        ends = time.monotonic() + 60
+        connection.sendall(head)
+        while time.monotonic() < ends:
+            with contextlib.suppress(TimeoutError):
+                return connection.recv(65536)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(part)
+    raise AssertionError("it was waited for")
 
 
 @pytest.mark.parametrize(
     ("head", "part"),
     [
         (b"GET / HTTP/1.1\r\nhost: a\r\n", b"x"),
-        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n", b"x"),
-        (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (POST + b"content-length: 1000000\r\n\r\n", b"x"),
+        (POST + b"content-length: 1000000\r\n\r\n", b""),
+        (CHUNKED, b"1\r\nx\r\n"),
+        (CHUNKED + b"1;x=", b"y"),
     ],
-    ids=["head", "body", "chunks"],
+    ids=["head", "body", "no body", "chunks", "a chunk's head"],
 )
-def test_what_comes_byte_by_byte_is_ended(head: bytes, part: bytes) -> None:
-    async def call(site: Site, port: int) -> None:
-        assert await drip(port, head, part) == 408
-
-    with_site(call)
+def test_what_comes_byte_by_byte_is_ended(door: Door, head: bytes, part: bytes) -> None:
+    assert status(drip(door, head, part)) == 408
 
 
-def test_a_body_that_keeps_coming_is_taken() -> None:
-    async def call(site: Site, port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4000\r\nconnection: close\r\n\r\n")
-        for _ in range(20):
-            writer.write(b"x" * 200)
-            await asyncio.sleep(0.09)  # all together longer than the stall that is allowed
-        assert (await reader.read()).endswith(b"4000")
-        writer.close()
-
-    with_site(call, Bounds(head=0.3, stall=1.5, idle=0.3, portion=100, connections=2))
+def test_a_trailer_without_end_is_refused(door: Door) -> None:
+    assert status(drip(door, CHUNKED + b"0\r\nx: ", b"y" * 65536)) == 431
 
 
-def test_idle_and_surplus_connections_are_ended() -> None:
-    async def call(site: Site, port: int) -> None:
-        kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        surplus = await asyncio.open_connection("127.0.0.1", port)
-        with pytest.raises(ConnectionError):  # noqa: PT012 - ended, or reset
-            surplus[1].write(b"x")
-            if await surplus[0].read() == b"":
-                raise ConnectionResetError
-        for reader, writer in kept:
-            assert await asyncio.wait_for(reader.read(), 60) == b""
-            writer.close()
-        surplus[1].close()
-
-    with_site(call)
+def test_a_slow_caller_is_no_fault_of_the_arm(door: Door, traffic: EnvoyTraffic) -> None:
+    assert status(drip(door, POST + b"content-length: 9\r\n\r\n", b"")) == 408
+    told = wait_for(lambda: [one for one in Reader(traffic).read() if one.status == 408])
+    assert {(one.fault, one.served) for one in told} == {("", "")}
 
 
-def test_a_trailer_without_end_is_bounded() -> None:
-    async def call(site: Site, port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ")
-        for _ in range(20):
-            writer.write(b"y" * 65536)
-            await asyncio.sleep(0)
-        assert status(await reader.read(100)) == 431
-        writer.close()
-
-    with_site(call)
+def test_idle_connections_are_ended(door: Door) -> None:
+    with connect(door.url.removeprefix("http://")) as connection:
+        connection.settimeout(60)
+        assert connection.recv(1) == b""
 
 
-def test_copies_beyond_the_line_are_dropped_and_counted() -> None:
-    async def run() -> str:
-        counts = Counts()
-        mirror = Mirror(counts)
-        nobody = (Endpoint("http://127.0.0.1:1"),)
-        for _ in range(5000):
-            mirror.offer(Copy("m", nobody, b"x" * 1000, 0.5, False))
-        await mirror.drain(60.0)
-        return counts.text([])
+def test_connections_beyond_the_bound_are_closed_and_figures_are_there(door: Door) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connect(door.url.removeprefix("http://"))).setblocking(False)
+        text = talk(door.admin.removeprefix("http://"), METRICS)
+    assert status(text) == 200
+    lines = [line for line in text.split(b"\n") if b"downstream_global_cx_overflow" in line and b"{" in line]
+    assert sum(int(line.split()[-1]) for line in lines) > 0
 
-    found = asyncio.run(run())
-    assert 'cumulant_gateway_mirror_dropped_total{model="m"} 3976' in found
-    assert 'cumulant_gateway_mirror_failed_total{model="m"} 1024' in found
+
+def test_it_holds_as_many_files_as_the_system_grants(door: Door) -> None:
+    if not Path("/proc").exists():
+        pytest.skip("only Linux shows another process's limits")
+    [envoy] = Path(f"/proc/{door.pid}/task/{door.pid}/children").read_text().split()
+    rows = Path(f"/proc/{envoy}/limits").read_text().splitlines()
+    soft, hard = next(row.split()[3:5] for row in rows if row.startswith("Max open files"))
+    assert soft == hard

@@ -18,7 +18,7 @@ DRAFTS = (
     "monitoring/rows/def/.reference.12",
     "stack/.book.json.345",
     "outcomes/joined/.00001-00020.parquet.99",
-    "gateway/.routes.345-1234567",
+    "gateway/.state.json.345",
 )
 #: what others own, under names that are somewhat alike
 KEPT = (

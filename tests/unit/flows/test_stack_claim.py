@@ -164,7 +164,7 @@ def test_a_backup_that_is_restored_in_place_has_a_new_identity_and_its_paths(ori
 
 
 def test_a_copy_does_not_change_the_routes_of_a_gateway_that_it_shares(tmp_path):
-    one = served(tmp_path / "one", f"local://{tmp_path}/gateway")
+    one = served(tmp_path / "one", f"envoy://{tmp_path}/gateway")
     copy = shutil.copytree(one, tmp_path / "copy")
     before = written(tmp_path)
     with load(copy) as project:
@@ -183,14 +183,14 @@ def test_a_copy_does_not_change_the_routes_of_a_gateway_that_it_shares(tmp_path)
 
 
 def test_a_gateway_in_the_project_folder_is_copied_with_it(tmp_path):
-    copy = shutil.copytree(served(tmp_path / "one", "local://gateway"), tmp_path / "copy")
+    copy = shutil.copytree(served(tmp_path / "one", "envoy://gateway"), tmp_path / "copy")
     found, routes, _ = claimed(copy)
     assert routes.champion.endpoints == (found.versions["1"].endpoint,)
     assert claimed(tmp_path / "one")[1].revision == 7
 
 
 def test_a_moved_project_keeps_its_gateway(tmp_path):
-    moved = shutil.move(served(tmp_path / "one", f"local://{tmp_path}/gateway"), tmp_path / "moved")
+    moved = shutil.move(served(tmp_path / "one", f"envoy://{tmp_path}/gateway"), tmp_path / "moved")
     assert claimed(moved)[1].revision == 7
 
 

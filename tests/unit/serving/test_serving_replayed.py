@@ -12,7 +12,7 @@ from serving_models import ROW, servable
 from test_serving_recording import serving
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.drivers.local.gateway.client import LocalTraffic
+from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.flows.replay.replay_progress import Asked, begin, keep
 from cumulant.flows.replay.replay_rows import Call, Told
 from cumulant.flows.replay.sending import Sender
@@ -68,7 +68,8 @@ def test_posted_labels_match_the_prediction_log(tmp_path, kind):
         folder = servable(tmp_path / "servable")
         _, url = stack.enter_context(serving(folder, "--labels", labels, "--log", log, *more))
         if kind == "gateway":
-            traffic = LocalTraffic(f"local://{tmp_path}/gateway")
+            pytest.importorskip("envoy")
+            traffic = EnvoyTraffic(f"envoy://{tmp_path}/gateway")
             output = stack.enter_context((tmp_path / "out").open("wb"))
             opening = Opening(http="127.0.0.1:0", gateway_key_file=str(key))
             stack.enter_context(gateway(traffic, opening, output))

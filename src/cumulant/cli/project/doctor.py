@@ -194,10 +194,10 @@ def drivers(loaded: Project) -> Finding:
 
 def gateway(loaded: Project) -> Finding:
     """Whether the gateway's program is installed. Only `up` and releases need one."""
-    from cumulant.ports.traffic import Opening
+    from cumulant.flows.stack.programs import check_gateway
 
     try:
-        loaded.traffic().program(Opening())
+        check_gateway(loaded)
     except CumulantError as error:
         return msgspec.structs.replace(_fault("gateway", error), state="warn")
     return Finding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")

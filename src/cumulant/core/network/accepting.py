@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from collections.abc import Callable
 
@@ -19,8 +18,6 @@ async def take_connections(
     listener: socket.socket,
     *,
     backlog: int,
-    tls: ssl.SSLContext | None = None,
-    handshake: float | None = None,
 ) -> asyncio.Server:
     """Take connections from a bound socket, each to be handled by one `protocol`.
 
@@ -28,14 +25,12 @@ async def take_connections(
         protocol: makes what handles a connection.
         listener: not blocking; it is closed with what is returned.
         backlog: connections that may wait to be taken.
-        tls: what each connection is encrypted with.
-        handshake: seconds that it may take.
     """
     loop = asyncio.get_running_loop()
     # Servers of asyncio's own loops take as many connections at a time as wait.
     if not isinstance(loop, asyncio.BaseEventLoop):
-        protocol = _TakingMore(loop, protocol, listener, tls, handshake)
-    return await loop.create_server(protocol, sock=listener, backlog=backlog, ssl=tls, ssl_handshake_timeout=handshake)
+        protocol = _TakingMore(loop, protocol, listener)
+    return await loop.create_server(protocol, sock=listener, backlog=backlog)
 
 
 class _TakingMore:
@@ -49,11 +44,8 @@ class _TakingMore:
         loop: asyncio.AbstractEventLoop,
         protocol: Callable[[], asyncio.BaseProtocol],
         listener: socket.socket,
-        tls: ssl.SSLContext | None,
-        handshake: float | None,
     ) -> None:
         self._loop, self._protocol, self._listener = loop, protocol, listener
-        self._tls, self._handshake = tls, handshake
         self._due, self._last = False, float("-inf")
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -73,9 +65,7 @@ class _TakingMore:
             except OSError:  # none waits, or the server was closed; of all else the server hears
                 return
             connection.setblocking(False)  # noqa: FBT003 - the socket's own name for it
-            opened = self._loop.connect_accepted_socket(
-                self._protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake
-            )
+            opened = self._loop.connect_accepted_socket(self._protocol, connection)
             task: asyncio.Task[object] = self._loop.create_task(opened)
             self._tasks.add(task)
             task.add_done_callback(self._opened)
@@ -84,5 +74,5 @@ class _TakingMore:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not isinstance(error, OSError):  # of which the errors of TLS are a kind: the client's, or the network's
+        if not isinstance(error, OSError):  # the client's, or the network's
             self._loop.call_exception_handler({"message": "a connection could not be opened", "exception": error})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.network.gateway_token import read_key
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
@@ -69,7 +69,7 @@ def _run(folder: Folder, opening: Opening, socket: str) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    salt = Path(opening.key_file).read_bytes() if opening.key_file else b""
+    salt = _salt(opening.key_file) if opening.key_file else b""
     key = read_key(opening.gateway_key_file) if opening.gateway_key_file else None
     writer = Writer(folder.exchanges)
     with folder.alone():
@@ -89,6 +89,16 @@ def _run(folder: Folder, opening: Opening, socket: str) -> int:
         folder.remove_seat()
         process.end(envoy)
         pump.join()
+
+
+def _salt(path: str) -> bytes:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"the key file {path} cannot be read: {error.strerror}", subject=path) from None
+    if not content.strip():
+        raise UsageError(f"the key file {path} is empty", subject=path, hint="write random bytes into it, 32 or more")
+    return content
 
 
 def _watch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cumulant.core.network.hosts import is_loopback
 from cumulant.core.traffic import (
     ARM_HEADER,
     CALLER_HEADER,
@@ -17,7 +18,7 @@ from cumulant.core.traffic import (
 )
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.drivers.envoy.replies import local_replies
-from cumulant.drivers.envoy.routing import MIRROR_HEADER, TABLE
+from cumulant.drivers.envoy.routing import MIRROR_HEADER, STALL, TABLE
 from cumulant.ports.traffic import Opening
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
@@ -26,6 +27,10 @@ _HTTP = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
 _BUFFER = 8 * 1024 * 1024
 #: of the addresses kept for later use
 _NOBODY = "240.0.0.1"
+#: seconds for a request's head, for all of it, and of a connection without requests
+_HEAD, _WHOLE, _IDLE = 10, 300, 300
+#: connections of callers, beyond which new ones are closed
+_CONNECTIONS = 16_384
 
 #: headers that only the gateway sets, and Envoy's own, by which a caller could change deadlines and retries
 UNTRUSTED = (
@@ -48,6 +53,10 @@ UNTRUSTED = (
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-stream-duration-ms",
 )
+
+_REFUSED: dict[str, Any] = {
+    "direct_response": {"status": 403, "body": {"inline_string": "this is for programs of this machine"}}
+}
 
 #: one line of the log on standard output; see `told.py`
 LOGGED = {
@@ -81,7 +90,14 @@ def bootstrap(folder: Folder, opening: Opening, socket: str) -> dict[str, Any]:
             "listeners": [_callers(folder, opening), _administration(opening.admin)],
             "clusters": [_envoy_itself(socket)],
         },
+        "overload_manager": {"resource_monitors": [_most_connections()]},
     }
+
+
+def _most_connections() -> dict[str, Any]:
+    kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    config = {"@type": f"type.googleapis.com/{kind}", "max_active_downstream_connections": _CONNECTIONS}
+    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": config}
 
 
 def _watched(path: Path) -> dict[str, Any]:
@@ -110,8 +126,7 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
                 "pack_trace_reason": False,
             }
         },
-        "request_headers_timeout": "10s",
-        "common_http_protocol_options": {"idle_timeout": "300s"},
+        **_patience(),
         "http_protocol_options": {"accept_http_10": True},
         "local_reply_config": local_replies(),
         "access_log": [_log()],
@@ -119,19 +134,45 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
     return _listener("callers", opening.http, manager, opening.tls)
 
 
+def _patience() -> dict[str, Any]:
+    """How long callers may take, so that none holds a connection for nothing."""
+    return {
+        "request_headers_timeout": f"{_HEAD}s",
+        "request_timeout": f"{_WHOLE}s",
+        "stream_idle_timeout": f"{STALL}s",
+        "common_http_protocol_options": {"idle_timeout": f"{_IDLE}s"},
+    }
+
+
 def _administration(address: str) -> dict[str, Any]:
     """Figures and health only: the rest of Envoy's administration can stop it."""
-    routes = [
+    host = address.rpartition(":")[0].strip("[]") or "127.0.0.1"
+    routes: list[dict[str, Any]] = [
+        # No page of a browser reads them: it would say where it is from, or use a name that was made to lead here.
+        {"match": {"prefix": "/", "headers": [{"name": "origin", "present_match": True}]}, **_REFUSED},
         {"match": {"path": "/metrics"}, "route": {"cluster": "envoy", "prefix_rewrite": "/stats/prometheus"}},
         {"match": {"path": "/health"}, "route": {"cluster": "envoy", "prefix_rewrite": "/ready"}},
     ]
     manager = {
         "@type": _HTTP,
         "stat_prefix": "administration",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "route_config": {"virtual_hosts": _called_by(host, routes)},
         "http_filters": [_router()],
+        "strip_any_host_port": True,
+        **_patience(),
     }
     return _listener("administration", address, manager, None)
+
+
+def _called_by(host: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """On loopback the routes are there by a name of loopback only."""
+    if not is_loopback(host):
+        return [{"name": "all", "domains": ["*"], "routes": routes}]
+    names = {"localhost", "*.localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
+    return [
+        {"name": "loopback", "domains": sorted(names), "routes": routes},
+        {"name": "others", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **_REFUSED}]},
+    ]
 
 
 def _listener(name: str, address: str, manager: dict[str, Any], tls: Certificates | None) -> dict[str, Any]:
@@ -144,6 +185,8 @@ def _listener(name: str, address: str, manager: dict[str, Any], tls: Certificate
         "address": {"socket_address": {"address": host.strip("[]") or "127.0.0.1", "port_value": int(port)}},
         "filter_chains": [chain],
         "per_connection_buffer_limit_bytes": _BUFFER,
+        # Figures and health are there also while callers hold all connections.
+        "ignore_global_conn_limit": name == "administration",
         # Otherwise another process could listen at the same port.
         "enable_reuse_port": False,
     }

@@ -6,7 +6,6 @@ from cumulant.ports.driver import Driver
 
 gateway = Driver(
     clients={"traffic": "cumulant.drivers.envoy.client:EnvoyTraffic"},
-    capabilities={"traffic": frozenset({"tls", "metrics"})},
     extra="release",
     path="folder",
     default_paths={"traffic": "gateway"},

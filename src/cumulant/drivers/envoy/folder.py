@@ -30,7 +30,7 @@ _WAIT = 60.0
 _PAUSE = 0.02
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is wanted. `before` keeps the servers of the routes before, so that requests under way end there."""
 
     generation: int = 0

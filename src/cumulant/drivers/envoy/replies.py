@@ -8,10 +8,13 @@ from typing import Any
 _ERRORS = {
     404: ("not-found", "%LOCAL_REPLY_BODY%", False),
     429: ("overloaded", "more requests a second than this gateway takes", True),
+    502: ("engine-unavailable", "no server of the model answers", True),
     503: ("engine-unavailable", "no server of the model answers", True),
     504: ("deadline", "no server of the model answered in time", True),
 }
-_AGAIN = {429, 503}
+_AGAIN = {429, 502, 503}
+#: an answer that is none is as no answer: the server may have acted, and the caller is told the same
+_AS = {502: 503}
 
 
 def local_replies() -> dict[str, Any]:
@@ -29,6 +32,8 @@ def _mapper(status: int) -> dict[str, Any]:
         "filter": {"status_code_filter": {"comparison": comparison}},
         "body_format_override": {"json_format": _body(code, said, retryable=retryable)},
     }
+    if status in _AS:
+        found["status_code"] = _AS[status]
     if status in _AGAIN:
         found["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
     return found

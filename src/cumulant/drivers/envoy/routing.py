@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -26,6 +25,8 @@ TABLE = "callers"
 MIRROR_HEADER = "cumulant-mirror-to"
 #: of all keys or requests; never another number, or a change would move keys in both directions
 _PARTS = 1_000_000
+#: seconds in which nothing of a request or its answer moves, after which it ends
+STALL = 30
 _RATE = "envoy.filters.http.local_ratelimit"
 _LUA = "envoy.filters.http.lua"
 
@@ -137,7 +138,10 @@ def _mirror(routes: Routes) -> dict[str, Any]:
 
 
 def _action(routes: Routes) -> dict[str, Any]:
-    found: dict[str, Any] = {"timeout": f"{routes.limits.deadline}s", "auto_host_rewrite": _named(routes)}
+    deadline = routes.limits.deadline
+    found: dict[str, Any] = {"timeout": f"{deadline}s", "auto_host_rewrite": _named(routes)}
+    if deadline >= STALL:  # the server may take its time
+        found["idle_timeout"] = f"{deadline + 1}s"
     if routes.limits.retries:
         found["retry_policy"] = _retries(routes.limits.retries)
     return found
@@ -184,9 +188,7 @@ def _common(routes: Routes, *, forced: bool) -> dict[str, Any]:
             "disabled": True,
         }
     else:
-        # As it stands between the quotes of a JSON text, with letters as they are or all in ASCII.
-        plain = json.dumps(routes.key, ensure_ascii=False)[1:-1]
-        metadata[_LUA] = {"key": plain, "escaped": json.dumps(routes.key)[1:-1]}
+        metadata[_LUA] = {"key": routes.key}
     if routes.limits.rate is not None:
         filters[_RATE] = _rate(routes.limits.rate)
     return {"metadata": {"filter_metadata": metadata}, "typed_per_filter_config": filters}

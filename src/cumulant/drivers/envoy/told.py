@@ -8,8 +8,8 @@ from cumulant.core.masking import mask
 from cumulant.core.traffic import LONGEST_ID, Exchange, predicts
 from cumulant.drivers.envoy.clusters import arm_of
 
-#: the caller went away before the answer
-LEFT = 499
+#: the caller went away before the answer; its request did not come in time
+LEFT, SLOW = 499, 408
 #: Envoy's flags, the first that is there says the fault
 _FAULTS = (
     ("UT", "timeout"),
@@ -68,7 +68,7 @@ def exchange_of(line: Line, salt: bytes) -> Exchange | None:
         duration_us=took,
         key=mask(line.key, salt) if line.key and salt else "",
         forced=_number(line.forced) == 1,
-        fault="" if answered else _fault(line.flags or ""),
+        fault="" if answered or _number(line.status) == SLOW else _fault(line.flags or ""),
         revision=_number(line.revision),
         predicts=predicts(line.method or "POST", line.path or "/"),
     )

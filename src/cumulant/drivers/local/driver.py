@@ -27,10 +27,3 @@ inline = Driver(clients={"compute": f"{_HERE}.compute:InlineCompute"})
 subprocess = Driver(
     clients={"compute": f"{_HERE}.compute:SubprocessCompute"}, capabilities={"compute": frozenset({"isolated"})}
 )
-local = Driver(
-    clients={"traffic": f"{_HERE}.gateway.client:LocalTraffic"},
-    capabilities={"traffic": frozenset({"body-key"})},
-    extra="serve",
-    path="folder",
-    default_paths={"traffic": "gateway"},
-)

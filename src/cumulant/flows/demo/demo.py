@@ -20,6 +20,7 @@ from cumulant.flows.demo.timeline import year
 from cumulant.flows.demo.weather_feed import as_in_spring
 from cumulant.flows.reports.report import report
 from cumulant.flows.serving import serve
+from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.training.train import TrainResult, train
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def demo(
 
     With `keep` the server goes on after the return; its process id is in the result. Without `released` the demo ends
     with the first model.
+
+    Raises:
+        MissingPartError: releases are wanted, and no gateway is installed.
     """
     begun = time.monotonic()
     make_folder(folder)
@@ -75,6 +79,8 @@ def _told(folder: Path, begun: float, *, keep: bool, http: str, released: bool, 
     from cumulant.project.file.loading import load
 
     with load(folder) as project:
+        if released:
+            check_gateway(project)  # before minutes of training
         who = project.principal()
         trained = train(project, principal=who, as_of=AS_OF, progress=progress)
         service = serve.prepare_service(

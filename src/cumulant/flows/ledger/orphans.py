@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`, of the gateway `.NAME.PROCESS-MOMENT`
-_DRAFT = re.compile(r"\..+\.\d+(-\d+)?")
+#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`
+_DRAFT = re.compile(r"\..+\.\d+")
 #: folders of the state whose content has names of its makers, and whose stores remove their own drafts
 _OF_STORES = frozenset({"mlartifacts", "mlruns", "objects", "tables", FETCHED, SERVING})
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core import expr
-from cumulant.core.errors import DataError, DefinitionError, did_you_mean, missing_part
+from cumulant.core.errors import DataError, DefinitionError, MissingPartError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
 from cumulant.flows.review.training_labels import reviewed_table
 from cumulant.flows.review.watched_slices import check_slices
 from cumulant.flows.serving.constant_fallback import check_constant
 from cumulant.flows.serving.reason_codes import check_codes, check_when
+from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.training.target_classes import class_counts
 from cumulant.flows.training.task import refuse_no_features
 from cumulant.flows.training.training_rows import check_training_columns, computed_names
@@ -67,6 +68,15 @@ def _check_trainer(project: Project, trainer: str) -> None:
     made = make_trainer(trainer, project.root)
     if isinstance(made, scikit_trainer.ScikitTrainer):
         made.check_probabilities(project.training().parameters.get(trainer, {}))
+
+
+def gateway_warnings(project: Project) -> tuple[str, ...]:
+    """What is missing for `up` and `release`, which alone need a gateway; everything else works without one."""
+    try:
+        check_gateway(project)
+    except MissingPartError as error:
+        return (f"`up` and `release start` do not work here: {error.full_text}",)
+    return ()
 
 
 def check_packages(context: Context) -> None:

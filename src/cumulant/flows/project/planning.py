@@ -92,7 +92,10 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         if checks:
             plan_checks.check_names(project, task, snapshots[task.entity])
             rows = plan_checks.check_rows(context, task, snapshots[task.entity])
-            warnings = class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts)
+            warnings = (
+                *class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts),
+                *plan_checks.gateway_warnings(project),
+            )
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

@@ -22,13 +22,12 @@ from cumulant.flows.stack.event_reporting import report_killed
 from cumulant.flows.stack.folder_claim import claim
 from cumulant.flows.stack.gateway_check import reaches, routes_to
 from cumulant.flows.stack.lock import already_runs, left_behind, own_status, supervisor_of
-from cumulant.flows.stack.programs import logs_folder
+from cumulant.flows.stack.programs import check_gateway, logs_folder
 from cumulant.flows.stack.repair import set_aside, set_aside_status
 from cumulant.flows.stack.restart import renew
 from cumulant.flows.stack.served_versions import first_champion
 from cumulant.flows.stack.server_commands import refresh
 from cumulant.flows.stack.status import Status, as_it_is, read_status
-from cumulant.ports.traffic import Opening
 from cumulant.serving.access_token import read_token
 from cumulant.serving.workers.sockets import bind, split_address
 
@@ -111,7 +110,7 @@ def _bring_up(
     notes: list[str] = []
     claim(project, notes.append)
     _check_address(address, insecure=insecure)
-    project.traffic().program(Opening(http=address))  # a missing engine is told before anything starts
+    check_gateway(project)
     known = read_book(project.state, project.name).champion is not None
     first_champion(project, model, principal=principal, progress=progress)
     book = refresh(project, notes.append)

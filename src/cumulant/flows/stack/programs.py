@@ -94,6 +94,16 @@ def stack(project: Project, http: str) -> Stack:
     )
 
 
+def check_gateway(project: Project) -> None:
+    """Refuse to begin anything that needs a gateway where none can be started.
+
+    Raises:
+        MissingPartError: its engine is not installed.
+        UsageError: its driver is not.
+    """
+    project.traffic().program(Opening())
+
+
 def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
     """Names that the servers behind a gateway at `http` are called by. They are on loopback also where it is not, and
     callers from elsewhere may come by any name of it.

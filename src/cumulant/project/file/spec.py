@@ -81,7 +81,9 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ] = None
     traffic: Annotated[
         str | None,
-        Meta(description="The gateway that shares requests between versions: `local://`, `envoy://`. Default: local."),
+        Meta(
+            description="The gateway that shares requests between versions. Default: `envoy://`, in the state folder."
+        ),
     ] = None
     salt: Annotated[
         str | None,

@@ -23,9 +23,6 @@ GATEWAY_KEY = b"g" * 32
 class GatewaySuite(RoutesConformance):
     """Gateways that run, as the driver's `program` says."""
 
-    #: a request that hangs ends this soon after its deadline (seconds), however busy the machine
-    slack = 5.0
-
     @pytest.fixture
     def traffic(self, connect: Callable[[], Traffic]) -> Iterator[Traffic]:
         client = connect()

@@ -38,6 +38,7 @@ from cumulant.flows.release.start.key_counts import too_few
 from cumulant.flows.release.start.new_release import new_release
 from cumulant.flows.stack.desired_state import Book, change_book, read_book
 from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.stack.restart import renew
 from cumulant.flows.stack.served_versions import adopt, reads_older_data, refused
 from cumulant.release.decide import ended
@@ -91,7 +92,7 @@ def start_release(
     `release.approval` asks for nobody.
 
     Raises:
-        NotFoundError: no such version, or there is no champion.
+        NotFoundError: no such version, or there is no champion. MissingPartError: no gateway is installed.
         RefusedError: the candidate is the champion; or `risk: high` without an approval; or on labelled rows of the
             past the candidate is worse, or differs more than was declared.
         UsageError: the section `release` cannot be followed.
@@ -100,6 +101,7 @@ def start_release(
             being replaced, or the last release is not wound up yet.
     """
     check(project.access(), principal, "release.start", project.name)
+    check_gateway(project)
     name = model or project.name if outside else project.name
     notes: list[str] = []
     spec = _asking(checked(project)) if approval else checked(project)
