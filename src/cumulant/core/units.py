@@ -1,9 +1,10 @@
-"""Durations, sizes, shares, rates and moments as people write them: `30d`, `64MiB`, `5%`, `20/month`, `2013-04-01`."""
+"""Durations, sizes, shares, counts, rates and moments as people write them: `30d`, `64MiB`, `5%`, `2M`, `20/month`."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import NamedTuple
 
 from cumulant.core.errors import UsageError
@@ -17,6 +18,8 @@ _PERIODS = {
     "hour": (timedelta(hours=1), "%Y-%m-%dT%H"), "day": (timedelta(days=1), "%Y-%m-%d"),
     "week": (timedelta(days=7), "%G-W%V"), "month": (timedelta(days=30), "%Y-%m"),
 }  # fmt: skip
+_COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMG]?)\s*")
+_THOUSANDS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*")
 
 
@@ -64,6 +67,25 @@ def size(text: str | int) -> int:
     if match is None:
         raise UsageError(f'"{text}" is not a size', hint="write a number and a unit: 64MiB, 10GB")
     return int(float(match[1]) * _BYTES[match[2]])
+
+
+def count(text: str | int) -> int:
+    """`2M`, `500k` or `1200` as a whole number above 0."""
+    match = _COUNT.fullmatch(str(text))
+    # in hundredths and so on of the unit, which floats would round
+    number = Fraction(match[1]) * _THOUSANDS[match[2]] if match else Fraction(0)
+    if number < 1 or number.denominator != 1:
+        raise UsageError(f'"{text}" is not a count', hint="write a whole number, or 500k, 2M, 1.5M")
+    return int(number)
+
+
+def show_count(number: int) -> str:
+    """At most `number`, to three digits, as `count` reads it: `1.23M`, `450k`, `999`."""
+    for unit, size in (("G", 1000**3), ("M", 1000**2), ("k", 1000)):
+        if number >= size:
+            step = max(1, 10 ** (len(str(number)) - 3))
+            return f"{number // step * step / size:g}{unit}"
+    return str(number)
 
 
 def share(text: str | float) -> float:

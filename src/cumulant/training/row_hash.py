@@ -37,16 +37,22 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str], *, copies: bool = Fa
 
 
 def places(hashes: NDArray[np.uint64], salt: int = 0) -> NDArray[np.float64]:
-    """[n] in [0, 1): where each hash lies among all that there could be, for each salt in another order.
+    """[n] in [0, 1): where each hash lies among all that there could be, for each salt in another order."""
+    import numpy as np
+
+    found: NDArray[np.float64] = (mixed(hashes, salt) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return found
+
+
+def mixed(hashes: NDArray[np.uint64], salt: int = 0) -> NDArray[np.uint64]:
+    """[n] hashes of numbers or hashes, for each salt others.
 
     The mixing is that of splitmix64 (Steele, Lea & Flood 2014, Fast splittable pseudorandom number generators).
     """
     import numpy as np
 
     with np.errstate(over="ignore"):
-        mixed = hashes + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    found: NDArray[np.float64] = (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return found
+        found = hashes + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
+        found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return found ^ (found >> np.uint64(31))

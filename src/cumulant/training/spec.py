@@ -20,6 +20,8 @@ RESAMPLES = 1000
 #: the fewest by which both ends of an interval have resamples beyond them; for versions that are never released
 QUICK_RESAMPLES = 200
 
+#: of `training.rows`: fewer save neither memory nor time
+LEAST_ROWS = 1000
 #: cores that a training uses by itself
 _MOST_THREADS = 8
 
@@ -67,6 +69,13 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ] = None
     since: Annotated[
         str | None, Meta(description="Rows before this date are not trained on; they still feed the windows.")
+    ] = None
+    rows: Annotated[
+        int | str | None,
+        Meta(
+            description="At most so many rows of the source are trained and tested on, such as `2M`: those with the"
+            " smallest hash of their key, the same ones on every machine. Default: all."
+        ),
     ] = None
     half_life: Annotated[
         str | None,

@@ -50,6 +50,25 @@ def test_sizes_and_shares():
         units.size("many")
 
 
+@pytest.mark.parametrize(
+    ("text", "number"), [("2M", 2_000_000), ("1.5M", 1_500_000), ("500k", 500_000), (" 3 G ", 3 * 10**9), (1200, 1200)]
+)
+def test_counts_read_as_written(text, number):
+    assert units.count(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "2m", "1e6", "-2M", "0", 0, -5, "1.5", "1.0005k", "2 MB", "1,000"])
+def test_what_is_no_count_is_refused_with_examples(text):
+    with pytest.raises(UsageError) as caught:
+        units.count(text)
+    assert "2M" in caught.value.hint
+
+
+@given(st.integers(1, 10**12))
+def test_a_shown_count_reads_back_as_at_most_as_many(number):
+    assert 0 <= number - units.count(units.show_count(number)) < number / 99
+
+
 def test_moments_are_utc():
     assert units.moment("2013-04-01") == datetime(2013, 4, 1, tzinfo=UTC)
     assert units.moment("2013-04-01T02:00:00+02:00") == datetime(2013, 4, 1, tzinfo=UTC)

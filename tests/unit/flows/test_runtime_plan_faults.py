@@ -44,6 +44,7 @@ OF_THE_FILE = {
     "no threshold": ("  threshold: {}\n", "has neither `alerts` nor `rate`"),
     "no trainer": ("  trainers: []\n", "training.trainers names none"),
     "trainer twice": ("  trainers: [naive, linear, linear]\n", "names linear more than once"),
+    "one row": ("  rows: 1\n", "training.rows: 1 is too few to learn from; write 1,000 or more"),
     "no time": ("  time: 0s\n", "training.time may not be 0"),
     "no alerts": ("  threshold: {alerts: 0/day}\n", "training.threshold.alerts may not be 0"),
     "rate of 0": ("  threshold: {rate: 0%}\n", "training.threshold.rate may not be 0"),

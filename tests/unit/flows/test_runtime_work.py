@@ -15,9 +15,10 @@ def inputs(spec, **more):
 
 def test_a_setting_at_its_default_is_no_part_of_the_identity():
     plain = inputs(TrainingSpec(target="y"))
-    assert not {"half_life", "leak_auc", "blend", "final_fit"} & set(plain["training"])
+    assert not {"rows", "half_life", "leak_auc", "blend", "final_fit"} & set(plain["training"])
     assert "counted" not in plain
     assert inputs(TrainingSpec(target="y", leak_auc=0.9))["training"]["leak_auc"] == 0.9
+    assert inputs(TrainingSpec(target="y", rows=5000))["training"]["rows"] == 5000
     assert inputs(TrainingSpec(target="y", half_life="90d"))["training"]["half_life"] == "90d"
 
 

@@ -115,9 +115,11 @@ def _day(moment: str | None) -> str | None:
 
 def learned_text(rows: LearnedRows) -> str:
     """The rows of the served model, and what its figures are of."""
+    part = "" if rows.of is None else f"; training.rows chose {rows.chosen:,} of {rows.of:,} to train and test on"
     if rows.rows == rows.tested:
-        return f"{rows.rows:,} rows; the test rows are not among them"
-    return f"all {rows.rows:,} rows; the figures are of its configuration fitted on {rows.tested:,} of them"
+        return f"{rows.rows:,} rows; the test rows are not among them{part}"
+    every = "all " if rows.of is None else ""
+    return f"{every}{rows.rows:,} rows; the figures are of its configuration fitted on {rows.tested:,} of them{part}"
 
 
 def _equal_rows(found: list[ModelDetail]) -> str:

@@ -28,6 +28,7 @@ from cumulant.flows.ledger.orphans import (
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import MODEL
+from cumulant.flows.training.chosen_rows import CHOSEN
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -154,7 +155,7 @@ def _feature_tables(project: Project) -> Iterator[Removed]:
     computed = sorted((step for step in done if step.name == "features" and step.result), key=lambda step: step.started)
     recent = {_key(step.result) for step in computed[-_RECENT_TABLES:]}
     yield from (_table(project, key) for key in tables.keys("features/") if key not in recent)
-    yield from (_table(project, key) for key in tables.keys("reproductions/"))
+    yield from (_table(project, key) for prefix in ("reproductions/", f"{CHOSEN}/") for key in tables.keys(prefix))
 
 
 def _key(result: object) -> str:

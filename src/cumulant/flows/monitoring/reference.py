@@ -22,9 +22,9 @@ from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
 from cumulant.flows.registry.lineage import work_again
 from cumulant.flows.registry.models import CHAMPION, servable_folder
 from cumulant.flows.serving.batch.answer_columns import decided
+from cumulant.flows.training.chosen_rows import read_rows
 from cumulant.flows.training.final_fit import held_out_scores
 from cumulant.flows.training.search_step import rows_of
-from cumulant.flows.training.training_rows import since
 from cumulant.monitoring.tables import ANSWER, MOMENT, asked_name
 from cumulant.servable.folder import load_description, load_servable
 from cumulant.servable.scorer import labels
@@ -154,15 +154,11 @@ def _asked(context: Context, work: Work, described: Servable, parts: list[Traini
     import polars as pl
 
     from cumulant.data.masking import mask_frame
-    from cumulant.data.snapshot import scan
 
-    raw = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
-    if (late_enough := since(work.training, work.snapshot)) is not None:
-        raw = raw.filter(late_enough)
     rows = np.concatenate([part.rows for part in parts])
     fields = described.plan.request
     names = list(dict.fromkeys([*(field.name for field in fields), *_time(work)]))
-    frame = raw.select(names).collect()[rows]
+    frame = read_rows(context.project, work.snapshot, work.training, names, as_of=work.as_of)[rows]
     moment = _moment(frame, work)
     frame = mask_frame(frame, [field.name for field in fields if field.personal], context.project.salt())
     found = frame.select(pl.col(field.name).alias(asked_name(field.name)) for field in fields)

@@ -18,9 +18,10 @@ from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Lear
 from cumulant.flows.monitoring.served_log import REF
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.review.training_labels import refs_of
+from cumulant.flows.training.chosen_rows import chosen_rows, read_rows
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import work_of
-from cumulant.flows.training.training_rows import labelled_rows, since
+from cumulant.flows.training.training_rows import labelled_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +48,8 @@ class Refits:
 
     Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known. `raw`: the
     fields of the requests of all rows. `columns`: of several classes the place of each class of the served version
-    among those of the rows, -1 for one that they lack.
+    among those of the rows, -1 for one that they lack. `share`: the part of the source's rows that `training.rows`
+    leaves.
     """
 
     work: Work
@@ -58,6 +60,7 @@ class Refits:
     context: Context
     origin: datetime
     every: timedelta
+    share: float = 1.0
     fitted: dict[int, FittedModel | None] = field(default_factory=dict)
 
     def places(self, refs: pl.Series) -> dict[str, int]:
@@ -74,7 +77,7 @@ class Refits:
         """
         each = np.array([-1 if ref is None else places.get(ref, -1) for ref in known[REF]], dtype=np.int64)
         held = each >= 0
-        if not len(held) or held.mean() < _FOUND:
+        if not len(held) or held.mean() < _FOUND * self.share:
             return None
         model = self._model(max(0, (window.start - self.origin) // self.every))
         if model is None:
@@ -140,6 +143,7 @@ def refits_of(
     rounds = learner.params.get("rounds")
     if isinstance(rounds, int) and rounds < _ROUNDS:
         learner = msgspec.structs.replace(learner, params={**learner.params, "rounds": _ROUNDS})
+    chosen = chosen_rows(project, work.snapshot, work.training, as_of=None)
     return Refits(
         work=work,
         rows=rows,
@@ -149,6 +153,7 @@ def refits_of(
         context=context,
         origin=origin,
         every=duration(spec.refit),
+        share=1.0 if chosen is None else chosen.share,
     )
 
 
@@ -161,9 +166,6 @@ def _columns(rows: TrainingSet, classes: Sequence[object]) -> NDArray[np.int64] 
 
 def _raw(context: Context, work: Work, rows: TrainingSet) -> pl.DataFrame:
     """The fields of the requests of `rows`."""
-    from cumulant.data.snapshot import scan
-
-    raw = scan(work.snapshot, context.project.tables())
-    if (late_enough := since(work.training, work.snapshot)) is not None:
-        raw = raw.filter(late_enough)
-    return raw.select(field.name for field in work.task.plan.request).collect()[rows.rows]
+    names = [field.name for field in work.task.plan.request]
+    read = read_rows(context.project, work.snapshot, work.training, names, as_of=None)
+    return read.select(names)[rows.rows]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from cumulant.core import expr
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
+from cumulant.flows.data.memory_budget import SPILL, room_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.training.training_rows import since
+from cumulant.flows.training.chosen_rows import ROW, at_positions, read_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +71,9 @@ def _features(
     context: Context, work: Work, plan: FeaturePlan, names: tuple[str, ...], test: TrainingSet
 ) -> pl.DataFrame:
     """The named features of the test rows. They are computed only where the plan of today would give others."""
+    import numpy as np
+    import polars as pl
+
     if set(names) <= set(test.features.columns) and _same(plan, work.task.plan, names):
         return test.features
     gone = sorted(set(plan.sources) - set(work.snapshots))
@@ -78,15 +82,14 @@ def _features(
     context.progress("features of the champion")
     used = used_sources(plan, work.snapshots)
     frames = scans(context.project, work.snapshots, used, as_of=work.as_of)
-    from cumulant.features.offline.offline import compute
+    room = room_of(context.project)
+    from cumulant.features.offline.partitions import compute_within
 
-    computed = compute(plan, frames)
-    if (late_enough := since(work.training, work.snapshot)) is not None:
-        from cumulant.data.snapshot import scan
-
-        entity = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
-        computed = computed.filter(entity.select(late_enough).collect().to_series())
-    return computed[test.rows]
+    computed = compute_within(plan, frames, memory=room.memory, scratch=context.project.state / SPILL)
+    read = read_rows(context.project, work.snapshot, work.training, [], as_of=work.as_of)[ROW].to_numpy()
+    wanted = read[test.rows]
+    found = at_positions([computed] if isinstance(computed, pl.DataFrame) else computed, np.sort(wanted))
+    return found[np.searchsorted(found[ROW].to_numpy(), wanted)]
 
 
 def _same(old: FeaturePlan, new: FeaturePlan, names: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from cumulant.flows.features.feature_table import scans, stored
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
-from cumulant.flows.registry.models import servable_folder
+from cumulant.flows.registry.models import LearnedRows, learned_rows, servable_folder
 from cumulant.flows.training.final_fit import on_all_rows
 from cumulant.flows.training.search_step import all_rows, learned, rows_of
 from cumulant.flows.training.task import Task, target_of
@@ -58,6 +58,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     plan: str
     target: str
     as_of: datetime | None
+    #: how many rows were learned from, and by `training.rows` of how many
+    learned: LearnedRows
     training: dict[str, object]
     evaluation: dict[str, object]
     code: str
@@ -107,6 +109,7 @@ def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:
         plan=record.lineage["features"],
         target=record.training.target,
         as_of=record.as_of,
+        learned=learned_rows(record.fitted),
         training=msgspec.to_builtins(record.training),
         evaluation=msgspec.to_builtins(record.evaluation),
         code=record.lineage["code"],

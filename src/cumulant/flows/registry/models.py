@@ -56,11 +56,15 @@ class MeasuredRows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LearnedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """How many rows the served model learned from, and the tested one; `to`: the moment of the served model's last."""
+    """How many rows the served model learned from, and the tested one; `to`: the moment of the served model's last;
+    `chosen`: how many rows `training.rows` chose to train and test on, `of` how many; None where these were all.
+    """
 
     rows: int
     tested: int
     to: datetime | None = None
+    chosen: int | None = None
+    of: int | None = None
 
 
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +104,7 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
         version=version,
         metrics=plain_metrics(metrics),
         servable=load_description(servable_folder(project, version)),
-        learned=None if record is None else _learned_rows(record.fitted),
+        learned=None if record is None else learned_rows(record.fitted),
         trainer=None if record is None else record.fitted.summary.made_by,
         url=_served_at(project, version.name) or LOCAL_URL,
     )
@@ -123,8 +127,15 @@ def compare_models(project: Project, uris: Sequence[str], *, principal: Principa
     return [msgspec.structs.replace(one, measured=_measured_rows(project, one.version)) for one in found]
 
 
-def _learned_rows(fitted: Fitted) -> LearnedRows:
-    return LearnedRows(rows=fitted.rows, tested=fitted.summary.rows, to=fitted.learned_to)
+def learned_rows(fitted: Fitted) -> LearnedRows:
+    chosen = fitted.split.chosen
+    return LearnedRows(
+        rows=fitted.rows,
+        tested=fitted.summary.rows,
+        to=fitted.learned_to,
+        chosen=None if chosen is None else chosen.rows,
+        of=None if chosen is None else chosen.of,
+    )
 
 
 def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:

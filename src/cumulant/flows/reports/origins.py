@@ -9,10 +9,16 @@ from cumulant.flows.reports import wording
 
 if TYPE_CHECKING:
     from cumulant.flows.registry.lineage import Lineage
+    from cumulant.flows.registry.models import LearnedRows
 
 #: packages that decide a model's numbers; the JSON document has all
 _TELLING = ("cumulant", "lightgbm", "numpy", "onnxruntime", "optuna", "polars", "scikit-learn")
 _MANY = 5
+
+
+def _learned(rows: LearnedRows) -> str:
+    chosen = "" if rows.of is None else f", of the {rows.chosen:,} that training.rows chose out of {rows.of:,}"
+    return f"{rows.rows:,} rows{chosen}"
 
 
 def lines(found: Lineage) -> list[tuple[str, object]]:
@@ -22,6 +28,7 @@ def lines(found: Lineage) -> list[tuple[str, object]]:
         ("trained", f"{wording.instant(found.created)} by run {found.run}"),
         ("target", found.target),
         ("as of", found.as_of),
+        ("learned from", _learned(found.learned)),
         ("features", f"{len(found.features)}, plan {short(found.plan)}"),
     ]
     for source in found.sources:

@@ -18,6 +18,7 @@ from cumulant.core.version import __version__
 from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.review.reference_key import inputs_of, key_of
+from cumulant.flows.training.chosen_rows import read_rows
 from cumulant.review.reasons import Reference
 
 if TYPE_CHECKING:
@@ -158,15 +159,9 @@ def _known(context: Context, work: Work, described: Servable, rows: TrainingSet)
 
 def _rows(context: Context, work: Work, described: Servable, rows: TrainingSet) -> pl.DataFrame:
     """What was asked in these rows, in the fields that may be shown."""
-    import polars as pl
-
-    from cumulant.data.snapshot import scan
-    from cumulant.flows.training.training_rows import since
-
-    raw = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
-    if (late_enough := since(work.training, work.snapshot)) is not None:
-        raw = raw.filter(late_enough)
-    return raw.select(pl.col(field.name) for field in _fields(described)).collect()[rows.rows]
+    names = [field.name for field in _fields(described)]
+    read = read_rows(context.project, work.snapshot, work.training, names, as_of=work.as_of)
+    return read.select(names)[rows.rows]
 
 
 def _fields(described: Servable) -> list[Field]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -102,6 +103,7 @@ def _judgement(
     context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None, before: ModelVersion | None
 ) -> Judgement:
     split = rows_of(context, work)
+    split = replace(split, train=split.train.without_columns())  # what is measured are the test rows
     test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
     model, naive = loaded(context.project, fitted.model), loaded(context.project, fitted.naive)
     context.progress("evaluate", 0.1)

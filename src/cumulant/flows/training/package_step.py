@@ -17,6 +17,7 @@ from cumulant.core.servable import Parity, Servable, Unread
 from cumulant.flows.data.pii import masked, personal_features
 from cumulant.flows.data.request_rules import request_rules
 from cumulant.flows.serving.reason_codes import reasons_of
+from cumulant.flows.training.chosen_rows import blocks
 from cumulant.flows.training.search_step import Fitted, loaded, rows_of
 
 if TYPE_CHECKING:
@@ -179,7 +180,11 @@ def _is_number(context: Context, work: Work) -> bool:
     from cumulant.features.offline.polars_compiler import evaluate
 
     rows = scan(work.snapshot, context.project.tables(), as_of=work.as_of)
-    values = evaluate(work.task.target, rows.select(sorted(expr.columns(work.task.target))).collect())
+    columns = sorted(expr.columns(work.task.target))
+    return all(_whole(evaluate(work.task.target, block)) for block in blocks(rows.select(columns)))
+
+
+def _whole(values: pl.Series) -> bool:
     if values.dtype.is_float():
         held = values.fill_nan(None).drop_nulls()
         return bool((held == held.round()).all())

@@ -14,8 +14,10 @@ import msgspec
 from cumulant.core.errors import IntegrityError
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
+from cumulant.core.system.memory import release_free_memory
 from cumulant.core.units import from_micros, to_micros
 from cumulant.flows.serving.reason_codes import check_when
+from cumulant.flows.training.chosen_rows import chosen_rows
 from cumulant.flows.training.split_rule import SplitRule, rule_of
 from cumulant.flows.training.target_classes import class_counts, class_warnings
 from cumulant.flows.training.training_memory import refuse_too_many_rows
@@ -25,6 +27,7 @@ from cumulant.training.spec import Parameter, Threshold
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.training.chosen_rows import ChosenRows
     from cumulant.flows.training.training_identity import Work
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
@@ -35,6 +38,13 @@ if TYPE_CHECKING:
 
 
 _LEAST_QUICK_ROWS = 5000
+
+
+class ChosenCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows `training.rows` chose, with and without a label, and `of` how many."""
+
+    rows: int
+    of: int
 
 
 class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +65,8 @@ class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
     rule: SplitRule | None = None
     #: the labelled rows of each class, in training and test together
     classes: dict[str, int] = {}
+    #: None where all rows were trained and tested on
+    chosen: ChosenCount | None = None
 
 
 class FinalFit(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +111,10 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
         """What is to be said of the training."""
         if self.final is None:
             return self.summary.notes
+        chosen = "" if self.split.chosen is None else "chosen "
         note = (
-            f"the model learned from all {self.final.rows:,} rows, those of the test included: the test figures are of"
-            f" the same configuration fitted on the {self.split.train:,} training rows, not of this model"
+            f"the model learned from all {self.final.rows:,} {chosen}rows, those of the test included: the test figures"
+            f" are of the same configuration fitted on the {self.split.train:,} training rows, not of this model"
         )
         return (*self.summary.notes, note)
 
@@ -125,6 +138,9 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         refuse_too_many_rows(
             context.project, work.task, work.snapshot, work.training, as_of=work.as_of, share=work.sample
         )
+        if work.training.rows is not None:
+            context.progress("choose the rows to learn from")
+        chosen = chosen_rows(context.project, work.snapshot, work.training, as_of=work.as_of)
         split = rows_of(context, work, leakage=True)
         counts = class_counts(split.train, split.test)
         kind = split.train.task
@@ -153,7 +169,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
             naive=stored(context, found.naive),
             summary=found.summary,
             trials=found.trials,
-            split=_summary(split, rule_of(context.project, work, split)),
+            split=_summary(split, rule_of(context.project, work, split), chosen),
             warm_start=None if champion is None else dict(champion),
         )
         return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
@@ -205,6 +221,7 @@ def all_rows(context: Context, work: Work) -> TrainingSet:
 
 
 def _labelled(context: Context, work: Work, *, leakage: bool = False) -> TrainingSet:
+    release_free_memory()  # what the step before has freed is as much again as the rows that are read now
     return labelled_rows(
         context.project,
         work.task,
@@ -259,7 +276,7 @@ def _key(folder: Path) -> str:
     return f"models/{digest({path.name: path.read_bytes().hex() for path in sorted(folder.iterdir())})}"
 
 
-def _summary(split: Split, rule: SplitRule | None) -> SplitSummary:
+def _summary(split: Split, rule: SplitRule | None, chosen: ChosenRows | None) -> SplitSummary:
     train, test = _ends(split.train), _ends(split.test)
     return SplitSummary(
         how=split.how,
@@ -274,6 +291,7 @@ def _summary(split: Split, rule: SplitRule | None) -> SplitSummary:
         test_to=test[1],
         rule=rule,
         classes=class_counts(split.train, split.test),
+        chosen=None if chosen is None else ChosenCount(rows=len(chosen.positions), of=chosen.of),
     )
 
 

@@ -4,12 +4,13 @@ it is when others are added, and it is known of an earlier version which rows it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core import expr
+from cumulant.flows.training.chosen_rows import ROW, blocks, chosen_rows, take_chosen
 from cumulant.training.row_hash import places, row_hashes
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class SplitRule(msgspec.Struct, frozen=True, kw_only=True):
     """A row is a test row where the hash of `columns` lies below `share`, in the order of `salt`.
 
     copies: whether equal rows are numbered. labels: columns of the target. marks: hashes of `columns` and `labels` of
-    some rows that were learned from.
+    some rows that were learned from. largest: the largest hash of the rows that `training.rows` chose; "" where it
+    chose none, or not by the hash of `columns`.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +45,7 @@ class SplitRule(msgspec.Struct, frozen=True, kw_only=True):
     copies: bool = False
     labels: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    largest: str = ""
 
 
 def identity_of(snapshot: Snapshot, task: Task, evaluation: EvaluationSpec) -> tuple[tuple[str, ...], bool]:
@@ -73,10 +76,11 @@ def rule_of(project: Project, work: Work, split: Split) -> SplitRule | None:
         return None
     columns, copies = identity_of(work.snapshot, work.task, work.evaluation)
     target = expr.columns(work.task.target)
-    frame = identified(project, work, {*columns, *target})
+    chosen = chosen_rows(project, work.snapshot, work.training, as_of=work.as_of)
+    frame = take_chosen(_identified(project, work, {*columns, *target}), chosen)
     labels = tuple(sorted(set(target) & set(frame.columns)))
     first = split.train.rows[np.argsort(split.train.identity, kind="stable")[:_MARKS]]
-    marks = _marks(frame[first], columns, labels)
+    marks = [_text(mark) for mark in _mark_hashes(frame[first], columns, labels).tolist()]
     return SplitRule(
         columns=columns,
         share=split.share,
@@ -84,31 +88,52 @@ def rule_of(project: Project, work: Work, split: Split) -> SplitRule | None:
         copies=copies,
         labels=labels,
         marks=tuple(sorted(marks)),
+        largest="" if chosen is None or columns != work.snapshot.key else _text(chosen.largest),
     )
 
 
-def unlearned(rule: SplitRule, frame: pl.DataFrame) -> NDArray[np.bool_] | None:
-    """[n] the rows of `frame` that a version split by `rule` did not learn from; None where the rows of its training
-    are not recognised among them.
+def unlearned(rule: SplitRule, project: Project, work: Work) -> NDArray[np.bool_] | None:
+    """[n] the rows of `work` that a version split by `rule` did not learn from; None where the rows of its training
+    are not recognised among those of the source.
     """
     import numpy as np
 
+    chosen = chosen_rows(project, work.snapshot, work.training, as_of=work.as_of)
+    every = _identified(project, work, {*rule.columns, *rule.labels})
+    frame = take_chosen(every, chosen)
     known = _hashes(frame, rule.columns, copies=rule.copies)
     if known is None or not set(rule.labels) <= set(frame.columns):
         return None
-    present = set(_marks(frame, rule.columns, rule.labels))
-    if sum(mark in present for mark in rule.marks) < _RECOGNISED * len(rule.marks):
+    # Those of the marks that are not chosen today are there all the same.
+    present = _present(rule, [frame] if chosen is None else blocks(every))
+    if present < _RECOGNISED * len(rule.marks):
         return None
-    return np.asarray(places(known, rule.salt) < rule.share)
+    tested = places(known, rule.salt) < rule.share
+    return np.asarray(tested if not rule.largest else tested | (known > np.uint64(int(rule.largest, 16))))
 
 
-def identified(project: Project, work: Work, names: Collection[str]) -> pl.DataFrame:
-    """Of the work's rows, those columns of `combined` that `names` has."""
+def _present(rule: SplitRule, frames: Iterable[pl.DataFrame]) -> int:
+    """How many of the rule's marks are those of rows of `frames`."""
+    import numpy as np
+
+    marks = np.array([int(mark, 16) for mark in rule.marks], dtype=np.uint64)
+    found = np.zeros(len(marks), dtype=bool)
+    for frame in frames:
+        found |= np.isin(marks, _mark_hashes(frame, rule.columns, rule.labels))
+    return int(found.sum())
+
+
+def _identified(project: Project, work: Work, names: Collection[str]) -> pl.LazyFrame:
+    """Of the work's rows, chosen or not, `__row` and those columns of `combined` that `names` has."""
+    import polars as pl
+
     from cumulant.data.snapshot import scan
 
-    scans = scan(work.snapshot, project.tables(), as_of=work.as_of), project.tables().scan(work.table)
-    raw, computed = (one.select([name for name in one.collect_schema() if name in names]).collect() for one in scans)
-    return combined(raw, computed)
+    raw, computed = scan(work.snapshot, project.tables(), as_of=work.as_of), project.tables().scan(work.table)
+    own = [name for name in raw.collect_schema() if name in names]
+    more = [name for name in computed.collect_schema() if name in names and name not in own]
+    raw = raw.select(ROW, *own)
+    return pl.concat([raw, computed.select(more)], how="horizontal") if more else raw
 
 
 def combined(raw: pl.DataFrame, computed: pl.DataFrame) -> pl.DataFrame:
@@ -122,9 +147,12 @@ def _hashes(frame: pl.DataFrame, columns: Sequence[str], *, copies: bool) -> NDA
     return row_hashes(frame, _plain(frame, columns), copies=copies)
 
 
-def _marks(frame: pl.DataFrame, columns: Sequence[str], labels: Sequence[str]) -> list[str]:
-    names = _plain(frame, dict.fromkeys([*columns, *labels]))
-    return [f"{value:016x}" for value in row_hashes(frame, names).tolist()]
+def _mark_hashes(frame: pl.DataFrame, columns: Sequence[str], labels: Sequence[str]) -> NDArray[np.uint64]:
+    return row_hashes(frame, _plain(frame, dict.fromkeys([*columns, *labels])))
+
+
+def _text(value: int) -> str:
+    return f"{value:016x}"
 
 
 def _plain(frame: pl.DataFrame, columns: Sequence[str] | dict[str, None]) -> list[str]:

@@ -27,6 +27,7 @@ from cumulant.flows.registry.registration import register
 from cumulant.flows.review.training_labels import reviewed_table
 from cumulant.flows.serving.reason_codes import check_codes
 from cumulant.flows.serving.rollout import by_releases, served
+from cumulant.flows.training.chosen_rows import with_bound
 from cumulant.flows.training.evaluation import champion_parameters, judge, reference
 from cumulant.flows.training.final_fit import final_fit
 from cumulant.flows.training.package_step import package
@@ -262,7 +263,7 @@ def work_of(
     time: str | None,
 ) -> Work:
     """The work of a training with its overrides applied."""
-    spec = project.training()
+    spec = with_bound(project, snapshots[task.entity], project.training(), as_of=as_of)
     if trials is not None:
         # A budget of trials alone: the same trials on any machine, however slow.
         spec = msgspec.structs.replace(spec, trials=trials, time=time)

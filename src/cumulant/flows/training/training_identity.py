@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: which rows a capacity or a rate counts, and which judge a fold
 _COUNTED = {"counted": "all rows", "judged": "own labels"}
 #: keys that the section did not have at first
-_ADDED = ("half_life", "leak_auc", "blend", "final_fit")
+_ADDED = ("rows", "half_life", "leak_auc", "blend", "final_fit")
 _DEFAULT = TrainingSpec(target="")
 #: built-in trainers take no code of the user
 _OWN_CODE = ":"

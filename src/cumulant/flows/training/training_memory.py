@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
 from cumulant.core.system.memory import machine_memory, memory_limit, release_free_memory, resident_memory
-from cumulant.flows.training.training_rows import columns_read, since
+from cumulant.core.units import count, show_count
+from cumulant.flows.training.chosen_rows import eligible_count
+from cumulant.flows.training.training_rows import columns_read
 from cumulant.training.memory_need import TrainingRows, total_need, training_need
-from cumulant.training.spec import threads_of
+from cumulant.training.spec import LEAST_ROWS, threads_of
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -54,24 +58,33 @@ def refuse_too_many_rows(
     def fits(need: int) -> bool:
         return need <= _LEAST or total_need(need, resident) <= memory
 
-    if fits(need_of(snapshot.rows_passed)):
+    bound = math.inf if spec.rows is None else count(spec.rows)
+    if fits(need_of(int(min(snapshot.rows_passed, bound)))):
         return
-    rows = _counted(project, snapshot, spec, as_of)
+    rows = int(min(eligible_count(project, snapshot, spec, as_of=as_of), bound))
     need = need_of(rows)
     if fits(need):
         return
     total = total_need(need, resident)
     most = "the machine has" if declared is None else f"resources.memory allows ({declared})"
-    fewer = "train on newer rows alone (training.since)"
-    if snapshot.event_time is None:
-        fewer = f"leave rows out in `prepare` of {task.entity}"
     raise UsageError(
         f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need)}, beside the "
         f"{_shown(total - need)} of the program itself: more than {most}",
         subject="resources.memory",
         hint=f"set resources.memory to {_shown(total).replace(' ', '')} or more (this machine has "
-        f"{_shown(machine_memory())}), take fewer trainers, or {fewer}",
+        f"{_shown(machine_memory())}), {_fewer(rows, lambda fewer: fits(need_of(fewer)), snapshot)}, or take fewer "
+        "trainers",
     )
+
+
+def _fewer(rows: int, fits: Callable[[int], bool], snapshot: Snapshot) -> str:
+    """How to train on fewer than `rows`, of which the largest number that fits is named where there is one."""
+    most = bisect.bisect_left(range(rows + 1), 1, key=lambda fewer: int(not fits(fewer))) - 1
+    newer = "train on newer rows alone (training.since)"
+    if most < LEAST_ROWS:
+        return newer if snapshot.event_time is not None else "read fewer columns"
+    few = f"train on a part of the rows (training.rows: {show_count(most)})"
+    return few if snapshot.event_time is None else f"{few} or {newer.removeprefix('train ')}"
 
 
 def _shown(size: int) -> str:
@@ -79,15 +92,3 @@ def _shown(size: int) -> str:
     if size < _GIB:
         return f"{math.ceil(size / (1 << 20))} MiB"
     return f"{math.ceil(size / _GIB * 10) / 10:g} GiB"
-
-
-def _counted(project: Project, snapshot: Snapshot, spec: TrainingSpec, as_of: datetime | None) -> int:
-    """The rows that are trained and judged on."""
-    import polars as pl
-
-    from cumulant.data.snapshot import scan as data_scan
-
-    scan = data_scan(snapshot, project.tables(), as_of=as_of)
-    if (late_enough := since(spec, snapshot)) is not None:
-        scan = scan.filter(late_enough)
-    return int(scan.select(pl.len()).collect().item())

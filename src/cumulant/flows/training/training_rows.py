@@ -14,6 +14,7 @@ from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.flows.data.pii import personal_features, personal_texts
 from cumulant.flows.review.training_labels import answers
+from cumulant.flows.training.chosen_rows import ROW, chosen_rows, since, take_chosen
 from cumulant.flows.training.split_rule import combined, hashes, identity_of
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
+    from cumulant.flows.training.chosen_rows import ChosenRows
     from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.spec import EvaluationSpec, TrainingSpec
 
-ROW = "__row"
 _CONSTANT = "constant"
 #: what `evaluation.clusters` says where it names no column
 _RULES = ("auto", "day", "row")
@@ -46,22 +47,25 @@ def labelled_rows(
     by_hash: bool = True,
     leakage: bool = False,
 ) -> TrainingSet:
-    """The entity rows with features and a known label; `as_of` hides labels that became known later. A row that has
-    none of its own takes that of the table `reviewed`, where people gave it one. `by_hash`: rows without times carry
-    the hash by which they are split; versions of before were split at random. `leakage`: refuse or name a
-    feature that gives the target away, as is done once before a search.
+    """The entity rows with features and a known label, at most `spec.rows`; `as_of` hides labels that became known
+    later. A row that has none of its own takes that of the table `reviewed`, where people gave it one. `by_hash`: rows
+    without times carry the hash by which they are split; versions of before were split at random. `leakage`: refuse or
+    name a feature that gives the target away, as is done once before a search.
 
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
     """
     from cumulant.data.snapshot import scan as data_scan
 
-    computed = project.tables().scan(table).collect()
-    check_training_columns([*(field.name for field in snapshot.fields), *computed.columns], spec, evaluation)
+    features_of = project.tables().scan(table)
+    check_training_columns(
+        [*(field.name for field in snapshot.fields), *features_of.collect_schema().names()], spec, evaluation
+    )
     scan = data_scan(snapshot, project.tables(), as_of=as_of)
     if reviewed is None:  # the decisions of reviewers are matched by any column
         scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
-    raw = scan.collect()
+    chosen = chosen_rows(project, snapshot, spec, as_of=as_of)
+    raw, computed = take_chosen(scan, chosen), take_chosen(features_of, chosen)
     if not raw[ROW].equals(computed[ROW]):
         raise DataError("the feature table and the snapshot hold different rows", hint="run the command again")
     if as_of is not None and not raw.height:
@@ -72,7 +76,7 @@ def labelled_rows(
         )
     return _labelled(
         project, task, snapshot, (raw, computed), spec=spec, evaluation=evaluation, reviewed=reviewed, by_hash=by_hash,
-        leakage=leakage,
+        leakage=leakage, chosen=chosen,
     )  # fmt: skip
 
 
@@ -107,7 +111,8 @@ def rows_without_features(
     scan = data_scan(snapshot, project.tables())
     if reviewed is None:  # the decisions of reviewers are matched by any column
         scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
-    raw = scan.collect()
+    chosen = chosen_rows(project, snapshot, spec, as_of=None)
+    raw = take_chosen(scan, chosen)
     return _labelled(
         project,
         task,
@@ -116,6 +121,7 @@ def rows_without_features(
         spec=spec,
         evaluation=evaluation,
         reviewed=reviewed,
+        chosen=chosen,
     )
 
 
@@ -148,12 +154,14 @@ def _labelled(
     reviewed: TableRef | None,
     by_hash: bool = True,
     leakage: bool = False,
+    chosen: ChosenRows | None = None,
 ) -> TrainingSet:
-    """The rows of the source and their features, `frames`, as a training set."""
+    """The rows of the source and their features, `frames`, as a training set; they are all rows, or those `chosen`."""
     from cumulant.data.snapshot import source_of
     from cumulant.features.offline.frames import known_times
     from cumulant.features.offline.polars_compiler import evaluate
     from cumulant.training.dataset import training_set
+    from cumulant.training.thinning import thinned
 
     raw, computed = frames
     if (late_enough := since(spec, snapshot)) is not None:
@@ -189,22 +197,14 @@ def _labelled(
         leakage=leakage,
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
-    return replace(rows, notes=(*rows.notes, *notes))
+    rows = replace(rows, notes=(*rows.notes, *notes))
+    return rows if chosen is None else thinned(rows, len(chosen.positions), chosen.of)
 
 
 def cost_columns(spec: TrainingSpec) -> list[str]:
     """The columns that hold the costs of wrong decisions."""
     cost = spec.cost
     return [] if cost is None else [one for one in (cost.false_negative, cost.false_positive) if isinstance(one, str)]
-
-
-def since(spec: TrainingSpec, snapshot: Snapshot) -> pl.Expr | None:
-    """Which rows of the snapshot are trained on by `training.since`; None: all."""
-    import polars as pl
-
-    if spec.since is None or snapshot.event_time is None:
-        return None
-    return pl.col(snapshot.event_time) >= moment(spec.since)
 
 
 def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) -> datetime:

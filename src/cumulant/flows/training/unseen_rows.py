@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.units import moment, to_micros
 from cumulant.flows.registry.candidate_alias import LEARNED_TO, find_record
-from cumulant.flows.training.split_rule import identified, unlearned
+from cumulant.flows.training.split_rule import unlearned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def unseen(
         return None, f"{version.uri} learned from all rows that there were, and rows have no time that tells which"
     if split is None or split.rule is None:
         return None, f"it is not known which rows {version.uri} learned from"
-    found = unlearned(split.rule, identified(context.project, work, {*split.rule.columns, *split.rule.labels}))
+    found = unlearned(split.rule, context.project, work)
     if found is None:
         return None, f"the rows that {version.uri} learned from are not recognised among those of today"
     return found[test.rows], ""

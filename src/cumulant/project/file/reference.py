@@ -17,8 +17,8 @@ Generated from the specs themselves. `cumulant.yaml` is YAML 1.2, strict: unknow
 values are refused with file and line. Any section may be left out. `cumulant plan --resolved` shows every value
 of a project and where it came from.
 
-- Durations are written `90s`, `15m`, `2h`, `30d`, `4w`; sizes `64MiB`, `10GB`; shares `5%` or `0.05`; rates
-  `100/day`, `2/month`; times `2013-04-01` or `2013-04-01T06:00:00Z`.
+- Durations are written `90s`, `15m`, `2h`, `30d`, `4w`; sizes `64MiB`, `10GB`; shares `5%` or `0.05`;
+  counts `1200`, `500k`, `2M`; rates `100/day`, `2/month`; times `2013-04-01` or `2013-04-01T06:00:00Z`.
 - Paths are relative to the project's folder; `extends` is relative to the file that says it.
 - `${secret:NAME}` stands for a secret. It is filled in when it is used, and never stored or printed.
 - From the lowest to the highest: defaults, `extends` files, the project file, the environment's `extends` file, the

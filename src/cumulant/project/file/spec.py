@@ -46,7 +46,7 @@ class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             description="The most memory that checking data and computing features takes, such as `8GiB`; tables that "
             "need more (for features: or than 1 GiB) are worked on in parts, set aside on disk. Default: half of the "
             "machine's. A training whose rows take more than what is set, or without it more than the machine has, is "
-            "refused before they are read."
+            "refused before they are read, with the `training.rows` that fits."
         ),
     ] = None
 

@@ -1,4 +1,4 @@
-"""Text that stands for something else: durations, sizes, shares, times, rates, hosts, and references to secrets.
+"""Text that stands for something else: durations, sizes, shares, counts, times, rates, hosts, references to secrets.
 
 A field of a spec names its form by `Meta(extra={"text": "duration"})`; several forms are joined with `|`.
 """
@@ -26,16 +26,21 @@ _FORMS: dict[str, Callable[[str], object]] = {
     "duration": units.duration,
     "size": units.size,
     "share": units.share,
+    "count": units.count,
     "moment": units.moment,
     "rate": units.rate,
     "host": host_name,
 }
+
+#: those that a number without a unit has too
+_NUMBERS = ("share", "count")
 
 #: the same forms for editors, as patterns of JSON Schema
 PATTERNS: dict[str, str] = {
     "duration": r"^\s*(\d+(\.\d+)?\s*(ms|s|min|m|h|d|w)\s*)+$",
     "size": r"^\s*\d+(\.\d+)?\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*$",
     "share": r"^\s*(\d+(\.\d+)?|\.\d+)\s*%?$",
+    "count": r"^\s*\d+(\.\d+)?\s*[kMG]?\s*$",
     "moment": r"^\d{4}-\d{2}-\d{2}",
     "rate": r"^\s*\d+(\.\d+)?\s*/\s*(hour|day|week|month)\s*$",
 }
@@ -46,11 +51,11 @@ def text_fault(form: str, value: str | float) -> str | None:
     forms = [name for name in form.split("|") if name in _FORMS]
     faults: list[str] = []
     for name in forms:
-        if isinstance(value, (int, float)) and name != "share":
+        if isinstance(value, (int, float)) and name not in _NUMBERS:
             faults.append(f"{value} has no unit; {_EXAMPLES[name]}")
             continue
         try:
-            _FORMS[name](value)  # type: ignore[arg-type]  # numbers reach `share` only, which takes them
+            _FORMS[name](value)  # type: ignore[arg-type]  # numbers reach those forms only that take them
         except UsageError as error:
             faults.append(error.full_text)
         except (ValueError, OverflowError):
@@ -66,6 +71,7 @@ _EXAMPLES = {
     "duration": "write a number and a unit: 90s, 15m, 2h, 30d, 4w",
     "size": "write a number and a unit: 64MiB, 10GB",
     "share": "write 5% or a number from 0 to 1",
+    "count": "write a whole number, or 500k, 2M, 1.5M",
     "moment": "write 2013-04-01 or 2013-04-01T06:00:00Z",
     "rate": "write a number a period: 100/day, 2/month",
     "host": "write a name or an address: models.example.com",
@@ -81,6 +87,7 @@ FORMS: dict[tuple[str, str], str] = {
     ("RuleSpec", "nulls"): "share",
     ("TableRule", "fresh"): "duration",
     ("TrainingSpec", "since"): "moment",
+    ("TrainingSpec", "rows"): "count",
     ("TrainingSpec", "half_life"): "duration",
     ("TrainingSpec", "time"): "duration",
     ("Threshold", "alerts"): "rate",

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError, did_you_mean
-from cumulant.core.units import duration, rate, share
+from cumulant.core.units import count, duration, rate, share
 from cumulant.project.file.document import Problem, refused
 from cumulant.project.file.gate_rules import Fault, gate_faults, split_faults
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
-from cumulant.training.spec import BUILT_IN, Cost, Threshold, TrainingSpec
+from cumulant.training.spec import BUILT_IN, LEAST_ROWS, Cost, Threshold, TrainingSpec
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -93,6 +93,9 @@ def _nothing(training: TrainingSpec) -> Iterator[Fault]:
     for number, name in enumerate(training.trainers):
         if name in training.trainers[:number]:
             yield ("training", "trainers", number), f"training.trainers names {name} more than once; leave one out"
+    if training.rows is not None and count(training.rows) < LEAST_ROWS:
+        too_few = f"training.rows: {training.rows} is too few to learn from; write {LEAST_ROWS:,} or more, such as 2M"
+        yield ("training", "rows"), too_few
     if training.time is not None and not duration(training.time):
         yield ("training", "time"), "training.time may not be 0; write 60s, or null for no limit"
     if isinstance(training.threshold, Threshold):
