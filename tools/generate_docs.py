@@ -98,6 +98,24 @@ def project_page() -> str:
     return reference_markdown()
 
 
+def server_page() -> str:
+    """The page of the server with its table of options."""
+    from cumulant.serving.options import options
+
+    lines = ["", "| option | default | meaning | in the project file |", "|---|---|---|---|"]
+    for one in sorted(options(), key=lambda one: one.name):
+        value = one.metavar if one.choices is None else " or ".join(one.choices)
+        default = f"`{one.default}`" if one.kind in ("text", "number") and one.default not in (None, "") else ""
+        again = " May be repeated." if one.kind == "several" else ""
+        name = f"`{one.name} {value}`" if value else f"`{one.name}`"
+        cells = [name, default, one.help + again, f"`{one.section}`" if one.section else ""]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    begin, end = "<!-- server options -->", "<!-- end of the server options -->"
+    page = (REFERENCE / "server.md").read_text()
+    head, rest = page.split(begin)
+    return f"{head}{begin}\n" + "\n".join([*lines, "", end]) + rest.split(end)[1]
+
+
 def world_schema() -> str:
     from cumulant.flows.release.simulation.world_loading import schema_text
 
@@ -109,6 +127,7 @@ PAGES = {
     REFERENCE / "commands.md": commands_page,
     REFERENCE / "errors.md": errors_page,
     REFERENCE / "project-file.md": project_page,
+    REFERENCE / "server.md": server_page,
     REFERENCE / "release-world.schema.json": world_schema,
     ROOT / "src/cumulant/flows/release/simulation/world.schema.json": world_schema,
     **{page: partial(release_tables.fresh, page) for page in release_tables.PAGES},

@@ -64,11 +64,11 @@ def once(look, folder):
     """One look, in this process."""
     from cumulant.flows.monitoring.monitor import Asked, monitor
     from cumulant.monitoring.drift import comparing, profiling  # noqa: F401
-    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
 
     asked = Asked(predictions=folder / "log", reference=folder / "reference.parquet")
     began, worked = time.perf_counter(), time.process_time()
-    found = monitor(asked, DriftSpec(), keep=None if look == LOOKS[0] else folder / "kept")
+    found = monitor(asked, DriftPolicy(), keep=None if look == LOOKS[0] else folder / "kept")
     took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}
     with open("/proc/self/status") as file:
         peak = int(next(line for line in file if line.startswith("VmHWM")).split()[1]) / 1024

@@ -20,8 +20,10 @@ import polars as pl
 from sklearn.metrics import average_precision_score
 
 from cumulant import statistics
+from cumulant.project.monitoring_policy import review_policy
 from cumulant.review.budget import allowance
 from cumulant.review.cases import Queue
+from cumulant.review.policy import ReviewPolicy
 from cumulant.review.reasons import Reference, far, unsure
 from cumulant.review.sampling import Candidate, Choice, luck, usefulness
 from cumulant.review.spec import ReviewSpec
@@ -82,7 +84,7 @@ class Arm:
             target=self.y[self.rows].astype(np.int64), scale=scale, known=statistics.Known(scale.coordinates(numbers, {})),
         )  # fmt: skip
 
-    def label(self, pool: np.ndarray, spec: ReviewSpec) -> None:
+    def label(self, pool: np.ndarray, policy: ReviewPolicy) -> None:
         """Add a day's budget of labels for each day of a week's payments."""
         generator = np.random.default_rng((self.seed, len(self.rows)))
         if self.name == "random":
@@ -93,7 +95,7 @@ class Arm:
         useful = self.usefulness(pool, answers)
         for day in range(7):
             places = np.array_split(np.arange(len(pool)), 7)[day]
-            rows, weight = self.drawn(pool[places], useful[places], spec)
+            rows, weight = self.drawn(pool[places], useful[places], policy)
             self.rows, self.weight = np.append(self.rows, rows), np.append(self.weight, weight)
 
     def usefulness(self, pool: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -103,11 +105,11 @@ class Arm:
         asked = [dict(zip(self.names, row, strict=True)) for row in self.x[pool].tolist()]
         return usefulness([unsure(frame, reference, 0.1), far(asked, reference, 0.01)])
 
-    def drawn(self, rows: np.ndarray, useful: np.ndarray, spec: ReviewSpec) -> tuple[np.ndarray, np.ndarray]:
+    def drawn(self, rows: np.ndarray, useful: np.ndarray, policy: ReviewPolicy) -> tuple[np.ndarray, np.ndarray]:
         from datetime import UTC, datetime
 
         now = datetime(2018, 6, 1, tzinfo=UTC)
-        most = allowance(spec, Queue(model="m"), since=now, until=now, at_once=True)
+        most = allowance(policy, Queue(model="m"), since=now, until=now, at_once=True)
         choice = Choice(ranked=most.cases - most.sample, sample=most.sample)
         fates = [luck(str(self.seed).encode(), "w", row, 0) for row in rows.tolist()]
         for part in np.array_split(np.arange(len(rows)), 20):
@@ -149,7 +151,9 @@ def run(frame: pl.DataFrame, seed: int) -> dict[str, dict[str, float]]:
         arm = Arm(name, x, y, names, first, seed)
         for week in range(WEEKS):
             start = 44 + 7 * week
-            arm.label(np.flatnonzero((day >= start) & (day < start + 7) & seen), ReviewSpec(budget="50/day"))
+            arm.label(
+                np.flatnonzero((day >= start) & (day < start + 7) & seen), review_policy(ReviewSpec(budget="50/day"))
+            )
         found[name] = told(arm.model(arm.rows), arm.rows[START:])
         if name == "queue":
             found["queue, sampling weights"] = told(arm.model(arm.rows, arm.weight), arm.rows[START:])

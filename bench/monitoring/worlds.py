@@ -60,7 +60,7 @@ def table(generator, days, start, size=200):
 def run(before, now, labels=None, **more):
     from cumulant.core.errors import DataError
     from cumulant.flows.monitoring.monitor import Asked, monitor
-    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
 
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
@@ -73,7 +73,7 @@ def run(before, now, labels=None, **more):
             key=("key",) if labels is not None else (), **more,
         )  # fmt: skip
         try:
-            return monitor(asked, DriftSpec()).alarming
+            return monitor(asked, DriftPolicy()).alarming
         except DataError:
             return True
 

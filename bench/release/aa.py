@@ -19,9 +19,9 @@ import msgspec
 from scipy.stats import beta
 
 from cumulant.core.traffic import Exchange
+from cumulant.project.release_policy import release_policy
 from cumulant.release.spec import AbSpec, CanarySpec, MetricSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Release
-from cumulant.release.steps import steps
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "e2e"))
 from e2e_load import Load, Seen
@@ -60,7 +60,7 @@ def released(running: Stack, load: Load, *, kills: bool) -> Ended:
     """Carry one release out."""
     before, begun = len(load.seen), time.monotonic()
     spec = msgspec.structs.replace(running.project.spec.release, **SPEC)
-    release = running.begin(running.equal(), steps=steps(spec), **SPEC)
+    release = running.begin(running.equal(), steps=release_policy(spec).steps, **SPEC)
     killed = 0.0
     while not running.release.over:
         if kills and time.monotonic() - killed > KILLS:

@@ -28,6 +28,7 @@ from scipy import stats
 
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.start.paired_evaluation import value_texts
+from cumulant.project.release_policy import release_policy
 from cumulant.release.decide import decide, guard, start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
@@ -40,7 +41,6 @@ from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
-from cumulant.release.steps import steps
 
 KINDS = (
     "sound", "random", "inverted", "constant", "shuffled_label", "stale_feature", "segment_inverted", "segment_noise",
@@ -225,8 +225,8 @@ def released(
     task: Task, answers: Scored, rows: Rows, evaluation: PairedEvaluation, rng: np.random.Generator
 ) -> Release:
     """The release from its first look to its end."""
-    spec = with_margins(ReleaseSpec(look=f"{LOOK}s", block=f"{LOOK}s"), evaluation)
-    margin = metrics(spec)["quality"].margin
+    policy = with_margins(release_policy(ReleaseSpec(look=f"{LOOK}s", block=f"{LOOK}s")), evaluation)
+    margin = metrics(policy)["quality"].margin
     seconds = None if margin is None else block_seconds(evaluation, margin=margin)
     looks = {"quality": max(1, round((seconds or LOOK) / LOOK))}
     count = RATE * LOOK
@@ -235,7 +235,7 @@ def released(
     slow = float(np.exp(np.log(20_000) + 0.5 * stats.norm.ppf(0.95)))
     release = Release(
         id="bench", model=task.name, champion=Arm(name="champion", version="1", endpoints=("http://a",)),
-        candidate=Arm(name="candidate", version="2", endpoints=("http://b",)), spec=spec, steps=steps(spec),
+        candidate=Arm(name="candidate", version="2", endpoints=("http://b",)), policy=policy,
         looks_by_metric=looks, fewest_by_metric={"quality": fewest_pairs(evaluation)}, evaluation=evaluation,
         begun=_BEGUN,
     )  # fmt: skip
@@ -283,7 +283,7 @@ def run(task: Task, kind: str, seed: int) -> Run:
     evaluation = evaluated(task, answers, rows)
     if evaluation is None:
         return Run(end="refused", reason="no answers")
-    why = refusal(ReleaseSpec(), evaluation)
+    why = refusal(release_policy(ReleaseSpec()), evaluation)
     if why is not None:
         return Run(end="refused", reason=why.metric + ": " + why.text)
     release = released(task, answers, rows, evaluation, rng)

@@ -28,9 +28,10 @@ from cumulant.flows.release.simulation.schedule import Moment, Scene
 from cumulant.flows.release.simulation.simulate import cores, simulate
 from cumulant.flows.release.simulation.world import World
 from cumulant.flows.release.simulation.world_loading import policy_of, read_world
+from cumulant.project.release_policy import release_policy
 from cumulant.release.evidence.metrics import harm_alphas, metrics
 from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import Step, steps
+from cumulant.release.steps import Step
 
 RESULTS = Path(__file__).parent / "peers.json"
 ALPHA, LOOK, LOOKS = 0.05, 10.0, 180
@@ -81,7 +82,7 @@ def plain_mixture(na, ka, nb, kb, *, alpha: float = ALPHA) -> int | None:
 
 
 #: of alpha, what ours gives to errors: the rest is for time-outs, latency, quality and the quick checks
-ERRORS_ALPHA = harm_alphas(metrics(ReleaseSpec()), ALPHA)["errors"]
+ERRORS_ALPHA = harm_alphas(metrics(release_policy(ReleaseSpec())), ALPHA)["errors"]
 RULES: dict[str, Callable[..., int | None]] = {
     "success rate >= 99% a minute": success_rate,
     "five failed checks in all": partial(success_rate, limit=4),
@@ -99,7 +100,7 @@ def first(hit: Counts) -> int | None:
 def counted(world: World, seed: np.random.SeedSequence) -> tuple[Counts, Counts, Counts, Counts]:
     """Requests and failures [looks] of the champion and the candidate in ab."""
     rng = np.random.default_rng(seed)
-    every: tuple[Step, ...] = steps(policy_of(world, ReleaseSpec()))
+    every: tuple[Step, ...] = policy_of(world, ReleaseSpec()).steps
     streams = rng.spawn(4)
     source = Callers(world, Scene(world, every, begins(world, streams[0])), streams[1])
     source.history(look=LOOK, quantile=0.95)

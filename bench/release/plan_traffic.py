@@ -14,17 +14,19 @@ import numpy.typing as npt
 
 from cumulant.flows.release.plan.measured_traffic import traffic_of
 from cumulant.flows.release.plan.release_plan import planned
+from cumulant.project.release_policy import release_policy
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.release.steps import steps
 
 Floats = npt.NDArray[np.float64]
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 #: a world's future, in days, and the moment at which its plan is made
 FUTURE = 90
 NOW = 0.0
-SPEC = ReleaseSpec(
-    stages=StagesSpec(
-        shadow=None, ab=None, canary=CanarySpec(weights=["10%", "50%"], at_least="1m", soak="1m", at_most="30d")
+POLICY = release_policy(
+    ReleaseSpec(
+        stages=StagesSpec(
+            shadow=None, ab=None, canary=CanarySpec(weights=["10%", "50%"], at_least="1m", soak="1m", at_most="30d")
+        )
     )
 )
 
@@ -97,10 +99,10 @@ def arrivals(world: World, begin: float, end: float, seed: int) -> Floats:
 def main() -> None:
     print("| world | said, days | needed requests | takes, days | said / takes | requests a day, said |")
     print("|---|---|---|---|---|---|")
-    longest = steps(SPEC)[0].at_most
+    longest = POLICY.steps[0].at_most
     for seed, world in enumerate(WORLDS):
         traffic = traffic_of(arrivals(world, world.since, NOW, seed), NOW)
-        plan = planned(SPEC, rate=traffic, errors=0.005)
+        plan = planned(POLICY, rate=traffic, errors=0.005)
         day = "–" if plan.requests_a_day is None else f"{plan.requests_a_day:,.0f}"
         if plan.seconds is None:
             print(f"| {world.name} | not within its longest times | – | – | – | {day} |")

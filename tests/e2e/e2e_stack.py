@@ -31,6 +31,7 @@ from cumulant.flows.release.time_scale import paced
 from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
 from cumulant.flows.stack.status import ChildStatus, read_status
 from cumulant.project.project import Project
+from cumulant.project.release_policy import release_policy
 from cumulant.release.state import Release
 from cumulant.release.steps import Step
 
@@ -202,13 +203,13 @@ class Stack:
         self.ready(f"server-{candidate}")
         found, routes = store.read(self.journal, MODEL), self.traffic.in_force(MODEL)
         assert routes is not None
+        policy = release_policy(msgspec.structs.replace(self.project.spec.release, **spec))
         release = Release(
             id=f"r{time.time_ns()}",
             model=MODEL,
             champion=book.arm(str(book.champion), CHAMPION),
             candidate=book.arm(candidate, CANDIDATE),
-            spec=msgspec.structs.replace(self.project.spec.release, **spec),
-            steps=tuple(steps),
+            policy=msgspec.structs.replace(policy, steps=tuple(steps)),
             begun=datetime.now(UTC),
             revision=max(routes.revision, found[0].revision if found else 0),
         )

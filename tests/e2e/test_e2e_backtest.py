@@ -12,7 +12,7 @@ from cumulant.cli.app import run
 from cumulant.core.units import moment
 from cumulant.flows.registry.lineage import record_of, reproduce
 from cumulant.flows.training.train import train
-from cumulant.monitoring.spec import HistorySpec
+from cumulant.monitoring.monitoring_policy import HistoryPolicy
 
 START, DAY, DAYS, SIZE = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1), 60, 200
 BREAK = 35
@@ -125,14 +125,14 @@ def test_the_rule_of_the_project_comes_first_and_the_champion_says_what_is_fitte
     )
     folder = project(tmp_path / "shop", more=more)
     with opened(folder) as held:
-        made = train(held, principal=held.principal(), history=held.spec.monitoring.retrain.history)
+        made = train(held, principal=held.principal(), history=held.policies.monitoring.history)
         record = record_of(held, made.model)
         assert record.training.half_life == "10d"
         newest = START + (DAYS - 1) * DAY + timedelta(minutes=7 * (SIZE - 1))
         assert moment(record.training.since) == newest - 20 * DAY
         assert made.split.train_from >= newest - 20 * DAY
         assert reproduce(held, made.model.uri, principal=held.principal()).identical
-        alike = train(held, principal=held.principal(), history=HistorySpec(window="20d"))
+        alike = train(held, principal=held.principal(), history=HistoryPolicy(window=20 * DAY))
         assert record_of(held, alike.model).servable != record.servable
     told = document(cumulant(folder, "--every", "1d", "--first", "8", "--json"))
     own = told["rules"][0]

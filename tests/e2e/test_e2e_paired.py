@@ -17,6 +17,7 @@ from cumulant.flows.release.start.admission import admitted
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
+from cumulant.project.release_policy import paired_policy, release_policy
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.paired_evaluation import log_harm, log_not_worse
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
@@ -47,13 +48,19 @@ def shop(tmp_path_factory):
     return folder
 
 
-def compared(folder, number, spec=None):
-    """The section that a release of the version would go by, its evaluation, and what is noted."""
+def compared(folder, number, policy=None):
+    """The policy that a release of the version would go by, its evaluation, and what is noted."""
     notes = []
     with opened(folder) as project:
         version = project.registry().resolve(f"returns/{number}")
         found = admitted(
-            project, "1", version, spec or ReleaseSpec(), who=project.principal(), notes=notes, progress=lambda *_: None
+            project,
+            "1",
+            version,
+            policy or release_policy(ReleaseSpec()),
+            who=project.principal(),
+            notes=notes,
+            progress=lambda *_: None,
         )
     return *found, notes
 
@@ -76,13 +83,15 @@ def test_a_model_of_shuffled_labels_does_not_begin(shop):
 
 
 def test_where_a_change_of_decisions_is_meant_worse_answers_are_refused_all_the_same(shop):
-    declared = ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%")})
+    declared = release_policy(ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%")}))
     with pytest.raises(RefusedError, match="worse by more than the margin"):
         compared(shop, 3, declared)
 
 
 def test_what_is_declared_to_be_accepted_begins_and_is_reported(shop):
-    accepted = ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%"), "quality": MetricSpec(margin=0.5)})
+    accepted = release_policy(
+        ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%"), "quality": MetricSpec(margin=0.5)})
+    )
     spec, found, _ = compared(shop, 3, accepted)
     assert found is not None
     assert log_harm(found, margin=0.5) > _BAR
@@ -95,7 +104,13 @@ def test_a_version_of_which_nothing_is_known_is_compared_by_its_servable(shop):
         foreign = msgspec.structs.replace(version, version="9")  # no record of how it was made
         notes = []
         _, found = admitted(
-            project, "1", foreign, ReleaseSpec(), who=project.principal(), notes=notes, progress=lambda *_: None
+            project,
+            "1",
+            foreign,
+            release_policy(ReleaseSpec()),
+            who=project.principal(),
+            notes=notes,
+            progress=lambda *_: None,
         )
     assert found is not None
     assert found.seen_by == ("candidate",)
@@ -108,7 +123,13 @@ def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_b
         version = project.registry().resolve("returns/2")
         notes = []
         spec, found = admitted(
-            project, "1", version, ReleaseSpec(), who=project.principal(), notes=notes, progress=lambda *_: None
+            project,
+            "1",
+            version,
+            release_policy(ReleaseSpec()),
+            who=project.principal(),
+            notes=notes,
+            progress=lambda *_: None,
         )
     assert found is None
     assert "were not compared on labelled rows of the past" in notes[0]
@@ -118,5 +139,7 @@ def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_b
 def test_labels_of_one_class_are_no_comparison(shop):
     with load(shop, overrides={"data.orders.path": "positives/*.parquet"}) as project:
         version = project.registry().resolve("returns/2")
-        _, notes = evaluate_pair(project, "1", version, spec=PairedSpec(), principal=project.principal())
+        _, notes = evaluate_pair(
+            project, "1", version, policy=paired_policy(PairedSpec()), principal=project.principal()
+        )
     assert "all but fewer than 5 of the labels are true" in notes[0]

@@ -12,6 +12,7 @@ from e2e_support import opened
 from cumulant.flows.release.start.admission import admitted
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
+from cumulant.project.release_policy import release_policy
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.paired_evaluation import log_not_worse, prior_evidence
 from cumulant.release.spec import MetricSpec, ReleaseSpec
@@ -60,9 +61,11 @@ def compared(folder, servable_of):
             project,
             "1",
             msgspec.structs.replace(version, tags=tags),
-            ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%"), "quality": MetricSpec(margin=0.5)})
+            release_policy(
+                ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%"), "quality": MetricSpec(margin=0.5)})
+            )
             if servable_of == 3
-            else ReleaseSpec(),
+            else release_policy(ReleaseSpec()),
             who=project.principal(),
             notes=notes,
             progress=lambda *_: None,

@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
-from cumulant.core.units import Rate, duration, rate
+from cumulant.core.units import Rate
 
 Level = Literal["info", "warning", "critical"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -28,7 +27,8 @@ BUILT_IN: Mapping[str, Level] = {
     "volume": "warning",
     "covariate": "info",
 }
-_OTHERS: Level = "warning"
+#: of rules that nobody declared
+OTHERS: Level = "warning"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,28 +55,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def period_of(self, at: datetime) -> str:
         """The name of the budget's period that holds `at`; later periods have greater names."""
         return self.budget.period_of(at)
-
-
-def policy(spec: AlertsSpec) -> Policy:
-    """What a section says, over what is built in."""
-    names = [*BUILT_IN, *(name for name in spec.rules if name not in BUILT_IN)]
-    return Policy(
-        rules={name: _rule(spec, name) for name in names},
-        others=_rule(spec, ""),
-        budget=rate(spec.budget),
-        remind=duration(spec.remind).total_seconds(),
-        reminders=spec.reminders,
-    )
-
-
-def _rule(spec: AlertsSpec, name: str) -> Rule:
-    own = spec.rules.get(name, AlertRuleSpec())
-    level = own.level or BUILT_IN.get(name, _OTHERS)
-    return Rule(
-        level=None if level == "off" else level,
-        held=duration(own.for_ or "0s").total_seconds(),
-        resolve_after=duration(own.resolve_after or spec.resolve_after).total_seconds(),
-    )
 
 
 def above(level: Level, other: Level | None) -> bool:

@@ -105,6 +105,10 @@ class Rate(NamedTuple):
     number: float
     period: str
 
+    def __str__(self) -> str:
+        """As `rate` reads it: `20/month`."""
+        return f"{self.number:g}/{self.period}"
+
     @property
     def length(self) -> timedelta:
         """Of the period; a month is 30 days here."""

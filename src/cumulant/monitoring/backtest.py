@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
+from cumulant.monitoring.monitoring_policy import RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind
@@ -25,7 +26,7 @@ from cumulant.monitoring.performance.refits import Fit, Scorer, recent_refits
 from cumulant.monitoring.performance.rows import Predictions, Window
 from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
 from cumulant.monitoring.performance.watch import Harm, Watch, begin, harm
-from cumulant.monitoring.policy import Evidence, RetrainState, RetrainTerms, decide
+from cumulant.monitoring.policy import Evidence, RetrainState, decide
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 

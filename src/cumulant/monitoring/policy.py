@@ -5,112 +5,33 @@ A pure function from what is known to what is done, so that a backtest replays t
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cumulant.core.errors import UsageError
-from cumulant.core.units import duration, moment, rate
+from cumulant.core.units import moment, show_duration
+from cumulant.monitoring.monitoring_policy import RetrainTerms
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.spec import HistorySpec, RetrainSpec
+    from cumulant.monitoring.monitoring_policy import HistoryPolicy
     from cumulant.training.spec import TrainingSpec
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]
 
 
-class Budget(msgspec.Struct, frozen=True):
-    """At most `count` trainings within any `within`."""
-
-    count: int
-    within: timedelta
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """`2/month`; a month has 30 days. Of `2.5/month` it is 2 within 24 days, of `0.5/month` 1 within 60.
-
-        Raises:
-            UsageError: it is no rate, or 0.
-        """
-        found = rate(text)
-        if not found.number:
-            raise UsageError(f'"{text}" is no budget', subject=text, hint="write `when: never` to train only by hand")
-        count = max(int(found.number), 1)
-        return cls(count, found.length * (count / found.number))
-
-
-class RetrainTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """The rule. A trigger that is left out does not fire.
-
-    Args:
-        on_harm: train where loss confirms harm.
-        on_drift: train wherever drift alarms, unconfirmed. For comparison: it learns from every false alarm.
-        every: train when the model is as old.
-        labels: train when as many labels are new since the last training.
-        hold: looks in a row that must confirm harm, so that one bad window decides nothing.
-        cool_down: time after a training in which there is no other, of whatever trigger but the schedule.
-        least_labels: new labels without which there is nothing to learn from.
-        at_most: budget over all triggers; None: without.
-    """
-
-    on_harm: bool = True
-    on_drift: bool = False
-    every: timedelta | None = None
-    labels: int | None = None
-    hold: int = 1
-    cool_down: timedelta = timedelta(days=7)
-    least_labels: int = 500
-    at_most: Budget | None = Budget(2, timedelta(days=30))
-
-
-def terms_of(spec: RetrainSpec) -> RetrainTerms:
-    """The rule as the project file has it (`monitoring.retrain`).
-
-    Raises:
-        UsageError: a duration, or the budget, is not written as one, or is 0.
-    """
-    return RetrainTerms(
-        on_harm=spec.when == "loss_confirmed",
-        every=None if spec.every is None else positive("every", spec.every),
-        labels=spec.labels,
-        hold=spec.hold,
-        cool_down=duration(spec.cool_down),
-        least_labels=spec.least_labels,
-        at_most=Budget.parse(spec.at_most),
-    )
-
-
-def positive(name: str, text: str) -> timedelta:
-    """The duration of the key `name` of `monitoring.retrain`, where 0 would mean nothing.
-
-    Raises:
-        UsageError: it is none, or 0.
-    """
-    found = duration(text)
-    if not found:
-        raise UsageError(
-            f"monitoring.retrain.{name} may not be 0", subject=name, hint=f"leave {name} out, or write 30d"
-        )
-    return found
-
-
-def learned_from(history: HistorySpec, training: TrainingSpec, newest: datetime) -> TrainingSpec:
+def learned_from(history: HistoryPolicy, training: TrainingSpec, newest: datetime) -> TrainingSpec:
     """The section `training` of a training that the rule starts: with `monitoring.retrain.history` in it.
 
     A window holds from `newest`, the moment of the newest row; a later `training.since` of the project stays.
-
-    Raises:
-        UsageError: a span is not written as one, or is 0.
     """
     if history.half_life is not None:
-        positive("history.half_life", history.half_life)
-        training = msgspec.structs.replace(training, half_life=history.half_life)
+        training = msgspec.structs.replace(training, half_life=show_duration(history.half_life))
     if history.window is None:
         return training
-    first = newest - positive("history.window", history.window)
+    first = newest - history.window
     if training.since is not None and moment(training.since) >= first:
         return training
     return msgspec.structs.replace(training, since=first.isoformat())

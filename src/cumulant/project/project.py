@@ -34,6 +34,7 @@ from cumulant.project.file.spec import DECIDING, DRIVERS, EnvironmentSpec, Proje
 from cumulant.project.file.text_values import masked, secrets_in
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
 from cumulant.project.notifiers import Receiver, full_url, receivers, seen_url
+from cumulant.project.policies import Policies
 from cumulant.project.private import make_private, open_to_others
 from cumulant.project.sources import RoutedFiles, files_base
 from cumulant.project.vault import Vault
@@ -54,6 +55,7 @@ class Project:
         spec: the whole file, typed and resolved; references to secrets stay references.
         environment: the environment's own keys; `environment_name` is its name.
         endpoints: the URL of each port.
+        policies: sections of the file as numbers with units, which flows go by.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Project:
         self.endpoints: Endpoints = endpoints(
             environment, drivers=drivers, root=root, environment=environment_name, project=spec.model.name
         )
+        self.policies = Policies(spec)
         self.vault = Vault(self.secrets)
         self._layers = layers
         self._drivers = drivers

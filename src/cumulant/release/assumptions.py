@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.core.units import duration, show_duration
+from cumulant.core.units import show_duration
 from cumulant.release.evidence.accumulate import Memory, memory_of
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
 from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyTable
@@ -25,8 +25,13 @@ def assumption_notes(release: Release) -> list[str]:
     if not release.memory:
         return []
     memory = memory_of(release)
-    look = duration(release.spec.look).total_seconds()
-    return [*_warm_up(memory), *_history(memory, look), *_blocks(memory), *_keys(memory), *_labels(memory)]
+    return [
+        *_warm_up(memory),
+        *_history(memory, release.policy.look),
+        *_blocks(memory),
+        *_keys(memory),
+        *_labels(memory),
+    ]
 
 
 def _warm_up(memory: Memory) -> Iterator[str]:

@@ -12,14 +12,13 @@ from datetime import datetime
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.core.units import duration, share
 from cumulant.release.evidence.accumulate import for_next_step, has_history, keys_seen, memory_of
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
 from cumulant.release.evidence.health import RECENT, Pulse, Reference, Trouble, level_of, trouble
 from cumulant.release.evidence.metric_state import with_interval
 from cumulant.release.evidence.metrics import STAND_INS, metrics
 from cumulant.release.state import Passed, Release, Status
-from cumulant.release.steps import Step, holdback_of
+from cumulant.release.steps import Step
 from cumulant.release.wording import harm_told
 
 
@@ -37,14 +36,14 @@ def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
 
 def troubled(release: Release, pulse: Pulse) -> Trouble | None:
     """The candidate's hard failure, by what is known of its champion; None where there is none."""
-    look = duration(release.spec.look).total_seconds()
+    look = release.policy.look
     active = release.seconds + sum(one.seconds for one in release.passed)
-    level = level_of(share(release.spec.alpha), look=int(active / look), checks=look)
+    level = level_of(release.policy.alpha, look=int(active / look), checks=look)
     known = memory_of(release).champion
     # The variance of a shorter time's mean is at most so many times that of a look's.
     shape = known.burst_shape("errors") * min(RECENT / look, 1.0)
     reference = Reference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
-    return trouble(pulse, release.spec.ceilings, reference)
+    return trouble(pulse, release.policy.ceilings, reference)
 
 
 def decide(release: Release, *, skewed: bool = False, failing: bool = False, at: datetime) -> Release:
@@ -123,8 +122,8 @@ def _unshown(release: Release) -> Iterator[str]:
     In shadow, pairs alone are there. Labels that take longer than the step may still come in later ones; where a
     holdback waits for them, no earlier step does, and there nothing but labels of the release itself counts.
     """
-    step, closing, named = release.step, _closing(release), metrics(release.spec)
-    waits = holdback_of(release.spec) is not None
+    step, closing, named = release.step, _closing(release), metrics(release.policy)
+    waits = release.policy.holdback is not None
     shadow = step.stage == "shadow" and release.seconds < step.at_most
     moot = _moot(release)
     for name, board in release.boards.items():
@@ -139,7 +138,7 @@ def _unshown(release: Release) -> Iterator[str]:
 
 def _selective_labels(release: Release) -> list[str]:
     """Labels of other rows than those that are scored show no quality; a project may declare to go on without."""
-    quality, declared = release.boards.get("quality"), release.spec.metrics.get("quality")
+    quality, declared = release.boards.get("quality"), release.policy.metrics.get("quality")
     if quality is None or quality.acceptable or (declared is not None and declared.required is not None):
         return []
     if not _closing(release) or not memory_of(release).selection.selective:
@@ -172,16 +171,16 @@ def _starved(release: Release) -> Iterator[str]:
             continue
         if keys := keys_seen(release):
             yield (
-                f"none of the {keys:,} values of {release.spec.key or 'the key'} that were seen falls to the {arm},"
+                f"none of the {keys:,} values of {release.policy.key or 'the key'} that were seen falls to the {arm},"
                 f" which should have {step.weight if arm == CANDIDATE else 100 - step.weight:g}% of them: there are"
                 " too few for so small a share"
             )
 
 
 def _approval(release: Release) -> str | None:
-    """What would come next and needs an approval by the spec: `canary`, `promote` or nothing."""
-    approval = release.spec.approval
-    if approval == "none":
+    """What would come next and needs an approval by the policy: `canary`, `promote` or nothing."""
+    approval = release.policy.approval
+    if approval is None:
         return None
     if release.at == len(release.steps) - 1:
         return "promote" if approval.before == "promote" else None

@@ -9,9 +9,6 @@ Duration = Annotated[str, Meta(extra={"text": "duration"})]
 Quantile = Annotated[float, Meta(gt=0, lt=1)]
 Share = Annotated[str | float, Meta(extra={"text": "share"})]
 
-#: among the groups that may approve: whoever is allowed to, of any group or none
-ANYBODY = "*"
-
 
 class ApprovalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who must agree to a release, and before which stage."""

@@ -14,7 +14,7 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.release.paired.paired_records import PairedEvaluation
-from cumulant.release.spec import ReleaseSpec
+from cumulant.release.policy import ReleasePolicy
 from cumulant.release.steps import Step
 
 Status = Literal[
@@ -95,8 +95,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     champion: Arm
     candidate: Arm
-    spec: ReleaseSpec
-    steps: tuple[Step, ...]
+    policy: ReleasePolicy
     status: Status = "pending"
     #: the step that is held, an index of `steps`
     at: int = 0
@@ -132,6 +131,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.policy.steps
+
+    @property
     def step(self) -> Step:
         return self.steps[self.at]
 
@@ -160,7 +163,7 @@ def wanted_routes(release: Release) -> Routes:
     if release.status == "promoted":
         arm = msgspec.structs.replace(release.candidate, name=CHAMPION)
         return Routes(
-            model=release.model, revision=release.revision, champion=arm, key=release.spec.key, limits=release.limits
+            model=release.model, revision=release.revision, champion=arm, key=release.policy.key, limits=release.limits
         )
     return Routes(
         model=release.model,
@@ -169,7 +172,7 @@ def wanted_routes(release: Release) -> Routes:
         candidate=release.candidate,
         weight=release.weight,
         mirror=release.mirror,
-        key=release.spec.key,
+        key=release.policy.key,
         limits=release.limits,
     )
 

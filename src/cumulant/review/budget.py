@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 
-from cumulant.core import units
-from cumulant.core.errors import UsageError
-from cumulant.core.units import share
 from cumulant.review.cases import Queue
-from cumulant.review.spec import ReviewSpec
+from cumulant.review.policy import ReviewPolicy
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,37 +26,20 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
         return self.cases >= self.least > 0
 
 
-def rate(text: str) -> tuple[int, timedelta]:
-    """`50/day` as a whole number and the length of its period; a month is 30 days here.
-
-    Raises:
-        UsageError: it is less than one case a period, of which none would ever be drawn.
-    """
-    found = units.rate(text)
-    if found.number < 1:
-        raise UsageError(
-            f'a budget of "{text}" is less than one case', subject="monitoring.review.budget",
-            hint="take a longer period: 1/week, 1/month",
-        )  # fmt: skip
-    return int(found.number), found.length
-
-
-def allowance(spec: ReviewSpec, queue: Queue, *, since: datetime, until: datetime, at_once: bool = False) -> Allowance:
+def allowance(
+    policy: ReviewPolicy, queue: Queue, *, since: datetime, until: datetime, at_once: bool = False
+) -> Allowance:
     """What a draw over the rows from `since` to `until` may take.
 
     Time that is looked at brings cases at the budget's rate, up to one period's; what was not used is carried on.
     A draw waits until there is enough for one random case, so that no row is passed over without a chance. `at_once`
     takes what the period has left.
-
-    Raises:
-        UsageError: as `rate`.
     """
-    budget, span = rate(spec.budget)
-    name = units.rate(spec.budget).period_of(until)
+    budget, name = int(policy.budget.number), policy.budget.period_of(until)
     left = budget - (queue.queued if queue.period == name else 0)
-    carry = min(float(budget), queue.carry + budget * ((until - since) / span))
+    carry = min(float(budget), queue.carry + budget * ((until - since) / policy.budget.length))
     cases = max(0, left if at_once else min(left, math.floor(carry + 1e-9)))
-    part = share(spec.sample)
+    part = policy.sample
     least = 1 if at_once or not part else min(budget, math.ceil(1 / part))
     sample = min(cases, max(1, round(part * cases))) if part and cases else 0
     return Allowance(cases=cases, sample=sample, left=left, least=least, carry=carry, period=name)

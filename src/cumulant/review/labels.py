@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.review.cases import Case
-from cumulant.review.spec import ReviewSpec
+from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -39,7 +39,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     ref: str | None
 
 
-def reviewed(case: Case, spec: ReviewSpec, salt: bytes) -> Reviewed:
+def reviewed(case: Case, policy: ReviewPolicy, salt: bytes) -> Reviewed:
     """The label of a done case."""
     decisive = [one for one in case.decisions if one.label == case.label]
     assert case.label is not None
@@ -52,15 +52,15 @@ def reviewed(case: Case, spec: ReviewSpec, salt: bytes) -> Reviewed:
         known_time=max((one.at for one in decisive), default=case.closed or case.queued),
         weight=case.weight,
         chance=case.chance,
-        reviewers=tuple(shown(one.reviewer, spec, salt) for one in decisive),
+        reviewers=tuple(shown(one.reviewer, policy, salt) for one in decisive),
         reasons=case.reasons,
         ref=case.ref,
     )
 
 
-def shown(reviewer: str, spec: ReviewSpec, salt: bytes) -> str:
+def shown(reviewer: str, policy: ReviewPolicy, salt: bytes) -> str:
     """A reviewer as the project says: by name, or as a keyed hash that tells one from another."""
-    return reviewer if spec.reviewers == "named" else mask(reviewer, salt)
+    return reviewer if policy.reviewers == "named" else mask(reviewer, salt)
 
 
 def ingest(

@@ -20,7 +20,7 @@ from cumulant.core.events import Actor
 from cumulant.review import transitions
 from cumulant.review.cases import Case, Draw, Queue
 from cumulant.review.events import AnswersLabelled, CaseClosed, CaseMoved, CasesQueued
-from cumulant.review.spec import ReviewSpec
+from cumulant.review.policy import ReviewPolicy
 from cumulant.review.transitions import Reviewer
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ OPEN, CLOSED, DRAW, QUEUE = "review_case", "review_closed", "review_draw", "revi
 class Desk:
     """The queue of one model."""
 
-    def __init__(self, journal: Journal, model: str, spec: ReviewSpec, *, clock: Clock | None = None) -> None:
-        self._journal, self.model, self.spec, self._clock = journal, model, spec, clock or SystemClock()
+    def __init__(self, journal: Journal, model: str, policy: ReviewPolicy, *, clock: Clock | None = None) -> None:
+        self._journal, self.model, self.policy, self._clock = journal, model, policy, clock or SystemClock()
 
     # --- what is read
 
@@ -60,7 +60,7 @@ class Desk:
         Nothing is written: whoever moves a case next, or `expire`, does that.
         """
         now = self._clock.now()
-        found = [transitions.at_deadline(one, self.spec, now) for one in self.open()]
+        found = [transitions.at_deadline(one, self.policy, now) for one in self.open()]
         closed = [*self.closed(), *(one for one in found if one.status != "waiting")]
         return [one for one in found if one.status == "waiting"], closed
 
@@ -129,11 +129,11 @@ class Desk:
         with self._transaction(who) as transaction:
             cases = [_case(row) for row in transaction.rows(OPEN, self._prefix)]
             ripe = [self._closed_in_time(transaction, one, now) for one in cases]
-            fit = [one for one in ripe if transitions.is_open_to(one, who, self.spec, now) and one.id not in passed]
+            fit = [one for one in ripe if transitions.is_open_to(one, who, self.policy, now) and one.id not in passed]
             if not fit:
                 return None
             chosen = min(fit, key=lambda one: transitions.rank(one, who))
-            return self._move(transaction, chosen, transitions.take(chosen, who, self.spec, now), "taken")
+            return self._move(transaction, chosen, transitions.take(chosen, who, self.policy, now), "taken")
 
     def move(
         self, case: str, who: Reviewer, what: str, change: Callable[[Case, datetime], Case], *, seen: str | None = None
@@ -204,7 +204,7 @@ class Desk:
         return self._journal.transaction(actor=Actor(who.name))
 
     def _closed_in_time(self, transaction: Transaction, case: Case, now: datetime) -> Case:
-        after = transitions.at_deadline(case, self.spec, now)
+        after = transitions.at_deadline(case, self.policy, now)
         return case if after is case else self._move(transaction, case, after, "overdue")
 
     def _move(self, transaction: Transaction, before: Case, after: Case, what: str) -> Case:

@@ -8,9 +8,8 @@ from datetime import datetime
 import msgspec
 
 from cumulant.core.errors import ConflictError, LeaseHeldError, UsageError
-from cumulant.core.units import duration, share
 from cumulant.review.cases import Answer, Case, Lease, Note
-from cumulant.review.spec import ReviewSpec
+from cumulant.review.policy import ReviewPolicy
 
 #: signs of a note, and notes of a case: each case is one row of the journal, which is read whole
 _NOTE, _NOTES = 4_000, 100
@@ -34,13 +33,13 @@ class Reviewer(msgspec.Struct, frozen=True):
         return not names or bool({self.name, bare, *self.groups} & set(names))
 
 
-def is_open_to(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> bool:
+def is_open_to(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> bool:
     """Whether this reviewer may be given the case now."""
     said = case.by(who.name)
     if case.status != "waiting" or (said is not None and not (said.kind == "escalated" and case.escalated)):
         return False
     # Who was given the case by name may have it, whoever else escalated ones are for: else nobody could.
-    if case.assigned is None and case.escalated and not who.among(spec.escalate_to):
+    if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
         return False
     if case.assigned is not None and case.assigned != who.name:
         return False
@@ -52,20 +51,20 @@ def rank(case: Case, who: Reviewer) -> tuple[bool, bool, float, str]:
     return case.assigned != who.name, not case.escalated, case.order, case.id
 
 
-def take(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+def take(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
     """Keep the case for the reviewer.
 
     Raises:
         LeaseHeldError: somebody else looks at it, or it is assigned to somebody else.
         ConflictError: it is closed, or this reviewer has answered it.
     """
-    check(case, who, spec, now)
-    return msgspec.structs.replace(case, lease=Lease(reviewer=who.name, until=now + duration(spec.lease)))
+    check(case, who, policy, now)
+    return msgspec.structs.replace(case, lease=Lease(reviewer=who.name, until=now + policy.lease))
 
 
-def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
+def check(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> None:
     """Raises as `take`."""
-    if is_open_to(case, who, spec, now):
+    if is_open_to(case, who, policy, now):
         return
     subject = case.id
     if case.status != "waiting":
@@ -75,9 +74,9 @@ def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
         raise ConflictError(
             f"you have {_SAID[said.kind].format(case.id)}", subject=subject, hint="`cumulant review next`"
         )
-    if case.assigned is None and case.escalated and not who.among(spec.escalate_to):
+    if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
         raise ConflictError(
-            f"case {case.id} was escalated to {', '.join(spec.escalate_to)}", subject=subject,
+            f"case {case.id} was escalated to {', '.join(policy.escalate_to)}", subject=subject,
             hint="`cumulant review next` gives you another one",
         )  # fmt: skip
     holder = case.lease.reviewer if case.lease is not None and case.lease.until > now else str(case.assigned)
@@ -86,14 +85,14 @@ def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
     )
 
 
-def decide(case: Case, who: Reviewer, label: str, spec: ReviewSpec, now: datetime) -> Case:
+def decide(case: Case, who: Reviewer, label: str, policy: ReviewPolicy, now: datetime) -> Case:
     """`label` is JSON. Two that agree, or one where one is enough, close the case; two that differ escalate it, and
     the next word holds.
 
     Raises:
         LeaseHeldError, ConflictError: as `take`.
     """
-    after = _answered(case, who, Answer(reviewer=who.name, kind="decided", label=label, at=now), spec, now)
+    after = _answered(case, who, Answer(reviewer=who.name, kind="decided", label=label, at=now), policy, now)
     if case.disputed or not case.second:
         return _done(after, label, now)
     if len(after.decisions) < 2:
@@ -101,14 +100,14 @@ def decide(case: Case, who: Reviewer, label: str, spec: ReviewSpec, now: datetim
     return msgspec.structs.replace(after, escalated=True) if after.disputed else _done(after, label, now)
 
 
-def skip(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+def skip(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
     """Leave the case to others. Raises as `take`."""
-    return _answered(case, who, Answer(reviewer=who.name, kind="skipped", at=now), spec, now)
+    return _answered(case, who, Answer(reviewer=who.name, kind="skipped", at=now), policy, now)
 
 
-def escalate(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+def escalate(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
     """Give the case to those of `escalate_to`. Raises as `take`."""
-    after = _answered(case, who, Answer(reviewer=who.name, kind="escalated", at=now), spec, now)
+    after = _answered(case, who, Answer(reviewer=who.name, kind="escalated", at=now), policy, now)
     return msgspec.structs.replace(after, escalated=True)
 
 
@@ -141,25 +140,25 @@ def assign(case: Case, to: str | None) -> Case:
     return msgspec.structs.replace(case, assigned=to, lease=None)
 
 
-def at_deadline(case: Case, spec: ReviewSpec, now: datetime) -> Case:
+def at_deadline(case: Case, policy: ReviewPolicy, now: datetime) -> Case:
     """The case after its deadline has passed: what one reviewer decided holds where the second never came."""
     if case.status != "waiting" or now < case.deadline:
         return case
     if case.decisions and not case.disputed:
         return _done(case, str(case.decisions[0].label), now)
-    if spec.fallback == "escalate" and not case.extended:
-        later = now + duration(spec.deadline)
+    if policy.fallback == "escalate" and not case.extended:
+        later = now + policy.deadline
         return msgspec.structs.replace(case, escalated=True, extended=True, assigned=None, lease=None, deadline=later)
     return msgspec.structs.replace(case, status="expired", lease=None, closed=now)
 
 
-def wants_second(case: str, spec: ReviewSpec) -> bool:
+def wants_second(case: str, policy: ReviewPolicy) -> bool:
     """Whether two reviewers decide the case: by its id, so that nobody can choose."""
-    return int(case, 16) < share(spec.second) * float(16 ** len(case))
+    return int(case, 16) < policy.second * float(16 ** len(case))
 
 
-def _answered(case: Case, who: Reviewer, answer: Answer, spec: ReviewSpec, now: datetime) -> Case:
-    check(case, who, spec, now)
+def _answered(case: Case, who: Reviewer, answer: Answer, policy: ReviewPolicy, now: datetime) -> Case:
+    check(case, who, policy, now)
     return msgspec.structs.replace(case, answers=(*case.answers, answer), lease=None, assigned=None)
 
 

@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     invalid: Literal["warn", "refuse"] = "warn"
     #: folder of the prediction log; None: none is kept
     log: str | None = None
-    log_keep: str = "90d"
+    log_keep: float = 90 * 86_400.0
     #: an answer waits until its record is on the disk, or goes at once
     log_write: Literal["durable", "background"] = "background"
     #: of the salt that personal values in the log are hashed with; the salt itself is no setting

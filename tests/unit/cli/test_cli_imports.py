@@ -16,10 +16,10 @@ from cumulant.core.traffic import Arm
 from cumulant.flows.release import store
 from cumulant.flows.review.service import list_cases
 from cumulant.project.file.loading import load as project_load
+from cumulant.project.release_policy import release_policy
 from cumulant.release.decide import ended, start
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Board, Release
-from cumulant.release.steps import steps
 
 #: imported by no command that reads
 ENGINES = {
@@ -141,7 +141,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set
 
 def aborted_release(model: str) -> Release:
     """A release that was ended in its first step."""
-    spec, url = ReleaseSpec(), ("http://127.0.0.1:1",)
+    spec, url = release_policy(ReleaseSpec()), ("http://127.0.0.1:1",)
     champion, candidate = (
         Arm(name="champion", version="1", endpoints=url),
         Arm(name="candidate", version="2", endpoints=url),
@@ -149,7 +149,7 @@ def aborted_release(model: str) -> Release:
     board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0)
     now = datetime.now(UTC)
     begun = Release(
-        id="r1", model=model, champion=champion, candidate=candidate, spec=spec, steps=steps(spec),
+        id="r1", model=model, champion=champion, candidate=candidate, policy=spec,
         boards={"errors": board}, begun=now,
     )  # fmt: skip
     return ended(start(begun), "rolled_back", "ended by ada", at=now)

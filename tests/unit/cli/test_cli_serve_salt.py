@@ -18,7 +18,7 @@ import pytest
 from conftest import write_visits
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import fingerprint, mask
-from cumulant.flows.serving.serve import Wishes, folders_command
+from cumulant.flows.serving.serve import folders_command
 from cumulant.flows.serving.spawning import spawn
 from cumulant.project.file.loading import load
 from cumulant.servable.folder import load_servable
@@ -67,13 +67,13 @@ def test_the_data_plane_reads_the_salt_from_a_pipe(monkeypatch: pytest.MonkeyPat
 
 
 def test_options_reach_the_data_plane_under_the_same_names() -> None:
-    wishes = Wishes(access_log=True, traces="http://collector:4318", salt_file="salt")
-    line = folders_command(["model"], http="127.0.0.1:0", wishes=wishes)
+    given = {"access_log": True, "traces": "http://collector:4318", "salt_file": "salt"}
+    line = folders_command(["model"], http="127.0.0.1:0", given=given)
     assert "--access-log" in line
     assert line[line.index("--traces") + 1] == "http://collector:4318"
     assert line[line.index("--salt-file") + 1] == "salt"
     assert not {"--access-log", "--traces", "--salt-file"} & set(
-        folders_command(["model"], http="127.0.0.1:0", wishes=Wishes())
+        folders_command(["model"], http="127.0.0.1:0", given={})
     )
 
 

@@ -11,7 +11,7 @@ from batch_models import COLUMNS, trees
 
 from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, UsageError
-from cumulant.flows.serving.serve import Wishes, await_ready, folders_command
+from cumulant.flows.serving.serve import await_ready, folders_command
 from cumulant.flows.serving.server_client import Server
 from cumulant.flows.serving.spawning import spawn
 from cumulant.servable.engine import Engine
@@ -27,8 +27,9 @@ def server(tmp_path_factory):
     trees(place / "forest")
     (place / "token").write_text("a-token-of-the-test\n")
     (place / "token").chmod(0o600)
-    wishes = Wishes(token_file=str(place / "token"))
-    line = folders_command([str(place / "forest")], http="127.0.0.1:0", wishes=wishes, ready=place / "ready")
+    line = folders_command(
+        [str(place / "forest")], http="127.0.0.1:0", given={"token_file": place / "token"}, ready=place / "ready"
+    )
     process = spawn(line, stderr=None)
     try:
         yield place, await_ready(process, place / "ready", lambda: AssertionError("it ended")).url

@@ -16,7 +16,7 @@ from cumulant.flows.monitoring.backtest.histories import Learned, chosen, learne
 from cumulant.flows.monitoring.backtest.labelled_windows import cut
 from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of, difference, said
 from cumulant.flows.monitoring.backtest.replayed_training import Drifts, Fits, Learner
-from cumulant.monitoring.spec import DriftSpec, HistorySpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy, HistoryPolicy
 from cumulant.training.dataset import training_set
 from cumulant.training.search.fixed_fit import fit_once
 from cumulant.training.spec import TrainingSpec
@@ -136,10 +136,10 @@ def test_drift_is_asked_of_the_features():
     x = np.random.default_rng(2).normal(size=len(hours)) + 2.0 * (hours > 24 * 20)
     held = told(rows(hours, x=x))
     asked = held.history.inputs
-    drifts = Drifts(rows=held.rows, spec=DriftSpec(), every=DAY)
+    drifts = Drifts(rows=held.rows, policy=DriftPolicy(), every=DAY)
     assert [drifts(asked[:10], one) for one in asked[10:]] == [False] * 10 + [True] * 10
     assert not any(
-        Drifts(rows=held.rows, spec=DriftSpec(ignore=["x"]), every=DAY)(asked[:10], one) for one in asked[25:]
+        Drifts(rows=held.rows, policy=DriftPolicy(ignore=("x",)), every=DAY)(asked[:10], one) for one in asked[25:]
     )
 
 
@@ -152,7 +152,7 @@ def test_kinds_of_history_are_read_and_written():
     ]:
         assert read(text) == kind
         assert (kind.name, kind.setting) == (text, setting)
-    assert learned(HistorySpec(window="90d", half_life="30d")) == read("90d+half-life:30d")
+    assert learned(HistoryPolicy(window=90 * DAY, half_life=30 * DAY)) == read("90d+half-life:30d")
     assert (read("90d").windows(7 * DAY), read("1d").windows(7 * DAY), read("growing").windows(DAY)) == (13, 1, None)
     for text in ("groing", "", "half-life:", "0d", "half-life:0d"):
         with pytest.raises(UsageError, match=r"is no kind of history|holds no rows"):

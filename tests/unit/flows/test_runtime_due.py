@@ -25,9 +25,9 @@ from cumulant.flows.release import store
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
+from cumulant.project.release_policy import release_policy
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
-from cumulant.release.steps import steps
 
 WHO = Principal("user:ada")
 START = datetime(2026, 11, 24, tzinfo=UTC)
@@ -142,11 +142,9 @@ def test_without_a_release_there_is_nothing_to_do(project):
 
 
 def test_each_tick_is_one_look_of_a_release(project):
-    spec = ReleaseSpec(look="1s")
+    spec = release_policy(ReleaseSpec(look="1s"))
     arms = [Arm(name=name, version=name, endpoints=("http://127.0.0.1:1",)) for name in ("champion", "candidate")]
-    begun = Release(
-        id="r1", model="theirs", champion=arms[0], candidate=arms[1], spec=spec, steps=steps(spec), begun=START
-    )
+    begun = Release(id="r1", model="theirs", champion=arms[0], candidate=arms[1], policy=spec, begun=START)
     with project.journal().transaction(actor=Actor("user:ada")) as transaction:
         store.write(transaction, None, begun, expect=0)
     seconds = []

@@ -9,6 +9,7 @@ from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
+from cumulant.project.release_policy import paired_policy
 from cumulant.release.spec import PairedSpec
 
 
@@ -28,7 +29,9 @@ def test_rows_that_one_version_learned_from_are_not_taken_for_unseen(tmp_path, f
         own = find_record(project, first).fitted.split.test
         assert 200 < own < 400
         for one, other in ((first, second), (second, first)):
-            found, notes = evaluate_pair(project, one.version, other, spec=PairedSpec(), principal=project.principal())
+            found, notes = evaluate_pair(
+                project, one.version, other, policy=paired_policy(PairedSpec()), principal=project.principal()
+            )
             assert found is not None, notes
             if fit == "train":
                 assert (found.rows, found.seen_by) == (own, ())

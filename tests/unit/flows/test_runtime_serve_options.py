@@ -1,20 +1,22 @@
-"""What a caller of `cumulant serve` wishes reaches the data plane, and goes before what the project file declares."""
+"""What a caller of `cumulant serve` gives reaches the data plane, and goes before what the project file declares."""
 
 from __future__ import annotations
+
+import os
 
 import msgspec
 
 from cumulant.cli.app import run
 from cumulant.core.errors import UsageError
 from cumulant.flows.serving import serve as serving
-from cumulant.flows.serving.serve import Service, Wishes, command, folders_command
+from cumulant.flows.serving.serve import Service, command, folders_command
 from cumulant.serving.__main__ import options_of
 from cumulant.serving.spec import FallbackSpec, ServingSpec
 
-WISHED = Wishes(
-    log="there", log_keep="9d", log_write="durable", fallback=("cached", 'constant={"prediction":0}'),
-    queue="7ms", drain="3s", sequences="s",
-)  # fmt: skip
+GIVEN = {
+    "log": "there", "log_keep": "9d", "log_write": "durable", "fallback": ["cached", 'constant={"prediction":0}'],
+    "queue": "7ms", "drain": "3s", "sequences": "s",
+}  # fmt: skip
 
 
 def read(line):
@@ -28,40 +30,42 @@ def service(**declared):
     return Service(model=None, folder="m", uses="", log="own", settings=settings)
 
 
-def test_what_is_wished_of_folders():
-    assert read(folders_command(["m"], http="127.0.0.1:0", wishes=WISHED)) == (
+def test_what_is_given_of_folders():
+    assert read(folders_command(["m"], http="127.0.0.1:0", given=GIVEN)) == (
         "there", "9d", "durable", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
     )  # fmt: skip
-    assert read(folders_command(["m"], http="127.0.0.1:0", wishes=Wishes())) == (
+    assert read(folders_command(["m"], http="127.0.0.1:0", given={})) == (
         None, "90d", "background", [], "40ms", "10s", None
     )  # fmt: skip
 
 
-def test_wishes_go_before_what_is_declared():
+def test_what_is_given_goes_before_what_is_declared():
     declared = service(queue="11ms", drain="4s", fallback=msgspec.to_builtins(FallbackSpec(servable="cheap")))
-    assert read(command(declared, http="127.0.0.1:0", wishes=WISHED)) == (
+    assert read(command(declared, http="127.0.0.1:0", given=GIVEN)) == (
         "there", "9d", "durable", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
     )  # fmt: skip
-    assert "--access-log" not in command(declared, http="127.0.0.1:0", wishes=Wishes())
+    assert "--access-log" not in command(declared, http="127.0.0.1:0", given={})
     lines = service(access_log=True)
-    assert "--access-log" in command(lines, http="127.0.0.1:0", wishes=Wishes())
-    assert read(command(declared, http="127.0.0.1:0", wishes=Wishes()))[:1] == ("own",)
-    assert read(command(declared, http="127.0.0.1:0", wishes=Wishes()))[3:6] == (["servable=cheap"], "11ms", "4s")
+    assert "--access-log" in command(lines, http="127.0.0.1:0", given={})
+    assert read(command(declared, http="127.0.0.1:0", given={}))[:1] == ("own",)
+    assert read(command(declared, http="127.0.0.1:0", given={}))[3:6] == (["servable=cheap"], "11ms", "4s")
     durable = service(log={"write": "durable"})
-    assert read(command(durable, http="127.0.0.1:0", wishes=Wishes()))[1:3] == ("90d", "durable")
+    assert read(command(durable, http="127.0.0.1:0", given={}))[1:3] == ("90d", "durable")
 
 
 def test_the_command_passes_them_on(tmp_path, monkeypatch):
     heard = []
 
-    def listen(folders, *, http, wishes, ready):
-        heard.append((folders, wishes))
+    def listen(folders, *, http, given, ready):
+        heard.append((folders, given))
         raise UsageError("that is enough")
 
     monkeypatch.setattr(serving, "folders_command", listen)
     given = ["--log", "there", "--log-keep", "9d", "--fallback", "cached", "--queue", "7ms", "--drain", "3s"]
     given += ["--log-write", "durable", "--fallback", 'constant={"prediction":0}', "--sequences", "s"]
     assert run(["serve", str(tmp_path), *given]) == 2
-    ((folders, wishes),) = heard
+    ((folders, given),) = heard
     assert folders == [str(tmp_path)]
-    assert msgspec.structs.replace(wishes, parent=None) == WISHED
+    assert {name: value for name, value in given.items() if name in GIVEN or value not in (None, False)} == {
+        **GIVEN, "parent": os.getpid(),
+    }  # fmt: skip

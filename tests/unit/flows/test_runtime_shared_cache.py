@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from cumulant.flows.serving.serve import Service, Wishes, command, folders_command
+from cumulant.flows.serving.serve import Service, command, folders_command
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.spec import ServingSpec
 
@@ -35,13 +35,13 @@ def test_the_command_line_goes_before_the_file(declared, wished, cache):
         name="late", version="1", uri="models:/late/1", run_id=None, created=datetime(2026, 1, 1, tzinfo=UTC)
     )
     service = Service(model=version, folder="m", uses="u", log="l", settings=ServingSpec(**declared))
-    line = command(service, http="127.0.0.1:0", wishes=Wishes(cache=wished))
+    line = command(service, http="127.0.0.1:0", given={"cache": wished})
     assert said(line, "--cache") == cache
     assert said(line, "--cache-budget") == ["5ms"]
-    assert said(command(service, http="127.0.0.1:0", wishes=Wishes(cache_budget="9ms")), "--cache-budget") == ["9ms"]
+    assert said(command(service, http="127.0.0.1:0", given={"cache_budget": "9ms"}), "--cache-budget") == ["9ms"]
 
 
 def test_folders_are_served_with_what_is_wished():
-    line = folders_command(["m"], http="127.0.0.1:0", wishes=Wishes(cache=("on", OURS)))
+    line = folders_command(["m"], http="127.0.0.1:0", given={"cache": ("on", OURS)})
     assert said(line, "--cache") == ["on", OURS]
-    assert said(folders_command(["m"], http="127.0.0.1:0", wishes=Wishes()), "--cache") == []
+    assert said(folders_command(["m"], http="127.0.0.1:0", given={}), "--cache") == []

@@ -19,14 +19,14 @@ from cumulant.flows.monitoring.monitor import Asked, monitor
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring import tables
 from cumulant.monitoring.drift.blocks import by_time
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.monitoring.tables import open_table
 from cumulant.serving.prediction_log.storage.log_reader import recent
 from cumulant.serving.prediction_log.storage.part_writer import Part
 
 FIRST = date(2026, 3, 1)
 FIRST_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
-SPEC = DriftSpec()
+SPEC = DriftPolicy()
 
 
 def write(folder, day, rows, number=1, life="a"):

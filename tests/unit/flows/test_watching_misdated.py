@@ -10,7 +10,7 @@ from test_watching_days import reference, write
 from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.flows.monitoring.monitor import Asked, monitor, notes
 from cumulant.monitoring.drift.words import sentence
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 FIRST, DAYS = date(2026, 3, 1), 6
 NOW = datetime(2026, 3, 6, 12, tzinfo=UTC)
@@ -39,7 +39,7 @@ def fill(folder, wrong, of=range(DAYS)):
 
 def looked(root, *, keep, now=NOW, **asked):
     asked = Asked(predictions=root / "log", reference=reference(root), now=now, **asked)
-    return monitor(asked, DriftSpec(), keep=root / "kept" if keep else None)
+    return monitor(asked, DriftPolicy(), keep=root / "kept" if keep else None)
 
 
 def profile(found):

@@ -9,7 +9,7 @@ import pytest
 
 from cumulant.flows.monitoring.monitor import Asked, monitor
 from cumulant.flows.monitoring.reference import Served
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.prediction_log.storage.part_writer import Part
 
@@ -43,7 +43,7 @@ def look(tmp_path):
             version=ModelVersion(name="m", version=version, uri=f"m/{version}", run_id=None, created=FIRST),
             path=tmp_path / "reference.parquet", key=version, truth="y", weights={"x": 1.0},
         )  # fmt: skip
-        found, again = (monitor(asked, DriftSpec(), served=served, keep=tmp_path / "kept") for _ in range(2))
+        found, again = (monitor(asked, DriftPolicy(), served=served, keep=tmp_path / "kept") for _ in range(2))
         assert found.volume == again.volume
         assert len(found.alarming_windows) == len(found.drift.windows)
         return found

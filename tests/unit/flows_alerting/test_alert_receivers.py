@@ -9,7 +9,6 @@ import pytest
 from alerts_support import ADA, START, finding, labels, made, see
 from notify_servers import Web
 
-from cumulant.alerting.policy import policy
 from cumulant.core.errors import NotFoundError, ProjectFileError
 from cumulant.flows.alerting.alerts import deliver, silence, try_receivers
 from cumulant.flows.alerting.views import overview
@@ -123,9 +122,9 @@ def test_rules_have_names_of_ones_own(tmp_path):
     rules = "{loss_eu: {level: info}, queue: {for: 1h}, feed: {level: off}}"
     (tmp_path / "cumulant.yaml").write_text(f"version: 1\nmonitoring: {{alerts: {{rules: {rules}}}}}\n")
     with load(tmp_path) as found:
-        assert policy(found.spec.monitoring.alerts).rule("loss_eu").level == "info"
-        assert policy(found.spec.monitoring.alerts).rule("queue").held == 3600
-        assert policy(found.spec.monitoring.alerts).rule("feed").level is None
+        assert found.policies.monitoring.alerts.rule("loss_eu").level == "info"
+        assert found.policies.monitoring.alerts.rule("queue").held == 3600
+        assert found.policies.monitoring.alerts.rule("feed").level is None
 
 
 def test_what_a_test_says_of_each(tmp_path, web):

@@ -15,13 +15,14 @@ from cumulant.alerting.alert_state import Change, Finding, State
 from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
 from cumulant.alerting.decide import decide
 from cumulant.alerting.messages import message
-from cumulant.alerting.policy import LEVELS, policy
+from cumulant.alerting.policy import LEVELS
 from cumulant.alerting.silences import Silence, acknowledged, silenced, unsilenced
+from cumulant.project.monitoring_policy import alert_policy
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 RULES = {"covariate": AlertRuleSpec(for_="2h"), "quality": AlertRuleSpec(resolve_after="3h"), "feed": AlertRuleSpec()}
-SPEC = AlertsSpec(rules=RULES, budget="3/month", resolve_after="0s", remind="4h", reminders=2)
+POLICY = alert_policy(AlertsSpec(rules=RULES, budget="3/month", resolve_after="0s", remind="4h", reminders=2))
 
 
 def finding(rule="feed", subject="fare", **other):
@@ -29,12 +30,12 @@ def finding(rule="feed", subject="fare", **other):
     return Finding(rule=rule, subject=subject, **named)
 
 
-def run(looks, spec=SPEC, state=None):
+def run(looks, policy=POLICY, state=None):
     """The state after looks (hours, findings[, looked]), and all changes."""
     state, changes = state or State(), []
     for hours, found, *looked in looks:
         at = START + hours * HOUR
-        state, more = decide(state, found, at, policy=policy(spec), looked=looked[0] if looked else None)
+        state, more = decide(state, found, at, policy=policy, looked=looked[0] if looked else None)
         changes += more
     return state, changes
 
@@ -125,7 +126,7 @@ def findings_of(seen):
 def test_fires_and_ends_as_the_whole_history_says(drawn):
     past, state, seen = history(drawn), State(), []
     for place, (at, found, scopes) in enumerate(past):
-        state, changes = decide(state, findings_of(found), at, policy=policy(SPEC), looked=scopes)
+        state, changes = decide(state, findings_of(found), at, policy=POLICY, looked=scopes)
         assert msgspec.convert(msgspec.to_builtins(state), State) == state, "as the journal keeps it"
         seen += [(place, change) for change in changes]
     for key in KEYS:
@@ -148,10 +149,10 @@ def test_nobody_is_told_twice_and_nothing_is_lost(drawn, silent):
         state = silenced(state, Silence(id="", rule="quality", until=START + 3 * HOUR, by="user:ada"), START)
     at = START
     for at, found, scopes in history(drawn):
-        state, changes = decide(state, findings_of(found), at, policy=policy(SPEC), looked=scopes)
+        state, changes = decide(state, findings_of(found), at, policy=POLICY, looked=scopes)
         said += changes
     for hour in range(1, 60):  # then nothing is found any more
-        state, changes = decide(state, [], at + hour * HOUR, policy=policy(SPEC))
+        state, changes = decide(state, [], at + hour * HOUR, policy=POLICY)
         said += changes
     assert not state.alerts, "all is over by itself"
     assert not state.waiting
@@ -168,7 +169,7 @@ def check_each(said: list[Change], silent: bool) -> None:
         told = [LEVELS.index(change.alert.level) for change in mine if change.what == "told"]
         assert counts["fired"] == counts["resolved"] == 1
         assert told == sorted(set(told)), "told again only at a higher level"
-        assert counts["reminded"] <= SPEC.reminders
+        assert counts["reminded"] <= POLICY.reminders
         assert counts["cleared"] <= 1
         if told:
             assert counts["cleared"] == 1
@@ -276,7 +277,7 @@ def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one(
     state, changes = State(), []
     for hour in range(4):
         now = START + timedelta(days=4000, seconds=hour)
-        state, more = decide(state, [finding("covariate")], START + hour * HOUR, policy=policy(SPEC), now=now)
+        state, more = decide(state, [finding("covariate")], START + hour * HOUR, policy=POLICY, now=now)
         changes += more
     assert whats(changes) == ["fired", "told"]
     assert state.firing[0].fired == START + timedelta(days=4000, seconds=2)
@@ -286,8 +287,8 @@ def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one(
 
 def test_a_rule_that_is_turned_off_ends_its_alerts():
     state, _ = run([(0, [finding()])])
-    off = AlertsSpec(rules={"feed": AlertRuleSpec(level="off")})
-    state, changes = run([(1, [finding(), finding(subject="other")], ())], spec=off, state=state)
+    off = alert_policy(AlertsSpec(rules={"feed": AlertRuleSpec(level="off")}))
+    state, changes = run([(1, [finding(), finding(subject="other")], ())], policy=off, state=state)
     assert whats(changes) == ["resolved", "cleared"]
     assert not state.alerts
 
@@ -301,7 +302,7 @@ def test_several_findings_of_one_thing_are_one():
 
 
 def test_what_is_over_is_bounded_unless_it_waits():
-    spec = AlertsSpec(budget="0/day", resolve_after="0s", rules={"quality": AlertRuleSpec()})
+    spec = alert_policy(AlertsSpec(budget="0/day", resolve_after="0s", rules={"quality": AlertRuleSpec()}))
     state = State()
     for hour in range(150):
         state, _ = run([(hour / 10, [finding("quality", f"c{hour}")])], spec, state)
@@ -328,5 +329,5 @@ def test_the_sentence_says_what_a_person_needs():
 
 def test_periods_of_the_budget():
     at = datetime(2026, 12, 31, 23, tzinfo=UTC)
-    names = [policy(AlertsSpec(budget=f"2/{name}")).period_of(at) for name in ("hour", "day", "week", "month")]
+    names = [alert_policy(AlertsSpec(budget=f"2/{name}")).period_of(at) for name in ("hour", "day", "week", "month")]
     assert names == ["2026-12-31T23", "2026-12-31", "2026-W53", "2026-12"]

@@ -15,7 +15,7 @@ from cumulant.monitoring.drift.findings import Findings
 from cumulant.monitoring.drift.joint import jointly
 from cumulant.monitoring.drift.profiles import Block, Profile
 from cumulant.monitoring.drift.profiling import profile
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "drift" / "nannyml"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the checkout")
@@ -127,7 +127,7 @@ def test_months_in_which_any_effect_matters_are_as_quiet_as_promised():
     Of 60 months 9 may alarm: more have a chance of 0.1% at 5%. If the reference were taken for the truth, most would.
     """
     generator, runs, alarms, blind = np.random.default_rng(12), 60, 0, 0
-    spec = DriftSpec(effect=1e-6, missing=0.0001, faults=0.0001)
+    spec = DriftPolicy(effect=1e-6, missing=0.0001, faults=0.0001)
     for _ in range(runs):
         before = normal(generator, 1, 10_000, columns=3)
         reference = profile(before, dict.fromkeys(before.columns, "feature"))
@@ -195,7 +195,7 @@ def test_small_changes_alarm_nobody_however_many_rows_show_them():
     assert found.findings == ()
     strict = case(
         lambda t, late: t.with_columns(n0=pl.when(late).then(pl.col("n0") + 0.15).otherwise("n0")), size=5000,
-        spec=DriftSpec(effect=0.02),
+        spec=DriftPolicy(effect=0.02),
     )  # fmt: skip
     assert [one.feature for one in strict.findings] == ["n0"]
 
@@ -204,12 +204,12 @@ def test_what_the_model_does_not_use_never_alarms_and_what_it_uses_more_comes_fi
     both = lambda t, late: shifted(t, late).with_columns(n1=pl.when(late).then(pl.col("n1") + 0.7).otherwise("n1"))  # noqa: E731
     assert [one.feature for one in case(both).findings] == ["n0", "n1"]
     assert [one.feature for one in case(both, weights={"n1": 3.0}).findings] == ["n1", "n0"]
-    assert [one.feature for one in case(both, spec=DriftSpec(weights={"n0": 0.0})).findings] == ["n1"]
+    assert [one.feature for one in case(both, spec=DriftPolicy(weights={"n0": 0.0})).findings] == ["n1"]
 
 
 def test_a_small_window_is_seen_together_with_those_before_it():
     """25 rows a day show nothing in a day, and enough in a week."""
-    alone = case(shifted, size=25, days=20, from_day=8, spec=DriftSpec(spans=[1]))
+    alone = case(shifted, size=25, days=20, from_day=8, spec=DriftPolicy(spans=(1,)))
     week = case(shifted, size=25, days=20, from_day=8)
     assert alone.findings == ()
     assert [(one.feature, one.span) for one in week.findings] == [("n0", 7)]
@@ -239,7 +239,7 @@ def test_a_clock_that_jumped_hides_nothing():
 
 def test_an_event_that_comes_back_is_over():
     found = case(
-        lambda t, late: shifted(t, late & (pl.col("at") < datetime(2026, 1, 28))), days=12, spec=DriftSpec(spans=[1])
+        lambda t, late: shifted(t, late & (pl.col("at") < datetime(2026, 1, 28))), days=12, spec=DriftPolicy(spans=(1,))
     )
     assert found.alarming == (False,) * 6 + (True,) + (False,) * 5
     assert found.active == ()
@@ -277,5 +277,5 @@ def test_a_weight_alarms_about_nothing_that_does_not_matter():
     roles = dict.fromkeys(before.columns, "feature")
     reference = profile(before, roles)
     current = profile(now, roles, like=reference)
-    found = compare(reference, current, DriftSpec(weights={"calm": 1000.0}, false_alarms="20%"))
+    found = compare(reference, current, DriftPolicy(weights={"calm": 1000.0}, false_alarms=0.2))
     assert {one.feature for one in found.findings} == set(names)

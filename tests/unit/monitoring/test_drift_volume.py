@@ -9,7 +9,7 @@ from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.profiles import Block
 from cumulant.monitoring.drift.volume import row_counts
 from cumulant.monitoring.drift.words import day, sentence
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 START, DAY = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=1)
 WEEK = np.array([1, 1.1, 1.05, 1, 1.2, 0.5, 0.4])
@@ -30,7 +30,9 @@ def blocks(rows, first=0, step=DAY):
 
 
 def judged(rows, reference=60, spec=None):
-    return row_counts(blocks(rows[:reference]), blocks(rows[reference:], reference), DAY, spec or DriftSpec(), looks=30)
+    return row_counts(
+        blocks(rows[:reference]), blocks(rows[reference:], reference), DAY, spec or DriftPolicy(), looks=30
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_first_or_last_window_that_is_cut_off_is_none():
     rows = counts(5, 90)
     before, now = blocks(rows[:61]), blocks(rows[60:], 60)
     shared = [*before[:-1], Block(before[-1].start, 100, timed=True)], [Block(now[0].start, 90, timed=True), *now[1:]]
-    assert row_counts(*shared, DAY, DriftSpec(), looks=30).findings == ()
+    assert row_counts(*shared, DAY, DriftPolicy(), looks=30).findings == ()
 
 
 def test_a_reference_of_another_size_or_time_is_not_compared_with():
@@ -104,7 +106,7 @@ def test_a_reference_of_another_size_or_time_is_not_compared_with():
     assert "compared with each other" in found.note
     rows[120] //= 3
     for reference in (blocks(rows[:60]), blocks(rows[:60], -400), ()):  # the last two: its own weeks only
-        [one] = row_counts(reference, blocks(rows[60:], 60), DAY, DriftSpec(), looks=30).findings
+        [one] = row_counts(reference, blocks(rows[60:], 60), DAY, DriftPolicy(), looks=30).findings
         assert (one.what, day(one.since)) == ("few", "2026-05-05")
 
 
@@ -120,7 +122,7 @@ def test_a_lasting_loss_goes_on_until_the_newest_window():
 def test_what_matters_is_a_setting_and_hours_have_a_week_too():
     rows = counts(8, 90)
     rows[70] //= 2
-    off = DriftSpec(volume="100%")
+    off = DriftPolicy(volume=1.0)
     assert judged(rows, spec=off).findings == ()
     rows[70] = 0
     assert [one.what for one in judged(rows, spec=off).findings] == ["gap"]
@@ -135,13 +137,13 @@ def test_what_matters_is_a_setting_and_hours_have_a_week_too():
 def test_a_clock_that_was_wrong_is_no_gap_of_decades():
     rows = blocks(counts(10, 60))
     old, late = Block(0, 1, timed=True), Block(to_micros(START + 4000 * DAY), 2, timed=True)
-    found = row_counts((), [old, *rows, late], DAY, DriftSpec(), looks=30)
+    found = row_counts((), [old, *rows, late], DAY, DriftPolicy(), looks=30)
     assert (found.findings, found.judged) == ((), True)
-    assert row_counts((), [Block(0, 100), Block(100, 3)], DAY, DriftSpec(), looks=2).note is None
+    assert row_counts((), [Block(0, 100), Block(100, 3)], DAY, DriftPolicy(), looks=2).note is None
 
 
 def looked(rows, until=None):
-    return row_counts((), blocks(rows), DAY, DriftSpec(), looks=30, until=until and to_micros(START + until * DAY))
+    return row_counts((), blocks(rows), DAY, DriftPolicy(), looks=30, until=until and to_micros(START + until * DAY))
 
 
 def test_days_without_rows_until_the_moment_of_the_look_are_a_gap():

@@ -8,9 +8,11 @@ import pytest
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import moment
 from cumulant.monitoring.backtest import History, ReplayTerms, backtest
+from cumulant.monitoring.monitoring_policy import Budget, HistoryPolicy, RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide, learned_from, terms_of
+from cumulant.monitoring.policy import Evidence, RetrainState, decide, learned_from
 from cumulant.monitoring.spec import HistorySpec, RetrainSpec
+from cumulant.project.monitoring_policy import history_policy, retrain_terms, training_budget
 from cumulant.training.spec import TrainingSpec
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -53,7 +55,7 @@ def test_what_is_known_decides(known, terms, do, words):
 
 
 def test_harm_must_hold_and_then_cools_down_within_a_budget():
-    terms = RetrainTerms(hold=2, cool_down=5 * DAY, at_most=Budget.parse("2/month"))
+    terms = RetrainTerms(hold=2, cool_down=5 * DAY, at_most=training_budget("2/month"))
     state, done = STATE, []
     for day in range(60):
         state, action = decide(state, seen(now=NOW + day * DAY, measured="worse"), terms)
@@ -77,30 +79,30 @@ def test_one_good_look_breaks_what_had_to_hold():
 
 
 def test_a_budget_is_read():
-    assert Budget.parse("2/month") == Budget(2, timedelta(days=30))
-    assert Budget.parse(" 1 / week ") == Budget(1, timedelta(days=7))
-    assert Budget.parse("2.5/month") == Budget(2, timedelta(days=24))
-    assert Budget.parse("0.5/day") == Budget(1, timedelta(days=2))
+    assert training_budget("2/month") == Budget(2, timedelta(days=30))
+    assert training_budget(" 1 / week ") == Budget(1, timedelta(days=7))
+    assert training_budget("2.5/month") == Budget(2, timedelta(days=24))
+    assert training_budget("0.5/day") == Budget(1, timedelta(days=2))
     for text in ("two a month", "2/fortnight", "-1/day", "", "0/month"):
         with pytest.raises(UsageError, match=r"is no budget|is not a rate"):
-            Budget.parse(text)
+            training_budget(text)
 
 
 def test_the_project_file_says_the_rule():
-    assert terms_of(RetrainSpec()) == RetrainTerms(on_harm=False)
-    assert terms_of(RetrainSpec(when="loss_confirmed")) == RetrainTerms()
+    assert retrain_terms(RetrainSpec()) == RetrainTerms(on_harm=False)
+    assert retrain_terms(RetrainSpec(when="loss_confirmed")) == RetrainTerms()
     spec = RetrainSpec(
         when="loss_confirmed", every="90d", labels=10_000, hold=2, cool_down="36h", least_labels=0, at_most="1/week"
     )
-    assert terms_of(spec) == RetrainTerms(
+    assert retrain_terms(spec) == RetrainTerms(
         every=90 * DAY, labels=10_000, hold=2, cool_down=1.5 * DAY, least_labels=0, at_most=Budget(1, 7 * DAY)
     )
-    _, action = decide(STATE, seen(), terms_of(RetrainSpec(every="30d")))
+    _, action = decide(STATE, seen(), retrain_terms(RetrainSpec(every="30d")))
     assert (action.do, action.trigger) == ("train", "schedule")
     with pytest.raises(UsageError, match="every may not be 0"):
-        terms_of(RetrainSpec(every="0d"))
+        retrain_terms(RetrainSpec(every="0d"))
     with pytest.raises(UsageError, match="is not a duration"):
-        terms_of(RetrainSpec(cool_down="a week"))
+        retrain_terms(RetrainSpec(cool_down="a week"))
 
 
 def line(inputs, truths):
@@ -253,13 +255,13 @@ def test_an_estimate_confirms_drift_before_labels_come():
 
 def test_a_training_learns_from_what_the_project_says():
     training = TrainingSpec(target="y")
-    assert learned_from(HistorySpec(), training, NOW) is training
-    half = learned_from(HistorySpec(half_life="30d"), training, NOW)
+    assert learned_from(HistoryPolicy(), training, NOW) is training
+    half = learned_from(HistoryPolicy(half_life=30 * DAY), training, NOW)
     assert (half.half_life, half.since) == ("30d", None)
-    window = learned_from(HistorySpec(window="90d"), training, NOW)
+    window = learned_from(HistoryPolicy(window=90 * DAY), training, NOW)
     assert moment(window.since) == NOW - 90 * DAY
     later = TrainingSpec(target="y", since="2026-05-01")
-    assert learned_from(HistorySpec(window="90d"), later, NOW) is later
-    assert moment(learned_from(HistorySpec(window="7d"), later, NOW).since) == NOW - 7 * DAY
+    assert learned_from(HistoryPolicy(window=90 * DAY), later, NOW) is later
+    assert moment(learned_from(HistoryPolicy(window=7 * DAY), later, NOW).since) == NOW - 7 * DAY
     with pytest.raises(UsageError, match=r"history\.window may not be 0"):
-        learned_from(HistorySpec(window="0d"), training, NOW)
+        history_policy(HistorySpec(window="0d"))

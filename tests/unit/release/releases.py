@@ -9,13 +9,15 @@ import msgspec
 import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
+from cumulant.project.release_policy import release_policy
 from cumulant.release.decide import decide, start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.look import Graded, Look, Losses, Pair, Pairs, Requests, counting
+from cumulant.release.policy import ReleasePolicy
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release
-from cumulant.release.steps import steps
+from cumulant.release.steps import Step
 
 MOMENT = datetime(2026, 5, 1, tzinfo=UTC)
 QUICK = StagesSpec(
@@ -25,19 +27,27 @@ QUICK = StagesSpec(
 )
 
 
-def release(spec: ReleaseSpec | None = None, **other: object) -> Release:
+def policy_with(**spec: object) -> ReleasePolicy:
+    """The policy of a section `release` with these keys."""
+    return release_policy(ReleaseSpec(**spec))
+
+
+def release(policy: ReleasePolicy | None = None, **other: object) -> Release:
     """A pending release of version 2 beside version 1, in quick stages."""
-    spec = spec or ReleaseSpec(stages=QUICK)
     made = Release(
         id="r1",
         model="late",
         champion=Arm(name="champion", version="1", endpoints=("http://127.0.0.1:1",)),
         candidate=Arm(name="candidate", version="2", endpoints=("http://127.0.0.1:2",)),
-        spec=spec,
-        steps=steps(spec),
+        policy=policy or policy_with(stages=QUICK),
         begun=MOMENT,
     )
     return msgspec.structs.replace(made, **other)
+
+
+def with_steps(now: Release, *steps: Step) -> Release:
+    """The release with other steps."""
+    return msgspec.structs.replace(now, policy=msgspec.structs.replace(now.policy, steps=steps))
 
 
 class World:

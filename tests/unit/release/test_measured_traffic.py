@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from releases import policy_with
 from rich.console import Console
 
 from cumulant.cli.release.release_plan import show
 from cumulant.core.units import to_micros
 from cumulant.flows.release.plan.measured_traffic import measured_traffic, rate_of, traffic_of
 from cumulant.flows.release.plan.release_plan import Plan, planned
-from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
+from cumulant.release.spec import CanarySpec, StagesSpec
 from cumulant.serving.prediction_log.entry import Entry
 from cumulant.serving.prediction_log.personal_values import Hiding
 from cumulant.serving.prediction_log.storage.part_writer import Parts
@@ -94,7 +95,7 @@ def test_a_minute_of_requests_says_nothing_of_a_day() -> None:
     assert found.requests_a_day is None
     assert "the prediction log covers 1m only" in str(found.warning(600, DAY))
     assert found.warning(50, DAY) is None
-    plan = planned(ReleaseSpec(), rate=found, errors=0.005)
+    plan = planned(policy_with(), rate=found, errors=0.005)
     assert (plan.requests_a_day, plan.observed_seconds) == (None, 60)
     assert plan.requests_needed == pytest.approx(sum(one.seconds for one in plan.stages) * found.rate, rel=0.3)
     assert not any("a day" in text for text in plan.advice)
@@ -167,7 +168,7 @@ def test_a_length_of_time_is_shown_in_two_units() -> None:
 def test_a_plan_counts_the_breaks_of_a_stage_that_is_longer_than_requests_come() -> None:
     daily = traffic_of(np.concatenate([arrivals(0.3, day * DAY, 3600, day) for day in range(7)]), 6 * DAY + 3600)
     canary = CanarySpec(weights=["50%"], at_least="10m", soak="10m", at_most="1d", samples=500)
-    spec = ReleaseSpec(stages=StagesSpec(shadow=None, ab=None, canary=canary))
+    spec = policy_with(stages=StagesSpec(shadow=None, ab=None, canary=canary))
     found = planned(spec, rate=daily, errors=0.005)
     # 1,080 requests a day in one hour: 540 of each arm in a day are too few for a proof, and take most of it.
     assert found.seconds is None
@@ -191,13 +192,13 @@ def shown(plan: Plan) -> str:
 
 
 def test_a_plan_of_a_short_log_says_requests_first_and_a_time_only_as_observed() -> None:
-    minute = shown(planned(ReleaseSpec(), rate=traffic_of(arrivals(60, 0, 60), 60), errors=0.005))
+    minute = shown(planned(policy_with(), rate=traffic_of(arrivals(60, 0, 60), 60), errors=0.005))
     assert re.search(
         r"promoted after [0-9,]+ requests, at the earliest: .* while requests come as in the last 1 min", minute
     )
     assert "of the last 1m" in minute
     assert " a day" not in minute
-    declared = shown(planned(ReleaseSpec(), rate=60, errors=0.005))
+    declared = shown(planned(policy_with(), rate=60, errors=0.005))
     assert re.search(r"promoted after 2 h, at the earliest \([0-9,]+ requests\)", declared)
     assert "at 60 requests a second (5,184,000 a day), declared" in declared
     assert "0.50% of them fail today; alpha 5.00%" in declared
@@ -205,9 +206,9 @@ def test_a_plan_of_a_short_log_says_requests_first_and_a_time_only_as_observed()
 
 def test_large_figures_are_written_out() -> None:
     """`.3g` writes 1e+03, also where a command was proposed that does not take it."""
-    many = shown(planned(ReleaseSpec(), rate=12_345, errors=0.005))
+    many = shown(planned(policy_with(), rate=12_345, errors=0.005))
     assert "at 12,345 requests a second" in many
-    few = shown(planned(ReleaseSpec(), rate=1e-6, errors=0.005))
+    few = shown(planned(policy_with(), rate=1e-6, errors=0.005))
     assert "requests take 5,787 days" in few
     assert "e+" not in many + few
     for rate, seconds in ((2_000.0, 60.0), (1e-4, 3 * DAY)):

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from releases import policy_with
 
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_records import DayDifference, PairedEvaluation, SegmentDifference
-from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
+from cumulant.release.spec import MetricSpec, PairedSpec
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -43,7 +44,7 @@ def _evaluation(difference: float = 0.0, **changes: object) -> PairedEvaluation:
 
 
 def test_a_sound_candidate_begins_with_margins_of_its_own() -> None:
-    spec = ReleaseSpec()
+    spec = policy_with()
     assert refusal(spec, _evaluation()) is None
     named = metrics(with_margins(spec, _evaluation()))
     assert named["disagreement"].margin == pytest.approx(0.085)
@@ -54,12 +55,12 @@ def test_a_sound_candidate_begins_with_margins_of_its_own() -> None:
 
 
 def test_without_an_evaluation_a_fifth_of_the_decisions_may_differ() -> None:
-    named = metrics(with_margins(ReleaseSpec(), None))
+    named = metrics(with_margins(policy_with(), None))
     assert (named["disagreement"].margin, named["prediction"].margin) == (0.2, None)
 
 
 def test_a_declared_margin_is_kept() -> None:
-    declared = ReleaseSpec(
+    declared = policy_with(
         metrics={
             "disagreement": MetricSpec(margin="30%"),
             "prediction": MetricSpec(margin=0.5),
@@ -68,9 +69,9 @@ def test_a_declared_margin_is_kept() -> None:
     )
     named = metrics(with_margins(declared, _evaluation()))
     assert [named[name].margin for name in declared.metrics] == [0.3, 0.5, 0.02]
-    block = ReleaseSpec(metrics={"quality": MetricSpec(required=True, block="1d")})
+    block = policy_with(metrics={"quality": MetricSpec(required=True, block="1d")})
     found = metrics(with_margins(block, _evaluation()))["quality"]
-    assert (found.margin, found.required, found.block) == (pytest.approx(0.005), True, "1d")
+    assert (found.margin, found.required, found.block) == (pytest.approx(0.005), True, 86_400.0)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +95,14 @@ def test_a_declared_margin_is_kept() -> None:
     ],
 )
 def test_what_is_refused_names_its_reason(found: PairedEvaluation, metric: str, text: str) -> None:
-    why = refusal(ReleaseSpec(), found)
+    why = refusal(policy_with(), found)
     assert why is not None
     assert why.metric == metric
     assert text in why.text
 
 
 def test_what_is_declared_to_be_meant_is_not_refused() -> None:
-    meant = ReleaseSpec(
+    meant = policy_with(
         metrics={"disagreement": MetricSpec(margin="60%"), "quality": MetricSpec(margin=0.05)},
         evaluation=PairedSpec(gain="100%"),
     )
@@ -112,19 +113,19 @@ def test_what_is_declared_to_be_meant_is_not_refused() -> None:
 
 def test_nothing_speaks_for_a_version_that_may_have_learned_from_the_rows() -> None:
     """Harm is not held against a candidate where the champion knew the rows."""
-    assert refusal(ReleaseSpec(), _evaluation(0.02, seen_by=("champion",))) is None
-    assert refusal(ReleaseSpec(), _evaluation(0.02, seen_by=("candidate",))) is not None
+    assert refusal(policy_with(), _evaluation(0.02, seen_by=("champion",))) is None
+    assert refusal(policy_with(), _evaluation(0.02, seen_by=("candidate",))) is not None
 
 
 def test_a_candidate_that_is_shown_to_be_better_may_decide_otherwise() -> None:
     """The champion has failed since the world changed: it loses more than a constant, and usually lost .12."""
     flipped = _evaluation(-0.25, champion_loss=0.38, candidate_loss=0.13, usual_loss=0.12, disagreement=0.6)
-    assert refusal(ReleaseSpec(), flipped) is None
+    assert refusal(policy_with(), flipped) is None
     unknown = msgspec.structs.replace(flipped, usual_loss=None)
-    assert refusal(ReleaseSpec(), unknown) is None
-    named = metrics(with_margins(ReleaseSpec(), msgspec.structs.replace(flipped, disagreement_high=0.62)))
+    assert refusal(policy_with(), unknown) is None
+    named = metrics(with_margins(policy_with(), msgspec.structs.replace(flipped, disagreement_high=0.62)))
     assert named["disagreement"].margin == pytest.approx(0.94)
     leaking = _evaluation(-0.37, champion_loss=0.38, candidate_loss=0.01, usual_loss=0.12, disagreement=0.6)
-    why = refusal(ReleaseSpec(), leaking)
+    why = refusal(policy_with(), leaking)
     assert why is not None
     assert "may know what no request holds" in why.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from releases import QUICK, World, release, remembered
+from releases import QUICK, World, policy_with, release, remembered
 
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import start
@@ -13,10 +13,9 @@ from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.key_statistics import KeyTable, units
 from cumulant.release.evidence.look import Look, Requests
-from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 
-CANARY = ReleaseSpec(stages=msgspec.structs.replace(QUICK, shadow=None), warm_up="0s")
+CANARY = policy_with(stages=msgspec.structs.replace(QUICK, shadow=None), warm_up="0s")
 
 
 def requests(keys: np.ndarray, candidate: np.ndarray, failed: np.ndarray) -> Requests:
@@ -43,7 +42,7 @@ def test_all_as_assumed_says_only_how_far_the_history_reaches() -> None:
 
 
 def test_a_short_history_few_keys_and_a_warm_up_are_said() -> None:
-    now = start(release(msgspec.structs.replace(CANARY, warm_up="30s")))
+    now = start(release(msgspec.structs.replace(CANARY, warm_up=30.0)))
     now = after(now, keys=10, failing=0, looks=4)
     text = "; ".join(assumption_notes(now))
     assert "the first 30 s of the candidate with" in text

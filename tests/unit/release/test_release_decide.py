@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import MOMENT, QUICK, World, all_shown, counted_requests, played, release, remembered
+from releases import (
+    MOMENT,
+    QUICK,
+    World,
+    all_shown,
+    counted_requests,
+    played,
+    policy_with,
+    release,
+    remembered,
+    with_steps,
+)
 from scipy import stats
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
@@ -24,7 +35,7 @@ from cumulant.release.evidence.metric_state import (
     with_differences,
 )
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.spec import ApprovalSpec, CeilingSpec, MetricSpec, ReleaseSpec, ShadowSpec, StagesSpec
+from cumulant.release.spec import ApprovalSpec, MetricSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release, wanted_routes
 
 
@@ -48,7 +59,7 @@ def test_a_sound_candidate_goes_through_every_step_and_is_promoted() -> None:
 )
 def test_a_worse_candidate_comes_back_with_the_reason(world: World, told: str) -> None:
     shadow = ShadowSpec(at_least="4m", at_most="10m", samples=100)  # a look is a block, and a dozen prove something
-    spec = ReleaseSpec(stages=msgspec.structs.replace(QUICK, shadow=shadow))
+    spec = policy_with(stages=msgspec.structs.replace(QUICK, shadow=shadow))
     over = played(world, remembered(release(spec)))
     assert over.status == "rolled_back"
     assert told in over.reason
@@ -62,7 +73,7 @@ def test_a_worse_candidate_comes_back_with_the_reason(world: World, told: str) -
 def test_a_proven_worsening_is_acted_on_above_the_margin_or_as_a_multiple(
     rates: tuple[float, float], status: str
 ) -> None:
-    metric = metrics(ReleaseSpec())["errors"]
+    metric = metrics(policy_with())["errors"]
     board = new_board(metric, harm_bar=4.0, fine_bar=3.0)
     for _ in range(40):
         block = Block(
@@ -80,7 +91,7 @@ def test_a_proven_worsening_is_acted_on_above_the_margin_or_as_a_multiple(
 def test_mirroring_goes_on_until_what_is_required_of_pairs_is_shown_or_its_longest_time(
     fine: float, seconds: float, label: str
 ) -> None:
-    spec = ReleaseSpec(stages=QUICK, metrics={"quality": MetricSpec(required=True)})
+    spec = policy_with(stages=QUICK, metrics={"quality": MetricSpec(required=True)})
     board = Board(metric="quality", margin=0.005, harm_bar=4.0, fine_bar=3.0, fine=fine)
     now = release(
         spec, status="running", boards={"quality": board}, seconds=seconds, samples={CANDIDATE: 500, CHAMPION: 0}
@@ -89,7 +100,7 @@ def test_mirroring_goes_on_until_what_is_required_of_pairs_is_shown_or_its_longe
 
 
 def test_a_promotion_names_what_was_shown_and_nothing_else() -> None:
-    spec = ReleaseSpec(stages=QUICK, metrics={"latency": MetricSpec(required=False)})
+    spec = policy_with(stages=QUICK, metrics={"latency": MetricSpec(required=False)})
     over = played(World(seed=1), remembered(release(spec)))
     assert over.status == "promoted"
     assert not over.boards["latency"].required
@@ -98,7 +109,7 @@ def test_a_promotion_names_what_was_shown_and_nothing_else() -> None:
 
 def test_without_any_history_of_the_champion_nothing_is_promoted() -> None:
     canary = msgspec.structs.replace(QUICK.canary, mirror="0%")
-    spec = ReleaseSpec(stages=StagesSpec(shadow=None, ab=None, canary=canary), look="60s", warm_up="0s")
+    spec = policy_with(stages=StagesSpec(shadow=None, ab=None, canary=canary), look="60s", warm_up="0s")
     now, world = start(release(spec)), World(seed=1, rate=20)
     for _ in range(8):  # eight looks of a minute are more than every step asks for
         counted, skewed = seen(now, world.look(now, 60))
@@ -123,7 +134,7 @@ def test_a_proof_of_an_earlier_step_does_not_promote() -> None:
 
 def test_the_warm_up_of_a_new_process_counts_for_nothing_and_is_reported() -> None:
     stages = msgspec.structs.replace(QUICK, shadow=None)
-    now = start(remembered(release(ReleaseSpec(stages=stages, warm_up="30s"))))
+    now = start(remembered(release(policy_with(stages=stages, warm_up="30s"))))
     cold = World(seed=3, took={CANDIDATE: 50.0}, errors={CANDIDATE: 0.2})
     for _ in range(3):
         now, _ = seen(now, cold.look(now))
@@ -149,7 +160,9 @@ def test_a_split_that_is_not_kept_ends_as_broken() -> None:
     now = played(world, release(), most=3)
     assert now.step.stage == "ab"
     for _ in range(50):
-        look = world.look(msgspec.structs.replace(now, steps=(msgspec.structs.replace(now.step, weight=30.0),), at=0))
+        look = world.look(
+            msgspec.structs.replace(with_steps(now, msgspec.structs.replace(now.step, weight=30.0)), at=0)
+        )
         counted, skewed = seen(now, look)
         now = decide(counted, skewed=skewed, at=MOMENT)
         if now.over:
@@ -159,7 +172,7 @@ def test_a_split_that_is_not_kept_ends_as_broken() -> None:
 
 
 def test_a_key_counts_once_a_look_however_often_it_asks_and_fails() -> None:
-    now = played(World(seed=7), release(ReleaseSpec(stages=QUICK, warm_up="0s")), most=3)
+    now = played(World(seed=7), release(policy_with(stages=QUICK, warm_up="0s")), most=3)
     one = World(seed=8).exchanges(now)[0]
     asked = [
         msgspec.structs.replace(one, assigned=CANDIDATE, served=CANDIDATE, status=status, key="k1")
@@ -230,7 +243,7 @@ def test_a_share_of_failures_is_compared_with_the_champion_by_an_exact_test() ->
     chance = stats.hypergeom.sf(7, 85, 14, 25)
     for level, expected in ((chance * 1.001, True), (chance * 0.999, False)):
         reference = Reference(level=level)
-        found = trouble(Pulse(candidate=failing, champion=calm), CeilingSpec(), reference)
+        found = trouble(Pulse(candidate=failing, champion=calm), policy_with().ceilings, reference)
         assert (found is not None) is expected
     levels = [level_of(0.05, look=look, checks=10) * 10 for look in range(100_000)]
     assert sum(levels) == pytest.approx(0.005, rel=1e-4)
@@ -244,7 +257,7 @@ def test_a_share_of_failures_that_the_champion_has_had_rolls_nothing_back() -> N
 
 
 def test_an_approval_before_the_promotion_waits_with_the_holdback() -> None:
-    spec = ReleaseSpec(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
+    spec = policy_with(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
     waiting = played(World(seed=11), remembered(release(spec)))
     assert waiting.status == "awaiting_approval"
     assert wanted_routes(waiting).weight == 95
@@ -253,7 +266,7 @@ def test_an_approval_before_the_promotion_waits_with_the_holdback() -> None:
 
 def test_other_decisions_are_no_harm_where_labels_show_that_quality_is_kept() -> None:
     """The champion fails, and its successor has to decide otherwise."""
-    spec = ReleaseSpec(stages=QUICK, metrics={"disagreement": MetricSpec(margin="10%"), "quality": MetricSpec()})
+    spec = policy_with(stages=QUICK, metrics={"disagreement": MetricSpec(margin="10%"), "quality": MetricSpec()})
     other = Board(
         metric="disagreement", unit="%", margin=0.1, harm_bar=4.0, fine_bar=3.0, most_harm=9.0, harm=9.0, beyond=True,
         confirmed=True, champion=0.0, candidate=0.4,
@@ -278,7 +291,7 @@ def test_other_decisions_are_no_harm_where_labels_show_that_quality_is_kept() ->
 
 
 def test_an_approval_does_not_promote_what_is_no_longer_shown() -> None:
-    spec = ReleaseSpec(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
+    spec = policy_with(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
     waiting = msgspec.structs.replace(all_shown(release(spec)), status="awaiting_approval")
     lapsed = {"errors": msgspec.structs.replace(waiting.boards["errors"], fine=0.5)}
     worse = msgspec.structs.replace(waiting, boards=lapsed)
@@ -294,7 +307,7 @@ def blocks_of(
     rates: tuple[float, float], units: tuple[int, int], looks: int, *, board: Board, step: int = 0, seed: int = 0
 ) -> Board:
     """The board of errors after so many blocks of so many units."""
-    rng, metric = np.random.default_rng(seed), metrics(ReleaseSpec())["errors"]
+    rng, metric = np.random.default_rng(seed), metrics(policy_with())["errors"]
     for _ in range(looks):
         bad = [float(rng.binomial(n, rate)) for n, rate in zip(units, rates, strict=True)]
         block = Block(
@@ -318,7 +331,7 @@ def blocks_of(
     ],
 )
 def test_a_champion_that_never_fails_hides_no_harm(rates: tuple[float, float], units: tuple[int, int]) -> None:
-    board = new_board(metrics(ReleaseSpec())["errors"], harm_bar=4.4, fine_bar=3.0)
+    board = new_board(metrics(policy_with())["errors"], harm_bar=4.4, fine_bar=3.0)
     assert blocks_of(rates, units, 150, board=board).harmful
 
 
@@ -326,7 +339,7 @@ def test_a_harm_within_the_margin_is_not_acted_on_at_the_first_failures_of_a_ste
     """0.1% against 0.17%, where 0.2% is accepted: proven in one step, and then the next begins."""
     acted = 0
     for seed in range(20):
-        board = new_board(metrics(ReleaseSpec())["errors"], harm_bar=4.4, fine_bar=3.0)
+        board = new_board(metrics(policy_with())["errors"], harm_bar=4.4, fine_bar=3.0)
         board = blocks_of((0.001, 0.0017), (10_000, 10_000), 60, board=board, seed=seed)
         board = blocks_of((0.001, 0.0017), (500, 500), 20, board=board, step=1, seed=100 + seed)
         acted += board.harmful
@@ -334,7 +347,7 @@ def test_a_harm_within_the_margin_is_not_acted_on_at_the_first_failures_of_a_ste
 
 
 def test_harm_of_pairs_that_begins_late_holds_the_step_and_rolls_back() -> None:
-    metric = metrics(ReleaseSpec(metrics={"disagreement": MetricSpec(margin="4%")}))["disagreement"]
+    metric = metrics(policy_with(metrics={"disagreement": MetricSpec(margin="4%")}))["disagreement"]
     board, rng = new_board(metric, harm_bar=4.4, fine_bar=3.0), np.random.default_rng(0)
 
     def look(share: float, count: int) -> np.ndarray:
@@ -351,7 +364,7 @@ def test_harm_of_pairs_that_begins_late_holds_the_step_and_rolls_back() -> None:
 
 
 def test_an_approval_before_the_canary_waits_in_the_stage_before() -> None:
-    spec = ReleaseSpec(stages=QUICK, approval=ApprovalSpec(before="canary", by=["risk"]))
+    spec = policy_with(stages=QUICK, approval=ApprovalSpec(before="canary", by=["risk"]))
     waiting = played(World(seed=12), remembered(release(spec)))
     assert waiting.status == "awaiting_approval"
     assert waiting.step.stage == "ab"

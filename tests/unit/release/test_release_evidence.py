@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 from release_servers import serving
-from releases import MOMENT, QUICK, release
+from releases import MOMENT, QUICK, policy_with, release
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
@@ -17,7 +17,7 @@ from cumulant.flows.release.controller.evidence import Cursor, Watching
 from cumulant.flows.release.controller.mirrored_rows import compared, mirrored
 from cumulant.ports.traffic import EndpointHealth
 from cumulant.release.decide import start
-from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.release.spec import MetricSpec
 from cumulant.serving.prediction_log.entry import Entry
 from cumulant.serving.prediction_log.personal_values import Hiding
 from cumulant.serving.prediction_log.storage.part_writer import Parts
@@ -279,7 +279,7 @@ def test_answers_of_prometheus():
 
 
 def test_a_look_without_a_log_and_without_servers_is_empty(scene):
-    spec = ReleaseSpec(stages=QUICK, metrics={"cost": MetricSpec(prometheus="x", bounds=(0, 1))})
+    spec = policy_with(stages=QUICK, metrics={"cost": MetricSpec(prometheus="x", bounds=(0, 1))})
     now = start(release(spec))
     look, cursor = scene.watching(variables={"PROMETHEUS_URL": "http://127.0.0.1:9"}).look(now, 10)
     assert (len(look.requests), len(look.pairs), look.own) == (0, 0, {})

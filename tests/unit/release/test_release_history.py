@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from releases import MOMENT, QUICK, World, release, remembered
+from releases import MOMENT, QUICK, World, policy_with, release, remembered
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import CHAMPION, Arm, Exchange, Routes
@@ -13,8 +13,7 @@ from cumulant.flows.release.controller.external_servers import without_shadow
 from cumulant.flows.release.start.champion_history import champion_history
 from cumulant.release.decide import start
 from cumulant.release.evidence.accumulate import has_history, readable, seen, with_history
-from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
-from cumulant.release.steps import steps
+from cumulant.release.spec import CanarySpec, StagesSpec
 from cumulant.testing.traffic import MemoryTraffic
 
 
@@ -77,7 +76,7 @@ def test_a_short_log_is_no_history_and_no_error(count: int) -> None:
 
 def test_large_steps_without_a_log_get_a_history_in_the_release() -> None:
     canary = CanarySpec(weights=["60%", "95%"], at_least="30s", soak="60s", at_most="30m", samples=200)
-    now = start(release(ReleaseSpec(stages=StagesSpec(shadow=None, ab=None, canary=canary), warm_up="0s")))
+    now = start(release(policy_with(stages=StagesSpec(shadow=None, ab=None, canary=canary), warm_up="0s")))
     world = World(seed=2)
     for _ in range(13):
         now, _ = seen(now, world.look(now))
@@ -95,13 +94,13 @@ def test_a_row_that_another_version_of_the_program_wrote_is_seen_to_be_unreadabl
 
 def test_external_servers_wait_for_no_labels() -> None:
     notes: list[str] = []
-    spec = without_shadow(ReleaseSpec(stages=QUICK, holdback="until_labels"), notes)
-    assert [step.label for step in steps(spec)] == ["ab 10%", "canary 10%", "canary 50%", "canary 95%"]
-    assert {step.mirror for step in steps(spec)} == {0}
+    spec = without_shadow(policy_with(stages=QUICK, holdback="until_labels"), notes)
+    assert [step.label for step in spec.steps] == ["ab 10%", "canary 10%", "canary 50%", "canary 95%"]
+    assert {step.mirror for step in spec.steps} == {0}
     assert "holdback is left out" in notes[1]
 
 
 def test_a_look_takes_some_time() -> None:
     with pytest.raises(UsageError, match=r"release\.look is 0s"):
-        steps(ReleaseSpec(look="0s"))
+        policy_with(look="0s").steps
     assert release().begun == MOMENT

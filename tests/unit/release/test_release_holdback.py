@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import numpy as np
 import pytest
-from releases import QUICK, World, release, remembered
+from releases import QUICK, World, policy_with, release, remembered
 
 from cumulant.core.errors import UsageError
 from cumulant.release.decide import decide, lacking, start
@@ -17,11 +17,10 @@ from cumulant.release.evidence.look import Look, Losses
 from cumulant.release.paired.admission import with_margins
 from cumulant.release.spec import HoldbackSpec, MetricSpec, ReleaseSpec
 from cumulant.release.state import Release
-from cumulant.release.steps import steps
 
 MOMENT = datetime(2026, 5, 1, tzinfo=UTC)
 SPEC = with_margins(
-    ReleaseSpec(
+    policy_with(
         stages=QUICK,
         holdback="until_labels",
         metrics={"disagreement": MetricSpec(margin=0.9), "quality": MetricSpec(margin=0.01, block="10s")},
@@ -63,13 +62,13 @@ def held(begun: tuple[World, Release]) -> tuple[World, Release]:
 
 
 def test_the_holdback_is_the_last_step_and_leaves_its_share_to_the_champion() -> None:
-    last = steps(SPEC)[-1]
+    last = SPEC.steps[-1]
     assert (last.label, last.weight, last.mirror, last.at_most) == ("holdback 5%", 95.0, 100.0, 30 * 86_400)
-    assert steps(ReleaseSpec())[-1].stage == "canary"
+    assert policy_with().steps[-1].stage == "canary"
     declared = HoldbackSpec(share="2%", at_most="10d")
-    assert steps(ReleaseSpec(holdback=declared))[-1].weight == 98.0
+    assert policy_with(holdback=declared).steps[-1].weight == 98.0
     with pytest.raises(UsageError, match="keeps 20% on the champion, after 5% in the canary"):
-        steps(ReleaseSpec(holdback=HoldbackSpec(share="20%")))
+        policy_with(holdback=HoldbackSpec(share="20%")).steps
 
 
 def test_it_is_written_as_a_word_or_as_a_section() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from release_servers import project, serving
-from releases import MOMENT, counted_requests, release
+from releases import MOMENT, counted_requests, policy_with, release
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange, Routes
 from cumulant.core.units import to_micros
@@ -20,7 +20,7 @@ from cumulant.ports.access import Principal
 from cumulant.release.decide import decide, lacking
 from cumulant.release.evidence.accumulate import seen
 from cumulant.release.evidence.look import Look
-from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
+from cumulant.release.spec import CanarySpec, StagesSpec
 from cumulant.serving.prediction_log.entry import Entry
 from cumulant.serving.prediction_log.personal_values import Hiding
 from cumulant.serving.prediction_log.storage.part_writer import Parts
@@ -47,12 +47,12 @@ def late(tmp_path):
 
 
 def test_the_smallest_share_is_the_holdback_by_default():
-    step, share = smallest(ReleaseSpec())
+    step, share = smallest(policy_with())
     assert (step.label, share) == ("canary 95%", pytest.approx(0.05))
 
 
 def test_few_keys_are_told_and_enough_are_not(late):
-    spec = late.spec.release
+    spec = late.policies.release
     assert too_few(late, "late", spec) is None, "nothing tells"
     late.traffic().put(exchange(f"k{number % 39}") for number in range(500))
     said = too_few(late, "late", spec)
@@ -83,7 +83,7 @@ def test_plan_and_start_warn(late):
 def holdback(keys):
     """A release in canary 95%, whose look brought 30 requests of these keys, all the candidate's."""
     canary = CanarySpec(weights=["95%"], at_least="10s", soak="10s", at_most="60s", samples=20)
-    spec = ReleaseSpec(key="customer", stages=StagesSpec(shadow=None, ab=None, canary=canary))
+    spec = policy_with(key="customer", stages=StagesSpec(shadow=None, ab=None, canary=canary))
     now = release(spec, status="running")
     found = [exchange(keys[number % len(keys)], CANDIDATE) for number in range(30)]
     return seen(now, Look(seconds=5, requests=counted_requests(now, found)))[0]

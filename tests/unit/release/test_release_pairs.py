@@ -6,24 +6,23 @@ import math
 from datetime import timedelta
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import MOMENT
+from releases import MOMENT, policy_with
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.outcomes.join.mirrored_pairs import Graded
 from cumulant.release.evidence.metric_state import new_board, with_differences
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.release.spec import MetricSpec
 from cumulant.statistics.sequential import LongRunVariance, Paired, PairedBlocks
 
 
 def named(name, **spec):
-    return metrics(ReleaseSpec(metrics={name: MetricSpec(**spec)} if spec else {}))[name]
+    return metrics(policy_with(metrics={name: MetricSpec(**spec)} if spec else {}))[name]
 
 
 def board_of(metric):
@@ -115,7 +114,7 @@ def test_days_that_depend_on_each_other_prove_less_than_their_number():
 def test_what_the_gateway_counts_has_no_block_of_its_own():
     with pytest.raises(UsageError, match="no block of its own"):
         named("errors", block="1d")
-    assert named("quality", block="1d").block == "1d"
+    assert named("quality", block="1d").block == 86_400
 
 
 # -- how long a block is
@@ -170,7 +169,7 @@ def graded(minute, difference, candidate):
 def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, monkeypatch, candidate, longer):
     monkeypatch.setattr(evidence_blocks, "outcomes_of", lambda _: Earlier(candidate=candidate))
     monkeypatch.setattr(evidence_blocks, "folder_of", lambda _: tmp_path)
-    spec = ReleaseSpec(look="10s", block="20s", metrics={"quality": MetricSpec(block="1m")})
+    spec = policy_with(look="10s", block="20s", metrics={"quality": MetricSpec(block="1m")})
     found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "3")
     assert evidence_blocks.looks_a_block(spec) == 2
     assert list(found) == ["quality"]
@@ -181,11 +180,11 @@ def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, m
 def test_a_first_release_has_the_declared_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence_blocks, "folder_of", lambda _: tmp_path / "none")
     own = MetricSpec(prometheus="x", bounds=(0.0, 1.0), margin=0.1, block="1m")
-    spec = ReleaseSpec(look="10s", block="10s", metrics={"cost": own})
+    spec = policy_with(look="10s", block="10s", metrics={"cost": own})
     found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "1")
     assert found == {"cost": 6, "quality": 8640}, "without any earlier pair, a day of outcomes is one block"
     (note,) = evidence_blocks.told(found, spec)
     assert note.startswith("nothing says how long outcomes depend on each other, so that 1d of pairs are one block")
-    declared = msgspec.structs.replace(spec, metrics={"quality": MetricSpec(block="1m")})
+    declared = policy_with(look="10s", block="10s", metrics={"quality": MetricSpec(block="1m")})
     assert evidence_blocks.looks_by_metric(SimpleNamespace(), declared, "1") == {"quality": 6}
     assert evidence_blocks.told({"quality": 6}, declared) == []

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from releases import policy_with
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.release.plan.release_plan import planned, rate_of
@@ -30,7 +31,7 @@ def test_what_is_no_traffic(text):
 
 def spec(**other):
     canary = CanarySpec(weights=["50%"], at_least="10m", soak="10m", at_most=other.pop("at_most", "1d"), samples=500)
-    return ReleaseSpec(stages=StagesSpec(shadow=None, ab=None, canary=canary), **other)
+    return policy_with(stages=StagesSpec(shadow=None, ab=None, canary=canary), **other)
 
 
 def test_much_traffic_decides_and_little_does_not():
@@ -48,7 +49,7 @@ def test_much_traffic_decides_and_little_does_not():
 
 def test_at_much_traffic_a_candidate_is_fine_as_soon_as_requests_prove_it():
     """At 300 requests a second the longest time, seven days, was simulated in looks of hours with coarse rates."""
-    found = planned(ReleaseSpec(), rate=300, errors=0.005)
+    found = planned(policy_with(), rate=300, errors=0.005)
     for stage in found.stages[1:]:
         for power in stage.metrics:
             assert power.fine_seconds < 600
@@ -62,7 +63,7 @@ def test_at_much_traffic_a_small_margin_takes_no_more_looks_than_its_events_need
 
 
 def test_stages_of_one_weight_and_longest_time_have_the_same_plan():
-    first, second = planned(ReleaseSpec(), rate=20, errors=0.005).stages[1:3]
+    first, second = planned(policy_with(), rate=20, errors=0.005).stages[1:3]
     assert (first.name, second.name) == ("ab 10%", "canary 10%")
     for one, other in zip(first.metrics, second.metrics, strict=True):
         assert (one.harm_longest, one.fine_seconds) == (other.harm_longest, other.fine_seconds)
@@ -83,7 +84,7 @@ def test_samples_that_never_come():
         ab=AbSpec(weight="10%", at_least="1m", at_most="1h", samples=1000),
         canary=CanarySpec(weights=["50%"]),
     )
-    found = planned(ReleaseSpec(stages=stages), rate=0.02, errors=0.005)
+    found = planned(policy_with(stages=stages), rate=0.02, errors=0.005)
     assert any(text.startswith("ab 10%: its 1,000 requests take") for text in found.undecided)
     assert found.seconds is None
 
@@ -125,8 +126,8 @@ def test_a_required_quality_whose_pairs_do_not_come_ends_inconclusive():
 
 
 def test_pairs_of_all_stages_count_and_shadow_and_the_last_stage_wait_for_them():
-    found = planned(ReleaseSpec(metrics={"quality": MetricSpec(margin=0.001, required=True)}), rate=1.5, errors=0.005)
-    usual = planned(ReleaseSpec(), rate=1.5, errors=0.005)
+    found = planned(policy_with(metrics={"quality": MetricSpec(margin=0.001, required=True)}), rate=1.5, errors=0.005)
+    usual = planned(policy_with(), rate=1.5, errors=0.005)
     assert found.stages[0].seconds == found.stages[0].at_most
     assert [one.seconds for one in found.stages[1:-1]] == [one.seconds for one in usual.stages[1:-1]]
     pairs = sum(one.rate * one.mirror / 100 * one.seconds for one in found.stages)

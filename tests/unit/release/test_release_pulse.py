@@ -5,19 +5,20 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from releases import MOMENT, release
+from releases import MOMENT, policy_with, release
 from scipy import stats
 
 from cumulant.release.decide import guard, troubled
 from cumulant.release.evidence.accumulate import memory_of, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.health import ArmPulse, Pulse, Reference, level_of, trouble
-from cumulant.release.spec import CeilingSpec, ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.statistics.sequential.arrays import Floats
 
 RATE, LOOKS, REQUESTS = 0.005, 8640, 2000
 CHAMPION = ArmPulse(requests=900, failures=4)
+
+CEILINGS = policy_with().ceilings
 
 
 def pulse(failures: int) -> Pulse:
@@ -59,7 +60,7 @@ def test_bursts_like_the_champions_roll_back_no_oftener_than_the_level_says() ->
     shape = memory_of(with_bursts(release(), 3)).champion.burst_shape("errors")
 
     def rolled_back(reference: Reference) -> int:
-        return sum(trouble(pulse(int(one)), CeilingSpec(), reference) is not None for one in failures[failures > 20])
+        return sum(trouble(pulse(int(one)), CEILINGS, reference) is not None for one in failures[failures > 20])
 
     assert rolled_back(Reference(usual=RATE, shape=shape, level=level)) <= stats.binom.isf(0.001, pulses, level)
     assert rolled_back(Reference(usual=RATE, level=level)) > 3 * pulses * level, "by Fisher's test alone"
@@ -72,9 +73,9 @@ def test_a_candidate_that_fails_all_requests_is_rolled_back_at_once_all_the_same
 
 
 def test_a_pulse_within_a_long_look_may_hold_a_stronger_burst_than_the_look() -> None:
-    spec = ReleaseSpec(look="10s")
+    spec = policy_with(look="10s")
     short = with_bursts(release(spec, status="running"), 2)
-    long = msgspec.structs.replace(short, spec=ReleaseSpec(look="60s"))
+    long = msgspec.structs.replace(short, policy=policy_with(look="60s"))
     assert level_of(0.05, look=0, checks=60) < level_of(0.05, look=0, checks=10)
     assert [troubled(now, pulse(45)) is not None for now in (short, long)] == [True, False]
 

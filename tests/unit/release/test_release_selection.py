@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from releases import QUICK, release, remembered
+from releases import QUICK, policy_with, release, remembered, with_steps
 
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import lacking, start
 from cumulant.release.evidence.accumulate import memory_of, seen
 from cumulant.release.evidence.look import Look, Losses, Pairs
 from cumulant.release.paired.label_selection import ScoreSums, Selection
-from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.release.spec import MetricSpec
 
 #: scores of a calibrated champion, and of its positive rows
 ALL, POSITIVE = (1.0, 9.0), (2.0, 9.0)
@@ -36,9 +36,9 @@ def released(labelled: tuple[float, float], *, gain: float, **metrics: MetricSpe
     """A release of one canary step after looks with labels of such rows."""
     rng = np.random.default_rng(5)
     stages = msgspec.structs.replace(QUICK, shadow=None, ab=None)
-    spec = ReleaseSpec(stages=stages, warm_up="0s", metrics={"quality": MetricSpec(block="10s"), **metrics})
+    spec = policy_with(stages=stages, warm_up="0s", metrics={"quality": MetricSpec(block="10s"), **metrics})
     now = remembered(release(spec))
-    now = start(msgspec.structs.replace(now, steps=now.steps[-1:]))
+    now = start(with_steps(now, now.steps[-1]))
     for _ in range(60):
         now, _ = seen(now, look(rng, labelled, gain=gain))
     return now
@@ -100,7 +100,7 @@ def test_rows_drawn_at_random_are_no_selection(seed):
         scores = rng.beta(*ALL, 2000)
         wrong += Selection().with_look(hourly(0, scores, [(0, rng.choice(scores, 60))])).selective
     assert wrong <= 1
-    assert memory_of(release(ReleaseSpec())).selection == Selection()
+    assert memory_of(release(policy_with())).selection == Selection()
 
 
 @pytest.mark.parametrize("delay", [0, 1, 7, 12])
@@ -141,10 +141,10 @@ def after_all_labels(now, seed: int = 5):
 
 def test_what_positives_alone_showed_is_forgotten_once_all_labels_come():
     stages = msgspec.structs.replace(QUICK, shadow=None, ab=None)
-    spec = ReleaseSpec(stages=stages, warm_up="0s", metrics={"quality": MetricSpec(block="10s")})
+    spec = policy_with(stages=stages, warm_up="0s", metrics={"quality": MetricSpec(block="10s")})
     begun = remembered(release(spec))
     flagged = []
-    for now in after_all_labels(start(msgspec.structs.replace(begun, steps=begun.steps[-1:]))):
+    for now in after_all_labels(start(with_steps(begun, begun.steps[-1]))):
         flagged.append(memory_of(now).selection.selective)
         board = now.boards["quality"]
         assert not board.harmful

@@ -17,7 +17,6 @@ from cumulant.flows.release.simulation.simulate import simulate
 from cumulant.flows.release.simulation.world import World
 from cumulant.flows.release.simulation.world_loading import policy_of
 from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import steps
 
 QUICK = {
     # That an arm without any time-out has few of them takes more looks than these steps have.
@@ -175,7 +174,7 @@ class TestLog:
 
     def test_both_arms_are_drawn_in_blocks_and_keys_stick(self):
         found, rows = world(), logged(record(), "m")
-        every = steps(policy_of(found, ReleaseSpec()))
+        every = policy_of(found, ReleaseSpec()).steps
         source = LoggedCallers(rows, found, Scene(found, every, 0.0), np.random.default_rng(0))
         arm, shares = {}, []
         for look in range(200):
@@ -194,7 +193,7 @@ class TestLog:
     def test_what_the_world_says_of_the_candidate_is_added(self):
         rows = logged(record(bad=()), "m")
         found = world(errors={"champion": 0.01, "candidate": 0.31}, latency={"ratio": 2.0})
-        every = steps(policy_of(found, ReleaseSpec()))
+        every = policy_of(found, ReleaseSpec()).steps
         source = LoggedCallers(rows, found, Scene(found, every, 0.0), np.random.default_rng(0))
         moment = Moment(at=0.0, seconds=300.0, step=every[-1], place=2, within=0.0, answering=0.0)
         one = source.look(moment).requests

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from releases import policy_with
 
 from cumulant.release.evidence.harm_sizes import size_of
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.spec import ReleaseSpec
 
-ERRORS = metrics(ReleaseSpec())["errors"]
+ERRORS = metrics(policy_with())["errors"]
 #: requests of a look at 200 a second, and looks of each step with the candidate's share
 REQUESTS, STEPS = 2000, ((0.1, 30), (0.1, 12), (0.5, 12))
 Counts = tuple[float, float, float, float]

@@ -7,6 +7,7 @@ from collections import Counter
 import msgspec
 import numpy as np
 import pytest
+from releases import policy_with
 
 from cumulant.flows.release.simulation.health import Pulses
 from cumulant.flows.release.simulation.labelled_past import evaluation
@@ -17,10 +18,9 @@ from cumulant.flows.release.simulation.schedule import Moment, Scene
 from cumulant.flows.release.simulation.world import Keys, Quality, World
 from cumulant.release.evidence.health import ArmPulse, Pulse
 from cumulant.release.evidence.look import Requests
-from cumulant.release.spec import CeilingSpec, ReleaseSpec
-from cumulant.release.steps import steps
+from cumulant.release.spec import CeilingSpec
 
-STEPS = steps(ReleaseSpec())
+STEPS = policy_with().steps
 SHADOW, AB, CANARY_10, CANARY_50, CANARY_95 = range(5)
 
 
@@ -338,7 +338,7 @@ class TestPulses:
     @pytest.mark.parametrize("seconds", [10.0, 2.5])
     def test_they_are_those_of_a_slow_count(self, keys, seconds):
         rng = np.random.default_rng(3)
-        pulses, kept = Pulses(CeilingSpec(requests=10)), []
+        pulses, kept = Pulses(policy_with(ceilings=CeilingSpec(requests=10)).ceilings), []
         for look in range(6):
             count = 150
             requests = Requests(

@@ -8,7 +8,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 from release_servers import project, served, serving
-from releases import MOMENT, QUICK, World, all_shown, played, release, remembered
+from releases import MOMENT, QUICK, World, all_shown, played, policy_with, release, remembered
 
 from cumulant.core.errors import (
     CumulantError,
@@ -36,7 +36,7 @@ from cumulant.ports.registry import ModelVersion
 from cumulant.project.notifiers import Receiver
 from cumulant.release.decide import ended, start
 from cumulant.release.evidence.accumulate import seen
-from cumulant.release.spec import ApprovalSpec, ReleaseSpec
+from cumulant.release.spec import ApprovalSpec
 from cumulant.release.state import Board
 
 ADA, BOB = Principal("user:ada", ("risk",)), Principal("user:bob", ("ops",))
@@ -50,7 +50,7 @@ def put(found, one, before=None):
 
 
 def approval(**other):
-    return ReleaseSpec(stages=QUICK, approval=ApprovalSpec(by=["risk"], before="promote", **other))
+    return policy_with(stages=QUICK, approval=ApprovalSpec(by=["risk"], before="promote", **other))
 
 
 def test_a_release_of_servers_that_are_not_ours(late, clock):
@@ -173,11 +173,11 @@ def test_who_may_approve(late):
 
 
 def test_who_asks_for_anybody_takes_anybody_and_an_approval_that_is_declared_stays(late, tmp_path, clock):
-    asked = _asking(ReleaseSpec(stages=QUICK))
+    asked = _asking(policy_with(stages=QUICK))
     waits = all_shown(start(release(asked, author="user:ada")))
     put(late, msgspec.structs.replace(waits, status="awaiting_approval"))
     assert actions.approve(late, principal=Principal("user:ada")).status == "promoted"
-    declared = ReleaseSpec(approval=ApprovalSpec(by=["risk"], before="canary"))
+    declared = policy_with(approval=ApprovalSpec(by=["risk"], before="canary"))
     assert _asking(declared) == declared
 
 

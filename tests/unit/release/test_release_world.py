@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
+from releases import policy_with
 
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.flows.release.simulation.world import Quality, World
@@ -20,7 +21,6 @@ from cumulant.flows.release.simulation.world_loading import (
     schema_text,
 )
 from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import steps
 
 SCHEMA = json.loads(schema_text())
 
@@ -119,7 +119,7 @@ def test_a_stage_that_the_policy_lacks_is_refused_with_those_it_has(field):
 
 
 def test_a_stage_is_its_first_step():
-    every = steps(ReleaseSpec())
+    every = policy_with().steps
     assert [every[first_step(every, name)].label for name in ("ab", "canary", "canary 50%")] == [
         "ab 10%", "canary 10%", "canary 50%",
     ]  # fmt: skip
@@ -128,13 +128,13 @@ def test_a_stage_is_its_first_step():
 def test_the_policy_replaces_keys_of_the_project_and_leaves_the_others():
     base = msgspec.convert({"alpha": "2%", "stages": {"canary": {"soak": "2h"}}}, ReleaseSpec)
     spec = policy_of(world(policy={"stages": {"shadow": None, "canary": {"weights": ["20%"]}}}), base)
-    assert (spec.alpha, spec.stages.shadow, spec.stages.canary.soak) == ("2%", None, "2h")
-    assert spec.stages.canary.weights == ["20%"]
+    assert (spec.alpha, spec.steps[0].stage, spec.steps[-1].at_least) == (0.02, "ab", 7200)
+    assert [step.weight for step in spec.steps if step.stage == "canary"] == [20]
 
 
 def test_an_empty_section_of_the_policy_says_nothing():
     found = world(policy={"metrics": {"errors": None}, "ceilings": None})
-    assert policy_of(found, ReleaseSpec()).ceilings == ReleaseSpec().ceilings
+    assert policy_of(found, ReleaseSpec()).ceilings == policy_with().ceilings
 
 
 def test_a_policy_that_cannot_be_followed_is_refused():

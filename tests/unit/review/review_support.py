@@ -6,6 +6,7 @@ import msgspec
 from hypothesis import HealthCheck, settings
 
 from cumulant.drivers.local.journal import SqliteJournal
+from cumulant.project.monitoring_policy import review_policy
 from cumulant.review.cases import Case, Draw, Queue, case_id
 from cumulant.review.queue import Desk
 from cumulant.review.spec import ReviewSpec
@@ -13,7 +14,7 @@ from cumulant.review.spec import ReviewSpec
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 #: how fast this machine is decides no test
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SPEC = ReviewSpec(budget="50/day", second=0.0)
+POLICY = review_policy(ReviewSpec(budget="50/day", second=0.0))
 
 
 class Clock:
@@ -44,9 +45,9 @@ def draw(number=1, **more):
     return Draw(**{**told, **more})
 
 
-def desk(tmp_path, *cases, clock=None, spec=SPEC, **more):
+def desk(tmp_path, *cases, clock=None, policy=POLICY, **more):
     journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
-    found = Desk(journal, "m", msgspec.structs.replace(spec, **more), clock=clock or Clock())
+    found = Desk(journal, "m", msgspec.structs.replace(policy, **more), clock=clock or Clock())
     if cases:
         from cumulant.core.events import Actor
 

@@ -4,11 +4,15 @@ from datetime import timedelta
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from review_support import CALM, NOW, SPEC
+from review_support import CALM, NOW, POLICY
 
-from cumulant.review.budget import after, allowance, rate
+from cumulant.core import units
+from cumulant.core.errors import UsageError
+from cumulant.project.monitoring_policy import review_budget
+from cumulant.review.budget import after, allowance
 from cumulant.review.cases import Queue
 from cumulant.review.sampling import Candidate, Choice, luck, usefulness
 from cumulant.statistics import hajek
@@ -89,13 +93,17 @@ def test_several_reasons_come_before_the_strongest_of_them_alone():
 
 
 def test_rates_are_a_number_and_a_period():
-    assert rate("50/day") == (50, timedelta(days=1))
-    assert rate("3 / hour") == (3, timedelta(hours=1))
-    assert rate("2/month") == (2, timedelta(days=30))
+    for text, number, length in [
+        ("50/day", 50, timedelta(days=1)), ("3 / hour", 3, timedelta(hours=1)), ("2/month", 2, timedelta(days=30)),
+    ]:  # fmt: skip
+        found = review_budget(text)
+        assert (int(found.number), found.length) == (number, length)
+    with pytest.raises(UsageError, match="less than one case"):
+        review_budget("0.5/day")
 
 
 def test_a_budget_is_spread_over_the_time_looked_at_and_never_passed():
-    spec = msgspec.structs.replace(SPEC, budget="48/day", sample="25%")
+    spec = msgspec.structs.replace(POLICY, budget=units.rate("48/day"), sample=0.25)
     empty = Queue(model="m")
     assert not allowance(spec, empty, since=NOW - timedelta(hours=1), until=NOW).enough  # 2 of the 4 that a draw needs
     later = allowance(spec, empty, since=NOW - timedelta(hours=3), until=NOW)
@@ -115,7 +123,7 @@ def test_a_budget_is_spread_over_the_time_looked_at_and_never_passed():
     st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=30), st.sampled_from(["10/day", "7/hour", "1/day"])
 )
 def test_no_period_gets_more_than_its_budget_and_each_draw_has_a_random_case(steps, budget):
-    spec, queue, now = msgspec.structs.replace(SPEC, budget=budget), Queue(model="m"), NOW
+    spec, queue, now = msgspec.structs.replace(POLICY, budget=units.rate(budget)), Queue(model="m"), NOW
     taken = dict[str, int]()
     for hours, at_once in steps:
         since, now = now, now + timedelta(hours=hours)
@@ -124,4 +132,4 @@ def test_no_period_gets_more_than_its_budget_and_each_draw_has_a_random_case(ste
             assert found.sample >= 1
             taken[found.period] = taken.get(found.period, 0) + found.cases
             queue = after(queue, found, until=now, taken=found.cases)
-    assert all(count <= rate(budget)[0] for count in taken.values())
+    assert all(count <= units.rate(budget).number for count in taken.values())

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from review_support import SPEC, Clock, case, desk, draw
+from review_support import POLICY, Clock, case, desk, draw
 
 from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, UsageError
 from cumulant.core.events import Actor, verify_chain
@@ -25,7 +25,7 @@ who, cases, killed = Reviewer(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "ki
 sys.stdin.read(1)
 for _ in range(cases):
     case = found.take(who)
-    found.move(case.id, who, "decided", lambda one, now: transitions.decide(one, who, "true", found.spec, now))
+    found.move(case.id, who, "decided", lambda one, now: transitions.decide(one, who, "true", found.policy, now))
     print(case.id, flush=True)
 if killed:
     found.take(who)
@@ -34,7 +34,7 @@ if killed:
 
 
 def decide(found, case_, who, label="true"):
-    return found.move(case_, who, "decided", lambda one, now: transitions.decide(one, who, label, found.spec, now))
+    return found.move(case_, who, "decided", lambda one, now: transitions.decide(one, who, label, found.policy, now))
 
 
 def test_cases_are_given_out_in_order_once_each_and_never_queued_twice(tmp_path):
@@ -81,9 +81,9 @@ def test_a_case_that_has_changed_since_it_was_seen_is_left_as_it_is(tmp_path):
     noted = found.note(case(1).id, BOB, "look at the card")
     assert noted.revision != seen
     with pytest.raises(ConflictError, match="has changed since you saw it"):
-        found.move(noted.id, ADA, "skipped", lambda one, now: transitions.skip(one, ADA, SPEC, now), seen=seen)
+        found.move(noted.id, ADA, "skipped", lambda one, now: transitions.skip(one, ADA, POLICY, now), seen=seen)
     after = found.move(
-        noted.id, ADA, "skipped", lambda one, now: transitions.skip(one, ADA, SPEC, now), seen=noted.revision
+        noted.id, ADA, "skipped", lambda one, now: transitions.skip(one, ADA, POLICY, now), seen=noted.revision
     )
     assert after.by("user:ada").kind == "skipped"
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from review_support import NOW, SPEC, case, draw
+from review_support import NOW, POLICY, case, draw
 
 from cumulant.core.errors import DefinitionError
 from cumulant.review import reasons
@@ -149,7 +149,7 @@ def test_without_a_random_case_nothing_is_said_of_the_others():
 
 
 def test_a_label_carries_who_said_so_and_how_many_rows_it_stands_for():
-    found = reviewed(done(1, chance=0.05), SPEC, b"salt")
+    found = reviewed(done(1, chance=0.05), POLICY, b"salt")
     assert (found.label, found.weight, found.known_time) == (True, 20, NOW)
     assert math.isclose(found.chance, 0.05)
     assert found.reviewers[0].startswith("#")

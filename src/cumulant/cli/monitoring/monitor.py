@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import Asked, Monitored
     from cumulant.monitoring.drift.findings import Finding, Findings
     from cumulant.monitoring.drift.joint import Joint
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 app = application(
     "monitor",
@@ -150,19 +151,21 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
     from cumulant.flows.monitoring.monitor import monitor, monitor_project, target_columns
     from cumulant.flows.serving.predictions import log_folder
     from cumulant.monitoring.spec import DriftSpec
+    from cumulant.project.monitoring_policy import drift_policy
 
-    def told(spec: DriftSpec) -> DriftSpec:
-        return msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
+    def told(spec: DriftSpec) -> DriftPolicy:
+        narrowed = msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
+        return drift_policy(narrowed)
 
     if not own and call.given is None and not (call.directory / "cumulant.yaml").is_file():
         return monitor(asked, told(DriftSpec()))
     with call.project() as project:
         principal = project.principal()
-        spec = told(project.spec.monitoring.drift)
+        policy = told(project.spec.monitoring.drift)
         if not own:
             return monitor(
-                replace(asked, targets=target_columns(project)), spec,
-                performance=project.spec.monitoring.performance, scratch=project.state / SPILL,
+                replace(asked, targets=target_columns(project)), policy,
+                performance=project.policies.monitoring.performance, scratch=project.state / SPILL,
             )  # fmt: skip
         folder = log_folder(project, principal=principal)
         if not folder.is_dir():
@@ -171,7 +174,7 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
                 hint="serve the model, or name the rows with --predictions",
             )  # fmt: skip
         with call.progress("monitor run") as progress:
-            return monitor_project(project, asked, folder, spec, principal=principal, progress=progress)
+            return monitor_project(project, asked, folder, policy, principal=principal, progress=progress)
 
 
 def _document(found: Monitored) -> dict[str, object]:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
+from cumulant.cli.server_options import with_server_options
 from cumulant.cli.training.model_arguments import check_named, nearest
 from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, RefusedError, UsageError
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from cumulant.flows.serving.serve import Running, Service
 
 app = application("serve", "Answer requests over HTTP.")
+
+#: options of a server that its caller has a use for
+_OPTIONS = (
+    "insecure", "workers", "grpc", "model_control", "token_file", "salt_file", "access_log", "traces", "cache",
+    "cache_budget", "log", "log_keep", "log_write", "fallback", "queue", "drain", "sequences", "allow_host",
+)  # fmt: skip
 
 _LOOK_SECONDS = 0.2
 _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: PortInUseError}
@@ -45,6 +52,7 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve servables/late --log predictions --fallback cached --queue 20ms",
     ],
 )
+@with_server_options(_OPTIONS)
 def serve(
     call: Invocation,
     *,
@@ -70,115 +78,18 @@ def serve(
         typer.Option(metavar="PORT", help="Instead of that of serving.http; 0 takes a free one.", min=0, max=65535),
     ] = None,
     as_of: AsOf = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Processes that answer, instead of serving.workers.")
-    ] = None,
-    grpc: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Answer the protocol over gRPC too.")] = None,
-    control: Annotated[
-        str,
-        typer.Option("--model-control", metavar="none|explicit", help="explicit: load and unload models by request."),
-    ] = "none",
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Holds the token that callers must send.")
-    ] = None,
-    salt_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Holds the key of personal values' hashes; default: the project's own."),
-    ] = None,
-    access_log: Annotated[
-        bool, typer.Option("--access-log", help="Write a line of JSON a request to standard error, without payloads.")
-    ] = False,
-    traces: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Send OpenTelemetry spans there; default: OTEL_EXPORTER_OTLP_ENDPOINT."),
-    ] = None,
-    cache: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="auto|on|off|URL",
-            show_default=False,
-            help="Instead of serving.cache and serving.shared_cache: auto, on or off; valkey://HOST:PORT/DB, "
-            "redis:// or rediss:// is shared with other servers. May be repeated.",
-        ),
-    ] = None,
-    cache_budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="The longest wait for a shared cache, instead of serving.cache_budget."),
-    ] = None,
-    log: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Keep a prediction log there; default: the project's own, none of folders."),
-    ] = None,
-    log_keep: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long it is kept, instead of serving.log; default: 90d.")
-    ] = None,
-    log_write: Annotated[
-        Literal["durable", "background"] | None,
-        typer.Option(help="Send an answer after its record is on the disk, or at once; instead of serving.log.write."),
-    ] = None,
-    fallback: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KIND",
-            show_default=False,
-            help="When there is no time, instead of serving.fallback: cached, servable=DIR, "
-            'constant={"prediction": false}. May be repeated.',
-        ),
-    ] = None,
-    queue: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="How long a request may wait for its turn, instead of serving.queue."),
-    ] = None,
-    drain: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time to finish at the end, instead of serving.drain.")
-    ] = None,
-    sequences: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Keep the state of sequences there, also when the server ends."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            show_default=False,
-            help="A name by which callers reach this server on loopback, instead of serving.hosts; *: any. "
-            "May be repeated.",
-        ),
-    ] = None,
+    **given: Any,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
     Stored features are brought up to date first. With --json, the document is printed when the server answers.
     """
-    from cumulant.flows.serving.serve import Wishes, command, folders_command, note
+    from cumulant.flows.serving.serve import command, folders_command, note
 
-    wishes = Wishes(
-        insecure=insecure,
-        workers=workers,
-        grpc=grpc,
-        control=_controlled(control),
-        token_file=_path(token_file),
-        salt_file=_path(salt_file),
-        access_log=access_log,
-        traces=traces,
-        parent=os.getpid(),
-        cache=tuple(cache or ()),
-        cache_budget=cache_budget,
-        log=log,
-        log_keep=log_keep,
-        log_write=log_write,
-        fallback=tuple(fallback or ()),
-        queue=queue,
-        drain=drain,
-        sequences=sequences,
-        hosts=tuple(allow_host or ()),
-    )
+    given |= {"parent": os.getpid()}
     if models and all(Path(one).is_dir() for one in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"
-        started = _Start(lambda ready: folders_command(models or [], http=where, wishes=wishes, ready=ready))
+        started = _Start(lambda ready: folders_command(models or [], http=where, given=given, ready=ready))
         _stay(call, started, lambda running: {"url": running.url, "pid": running.pid}, _show_folders)
         return
     named = _only(models)
@@ -187,9 +98,9 @@ def serve(
     declared_host, _, declared_port = service.settings.http.rpartition(":")
     place = http or f"{host or declared_host}:{declared_port if port is None else port}"
     started = _Start(
-        lambda ready: command(service, http=place, wishes=wishes, ready=ready),
+        lambda ready: command(service, http=place, given=given, ready=ready),
         lambda pid: note(service, pid),
-        salt=service.salt if salt_file is None else None,
+        salt=service.salt if given["salt_file"] is None else None,
     )
     _stay(
         call,
@@ -197,16 +108,6 @@ def serve(
         lambda running: {"url": running.url, "pid": running.pid, "model": service.model},
         lambda console, running: _show(console, service, running),
     )
-
-
-def _path(given: Path | None) -> str | None:
-    return None if given is None else str(given)
-
-
-def _controlled(text: str) -> bool:
-    if text not in {"none", "explicit"}:
-        raise UsageError(f'"{text}" is no model control', subject=text, hint="--model-control explicit, or none")
-    return text == "explicit"
 
 
 def _only(models: list[str] | None) -> str:

@@ -12,7 +12,6 @@ import msgspec
 from cumulant.alerting.alert_events import AlertAcknowledged, AlertsSilenced, SilenceEnded
 from cumulant.alerting.alert_state import Alert, Change, Finding, Scope, State
 from cumulant.alerting.decide import decide
-from cumulant.alerting.policy import policy
 from cumulant.alerting.silences import Silence, acknowledged, silenced, unsilenced
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import (
@@ -100,7 +99,7 @@ def _decided(
     looked: Collection[Scope] | None,
     within: Transaction | None = None,
 ) -> Sequence[Change]:
-    rules = policy(project.spec.monitoring.alerts)
+    rules = project.policies.monitoring.alerts
 
     def how(state: State) -> tuple[State, Sequence[Change], tuple[()]]:
         after, changes = decide(state, findings, at, policy=rules, looked=looked, now=now)
@@ -220,7 +219,7 @@ def _check_rule(project: Project, rule: str) -> None:
         return
     state = read(project.journal())[0]
     fired = {alert.finding.rule for alert in [*state.alerts.values(), *state.over]}
-    known = fired | set(policy(project.spec.monitoring.alerts).rules)
+    known = fired | set(project.policies.monitoring.alerts.rules)
     if rule not in known:
         own = f"rules: {', '.join(sorted(known))}; one of yours that has not fired yet: a pattern such as '{rule}*'"
         raise NotFoundError(f'no rule is called "{rule}"', subject=rule, hint=did_you_mean(rule, known) or own)

@@ -90,21 +90,19 @@ def overview(
 ) -> AlertsView:
     """What fires or is pending, the most urgent first; with `ended` also what is over, the newest first."""
     check(project.access(), principal, "alerts.show", project.name)
-    from cumulant.alerting.policy import policy
-
     now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
     alive = sorted(
         state.alerts.values(), key=lambda one: (one.status != "firing", -LEVELS.index(one.level), one.began, one.id)
     )
     listed = [*alive, *(reversed(state.over) if ended else ())]
-    spec = project.spec.monitoring.alerts
+    policy = project.policies.monitoring.alerts
     return AlertsView(
         alerts=[view(one, silent=is_silent(state, one, now)) for one in listed if model in ("", one.finding.model)],
         silences=[one for one in state.silences if one.until > now],
         receivers=receiver_views(project),
         refused=[one for receiver in project.receivers() for one in refused_views(project.journal(), receiver.name)],
-        budget=spec.budget,
-        spent=state.spent.get(policy(spec).period_of(now), 0),
+        budget=str(policy.budget),
+        spent=state.spent.get(policy.period_of(now), 0),
     )
 
 

@@ -85,7 +85,7 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
     objects = project.objects()
     made = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == "monitoring reference"]
     needed = {str(_inputs(max(made, key=lambda step: step.started)).get("key"))} if made else set[str]()
-    queue = project.spec.monitoring.review
+    queue = project.policies.monitoring.review
     asked = [] if queue is None else Desk(project.journal(), project.name, queue).open()
     versions = {f"{version.name}/{version.version}" for version in _in_use(project)}
     versions |= {f"{case.model}/{case.version}" for case in asked}

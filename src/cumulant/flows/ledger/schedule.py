@@ -182,7 +182,7 @@ def _retraining_round(project: Project) -> str:
 
 def _review_round(project: Project) -> str:
     """A draw for the review queue, where enough of its budget is due, and what deadlines ask for."""
-    if project.spec.monitoring.review is None:
+    if project.policies.monitoring.review is None:
         return "there is no review queue"
     # Polars is imported by those who draw only.
     from cumulant.flows.review.fill_queue import fill

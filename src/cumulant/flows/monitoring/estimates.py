@@ -142,7 +142,7 @@ class _Inputs:
 
     @classmethod
     def of(cls, project: Project, served: Served, model: Model, test: pl.DataFrame) -> _Inputs:
-        left_out = {*served.unread, *project.spec.monitoring.drift.ignore}
+        left_out = {*served.unread, *project.policies.monitoring.drift.ignore}
         fields = tuple(
             one
             for one in model.request

@@ -14,7 +14,6 @@ import polars as pl
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.data.validate import snapshots_of
@@ -44,7 +43,7 @@ from cumulant.monitoring.tables import MOMENT
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import Monitored
     from cumulant.monitoring.drift.findings import Finding
-    from cumulant.monitoring.spec import PerformanceSpec
+    from cumulant.monitoring.monitoring_policy import PerformancePolicy
     from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.outcomes.labels.label_rows import LabelSchema
     from cumulant.ports.access import Principal
@@ -108,12 +107,12 @@ class _Look:
         return self.context.project
 
     @cached_property
-    def _spec(self) -> PerformanceSpec:
-        return self._project.spec.monitoring.performance
+    def _policy(self) -> PerformancePolicy:
+        return self._project.policies.monitoring.performance
 
     @cached_property
     def _window(self) -> timedelta:
-        return duration(self._spec.window)
+        return self._policy.window
 
     @cached_property
     def _model(self) -> Model:
@@ -129,7 +128,7 @@ class _Look:
 
     @cached_property
     def _since(self) -> datetime:
-        return floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
+        return floored(self.at - max(RECENT + BEFORE, self._policy.look_back), self._window)
 
     @cached_property
     def _rows(self) -> ScoredRows:
@@ -148,8 +147,8 @@ class _Look:
 
     @cached_property
     def _delay(self) -> timedelta:
-        if self._spec.label_delay is not None:
-            return duration(self._spec.label_delay)
+        if self._policy.label_delay is not None:
+            return self._policy.label_delay
         return label_delay(self._project, self.served, self._model)
 
     def judged(self) -> Judged:
@@ -241,11 +240,11 @@ class _Look:
     def _watch(self, standing: Standing, notes: list[str]) -> Watch | None:
         if standing.harm is not None:
             return Watch.from_json(standing.harm)
-        spec = self._spec
-        horizon = max(1, duration(spec.look_back) // self._window)
+        policy = self._policy
+        horizon = max(1, policy.look_back // self._window)
         terms = harm_terms(
-            spec, loss=self._loss, horizon=horizon, recent=min(horizon, max(5, horizon // 4)),
-            refit=spec.refit is not None, calibration=not self._model.several,
+            policy, loss=self._loss, horizon=horizon, recent=min(horizon, max(5, horizon // 4)),
+            refit=policy.refit is not None, calibration=not self._model.several,
         )  # fmt: skip
         try:
             return begin(baseline(self._reference, task=self._model.task, terms=terms, every=self._window), terms)
@@ -334,10 +333,10 @@ class _Look:
         if self._model.task == "regression":
             return ()
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
-        spec = self._project.spec.monitoring.drift
+        policy = self._project.policies.monitoring.drift
         names = [str(one) for one in self._model.classes] if self._model.several else ["0", "1"]
         parts = (rows for _, rows in self._rows.windows(ripe - RECENT - BEFORE, ripe))
-        return outcome_shift(parts, spec, self.spill, until=ripe, names=names)
+        return outcome_shift(parts, policy, self.spill, until=ripe, names=names)
 
     def _late(self, standing: Standing) -> Late:
         since = counted_from(standing.windows, _KEPT, self._since)

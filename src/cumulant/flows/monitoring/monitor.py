@@ -13,7 +13,7 @@ import msgspec
 
 from cumulant.alerting.alert_state import Finding as alerts_Finding
 from cumulant.core import expr, units
-from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.data.parts.spill import spill_in
@@ -44,7 +44,7 @@ from cumulant.monitoring.drift.profiles import Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
-from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy, PerformancePolicy
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
@@ -72,7 +72,7 @@ _NEXT: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
+    """What is compared with what. `windows` equal parts, or windows of the length that the policy says.
 
     `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
@@ -158,8 +158,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def monitor(
-    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None,
-    performance: PerformanceSpec | None = None, scratch: Path | None = None,
+    asked: Asked, policy: DriftPolicy, *, served: Served | None = None, keep: Path | None = None,
+    performance: PerformancePolicy | None = None, scratch: Path | None = None,
 ) -> Monitored:  # fmt: skip
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
@@ -174,34 +174,37 @@ def monitor(
     """
     if asked.out is not None:
         check_page(asked.out)
-    length = units.duration(spec.window)
-    if length <= timedelta(0):
-        raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
     with spill_in(scratch) as spill:
-        now, before, said = open_sides(asked, length, served, keep, spill)
-        return _compare(asked, spec, now, before, said, served=served, performance=performance or PerformanceSpec())
+        now, before, said = open_sides(asked, policy.window, served, keep, spill)
+        return _compare(asked, policy, now, before, said, served=served, performance=performance or PerformancePolicy())
 
 
 def _compare(
-    asked: Asked, spec: DriftSpec, now: Windows, before: TableWindows, said: Labels | None, *, served: Served | None,
-    performance: PerformanceSpec,
-) -> Monitored:  # fmt: skip
+    asked: Asked,
+    policy: DriftPolicy,
+    now: Windows,
+    before: TableWindows,
+    said: Labels | None,
+    *,
+    served: Served | None,
+    performance: PerformancePolicy,
+) -> Monitored:
     from cumulant.monitoring.drift.comparing import compare
 
     label = said.name if said is not None else asked.label if asked.label in now.columns else None
     answers = asked.answers or now.answers
     require(now, [*asked.columns, *answers])
     targets = targets_of(asked, served) & {*now.columns} - {*asked.columns, *answers, label}
-    roles = roles_of(now, asked.columns, answers, label, spec, targets=targets)
+    roles = roles_of(now, asked.columns, answers, label, policy, targets=targets)
     hashed = (
         [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
     )
-    absent = lacking(now, before, asked, spec, served)
+    absent = lacking(now, before, asked, policy, served)
     shared = compared(roles, absent, before)
     reference, current = now.against(before, shared)
     check_compared(reference, shared.keys() - absent.keys(), before.name)
-    found = compare(reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights)
-    sides = Sides(before, now, reference, max(spec.spans))
+    found = compare(reference, current, policy, looks=asked.windows, weights=None if served is None else served.weights)
+    sides = Sides(before, now, reference, max(policy.spans))
     carriers = tuple(carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     unlike = (
         *(Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
@@ -210,8 +213,8 @@ def _compare(
     found = msgspec.structs.replace(
         found, findings=(*carriers, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )
-    weighed = {*spec.weights}
-    counted = row_findings(now, reference, found, asked, spec, served=served is not None)
+    weighed = {*policy.weights}
+    counted = row_findings(now, reference, found, asked, policy, served=served is not None)
     told = Monitored(
         predictions=now.name,
         reference=before.name,
@@ -224,13 +227,13 @@ def _compare(
         label_faults={} if said is None else faults_of(said),
         only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, said)),
         only_in_reference=tuple(absent),
-        unknown=tuple(sorted({*spec.ignore, *weighed} - {*now.columns, *before.columns})),
+        unknown=tuple(sorted({*policy.ignore, *weighed} - {*now.columns, *before.columns})),
         unread=()
         if served is None
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
         coming=now.coming,
-        odd=_odd(now, found, units.duration(spec.window), counted),
+        odd=_odd(now, found, policy.window, counted),
         drift=found,
         volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in found.windows))),
         joint=jointly(sides, found.newest) if asked.joint else None,
@@ -245,7 +248,7 @@ def _compare(
         look = Look(
             now.name, before.name, found, told.joint, reference, current, notes(told), told.volume, told.estimates
         )
-        write_page(asked.out, look, spec, now=datetime.now(UTC))
+        write_page(asked.out, look, policy, now=datetime.now(UTC))
     return told
 
 
@@ -293,7 +296,7 @@ def monitor_project(
     project: Project,
     asked: Asked,
     folder: Path,
-    spec: DriftSpec,
+    policy: DriftPolicy,
     *,
     principal: Principal,
     quiet: bool = False,
@@ -313,17 +316,16 @@ def monitor_project(
     check(project.access(), principal, "monitor.run", project.name)
     personal = {name for source in project.spec.data.values() for name in source.personal}
     served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
-    declared = project.spec.serving.clock_skew
     asked = replace(
         asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project),
-        skew=None if declared is None else units.duration(declared),
+        skew=project.policies.clock_skew,
     )  # fmt: skip
     found = monitor(
-        asked, spec, served=served, keep=project.state / "monitoring" / "profiles",
-        performance=project.spec.monitoring.performance, scratch=project.state / SPILL,
+        asked, policy, served=served, keep=project.state / "monitoring" / "profiles",
+        performance=project.policies.monitoring.performance, scratch=project.state / SPILL,
     )  # fmt: skip
     _report(project, _fact(project.name, found), principal, quiet=quiet)
-    if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
+    if not asked.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
         observe(project, _alerting(project.name, found), principal=principal, looked=scopes, at=asked.before)
     return found

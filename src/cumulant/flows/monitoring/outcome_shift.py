@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cumulant.core.units import duration
 from cumulant.data.files.collected_frames import CollectedFrames
 from cumulant.monitoring.tables import MOMENT
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
     from cumulant.monitoring.drift.blocks import Cut
     from cumulant.monitoring.drift.findings import Finding
-    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 #: the newest weeks against those before them; both end before labels are due
 RECENT, BEFORE = timedelta(days=28), timedelta(days=60)
@@ -28,7 +27,12 @@ _PART = 262_144
 
 
 def outcome_shift(
-    parts: Iterable[pl.DataFrame], spec: DriftSpec, spill: Spill, *, until: datetime, names: Sequence[str] = ("0", "1")
+    parts: Iterable[pl.DataFrame],
+    policy: DriftPolicy,
+    spill: Spill,
+    *,
+    until: datetime,
+    names: Sequence[str] = ("0", "1"),
 ) -> tuple[Finding, ...]:
     """A change of labels between the windows of RECENT before `until` and those of BEFORE, as `drift.compare` has it.
 
@@ -37,12 +41,12 @@ def outcome_shift(
 
     Args:
         parts: of rows of `served.scored`, of all versions, in this order; labels are classes.
-        spec: the project's; its `answers` says which change matters.
+        policy: the project's; its `answers` says which change matters.
         spill: where labels are set aside that are many.
         until: windows that end later are left out.
         names: what the classes are called, by their place.
     """
-    length = duration(spec.window)
+    length = policy.window
     border, places = until - RECENT, [float(place) for place in range(len(names))]
     before, recent = CollectedFrames(spill, "labels.before"), CollectedFrames(spill, "labels.recent")
     for rows in parts:
@@ -64,7 +68,7 @@ def outcome_shift(
     current = profile(new, {LABEL: "label"}, cut=_cut(new, length), like=reference)
     from cumulant.monitoring.drift.comparing import compare
 
-    return compare(reference, current, spec).findings
+    return compare(reference, current, policy).findings
 
 
 def _cut(rows: pl.LazyFrame, length: timedelta) -> Cut:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant.core.units import duration, to_micros
+from cumulant.core.units import to_micros
 from cumulant.flows.data.validate import newest
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
@@ -101,12 +101,12 @@ class Refits:
         return self.fitted[number]
 
     def _fit(self, moment: datetime) -> FittedModel | None:
-        rows, history = self.rows, self.context.project.spec.monitoring.retrain.history
+        rows, history = self.rows, self.context.project.policies.monitoring.history
         assert rows.at is not None
         known = rows.at if rows.known is None else np.maximum(rows.known, rows.at)
         kept = known < to_micros(moment)
         if history.window is not None:
-            kept &= rows.at >= to_micros(moment - duration(history.window))
+            kept &= rows.at >= to_micros(moment - history.window)
         if self.columns is not None:  # what the served version cannot answer is no label of its predictions either
             kept &= np.isin(rows.target, self.columns)
         if kept.sum() < _LEAST or len(np.unique(rows.target[kept])) < 2:
@@ -127,9 +127,9 @@ def refits_of(
     """What is needed to ask what a refit would have said; None where it cannot be asked: the project does not want it,
     or has no sources with times. `classes`: those of the served version.
     """
-    project, spec = context.project, context.project.spec.monitoring.performance
+    project, refit = context.project, context.project.policies.monitoring.performance.refit
     snapshots = {name: held for name in project.spec.data if (held := newest(project, name)) is not None}
-    if spec.refit is None or project.spec.training is None or len(snapshots) < len(project.spec.data):
+    if refit is None or project.spec.training is None or len(snapshots) < len(project.spec.data):
         return None
     task = resolve_task(project, snapshots)
     table = feature_set(context, task, snapshots, as_of=None)
@@ -152,7 +152,7 @@ def refits_of(
         learner=learner,
         context=context,
         origin=origin,
-        every=duration(spec.refit),
+        every=refit,
         share=1.0 if chosen is None else chosen.share,
     )
 

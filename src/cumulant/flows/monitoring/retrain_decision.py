@@ -19,7 +19,7 @@ from cumulant.flows.monitoring.state import (
     write,
 )
 from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
-from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide, terms_of
+from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
@@ -37,7 +37,7 @@ def decided(
     """The rule's word. A look without a new window says nothing new of harm; only time may then ask, unless harm was
     a reason at the look before, which `waited` for something else, such as sound data.
     """
-    terms = terms_of(project.spec.monitoring.retrain)
+    terms = project.policies.monitoring.retrain
     wanted, _ = read_wanted(project.journal(), project.name)
     if wanted is not None and wanted.open:
         said = f"A training is on its way: {wanted.sentence}"

@@ -100,7 +100,7 @@ def _made(
     def trained(change: datetime | None) -> TrainResult:
         return train(
             project, principal=principal, as_of=as_of, time=time, promote=not _asks(project),
-            history=project.spec.monitoring.retrain.history, change=change, progress=progress,
+            history=project.policies.monitoring.history, change=change, progress=progress,
         )  # fmt: skip
 
     made = trained(None)
@@ -150,12 +150,12 @@ def _earlier(project: Project, wanted: Wanted) -> str | None:
 
 def _told(project: Project, wanted: Wanted, *, after: str | None = None) -> str:
     said = f"{wanted.candidate} is being released" if after is None else f"{wanted.candidate} is released after {after}"
-    asked = _asks(project) or project.spec.release.approval != "none"
+    asked = _asks(project) or project.policies.release.approval is not None
     return said + ("; it waits for `cumulant release approve` on its way" if asked else "")
 
 
 def _asks(project: Project) -> bool:
-    return project.spec.monitoring.retrain.approval == "release"
+    return project.policies.monitoring.retrain_approval
 
 
 def _failed(

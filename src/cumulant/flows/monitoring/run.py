@@ -97,12 +97,11 @@ def watch_round(
             hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
         )  # fmt: skip
     progress("rows")
-    spec = project.spec.monitoring.drift
     drifted = monitor_project(
         project,
         Asked(predictions=folder, reference=None, before=at),
         folder,
-        spec,
+        project.policies.monitoring.drift,
         principal=principal,
         quiet=True,
         progress=progress,

@@ -15,7 +15,6 @@ from cumulant.core.events import Actor
 from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
-from cumulant.core.units import duration
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.registry.models import CHAMPION, servable_folder
@@ -328,8 +327,7 @@ def import_predictions(
 
 def _skew(project: Project) -> timedelta:
     """How far the clock of another server may be ahead of this one."""
-    declared = project.spec.serving.clock_skew
-    return _CLOCK_SKEW if declared is None else duration(declared)
+    return _CLOCK_SKEW if project.policies.clock_skew is None else project.policies.clock_skew
 
 
 def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
@@ -344,7 +342,7 @@ def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
 def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
     if patterns:
         return [one if "://" in one else str(Path(one).absolute()) for one in patterns]
-    declared = project.spec.monitoring.labels
+    declared = project.policies.monitoring.labels
     if declared is not None:
         return [declared]
     from cumulant.outcomes.labels.ingest import waiting

@@ -45,7 +45,7 @@ def check_code(project: Project) -> None:
     for trainer in project.training().trainers:
         if trainer not in WITHOUT_PART:
             _check_trainer(project, trainer)
-    for metric in project.spec.release.metrics.values():
+    for metric in project.policies.release.metrics.values():
         if metric.call is not None:
             from cumulant.flows.release.controller.custom_metrics import METRIC
             from cumulant.training.trainers.user_trainer import load_function
@@ -111,10 +111,10 @@ def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
     known = list(dict.fromkeys([*plan.names, *columns]))
     refuse_no_features(plan)
     check_codes(spec.serving.reasons, plan)
-    check_slices(spec.monitoring.review, plan)
+    check_slices(project.policies.monitoring.review, plan)
     check_training_columns(known, project.training(), spec.evaluation)
     brought = [*(field.name for field in plan.request), *(name for name in columns if name not in labels)]
-    _check_key(spec.release.key, list(dict.fromkeys(brought)))
+    _check_key(project.policies.release.key, list(dict.fromkeys(brought)))
 
 
 def check_allowed(plan: FeaturePlan, allowed: Collection[str]) -> None:

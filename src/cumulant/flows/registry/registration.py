@@ -62,7 +62,7 @@ def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> 
 
     A model without a champion needs no release: there is nothing to compare with.
     """
-    if context.project.spec.release.approval != "none":
+    if context.project.policies.release.approval is not None:
         return False
     present = champion_version(context)
     if present in (None, version.version):

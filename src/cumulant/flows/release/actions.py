@@ -11,14 +11,14 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.release import store
 from cumulant.release import decide
-from cumulant.release.spec import ANYBODY
+from cumulant.release.policy import ANYBODY
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.release.spec import ApprovalSpec
+    from cumulant.release.policy import ApprovalPolicy
 
 #: the controller writes the row at each look; a person's word finds its place between two of them
 _TRIES = 20
@@ -66,8 +66,8 @@ def promote(
     at = (clock or SystemClock()).now()
 
     def change(release: Release) -> Release:
-        approval = release.spec.approval
-        if not release.over and approval != "none" and approval.before not in release.approved:
+        approval = release.policy.approval
+        if not release.over and approval is not None and approval.before not in release.approved:
             may_approve(release, approval, principal)
         return decide.promote(release, f"promoted by {_who(principal)}" + (f": {reason}" if reason else ""), at=at)
 
@@ -109,15 +109,15 @@ def approve(
     at = (clock or SystemClock()).now()
 
     def change(release: Release) -> Release:
-        approval = release.spec.approval
-        if release.status == "awaiting_approval" and approval != "none":
+        approval = release.policy.approval
+        if release.status == "awaiting_approval" and approval is not None:
             may_approve(release, approval, principal)
         return decide.approve(release, at=at)
 
     return _changed(project, principal, model, change, action="release.approve", reason=reason, word="approved")
 
 
-def may_approve(release: Release, approval: ApprovalSpec, principal: Principal) -> None:
+def may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
     """Return, or say why not.
 
     Raises:

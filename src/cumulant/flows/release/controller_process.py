@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
-from cumulant.core.units import duration
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
 from cumulant.flows.release.controller.custom_metrics import Own
@@ -175,12 +174,12 @@ def once(
 
 def _rounds(found: Sequence[Release]) -> int:
     """Rounds in which each of them has a look."""
-    return max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in found if not one.over), default=0)
+    return max((math.ceil(one.policy.look) + 1 for one in found if not one.over), default=0)
 
 
 def _round(found: Sequence[Release]) -> float:
     """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
-    return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
+    return min([_ROUND, *(one.policy.look for one in found if not one.over)])
 
 
 def where(release: Release) -> str:

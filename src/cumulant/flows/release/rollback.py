@@ -21,7 +21,6 @@ from cumulant.core.errors import (
 )
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
-from cumulant.core.units import duration
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.controller.effects import promoted, warm
@@ -102,7 +101,7 @@ def roll_back(
             subject=f"{model}/{arm.version}",
             hint="name another one with --to",
         )
-    keep = now + duration(project.spec.release.keep_warm)
+    keep = now + project.policies.release.keep_warm
     if arm.version in book.versions:
         change_book(project.state, model, lambda found: _started(found, arm.version, keep))
     serving = project.traffic().door() is not None
@@ -215,7 +214,7 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
     traffic = project.traffic()
     for attempt in range(_TRIES):
         present = traffic.in_force(model) or routes
-        wanted = Routes(model=model, revision=1, champion=arm, key=project.spec.release.key)
+        wanted = Routes(model=model, revision=1, champion=arm, key=project.policies.release.key)
         if present is not None:
             wanted = present.all_to(arm, revision=present.revision + 1)
         try:

@@ -16,8 +16,8 @@ from cumulant.flows.review.service import desk_of, label_text, named, tell
 from cumulant.flows.review.views import CaseView, view
 from cumulant.review import label_studio, transitions
 from cumulant.review.cases import Case
+from cumulant.review.policy import ReviewPolicy
 from cumulant.review.queue import Desk
-from cumulant.review.spec import ReviewSpec
 from cumulant.review.transitions import Reviewer
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def export_cases(
         raise UsageError(f"no case is {status}", subject=project.name, hint="`cumulant review fill` queues some")
     reader = CaseReader(project)
     reader.expect(cases)
-    views = [view(project, one, desk.spec, viewer=principal.name, reader=reader) for one in cases]
+    views = [view(project, one, desk.policy, viewer=principal.name, reader=reader) for one in cases]
     if format == "jsonl":
-        lines = [_line(one, case, desk.spec, project.salt()) for one, case in zip(views, cases, strict=True)]
+        lines = [_line(one, case, desk.policy, project.salt()) for one, case in zip(views, cases, strict=True)]
         _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         return Exported(cases=len(views), file=str(path))
     fields = label_studio.keys(dict.fromkeys(name for one in views for name in one.request or {}))
@@ -119,9 +119,9 @@ def _take(project: Project, desk: Desk, given: label_studio.Given, who: Reviewer
     if said is not None and said.kind == kind and (given.skipped or said.label == text):
         return "again"
     if given.skipped:
-        desk.move(case.id, who, kind, lambda one, now: transitions.skip(one, who, desk.spec, now))
+        desk.move(case.id, who, kind, lambda one, now: transitions.skip(one, who, desk.policy, now))
     else:
-        desk.move(case.id, who, kind, lambda one, now: transitions.decide(one, who, text, desk.spec, now))
+        desk.move(case.id, who, kind, lambda one, now: transitions.decide(one, who, text, desk.policy, now))
     if given.note.strip():  # of an answer that was taken, so that reading the file again writes no note again
         desk.note(case.id, who, given.note)
     return kind
@@ -148,7 +148,7 @@ def _task(one: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def _line(one: CaseView, case: Case, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+def _line(one: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
     """A case and, where it is done, its label with provenance and weight."""
     found: dict[str, Any] = {
         "case": one.id, "id": one.request_id, "row": one.row, "model": one.model, "version": one.version,
@@ -158,7 +158,7 @@ def _line(one: CaseView, case: Case, spec: ReviewSpec, salt: bytes) -> dict[str,
         return found
     from cumulant.review.labels import reviewed
 
-    held = reviewed(case, spec, salt)
+    held = reviewed(case, policy, salt)
     from cumulant.review.labels import SOURCE
 
     return {

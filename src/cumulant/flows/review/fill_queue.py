@@ -16,24 +16,24 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration, from_micros, share, to_micros
+from cumulant.core.units import from_micros, to_micros
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.outcomes.labels import outcomes_of, schema_of
 from cumulant.flows.review.mirrored_scores import MirroredIndex, MirroredRows
 from cumulant.flows.review.review_reference import asked_of, reference_of
-from cumulant.flows.review.views import spec_of
+from cumulant.flows.review.views import policy_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.outcomes.join.log_rows import logged
 from cumulant.outcomes.join.prediction_refs import asked_ref
 from cumulant.outcomes.labels.label_snapshot import UsableLabels, itself, windows
 from cumulant.review import reasons
 from cumulant.review.cases import Case, Draw, Queue, case_id
+from cumulant.review.policy import ReviewPolicy
 from cumulant.review.reasons import Reference
 from cumulant.review.sampling import Candidate, Choice, Chosen, usefulness
 from cumulant.review.sampling import luck as review_luck
-from cumulant.review.spec import ReviewSpec
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
@@ -77,26 +77,26 @@ def fill(
         LeaseHeldError: another process has drawn meanwhile.
         StorageError: the log cannot be read.
     """
-    spec, clock = spec_of(project), clock or SystemClock()
-    conditions = reasons.conditions(spec.slices)
+    policy, clock = policy_of(project), clock or SystemClock()
+    conditions = reasons.conditions(policy.slices)
     with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
-        from cumulant.review.budget import allowance, rate
+        from cumulant.review.budget import allowance
         from cumulant.review.queue import Desk
 
-        desk = Desk(project.journal(), project.name, spec, clock=clock)
+        desk = Desk(project.journal(), project.name, policy, clock=clock)
         overdue = desk.expire(Actor(principal.name))
         queue, version = desk.queue()
         until = clock.now() - (timedelta() if at_once else _LAG)
-        begin = queue.until or since or until - rate(spec.budget)[1]
+        begin = queue.until or since or until - policy.budget.length
         if since is not None and queue.until is not None and since < queue.until:
             progress(f"predictions up to {queue.until:%Y-%m-%d %H:%M} have been drawn from already")
-        allowed = allowance(spec, queue, since=min(begin, until), until=until, at_once=at_once)
+        allowed = allowance(policy, queue, since=min(begin, until), until=until, at_once=at_once)
         if not allowed.enough or begin >= until:
-            said = _too_early(allowed, spec)
+            said = _too_early(allowed, policy)
             return Filled(draw=None, added=0, left=allowed.left, waiting=len(desk.open()), overdue=overdue, said=said)
         with spill_in(project.state / SPILL) as spill:
-            looked = _Look(context, spec, conditions, since=begin, until=until).choose(allowed, spill)
-        draw, cases = _cases(looked, spec, queue, now=clock.now(), within=(begin, until))
+            looked = _Look(context, policy, conditions, since=begin, until=until).choose(allowed, spill)
+        draw, cases = _cases(looked, policy, queue, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
             from cumulant.review.budget import after as review_after
@@ -109,12 +109,12 @@ def fill(
         )  # fmt: skip
 
 
-def _too_early(allowed: Allowance, spec: ReviewSpec) -> str:
+def _too_early(allowed: Allowance, policy: ReviewPolicy) -> str:
     if not allowed.left:
-        return f"the budget of {spec.budget} is used up: nothing was drawn"
+        return f"the budget of {policy.budget} is used up: nothing was drawn"
     return (
-        f"{allowed.cases} of {spec.budget} are due by now, and a draw begins with {allowed.least}: nothing was drawn; "
-        "--now takes what is left of the period"
+        f"{allowed.cases} of {policy.budget} are due by now, and a draw begins with {allowed.least}: nothing was drawn;"
+        " --now takes what is left of the period"
     )
 
 
@@ -143,10 +143,10 @@ class _Look:
     """One pass over the log: each row's reasons, and the choice."""
 
     def __init__(
-        self, context: Context, spec: ReviewSpec, conditions: Sequence[Node], *, since: datetime, until: datetime
+        self, context: Context, policy: ReviewPolicy, conditions: Sequence[Node], *, since: datetime, until: datetime
     ) -> None:
         project = context.project
-        self._context, self._spec, self._conditions = context, spec, conditions
+        self._context, self._policy, self._conditions = context, policy, conditions
         self._since, self._until = since, until
         self._schema, self._salt = schema_of(project), project.salt()
         self._log = project.state / PREDICTIONS
@@ -156,7 +156,7 @@ class _Look:
 
     def choose(self, allowed: Allowance, spill: Spill) -> _Looked:
         choice = Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
-        beside = self._beside(spill) if "disagree" in self._spec.reasons else None
+        beside = self._beside(spill) if "disagree" in self._policy.reasons else None
         labelled = 0
         for rows, named in self._with_labels():
             answered = rows.filter(~pl.col("shadow") & (pl.col("model") == self._context.project.name))
@@ -210,19 +210,19 @@ class _Look:
         return asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
-        spec, asked = self._spec, reasons.requests(rows)
+        policy, asked = self._policy, reasons.requests(rows)
         found: dict[str, Any] = {}
-        if "disagree" in spec.reasons and beside is not None:
+        if "disagree" in policy.reasons and beside is not None:
             found["disagree"] = reasons.disagree(rows, beside.of(rows))
-        if "slice" in spec.reasons and self._conditions:
+        if "slice" in policy.reasons and self._conditions:
             found["slice"] = reasons.watched(asked, self._conditions)
-        reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(spec.reasons) else None
-        if reference is not None and reference.task == "regression" and "unsure" in spec.reasons:
-            found["unsure"] = reasons.wide(rows, asked, reference, share(spec.error))
-        elif reference is not None and "unsure" in spec.reasons:
-            found["unsure"] = reasons.unsure(rows, reference, share(spec.error))
-        if reference is not None and "far" in spec.reasons:
-            found["far"] = reasons.far(asked, reference, share(spec.far))
+        reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(policy.reasons) else None
+        if reference is not None and reference.task == "regression" and "unsure" in policy.reasons:
+            found["unsure"] = reasons.wide(rows, asked, reference, policy.error)
+        elif reference is not None and "unsure" in policy.reasons:
+            found["unsure"] = reasons.unsure(rows, reference, policy.error)
+        if reference is not None and "far" in policy.reasons:
+            found["far"] = reasons.far(asked, reference, policy.far)
         return found
 
     def _reference(self, number: str) -> Reference | None:
@@ -255,12 +255,12 @@ def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], usefu
 
 
 def _cases(
-    looked: _Looked, spec: ReviewSpec, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
+    looked: _Looked, policy: ReviewPolicy, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
 ) -> tuple[Draw, list[Case]]:
     chosen, number = looked.chosen, queue.draws + 1
     ordered = chosen.ordered()
     made = [
-        _case(one, spec, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
+        _case(one, policy, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
               order=(place + 0.5) / len(ordered))
         for place, (one, drawn) in enumerate(ordered)
     ]  # fmt: skip
@@ -281,7 +281,7 @@ def _cases(
 
 
 def _case(
-    one: Candidate, spec: ReviewSpec, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
+    one: Candidate, policy: ReviewPolicy, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
 ) -> Case:
     from cumulant.review.transitions import wants_second
 
@@ -302,6 +302,6 @@ def _case(
         draw=draw,
         order=order,
         queued=now,
-        deadline=now + duration(spec.deadline),
-        second=wants_second(case, spec),
+        deadline=now + policy.deadline,
+        second=wants_second(case, policy),
     )

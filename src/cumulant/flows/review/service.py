@@ -22,13 +22,13 @@ from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import MODEL
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
-from cumulant.flows.review.views import CaseView, classes_of, spec_of, view, wrong_cases
+from cumulant.flows.review.views import CaseView, classes_of, policy_of, view, wrong_cases
 from cumulant.outcomes.labels.label_rows import Reader
 from cumulant.review import transitions
 from cumulant.review.cases import Case
+from cumulant.review.policy import ReviewPolicy
 from cumulant.review.queue import Desk
 from cumulant.review.report import Figures, figures
-from cumulant.review.spec import ReviewSpec
 from cumulant.review.transitions import Reviewer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 def desk_of(project: Project, *, clock: Clock | None = None) -> Desk:
     """The project's queue. Raises UsageError where it declares none."""
-    return Desk(project.journal(), project.name, spec_of(project), clock=clock)
+    return Desk(project.journal(), project.name, policy_of(project), clock=clock)
 
 
 def reviewer_of(principal: Principal) -> Reviewer:
@@ -83,7 +83,7 @@ def first_cases(
     opened, closed = desk.standing()
     found = list(opened) if status in ("waiting", "all") else []
     found += [one for one in reversed(closed) if status in ("all", one.status)]
-    return [view(project, one, desk.spec, viewer=principal.name, reader=None) for one in found[:limit]], len(found)
+    return [view(project, one, desk.policy, viewer=principal.name, reader=None) for one in found[:limit]], len(found)
 
 
 def next_case(
@@ -118,7 +118,7 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     """One case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.show", project.name)
     desk = desk_of(project)
-    found = transitions.at_deadline(desk.find(case), desk.spec, SystemClock().now())
+    found = transitions.at_deadline(desk.find(case), desk.policy, SystemClock().now())
     return _viewed(project, principal, desk, found)
 
 
@@ -144,7 +144,7 @@ def decide(
 
     def change(one: Case, now: datetime) -> Case:
         noted = transitions.note(one, who, note, now) if written else one
-        return transitions.decide(noted, who, text, desk.spec, now)
+        return transitions.decide(noted, who, text, desk.policy, now)
 
     after = desk.move(found.id, who, "decided", change, seen=seen)
     told = tell_unless_held(project, principal=principal, clock=clock) if labels == "now" else 0
@@ -164,8 +164,8 @@ def escalate(
 ) -> Answered:  # fmt: skip
     """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
 
-    def move(one: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
-        return transitions.escalate(transitions.note(one, who, note, now) if note.strip() else one, who, spec, now)
+    def move(one: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
+        return transitions.escalate(transitions.note(one, who, note, now) if note.strip() else one, who, policy, now)
 
     return _moved(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
 
@@ -219,7 +219,7 @@ def _say(project: Project, desk: Desk, waiting: Sequence[Case], principal: Princ
     from cumulant.review.labels import ingest, reviewed
 
     schema, salt = schema_of(project), project.salt()
-    labels = [reviewed(one, desk.spec, salt) for one in waiting]
+    labels = [reviewed(one, desk.policy, salt) for one in waiting]
     taken = ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
     one = taken.file
     if not taken.again:
@@ -296,17 +296,17 @@ def _moved(
     principal: Principal,
     what: str,
     *,
-    move: Callable[[Case, Reviewer, ReviewSpec, datetime], Case],
+    move: Callable[[Case, Reviewer, ReviewPolicy, datetime], Case],
     seen: str | None,
     clock: Clock | None,
 ) -> Answered:
     check(project.access(), principal, "review.answer", project.name)
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
-    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.spec, now), seen=seen)
+    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.policy, now), seen=seen)
     return Answered(case=_viewed(project, principal, desk, after))
 
 
 def _viewed(
     project: Project, principal: Principal, desk: Desk, case: Case, reader: CaseReader | None = None
 ) -> CaseView:
-    return view(project, case, desk.spec, viewer=principal.name, reader=reader or CaseReader(project))
+    return view(project, case, desk.policy, viewer=principal.name, reader=reader or CaseReader(project))

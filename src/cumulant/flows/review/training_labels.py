@@ -54,21 +54,21 @@ class Answers:
 
 def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | None:
     """The decisions known by `as_of` as a table named by its content; None where there are none with a key."""
-    spec = project.spec.monitoring.review
-    if spec is None:
+    policy = project.policies.monitoring.review
+    if policy is None:
         return None
     from cumulant.review.queue import Desk
 
-    desk = Desk(project.journal(), project.name, spec)
+    desk = Desk(project.journal(), project.name, policy)
     from cumulant.review.labels import reviewed
 
-    found = [reviewed(one, spec, b"") for one in desk.closed() if one.status == "done" and one.ref is not None]
+    found = [reviewed(one, policy, b"") for one in desk.closed() if one.status == "done" and one.ref is not None]
     known = sorted((one for one in found if as_of is None or one.known_time <= as_of), key=lambda one: one.known_time)
     if not known:
         return None
     # The same row may have been asked about twice, by two requests: what was said last holds.
     last = {str(one.ref): one for one in known}
-    weighted = spec.weights == "sampling"
+    weighted = policy.weights == "sampling"
     rows = [
         {"ref": ref, "label": _json(one.label), "weight": one.weight if weighted else 1.0, "case": one.case}
         for ref, one in sorted(last.items())

@@ -15,7 +15,7 @@ from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import wrong_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.review.cases import Answer, Case, Note
-from cumulant.review.spec import ReviewSpec
+from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
     from cumulant.core.servable import GraphServable
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _NEIGHBOURS = 3
 
 
-def spec_of(project: Project) -> ReviewSpec:
+def policy_of(project: Project) -> ReviewPolicy:
     """The project's `monitoring.review`.
 
     Raises:
         UsageError: it has none.
     """
-    found = project.spec.monitoring.review
+    found = project.policies.monitoring.review
     if found is None:
         raise UsageError(
             "the project declares no review queue", subject=str(project.file),
@@ -87,7 +87,7 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
 def view(
     project: Project,
     case: Case,
-    spec: ReviewSpec,
+    policy: ReviewPolicy,
     *,
     viewer: str,
     reader: CaseReader | None,
@@ -103,7 +103,7 @@ def view(
     outputs = {} if logged is None else dict(read_outputs(logged["outputs"]))
     said = case.by(viewer)
     decided = said is not None and said.kind == "decided"
-    hidden = spec.blind and case.status == "waiting" and not decided
+    hidden = policy.blind and case.status == "waiting" and not decided
     seen = case.status != "waiting" or decided
     explanation = outputs.pop("reasons", None)
     return CaseView(
@@ -131,13 +131,13 @@ def view(
         explanation=None if hidden else explanation,
         neighbours=() if reader is None or request is None else _neighbours(case, request, reader),
         notes=tuple(
-            _note(one, spec, project.salt(), viewer)
+            _note(one, policy, project.salt(), viewer)
             for one in case.notes
             # A second opinion that has read the first one's notes is none.
             if not (hidden and case.second and not case.escalated) or one.reviewer == viewer
         ),
         own=tuple(_answered(one, viewer) for one in case.answers if one.reviewer == viewer),
-        others=tuple(_said(one, spec, project.salt()) for one in case.answers if one.reviewer != viewer)
+        others=tuple(_said(one, policy, project.salt()) for one in case.answers if one.reviewer != viewer)
         if seen
         else (),
         label=None if case.label is None or hidden else msgspec.json.decode(case.label),
@@ -246,17 +246,17 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _note(one: Note, spec: ReviewSpec, salt: bytes, viewer: str) -> dict[str, Any]:
+def _note(one: Note, policy: ReviewPolicy, salt: bytes, viewer: str) -> dict[str, Any]:
     from cumulant.review.labels import shown
 
-    who = one.reviewer if one.reviewer == viewer else shown(one.reviewer, spec, salt)
+    who = one.reviewer if one.reviewer == viewer else shown(one.reviewer, policy, salt)
     return {"reviewer": who, "at": one.at, "text": one.text}
 
 
-def _said(one: Answer, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+def _said(one: Answer, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
     from cumulant.review.labels import shown
 
-    return _answered(one, shown(one.reviewer, spec, salt))
+    return _answered(one, shown(one.reviewer, policy, salt))
 
 
 def _answered(one: Answer, who: str) -> dict[str, Any]:

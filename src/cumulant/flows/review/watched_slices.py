@@ -7,24 +7,24 @@ import difflib
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import columns
 from cumulant.core.plan import FeaturePlan
-from cumulant.review.spec import ReviewSpec
+from cumulant.review.policy import ReviewPolicy
 
 #: how alike a name must be to be a slip of another one: a request may have fields that no feature reads
 _ALIKE = 0.75
 
 
-def check_slices(spec: ReviewSpec | None, plan: FeaturePlan) -> None:
+def check_slices(policy: ReviewPolicy | None, plan: FeaturePlan) -> None:
     """Refuse a slice whose name is nearly that of a field: each draw would refuse it, once predictions are there.
 
     Raises:
         DefinitionError: a name is misspelt, or a text is no condition.
     """
-    if spec is None or not spec.slices:
+    if policy is None or not policy.slices:
         return
     from cumulant.review import reasons
 
     fields = {field.name for field in (*plan.request, *plan.sources[plan.entity].fields)}
-    for text, condition in zip(spec.slices, reasons.conditions(spec.slices), strict=True):
+    for text, condition in zip(policy.slices, reasons.conditions(policy.slices), strict=True):
         for name in sorted(columns(condition) - fields):
             near = difflib.get_close_matches(name, fields, n=1, cutoff=_ALIKE)
             if near:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,7 +28,8 @@ from cumulant.flows.serving.services import note_use
 from cumulant.flows.serving.spawning import spawn
 from cumulant.outcomes.labels.outcome_folder import INBOX
 from cumulant.ports.registry import ModelVersion
-from cumulant.serving.spec import FallbackSpec, ServingSpec
+from cumulant.serving.options import Values, declared, overridden, words
+from cumulant.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -224,118 +225,25 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
     return target
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller of a server wants otherwise than the project file says."""
-
-    insecure: bool = False
-    workers: int | None = None
-    grpc: str | None = None
-    control: bool = False
-    token_file: str | None = None
-    salt_file: str | None = None
-    access_log: bool = False
-    traces: str | None = None
-    #: `auto`, `on`, `off` or the URL of a cache that servers share; what is named goes before the project file
-    cache: tuple[str, ...] = ()
-    cache_budget: str | None = None
-    #: folder of the prediction log, and how long it is kept
-    log: str | None = None
-    log_keep: str | None = None
-    #: `durable` or `background`
-    log_write: str | None = None
-    #: `cached`, `servable=DIR` or `constant={...}`; what is named stands in place of all that the project file declares
-    fallback: tuple[str, ...] = ()
-    queue: str | None = None
-    drain: str | None = None
-    #: folder of the state of sequences
-    sequences: str | None = None
-    #: the server ends when this process is no longer its parent
-    parent: int | None = None
-    #: a gateway is in front, and nobody else reaches the server
-    behind_gateway: bool = False
-    #: names by which callers reach a server on loopback that needs no token
-    hosts: tuple[str, ...] = ()
-
-
-def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
-    """The command line that serves `service`."""
-    settings = service.settings
-    asked = msgspec.structs.replace(
-        wishes,
-        workers=wishes.workers or settings.workers,
-        grpc=wishes.grpc or settings.grpc,
-        cache=_cache(settings, wishes.cache),
-        cache_budget=wishes.cache_budget or settings.cache_budget,
-        log=wishes.log or service.log,
-        log_keep=wishes.log_keep or settings.log.keep,
-        log_write=wishes.log_write or settings.log.write,
-        fallback=wishes.fallback or _fallback(settings.fallback),
-        queue=wishes.queue or settings.queue,
-        drain=wishes.drain or settings.drain,
-        access_log=wishes.access_log or settings.access_log,
-        hosts=wishes.hosts or tuple(settings.hosts),
-    )
-    line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
-    line += ["--body-limit", settings.body_limit, "--scored", settings.scored]
-    line += ["--invalid", settings.invalid] if settings.invalid != "warn" else []
-    line += ["--clock-skew", settings.clock_skew] if settings.clock_skew else []
-    line += ["--labels", service.labels, "--labels-size", settings.labels_size] if service.labels else []
-    if service.log_key and wishes.salt_file is None:
-        line += ["--salt-file", service.log_key]
+def command(service: Service, *, http: str, given: Values, ready: Path | None = None) -> list[str]:
+    """The command line that serves `service`: as the project file says, and in place of it as is `given`."""
+    own: dict[str, Any] = {
+        **declared(service.settings),
+        "log": service.log,
+        "labels": service.labels,
+        "salt_file": service.log_key,
+    }
+    if service.labels is None:
+        del own["labels_size"]
     if service.online:
-        line += ["--online", service.online, "--state-table", str(service.table)]
-    return line
+        own |= {"online": service.online, "state_table": service.table}
+    return folders_command([service.folder], http=http, given=overridden(own, given), ready=ready)
 
 
-def _cache(settings: ServingSpec, wished: Sequence[str]) -> tuple[str, ...]:
-    """The mode and the shared cache, each as it is wished or else declared; without a cache none is shared."""
-    urls = [one for one in wished if "://" in one]
-    modes = [one for one in wished if "://" not in one] or [settings.cache]
-    if not urls and settings.shared_cache is not None and modes != ["off"]:
-        urls = [settings.shared_cache]
-    return (*modes, *urls)
-
-
-def _fallback(declared: FallbackSpec) -> tuple[str, ...]:
-    """As the server's options say it."""
-    found = ["cached"] if declared.cached else []
-    if declared.servable is not None:
-        found.append(f"servable={declared.servable}")
-    if declared.constant is not None:
-        found.append(f"constant={msgspec.json.encode(declared.constant).decode()}")
-    return tuple(found)
-
-
-def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
-    """The command line that serves servables' folders."""
-    line = [sys.executable, "-m", "cumulant.serving", *folders, "--http", http]
-    given = {
-        "--workers": wishes.workers,
-        "--grpc": wishes.grpc,
-        "--token-file": wishes.token_file,
-        "--salt-file": wishes.salt_file,
-        "--traces": wishes.traces,
-        "--cache-budget": wishes.cache_budget,
-        "--log": wishes.log,
-        "--log-keep": wishes.log_keep,
-        "--log-write": wishes.log_write,
-        "--queue": wishes.queue,
-        "--drain": wishes.drain,
-        "--sequences": wishes.sequences,
-        "--parent": wishes.parent,
-        "--model-control": "explicit" if wishes.control else None,
-        "--ready-file": ready,
-    }
-    for option, value in given.items():
-        line += [option, str(value)] if value is not None else []
-    repeated = {"--cache": wishes.cache, "--fallback": wishes.fallback, "--allow-host": wishes.hosts}
-    line += [word for option, several in repeated.items() for one in several for word in (option, one)]
-    flags = {
-        "--insecure": wishes.insecure,
-        "--access-log": wishes.access_log,
-        "--behind-gateway": wishes.behind_gateway,
-    }
-    return [*line, *(flag for flag, on in flags.items() if on)]
+def folders_command(folders: Sequence[str], *, http: str, given: Values, ready: Path | None = None) -> list[str]:
+    """The command line that serves servables' folders; `given`: values by the names of options, such as `log_keep`."""
+    line = [sys.executable, "-m", "cumulant.serving", *folders]
+    return line + words({**given, "http": http, "ready_file": ready})
 
 
 @contextmanager
@@ -350,7 +258,7 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with log.open("wb") as stream:
             process = spawn(
-                command(service, http=http, wishes=Wishes(parent=None if keep else os.getpid()), ready=ready),
+                command(service, http=http, given={"parent": None if keep else os.getpid()}, ready=ready),
                 stderr=stream,
                 salt=None if service.salt is None else service.salt(),
                 start_new_session=keep,

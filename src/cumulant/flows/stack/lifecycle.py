@@ -193,7 +193,7 @@ def apply_first(project: Project, book: Book) -> None:
     """Routes to the book's servers: of an earlier book, the gateway keeps addresses where nobody listens any more."""
     traffic = project.traffic()
     present = traffic.in_force(project.name)
-    wanted = routes_to(book, present, key=project.spec.release.key)
+    wanted = routes_to(book, present, key=project.policies.release.key)
     if wanted is not None and wanted != present:
         traffic.apply(wanted)
 

@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
-from cumulant.flows.serving.serve import Service, Wishes, command, prepare_service, renew_service
+from cumulant.flows.serving.serve import Service, command, prepare_service, renew_service
 from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
 from cumulant.ports.registry import ModelVersion
 
@@ -112,7 +112,7 @@ def server_line(service: Service) -> tuple[str, ...]:
     """The command of a server behind the gateway, by the present settings and interpreter, without its address."""
     # One port of gRPC cannot be two versions', and the gateway does not speak it.
     settings = msgspec.structs.replace(service.settings, grpc=None, hosts=[])  # names are given when it starts
-    line = command(msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True))
+    line = command(msgspec.structs.replace(service, settings=settings), http="", given={"behind_gateway": True})
     return tuple(without(line, "--http"))
 
 

@@ -15,7 +15,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
-from cumulant.core.units import duration, moment
+from cumulant.core.units import duration, moment, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import Validation, snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
@@ -44,7 +44,7 @@ from cumulant.training.spec import quick as training_quick
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
-    from cumulant.monitoring.spec import HistorySpec
+    from cumulant.monitoring.monitoring_policy import HistoryPolicy
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -91,7 +91,7 @@ def train(
     trials: int | None = None,
     time: str | None = None,
     promote: bool = True,
-    history: HistorySpec | None = None,
+    history: HistoryPolicy | None = None,
     change: datetime | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
@@ -117,7 +117,8 @@ def train(
         raise UsageError(f"a training needs time: {time}", subject="time", hint="give 90s or 10m")
     settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
     if history is not None:
-        settings["history"] = msgspec.to_builtins(history)
+        spans = msgspec.structs.asdict(history).items()
+        settings["history"] = {name: None if span is None else show_duration(span) for name, span in spans}
     if change is not None:
         settings["change"] = change.isoformat()
     with open_run(

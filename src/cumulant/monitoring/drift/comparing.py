@@ -8,11 +8,10 @@ from datetime import timedelta
 
 import numpy as np
 
-from cumulant.core import units
 from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
 from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Unsteady, Watched, What
 from cumulant.monitoring.drift.profiles import Profile
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.statistics import drift
 
 _MONTH = timedelta(days=30)
@@ -30,9 +29,13 @@ class _Alarm:
 
 
 def compare(
-    reference: Profile, current: Profile, spec: DriftSpec | None = None, *, weights: Mapping[str, float] | None = None,
+    reference: Profile,
+    current: Profile,
+    policy: DriftPolicy | None = None,
+    *,
+    weights: Mapping[str, float] | None = None,
     looks: int | None = None,
-) -> Findings:  # fmt: skip
+) -> Findings:
     """Look at each block of `current`, in their order, as a monitor would have done day by day.
 
     At each look every column is tested against the reference: missing values, values that the reference does not
@@ -42,16 +45,16 @@ def compare(
 
     `current` was profiled with `like=reference`.
     """
-    spec = spec or DriftSpec()
+    policy = policy or DriftPolicy()
     watches = [
-        Watch(before, now, least(spec, before.role))
+        Watch(before, now, least(policy, before.role))
         for before, now in zip(reference.columns, current.columns, strict=True)
     ]
-    known = {**(weights or {}), **spec.weights}
+    known = {**(weights or {}), **policy.weights}
     weight = [known.get(column.name, 1.0) for column in reference.columns]
-    looks = looks or _looks(spec, current)
-    spans = sorted({min(span, len(current.blocks)) for span in spec.spans})
-    level = drift.level_of_look(units.share(spec.false_alarms), looks=looks, spans=len(spans))
+    looks = looks or _looks(policy, current)
+    spans = sorted({min(span, len(current.blocks)) for span in policy.spans})
+    level = drift.level_of_look(policy.false_alarms, looks=looks, spans=len(spans))
     alarms = [
         alarm
         for window in range(len(current.blocks))
@@ -82,21 +85,21 @@ def compare(
     )
 
 
-def least(spec: DriftSpec, role: str) -> Least:
+def least(policy: DriftPolicy, role: str) -> Least:
     """The least effects that matter of a column in that role."""
     return Least(
-        shift=spec.effect if role == "feature" else spec.answers,
-        missing=units.share(spec.missing),
-        faults=units.share(spec.faults),
-        tails=_TAILS * units.share(spec.faults),
+        shift=policy.effect if role == "feature" else policy.answers,
+        missing=policy.missing,
+        faults=policy.faults,
+        tails=_TAILS * policy.faults,
     )
 
 
-def _looks(spec: DriftSpec, current: Profile) -> int:
+def _looks(policy: DriftPolicy, current: Profile) -> int:
     """Looks that share one rate of false alarms: those of a month, or all of a table without times."""
     if not current.blocks[0].timed:
         return len(current.blocks)
-    return max(round(_MONTH / units.duration(spec.window)), 1)
+    return max(round(_MONTH / policy.window), 1)
 
 
 def _newest(current: Profile) -> int:

@@ -10,12 +10,12 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from cumulant.core.units import micros, share, show_duration
+from cumulant.core.units import micros, show_duration
 from cumulant.monitoring.drift.counts import LEAST_ERRORS, LEAST_SEASONS, Counts, Deviation
 from cumulant.monitoring.drift.findings import Finding, What
 from cumulant.monitoring.drift.profiles import Block
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 _WEEK = timedelta(days=7)
 #: windows, or days where these are longer, between the reference and the rows beyond which it says nothing of them
@@ -50,7 +50,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def row_counts(
-    reference: Sequence[Block], blocks: Sequence[Block], length: timedelta, spec: DriftSpec, *, looks: int,
+    reference: Sequence[Block], blocks: Sequence[Block], length: timedelta, policy: DriftPolicy, *, looks: int,
     until: int | None = None, shown: Sequence[Block] | None = None,
 ) -> Volume:  # fmt: skip
     """Compare the number of rows of each window with the same weekday's windows before.
@@ -62,7 +62,7 @@ def row_counts(
             them; else the first weeks of the rows say what is usual.
         blocks: the windows that have rows, oldest first.
         length: of a window.
-        spec: of the comparison; `volume` is the least change that matters.
+        policy: of the comparison; `volume` is the least change that matters.
         looks: among which the rate of false alarms is shared out.
         until: the moment in microseconds up to which rows are known: a window that ended before it is whole, and one
             without rows a gap. None: nothing is known after the last row.
@@ -71,7 +71,7 @@ def row_counts(
     if not blocks or not blocks[0].timed:
         return Volume()
     index = {block.start: place for place, block in enumerate(blocks if shown is None else shown)}
-    whole, level, least = blocks, share(spec.false_alarms) / looks, share(spec.volume)
+    whole, level, least = blocks, policy.false_alarms / looks, policy.volume
     blocks = _unbroken(whole, micros(length))
     before, note = _before(reference, blocks, micros(length)), _break(whole, blocks)
     shared = len(before) > 0 and reference[-1].start >= blocks[0].start

@@ -9,12 +9,11 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError
-from cumulant.core.units import share
+from cumulant.monitoring.monitoring_policy import PerformancePolicy
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
 from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
-from cumulant.monitoring.spec import PerformanceSpec
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
@@ -78,19 +77,19 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def harm_terms(
-    spec: PerformanceSpec, *, loss: Loss, horizon: int, recent: int, refit: bool, calibration: bool
+    policy: PerformancePolicy, *, loss: Loss, horizon: int, recent: int, refit: bool, calibration: bool
 ) -> HarmTerms:
     """The terms that a project declares, for a model and windows of its kind."""
     return HarmTerms(
         loss=loss,
-        margin=share(spec.margin),
-        alpha=share(spec.false_alarms),
+        margin=policy.margin,
+        alpha=policy.false_alarms,
         horizon=horizon,
         recent=recent,
         refit=refit,
         calibration=calibration,
-        independent=spec.independent,
-        reference_calibration=spec.reference_calibration,
+        independent=policy.independent,
+        reference_calibration=policy.reference_calibration,
     )
 
 

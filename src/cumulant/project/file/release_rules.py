@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.project.file.gate_rules import Fault
 from cumulant.project.file.training_rules import refuse
-from cumulant.release.evidence.declared_metrics import KINDS
+from cumulant.release.policy import KINDS
 from cumulant.release.spec import MetricSpec
 
 if TYPE_CHECKING:

@@ -6,18 +6,13 @@ import difflib
 from collections.abc import Iterator
 
 from cumulant.alerting.policy import BUILT_IN as BUILT_IN_RULES
-from cumulant.core.errors import UsageError, did_you_mean
-from cumulant.core.units import duration, rate, share
+from cumulant.core.errors import did_you_mean
+from cumulant.core.units import duration, rate
 from cumulant.project.file.document import Entry, Place, Problem
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import secrets_in
-from cumulant.release.evidence.declared_metrics import check_metrics
-from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import steps
+from cumulant.project.release_policy import release_policy_errors
 from cumulant.training.spec import BUILT_IN
-
-#: an error rate that is no longer one
-_MOST_ALPHA = 0.5
 
 
 def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
@@ -49,6 +44,7 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     yield from _release(spec, project)
     yield from _alerts(spec, project)
     yield from _spans(spec, project)
+    yield from _monitoring(spec, project)
 
 
 def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
@@ -82,25 +78,12 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
 
 def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     """What no release could go by: found when one begins, a version would have been trained for it."""
-    for check in (steps, check_metrics, _check_alpha):
-        try:
-            check(spec.release)
-        except UsageError as error:
-            path = (error.subject or "release").split(".")
-            # A value that the file does not hold is a default: the nearest section above it is shown.
-            within = (path[:length] for length in range(len(path), 0, -1))
-            place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
-            yield place, error.full_text
-
-
-def _check_alpha(release: ReleaseSpec) -> None:
-    """Of 0 nothing is ever shown, and of much everything is: a candidate would be promoted by the first request."""
-    if not 0 < share(release.alpha) < _MOST_ALPHA:
-        raise UsageError(
-            f"release.alpha is {release.alpha}, and no evidence can be counted by that",
-            subject="release.alpha",
-            hint=f"write a share above 0% and below {_MOST_ALPHA:.0%}, such as 5%",
-        )
+    for error in release_policy_errors(spec.release):
+        path = (error.subject or "release").split(".")
+        # A value that the file does not hold is a default: the nearest section above it is shown.
+        within = (path[:length] for length in range(len(path), 0, -1))
+        place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
+        yield place, error.full_text
 
 
 def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
@@ -131,6 +114,22 @@ def _spans(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     if not rate(told.at_most).number:
         place = _place(project, *retrain, "at_most") or project.place
         yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
+
+
+def _monitoring(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """Windows of no length, and a queue that no case would ever come into."""
+    for section, text in (
+        ("drift", spec.monitoring.drift.window),
+        ("performance", spec.monitoring.performance.window),
+    ):
+        if not duration(text):
+            place = _place(project, "monitoring", section, "window") or project.place
+            yield place, f"monitoring.{section}.window may not be 0; leave it out, or write 1d"
+    review = spec.monitoring.review
+    if review is not None and rate(review.budget).number < 1:
+        place = _place(project, "monitoring", "review", "budget") or project.place
+        text = f"monitoring.review.budget: {review.budget} is less than one case"
+        yield place, f"{text}; take a longer period: 1/week, 1/month"
 
 
 def _place(project: Entry, *path: str | int) -> Place | None:

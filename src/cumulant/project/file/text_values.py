@@ -93,12 +93,6 @@ FORMS: dict[tuple[str, str], str] = {
     ("Threshold", "alerts"): "rate",
     ("Threshold", "rate"): "share",
     ("EvaluationSpec", "test"): "duration|share",
-    ("ServingSpec", "body_limit"): "size",
-    ("ServingSpec", "drain"): "duration",
-    ("ServingSpec", "queue"): "duration",
-    ("ServingSpec", "cache_budget"): "duration",
-    ("ServingSpec", "labels_size"): "size",
-    ("LogSpec", "keep"): "duration",
 }
 
 

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.core.units import duration, share
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
 from cumulant.release.evidence.key_statistics import KeyTable, Units, units
 from cumulant.release.evidence.look import ARMS, COUNTED, Look, Requests
@@ -104,7 +103,7 @@ def readable(release: Release) -> bool:
     try:
         memory_of(release)
         for name, board in release.boards.items():
-            check_state(board, metrics(release.spec)[name])
+            check_state(board, metrics(release.policy)[name])
     except UNREADABLE:
         return False
     return True
@@ -145,7 +144,7 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     per_arm = {arm: int(requests.arm(arm).sum()) for arm in ARMS}
     samples = per_arm if release.step.weight else {CHAMPION: 0, CANDIDATE: len(look.pairs)}
     release = counted(release, samples, look.seconds)
-    named = metrics(release.spec)
+    named = metrics(release.policy)
     memory = _answering(memory_of(release), release, look, per_arm[CANDIDATE])
     of_look = _units(memory, requests, named["latency"])
     sums, keys = of_look.sums(), KeyTable.from_json(memory.keys)
@@ -159,7 +158,7 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
     memory = msgspec.structs.replace(memory, keys=keys.to_json(), selection=memory.selection.with_look(look))
-    bars = harm_bars(named, share(release.spec.alpha))
+    bars = harm_bars(named, release.policy.alpha)
     board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering, bars=bars)
     boards = {name: board(metric) for name, metric in _with_fewest(release, named).items()}
     return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
@@ -183,7 +182,7 @@ def _board(
     tempering: Mapping[str, Tempering],
     bars: Mapping[str, float],
 ) -> Board:
-    name, fine_bar = metric.name, -math.log(share(release.spec.alpha))
+    name, fine_bar = metric.name, -math.log(release.policy.alpha)
     unlike = name == "quality" and memory.selection.selective  # what these rows show need not hold of the others
     board = (None if unlike else release.boards.get(name)) or _with_prior(
         new_board(metric, harm_bar=bars.get(name), fine_bar=fine_bar), release.evaluation
@@ -237,7 +236,7 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
     What the champion showed up to now fixes the length of its blocks. The bound of slow requests is the champion's
     latest: one of the first moments, when servers have just started, would say little for the whole release.
     """
-    old, named = memory_of(release), metrics(release.spec)
+    old, named = memory_of(release), metrics(release.policy)
     took, slow = old.took.get(CHAMPION, []), old.slow
     if sum(took) >= _FIRST:
         quantile = _quantile(took, named["latency"].quantile)
@@ -257,7 +256,7 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
 def _fixed(memory: Memory, release: Release) -> Memory:
     """The lengths of blocks and the grids of rates of the step, from all that is known of the champion."""
     known, step = memory.champion, release.step
-    look = duration(release.spec.look).total_seconds()
+    look = release.policy.look
     most = max(release.looks_a_block, int(step.at_least / look / _BLOCKS))
     blocks = {}
     for name in COUNTED:
@@ -288,7 +287,7 @@ def _warming(memory: Memory, release: Release) -> bool:
     """Whether the look lies in the warm-up, in part at least: caches of a new process fill with its first requests."""
     if memory.answering is None:
         return False
-    return memory.answering <= duration(release.spec.warm_up).total_seconds()
+    return memory.answering <= release.policy.warm_up
 
 
 def _units(memory: Memory, requests: Requests, latency: Metric) -> Units:

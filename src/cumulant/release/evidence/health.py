@@ -14,10 +14,9 @@ import msgspec
 import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.core.units import duration, share
 from cumulant.release.evidence.look import Requests
 from cumulant.release.evidence.metrics import QUICK_PART
-from cumulant.release.spec import CeilingSpec
+from cumulant.release.policy import CeilingPolicy
 from cumulant.statistics.sequential.arrays import Floats
 
 #: a share of failures must exceed the champion's worst moment so many times
@@ -89,7 +88,7 @@ def level_of(alpha: float, *, look: int, checks: float) -> float:
     return QUICK_PART * alpha / ((look + 1) * (look + 2) * max(checks, 1.0))
 
 
-def trouble(pulse: Pulse, ceilings: CeilingSpec, reference: Reference) -> Trouble | None:
+def trouble(pulse: Pulse, ceilings: CeilingPolicy, reference: Reference) -> Trouble | None:
     """The candidate's hard failure, told in words; None where there is none."""
     if pulse.candidate.misshapen:
         answers = "an answer" if pulse.candidate.misshapen == 1 else f"{pulse.candidate.misshapen} answers"
@@ -105,16 +104,16 @@ def trouble(pulse: Pulse, ceilings: CeilingSpec, reference: Reference) -> Troubl
     return Trouble(text=text, shared=False) if _surely_worse(pulse, reference) else None
 
 
-def _down(arm: ArmPulse, ceilings: CeilingSpec) -> str | None:
+def _down(arm: ArmPulse, ceilings: CeilingPolicy) -> str | None:
     if arm.restarts >= ceilings.restarts:
         return f"was started again {arm.restarts} times within a minute"
-    if arm.not_ready > duration(ceilings.not_ready).total_seconds():
+    if arm.not_ready > ceilings.not_ready:
         return f"has had no server that is ready for {arm.not_ready:.0f} s"
     return None
 
 
-def _failing(arm: ArmPulse, ceilings: CeilingSpec) -> bool:
-    return arm.requests >= ceilings.requests and arm.failures > share(ceilings.errors) * arm.requests
+def _failing(arm: ArmPulse, ceilings: CeilingPolicy) -> bool:
+    return arm.requests >= ceilings.requests and arm.failures > ceilings.errors * arm.requests
 
 
 def _surely_worse(pulse: Pulse, reference: Reference) -> bool:

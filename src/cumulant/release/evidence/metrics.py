@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cumulant.release.evidence.declared_metrics import KINDS, Kind, check_block, margin_of, scale_of
-from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.release.policy import KINDS, Kind, MetricPolicy, ReleasePolicy
 from cumulant.statistics import sequential
 
 
@@ -24,13 +23,15 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     quantile: float = 0.95
     #: the greatest difference between the arms, of a metric of your own
     scale: float = 1.0
-    #: pairs in a block of evidence, at least, and how long it is where that is declared of this metric
+    #: pairs in a block of evidence, at least, and its seconds where they are declared of this metric
     fewest: int = 1
-    block: str | None = None
+    block: float | None = None
     #: a change in either direction is one for the worse
     two_sided: bool = False
 
 
+#: in losses of probabilities, whose unit is known
+QUALITY_MARGIN = 0.005
 _DEFAULTS = {
     "errors": Metric(name="errors", kind=KINDS["errors"], unit="%", margin=0.005, required=True, part=2.0),
     "timeouts": Metric(name="timeouts", kind=KINDS["timeouts"], unit="%", margin=0.005, required=True, part=0.5),
@@ -56,7 +57,12 @@ _DEFAULTS = {
         name="distance", kind=KINDS["distance"], unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
     ),
     "quality": Metric(
-        name="quality", kind=KINDS["quality"], unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
+        name="quality",
+        kind=KINDS["quality"],
+        unit="",
+        margin=QUALITY_MARGIN,
+        required=False,
+        fewest=sequential.FEWEST_PAIRS,
     ),
 }
 #: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
@@ -67,17 +73,10 @@ STAND_INS = frozenset({"disagreement", "prediction", "distance"})
 QUICK_PART = 0.1
 
 
-def metrics(spec: ReleaseSpec) -> dict[str, Metric]:
-    """All metrics of a release by name, the defaults first.
-
-    Raises:
-        UsageError: a name that is no metric says nothing of how it is measured, or a value does not fit.
-    """
-    found = {name: _changed(default, spec.metrics.get(name)) for name, default in _DEFAULTS.items()}
-    for name, declared in spec.metrics.items():
-        if name not in _DEFAULTS:
-            found[name] = _own(name, declared)
-    return found
+def metrics(policy: ReleasePolicy) -> dict[str, Metric]:
+    """All metrics of a release by name, the defaults first."""
+    defaults = {name: _changed(default, policy.metrics.get(name)) for name, default in _DEFAULTS.items()}
+    return defaults | {name: _own(name, one) for name, one in policy.metrics.items() if name not in _DEFAULTS}
 
 
 def harm_bars(found: dict[str, Metric], alpha: float) -> dict[str, float]:
@@ -91,11 +90,10 @@ def harm_alphas(found: Mapping[str, Metric], alpha: float) -> dict[str, float]:
     return sequential.split(parts, alpha * (1 - QUICK_PART))
 
 
-def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
+def _changed(default: Metric, declared: MetricPolicy | None) -> Metric:
     if declared is None:
         return default
-    check_block(default.name, declared)
-    margin = default.margin if declared.margin is None else margin_of(default.name, declared)
+    margin = default.margin if declared.margin is None else declared.margin
     fewest = default.fewest
     if default.name == "disagreement" and margin is not None:
         fewest = max(fewest, math.ceil(_DISAGREEING / margin))
@@ -105,20 +103,20 @@ def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
         block=declared.block,
         margin=margin,
         required=default.required if declared.required is None else declared.required,
-        part=default.part if declared.share is None else declared.share,
+        part=default.part if declared.part is None else declared.part,
         quantile=declared.quantile or default.quantile,
     )
 
 
-def _own(name: str, declared: MetricSpec) -> Metric:
-    margin = margin_of(name, declared)
+def _own(name: str, declared: MetricPolicy) -> Metric:
+    margin, (low, high) = declared.margin, declared.bounds or (0.0, 1.0)
     return Metric(
         name=name,
         kind="own",
         unit="",
         margin=margin,
         required=margin is not None if declared.required is None else declared.required,
-        part=declared.share or 1.0,
-        scale=scale_of(name, declared),
+        part=declared.part or 1.0,
+        scale=high - low,
         block=declared.block,
     )

@@ -10,8 +10,7 @@ import math
 
 import msgspec
 
-from cumulant.core.units import share
-from cumulant.release.evidence.metrics import metrics
+from cumulant.release.evidence.metrics import QUALITY_MARGIN, metrics
 from cumulant.release.paired.paired_evaluation import (
     DISAGREEMENT_CAP,
     REFUSAL_ALPHA,
@@ -25,7 +24,7 @@ from cumulant.release.paired.paired_evaluation import (
 )
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.paired.segments import broken_segment
-from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
+from cumulant.release.policy import MetricPolicy, ReleasePolicy
 from cumulant.release.wording import told
 
 #: part of alpha of a metric whose margin nobody declared, against the others' whole part
@@ -40,64 +39,59 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     hint: str
 
 
-def with_margins(spec: ReleaseSpec, evaluation: PairedEvaluation | None) -> ReleaseSpec:
-    """The section with margins of pairs and of `quality` where the project declares none.
+def with_margins(policy: ReleasePolicy, evaluation: PairedEvaluation | None) -> ReleasePolicy:
+    """The policy with margins of pairs and of `quality` where the project declares none.
 
     Where the versions were compared on labelled rows, a promotion waits until quality is shown, there or by labels of
     mirrored requests.
     """
     defaults: dict[str, float | None] = {"disagreement": DISAGREEMENT_CAP}
     if evaluation is not None:
-        usual = metrics(spec)["quality"].margin
+        usual = metrics(policy)["quality"].margin
         defaults = {
-            "disagreement": disagreement_margin(evaluation, better=_better(spec, evaluation)),
+            "disagreement": disagreement_margin(evaluation, better=_better(policy, evaluation)),
             "prediction": prediction_margin(evaluation),
             "distance": distance_margin(evaluation),
             "quality": None if usual is None else quality_margin(evaluation, most=usual),
         }
-    found = dict(spec.metrics)
+    found = dict(policy.metrics)
     for name, margin in defaults.items():
-        declared = spec.metrics.get(name)
+        declared = policy.metrics.get(name)
         if margin is None or (declared is not None and declared.margin is not None):
             continue
         part = 1.0 if name == "quality" else UNDECLARED_PART
-        found[name] = msgspec.structs.replace(declared or MetricSpec(share=part), margin=margin)
-    quality = found.get("quality", MetricSpec())
-    waits = evaluation is not None or spec.holdback != "none"
+        found[name] = msgspec.structs.replace(declared or MetricPolicy(part=part), margin=margin)
+    quality = found.get("quality", MetricPolicy())
+    waits = evaluation is not None or policy.holdback is not None
     if waits and quality.required is None:
         found["quality"] = msgspec.structs.replace(quality, required=True)
-    return msgspec.structs.replace(spec, metrics=found)
+    return msgspec.structs.replace(policy, metrics=found)
 
 
-def refusal(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
-    """Why a release by the section `spec`, as it is declared, may not begin; None: it may."""
-    margin = metrics(with_margins(spec, evaluation))["quality"].margin
+def refusal(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | None:
+    """Why a release by the `policy`, as it is declared, may not begin; None: it may."""
+    margin = metrics(with_margins(policy, evaluation))["quality"].margin
     return (
         _failed(evaluation)
-        or _too_good(spec, evaluation)
-        or _disagreeing(spec, evaluation)
+        or _too_good(policy, evaluation)
+        or _disagreeing(policy, evaluation)
         or (None if margin is None else _worse(evaluation, margin))
         or (None if margin is None else _broken(evaluation, margin))
-        or _unlike(spec, evaluation)
+        or _unlike(policy.metrics.get("distance"), evaluation)
     )
 
 
-def refit_fault(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+def refit_fault(evaluation: PairedEvaluation) -> Refusal | None:
     """Why the served model does not stand for its tested one, which is the `evaluation`'s champion; None: it does. It
     has learned these rows, so it may be better by any amount, but neither worse nor of other answers.
     """
-    margin = metrics(with_margins(spec, evaluation))["quality"].margin
-    return (
-        _failed(evaluation)
-        or (None if margin is None else _worse(evaluation, margin))
-        or (None if margin is None else _broken(evaluation, margin))
-        or _unlike(ReleaseSpec(), evaluation)
-    )
+    margin = quality_margin(evaluation, most=QUALITY_MARGIN)
+    return _failed(evaluation) or _worse(evaluation, margin) or _broken(evaluation, margin) or _unlike(None, evaluation)
 
 
-def _better(spec: ReleaseSpec, evaluation: PairedEvaluation) -> bool:
+def _better(policy: ReleasePolicy, evaluation: PairedEvaluation) -> bool:
     """Whether the candidate is shown to be better, and not by so much that it may know what no request holds."""
-    margin, least = metrics(spec)["quality"].margin, _least_loss(spec, evaluation)
+    margin, least = metrics(policy)["quality"].margin, _least_loss(policy, evaluation)
     if margin is None or (least is not None and evaluation.candidate_loss < least):
         return False
     return shown_better(evaluation, margin=quality_margin(evaluation, most=margin))
@@ -114,12 +108,12 @@ def _failed(evaluation: PairedEvaluation) -> Refusal | None:
     )
 
 
-def _disagreeing(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
-    declared = spec.metrics.get("disagreement")
+def _disagreeing(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | None:
+    declared = policy.metrics.get("disagreement")
     allowed = DISAGREEMENT_CAP
     if declared is not None and declared.margin is not None:
-        allowed = metrics(spec)["disagreement"].margin or allowed
-    elif _better(spec, evaluation):
+        allowed = metrics(policy)["disagreement"].margin or allowed
+    elif _better(policy, evaluation):
         return None
     if evaluation.disagreement is None or evaluation.disagreement <= allowed:
         return None
@@ -154,8 +148,8 @@ def _broken(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
     )
 
 
-def _unlike(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
-    one, declared = evaluation.unlike, spec.metrics.get("distance")
+def _unlike(declared: MetricPolicy | None, evaluation: PairedEvaluation) -> Refusal | None:
+    one = evaluation.unlike
     if one is None or (declared is not None and declared.margin is not None):
         return None
     return Refusal(
@@ -167,7 +161,7 @@ def _unlike(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
     )
 
 
-def _least_loss(spec: ReleaseSpec, evaluation: PairedEvaluation) -> float | None:
+def _least_loss(policy: ReleasePolicy, evaluation: PairedEvaluation) -> float | None:
     """The loss below which a candidate is too good; None where nothing says how much can be known.
 
     It is measured by the champion, and by its usual loss where it has become worse.
@@ -176,11 +170,11 @@ def _least_loss(spec: ReleaseSpec, evaluation: PairedEvaluation) -> float | None
     if usual is None and evaluation.champion_loss >= evaluation.baseline_loss:
         return None
     reference = evaluation.champion_loss if usual is None else min(usual, evaluation.champion_loss)
-    return (1 - share((spec.evaluation or PairedSpec()).gain)) * reference
+    return (1 - policy.largest_gain) * reference
 
 
-def _too_good(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
-    least = _least_loss(spec, evaluation)
+def _too_good(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | None:
+    least = _least_loss(policy, evaluation)
     if not least or log_gain(evaluation, edge=evaluation.champion_loss - least) < -math.log(REFUSAL_ALPHA):
         return None
     return Refusal(

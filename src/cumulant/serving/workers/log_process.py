@@ -11,10 +11,12 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
+from cumulant.core.units import show_duration
 from cumulant.serving.prediction_log.log_command import command
 from cumulant.serving.settings import Settings
 
@@ -77,7 +79,7 @@ def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
     line = command(
         str(settings.log_socket),
         str(settings.log),
-        keep=settings.log_keep,
+        keep=show_duration(timedelta(seconds=settings.log_keep)),
         key_stdin=bool(salt),
         region=settings.region,
         nice=0 if settings.log_write == "durable" else _NICE,

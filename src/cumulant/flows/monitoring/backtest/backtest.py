@@ -25,9 +25,8 @@ from cumulant.flows.training.task import refuse_no_features, resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.monitoring.backtest import Replay, ReplayTerms, backtest
+from cumulant.monitoring.monitoring_policy import RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import RetrainTerms, terms_of
-from cumulant.monitoring.spec import RetrainSpec
 
 if TYPE_CHECKING:
     from cumulant.outcomes.join.prediction_losses import Loss
@@ -185,11 +184,11 @@ def _first(held: Cut, asked: Asked) -> int:
 
 def _replayed(context: Context, asked: Asked, held: Cut, target: str, first: int) -> Backtested:
     project = context.project
-    spec, retrain = project.training(), project.spec.monitoring.retrain
+    spec, policy = project.training(), project.policies.monitoring
     learner = _learner(context)
     fits = Fits(cut=held, spec=spec, learner=learner, root=project.root)
-    drifts = Drifts(rows=held.rows, spec=project.spec.monitoring.drift, every=held.every)
-    own = learned(retrain.history) if asked.memory is None else read(asked.memory)
+    drifts = Drifts(rows=held.rows, policy=policy.drift, every=held.every)
+    own = learned(policy.history) if asked.memory is None else read(asked.memory)
 
     def replay(policies: Mapping[str, RetrainTerms], history: Learned, said: str) -> tuple[Replay, ...]:
         return backtest(
@@ -198,7 +197,7 @@ def _replayed(context: Context, asked: Asked, held: Cut, target: str, first: int
             progress=lambda text, share=None: context.progress(f"{said}{text}", share),
         )  # fmt: skip
 
-    policies = _policies(retrain, held, first)
+    policies = _policies(policy.retrain, held, first)
     rules = _told(replay(policies, own, ""), held)
     length = first * held.every, len(held.history.inputs) * held.every
     kinds = chosen(asked.history, own, first=length[0], whole=length[1])
@@ -224,7 +223,7 @@ def _replayed(context: Context, asked: Asked, held: Cut, target: str, first: int
         rules=rules,
         histories=histories,
         sentences=said(rules, histories),
-        notes=_notes(held, retrain),
+        notes=_notes(held, policy.retrain),
     )
 
 
@@ -257,12 +256,12 @@ def _terms(held: Cut, history: Learned, first: int, asked: Asked) -> ReplayTerms
     )
 
 
-def _policies(spec: RetrainSpec, held: Cut, first: int) -> dict[str, RetrainTerms]:
+def _policies(own: RetrainTerms, held: Cut, first: int) -> dict[str, RetrainTerms]:
     """The project's rule, or the default one where it says nothing, and those to compare it with: schedules as far as
     they come due within what is judged.
     """
     judged = (len(held.history.inputs) - first - held.delay) * held.every
-    own, default = terms_of(spec), RetrainTerms()
+    default = RetrainTerms()
     free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}
     schedules = {
         name: RetrainTerms(on_harm=False, every=span, **free)  # type: ignore[arg-type]
@@ -270,7 +269,7 @@ def _policies(spec: RetrainSpec, held: Cut, first: int) -> dict[str, RetrainTerm
         if held.every < span <= judged
     }
     return {
-        **({OWN: own} if own != default and not _by_hand(spec) else {}),
+        **({OWN: own} if own != default and not _by_hand(own) else {}),
         DEFAULT: default,
         "never": RetrainTerms(on_harm=False),
         **schedules,
@@ -278,8 +277,8 @@ def _policies(spec: RetrainSpec, held: Cut, first: int) -> dict[str, RetrainTerm
     }
 
 
-def _by_hand(spec: RetrainSpec) -> bool:
-    return spec.when == "never" and spec.every is None and spec.labels is None
+def _by_hand(terms: RetrainTerms) -> bool:
+    return not terms.on_harm and terms.every is None and terms.labels is None
 
 
 def _told(replays: Sequence[Replay], held: Cut) -> tuple[Replayed, ...]:
@@ -319,7 +318,7 @@ def _compared(tried: Sequence[tuple[Learned, Replay]], held: Cut) -> tuple[Compa
     )
 
 
-def _notes(held: Cut, retrain: RetrainSpec) -> tuple[str, ...]:
+def _notes(held: Cut, retrain: RetrainTerms) -> tuple[str, ...]:
     """What a reader should know to trust the figures."""
     notes = []
     most = max(len(truth) for truth in held.history.truths)

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, show_duration
-from cumulant.monitoring.spec import HistorySpec
+from cumulant.monitoring.monitoring_policy import HistoryPolicy
 
 GROWING = "growing"
 _HALF_LIFE = "half-life:"
@@ -41,12 +41,9 @@ class Learned(msgspec.Struct, frozen=True):
         return None if self.window is None else max(1, round(self.window / every))
 
 
-def learned(spec: HistorySpec) -> Learned:
+def learned(policy: HistoryPolicy) -> Learned:
     """What the project says."""
-    return Learned(
-        window=None if spec.window is None else _span("window", spec.window),
-        half_life=None if spec.half_life is None else _span("half-life", spec.half_life),
-    )
+    return Learned(window=policy.window, half_life=policy.half_life)
 
 
 def read(text: str) -> Learned:

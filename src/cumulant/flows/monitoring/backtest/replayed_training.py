@@ -14,15 +14,14 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.core.units import show_duration
 from cumulant.flows.monitoring.backtest.labelled_windows import Cut, Part
 from cumulant.training.spec import SEARCHED
 
 if TYPE_CHECKING:
     from cumulant.flows.registry.candidate_alias import ModelRecord
     from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.performance.refits import Scorer
-    from cumulant.monitoring.spec import DriftSpec
     from cumulant.statistics.rows import Floats
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.spec import Parameter, TrainingSpec
@@ -120,7 +119,7 @@ class Drifts:
     """`monitoring.drift` asked of one window after the other: has any feature moved from what the model learned."""
 
     rows: TrainingSet
-    spec: DriftSpec
+    policy: DriftPolicy
     every: timedelta
     references: dict[tuple[int, int], Profile] = field(default_factory=dict)
     said: dict[tuple[int, int, int], bool] = field(default_factory=dict)
@@ -138,10 +137,10 @@ class Drifts:
 
         if ends not in self.references:
             self.references[ends] = self._reference(known)
-        reference, spec = self.references[ends], msgspec.structs.replace(self.spec, window=show_duration(self.every))
+        reference, policy = self.references[ends], msgspec.structs.replace(self.policy, window=self.every)
         now = profile(self.rows.features[window.places], {}, like=reference)
         # A look is one window, and a month's looks share one rate of false alarms, as in `monitor run`.
-        found = compare(reference, now, spec, looks=max(round(_MONTH / self.every), 1))
+        found = compare(reference, now, policy, looks=max(round(_MONTH / self.every), 1))
         return any(found.alarming)
 
     def _reference(self, known: Sequence[Part]) -> Profile:
@@ -149,7 +148,7 @@ class Drifts:
         from cumulant.monitoring.drift.profiling import profile
 
         places = np.concatenate([part.places for part in known])
-        names = [name for name in self.rows.features.columns if name not in self.spec.ignore]
+        names = [name for name in self.rows.features.columns if name not in self.policy.ignore]
         assert self.rows.at is not None
         blocks = by_time(pl.Series("at", self.rows.at[places]).cast(pl.Datetime("us")), self.every)
         return profile(self.rows.features[places].select(names), dict.fromkeys(names, "feature"), cut=blocks)

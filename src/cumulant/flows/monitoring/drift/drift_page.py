@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.following import Course
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
-    from cumulant.monitoring.spec import DriftSpec
     from cumulant.statistics.rows import Floats
 
 #: findings with charts, and columns in the strip: the worst come first
@@ -62,7 +62,7 @@ class Look:
     estimates: TableEstimates | None = None
 
 
-def write_page(out: Path, look: Look, spec: DriftSpec, *, now: datetime) -> None:
+def write_page(out: Path, look: Look, policy: DriftPolicy, *, now: datetime) -> None:
     """Write the page.
 
     Raises:
@@ -70,7 +70,7 @@ def write_page(out: Path, look: Look, spec: DriftSpec, *, now: datetime) -> None
         StorageError: it cannot be written.
     """
     check_page(out)
-    text = page(look, spec, now=now)
+    text = page(look, policy, now=now)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
@@ -120,11 +120,11 @@ class DriftPage(PageLayout, frozen=True, kw_only=True):
     area: str
 
 
-def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
+def page(look: Look, policy: DriftPolicy, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
     from cumulant.monitoring.drift.following import courses as drift_courses
 
-    courses = {one.feature: one for one in drift_courses(look.reference, look.current, spec)}
+    courses = {one.feature: one for one in drift_courses(look.reference, look.current, policy)}
     findings, strips = look.found.findings, _strips(look, courses)
     values = DriftPage(
         folder="drift",
@@ -140,7 +140,7 @@ def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
         hidden_findings=max(len(findings) - _FINDINGS, 0),
         volume=tuple(f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}" for one in look.volume),
         estimates=None if look.estimates is None else _estimates(look.estimates),
-        facts=tuple(_comparison(look, spec)),
+        facts=tuple(_comparison(look, policy)),
         area=_area(look.joint),
     )
     return render("drift/page.html.jinja", values)
@@ -285,17 +285,18 @@ def _between(figure: EstimatedFigure | None) -> str:
     return "" if figure is None else f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
 
 
-def _comparison(look: Look, spec: DriftSpec) -> Iterator[tuple[str, str]]:
+def _comparison(look: Look, policy: DriftPolicy) -> Iterator[tuple[str, str]]:
     """What was compared with what, and from where on a change matters."""
-    least = f"{spec.effect:g} of features, {spec.answers:g} of answers; {spec.missing} missing, {spec.faults} of faults"
+    shares = f"{100 * policy.missing:g}% missing, {100 * policy.faults:g}% of faults"
+    least = f"{policy.effect:g} of features, {policy.answers:g} of answers; {shares}"
     yield "rows", look.predictions
     yield "reference", look.against
     yield (
         "false alarms",
-        f"{spec.false_alarms} of {plural(look.found.looks, 'look')} without any change, over all columns",
+        f"{100 * policy.false_alarms:g}% of {plural(look.found.looks, 'look')} without any change, over all columns",
     )
     yield "effects that matter", least
-    yield "windows together", ", ".join(map(str, spec.spans))
+    yield "windows together", ", ".join(map(str, policy.spans))
 
 
 def _area(joint: Joint | None) -> str:

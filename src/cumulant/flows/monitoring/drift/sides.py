@@ -17,8 +17,8 @@ from cumulant.flows.monitoring.drift.log_days import LogWindows, content_of, spo
 from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
+from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
-from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.table_labels import Labels, labelled
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, none_is_past, open_table
 
@@ -149,14 +149,14 @@ def roles_of(
     columns: tuple[str, ...],
     answers: tuple[str, ...],
     label: str | None,
-    spec: DriftSpec,
+    policy: DriftPolicy,
     *,
     targets: Collection[str] = (),
 ) -> dict[str, Role]:
     """What is watched, in the order of the table. Columns of the target in `targets` are not: requests need not carry
     them.
     """
-    left_out = {*spec.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
+    left_out = {*policy.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
     wanted = columns or tuple(name for name in table.columns if name not in left_out)
     roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
     roles |= {name: "prediction" for name in answers if name not in left_out}
@@ -179,7 +179,7 @@ def truth_of(asked: Asked, before: TableWindows, served: Served | None, label: s
 
 
 def lacking(
-    now: Windows, before: TableWindows, asked: Asked, spec: DriftSpec, served: Served | None
+    now: Windows, before: TableWindows, asked: Asked, policy: DriftPolicy, served: Served | None
 ) -> dict[str, Role]:
     """Columns of the reference that the predictions lack, as what they are watched.
 
@@ -190,7 +190,7 @@ def lacking(
         return {}
     labels = {*_LABELS, *asked.targets, *([] if asked.label is None else [asked.label])}
     labels |= set() if served is None else {served.truth}
-    known = {*now.columns, *spec.ignore, *TOLD, before.time, *labels}
+    known = {*now.columns, *policy.ignore, *TOLD, before.time, *labels}
     known |= set() if before.is_log else {*asked.hashed}
     names = (name for name in before.columns if name not in known)
     return {name: "prediction" if name in before.answers else "feature" for name in names}

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.core.units import duration
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.baselines import baseline, harm_terms
 from cumulant.monitoring.performance.blocks import loss_of
@@ -23,9 +22,9 @@ from cumulant.statistics import Word
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import TableWindows
+    from cumulant.monitoring.monitoring_policy import PerformancePolicy
     from cumulant.monitoring.performance.kinds import Question
     from cumulant.monitoring.performance.recalibration import Task
-    from cumulant.monitoring.spec import PerformanceSpec
     from cumulant.statistics.rows import Flags, Floats
 
 _DAY = timedelta(days=1)
@@ -73,7 +72,7 @@ class _Scored:
 
 
 def table_loss(
-    now: TableWindows, before: TableWindows, label: str, answers: Sequence[str], spec: PerformanceSpec
+    now: TableWindows, before: TableWindows, label: str, answers: Sequence[str], policy: PerformancePolicy
 ) -> TableLoss:
     """The losses of the rows that have a label, window by window, and harm where the reference has labels, too."""
     frame = now.all([label, *answers])
@@ -97,7 +96,7 @@ def table_loss(
         why = f"the reference lacks {lacking}, so that nothing says what the loss should be"
         return msgspec.structs.replace(found, refused=why)
     reference = _predictions(before.all([label, how.score]), label, how, before)
-    return _harm(found, reference, rows, now, spec)
+    return _harm(found, reference, rows, now, policy)
 
 
 def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored | None:
@@ -192,16 +191,16 @@ def _place(start: datetime) -> int:
 
 
 def _harm(
-    found: TableLoss, reference: Predictions, rows: Predictions, side: TableWindows, spec: PerformanceSpec
+    found: TableLoss, reference: Predictions, rows: Predictions, side: TableWindows, policy: PerformancePolicy
 ) -> TableLoss:
     """Whether the windows lose more than the reference, one after the other as a watch would have."""
     count = len(side.cut.blocks)
     horizon = max(count, 5)
     timed = side.cut.blocks[0].timed
-    horizon = min(horizon, max(1, duration(spec.look_back) // duration(spec.window))) if timed else horizon
+    horizon = min(horizon, max(1, policy.look_back // policy.window)) if timed else horizon
     measure = found.measure or "brier"
     terms = harm_terms(
-        spec, loss=measure, horizon=horizon, recent=min(horizon, 5), refit=False, calibration=measure != "zero_one"
+        policy, loss=measure, horizon=horizon, recent=min(horizon, 5), refit=False, calibration=measure != "zero_one"
     )
     task: Task = "regression" if measure == "squared_error" else "binary"
     try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import Asked
     from cumulant.monitoring.drift.findings import Findings
     from cumulant.monitoring.drift.profiles import Block, Profile
-    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.tables import Table
 
 
@@ -43,17 +43,17 @@ def traffic_of(table: Table, length: timedelta, before: datetime | None = None) 
 
 
 def row_findings(
-    now: Windows, reference: Profile, found: Findings, asked: Asked, spec: DriftSpec, *, served: bool
+    now: Windows, reference: Profile, found: Findings, asked: Asked, policy: DriftPolicy, *, served: bool
 ) -> Volume:
     """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
     of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.
     """
-    length, traffic = units.duration(spec.window), now.traffic() if served else None
+    length, traffic = policy.window, now.traffic() if served else None
     if asked.windows:
         return Volume()
     if traffic is None:
-        return row_counts(() if served else reference.blocks, found.windows, length, spec, looks=found.looks)
+        return row_counts(() if served else reference.blocks, found.windows, length, policy, looks=found.looks)
     moment = units.to_micros(asked.before or datetime.now(UTC))
     past = [block for block in traffic.blocks if block.start < moment]
     until = None if traffic.lag is None or asked.until is not None else moment - traffic.lag
-    return row_counts((), past, length, spec, looks=found.looks, until=until, shown=found.windows)
+    return row_counts((), past, length, policy, looks=found.looks, until=until, shown=found.windows)

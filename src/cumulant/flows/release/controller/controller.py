@@ -16,7 +16,6 @@ import msgspec
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
-from cumulant.core.units import duration
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 from cumulant.flows.release import store
 from cumulant.release.decide import decide, ended, guard, start, troubled
@@ -127,7 +126,7 @@ class Controller:
         pulse = self._evidence.pulse(release)
         release = guard(release, pulse, at=at)
         seconds = self._since_look(release)
-        if release.over or seconds < duration(release.spec.look).total_seconds():
+        if release.over or seconds < release.policy.look:
             return release
         look, cursor = self._evidence.look(release, seconds)
         look = replace(look, seconds=seconds * self._pace())
@@ -155,7 +154,7 @@ class Controller:
         if self._looked is None or self._looked[0] != release.id:
             self._looked = (release.id, now)
             return 0.0
-        return min(now - self._looked[1], _LONGEST * duration(release.spec.look).total_seconds())
+        return min(now - self._looked[1], _LONGEST * release.policy.look)
 
     def _written(self, before: Release, after: Release, version: int) -> Release:
         with self._journal.transaction(actor=_ACTOR, run=after.id) as transaction:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.controller.http_probe import fetched
-from cumulant.release.spec import MetricSpec
+from cumulant.release.policy import MetricPolicy
 
 ARM = "{arm}"
 #: what a function of a user is here, in errors
@@ -47,24 +47,24 @@ class Own:
         self._functions: dict[str, Callable[..., object]] = {}
 
     def measured(
-        self, metrics: Mapping[str, MetricSpec], rows: Mapping[str, Sequence[Mapping[str, Any]]]
+        self, metrics: Mapping[str, MetricPolicy], rows: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> dict[str, Sequence[float]]:
         """By metric, the candidate's value less the champion's, turned so that more is worse; nothing without both."""
         found: dict[str, Sequence[float]] = {}
-        for name, spec in metrics.items():
-            if spec.prometheus is None and spec.call is None:
+        for name, policy in metrics.items():
+            if policy.prometheus is None and policy.call is None:
                 continue
-            values = {arm: self._value(name, spec, arm, rows.get(arm, ())) for arm in (CHAMPION, CANDIDATE)}
+            values = {arm: self._value(name, policy, arm, rows.get(arm, ())) for arm in (CHAMPION, CANDIDATE)}
             champion, candidate = values[CHAMPION], values[CANDIDATE]
             if champion is not None and candidate is not None:
-                found[name] = [candidate - champion if spec.better == "lower" else champion - candidate]
+                found[name] = [candidate - champion if policy.better == "lower" else champion - candidate]
         return found
 
-    def _value(self, name: str, spec: MetricSpec, arm: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
-        value = self._queried(name, spec.prometheus, arm) if spec.prometheus else self._called(name, spec, rows)
+    def _value(self, name: str, policy: MetricPolicy, arm: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+        value = self._queried(name, policy.prometheus, arm) if policy.prometheus else self._called(name, policy, rows)
         if value is None or not math.isfinite(value):
             return None
-        low, high = spec.bounds or (-math.inf, math.inf)
+        low, high = policy.bounds or (-math.inf, math.inf)
         if not low <= value <= high:
             self._report(f"{name} of the {arm} is {value:g}, outside its bounds {low:g} to {high:g}: it is not counted")
             return None
@@ -78,7 +78,7 @@ class Own:
             self._report(f"{name} has no value: Prometheus at {self._base} gave no single number for the {arm}")
         return value
 
-    def _called(self, name: str, spec: MetricSpec, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    def _called(self, name: str, policy: MetricPolicy, rows: Sequence[Mapping[str, Any]]) -> float | None:
         if not rows:
             return None
         running = self._late.get(name)
@@ -88,17 +88,17 @@ class Own:
 
         answer: list[object] = []
         thread = threading.Thread(
-            target=self._run, args=(name, str(spec.call), rows, user_trainer.load_function, answer), daemon=True
+            target=self._run, args=(name, str(policy.call), rows, user_trainer.load_function, answer), daemon=True
         )
         thread.start()
         thread.join(self._seconds)
         if thread.is_alive():
             self._late[name] = thread
-            self._report(f"{name} has no value: {spec.call} took longer than {self._seconds:g} s")
+            self._report(f"{name} has no value: {policy.call} took longer than {self._seconds:g} s")
             return None
         value = answer[0] if answer else None
         if answer and (not isinstance(value, int | float) or isinstance(value, bool)):
-            self._report(f"{name} has no value: {spec.call} returned {type(value).__name__}, not a number")
+            self._report(f"{name} has no value: {policy.call} returned {type(value).__name__}, not a number")
             return None
         return float(value) if isinstance(value, int | float) else None
 

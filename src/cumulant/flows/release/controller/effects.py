@@ -15,7 +15,6 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.core.traffic import CANDIDATE
-from cumulant.core.units import duration
 from cumulant.flows.alerting import outbox
 from cumulant.flows.registry.models import CANDIDATE as CANDIDATE_ALIAS
 from cumulant.flows.registry.models import CHAMPION as CHAMPION_ALIAS
@@ -148,7 +147,7 @@ def external(release: Release) -> bool:
 
 def booked(book: Book, release: Release, now: datetime) -> Book:
     """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
-    candidate, until = release.candidate.version, now + duration(release.spec.keep_warm)
+    candidate, until = release.candidate.version, now + release.policy.keep_warm
     if book.candidate != candidate:  # done before, or moved on by somebody
         return book
     if release.status != "promoted":

@@ -138,7 +138,7 @@ class Watching:
             requests=Requests.of(exchanges),
             pairs=Pairs.of(pairs.pairs),
             losses=Losses.of(graded),
-            own=self._own.measured(release.spec.metrics, pairs.rows),
+            own=self._own.measured(release.policy.metrics, pairs.rows),
         )
         return look, str(Cursor(gateway=gateway, pairs=mark, labels=labels))
 
@@ -197,7 +197,7 @@ class Watching:
         # The first look, or one after a jump of the clock, begins here: what lies between cannot be told apart.
         if not mark or abs(until - mark) > _JUMP:
             return Mirrored(), until
-        called = any(one.call for one in release.spec.metrics.values())
+        called = any(one.call for one in release.policy.metrics.values())
         if until <= mark or not (release.mirror or called):
             return Mirrored(), max(mark, until)
         try:

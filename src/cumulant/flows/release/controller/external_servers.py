@@ -10,9 +10,10 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+from cumulant.release.policy import check_approval_stage
 
 if TYPE_CHECKING:
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
 
 
 class Outside(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,19 +28,21 @@ class Outside(msgspec.Struct, frozen=True, kw_only=True):
     authority: str | None = None
 
 
-def without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
-    """The section without mirroring: mirrored answers are read from a prediction log, which external servers lack."""
-    stages = spec.stages
-    if stages.shadow is not None:
+def without_shadow(policy: ReleasePolicy, notes: list[str]) -> ReleasePolicy:
+    """The policy without mirroring: mirrored answers are read from a prediction log, which external servers lack.
+
+    Raises:
+        UsageError: an approval waits before the canary, and the shadow was the only stage to wait in.
+    """
+    if any(step.stage == "shadow" for step in policy.steps):
         notes.append(
             "the stage shadow is left out: external servers keep no prediction log to compare mirrored answers in"
         )
-    ab = None if stages.ab is None else msgspec.structs.replace(stages.ab, mirror="0%")
-    canary = msgspec.structs.replace(stages.canary, mirror="0%")
-    if spec.holdback != "none":
+    if policy.holdback is not None:
         notes.append("the holdback is left out: no labels come of external servers' answers")
-    stages = msgspec.structs.replace(stages, shadow=None, ab=ab, canary=canary)
-    return msgspec.structs.replace(spec, stages=stages, holdback="none")
+    steps = tuple(msgspec.structs.replace(step, mirror=0.0) for step in policy.steps if step.stage in ("ab", "canary"))
+    check_approval_stage(steps, policy.approval)
+    return msgspec.structs.replace(policy, steps=steps)
 
 
 def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, Arm]:

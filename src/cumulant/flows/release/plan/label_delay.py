@@ -22,9 +22,9 @@ def label_delay(project: Project) -> timedelta | None:
     """As it is declared (`monitoring.performance.label_delay`, or `known_time` of the target as a delay); where it
     stands in a column, the gap that the champion's training left for it. None where nothing says it.
     """
-    declared = project.spec.monitoring.performance.label_delay
+    declared = project.policies.monitoring.performance.label_delay
     if declared is not None:
-        return duration(declared)
+        return declared
     known = _of_source(project)
     return _of_champion(project) if known is None else known
 

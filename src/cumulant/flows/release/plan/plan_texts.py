@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from cumulant.core.units import show_duration
 from cumulant.flows.release.start.distinct_models import same_candidate
 from cumulant.flows.release.start.key_counts import too_few
-from cumulant.release.steps import holdback_of
 from cumulant.release.wording import span
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic
     from cumulant.flows.release.plan.release_plan import Plan, Power, StagePlan
     from cumulant.project.project import Project
     from cumulant.release.evidence.metrics import Metric
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
 
 
 def warnings(project: Project, traffic: MeasuredTraffic, plan: Plan) -> list[str]:
     """What may go wrong whatever the evidence shows."""
     at_most = sum(one.at_most for one in plan.stages)
     texts = (
-        too_few(project, project.name, project.spec.release),
+        too_few(project, project.name, project.policies.release),
         traffic.warning(plan.seconds, at_most),
         same_candidate(project),
     )
@@ -45,26 +44,27 @@ def late_labels(delay: timedelta | None, found: list[StagePlan]) -> str | None:
     return f"{text}, at most {span(longest)}: no label comes in time"
 
 
-def instead(spec: ReleaseSpec, delay: timedelta | None, *, late: bool) -> list[str]:
+def instead(policy: ReleasePolicy, delay: timedelta | None, *, late: bool) -> list[str]:
     """What stands for labels that come too late."""
-    held, texts = holdback_of(spec), []
-    if not late and held is None:
+    holdback, texts = policy.holdback, []
+    if not late and holdback is None:
         return []
-    if spec.evaluation is not None:
+    if policy.evaluation is not None:
         texts.append(
             "before it begins, both versions are compared on labelled rows of the past (release.evaluation); what they"
             " show there counts for quality, and the margins of disagreement, prediction and distance follow from it"
         )
-    if held is None:
+    if holdback is None:
         texts.append(
             "labels of the release itself decide where it waits for them: release: {holdback: until_labels} leaves 5%"
             " of the callers on the champion until then, and rolls back or promotes by that evidence"
         )
     else:
         when = "" if delay is None else f", {span(delay.total_seconds())} and more after the canary"
+        longest = show_duration(timedelta(seconds=holdback.at_most))
         texts.append(
-            f"after the canary {held.share} of the callers stay on the champion until labels of the release show its"
-            f" quality{when}, at most {held.at_most}; harm that they show rolls it back"
+            f"after the canary {100 - holdback.weight:g}% of the callers stay on the champion until labels of the"
+            f" release show its quality{when}, at most {longest}; harm that they show rolls it back"
         )
     return texts
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cumulant.core.units import duration, share
 from cumulant.release.evidence.harm_sizes import BEYOND_ERRORS, size_of
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
     from cumulant.release.evidence.metrics import Metric
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
     from cumulant.release.steps import Step
 
 #: simulated: looks at most (longer ones are simulated in coarser looks), and releases for a harm and for a time
@@ -45,7 +44,7 @@ class StepPower:
 
     step: Step
     rate: float
-    spec: ReleaseSpec
+    policy: ReleasePolicy
     metric: Metric
     bad: float
 
@@ -79,7 +78,7 @@ class StepPower:
             rate=self.bad,
             margin=self._margin,
             ratio=self._ratio,
-            alpha=share(self.spec.alpha),
+            alpha=self.policy.alpha,
         )
         times = map(self._shown, self._growing(usual, self.step.at_most))
         found = next((one for one in times if one is not None), None)
@@ -97,7 +96,7 @@ class StepPower:
             rate=self.bad,
             margin=self._margin,
             ratio=self._ratio,
-            alpha=share(self.spec.alpha),
+            alpha=self.policy.alpha,
             looks=looks,
             wanted=_POWER,
             releases=_TIMED,
@@ -134,7 +133,7 @@ class StepPower:
         yield within
 
     def _traffic(self, within: float) -> tuple[sequential.Traffic, int]:
-        """Looks of equal length that fill the time, no shorter than the spec's blocks of evidence."""
+        """Looks of equal length that fill the time, no shorter than the policy's blocks of evidence."""
         seconds = max(self._block, within / _LOOKS)
         share_of = self.step.weight / 100
         traffic = sequential.Traffic(
@@ -164,4 +163,4 @@ class StepPower:
     @cached_property
     def _block(self) -> float:
         """Seconds of the shortest look that is simulated."""
-        return max(duration(self.spec.block).total_seconds(), duration(self.spec.look).total_seconds())
+        return max(self.policy.block, self.policy.look)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.units import duration, share, show_duration
+from cumulant.core.units import show_duration
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.release.plan.label_delay import label_delay
 from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
@@ -19,14 +19,14 @@ from cumulant.flows.release.plan.power import StepPower
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.release.evidence.metrics import Metric, harm_alphas, metrics
 from cumulant.release.paired.admission import UNDECLARED_PART, with_margins
-from cumulant.release.steps import Step, holdback_of, steps
+from cumulant.release.steps import Step
 from cumulant.release.wording import rounded
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
 
 #: spread of the difference of two models' Brier losses on one row, where nothing was measured
 _DEVIATION = 0.17
@@ -117,7 +117,7 @@ def plan_release(
             hint="write the share of requests that fail today, such as 0.5%; without any, 0.1% is a fair guess",
         )
     traffic = _traffic(project) if requests is None else MeasuredTraffic.steady(rate_of(requests))
-    found = planned(project.spec.release, rate=traffic, errors=errors, label_delay=label_delay(project))
+    found = planned(project.policies.release, rate=traffic, errors=errors, label_delay=label_delay(project))
     return msgspec.structs.replace(found, warnings=warnings(project, traffic, found))
 
 
@@ -133,7 +133,7 @@ def _traffic(project: Project) -> MeasuredTraffic:
 
 
 def planned(
-    spec: ReleaseSpec,
+    policy: ReleasePolicy,
     *,
     rate: float | MeasuredTraffic,
     errors: float,
@@ -141,26 +141,26 @@ def planned(
 ) -> Plan:
     """The plan at `rate` requests a second, of which the share `errors` fails today, up to the holdback if any."""
     traffic = rate if isinstance(rate, MeasuredTraffic) else MeasuredTraffic.steady(rate)
-    named, found = metrics(spec), list[StagePlan]()
-    parts = harm_alphas(_deciding(spec), share(spec.alpha))
-    every = tuple(step for step in steps(spec) if step.stage != "holdback")
+    named, found = metrics(policy), list[StagePlan]()
+    parts = harm_alphas(_deciding(policy), policy.alpha)
+    every = tuple(step for step in policy.steps if step.stage != "holdback")
     for step in every:
         alike = next((one for one in found if (one.weight, one.at_most) == (step.weight, step.at_most)), None)
         rate_of_step = traffic.rate_within(step.at_most)
-        found.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, spec=spec, alike=alike))
+        found.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, policy=policy, alike=alike))
     pairs, pair_seconds = _quality(
-        spec, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
+        policy, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
     )
     lacks = 0.0
-    if named["quality"].required and pairs is not None and holdback_of(spec) is None:
+    if named["quality"].required and pairs is not None and policy.holdback is None:
         found, lacks = _waiting(found, pairs)
     # Rows of the past may show quality, too.
-    unshown = lacks >= 1 and spec.evaluation is None
+    unshown = lacks >= 1 and policy.evaluation is None
     missing, tardy = list(undecided(found, named)), late_labels(label_delay, found)
     if pairs is not None and (text := undecided_quality(pairs, unshown=unshown)) is not None:
         missing.append(text)
     helps = [
-        *_longer(every[-1], found[-1], named, traffic=traffic, errors=errors, spec=spec),
+        *_longer(every[-1], found[-1], named, traffic=traffic, errors=errors, policy=policy),
         *advice(found, traffic.requests_a_day),
     ]
     late = (
@@ -175,23 +175,23 @@ def planned(
         observed_seconds=traffic.observed if math.isfinite(traffic.observed) else None,
         source=traffic.source(),
         errors=errors,
-        alpha=share(spec.alpha),
+        alpha=policy.alpha,
         stages=found,
         seconds=None if late else sum(times),
         requests_needed=None if late else sum(time * one.rate for time, one in zip(times, found, strict=True)),
         undecided=missing if tardy is None else [*missing, tardy],
         advice=helps if missing else [],
         label_delay=None if label_delay is None else label_delay.total_seconds(),
-        instead=instead(spec, label_delay, late=tardy is not None),
+        instead=instead(policy, label_delay, late=tardy is not None),
         quality_pairs=None if pairs is None or math.isinf(pairs) else pairs,
         quality_seconds=pair_seconds,
     )
 
 
-def _deciding(spec: ReleaseSpec) -> dict[str, Metric]:
+def _deciding(policy: ReleasePolicy) -> dict[str, Metric]:
     """The metrics as a release shares alpha among them: with those that the comparison on the past gives a margin."""
-    found = metrics(with_margins(spec, None))
-    if spec.evaluation is None:
+    found = metrics(with_margins(policy, None))
+    if policy.evaluation is None:
         return found
     expected = {name: found[name] for name in ("prediction", "distance") if found[name].margin is None}
     return found | {
@@ -206,7 +206,7 @@ def _longer(
     *,
     traffic: MeasuredTraffic,
     errors: float,
-    spec: ReleaseSpec,
+    policy: ReleasePolicy,
 ) -> Iterator[str]:
     """How long the last step has to be so that a release ends with proof, where its traffic gives too little."""
     short = [one for one in stage.metrics if one.fine_seconds is None and named[one.metric].required]
@@ -216,7 +216,9 @@ def _longer(
         wider = msgspec.structs.replace(step, at_most=step.at_most * factor)
         rate = traffic.rate_within(wider.at_most)
         bad = {one.metric: errors if one.metric == "errors" else 1 - named[one.metric].quantile for one in short}
-        powers = [StepPower(step=wider, rate=rate, spec=spec, metric=named[name], bad=one) for name, one in bad.items()]
+        powers = [
+            StepPower(step=wider, rate=rate, policy=policy, metric=named[name], bad=one) for name, one in bad.items()
+        ]
         if all(power.fine_seconds() is not None for power in powers):
             longer = show_duration(timedelta(seconds=wider.at_most))
             yield (
@@ -237,7 +239,7 @@ def _stage(
     *,
     rate: float,
     errors: float,
-    spec: ReleaseSpec,
+    policy: ReleasePolicy,
     alike: StagePlan | None,
 ) -> StagePlan:
     share_of = (step.weight or step.mirror) / 100
@@ -245,7 +247,7 @@ def _stage(
     samples_seconds = step.samples / (rate * slower) if slower else math.inf
     powers = []
     if step.weight:
-        powers = list(_powers(step, named, parts, rate=rate, errors=errors, spec=spec, alike=alike))
+        powers = list(_powers(step, named, parts, rate=rate, errors=errors, policy=policy, alike=alike))
     return StagePlan(
         name=step.label,
         weight=step.weight,
@@ -268,7 +270,7 @@ def _powers(
     *,
     rate: float,
     errors: float,
-    spec: ReleaseSpec,
+    policy: ReleasePolicy,
     alike: StagePlan | None,
 ) -> Iterator[Power]:
     """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
@@ -284,7 +286,7 @@ def _powers(
         shortest = max(
             step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
         )
-        power = StepPower(step=step, rate=rate, spec=spec, metric=metric, bad=bad)
+        power = StepPower(step=step, rate=rate, policy=policy, metric=metric, bad=bad)
         harm = power.smallest_harm(shortest, parts[name])
         if name in simulated:
             yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
@@ -299,7 +301,7 @@ def _powers(
 
 
 def _quality(
-    spec: ReleaseSpec, metric: Metric, every: tuple[Step, ...], rate: float
+    policy: ReleasePolicy, metric: Metric, every: tuple[Step, ...], rate: float
 ) -> tuple[float | None, float | None]:
     """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later.
     Infinity: no number of them shows it in such blocks.
@@ -309,7 +311,7 @@ def _quality(
     mirror = max((step.mirror for step in every), default=0.0) / 100
     if metric.margin is None:
         return None, None
-    seconds = duration(metric.block or spec.block).total_seconds()
+    seconds = metric.block or policy.block
     pairs = max(rate * mirror * seconds, float(metric.fewest))
     blocks = sequential.paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs)
     if math.isinf(blocks):

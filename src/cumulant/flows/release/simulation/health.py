@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.core.units import share
 from cumulant.flows.release.simulation.random_series import Floats
 from cumulant.flows.release.simulation.requests import Arrived
 from cumulant.release.evidence.health import RECENT, ArmPulse, Pulse, requests_and_failures
 from cumulant.release.evidence.look import Requests
-from cumulant.release.spec import CeilingSpec
+from cumulant.release.policy import CeilingPolicy
 
 Seconds = npt.NDArray[np.int64]
 
@@ -21,9 +20,9 @@ Seconds = npt.NDArray[np.int64]
 class Pulses:
     """The last seconds of one step, carried from look to look."""
 
-    def __init__(self, ceilings: CeilingSpec) -> None:
+    def __init__(self, ceilings: CeilingPolicy) -> None:
         #: failures of the candidate that no ceiling can mind: a pulse with no more of them changes nothing
-        self._harmless = share(ceilings.errors) * ceilings.requests
+        self._harmless = ceilings.errors * ceilings.requests
         self._requests, self._seconds = Requests(), np.zeros(0)
 
     def of(self, arrived: Arrived, seconds: float) -> Iterator[tuple[float, Pulse]]:

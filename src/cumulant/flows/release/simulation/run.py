@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from cumulant.core.traffic import Arm
-from cumulant.core.units import duration
 from cumulant.flows.release.simulation.health import Pulses
 from cumulant.flows.release.simulation.labelled_past import evaluation
 from cumulant.flows.release.simulation.log_replay import LoggedCallers, LoggedRequests
@@ -31,9 +30,9 @@ from cumulant.release.evidence.look import Look, Losses, Pairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_records import PairedEvaluation
-from cumulant.release.spec import ReleaseSpec
+from cumulant.release.policy import ReleasePolicy
 from cumulant.release.state import Release
-from cumulant.release.steps import Step, steps
+from cumulant.release.steps import Step
 
 #: a release that is not over by then is cut off
 REQUESTS, LOOKS = 20_000_000, 70_000
@@ -58,23 +57,24 @@ class Source(Protocol):
 
 
 def release_of(
-    world: World, spec: ReleaseSpec, seed: np.random.SeedSequence, log: LoggedRequests | None = None
+    world: World, policy: ReleasePolicy, seed: np.random.SeedSequence, log: LoggedRequests | None = None
 ) -> Ended:
-    """How one release of the world ends under the policy `spec`; with a log its requests are drawn from that."""
+    """How one release of the world ends under the `policy`; with a log its requests are drawn from that."""
     # A seed counts what was spawned of it: a copy gives the same release each time.
     own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
-    return _Run(world, spec, np.random.default_rng(own), log).ended()
+    return _Run(world, policy, np.random.default_rng(own), log).ended()
 
 
 class _Run:
     """The world of one release, and where the release is in it."""
 
-    def __init__(self, world: World, spec: ReleaseSpec, rng: np.random.Generator, log: LoggedRequests | None) -> None:
-        self._world, self._spec = world, spec
-        self._look = duration(spec.look).total_seconds()
-        self._steps = steps(spec)
+    def __init__(
+        self, world: World, policy: ReleasePolicy, rng: np.random.Generator, log: LoggedRequests | None
+    ) -> None:
+        self._world, self._policy = world, policy
+        self._look = policy.look
         streams = rng.spawn(4)
-        self._scene = Scene(world, self._steps, begins(world, streams[0]))
+        self._scene = Scene(world, policy.steps, begins(world, streams[0]))
         self._source: Source = (
             Callers(world, self._scene, streams[1])
             if log is None
@@ -82,14 +82,14 @@ class _Run:
         )
         self._mirror = Mirror(world, self._scene, streams[2])
         self._rng = streams[3]
-        self._pulses = Pulses(self._spec.ceilings)
+        self._pulses = Pulses(self._policy.ceilings)
         self._time = self._entered = 0.0
         self._answering: float | None = None
         self._requests = 0
 
     def ended(self) -> Ended:
-        past = evaluation(self._world, self._mirror, rng=self._rng) if self._spec.evaluation is not None else None
-        why = None if past is None else refusal(self._spec, past)
+        past = evaluation(self._world, self._mirror, rng=self._rng) if self._policy.evaluation is not None else None
+        why = None if past is None else refusal(self._policy, past)
         if why is not None:
             text = f"did not begin, as {why.metric} is refused: {why.text}"
             return Ended(end="rolled_back", seconds=0.0, stage="start", reason=text, requests=0)
@@ -99,7 +99,7 @@ class _Run:
             before = release
             release, split_is_broken = self._brought_forward(release)
             if release.at != before.at:
-                self._entered, self._pulses = self._time, Pulses(self._spec.ceilings)
+                self._entered, self._pulses = self._time, Pulses(self._policy.ceilings)
             if not release.over and self._time >= last:
                 text = f"cut off, as it was not over after {self._time / 3600:g} hours"
                 release = ended(release, "inconclusive", text, at=self._now())
@@ -113,17 +113,16 @@ class _Run:
         )
 
     def _begun(self, past: PairedEvaluation | None) -> Release:
-        spec = with_margins(self._spec, past)
-        latency = metrics(spec)["latency"]
+        policy = with_margins(self._policy, past)
+        latency = metrics(policy)["latency"]
         release = Release(
             id="simulated",
             model=_MODEL,
             champion=Arm(name="champion", version="1", endpoints=("http://champion",)),
             candidate=Arm(name="candidate", version="2", endpoints=("http://candidate",)),
-            spec=spec,
-            steps=self._steps,
-            looks_a_block=evidence_blocks.looks_a_block(spec),
-            looks_by_metric=evidence_blocks.looks_without_pairs(spec),
+            policy=policy,
+            looks_a_block=evidence_blocks.looks_a_block(policy),
+            looks_by_metric=evidence_blocks.looks_without_pairs(policy),
             begun=_BEGUN,
         )
         history = self._source.history(look=self._look, quantile=latency.quantile)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cumulant.core.traffic import Exchange
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
+    from cumulant.release.policy import ReleasePolicy
     from cumulant.release.spec import ReleaseSpec
 
 #: releases of one simulation, at most
@@ -90,22 +91,22 @@ def simulate(
             subject="--releases",
             hint=f"write a number from 1 to {_MOST:,}; 100 tell a share to within 10 points",
         )
-    spec = policy_of(world, base)
+    policy = policy_of(world, base)
     at_once = min(releases, cores() if processes is None else processes)
     report, found = SimulationProgress(progress, releases, at_once=at_once), list[Ended]()
-    for one in _ended(world, spec, log, releases=releases, seed=seed, at_once=at_once):
+    for one in _ended(world, policy, log, releases=releases, seed=seed, at_once=at_once):
         found.append(one)
         report.ended(len(found))
     return simulated(found, world=name, expect=world.expect, seed=seed)
 
 
 def _ended(
-    world: World, spec: ReleaseSpec, log: LoggedRequests | None, *, releases: int, seed: int, at_once: int
+    world: World, policy: ReleasePolicy, log: LoggedRequests | None, *, releases: int, seed: int, at_once: int
 ) -> Iterator[Ended]:
     """Releases as they end; each has a seed of its own, so that their order and place do not matter."""
     seeds = np.random.SeedSequence(seed).spawn(releases)
     if at_once <= 1:
-        yield from (release_of(world, spec, one, log) for one in seeds)
+        yield from (release_of(world, policy, one, log) for one in seeds)
         return
     size = max(1, releases // (at_once * _BATCHES))
     # One release a process first, by which the time of all is estimated.
@@ -113,15 +114,15 @@ def _ended(
     batches = [*alone, *(seeds[place : place + size] for place in range(at_once, releases, size))]
     # The caller may have threads, which a fork would leave half done.
     with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(releases_of, world, spec, one, log) for one in batches]):
+        for future in as_completed([pool.submit(releases_of, world, policy, one, log) for one in batches]):
             yield from future.result()
 
 
 def releases_of(
-    world: World, spec: ReleaseSpec, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
+    world: World, policy: ReleasePolicy, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
 ) -> list[Ended]:
     """The releases of one batch."""
-    return [release_of(world, spec, one, log) for one in seeds]
+    return [release_of(world, policy, one, log) for one in seeds]
 
 
 def cores() -> int:

@@ -14,12 +14,14 @@ from cumulant.core.units import duration
 from cumulant.flows.release.simulation.world import World
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, entry_of
-from cumulant.release.evidence.metrics import metrics
+from cumulant.project.release_policy import release_policy
 from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import Step, steps
+from cumulant.release.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cumulant.release.policy import ReleasePolicy
 
 #: where the worlds that ship with the package lie
 _WORLDS = files("cumulant.datasets") / "worlds"
@@ -82,8 +84,8 @@ def parse_world(text: bytes, shown: str) -> World:
     return world
 
 
-def policy_of(world: World, base: ReleaseSpec) -> ReleaseSpec:
-    """The section `release` with the world's keys over it; stages that the world names must be in it.
+def policy_of(world: World, base: ReleaseSpec) -> ReleasePolicy:
+    """The policy of the section `release` with the world's keys over it; it has the stages that the world names.
 
     Raises:
         UsageError: it cannot be followed.
@@ -99,12 +101,11 @@ def policy_of(world: World, base: ReleaseSpec) -> ReleaseSpec:
         ) from None
     if not duration(spec.look):
         raise UsageError("release.look is 0, so that no look ever ends", subject="release.look", hint="write 10s")
-    metrics(spec)
-    every = steps(spec)
+    policy = release_policy(spec)
     for path, stage in _stages(world):
         if stage is not None:
-            first_step(every, stage, path)
-    return spec
+            first_step(policy.steps, stage, path)
+    return policy
 
 
 def first_step(every: Sequence[Step], stage: str, path: str = "stage") -> int:

@@ -1,4 +1,4 @@
-"""Before a release begins: both versions on labelled rows of the past, and what follows for its section."""
+"""Before a release begins: both versions on labelled rows of the past, and what follows for its policy."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.release.paired.paired_records import PairedEvaluation
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
 
 
 def admitted(
     project: Project,
     champion: str,
     candidate: ModelVersion,
-    spec: ReleaseSpec,
+    policy: ReleasePolicy,
     *,
     who: Principal,
     notes: list[str],
     progress: Progress,
-) -> tuple[ReleaseSpec, PairedEvaluation | None]:
-    """The section with the margins that the evaluation of both versions gives; what is to be noted goes to `notes`.
+) -> tuple[ReleasePolicy, PairedEvaluation | None]:
+    """The policy with the margins that the evaluation of both versions gives; what is to be noted goes to `notes`.
 
     Raises:
-        RefusedError: what they show may not be released as the section is declared.
+        RefusedError: what they show may not be released as the policy is declared.
     """
-    if spec.evaluation is None or champion == candidate.version:
-        return with_margins(spec, None), None
+    if policy.evaluation is None or champion == candidate.version:
+        return with_margins(policy, None), None
     evaluation, more = evaluate_pair(
         project,
         champion,
         candidate,
-        spec=spec.evaluation,
+        policy=policy.evaluation,
         principal=who,
         progress=progress,
     )
     notes += more
     if evaluation is None:
-        return with_margins(spec, None), None
-    why = refusal(spec, evaluation)
+        return with_margins(policy, None), None
+    why = refusal(policy, evaluation)
     if why is not None:
         raise RefusedError(why.text, subject=f"{candidate.name}/{candidate.version}", hint=why.hint)
     notes.append(evaluation_text(evaluation))
-    return with_margins(spec, evaluation), evaluation
+    return with_margins(policy, evaluation), evaluation

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cumulant.core.units import duration, show_duration, to_micros
+from cumulant.core.units import show_duration, to_micros
 from cumulant.flows.outcomes.labels import folder_of, outcomes_of
 from cumulant.release.evidence.metrics import Metric, metrics
-from cumulant.release.steps import steps
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
@@ -26,22 +25,22 @@ if TYPE_CHECKING:
     from cumulant.outcomes.join.joining import Outcomes
     from cumulant.outcomes.join.mirrored_pairs import Graded, Pair
     from cumulant.project.project import Project
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
     from cumulant.statistics.sequential.arrays import Floats
 
 #: earlier pairs that are looked at, the newest ones
 _MOST = 200_000
 _SECOND = 1_000_000
-#: block of quality where nothing is declared and no earlier pairs are known
-_UNKNOWN = "1d"
+#: seconds of a block of quality where nothing is declared and no earlier pairs are known
+_UNKNOWN = 86_400.0
 
 
-def looks_a_block(spec: ReleaseSpec) -> int:
+def looks_a_block(policy: ReleasePolicy) -> int:
     """Looks in the declared block."""
-    return _looks(spec.block, spec)
+    return _looks(policy.block, policy)
 
 
-def looks_by_metric(project: Project, spec: ReleaseSpec, champion: str) -> dict[str, int]:
+def looks_by_metric(project: Project, policy: ReleasePolicy, champion: str) -> dict[str, int]:
     """Looks in a block of each metric of pairs, and of a metric of your own with a block of its own.
 
     Raises:
@@ -52,34 +51,34 @@ def looks_by_metric(project: Project, spec: ReleaseSpec, champion: str) -> dict[
     def history(metric: Metric) -> Floats:
         if metric.kind != "pairs" or outcomes is None:
             return np.zeros(0)
-        return _history(outcomes, metric, champion, duration(metric.block or spec.block).total_seconds())
+        return _history(outcomes, metric, champion, metric.block or policy.block)
 
-    return _by_metric(spec, history)
+    return _by_metric(policy, history)
 
 
-def looks_without_pairs(spec: ReleaseSpec) -> dict[str, int]:
+def looks_without_pairs(policy: ReleasePolicy) -> dict[str, int]:
     """The same where no earlier pairs of the champion are known."""
-    return _by_metric(spec, lambda _: np.zeros(0))
+    return _by_metric(policy, lambda _: np.zeros(0))
 
 
-def _by_metric(spec: ReleaseSpec, history: Callable[[Metric], Floats]) -> dict[str, int]:
-    found, mirrored = {}, any(step.mirror for step in steps(spec))
-    for name, metric in metrics(spec).items():
+def _by_metric(policy: ReleasePolicy, history: Callable[[Metric], Floats]) -> dict[str, int]:
+    found, mirrored = {}, any(step.mirror for step in policy.steps)
+    for name, metric in metrics(policy).items():
         if metric.kind not in ("pairs", "own") or metric.margin is None or (metric.kind == "pairs" and not mirrored):
             continue
-        looks = _looks_of(spec, metric, history(metric))
-        if looks != looks_a_block(spec):
+        looks = _looks_of(policy, metric, history(metric))
+        if looks != looks_a_block(policy):
             found[name] = looks
     return found
 
 
-def _looks_of(spec: ReleaseSpec, metric: Metric, history: Floats) -> int:
-    declared = metric.block or spec.block
+def _looks_of(policy: ReleasePolicy, metric: Metric, history: Floats) -> int:
+    declared = metric.block or policy.block
     known = factor(history)
     if known is None:
         without = _UNKNOWN if metric.name == "quality" and metric.block is None else declared
-        return _looks(without, spec)
-    return _looks(declared, spec) * known
+        return _looks(without, policy)
+    return _looks(declared, policy) * known
 
 
 def factor(history: Floats) -> int | None:
@@ -104,15 +103,15 @@ def means(found: Sequence[tuple[int, float]], seconds: float) -> Floats:
     return np.asarray(sums / np.bincount(block), dtype=np.float64)
 
 
-def told(by_metric: dict[str, int], spec: ReleaseSpec) -> list[str]:
+def told(by_metric: dict[str, int], policy: ReleasePolicy) -> list[str]:
     """A sentence for each metric whose block is longer than was declared."""
-    look, named = duration(spec.look).total_seconds(), metrics(spec)
+    look, named = policy.look, metrics(policy)
     found = []
     for name, looks in by_metric.items():
-        if looks <= _looks(named[name].block or spec.block, spec):
+        if looks <= _looks(named[name].block or policy.block, policy):
             continue
         length = show_duration(timedelta(seconds=looks * look))
-        if name == "quality" and looks == _looks(_UNKNOWN, spec) and named[name].block is None:
+        if name == "quality" and looks == _looks(_UNKNOWN, policy) and named[name].block is None:
             found.append(
                 f"nothing says how long outcomes depend on each other, so that {length} of pairs are one block of the"
                 " evidence of quality; declare release.metrics.quality.block where you know better"
@@ -124,8 +123,9 @@ def told(by_metric: dict[str, int], spec: ReleaseSpec) -> list[str]:
     return found
 
 
-def _looks(block: str, spec: ReleaseSpec) -> int:
-    return max(1, math.ceil(duration(block) / duration(spec.look)))
+def _looks(block: float, policy: ReleasePolicy) -> int:
+    # Whole microseconds: 1.1 s are 11 looks of 0.1 s, which the quotient of the floats exceeds.
+    return max(1, math.ceil(timedelta(seconds=block) / timedelta(seconds=policy.look)))
 
 
 def _history(outcomes: Outcomes, metric: Metric, champion: str, seconds: float) -> Floats:

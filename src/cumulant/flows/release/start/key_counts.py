@@ -14,12 +14,12 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.core.units import to_micros
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.release.steps import Step, steps
 
 if TYPE_CHECKING:
     from cumulant.ports.traffic import Traffic
     from cumulant.project.project import Project
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
+    from cumulant.release.steps import Step
 
 #: keys that the smallest arm should be expected to get: with fewer, a handful of callers decides for all
 FEW = 20
@@ -28,24 +28,24 @@ _RECENT = timedelta(days=7)
 _PIECE, _MOST = 5_000, 1_000_000
 
 
-def too_few(project: Project, model: str, spec: ReleaseSpec) -> str | None:
+def too_few(project: Project, model: str, policy: ReleasePolicy) -> str | None:
     """A warning where recent requests have too few keys for the smallest share; None where they suffice, where rows
     go by no key, or where nothing tells. A log that cannot be read is a warning too: it stops no release.
     """
-    if spec.key is None:
+    if policy.key is None:
         return None
-    step, part = smallest(spec)
+    step, part = smallest(policy)
     enough = math.ceil(FEW / part)
     try:
-        count = known_keys(project, model, spec.key, enough=enough)
+        count = known_keys(project, model, policy.key, enough=enough)
     except CumulantError as error:
-        return f"whether requests have enough values of {spec.key} cannot be told: {error.message}"
-    return None if count is None or count >= enough else _said(spec.key, count, step, part)
+        return f"whether requests have enough values of {policy.key} cannot be told: {error.message}"
+    return None if count is None or count >= enough else _said(policy.key, count, step, part)
 
 
-def smallest(spec: ReleaseSpec) -> tuple[Step, float]:
+def smallest(policy: ReleasePolicy) -> tuple[Step, float]:
     """The step with the smallest arm, and that arm's share of the keys."""
-    shared = [(step, min(step.weight, 100 - step.weight) / 100) for step in steps(spec) if step.weight]
+    shared = [(step, min(step.weight, 100 - step.weight) / 100) for step in policy.steps if step.weight]
     return min(shared, key=lambda one: one[1])
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.units import duration
 from cumulant.flows.release import store
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.champion_history import champion_history
@@ -15,7 +14,6 @@ from cumulant.release.evidence.accumulate import with_history
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.paired_evaluation import block_seconds, fewest_pairs
 from cumulant.release.state import Release
-from cumulant.release.steps import steps
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,14 +21,14 @@ if TYPE_CHECKING:
     from cumulant.core.traffic import Arm
     from cumulant.project.project import Project
     from cumulant.release.paired.paired_records import PairedEvaluation
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
 
 
 def new_release(
     project: Project,
     model: str,
     *,
-    spec: ReleaseSpec,
+    policy: ReleasePolicy,
     arms: tuple[Arm, Arm],
     author: str,
     evaluation: PairedEvaluation | None,
@@ -49,10 +47,9 @@ def new_release(
             "model": model,
             "champion": arms[0],
             "candidate": arms[1],
-            "spec": spec,
-            "steps": steps(spec),
-            "looks_a_block": evidence_blocks.looks_a_block(spec),
-            "looks_by_metric": evidence_blocks.looks_by_metric(project, spec, arms[0].version),
+            "policy": policy,
+            "looks_a_block": evidence_blocks.looks_a_block(policy),
+            "looks_by_metric": evidence_blocks.looks_by_metric(project, policy, arms[0].version),
             "author": author,
             "begun": at,
             "revision": revision,
@@ -66,12 +63,12 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
     """The release with how long outcomes depend on each other and how skewed they are, as the past shows it."""
     if evaluation is None:
         return release
-    looks, declared = dict(release.looks_by_metric), metrics(release.spec)["quality"].block
-    margin = metrics(release.spec)["quality"].margin
-    seconds = None if declared is not None or margin is None else block_seconds(evaluation, margin=margin)
+    looks, quality = dict(release.looks_by_metric), metrics(release.policy)["quality"]
+    seconds = None
+    if quality.block is None and quality.margin is not None:
+        seconds = block_seconds(evaluation, margin=quality.margin)
     if seconds is not None:
-        look = duration(release.spec.look).total_seconds()
-        looks["quality"] = max(release.looks_a_block, round(seconds / look))
+        looks["quality"] = max(release.looks_a_block, round(seconds / release.policy.look))
     return msgspec.structs.replace(
         release,
         evaluation=evaluation,
@@ -86,7 +83,7 @@ def _with_history(project: Project, release: Release) -> Release:
         project.traffic(),
         release.model,
         release.champion.version,
-        seconds=duration(release.spec.look).total_seconds(),
-        quantile=metrics(release.spec)["latency"].quantile,
+        seconds=release.policy.look,
+        quantile=metrics(release.policy)["latency"].quantile,
     )
     return with_history(msgspec.structs.replace(release, cursor=cursor), history)

@@ -17,7 +17,7 @@ import numpy as np
 from cumulant.core.errors import CumulantError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.core.units import duration, micros, to_micros
+from cumulant.core.units import micros, to_micros
 from cumulant.flows.data.pii import personal_features
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
@@ -31,7 +31,6 @@ from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.flows.training.unseen_rows import unseen
 from cumulant.release.paired.admission import refit_fault
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
-from cumulant.release.spec import ReleaseSpec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.release.paired.paired_records import PairedEvaluation
-    from cumulant.release.spec import PairedSpec
+    from cumulant.release.policy import PairedPolicy
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.model import FittedModel
 
@@ -67,7 +66,7 @@ def evaluate_pair(
     champion: str,
     candidate: ModelVersion,
     *,
-    spec: PairedSpec,
+    policy: PairedPolicy,
     principal: Principal,
     progress: Progress = silent,
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
@@ -81,7 +80,7 @@ def evaluate_pair(
     ) as context:
         try:
             known = project.registry().resolve(f"{project.name}/{champion}")
-            return _evaluated(context, {CHAMPION: known, CANDIDATE: candidate}, spec)
+            return _evaluated(context, {CHAMPION: known, CANDIDATE: candidate}, policy)
         except CumulantError as error:
             return None, (_reason(project.vault.redact(error.message)),)
 
@@ -91,7 +90,7 @@ def _reason(why: str) -> str:
 
 
 def _evaluated(
-    context: Context, versions: Versions, spec: PairedSpec
+    context: Context, versions: Versions, policy: PairedPolicy
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
     project = context.project
     snapshots, _ = snapshots_of(context)
@@ -101,19 +100,19 @@ def _evaluated(
     labelled = labelled_rows(
         project, work.task, work.snapshot, work.table, spec=work.training, evaluation=work.evaluation, as_of=None
     )
-    evaluation, notes = _as_served(context, work, labelled, versions, spec)
+    evaluation, notes = _as_served(context, work, labelled, versions, policy)
     if evaluation is None or not evaluation.seen_by:
         return evaluation, notes
     tested, doubts = _tested(project, versions)
-    return _as_tested(context, work, labelled, versions, spec, tested=tested) or (evaluation, (*notes, *doubts))
+    return _as_tested(context, work, labelled, versions, policy, tested=tested) or (evaluation, (*notes, *doubts))
 
 
 def _as_served(
-    context: Context, work: Work, labelled: TrainingSet, versions: Versions, spec: PairedSpec
+    context: Context, work: Work, labelled: TrainingSet, versions: Versions, policy: PairedPolicy
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
     """The served models on the rows that the fewest of them learned from."""
     project = context.project
-    rows, seen_by = _rows(context, work, labelled, versions, spec, tested={})
+    rows, seen_by = _rows(context, work, labelled, versions, policy, tested={})
     if len(rows) < _FEWEST:
         return None, (_reason(f"{len(rows):,} rows have a label, and {_FEWEST} are needed"),)
     if (alone := _single_class(rows)) is not None:
@@ -135,7 +134,7 @@ def _as_served(
 
 
 def _as_tested(
-    context: Context, work: Work, labelled: TrainingSet, versions: Versions, spec: PairedSpec, *, tested: Tested
+    context: Context, work: Work, labelled: TrainingSet, versions: Versions, policy: PairedPolicy, *, tested: Tested
 ) -> tuple[PairedEvaluation, tuple[str, ...]] | None:
     """The tested models on rows that neither learned from; None where there are no such models or too few such rows,
     or where the candidate's served model is not as good on them as its tested one.
@@ -143,7 +142,7 @@ def _as_tested(
     project, candidate = context.project, versions[CANDIDATE]
     if CANDIDATE not in tested:
         return None
-    rows, seen_by = _rows(context, work, labelled, versions, spec, tested=tested)
+    rows, seen_by = _rows(context, work, labelled, versions, policy, tested=tested)
     if seen_by or len(rows) < _FEWEST or _single_class(rows) is not None:
         return None
     context.progress(f"compare: as fitted without {len(rows):,} labelled rows")
@@ -156,7 +155,7 @@ def _as_tested(
     fault = paired_evaluation(refit)
     usual = _usual_loss(project, versions[CHAMPION], rows)
     evaluation = paired_evaluation(_paired(rows, {CHAMPION: first, CANDIDATE: second}, work, seen_by=(), usual=usual))
-    if fault is None or evaluation is None or refit_fault(ReleaseSpec(), fault) is not None:
+    if fault is None or evaluation is None or refit_fault(fault) is not None:
         return None
     note = "the versions were compared on labelled rows of the past as fitted without these rows"
     return evaluation, (note,)
@@ -190,7 +189,7 @@ def _single_class(rows: TrainingSet) -> str | None:
 
 
 def _rows(
-    context: Context, work: Work, rows: TrainingSet, versions: Versions, spec: PairedSpec, *, tested: Tested
+    context: Context, work: Work, rows: TrainingSet, versions: Versions, policy: PairedPolicy, *, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
     """The newest of the labelled `rows` that none of the versions learned from, else those that the fewest did, and
     which these are; of the arms in `tested`, those that this model did not learn from.
@@ -198,17 +197,17 @@ def _rows(
     from cumulant.training.splits import ripened
 
     if rows.at is None:
-        return _drawn(context, work, rows, versions, most=spec.rows, tested=tested)
+        return _drawn(context, work, rows, versions, most=policy.rows, tested=tested)
     rows = rows.take(ripened(rows, _horizon(rows)))
     assert rows.at is not None
     if not len(rows):
         return rows, ()
-    recent = rows.at > rows.at.max() - micros(duration(spec.days))
+    recent = rows.at > rows.at.max() - micros(policy.span)
     rows = rows.take(np.flatnonzero(recent)[np.argsort(rows.at[recent], kind="stable")])
     assert rows.at is not None
     ends = {arm: _learned_to(context.project, version, tested=arm in tested) for arm, version in versions.items()}
     unlearned = {arm: rows.at > end for arm, end in ends.items()}
-    newest = _least_learned(unlearned)[-spec.rows :]
+    newest = _least_learned(unlearned)[-policy.rows :]
     return rows.take(newest), _learned_by(unlearned, newest)
 
 

@@ -22,7 +22,6 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
-from cumulant.core.units import duration
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.ledger.ledger_records import RUN
 from cumulant.flows.registry.candidate_alias import find_record
@@ -43,11 +42,9 @@ from cumulant.flows.stack.restart import renew
 from cumulant.flows.stack.served_versions import adopt, reads_older_data, refused
 from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
-from cumulant.release.evidence.declared_metrics import check_metrics
 from cumulant.release.paired.admission import with_margins
-from cumulant.release.spec import ANYBODY, ApprovalSpec
+from cumulant.release.policy import ANYBODY, ApprovalPolicy
 from cumulant.release.state import Release
-from cumulant.release.steps import steps
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -55,7 +52,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Row, Transaction
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
-    from cumulant.release.spec import ReleaseSpec
+    from cumulant.release.policy import ReleasePolicy
 
 _GREETING_SECONDS = 5.0
 _STALE = (
@@ -104,16 +101,16 @@ def start_release(
     check_gateway(project)
     name = model or project.name if outside else project.name
     notes: list[str] = []
-    spec = _asking(checked(project)) if approval else checked(project)
+    policy = _asking(checked(project)) if approval else checked(project)
     found = store.read(project.journal(), name)
     if found is not None:
         _check_wound_up(found[0])
     if outside is not None:
-        spec = without_shadow(spec, notes)
-        arms = outside_arms(outside, None if spec.authority is None else project.root / spec.authority)
+        policy = without_shadow(policy, notes)
+        arms = outside_arms(outside, None if policy.authority is None else project.root / policy.authority)
         _check_not_on_its_way(found, arms[1].version)
         author, evaluation = "", None
-        spec = with_margins(spec, None)
+        policy = with_margins(policy, None)
     else:
         version = candidate_version(project, uri)
         _check_not_on_its_way(found, version.version)
@@ -124,25 +121,25 @@ def start_release(
         under_way = found is not None and not found[0].over
         stale = (
             under_way
-            and spec.newer == "supersedes"
+            and policy.newer == "supersedes"
             and reads_older_data(project, champion, principal=principal, progress=progress)
         )
-        waits = _waiting(project, version, spec, principal, approval=approval, supersede=not stale)
+        waits = _waiting(project, version, policy, principal, approval=approval, supersede=not stale)
         if waits is not None:
             return Begun(waits_for=waits, notes=(*notes, *([_STALE] if stale else [])))
-        spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
+        policy, evaluation = admitted(project, champion, version, policy, who=principal, notes=notes, progress=progress)
         if not under_way:
             renew(project, champion, principal=principal, report=notes.append, progress=progress)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
         _await_ready(arms, ready_within, progress, up=outside is None)
-        if few := too_few(project, name, spec):
+        if few := too_few(project, name, policy):
             notes.append(few)
         at = (clock or SystemClock()).now()
-        release = new_release(project, name, spec=spec, arms=arms, author=author, evaluation=evaluation, at=at)
+        release = new_release(project, name, policy=policy, arms=arms, author=author, evaluation=evaluation, at=at)
         release = _begin(project, release, principal)
-        notes += evidence_blocks.told(release.looks_by_metric, spec)
+        notes += evidence_blocks.told(release.looks_by_metric, policy)
     except BaseException:
         if outside is None:
             _unbook(project, arms[1].version)
@@ -150,34 +147,32 @@ def start_release(
     return Begun(release=release, notes=tuple(notes))
 
 
-def checked(project: Project) -> ReleaseSpec:
-    """The section `release`, with everything in it that can be wrong looked at.
+def checked(project: Project) -> ReleasePolicy:
+    """The policy of releases, with everything in it that can be wrong looked at.
 
     Raises:
         RefusedError, UsageError, DefinitionError, UserCodeError: something is.
     """
     from cumulant.training.trainers.user_trainer import load_function
 
-    spec = project.spec.release
-    if project.spec.model.risk == "high" and spec.approval == "none":
+    policy = project.policies.release
+    if project.spec.model.risk == "high" and policy.approval is None:
         raise RefusedError(
             f"{project.name} has risk high, so nothing of it is released without an approval",
             subject="release.approval",
             hint="write release: {approval: {before: canary, by: [GROUP]}}",
         )
-    steps(spec)
-    check_metrics(spec)
-    for one in spec.metrics.values():
-        if one.call is not None:
-            load_function(one.call, project.root, METRIC)
-    return spec
+    for metric in policy.metrics.values():
+        if metric.call is not None:
+            load_function(metric.call, project.root, METRIC)
+    return policy
 
 
-def _asking(spec: ReleaseSpec) -> ReleaseSpec:
-    """The section with an approval: as it declares one, else by anybody who may give it."""
-    if spec.approval != "none":
-        return spec
-    return msgspec.structs.replace(spec, approval=ApprovalSpec(by=[ANYBODY], excluded="nobody"))
+def _asking(policy: ReleasePolicy) -> ReleasePolicy:
+    """The policy with an approval: as it declares one, else by anybody who may give it."""
+    if policy.approval is not None:
+        return policy
+    return msgspec.structs.replace(policy, approval=ApprovalPolicy(by=(ANYBODY,), excluded="nobody"))
 
 
 def candidate_version(project: Project, uri: str) -> ModelVersion:
@@ -230,11 +225,17 @@ def author_of(project: Project, version: ModelVersion) -> str:
 
 
 def _waiting(
-    project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal, *, approval: bool, supersede: bool
+    project: Project,
+    version: ModelVersion,
+    policy: ReleasePolicy,
+    principal: Principal,
+    *,
+    approval: bool,
+    supersede: bool,
 ) -> str | None:
     """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
     found = store.read(project.journal(), project.name)
-    if found is None or found[0].over or (spec.newer == "supersedes" and supersede):
+    if found is None or found[0].over or (policy.newer == "supersedes" and supersede):
         return None
     running = found[0]
     # Its number: the alias may be another one's by then.
@@ -253,7 +254,7 @@ def _arms(
     champion = _champion(project)
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
-    until = at + duration(project.spec.release.keep_warm)
+    until = at + project.policies.release.keep_warm
     book = change_book(project.state, project.name, lambda book: _with_arms(book, champion, version.version, until))
     return book.arm(champion, CHAMPION), book.arm(version.version, CANDIDATE)
 
@@ -335,7 +336,7 @@ def _begin(project: Project, release: Release, principal: Principal) -> Release:
 
 def _keep_superseded(project: Project, old: Release, release: Release) -> None:
     """The superseded candidate's server stays up for a while, to be looked into."""
-    version, until = old.candidate.version, release.begun + duration(old.spec.keep_warm)
+    version, until = old.candidate.version, release.begun + old.policy.keep_warm
 
     def change(book: Book) -> Book:
         return book if book.candidate == version else msgspec.structs.replace(book, versions=warm(book, version, until))

@@ -13,7 +13,7 @@ from cumulant.core.network.hosts import is_loopback
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.review.http.app import Application
 from cumulant.flows.review.http.callers import Caller, Callers
-from cumulant.flows.review.views import spec_of
+from cumulant.flows.review.views import policy_of
 from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.site import Site
 from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
@@ -61,7 +61,7 @@ def serve(
         StorageError: the salt of personal values cannot be made.
     """
     check(project.access(), principal, "review.serve", project.name)
-    spec_of(project)
+    policy_of(project)
     project.keep_salt()
     known = Callers(callers, principal)
     host, port = split_address(http)

@@ -1,0 +1,197 @@
+"""The section `release` of the project file as a policy: every duration, share and margin is parsed here, once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.units import duration, share
+from cumulant.project.release_metrics import metric_policies
+from cumulant.release.policy import (
+    ApprovalPolicy,
+    CeilingPolicy,
+    PairedPolicy,
+    ReleasePolicy,
+    check_approval_stage,
+)
+from cumulant.release.spec import ApprovalSpec, CeilingSpec, HoldbackSpec, PairedSpec, ReleaseSpec
+from cumulant.release.steps import StageName, Step
+
+#: an error rate that is no longer one
+_MOST_ALPHA = 0.5
+
+
+def release_policy(spec: ReleaseSpec) -> ReleasePolicy:
+    """The section as numbers with units.
+
+    Raises:
+        UsageError: no release could go by it; `subject` is the path of the value.
+    """
+    steps, metrics, alpha = steps_of(spec), metric_policies(spec.metrics), _alpha(spec)
+    return ReleasePolicy(
+        steps=steps,
+        approval=_approval(spec),
+        key=spec.key,
+        alpha=alpha,
+        metrics=metrics,
+        evaluation=None if spec.evaluation is None else paired_policy(spec.evaluation),
+        largest_gain=share((spec.evaluation or PairedSpec()).gain),
+        ceilings=ceiling_policy(spec.ceilings),
+        authority=spec.authority,
+        warm_up=_seconds(spec.warm_up),
+        newer=spec.newer,
+        keep_warm=duration(spec.keep_warm),
+        look=_seconds(spec.look),
+        block=_seconds(spec.block),
+    )
+
+
+def release_policy_errors(spec: ReleaseSpec) -> Iterator[CumulantError]:
+    """Why no release could go by the section: the first error of its steps, of its metrics and of alpha."""
+    for check in (steps_of, lambda spec: metric_policies(spec.metrics), _alpha):
+        try:
+            check(spec)
+        except UsageError as error:
+            yield error
+
+
+def paired_policy(spec: PairedSpec) -> PairedPolicy:
+    return PairedPolicy(span=duration(spec.days), rows=spec.rows)
+
+
+def ceiling_policy(spec: CeilingSpec) -> CeilingPolicy:
+    return CeilingPolicy(
+        errors=share(spec.errors),
+        requests=spec.requests,
+        not_ready=_seconds(spec.not_ready),
+        restarts=spec.restarts,
+    )
+
+
+def _approval(spec: ReleaseSpec) -> ApprovalPolicy | None:
+    if not isinstance(spec.approval, ApprovalSpec):
+        return None
+    return ApprovalPolicy(before=spec.approval.before, by=tuple(spec.approval.by), excluded=spec.approval.excluded)
+
+
+def _alpha(spec: ReleaseSpec) -> float:
+    """Of 0 nothing is ever shown, and of much everything is: a candidate would be promoted by the first request."""
+    alpha = share(spec.alpha)
+    if not 0 < alpha < _MOST_ALPHA:
+        raise UsageError(
+            f"release.alpha is {spec.alpha}, and no evidence can be counted by that",
+            subject="release.alpha",
+            hint=f"write a share above 0% and below {_MOST_ALPHA:.0%}, such as 5%",
+        )
+    return alpha
+
+
+def steps_of(spec: ReleaseSpec) -> tuple[Step, ...]:
+    """All steps in order; after the last one the candidate is promoted.
+
+    Raises:
+        UsageError: the shares of the canary do not grow, nothing is left to compare with, or an approval
+            before the canary has no stage to wait in.
+    """
+    if not duration(spec.look):
+        raise UsageError(
+            f"release.look is {spec.look}, and nothing comes between two looks",
+            subject="release.look",
+            hint="write how long lies between two looks, such as 10s",
+        )
+    steps = tuple(_steps(spec))
+    check_approval_stage(steps, _approval(spec))
+    return steps
+
+
+def _steps(spec: ReleaseSpec) -> Iterator[Step]:
+    stages = spec.stages
+    if stages.shadow is not None:
+        shadow = stages.shadow
+        if shadow.samples and not _percent(shadow.mirror):
+            raise UsageError(
+                f"release.stages.shadow waits for {shadow.samples} mirrored requests, and mirrors none",
+                subject="release.stages.shadow.mirror",
+                hint="write a share above 0%, or `shadow: null`",
+            )
+        yield _step("shadow", shadow.at_least, shadow.at_most, shadow.samples, mirror=_percent(shadow.mirror))
+    weights = [_percent(weight) for weight in stages.canary.weights]
+    _check(weights)
+    if stages.ab is not None:
+        yield _step(
+            "ab",
+            stages.ab.at_least,
+            stages.ab.at_most,
+            stages.ab.samples,
+            weight=_split(stages.ab.weight),
+            mirror=_percent(stages.ab.mirror),
+        )
+    canary = stages.canary
+    for weight in weights:
+        least = canary.soak if weight == weights[-1] else canary.at_least
+        yield _step("canary", least, canary.at_most, canary.samples, weight=weight, mirror=_percent(canary.mirror))
+
+    if (holdback := _holdback(spec)) is not None:
+        weight = 100 - _percent(holdback.share)
+        if not weights[-1] <= weight < 100:
+            raise UsageError(
+                f"release.holdback keeps {holdback.share} on the champion, after {100 - weights[-1]:g}% in the canary",
+                subject="release.holdback.share",
+                hint="write a share above 0% and at most what the last step of the canary leaves to the champion",
+            )
+        yield _step("holdback", "0s", holdback.at_most, 0, weight=weight, mirror=_percent(holdback.mirror))
+
+
+def _holdback(spec: ReleaseSpec) -> HoldbackSpec | None:
+    """The holdback as it is declared; None where there is none."""
+    if isinstance(spec.holdback, HoldbackSpec):
+        return spec.holdback
+    return HoldbackSpec() if spec.holdback == "until_labels" else None
+
+
+def _step(
+    stage: StageName, at_least: str, at_most: str, samples: int, *, weight: float = 0.0, mirror: float = 0.0
+) -> Step:
+    least, most = _seconds(at_least), _seconds(at_most)
+    if most < least:
+        raise UsageError(
+            f"the longest time of release.stages.{stage} ({at_most}) is shorter than its shortest ({at_least})",
+            subject=f"release.stages.{stage}.at_most",
+            hint="raise at_most or lower at_least",
+        )
+    return Step(stage=stage, weight=weight, mirror=mirror, at_least=least, at_most=most, samples=samples)
+
+
+def _percent(text: str | float) -> float:
+    return round(share(text) * 100, 6)
+
+
+def _split(text: str | float) -> float:
+    weight = _percent(text)
+    if not 0 < weight < 100:
+        raise UsageError(
+            f"release.stages.ab has a weight of {weight:g}%, which leaves one of the arms without requests to compare",
+            subject="release.stages.ab.weight",
+            hint="write a share above 0% and below 100%, such as 10%, or `ab: null` to leave the stage out",
+        )
+    return weight
+
+
+def _check(weights: list[float]) -> None:
+    if any(later <= earlier for earlier, later in itertools.pairwise(weights)) or weights[0] <= 0:
+        raise UsageError(
+            f"the weights of release.stages.canary do not grow: {', '.join(f'{weight:g}%' for weight in weights)}",
+            subject="release.stages.canary.weights",
+            hint="write growing shares, such as [10%, 50%, 95%]",
+        )
+    if weights[-1] >= 100:
+        raise UsageError(
+            "release.stages.canary.weights ends at 100%, where nothing is left on the champion to compare with",
+            subject="release.stages.canary.weights",
+            hint="end at 95%; after that step the candidate gets all traffic by itself",
+        )
+
+
+def _seconds(text: str) -> float:
+    return duration(text).total_seconds()
