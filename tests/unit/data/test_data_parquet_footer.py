@@ -13,7 +13,7 @@ from pyarrow.parquet import encryption
 
 from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.formats.parquet_footer import chunks
 from cumulant.data.formats.parquet_memory import refuse_large
 from cumulant.data.spec import SourceSpec
@@ -102,7 +102,7 @@ def test_an_encrypted_column_is_refused_in_words(tmp_path):
 
 def test_the_other_columns_of_such_a_file_are_streamed(tmp_path):
     path = encrypted(tmp_path / "a.parquet", plaintext_footer=True)
-    [piece] = Stream(path, "a.parquet", SPEC, rows=1000).pieces(["a"])
+    [piece] = FileStream(path, "a.parquet", SPEC, rows=1000).pieces(["a"])
     assert piece.rows["a"].to_list() == list(range(100))
 
 
@@ -137,7 +137,7 @@ def test_names_that_are_not_utf8_are_refused_in_words(tmp_path):
     with_footer(path, lambda footer: footer.replace(b"name", b"na\xffe"))
     readings = (
         lambda: read(path, "a.parquet", SPEC),
-        lambda: list(Stream(path, "a.parquet", SPEC, rows=9).pieces()),
+        lambda: list(FileStream(path, "a.parquet", SPEC, rows=9).pieces()),
         lambda: list(batches(path)),
     )
     for reading in readings:

@@ -22,7 +22,7 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.data.checks.repeats import KNOWN
 from cumulant.data.corrections.arrivals import ARRIVED
 from cumulant.data.corrections.dated_rows import HIDDEN
-from cumulant.data.corrections.versions import _MARK, _dated, _ordered
+from cumulant.data.corrections.versions import _MARK, _date_rows, _order_by_known_time
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
@@ -117,7 +117,7 @@ def _every(versions: list[Version]) -> pl.DataFrame:
         [one.row | {ROW: one.place, ARRIVED: one.arrived, KNOWN: one.known, _MARK: one.deleted} for one in versions],
         schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
     )
-    dates = _dated(_ordered(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
+    dates = _date_rows(_order_by_known_time(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
     always = pl.col(HIDDEN).fill_null(value=False)  # a row that is always in force has no dates
     return rows.join(dates, on=ROW, how="left").with_columns(always).sort(ROW)
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from cumulant.core.plan import FeaturePlan, Window
 from cumulant.core.system.memory import resident_memory
-from cumulant.data.parts.added_rows import KeptRows
+from cumulant.data.parts.added_rows import SharedRows
 from cumulant.features.offline.frames import ROW, entry_time, key_codes, kinds, numbers, read, reading
 from cumulant.features.offline.groups import Group, event_columns, groups_of
 from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
@@ -69,14 +69,14 @@ def changed_features(plan: FeaturePlan, sources: Mapping[str, GrownSource], *, m
     return with_expressions(plan, {name: fields[name] for name in names}, rows.select(*names, ROW), measured)
 
 
-def unchanged_rows(kept: Sequence[KeptRows], changed: pl.DataFrame) -> int:
+def unchanged_rows(kept: Sequence[SharedRows], changed: pl.DataFrame) -> int:
     """The position before which no row was changed, added or moved."""
     first = kept[0].rows if kept and kept[0].before == kept[0].now == 0 else 0
     position: int = min([first, *changed[ROW].head(1)])
     return position
 
 
-def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def with_changes(stored: pl.LazyFrame, kept: Sequence[SharedRows], changed: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Rows of an earlier feature table under their present positions, with the changed ones, block by block."""
     rows = stored.select(pl.len()).collect().item()
     for begin in range(0, rows, _BLOCK):
@@ -87,7 +87,7 @@ def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.Dat
     yield changed
 
 
-def _moved(kept: Sequence[KeptRows]) -> pl.Expr:
+def _moved(kept: Sequence[SharedRows]) -> pl.Expr:
     """The present position of a row of the earlier snapshot."""
     befores = pl.Series([one.before for one in kept], dtype=pl.Int64)
     shifts = pl.Series([one.now - one.before for one in kept], dtype=pl.Int64)

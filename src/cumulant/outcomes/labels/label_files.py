@@ -15,8 +15,8 @@ from typing import IO, NamedTuple, cast
 import msgspec
 
 from cumulant.core.errors import DataError
-from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8
-from cumulant.data.formats.parquet_memory import fitting_rows, no_memory
+from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8_errors
+from cumulant.data.formats.parquet_memory import fitting_rows, out_of_memory_error
 
 ROWS = 20_000
 #: bytes of one line, and of a file that is one JSON array and so is read at once
@@ -103,7 +103,7 @@ def _parquet(path: Path) -> Iterator[NumberedRows]:
     import pyarrow.parquet as pq
 
     refuse_encrypted(path, str(path))
-    with utf8(str(path)), pq.ParquetFile(path, buffer_size=_BUFFER) as found:
+    with utf8_errors(str(path)), pq.ParquetFile(path, buffer_size=_BUFFER) as found:
         rows = min(ROWS, fitting_rows(path, str(path), found, None))
         yield from counted(cast("list[object]", batch.to_pylist()) for batch in found.iter_batches(rows))
 
@@ -187,7 +187,7 @@ def _readable(path: Path) -> Iterator[None]:
     except msgspec.DecodeError as error:
         raise DataError(f"{path} is not whole JSON", subject=str(path), hint="copy or write it again") from error
     except pa.ArrowMemoryError as error:
-        raise no_memory(str(path)) from error
+        raise out_of_memory_error(str(path)) from error
     except pa.ArrowException as error:
         raise DataError(
             f"{path} is not a whole Parquet file: damaged or cut off", subject=str(path), hint="copy or write it again"
