@@ -49,13 +49,13 @@ def in_pieces(monkeypatch, rows: int = 50) -> list[int]:
         monkeypatch.setattr(large_files, name, value)
     monkeypatch.setattr(csv_text, "_MANY", 0)  # small texts are read as large ones are
     seen: list[int] = []
-    judged = large_parts.judged
+    check_rows = large_parts.check_rows
 
     def counted(frame, plan, shop):
         seen.append(frame.height)
-        return judged(frame, plan, shop)
+        return check_rows(frame, plan, shop)
 
-    monkeypatch.setattr(large_parts, "judged", counted)
+    monkeypatch.setattr(large_parts, "check_rows", counted)
     return seen
 
 

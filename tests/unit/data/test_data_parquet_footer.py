@@ -17,7 +17,7 @@ from cumulant.data.files.streaming import FileStream
 from cumulant.data.formats.parquet_footer import chunks
 from cumulant.data.formats.parquet_memory import refuse_large
 from cumulant.data.spec import SourceSpec
-from cumulant.outcomes.labels.label_files import batches
+from cumulant.outcomes.labels.label_files import read_batches
 
 TABLE = pa.table({"a": list(range(100)), "s": [f"x{number}" for number in range(100)]})
 SPEC = SourceSpec(path="a.parquet")
@@ -27,8 +27,8 @@ from pathlib import Path
 from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
 from cumulant.data.spec import SourceSpec
-from cumulant.data.files.streaming import Stream
-from cumulant.outcomes.labels.label_files import batches
+from cumulant.data.files.streaming import FileStream
+from cumulant.outcomes.labels.label_files import read_batches
 
 def attempt(path, reading):
     try:
@@ -39,8 +39,8 @@ def attempt(path, reading):
 for path in map(Path, sys.argv[1:]):
     spec = SourceSpec(path=path.name)
     attempt(path, lambda: read(path, path.name, spec))
-    attempt(path, lambda: list(Stream(path, path.name, spec, rows=50).pieces()))
-    attempt(path, lambda: list(batches(path)))
+    attempt(path, lambda: list(FileStream(path, path.name, spec, rows=50).pieces()))
+    attempt(path, lambda: list(read_batches(path)))
 print("done")
 """
 
@@ -138,7 +138,7 @@ def test_names_that_are_not_utf8_are_refused_in_words(tmp_path):
     readings = (
         lambda: read(path, "a.parquet", SPEC),
         lambda: list(FileStream(path, "a.parquet", SPEC, rows=9).pieces()),
-        lambda: list(batches(path)),
+        lambda: list(read_batches(path)),
     )
     for reading in readings:
         with pytest.raises(DataError, match="has a column name or a text that is not UTF-8") as caught:

@@ -60,7 +60,7 @@ class Events(msgspec.Struct, frozen=True, array_like=True):
         return self.since_us[1] if isinstance(self.since_us, tuple) else self.since_us
 
 
-class State(msgspec.Struct, frozen=True):
+class TableState(msgspec.Struct, frozen=True):
     """What a table was filled from. It answers for prediction moments from `since_us` on (None: any).
 
     `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` says, by
@@ -84,7 +84,7 @@ class State(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_events = msgspec.msgpack.Decoder(Events).decode
-decode_state = msgspec.msgpack.Decoder(State).decode
+decode_state = msgspec.msgpack.Decoder(TableState).decode
 
 
 def key_form(values: Sequence[Any]) -> Sequence[Any]:
@@ -117,6 +117,6 @@ def typecode(dtype: DType) -> str | None:
     return "d" if dtype == "float" else "q"
 
 
-def packed(values: Sequence[float], code: str) -> bytes:
+def pack_numbers(values: Sequence[float], code: str) -> bytes:
     """Numbers as little-endian bytes of 8 each."""
     return array(code, values).tobytes()

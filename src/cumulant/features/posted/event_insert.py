@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cumulant.core.plan import DType
-from cumulant.features.offline.groups import Group
+from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.online.state import NO_IDENTITY, Events, Slot, encode, typecode
 
 
-class Event(NamedTuple):
+class GroupEvent(NamedTuple):
     """A row as an event of a group: when it enters, its place in the source, its key's number, when it may have been
     told first, its values.
     """
@@ -20,7 +20,7 @@ class Event(NamedTuple):
     time: int
     position: int
     identity: int
-    told: int
+    first_moment: int
     values: list[Any]
 
 
@@ -93,7 +93,7 @@ class _Values:
 class Entity:
     """The events of one entity of `group`, none where `events` is None."""
 
-    def __init__(self, group: Group, events: Events | None, *, keyed: bool) -> None:
+    def __init__(self, group: MeasureGroup, events: Events | None, *, keyed: bool) -> None:
         self._span, self._unlimited = group.span_us, group.unlimited
         self._times = _integers(None if events is None else events.times)
         self._identities = _integers(None if events is None else events.identities) if keyed else None
@@ -103,7 +103,7 @@ class Entity:
         self.since = None if events is None else events.since
         self.kept = None if events is None else events.kept
 
-    def place(self, event: Event) -> bool | None:
+    def place(self, event: GroupEvent) -> bool | None:
         """Insert the event, or fill the nulls of the row that is here already.
 
         Returns whether anything changed; None where the row was here in full.
@@ -197,6 +197,6 @@ class Entity:
 
 
 def _integers(data: bytes | None) -> array[int]:
-    found = array("q")
-    found.frombytes(data or b"")
-    return found
+    numbers = array("q")
+    numbers.frombytes(data or b"")
+    return numbers

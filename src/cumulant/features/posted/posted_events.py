@@ -21,7 +21,7 @@ POSTED = 2**48
 _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
 
-class Told(NamedTuple):
+class PostedRow(NamedTuple):
     """What is told of a row, without nulls: values in their inside form, and, as they came, those of columns that no
     plan beside this log reads yet. Of a source that takes corrections a column that is told as null is there, as None.
     A `scored` row is that of a request, which corrects nothing.
@@ -33,7 +33,7 @@ class Told(NamedTuple):
     scored: bool = False
 
 
-class Record(msgspec.Struct, array_like=True):
+class LoggedRow(msgspec.Struct, array_like=True):
     """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`.
 
     Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
@@ -62,7 +62,7 @@ class _Header(msgspec.Struct, array_like=True):
     next: int = 0
 
 
-_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_record = msgspec.msgpack.Decoder(LoggedRow).decode
 _decode_header = msgspec.msgpack.Decoder(_Header).decode
 
 
@@ -78,8 +78,8 @@ def row_key(values: Sequence[Any]) -> bytes:
 
 def key_values(key: bytes) -> list[Any]:
     """The values of `row_key`."""
-    found: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
-    return found
+    values: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
+    return values
 
 
 class SourceLog:
@@ -89,7 +89,7 @@ class SourceLog:
         self._cells, self._table = cells, table
         (blob,) = cells.get(table, [_HEADER])
         self._header = _Header() if blob is None else _decode_header(blob)
-        self._records: dict[bytes, Record | None] = {}
+        self._records: dict[bytes, LoggedRow | None] = {}
         self._entries: dict[int, bytes] = {}
         self._changed: dict[bytes, bytes | None] = {}
 
@@ -107,24 +107,24 @@ class SourceLog:
         for key, blob in zip(missing, self._cells.get(self._table, missing), strict=True):
             self._records[key] = None if blob is None else _decode_record(blob)
 
-    def record(self, key: bytes) -> Record | None:
+    def record(self, key: bytes) -> LoggedRow | None:
         """A row that was loaded; None where nothing was told of it."""
         return self._records[key]
 
-    def tell(self, told: Told, position: int | None = None) -> bool:
+    def append(self, row: PostedRow, position: int | None = None) -> bool:
         """Add what is new of a row that was loaded, and say whether there was anything."""
-        key, number = told.key, self._header.next
+        key, number = row.key, self._header.next
         record = self._records[key]
         if record is None:
-            record = Record(POSTED + number if position is None else position, number, told.values, told.other)
+            record = LoggedRow(POSTED + number if position is None else position, number, row.values, row.other)
             self._records[key] = record
-        elif not _add(record, told):
+        elif not _add_columns(record, row):
             return False
         record.entry = number
         self._enter(key)
         return True
 
-    def replace(self, key: bytes, record: Record) -> None:
+    def replace(self, key: bytes, record: LoggedRow) -> None:
         """Let a row take the place of one that was loaded; `record.entry` is `next`."""
         self._records[key] = record
         self._enter(key)
@@ -143,7 +143,7 @@ class SourceLog:
             record.values = record.values | values
             self._changed[key] = b""
 
-    def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, Record]], int]:
+    def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, LoggedRow]], int]:
         """The rows told of in up to `limit` entries from `mark` on, each once; and where to go on."""
         mark = max(mark, self._header.first)
         end = min(mark + limit, self._header.next)
@@ -179,7 +179,7 @@ class SourceLog:
         self._cells.put(self._table, rows)
 
 
-def _add(record: Record, told: Told) -> bool:
+def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
     """Add the columns of which nothing was told; whether there were any."""
     values, other = (
         {
@@ -187,7 +187,7 @@ def _add(record: Record, told: Told) -> bool:
             for name, value in new.items()
             if value is not None and record.values.get(name) is None and record.other.get(name) is None
         }
-        for new in (told.values, told.other)
+        for new in (row.values, row.other)
     )
     record.values, record.other = record.values | values, record.other | other
     return bool(values or other)

@@ -21,7 +21,7 @@ _FILE, _HALVES = "progress.json", "halves.parquet"
 _PATIENCE = timedelta(days=1)
 
 
-class Progress(msgspec.Struct, kw_only=True):
+class JoinProgress(msgspec.Struct, kw_only=True):
     """`files`: by day and life of a log process, the numbers of its parts that were read, as intervals."""
 
     batches: set[str] = set()
@@ -34,10 +34,10 @@ class Progress(msgspec.Struct, kw_only=True):
     #: mirrored rows that were given up
     alone: int = 0
 
-    def seen(self, day: date, life: str, first: int, last: int) -> bool:
+    def is_read(self, day: date, life: str, first: int, last: int) -> bool:
         return any(low <= first and last <= high for low, high in self.files.get(f"{day}/{life}", ()))
 
-    def see(self, day: date, life: str, first: int, last: int) -> None:
+    def mark_read(self, day: date, life: str, first: int, last: int) -> None:
         spans = sorted([*self.files.get(f"{day}/{life}", ()), (first, last)])
         joined: list[tuple[int, int]] = []
         for low, high in spans:
@@ -51,26 +51,26 @@ class Progress(msgspec.Struct, kw_only=True):
         """Mirrored rows that wait for their other half; without columns where there are none."""
         if (folder / _HALVES).exists():
             with contextlib.suppress(StorageError):
-                found = pl.from_arrow(read_table(folder / _HALVES))
-                if isinstance(found, pl.DataFrame) and found.height:
-                    return found
+                rows = pl.from_arrow(read_table(folder / _HALVES))
+                if isinstance(rows, pl.DataFrame) and rows.height:
+                    return rows
         return pl.DataFrame()
 
     def keep_halves(self, folder: Path, halves: pl.DataFrame, now: datetime) -> None:
         """Raises StorageError."""
-        kept = halves.filter(pl.col("time") > now - _PATIENCE)
-        self.alone += halves.height - kept.height
+        recent = halves.filter(pl.col("time") > now - _PATIENCE)
+        self.alone += halves.height - recent.height
         with writing_to(folder):
-            write_table(folder / _HALVES, kept.to_arrow())
+            write_table(folder / _HALVES, recent.to_arrow())
 
 
-def read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path) -> JoinProgress:
     try:
-        return msgspec.json.decode((folder / _FILE).read_bytes(), type=Progress)
+        return msgspec.json.decode((folder / _FILE).read_bytes(), type=JoinProgress)
     except (OSError, msgspec.MsgspecError):
-        return Progress()
+        return JoinProgress()
 
 
-def write_progress(folder: Path, progress: Progress) -> None:
+def write_progress(folder: Path, progress: JoinProgress) -> None:
     """Raises OSError."""
     write_bytes(folder / _FILE, msgspec.json.encode(progress))

@@ -75,9 +75,9 @@ class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
 def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: date | None) -> Report:
     """The report whose cohorts are of the predictions of the days `since` to `until`."""
     days = [
-        one
-        for one in counts.days
-        if (since is None or one.start >= since) and (until is None or one.start <= until)
+        cohort
+        for cohort in counts.days
+        if (since is None or cohort.start >= since) and (until is None or cohort.start <= until)
     ]  # fmt: skip
     cohorts = tuple(days) if by == "day" else tuple(_weeks(days))
     return Report(
@@ -86,11 +86,11 @@ def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: dat
         waiting=counts.waiting,
         unmatched=counts.unmatched,
         problems=counts.problems,
-        predictions=sum(one.predictions for one in cohorts),
-        labelled=sum(one.labelled for one in cohorts),
-        corrected=sum(one.corrected for one in cohorts),
-        contradicted=sum(one.contradicted for one in cohorts),
-        early=sum(one.early for one in cohorts),
+        predictions=sum(cohort.predictions for cohort in cohorts),
+        labelled=sum(cohort.labelled for cohort in cohorts),
+        corrected=sum(cohort.corrected for cohort in cohorts),
+        contradicted=sum(cohort.contradicted for cohort in cohorts),
+        early=sum(cohort.early for cohort in cohorts),
         cohorts=cohorts,
     )
 
@@ -98,8 +98,10 @@ def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: dat
 def _weeks(days: list[Cohort]) -> Iterator[Cohort]:
     """Cohorts of weeks, which begin on Monday, in the order of cohorts of days."""
     of_week: dict[tuple[date, str, str, str], list[Cohort]] = defaultdict(list)
-    for one in days:
-        of_week[one.start - timedelta(days=one.start.weekday()), one.model, one.version, one.arm].append(one)
+    for cohort in days:
+        of_week[cohort.start - timedelta(days=cohort.start.weekday()), cohort.model, cohort.version, cohort.arm].append(
+            cohort
+        )
     for (start, model, version, arm), those in sorted(of_week.items(), key=lambda item: item[0]):
-        counts = {name: sum(getattr(one, name) for one in those) for name in _COUNTS}
+        counts = {name: sum(getattr(cohort, name) for cohort in those) for name in _COUNTS}
         yield Cohort(start=start, model=model, version=version, arm=arm, **counts)

@@ -70,12 +70,12 @@ class Distinct:
         shift = bits(len(self._order) + 1)
         pairs, wanted = _dense(self._pairs, keys * self._kinds + (codes + 1))
         sorted_pairs = (pairs << shift) | self._order
-        found = np.searchsorted(sorted_pairs, (wanted << shift) | hi, side="left")
-        newest = np.where(found > 0, found - 1, 0)
+        places = np.searchsorted(sorted_pairs, (wanted << shift) | hi, side="left")
+        newest = np.where(places > 0, places - 1, 0)
         if not len(self._order):
             return np.zeros(len(lo), dtype=np.bool_)
-        held: npt.NDArray[np.bool_] = (found > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
-        return held
+        result: npt.NDArray[np.bool_] = (places > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
+        return result
 
 
 def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
