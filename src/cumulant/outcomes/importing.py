@@ -1,4 +1,4 @@
-"""Predictions that were logged elsewhere, as files of the prediction log."""
+"""Import of predictions that were logged elsewhere, as files of the prediction log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file does not say."""
+    """Values of parts that the file does not have."""
 
     model: str
     version: str = "imported"
@@ -63,7 +63,7 @@ def import_predictions(
 ) -> ImportReport:  # fmt: skip
     """Write the file's rows into the prediction log; all of them, once, whatever is killed.
 
-    `names` says which column is which part (`PARTS`); every other column is a part of the request, and so are the
+    `names` maps parts (`PARTS`) to columns; every other column is a part of the request, and so are the
     columns of `key`, by which labels find a prediction. Texts of a CSV file get the types of `fields`; values of those
     that are personal become keyed hashes. Rows that were answered after `until` are refused: no answer is of the
     future, and its day would stay in the log for ever and be the newest of every evaluation. A file of which nothing

@@ -1,4 +1,4 @@
-"""The prediction log with what is known of its rows, for reading: nothing is written, nothing remembered."""
+"""The prediction log with the labels of its rows, read only."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class LabelledLog:
         return pl.concat([wanted.clear(), *pairs]).unique()
 
     def with_states(self, labels: UsableLabels) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        """All predictions with what `labels` say of them, without their requests, answers and scores; and the numbers
+        """All predictions with their `labels`, without their requests, answers and scores; and the numbers
         of the labels that were of use.
 
         Raises:
@@ -143,11 +143,11 @@ class LabelledLog:
         yield from self._join((with_refs(rows, ()) for rows in read), labels)
 
     def labels(self, batches: Sequence[str] | None = None) -> AbstractContextManager[LabelSnapshot]:
-        """Everything that was said, as it is now, also what cannot be used; or what these batches say."""
+        """All label facts as they are now, unusable ones included; or those of these batches."""
         return label_snapshot(self.folder, batches)
 
     def label_facts(self, batches: Sequence[str] | None = None, *, wanted: pl.Expr | None = None) -> pl.DataFrame:
-        """Everything that was said, also what cannot be used; or what these batches say, or what is `wanted` of it."""
+        """All label facts, unusable ones included; or those of these batches, or those that are `wanted`."""
         chosen = pl.lit(value=True) if wanted is None else wanted
         facts = scanning.collect_facts(self.folder, lambda rows: rows.filter(chosen).select(list(READ)), batches)
         return pl.DataFrame(schema=READ) if facts is None else facts
@@ -169,7 +169,7 @@ class LabelledLog:
     def _framed(
         self, read: Callable[[list[str]], Iterable[pa.Table | pa.RecordBatch]], labels: UsableLabels
     ) -> Iterator[pl.DataFrame]:
-        """The rows that `read` gives, as `matched` needs them to find these labels, without their requests."""
+        """The rows that `read` gives, as `match_labels` needs them to find these labels, without their requests."""
         for batch in read(self._columns(labels)):
             yield self._frame(as_frame(batch), labels)
 
@@ -191,7 +191,7 @@ class LabelledLog:
 
 
 def _with_labels(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `frame` with what their pairs with labels say, in the columns of JOINED."""
+    """Rows of `with_refs` with their labels, in the columns of JOINED."""
     joined = rows.join(resolve_labels(pairs, ["place"]), on="place", how="left", maintain_order="left").with_columns(
         pl.col("state").fill_null("none").alias("provenance")
     )

@@ -1,4 +1,4 @@
-"""Labels and rows of the prediction log as Polars reads them: without Arrow, whose import costs a command 0.8 CPU s."""
+"""Scans of labels and of the prediction log with Polars, without Arrow, whose import costs a command 0.8 CPU s."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cumulant.outcomes.labels import outcome_folder as place
 
 #: bytes of the log's files that are read at once
 _AT_ONCE = 16 << 20
-#: descriptors that a file which is held open takes: its own, and one more while it is read; and those left for others
+#: descriptors that an open file takes: its own, and one more while it is read; and those left for others
 _EACH, _OTHERS, _UNLIMITED = 2, 64, 1 << 20
 #: the column that names the file of a row, and the one that numbers the labels
 FILE, FACT = "file", "fact"
@@ -30,7 +30,7 @@ _Scan = Callable[[list[Path]], pl.LazyFrame]
 
 
 class OpenFacts:
-    """Labels whose files are held open: they stay readable when batches are merged and removed meanwhile.
+    """Labels in open files: they stay readable when batches are merged and removed meanwhile.
 
     Each is numbered in the column `FACT`, in the order of the store.
     """
@@ -112,7 +112,7 @@ def collect_facts(
     folder: Path, query: Query, batches: Sequence[str] | None = None, *, named: bool = False
 ) -> pl.DataFrame | None:
     """What `query` selects of the labels that were ingested, or of these batches; None where there are none. With
-    `named`, each row has its file in the column `FILE`, for `within`.
+    `named`, each row has its file in the column `FILE`, for `scan_files_of`.
 
     Raises:
         StorageError: a file cannot be read.
@@ -135,7 +135,7 @@ def _parts(folder: Path, batches: Sequence[str] | None) -> list[Path]:
 
 
 def scan_files_of(rows: pl.DataFrame) -> pl.LazyFrame:
-    """All labels in the files of these `rows`, which a query of `facts` has read with their `FILE`."""
+    """All labels in the files of these `rows`, which a query of `collect_facts` has read with their `FILE`."""
     return pl.scan_parquet(rows[FILE].unique(maintain_order=True).to_list(), glob=False, include_file_paths=FILE)
 
 
@@ -224,7 +224,7 @@ def _size(folder: Path) -> int:
 
 
 def _collect(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
-    """A file that is merged while it is read is looked for again."""
+    """The rows of `scan`; a file that is merged while it is read is listed again."""
     for _ in range(place.LISTINGS):
         listed: list[Path] = []
         try:

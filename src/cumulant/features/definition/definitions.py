@@ -1,4 +1,4 @@
-"""What users write in `features.py`: sources, columns, as-of lookups and keyed windows.
+"""The language of `features.py`: sources, columns, as-of lookups and keyed windows.
 
     from cumulant.features import col, source
 

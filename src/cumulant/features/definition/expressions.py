@@ -42,7 +42,7 @@ Part = Column | Literal | Moment | OperatorCall | MeasureReference
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What a person says about a feature."""
+    """A feature's description, owner and tags, as the user writes them."""
 
     text: str = ""
     owner: str = ""

@@ -1,4 +1,4 @@
-"""When things are known: the rule that every window, lookup and own-row input goes by.
+"""Known time: the rule for every window, lookup and input of the row itself.
 
 A row of a source *enters* the windows and lookups that read some of its columns at the latest of: its event time, and
 for each of those columns the moment at which it becomes known. A column that other columns name as their known time

@@ -1,4 +1,4 @@
-"""From a user's `features.py` to plain definitions: run the file, name what it defined, and lower the expressions."""
+"""Loading of a user's `features.py`: the file is run, its values are named, and expressions become plain trees."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _run(path: Path) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         with project_imports(Path(folder), {}):  # the next project may have others of the same name
-            exec(code, vars(module))  # noqa: S102  (the user's own file is what this room runs)
+            exec(code, vars(module))  # noqa: S102  (the user's own file is what this package runs)
     except CumulantError:
         raise
     except (Exception, SystemExit) as error:  # a user's file may raise anything
@@ -152,7 +152,7 @@ def _import_line(error: BaseException) -> str | None:
 
 
 def _advice(error: BaseException) -> str:
-    """What to do where nothing nearer is known."""
+    """The general hint."""
     if isinstance(error, AttributeError) and error.name and isinstance(error.obj, SourceRef):
         return f'a source has columns, by and as_of; a column of the row is written col("{error.name}")'
     return "correct that line; the file runs from top to bottom before any data are read"
@@ -193,7 +193,7 @@ class _Lowering:
         if isinstance(part, MeasureReference):
             if inside:
                 raise definition_error(
-                    f"{inside}() looks at past rows, which have raw columns only, no windows or lookups",
+                    f"{inside}() reads past rows, which have raw columns only, no windows or lookups",
                     place=value.place,
                 )
             return Feature(self._refer(part))

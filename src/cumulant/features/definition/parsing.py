@@ -50,7 +50,7 @@ def parse(text: str, *, columns: Collection[str] | None = None) -> Node:
     With `columns`, a text that is a column's name as it stands is that column, and other names are refused.
 
     Raises:
-        DefinitionError: the text is none of this; says what and offers the nearest name.
+        DefinitionError: the text is none of this; names the fault and the nearest name.
     """
     if columns is not None and text.strip() in columns:
         return Column(text.strip())
@@ -96,7 +96,7 @@ def _quoted_column(match: re.Match[str]) -> str:
 def parse_predict_at(text: str, sources: Mapping[str, Source], *, entity: str | None = None) -> PredictAt:
     """`sched_dep` or `sched_dep - 2h` as a moment of prediction.
 
-    The column is looked for in the source `entity`, or in all sources where it is not given.
+    The column is searched in the source `entity`, or in all sources where it is not given.
 
     Raises:
         DefinitionError: not of this form, no such column, or no time column.

@@ -1,4 +1,4 @@
-"""Compile definitions against the sources of a project into the plan that computes them anywhere."""
+"""Compilation of definitions against the sources of a project into a feature plan."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class _Compiler:
         source = self._sources[measure.source]
         if source.event_time is None:
             raise DefinitionError(
-                f"{source.name} has no event time, so nothing says which of its rows came before a prediction",
+                f"{source.name} has no event time, so the order of its rows and predictions is unknown",
                 hint=f"declare event_time under data: {source.name}:",
             )
         if self.predict_at is None:
@@ -164,7 +164,7 @@ class _Compiler:
         self._note(source, measure)
 
     def _note(self, source: Source, measure: Window | Lookup) -> None:
-        """Remember what the measure reads, of its source and of the row itself."""
+        """Record what the measure reads, of its source and of the row itself."""
         self._own_inputs(measure.by)
         used = self.used.setdefault(source.name, set())
         used |= {column for column in known_time.columns_read(measure) if column in self._kinds[source.name]}

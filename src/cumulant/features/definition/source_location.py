@@ -1,4 +1,4 @@
-"""Where in a user's file something was written, so that an error can name the line."""
+"""Locations in a user's file, so that an error can name the line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SourceLine(msgspec.Struct, frozen=True):
 
 
 def caller_line() -> SourceLine:
-    """The innermost line outside this room: where the user called us."""
+    """The innermost line outside this package: where the user called it."""
     frame = sys._getframe(1)  # noqa: SLF001  (inspect.currentframe is the same call, and inspect is slow to import)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(__package__):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""What the offline engine reads: the plan's columns of each source in their inside types, and keys as numbers."""
+"""Input frames of the offline engine: the plan's columns of each source in their inside types, keys as numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kinds(fields: Sequence[Field]) -> dict[str, Kind]:
 def read_fields(
     source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
 ) -> pl.DataFrame:
-    """`reading`, in memory."""
+    """`scan_fields`, in memory."""
     return scan_fields(source, fields, frame, optional).collect()
 
 

@@ -1,4 +1,4 @@
-"""Rows of a source as events of the windows and lookups that read it, and what they change of entities."""
+"""Rows of a source as events of the windows and lookups that read it, and their changes of entities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LogRow = tuple[str, bytes]
 
 
 class TableUpdate:
-    """Of what a table took in: how many rows, those it held in full already, those that moved it, whether more wait."""
+    """The rows that a table read: how many, those it had in full, those that changed it, whether more are waiting."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -99,7 +99,7 @@ Changing = dict[bytes, tuple[GroupWriter, list[EntityChange]]]
 
 
 def first_moment(plan: FeaturePlan, source: str) -> Callable[[Inside], int | None]:
-    """When a row of the source is told first: its event, or the prediction for it if that comes first."""
+    """The function of a row's first moment: its event, or the prediction for it if that comes first."""
     event_time = plan.sources[source].event_time
     predict_at = plan.predict_at if plan.entity == source else None
 

@@ -19,7 +19,7 @@ Measure = Window | Lookup
 
 
 class MeasureGroup(msgspec.Struct, frozen=True):
-    """`values` are what the measures read of an event; `slots` says which of them, -1 for none (counting rows)."""
+    """`values` are what the measures read of an event; `slots`: which of them, -1 for none (counting rows)."""
 
     number: int
     source: str

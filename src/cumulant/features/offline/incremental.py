@@ -1,4 +1,4 @@
-"""The offline engine for rows that are added to a history: what they change is computed, all else is taken over.
+"""Incremental computation: the features that rows added to a history change are computed, all others reused.
 
 A window or lookup sees the events of its key that are known in a range before the prediction. So an event that is added
 changes the values of queries of its key, from when it enters to the end of the longest window; lookups without a limit
@@ -33,9 +33,9 @@ _ROWS, _TARGET = 0.3, 0.35
 _MOST_PARTS = 64
 #: from this share of rows on, computing all of them costs less
 _MOST_SHARE = 0.5
-#: bytes of a key's column, and of what is beside them, while queries are looked for
+#: bytes of a key's column, and of what is beside them, while queries are searched
 _CELL, _QUERY = 17, 120
-#: rows of a table that are held at a time
+#: rows of a table in memory at a time
 _BLOCK = 131_072
 
 
@@ -96,7 +96,7 @@ def _present_position(shared: Sequence[SharedRows]) -> pl.Expr:
 
 
 class _Run:
-    """One computation: what its steps share."""
+    """One computation: the inputs of its steps."""
 
     def __init__(
         self, plan: FeaturePlan, sources: Mapping[str, GrownSource], sizes: Mapping[str, SourceSize], free: float
@@ -228,7 +228,7 @@ class _Run:
         return events.filter(pl.col(_ENTRY).is_between(first, pl.col(_LAST))).select(columns)
 
     def _every(self, group: MeasureGroup, ends: pl.DataFrame) -> pl.LazyFrame:
-        """The rows of a group's source; those before all windows are left out where their event time tells."""
+        """The rows of a group's source; those before all windows are left out where their event time excludes them."""
         source = self._plan.sources[group.source]
         rows = scan_fields(group.source, source.fields, self._sources[group.source].every)
         if _takes_whole_key(group) or group.unlimited or group.entry.columns or not ends.height:

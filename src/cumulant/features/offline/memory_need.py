@@ -1,4 +1,4 @@
-"""How much memory the features of a plan take, by measured bytes a row: what is computed at once, and what in parts."""
+"""Memory that the features of a plan take, by measured bytes a row: computed at once, and in parts."""
 
 from __future__ import annotations
 

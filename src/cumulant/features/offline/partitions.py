@@ -73,7 +73,7 @@ def compute_within(
     scratch: Path,
     progress: Progress = silent,
 ) -> pl.DataFrame | Iterator[pl.DataFrame]:
-    """The features of every row of the entity source, with about `memory` bytes held by this process.
+    """The features of every row of the entity source, with about `memory` bytes of this process.
 
     Returns:
         The table where it is small and can be computed at once, else its rows block by block, which set rows aside
@@ -105,7 +105,7 @@ def compute_partitioned(
     scratch: Path,
     progress: Progress = silent,
 ) -> Iterator[pl.DataFrame]:
-    """`compute`, block by block; `progress` says how far it is, also while the blocks are taken."""
+    """`compute`, block by block; `progress` is reported, also while the blocks are read."""
     with spill_in(scratch, in_memory=layout.in_memory) as spill:
         sources = {name: scan_fields(name, source.fields, frames[name]) for name, source in plan.sources.items()}
         queries = sources[plan.entity]
@@ -168,7 +168,7 @@ def source_size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame 
 
 
 class _Work(NamedTuple):
-    """What the groups of a plan share. `queries`: the rows to compute features of."""
+    """The inputs that the groups of a plan share. `queries`: the rows to compute features of."""
 
     plan: FeaturePlan
     layout: Layout
@@ -306,7 +306,7 @@ class _GroupPartitions:
         return min(self._layout.most, 2 * self._layout.target)
 
     def _need(self, part: _Partition) -> float:
-        """Bytes that the windows of a partition take. Corrected rows count as often as they are looked at."""
+        """Bytes that the windows of a partition take. Corrected rows count as often as they are read."""
         events = part.counts[0]
         if self._dates and events:
             events = count_events(self._plan, self._group, self._read(part, 0))

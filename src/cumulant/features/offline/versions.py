@@ -30,7 +30,7 @@ def as_predicted(frame: pl.LazyFrame, source: Source, predict_at: PredictAt | No
     """The rows that are in force at the end, each with the values that it had at its own prediction.
 
     These are of the last version that was in force by its own moment of prediction, else of the first one. The
-    position stays that of the row in force at the end. The versions of the corrected rows alone are held in memory.
+    position stays that of the row in force at the end. Only the versions of the corrected rows are in memory.
     """
     columns = frame.collect_schema().names()
     if FROM not in columns:

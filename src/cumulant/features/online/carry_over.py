@@ -1,8 +1,8 @@
-"""What a filled table and the logs of posted rows owe each other: open rows go into the logs, stored ones leave them.
+"""Carry-over between a filled table and the logs of posted rows: open rows are logged, stored ones removed.
 
 A row of a snapshot is *open* while a column of it that becomes known later is null. Its other columns are needed when
 that column is posted, so that it is put into the log, for `WAIT` after its event. A posted row stays in the log until a
-snapshot holds all that was told of it, and for `WAIT`, so that a repetition is recognised.
+snapshot has all that was posted of it, and for `WAIT`, so that a repetition is recognised.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def reconcile_logs(
     as_of: datetime | None,
     versions: Collection[str] = (),
 ) -> None:
-    """Put open rows of `frames` into the logs, and take out what `frames` hold and nobody waits for. Of sources in
-    `versions` the table itself holds the rows, and `stored_versions.close` does it.
+    """Log open rows of `frames`, and remove log rows that `frames` have and that need not wait. Of sources in
+    `versions` the table itself holds the rows, and `stored_versions.trim_log` does it.
     """
     for name in sorted({group.source for group in groups_of(plan)} - set(versions)):
         source = plan.sources[name]
@@ -163,7 +163,7 @@ def _forget_stored_rows(
 def _stored_in_full(
     source: Source, frame: pl.DataFrame, rows: list[tuple[bytes, LoggedRow]], newest: int
 ) -> set[bytes]:
-    """Which of the rows are old, and in the frame with all that was told of them."""
+    """Which of the rows are old, and in the frame with all that was posted of them."""
     old = {key: record for key, record in rows if _is_old(source, record.values, newest)}
     if not old:
         return set()
@@ -189,7 +189,7 @@ def _stored_rows(source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, d
 
 
 def _covers(stored: Mapping[str, Any], record: LoggedRow | None) -> bool:
-    """Whether the stored row holds all that was told; columns that the source does not have count for nothing."""
+    """Whether the stored row has all that was posted; columns that the source does not have are ignored."""
     return (
         record is not None
         and all(stored.get(name) is not None for name in record.values)

@@ -1,4 +1,4 @@
-"""Entities of one table of online state as they are read: decoded once, and again only when they changed."""
+"""Cache of the entities of one table of online state: decoded once, and again only when they changed."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def materialize(
 ) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
-    Rows that may still come to be known in full are kept beside it, so that what is posted of them later finds them.
+    Rows that are not known in full yet are logged beside it, so that later posts can complete them.
 
     Args:
         plan: what will be served.
@@ -122,7 +122,7 @@ def entity_blobs(
     keys: Collection[bytes],
 ) -> dict[bytes, bytes]:
     """The blobs of some entities as `materialize` would write them, for a table with this `state`; no other rows are
-    looked at.
+    read.
     """
     as_of, since = (None if at is None else from_micros(at) for at in (state.as_of_us, state.since_us))
     filling, wanted = _Materialization(plan, frames, as_of, since, state.scope), set(keys)

@@ -46,7 +46,7 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 class _RowMeasures(NamedTuple):
-    """The windows and lookups of one row, and what `Vectors` says of it."""
+    """The windows and lookups of one row, with its age and lateness as in `Vectors`."""
 
     features: Inside
     age: float | None
@@ -111,7 +111,7 @@ class OnlineFeatures:
         )
 
     def writer(self) -> StateWriter | None:
-        """What moves the table on; None for a plan without windows and lookups. `Advancer` takes several of them.
+        """The writer of the table; None for a plan without windows and lookups. `Advancer` takes several of them.
 
         Raises:
             EngineUnavailableError: there is no store.
@@ -147,7 +147,7 @@ class OnlineFeatures:
         return vectors
 
     def catch_up(self) -> int:
-        """Take in what was posted to the plan's sources and is not in the table yet; how many rows that was."""
+        """Read what was posted to the plan's sources and is not in the table yet; returns the number of rows."""
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
@@ -245,7 +245,7 @@ class _GroupReader:
 
 
 class _Past(NamedTuple):
-    """The stored events [lo, hi) of an entity, and which value of them is looked at."""
+    """The stored events [lo, hi) of an entity, and which value of them is read."""
 
     history: EntityHistory | None
     slot: int
@@ -254,7 +254,7 @@ class _Past(NamedTuple):
 
 
 def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
-    """One window or lookup over past events, and over the row itself where `enters` says when it became known."""
+    """One window or lookup over past events, and over the row itself where `enters` is when it became known."""
     history, slot, lo, hi = past
     if isinstance(measure, Lookup):
         return _newest(past, hi - 1 if hi > lo else -1, enters, own)

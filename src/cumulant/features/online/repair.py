@@ -1,4 +1,4 @@
-"""The stored events of one key: looked at, and made again from the history without what was posted of it."""
+"""Inspection and repair of one key's stored events: rebuilt from the history without what was posted of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of a key for some windows and lookups. Moments before `since` are answered from what is left."""
+    """Stored state of a key for some windows and lookups. Moments before `since` are answered from what remains."""
 
     source: str
     key: dict[str, Any]
@@ -60,7 +60,7 @@ class ForgetReport(msgspec.Struct, frozen=True, kw_only=True):
 def read_key(
     plan: FeaturePlan, store: OnlineStore, table: str, key: Mapping[str, object], *, now: datetime, newest: int = 10
 ) -> tuple[StoredKey, ...]:
-    """What the table holds of the key, a group of windows and lookups each, with its `newest` events.
+    """The stored state of the key, a group of windows and lookups each, with its `newest` events.
 
     Raises:
         UsageError: no window or lookup is by these columns.
@@ -92,7 +92,7 @@ def forget_key(
     a correction gets the values of the history again. Posted deletions stay: what is deleted does not come back.
 
     Raises:
-        UsageError, RequestError: as `stored_key`.
+        UsageError, RequestError: as `read_key`.
     """
     writer = StateWriter(plan, store, table)
     own = {entity_key(group.number, values) for group, values in _entities(plan, key) if set(group.by) == set(key)}
@@ -240,7 +240,7 @@ def _versions_before(
     *,
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame],
 ) -> dict[str, dict[bytes, bytes | None]]:
-    """What the table held of rows before they were posted, by source and the place in the table."""
+    """The stored versions of rows before they were posted, by source and the place in the table."""
     as_of = None if state.as_of_us is None else from_micros(state.as_of_us)
     blobs_by_source: dict[str, dict[bytes, bytes | None]] = {}
     for source, keys in rows.items():

@@ -20,7 +20,7 @@ class RequestReader:
     """Reads the plan's request fields from a row; other entries of the row are left alone.
 
     Absent fields, None and NaN are null. Whole numbers may come as 5.0, true and false as numbers where a number is
-    asked for. Times come as datetime or ISO 8601 text; without an offset they are read in the field's zone, a repeated
+    expected. Times come as datetime or ISO 8601 text; without an offset they are read in the field's zone, a repeated
     hour as its first occurrence, a skipped one as null.
     """
 
@@ -117,7 +117,7 @@ def _time_reader(zone: ZoneInfo) -> Callable[[object], int | None]:
 
 
 def to_python(dtype: str, value: Any) -> Any:
-    """An inside value as Python callers know it: times as datetime in UTC, dates as date."""
+    """An inside value as a Python value: times as datetime in UTC, dates as date."""
     if value is None:
         return None
     if dtype == "time":

@@ -1,9 +1,9 @@
-"""One table of online state as the rows that the logs of its sources hold are put into it.
+"""The writer of one table of online state: it puts the rows of its sources' logs into the table.
 
-A row also makes room: what lies further back than a group's longest span and a day (`LATE_US`) before the row's event,
-or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are answered
-from what is left from then on. Room is made only up to the second newest event that is known by now: one row with a
-wrong date drops nothing, nor does any number of rows of the future.
+A row also expires old events: what lies further back than a group's longest span and a day (`LATE_US`) before the row's
+event, or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are
+answered from what remains. Events expire only up to the second newest one that is known by now: one row with a wrong
+date drops nothing, nor does any number of rows of the future.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class StateWriter:
         return check_state(cells.get(self.table, [STATE_KEY])[0], self.table, self.fingerprint)
 
     def versions_in(self, state: TableState, source: str) -> VersionWriter | None:
-        """What puts versions of the source's rows into the table; None where it does not hold the rows in force."""
+        """The writer of versions of the source's rows; None where the table does not hold the rows in force."""
         return self.versions.get(source) if source in state.versions else None
 
     def events(self, source: str, record: LoggedRow) -> list[tuple[bytes, GroupEvent]]:
@@ -94,12 +94,12 @@ class StateWriter:
                     if event is not None:
                         changing.setdefault(event[0], (group, []))[1].append(EntityChange((source, key), event[1]))
         if marks != state.marks:
-            blobs = self._placed(cells, state, changing, touched)
+            blobs = self._place(cells, state, changing, touched)
             after = msgspec.structs.replace(state, marks=marks, sequence=state.sequence + 1)
             cells.put(self.table, [*blobs, *versions, (STATE_KEY, encode(after))])
         return touched
 
-    def _placed(
+    def _place(
         self, cells: Cells, state: TableState, changing: Changing, update: TableUpdate
     ) -> list[tuple[bytes, bytes | None]]:
         """The blobs of the entities that the events change."""
@@ -115,19 +115,19 @@ class StateWriter:
                 if change.begins is not None:
                     entity.changed_at(change.begins)
             moments = [change.event.first_moment for change in changes if change.event is not None]
-            if changed and self._made_room(entity, state, max(moments, default=None), group):
+            if changed and self._expire_events(entity, state, max(moments, default=None), group):
                 written.append((key, entity.blob(state.sequence + 1)))
-            elif changed and blob is not None:  # what was there is gone; that it changed is still to be said
+            elif changed and blob is not None:  # nothing is left; the change is still recorded
                 written.append((key, None if entity.since is None else entity.blob(state.sequence + 1)))
         return written
 
-    def _made_room(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:
-        """Drop what is too old; False where nothing is left, so that there is nothing to write."""
+    def _expire_events(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:
+        """Drop events that are too old; False where none is left, so that there is nothing to write."""
         if entity.empty or (group.group.unlimited and self.versions_in(state, group.group.source) is not None):
             return not entity.empty  # where the newest row is deleted, a lookup finds the one before, however old
         second = entity.second_newest(self.now_us())
         limit = None if second is None else second - LATE_US
-        # What earlier rows made room for stays out. Blobs of earlier versions say a correction's moment there: not
+        # Events that earlier rows expired stay out. Blobs of earlier versions have a correction's moment there: not
         # beyond the limit.
         retained = None if limit is None or entity.kept is None else min(entity.kept, limit)
         floor = max((moment for moment in (state.since_us, retained) if moment is not None), default=None)
@@ -135,5 +135,5 @@ class StateWriter:
             entity.trim(floor)
         since = None if limit is None or newest is None else min(newest - LATE_US, limit)
         if since is not None and (floor is None or since > floor):
-            entity.make_room(since)
+            entity.expire(since)
         return not entity.empty

@@ -1,4 +1,4 @@
-"""One entity's events open for change: an event is put in its place by when it became known, old ones leave."""
+"""One entity's events, mutable: an event is inserted by when it became known, old ones are removed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cumulant.features.online.state import NO_IDENTITY, Events, Slot, encode, ty
 
 
 class GroupEvent(NamedTuple):
-    """A row as an event of a group: when it enters, its place in the source, its key's number, when it may have been
-    told first, its values.
+    """A row as an event of a group: when it enters, its place in the source, its key's number, the earliest moment at
+    which it may have been posted, its values.
     """
 
     time: int
@@ -140,7 +140,7 @@ class Entity:
         """A correction or deletion is in force from `moment` on: those before it are answered from what is left."""
         self.since = moment if self.since is None else max(moment, self.since)
 
-    def make_room(self, since: int) -> None:
+    def expire(self, since: int) -> None:
         """Remove what no prediction from `since` on can see; where that is anything, those before it miss it."""
         if self.trim(since):
             self.kept = since if self.kept is None else max(since, self.kept)

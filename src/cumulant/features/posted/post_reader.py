@@ -1,4 +1,4 @@
-"""Posted rows as the plans that read their source need them, and what became of them."""
+"""Posted rows as the plans that read their source need them, and the counts of their results."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cumulant.features.posted.row_versions import VersionRule, corrections_of
 
 
 class AdvanceResult(msgspec.Struct, frozen=True):
-    """What became of posted rows, each counted once.
+    """Results of posted rows, each counted once.
 
-    `duplicates` told nothing new, or are older than the version in force. `unkeyed` have no key, or a null in it:
-    nothing would tell a repetition of them from another row, so they are left out. `unused` belong to a source that no
+    `duplicates` have no new value, or are older than the version in force. `unkeyed` have no key, or a null in it: a
+    repetition could not be recognised, so they are left out. `unused` belong to a source that no
     window and no lookup reads. `future` are dated further ahead than the declared skew of clocks, and are left out.
     `early` are corrections and deletions posted before their known time, and are left out: they can be posted then.
     """
@@ -35,7 +35,7 @@ class AdvanceResult(msgspec.Struct, frozen=True):
 
 
 class Post(NamedTuple):
-    """Rows of a source that can be told."""
+    """Rows of a source that can be logged."""
 
     source: str
     rows: list[PostedRow]

@@ -1,7 +1,7 @@
-"""The log of rows posted to a source: what became known since the snapshots, in the order in which it was told.
+"""The log of rows posted to a source: what became known since the snapshots, in the order in which it was posted.
 
-A row is known by its key. What is told of it at several times is one row: each column keeps the first value that is
-not null. Every telling that adds something is an entry of the log, numbered from 0; a table of online state remembers
+A row is identified by its key. What is posted of it at several times is one row: each column keeps the first value that
+is not null. Each update that changed a value is an entry of the log, numbered from 0; a table of online state records
 up to which entry it holds the rows, so that it can always catch up. Needs msgspec only.
 """
 
@@ -22,8 +22,8 @@ _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
 
 class PostedRow(NamedTuple):
-    """What is told of a row, without nulls: values in their inside form, and, as they came, those of columns that no
-    plan beside this log reads yet. Of a source that takes corrections a column that is told as null is there, as None.
+    """A posted row, without nulls: values in their inside form, and, as they came, those of columns that no plan beside
+    this log reads yet. Of a source that takes corrections a column that is posted as null is there, as None.
     A `scored` row is that of a request, which corrects nothing.
     """
 
@@ -34,11 +34,11 @@ class PostedRow(NamedTuple):
 
 
 class LoggedRow(msgspec.Struct, array_like=True):
-    """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`.
+    """A row as far as it was posted: its position in the source, its newest entry, and its values as in `PostedRow`.
 
     Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
-    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was told `over` a
-    row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
+    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was posted `over`
+    a row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
     deleted row back: then it has nothing of the row that a table holds.
     """
 
@@ -108,11 +108,11 @@ class SourceLog:
             self._records[key] = None if blob is None else _decode_record(blob)
 
     def record(self, key: bytes) -> LoggedRow | None:
-        """A row that was loaded; None where nothing was told of it."""
+        """A row that was loaded; None where nothing was posted of it."""
         return self._records[key]
 
     def append(self, row: PostedRow, position: int | None = None) -> bool:
-        """Add what is new of a row that was loaded, and say whether there was anything."""
+        """Add what is new of a row that was loaded; whether there was anything."""
         key, number = row.key, self._header.next
         record = self._records[key]
         if record is None:
@@ -137,14 +137,14 @@ class SourceLog:
         self._changed[key] = b""
 
     def correct(self, key: bytes, values: Inside) -> None:
-        """Let values take the place of what was told of a row that was loaded; where nothing was, nothing happens."""
+        """Replace values of a row that was loaded; where nothing was posted of it, nothing happens."""
         record = self._records[key]
         if record is not None:
             record.values = record.values | values
             self._changed[key] = b""
 
     def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, LoggedRow]], int]:
-        """The rows told of in up to `limit` entries from `mark` on, each once; and where to go on."""
+        """The rows of up to `limit` entries from `mark` on, each once; and where to go on."""
         mark = max(mark, self._header.first)
         end = min(mark + limit, self._header.next)
         numbers = [number for number in range(mark, end) if number not in self._entries]
@@ -180,7 +180,7 @@ class SourceLog:
 
 
 def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
-    """Add the columns of which nothing was told; whether there were any."""
+    """Add the columns of which nothing was posted; whether there were any."""
     values, other = (
         {
             name: value

@@ -115,7 +115,7 @@ class VersionRule:
 
     @staticmethod
     def is_early(after: LoggedRow, before: LoggedRow | None, limit: int) -> bool:
-        """Whether a version of `told` is a correction or deletion whose known time is later than `limit`.
+        """Whether a version is a correction or deletion whose known time is later than `limit`.
 
         A table holds one row in force of a key, so that such a version would count before its known time. The first
         row of a key is no correction: it is in force from the start.
@@ -135,7 +135,7 @@ class VersionRule:
     def _begins(self, after: LoggedRow, before: LoggedRow, row: PostedRow) -> int | None:
         """Since when a version is in force that follows another one."""
         if before.arrived is None and not before.over:
-            return None  # a scored row, or one that was told before rows could be corrected, is no version
+            return None  # a scored row, or one that was posted before rows could be corrected, is no version
         if _rank(after.known) > _rank(before.known):
             return after.known
         fills = not after.deleted and all(before.values.get(name) in (None, row.values[name]) for name in row.values)
@@ -163,7 +163,7 @@ class VersionRule:
         return latest
 
     def stored_after(self, record: LoggedRow, values: Inside, stored: StoredVersion | None) -> StoredVersion | None:
-        """What a table holds after a row of the log that has these `values` in its columns; None as it does."""
+        """The stored version after a row of the log that has these `values` in its columns; None where it stays."""
         current: Inside = {} if stored is None else stored.values
         before: Inside = {} if record.whole else current
         if stored is None or self.supersedes(record, stored):
@@ -181,7 +181,7 @@ class VersionRule:
 
 
 def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> LoggedRow | None:
-    """What a scored row adds: columns that nobody told, where no snapshot has the row. It corrects nothing, and any
+    """The row with what a scored row adds: missing columns, where no snapshot has it. It corrects nothing, and any
     other row of its key counts more.
     """
     present = _present(row.values)

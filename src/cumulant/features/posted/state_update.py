@@ -1,8 +1,8 @@
-"""Online state moves on: posted rows enter the windows and lookups of the plans that read their source.
+"""Online state is updated from the logs: posted rows enter the windows and lookups that read their source.
 
-The rule: a table holds what filling it from the snapshot and the posted rows together would put there, rows told of
-at several times being one row (`posted`). So a row enters each group at its known time, as soon as enough of it is
-known, however late or out of order it is told; and telling it again changes nothing. Where a source takes corrections,
+The rule: a table holds what filling it from the snapshot and the posted rows together would put there, rows posted at
+several times being one row (`posted_events`). So a row enters each group at its known time, as soon as enough of it is
+known, however late or out of order it is posted; a repetition changes nothing. Where a source takes corrections,
 a later version of a row replaces it, and a deletion takes it out (`row_versions`). Needs no Polars.
 """
 
@@ -26,7 +26,7 @@ DEFAULT_SKEW_US = 1_000_000
 def advance(
     writers: Sequence[StateWriter], source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False
 ) -> AdvanceResult:
-    """Let rows of a source into all these tables, which lie in one store; durable when this returns.
+    """Write rows of a source into all these tables, which lie in one store; durable when this returns.
 
     Where the source takes corrections, a row corrects or deletes an earlier one of its key; a `scored` one, which is
     that of a request, does not.
@@ -41,7 +41,7 @@ def advance(
 
 
 def commit(writers: Sequence[StateWriter], posts: Sequence[Post], *, skew_us: int | None = None) -> list[AdvanceResult]:
-    """Let posts into all these tables in one transaction, and say of each what became of it.
+    """Write posts into all these tables in one transaction; the result of each post.
 
     Corrections and deletions whose known time is more than `skew_us` after now are left out; None: more than
     `DEFAULT_SKEW_US`.
@@ -56,7 +56,7 @@ def commit(writers: Sequence[StateWriter], posts: Sequence[Post], *, skew_us: in
 
 
 def catch_up(writer: StateWriter) -> int:
-    """Take in what the logs of the table's sources hold and it does not; how many rows that was."""
+    """Read what the logs of the table's sources have and it does not; returns the number of rows."""
     count, behind = 0, True
     while behind:
         update = writer.store.update(lambda cells: _Update(cells, [writer]).take())
@@ -89,7 +89,7 @@ class _Update:
     def commit(self, posts: Sequence[Post]) -> tuple[list[AdvanceResult], bool]:
         appended = [self._append(post) for post in posts]
         update = self.take()
-        # What the snapshot held in full already is nothing new either, though the log had not heard of it.
+        # Rows that the snapshot had in full are duplicates too, though the log did not have them.
         unchanged = update.known - update.changed
         counts = []
         for (keys, early), post in zip(appended, posts, strict=True):
@@ -98,7 +98,7 @@ class _Update:
         return counts, update.behind
 
     def take(self) -> TableUpdate:
-        """Every table takes in what it has not yet; the logs are saved."""
+        """Update every table from the logs; the logs are saved."""
         every = TableUpdate()
         for writer, state in self._states:
             logs = {source: self._log(source) for source in sorted(writer.sources)}
@@ -112,7 +112,7 @@ class _Update:
         return every
 
     def _append(self, post: Post) -> tuple[list[LogRow], int]:
-        """The rows that told something new, and how many were left out as they are posted before their known time."""
+        """The rows with new values, and how many were refused as they are posted before their known time."""
         log = self._log(post.source)
         log.load(row.key for row in post.rows)
         writers = [(writer, state, writer.versions_in(state, post.source)) for writer, state in self._states]
@@ -124,7 +124,7 @@ class _Update:
     def _correct(
         self, log: SourceLog, post: Post, tables: Sequence[tuple[VersionWriter, str]]
     ) -> tuple[list[LogRow], int]:
-        """As `_tell`, where rows that are told later correct the earlier ones."""
+        """As `_append`, where later rows correct the earlier ones."""
         rule, keys = tables[0][0].rule, [key_values(row.key) for row in post.rows]
         stored = [versions.stored(self._cells, table, keys) for versions, table in tables]
         changed, early = [], 0

@@ -1,4 +1,4 @@
-"""The rows in force of a history as a table of online state holds them, and the log's rows that it holds as well."""
+"""The rows in force of a history as a table of online state stores them; log rows that it stores are removed."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
 
 
 def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
-    """Take out of the log what the freshly filled `table` holds and nobody waits for: rows whose event, or of deletions
+    """Remove log rows that the freshly filled `table` holds and that need not wait: rows whose event, or of deletions
     their arrival, lies `WAIT` before `newest`.
     """
     if newest is None:

@@ -22,7 +22,7 @@ class _PendingPost(NamedTuple):
 
 
 class Advancer:
-    """Moves tables of one store on together, one transaction for what has come in since the last, up to `rows` of them.
+    """Updates tables of one store together, one transaction for the posts since the last, up to `rows` of them.
 
     While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
     several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
@@ -68,7 +68,7 @@ class Advancer:
         return done
 
     def close(self) -> None:
-        """Commit what waits and end the thread; what fails is told to who waits for it."""
+        """Commit what waits and end the thread; errors are set on the futures."""
         with self._news:
             self._closed = True
             self._news.notify()

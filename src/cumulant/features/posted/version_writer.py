@@ -1,4 +1,4 @@
-"""Versions of posted rows put into a table of online state: entities lose the row before, and get the one after."""
+"""Versions of posted rows in a table of online state: the new version replaces the previous one in its entities."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class VersionWriter:
         return [None if blob is None else decode_version(blob) for blob in blobs]
 
     def after(self, record: LoggedRow, stored: StoredVersion | None) -> StoredVersion | None:
-        """What a table holds after a row of the log; None as it does."""
+        """The stored version after a row of the log; None where it stays."""
         row = self._groups[0].row(record)
         return self.rule.stored_after(record, {name: row[name] for name in self.columns if name in row}, stored)
 
@@ -58,7 +58,7 @@ class VersionWriter:
     def take(
         self, cells: Cells, table: str, rows: Sequence[tuple[bytes, LoggedRow]], changing: Changing, update: TableUpdate
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Note what rows of the log change of entities, and give the versions that they put in force."""
+        """Record the changes of entities by rows of the log, and yield the versions that they put in force."""
         keys = [key_values(key) for key, _ in rows]
         for (key, record), values, stored in zip(rows, keys, self.stored(cells, table, keys), strict=True):
             row, after = (self.source, key), self.after(record, stored)

@@ -38,7 +38,7 @@ _SUFFIX = ".arrow"
 
 
 class RowSink(Protocol):
-    """What takes the joined rows of the files of the log, one after the other."""
+    """Receiver of the joined rows of the files of the log, one after the other."""
 
     def add(self, number: int, frame: pl.DataFrame, /) -> None:
         """The rows of the file of this number in the order of the log; files come in any order."""
@@ -61,7 +61,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Index(msgspec.Struct, frozen=True, kw_only=True):
-    """`batches`: the batches of labels that were joined. `files`: by what tells a file of the log from all others."""
+    """`batches`: the batches of labels that were joined. `files`: by the identity of a file of the log."""
 
     batches: frozenset[str] = frozenset()
     files: dict[str, _Entry] = {}
@@ -193,7 +193,7 @@ class _Labels:
 
     @cached_property
     def _batches(self) -> dict[str, tuple[str, frozenset[str]]]:
-        """By the name of a batch what tells it from others, and that of the batches that were merged into it."""
+        """By the name of a batch its identity, and those of the batches that were merged into it."""
         ingested = {
             name: outcome_folder.find_ingested(self.outcomes.folder, name)
             for name in outcome_folder.list_batches(self.outcomes.folder)
@@ -219,7 +219,7 @@ class _Labels:
 
     @cached_property
     def _news(self) -> pl.Expr | None:
-        """Whether a row of the log may be meant by a label that came since."""
+        """Whether a row of the log may be named by a label that came since."""
         added = [
             name
             for name, (identity, merged) in self._batches.items()
@@ -245,7 +245,7 @@ def _read_present(path: Path, read: log_Rows, columns: list[str]) -> Iterator[pa
 
 
 def _batch_identity(batch: outcome_folder.IngestedFile) -> str:
-    # What was deleted and taken in again may say other things, under the same name.
+    # What was deleted and ingested again may have other labels, under the same name.
     return f"{batch.content} {batch.received.isoformat()}"
 
 

@@ -1,6 +1,6 @@
-"""How far the join has come: which labels and which files of the prediction log were looked at.
+"""Progress of the join: which labels and which files of the prediction log were read.
 
-Lost or old, it costs a second look and nothing else: what was found is known by the rows themselves.
+Lost or old, files are read a second time and nothing else: joined rows are recognized by themselves.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class JoinProgress(msgspec.Struct, kw_only=True):
     files: dict[str, list[tuple[int, int]]] = {}
     #: when the first of the labels that lie in the future is known
     next_due: datetime | None = None
-    #: up to which numbers labels and pairs were looked at for losses
+    #: up to which numbers labels and pairs were read for losses
     graded_labels: int = 0
     graded_pairs: int = 0
-    #: mirrored rows that were given up
+    #: mirrored rows that stay without a pair
     alone: int = 0
 
     def is_read(self, day: date, life: str, first: int, last: int) -> bool:

@@ -57,7 +57,7 @@ _JOINED = pa.schema(
 
 
 class JoinResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one `advance` found: predictions that got their first label, pairs, and pairs with a label."""
+    """Result of one `advance`: predictions that got their first label, pairs, and pairs with a label."""
 
     labelled: int
     pairs: int
@@ -65,7 +65,7 @@ class JoinResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcomes(LabelledLog):
-    """As `LabelledLog`, and what was found of it: predictions with their labels, mirrored requests in pairs."""
+    """As `LabelledLog`, with the joined rows: predictions with their labels, mirrored requests in pairs."""
 
     def __init__(
         self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
@@ -104,16 +104,16 @@ class Outcomes(LabelledLog):
         """The cursor after the newest pair whose label has come."""
         return self._graded.last
 
-    # --- what is found
+    # --- the join
 
     def advance(self) -> JoinResult:
-        """Look at labels and predictions that have come since the last time.
+        """Join labels and predictions that have come since the last time.
 
-        Killed at any moment and called again it finds the same, and nothing twice.
+        Killed at any moment and called again it joins the same, and nothing twice.
 
         Raises:
             StorageError: something cannot be read or written.
-            LeaseHeldError: another process is at it.
+            LeaseHeldError: another process joins.
         """
         now = self._clock.now()
         with store.lock_folder(self.folder):
@@ -138,7 +138,7 @@ class Outcomes(LabelledLog):
         return JoinResult(labelled=labelled, pairs=pairs, graded=new_losses)
 
     def _is_log_read(self, progress: JoinProgress) -> bool:
-        """Whether the log has nothing new, as at most looks."""
+        """Whether the log has nothing new, as at most calls."""
         from cumulant.serving.prediction_log.storage.log_reader import stored
 
         return all(self._is_read(progress, file) for file, _ in stored(self.log))
@@ -170,7 +170,7 @@ class Outcomes(LabelledLog):
     ) -> Iterator[pl.DataFrame]:
         """The rows of new files of the log, and of old ones those that new labels may mean.
 
-        A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
+        A file that is merged before it is read is listed again: else its rows would miss these labels for ever.
         """
         from cumulant.serving.prediction_log.storage.log_reader import stored
 
@@ -211,7 +211,7 @@ class Outcomes(LabelledLog):
         return rows
 
     def _known(self, batch: str, progress: JoinProgress) -> bool:
-        """Whether what a batch says was looked at, be it before it was merged."""
+        """Whether a batch was joined, be it before it was merged."""
         if batch in progress.batches:
             return True
         ingested = outcome_folder.find_ingested(self.folder, batch)
@@ -226,7 +226,7 @@ class Outcomes(LabelledLog):
         return added
 
     def _grade(self, progress: JoinProgress) -> int:
-        """Losses of the pairs and labels since the last time; how far it came is remembered when they are stored."""
+        """Losses of the pairs and labels since the last time; the progress is recorded when they are stored."""
         last_label, last_pair, added = self._joined.last, self._pairs.last, 0
         if last_label > progress.graded_labels:
             added += self._losses(0, progress.graded_labels)

@@ -1,4 +1,4 @@
-"""Rows of the prediction log as the join needs them: what tells them apart, what they are about, what they said."""
+"""Rows of the prediction log as the join needs them: their identity, references and outputs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cumulant.outcomes.join.prediction_refs import BY_ID, SEPARATOR, key_refs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: told of a prediction in the join
+#: columns of a prediction in the join
 PREDICTION_COLUMNS = ["id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs"]
-#: what tells one row of the log from every other
+#: the identity of a row of the log
 IDENTITY = ["worker", "sequence", "row"]
 COLUMNS = [*PREDICTION_COLUMNS, "request", "worker", "sequence"]
 _TIME = pl.Datetime("us", "UTC")
@@ -32,7 +32,7 @@ TYPES: dict[str, pl.DataType] = {
     "shadow": pl.Boolean(),
     "sequence": pl.Int64(),
 }
-#: what tells whether a label may be for a row
+#: the columns by which a label may be for a row
 HEAD = ["id", "event_time"]
 #: not so of a request without rows, which earlier versions logged as one row with an empty answer
 ANSWERED = pl.col("outputs") != "{}"
@@ -64,7 +64,7 @@ def with_refs(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
 def scan_log(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
     """The rows of the log in `predictions` that were answered from `since` on and before `until`, batch by batch.
 
-    Columns as `frame`, with the request: its personal values are keyed hashes.
+    Columns as `with_refs`, with the request: its personal values are keyed hashes.
 
     Raises:
         StorageError: the log cannot be read.
@@ -76,7 +76,7 @@ def scan_log(predictions: Path, key: Sequence[Field], *, since: datetime, until:
 def scan_log_keys(
     predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime
 ) -> Iterator[pl.DataFrame]:
-    """As `logged`, only what tells the rows apart, their `time` and their `key_ref`.
+    """As `scan_log`, only the identity of rows, their `time` and their `key_ref`.
 
     Raises:
         StorageError: the log cannot be read.
@@ -106,7 +106,7 @@ def split_refs(refs: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 
 def is_referenced(ids: pl.Series, times: pl.Series) -> pl.Expr:
-    """Whether a row may be meant by one of these ids, or event times: the others need not be taken apart."""
+    """Whether a row may be named by one of these ids, or event times: the others need not be parsed."""
     wanted = pl.col("id").is_in(ids.implode())
     return wanted | pl.col("event_time").cast(pl.Int64).is_in(times.implode()) if len(times) else wanted
 

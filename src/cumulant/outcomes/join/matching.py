@@ -1,7 +1,7 @@
-"""The rules: which labels are a prediction's, and what they say together. Pure frames, no files.
+"""Matching of labels: which labels are a prediction's, and their joint value. Pure frames, no files.
 
-Of all that was said of a prediction by a moment, what became known last counts. Two values that became known at the
-same moment contradict each other: then it has no label, until something newer is known. The same said twice is once.
+Of all labels of a prediction by a moment, the one that became known last counts. Two values that became known at the
+same moment contradict each other: then it has no label, until a newer one is known. A repeated label counts once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def has_key_refs(facts: pl.DataFrame) -> bool:
 
 
 def match_labels(predictions: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    """The pairs of a prediction (`place`) and what was said of it.
+    """The pairs of a prediction (`place`) and its facts.
 
     `predictions` has `place`, `model`, `id_ref` and `key_ref`; `facts` are usable. A fact that names a model is for
     predictions of that model only.
@@ -60,12 +60,12 @@ def match_labels(predictions: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame
 
 
 def resolve_labels(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """What is said of each prediction: `label`, `value`, `weight`, `label_known_time`, and `state`.
+    """The label of each prediction: `label`, `value`, `weight`, `label_known_time`, and `state`.
 
     `state` is `labelled`, `corrected` (something else was known before) or `contradicted` (then the label is null).
     """
     several = pairs.select(by).is_duplicated()
-    # Most predictions have one label: what several say together is worked out for the others alone.
+    # Most predictions have one label: several are resolved for the others alone.
     once = pairs.filter(~several).select(
         *by,
         "label",
@@ -78,7 +78,7 @@ def resolve_labels(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
 
 
 def _resolve_several(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """As `resolved`, of predictions of which several things were said."""
+    """As `resolve_labels`, of predictions with several labels."""
     labels = pairs.group_by([*by, "known_time", "label"]).agg(pl.col("value").first(), pl.col("weight").max())
     newest = labels.filter(pl.col("known_time") == pl.col("known_time").max().over(by))
     answer = newest.group_by(by).agg(

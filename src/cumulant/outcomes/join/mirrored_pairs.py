@@ -87,7 +87,7 @@ class GradedPair(msgspec.Struct, frozen=True, kw_only=True):
 def pair_rows(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
     """The pairs among rows that were answered and rows that were mirrored: same request, row and model.
 
-    The arm is the one that the server said it is; where it said nothing, the mirrored row is the candidate's. Of an
+    The arm is the one that the server logged; where it logged none, the mirrored row is the candidate's. Of an
     id that came twice each mirrored row is paired once.
     """
     both = mirrored.join(answered, on=["id", "row", "model"], suffix="_answered").filter(
@@ -117,7 +117,7 @@ def pair_rows(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
 
 
 def grade_pairs(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) -> pl.DataFrame:
-    """The pairs that have a label among `labelled`, with each arm's loss. A pair whose loss cannot be told is none."""
+    """The pairs that have a label among `labelled`, with each arm's loss. A pair whose loss is unknown is left out."""
     on = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}
     joined = pairs.join(labelled, left_on=list(on), right_on=list(on.values()), how="inner")
     joined = joined.with_columns(score=pl.col("champion"))

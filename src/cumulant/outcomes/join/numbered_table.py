@@ -30,7 +30,7 @@ class _Part(NamedTuple):
 
 
 class NumberedTable:
-    """Rows of `schema` in `folder`; `identity` are the columns that tell one from another, `sequence` among them."""
+    """Rows of `schema` in `folder`; `identity` are the columns that identify a row, `sequence` among them."""
 
     def __init__(self, folder: Path, schema: pa.Schema, identity: list[str]) -> None:
         self._folder, self._schema, self._identity = folder, schema, identity
@@ -41,7 +41,7 @@ class NumberedTable:
         return max((part.last for part in self._parts()), default=0)
 
     def append(self, frame: pl.DataFrame) -> int:
-        """Add the rows that are not there yet, and say how many those were.
+        """Add the rows that are not there yet; returns their number.
 
         Raises:
             StorageError: they cannot be written; those that are there are known the next time.

@@ -1,6 +1,6 @@
-"""The search for the answers that mirrored rows are copies of: it costs what is new, and not the log of the day.
+"""Pairing of mirrored rows with the answers that they copy; its cost is that of new rows, not of the day's log.
 
-A mirrored row that came at an earlier look was compared with all rows that were there, so that only new rows can be its
+A mirrored row of an earlier call was compared with all rows that were there, so that only new rows can be its
 other half. One that is new is compared with the rows of its time as well: a request and its copy are sent together.
 """
 
@@ -27,7 +27,7 @@ _READ = [name for name in COLUMNS if name != "request"]
 
 
 class Pairing:
-    """`waiting`: mirrored rows of earlier looks, without columns where there are none."""
+    """`waiting`: mirrored rows of earlier calls, without columns where there are none."""
 
     def __init__(self, waiting: pl.DataFrame) -> None:
         self.waiting = waiting
@@ -84,7 +84,7 @@ def _candidate_answers(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.Data
 
 
 def _modified_time(path: Path) -> float:
-    """When a file was written; of one that is gone it does not matter, as it is looked for again."""
+    """When a file was written; of one that is gone it does not matter, as it is listed again."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What an answer says as a number, and how wrong it was when the label came."""
+"""Scores of answers, and their losses when the label came."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Probability(msgspec.Struct):
 
 
 class _Prediction(msgspec.Struct):
-    """An answer whose number is its prediction: it tells no probability."""
+    """An answer whose number is its prediction: it has no probability."""
 
     prediction: float
     probability: msgspec.UnsetType = msgspec.UNSET
@@ -70,8 +70,8 @@ def _predictions(texts: Iterable[str]) -> list[float]:
 
 
 def class_probabilities(outputs: Mapping[str, object], classes: Sequence[str | int | bool]) -> list[float] | None:
-    """The probability of each of several classes, in their order; NaN for one that is not told. None where the answer
-    tells none.
+    """The probability of each of several classes, in their order; NaN for a missing one. None where the answer has
+    none.
     """
     given = outputs.get("probabilities")
     if not isinstance(given, dict):
@@ -86,7 +86,7 @@ def decision(outputs: Mapping[str, object]) -> object:
 
 
 def loss(outputs: Mapping[str, object], label: object, value: float | None, kind: Loss | None = None) -> float | None:
-    """How wrong the answer was; None where that cannot be told. `value` is the label's number, as it was stored.
+    """How wrong the answer was; None where that is unknown. `value` is the label's number, as it was stored.
 
     Without `kind`: the Brier score of a probability, the squared error of a number, 0 or 1 for a class of several.
     """

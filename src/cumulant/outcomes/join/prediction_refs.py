@@ -1,4 +1,4 @@
-"""What a label and a prediction have in common: its id, its key and moment, or all that was asked.
+"""References by which labels name predictions: id, key and moment, or all fields of the request.
 
 Of many predictions the values of keys are turned into texts column by column.
 """
@@ -27,7 +27,7 @@ SOURCE_TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "boo
 
 
 def id_ref(request: str, row: int) -> str:
-    """What a label and a prediction have in common where it is named by its id."""
+    """The reference of a prediction by its id."""
     return f"{BY_ID}{row}{SEPARATOR}{request}"
 
 
@@ -37,10 +37,10 @@ def key_ref(key: str, event_time: datetime) -> str:
 
 
 def request_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
-    """As `key_ref`, by all `fields` that were asked, for requests that do not hold the key; one may have no value.
+    """As `key_ref`, by all `fields` of the request, for requests that do not hold the key; one may have no value.
 
-    None where a value is hidden without a hash. It names the fields, in the order of their names, and tells no value:
-    they stand in it as a keyed hash.
+    None where a value is hidden without a hash. It names the fields, in the order of their names; their values stand
+    in it as a keyed hash.
     """
     ordered = sorted(fields, key=lambda field: field.name)
     if (texts := _row_texts(row, ordered)) is None:
@@ -67,7 +67,7 @@ def source_text(value: object, field: Field) -> str:
 
 
 def request_ref_fields(ref: str) -> tuple[str, ...] | None:
-    """The fields that a reference of `asked_ref` names; None for one by a key."""
+    """The fields that a reference of `request_ref` names; None for one by a key."""
     parts = ref.split(SEPARATOR)
     return tuple(msgspec.json.decode(parts[2])) if parts[0] == "r" else None
 
@@ -92,7 +92,7 @@ def key_refs(
 
 
 def _column_texts(column: Sequence[object], field: Field) -> list[str | None]:
-    """As `held_text`; null where there is no value or one that is hidden without a hash."""
+    """As `source_text`; null where there is no value or one that is hidden without a hash."""
     kind = str if field.personal else SOURCE_TYPES.get(field.dtype)
     if set(map(type, column)) == {kind} and HIDDEN not in column:  # as almost all are
         return list(map(str, column))

@@ -1,4 +1,4 @@
-"""Counts how much of the predictions is labelled, by day, and what was said that cannot be used."""
+"""Counts of labelled predictions by day, and of label facts that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def report(
 ) -> Report:
     """What is known by `now`; cohorts of the predictions of the days `since` to `until`.
 
-    Labels are unmatched where no prediction of the whole log is named, whatever days are asked for.
+    Labels are unmatched where no prediction of the whole log is named, whatever days are requested.
 
     Raises:
         StorageError: a file cannot be read.

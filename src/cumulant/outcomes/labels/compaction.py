@@ -1,4 +1,4 @@
-"""Many small batches of labels become few: what is posted every second for a month must be read in a moment."""
+"""Compaction of small batches of labels: what is posted every second for a month must be read in a moment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GRACE = 60.0
 
 
 def compact(folder: Path) -> int:
-    """Merge where there are many batches of one level, and say how many were merged. The caller holds the lock.
+    """Merge where there are many batches of one level; returns how many were merged. The caller holds the lock.
 
     Raises:
         StorageError: the store cannot be read or written; nothing is lost.
@@ -94,7 +94,7 @@ def _without_parts(batch: IngestedFile) -> IngestedFile:
 
 
 def _remove(folder: Path) -> None:
-    """What is covered goes, when those who had listed it before it was merged have read it."""
+    """Delete covered batches, when readers that had listed them before the merge are done."""
     for merged in list_merged(folder):
         if not _is_old(folder / LABELS / merged.content / "file.json"):
             continue

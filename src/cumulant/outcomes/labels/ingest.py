@@ -1,4 +1,4 @@
-"""Taking labels in: a file once by its content, what a server was told once by its file in the inbox."""
+"""Ingestion of labels: a file once by its content, posted labels once by their file in the inbox."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from cumulant.outcomes.labels.store import FACTS, BatchWriter, lock_folder, writ
 
 #: files of the inbox that become one batch, so that many small posts do not stay many small files
 _TOGETHER = 5_000
-#: age of a server's draft that nobody finishes any more
+#: age of a server's draft that is abandoned
 _DRAFT_SECONDS = 600.0
 
 
 class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a file. `again`: its content was taken in before, and nothing was added."""
+    """Result of a file. `again`: its content was ingested before, and nothing was added."""
 
     file: IngestedFile
     again: bool = False
@@ -44,12 +44,12 @@ def ingest_file(
     source: str | None = None,
     clock: Clock | None = None,
 ) -> IngestResult:
-    """Take in a file of labels; all of it, or nothing. `source` stands for it where labels are shown; else its name.
+    """Ingest a file of labels; all of it, or nothing. `source` stands for it where labels are shown; else its name.
 
     Raises:
         DataError: it cannot be read, or has no column that names predictions or the label.
         StorageError: it cannot be stored; nothing of it was.
-        LeaseHeldError: another process takes labels in.
+        LeaseHeldError: another process ingests labels.
     """
     content = label_files.content_hash(path)
     received = (clock or SystemClock()).now()
@@ -65,7 +65,7 @@ def ingest_file(
 def ingest_inbox(
     folder: Path, schema: LabelSchema, *, salt: bytes = b"", clock: Clock | None = None
 ) -> list[IngestedFile]:
-    """Take in what servers were told; a file of the inbox goes when it is in the store.
+    """Ingest posted labels; a file of the inbox is deleted when it is in the store.
 
     Raises:
         StorageError, LeaseHeldError: as `ingest_file`.
@@ -88,7 +88,7 @@ def ingest_inbox(
 
 
 def _clear_drafts(folder: Path) -> None:
-    """Remove what servers were writing when they were killed: nobody was told that it is kept, its keys are not hashed.
+    """Remove drafts of killed servers: no caller got a confirmation of them, and their keys are not hashed.
 
     One that is written all the same has its post refused, and posted again.
     """
@@ -119,7 +119,7 @@ def _claim_posts(folder: Path) -> Iterator[Path]:
 
 
 def _check_columns(batches: Iterable[NumberedRows], reader: LabelReader, subject: str) -> Iterator[NumberedRows]:
-    """The batches, after the first one's columns were looked at."""
+    """The batches, after the first one's columns were checked."""
     first = True
     for batch in batches:
         if first:

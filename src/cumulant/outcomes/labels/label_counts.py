@@ -1,4 +1,4 @@
-"""How much of the predictions is labelled, as numbers: made of counts by day, which are stored. Needs no Polars."""
+"""Reports on labelled predictions, made of stored counts by day. Needs no Polars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNTS = ("predictions", "labelled", "corrected", "contradicted", "early")
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     """Predictions of one day or week (UTC), model, version and arm; mirrored ones are not among them.
 
-    Of `labelled`, `early` have a label that says it was known before the prediction was made.
+    Of `labelled`, `early` have a label with a known time before the prediction was made.
     """
 
     start: date
@@ -35,7 +35,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`rows` were said. Of these `duplicates` say what another one says, `waiting` are known in the future only, and
+    """`rows` are label facts. Of these `duplicates` repeat another one, `waiting` are known in the future only, and
     `problems` cannot be used. `unmatched` name a prediction that is not in the log.
     """
 
@@ -53,7 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What reports are made of; `days` are the cohorts of all days.
+    """Counts of which reports are made; `days` are the cohorts of all days.
 
     It holds for moments from `known_since` on and before `known_until`: no label becomes known between the two.
     """

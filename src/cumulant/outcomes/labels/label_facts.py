@@ -1,4 +1,4 @@
-"""What was said, row by row, for people who look at it."""
+"""Label facts, row by row, with their state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOTAL = "total"
 
 
 class LabelFact(msgspec.Struct, frozen=True, kw_only=True):
-    """One row that was said. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
+    """One row of labels. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
 
     state: State
     id: str | None
@@ -52,7 +52,7 @@ def newest_labels(
     limit: int | None = 20,
     named: RefFilter | None = None,
 ) -> tuple[list[LabelFact], int]:
-    """What was said, the newest first, of one state or request where asked; and how many there are without the limit.
+    """Label facts, the newest first, of one state or request where given; and how many there are without the limit.
 
     With `named`, what could be used and is of no prediction in the log is `unmatched`.
 
@@ -77,7 +77,7 @@ def _newest(
 ) -> pl.LazyFrame:
     """The rows to show, and in `_TOTAL` how many there are.
 
-    Of all requests, what tells which are the newest is read first, the rest from the files that hold these.
+    Of all requests, the columns of the order are read first, the rest from the files that hold the newest.
     """
     if request is not None:  # what has a reference in common has the id in common
         facts = facts.filter(pl.col("id") == request).collect().lazy()
@@ -104,7 +104,7 @@ def _newest(
 
 
 def _with_states(rows: pl.LazyFrame, facts: pl.LazyFrame, now: datetime, named: RefFilter | None) -> pl.LazyFrame:
-    """`rows` of what was `said`, each with its state."""
+    """`rows` of the `facts`, each with its state."""
     read = rows.collect()
     with_state = read.with_columns(_state(now, _find_contradictions(facts, read["ref"].unique(), now)))
     return (with_state if named is None else _mark_unmatched(with_state, named)).lazy()
@@ -134,7 +134,7 @@ def _state(now: datetime, contradicted: pl.DataFrame) -> pl.Expr:
 
 
 def _find_contradictions(facts: pl.LazyFrame, refs: pl.Series, now: datetime) -> pl.DataFrame:
-    """Of what is known by `now` of these references, the moments at which two things were said."""
+    """The moments at which two labels of one of these references became known, by `now`."""
     due = pl.col("ref").is_in(refs.implode()) & (pl.col("problem") == "") & (pl.col("known_time") <= now)
     named = ["ref", "model", "known_time"]
     # Read first and grouped then: a lazy group takes half as long again.

@@ -33,7 +33,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def content_hash(path: Path) -> str:
-    """What tells a file from every other: 32 hexadecimal digits over its bytes.
+    """The identity of a file: 32 hexadecimal digits over its bytes.
 
     Raises:
         DataError: it cannot be read.
@@ -60,10 +60,10 @@ class NumberedRows(NamedTuple):
 
 
 def read_numbered_batches(path: Path) -> Iterator[NumberedRows]:
-    """As `batches`, with the place of each row.
+    """As `read_batches`, with the place of each row.
 
     Raises:
-        DataError: as `batches`.
+        DataError: as `read_batches`.
     """
     kind = kind_of(path)
     if kind is None:

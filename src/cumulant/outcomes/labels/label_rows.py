@@ -1,4 +1,4 @@
-"""From a row that somebody wrote to a label: which prediction it is about, what it says, since when it is known."""
+"""Rows of label files as labels: the prediction, the label, and since when it is known."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzin
 
 
 class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the labels' model. Without a task any bool, number or text is a label."""
+    """Properties of the labels' model. Without a task any bool, number or text is a label."""
 
     model: str = ""
     task: Task | None = None
     #: in the order of the model's outputs; of a binary model the second one is the positive class
     classes: tuple[str | int | bool, ...] = ()
-    #: columns of the request that tell one prediction from another; none: labels name predictions by id only
+    #: columns of the request that identify a prediction; none: labels name predictions by id only
     key: tuple[Field, ...] = ()
     #: the request's time column, and how much later the prediction is made for
     time: Field | None = None
@@ -49,7 +49,7 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
     formats: Mapping[str, NumberFormat] = {}
     #: how the source writes times and dates of the key that are not ISO 8601
     date_formats: Mapping[str, DateFormat] = {}
-    #: the source's column that says when the target is known, for labels without a column `known_time`
+    #: the source's column with the known time of the target, for labels without a column `known_time`
     known: Field | None = None
 
 
@@ -72,7 +72,7 @@ class LabelRow(NamedTuple):
 class LabelReader:
     """Reads rows of one file, or of one post.
 
-    `names` says which column plays which part (`id`, `row`, `label`, `known_time`, `model`, `weight`, `time`).
+    `names` maps parts to columns (`id`, `row`, `label`, `known_time`, `model`, `weight`, `time`).
 
     Raises:
         UsageError: `names` has a part that there is not.
@@ -92,7 +92,7 @@ class LabelReader:
         """Refuse columns that cannot hold labels.
 
         Raises:
-            DataError: nothing says which predictions are meant, or what the label is.
+            DataError: no column names predictions, or none has the label.
         """
         known = set(names)
         missing = [column for column in self._names.values() if column not in known]
@@ -116,19 +116,19 @@ class LabelReader:
             )  # fmt: skip
 
     def read(self, rows: Sequence[object]) -> list[LabelRow]:
-        """What each row says, in the same order; a row that cannot be used says why in `problem`."""
+        """The label of each row, in the same order; `problem` is why a row cannot be used."""
         plain = [row if isinstance(row, dict) else {} for row in rows]
         known = {name for row in plain for name in row}
         column = self._label_column(known)
         labels = self._of_column([row.get(column) for row in plain]) if column else self._worked_out(plain)
         return [
-            self._said(row, label) if isinstance(given, dict) else self._unusable("not a row", given)
+            self._label_row(row, label) if isinstance(given, dict) else self._unusable("not a row", given)
             for given, row, label in zip(rows, plain, labels, strict=True)
         ]
 
     # --- parts of a row
 
-    def _said(self, row: Mapping[str, Any], given: object) -> LabelRow:
+    def _label_row(self, row: Mapping[str, Any], given: object) -> LabelRow:
         problem, label, value = self._label(given)
         known_time = self._known_time(row)
         if known_time is None:
@@ -168,7 +168,7 @@ class LabelReader:
         return _ENCODE(values).decode()
 
     def _time(self, given: object, field: Field | None) -> datetime | None:
-        """None where it cannot be read; the moment of receiving where nothing is said."""
+        """None where it cannot be read; the moment of receiving where it is missing."""
         if given is None or given == "":
             return self.received
         zone = ZoneInfo(field.zone) if field is not None and field.zone else UTC
@@ -302,7 +302,7 @@ def _whole(figure: float) -> float | int:
 
 
 def parse_value(text: str) -> str | bool | float:
-    """What a text of a CSV file means where nothing says its type: a truth value, a number, or itself."""
+    """The value of a text of a CSV file without a declared type: a truth value, a number, or itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     figure = parse_number(text)
@@ -333,7 +333,7 @@ def _as_field_type(value: object, field: Field) -> object:
 
 
 def read_moment(given: object, zone: tzinfo) -> datetime:
-    """A time as people write it, or as seconds since 1970; one without an offset is read in `zone`.
+    """A time in ISO 8601, or as seconds since 1970; one without an offset is read in `zone`.
 
     Raises:
         ValueError, TypeError, OverflowError: it is none.

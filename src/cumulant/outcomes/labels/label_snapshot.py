@@ -1,4 +1,4 @@
-"""The labels of one moment: few are held in memory, many are read for one window of predictions after another."""
+"""The labels of one moment: few stay in memory, many are read for one window of predictions after another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import polars as pl
 from cumulant.outcomes import scanning
 from cumulant.outcomes.join.matching import NAMED_BY_KEY, READ, VALID, is_known_by
 
-#: labels that are held in memory; of more, only those that a window of predictions needs are read for it
+#: labels that stay in memory; of more, only those that a window of predictions needs are read for it
 MOST_IN_MEMORY = 500_000
 #: predictions that are joined at once, and about the most bytes that they take
 WINDOW, _BYTES = 65_536, 32 << 20
@@ -23,7 +23,7 @@ Part = TypeVar("Part")
 
 
 class LabelSnapshot:
-    """Labels that do not change while they are read, in memory or in files that are held open (`windowed`).
+    """Labels that do not change while they are read, in memory or in files that stay open (`windowed`).
 
     Each has its number, in the order of the store, in the column `FACT`.
     """
@@ -111,7 +111,7 @@ class UsableLabels:
         return self._snapshot.collect(lambda rows: rows.filter(self._wanted).select(pl.col("ref").unique()))["ref"]
 
     def of(self, predictions: pl.DataFrame) -> pl.DataFrame:
-        """Those that `matched` needs for these predictions, and maybe others.
+        """Those that `match_labels` needs for these predictions, and maybe others.
 
         Raises:
             StorageError: a file cannot be read.
@@ -159,5 +159,5 @@ def window_parts(parts: Iterable[Part], rows: int, *, frame: Callable[[Part], pl
 
 
 def same_frame(frame: pl.DataFrame) -> pl.DataFrame:
-    """For `windows` of frames."""
+    """The frame itself, for `window_parts` of frames."""
     return frame

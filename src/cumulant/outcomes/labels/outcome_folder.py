@@ -16,14 +16,14 @@ MERGED, POSTED = "merged-", "posted-"
 
 
 def vanishing_files_error(folder: Path, what: str = "files of the prediction log") -> StorageError:
-    """What `LISTINGS` lists in a row that did not hold mean."""
+    """The error for files that vanished in each of `LISTINGS` lists."""
     return StorageError(
-        f"{what} vanish while they are read", subject=str(folder), hint="look for a program that deletes files there"
+        f"{what} vanish while they are read", subject=str(folder), hint="check for a program that deletes files there"
     )
 
 
 class IngestedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file said. `rows` were read; `problems` counts those that cannot be used, by reason."""
+    """The facts of one file. `rows` were read; `problems` counts those that cannot be used, by reason."""
 
     name: str
     content: str
@@ -37,7 +37,7 @@ class IngestedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_ingested(folder: Path, content: str) -> IngestedFile | None:
-    """What is known of the file with that content, if it was taken in."""
+    """The facts of the file with that content, if it was ingested."""
     ingested = _read_ingested(folder, content)
     if ingested is not None:
         return ingested
@@ -51,7 +51,7 @@ def list_merged(folder: Path) -> list[IngestedFile]:
 
 
 def list_batches(folder: Path) -> list[str]:
-    """The names of all that was taken in, each row once."""
+    """The names of all ingested batches, each row once."""
     try:
         names = [path.name for path in (folder / LABELS).iterdir() if path.is_dir()]
     except OSError:

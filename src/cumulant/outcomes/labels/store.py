@@ -1,11 +1,11 @@
-"""The folder of outcomes, and how anything gets into it: whole, durable, once.
+"""The folder of outcomes; everything is written to it whole, durably and once.
 
-labels/NAME/00000.parquet  what one file or one batch of posted labels said; the folder appears by one renaming
-labels/NAME/file.json      what is known of that file; NAME is the hash of its content
-labels/merged-LEVEL-*/     what many of them said; until they are removed, those it covers hold nothing new
+labels/NAME/00000.parquet  the labels of one file or one batch of posts; the folder appears by one renaming
+labels/NAME/file.json      the facts of that file; NAME is the hash of its content
+labels/merged-LEVEL-*/     the labels of many of them; until they are removed, those it covers hold nothing new
 joined/FIRST-LAST.parquet  predictions in the order in which their labels were found, numbered from 1
 pairs/, graded/            mirrored requests that both arms scored, and those with a label, in the same way
-inbox/*.jsonl              labels that a server was told; claimed/ holds those that are being taken in
+inbox/*.jsonl              labels that a server received; claimed/ holds those that are being ingested
 writing/                   in the making; nothing reads it
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _TIME = pa.timestamp("us", "UTC")
-#: one row that somebody said: a label, or what could not be one and why
+#: one row of a label file: a label, or what could not be one and why
 FACTS = pa.schema(
     [
         pa.field("ref", pa.string(), nullable=False),
@@ -64,16 +64,16 @@ def writing_to(place: Path) -> Iterator[None]:
         raise StorageError(
             f"outcomes cannot be written: {error.strerror or error}",
             subject=str(place),
-            hint="nothing of it was taken in: make room or mend the permissions, and do it again",
+            hint="nothing of it was ingested: free space or fix the permissions, and run it again",
         ) from error
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
-    """Alone in changing `folder`, among all processes of this machine; a killed one lets go.
+    """Exclusive lock on `folder` among all processes of this machine; a killed one releases it.
 
     Raises:
-        LeaseHeldError: another one has been at it for `patience` seconds.
+        LeaseHeldError: another one has held it for `patience` seconds.
         StorageError: the folder cannot be written.
     """
     with writing_to(folder):
@@ -93,7 +93,7 @@ def _acquire(handle: int, folder: Path, until: float) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise LeaseHeldError(
-                    "another process is taking labels in", subject=str(folder), hint="try again when it is done"
+                    "another process is ingesting labels", subject=str(folder), hint="try again when it is done"
                 ) from None
             time.sleep(_PAUSE)
         else:
@@ -144,7 +144,7 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise StorageError(
             f"a file of the outcomes cannot be read: {error}",
             subject=str(path),
-            hint="remove the folder or file that holds it, and take the labels in again",
+            hint="remove the folder or file that holds it, and ingest the labels again",
         ) from error
 
 

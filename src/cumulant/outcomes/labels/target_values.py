@@ -18,7 +18,7 @@ def target_values(target: Node, given: Mapping[str, Sequence[object]]) -> list[o
     """`target` over rows; `given` holds the values of each column that it names, all of one length.
 
     Callers write what they like, so nothing that a row holds is an error here: a row without what the target needs
-    is None, one with a value that `target` does not work on is `Unreadable`, and the other rows have their target.
+    is None, one with a value that `target` does not work on is `UnreadableText`, and the other rows have their target.
     """
     nested = [_first(row, _is_nested) for row in zip(*given.values(), strict=True)]
     plain = {name: [None if _is_nested(value) else value for value in values] for name, values in given.items()}

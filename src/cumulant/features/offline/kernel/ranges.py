@@ -14,7 +14,7 @@ def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:
     """The largest or smallest of each range [lo, hi); undefined for an empty one.
 
     A table of the extremes of all runs of length 2**k answers the ranges of that size from two runs that overlap;
-    one such level is held at a time.
+    one such level is in memory at a time.
     """
     pick = np.maximum if largest else np.minimum
     floats = values.dtype == np.float64
@@ -79,7 +79,7 @@ class Distinct:
 
 
 def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
-    """Sorted pairs and those looked for, renumbered from 0; one that does not occur gets a number of no other."""
+    """Sorted pairs and those wanted, renumbered from 0; one that does not occur gets a number of no other."""
     unique = np.unique(pairs)
     at = np.searchsorted(unique, wanted)
     known = at < len(unique)
