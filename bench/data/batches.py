@@ -16,10 +16,10 @@ from collections import Counter
 import numpy as np
 from scipy.stats import beta
 
-from cumulant.data.checks.batch_checks import broken_shares
+from cumulant.data.checks.batch_checks import check_shares
 from cumulant.data.checks.batch_rows import Sizes
-from cumulant.data.checks.batches import Batch, Counts
-from cumulant.data.checks.distribution import LEVEL, mean_outside
+from cumulant.data.checks.batches import Batch, BatchCounts
+from cumulant.data.checks.distribution import LEVEL, mean_p_value
 from cumulant.data.snapshot import BatchSize
 from cumulant.data.spec import SourceSpec
 
@@ -41,8 +41,10 @@ def line(world: str, refused: int, runs: int) -> None:
 
 def shares(runs: int, rng: np.random.Generator) -> None:
     def refuses(bad: np.ndarray, rows: int, earlier: Sizes | None = None) -> bool:
-        batches = [Batch(str(n), "file", Counts(rows - int(k), Counter({"km:min": int(k)}))) for n, k in enumerate(bad)]
-        return bool(broken_shares(batches, SourceSpec(), {}, earlier or {}))
+        batches = [
+            Batch(str(n), "file", BatchCounts(rows - int(k), Counter({"km:min": int(k)}))) for n, k in enumerate(bad)
+        ]
+        return bool(check_shares(batches, SourceSpec(), {}, earlier or {}))
 
     for rows in (10, 100, 1000, 100_000):
         for share in (0.002, LIMIT):
@@ -70,7 +72,7 @@ def means(runs: int, rng: np.random.Generator) -> None:
                 refused = 0
                 for _ in range(runs):
                     values = draw(rng, rows)
-                    p = min(mean_outside(values, mean, above=above, spread=spread) for above in (False, True))
+                    p = min(mean_p_value(values, mean, above=above, spread=spread) for above in (False, True))
                     refused += p < LEVEL / 2
                 line(f"mean at its limit, {world}, {rows:,} rows, {reference}", refused, runs)
 

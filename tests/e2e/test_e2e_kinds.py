@@ -11,7 +11,7 @@ from e2e_support import hashes, opened
 
 from cumulant.core.errors import DefinitionError, UserCodeError
 from cumulant.data.snapshot import scan
-from cumulant.data.views import quarantined
+from cumulant.data.views import read_quarantine
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.drivers.mlflow.models import signature
 from cumulant.flows.data.validate import newest
@@ -428,7 +428,7 @@ def test_personal_values_show_nowhere(tmp_path):
             "guest_n_14d",
             "guest_size_14d",
         }
-        refused = quarantined(newest(project, "visits"), project.tables(), project.salt())
+        refused = read_quarantine(newest(project, "visits"), project.tables(), project.salt())
         assert refused.height == 8
         pages = [report(project, found.run, out=folder / f"report.{suffix}", principal=who) for suffix in FORMATS]
         shown = [str(refused.to_dicts()).encode(), *(page.read_bytes() for page in pages)]

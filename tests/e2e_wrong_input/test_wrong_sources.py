@@ -138,7 +138,7 @@ schema:
 def test_what_a_contract_asks_and_nothing_checks_is_told(cumulant, project):
     (project / "rows.odcs.yaml").write_text(CONTRACT)
     write(project, "    key: id", "    key: id\n    contract: rows.odcs.yaml")
-    said = "the contract asks more than is checked: amount: sql is not checked"
+    said = "the contract requires more than is checked: amount: sql is not checked"
     ended = cumulant("data", "validate", "--project", project)
     assert ended.code == 0, ended.err
     assert f"warning: {said}" in ended.out
@@ -317,8 +317,8 @@ def test_each_kind_of_breach_has_its_own_hint(cumulant, project):
         ended,
         1,
         'column "late" is gone',
-        "(1) columns: mend the source, or accept it: on_schema_change: accept",
-        "(2) refused rows: look at the rows: cumulant data quarantine rows; mend them, or raise `quarantine`",
+        "(1) columns: fix the source, or accept it: on_schema_change: accept",
+        "(2) refused rows: look at the rows: cumulant data quarantine rows; fix them, or raise `quarantine`",
     )
     file.write_text(table(rows))
     assert "(1)" not in cumulant("data", "validate", "--project", project).err

@@ -103,14 +103,14 @@ class Project:
     def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
         """Refused rows with the rule that refused each; personal columns as keyed hashes."""
         from cumulant.core.errors import NotFoundError
-        from cumulant.data.views import quarantined
+        from cumulant.data.views import read_quarantine
         from cumulant.flows.data import validate
 
         self.loaded.source(source)
         snapshot = validate.refused(self.loaded, source) or validate.newest(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return quarantined(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
+        return read_quarantine(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
 
     def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
         """The first accepted rows of a source; personal columns as keyed hashes."""

@@ -1,4 +1,4 @@
 """Data: contracts, validation, quarantine, snapshots and profiles.
 
-`ingest` turns a source's files into a `Snapshot`; `scan` reads one back, `quarantined` shows what was refused.
+`ingest` turns a source's files into a `Snapshot`; `scan` reads its rows, `read_quarantine` the refused ones.
 """

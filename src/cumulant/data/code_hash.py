@@ -19,20 +19,20 @@ def code_digest(file: Path, function: str, root: Path) -> str:
     Raises:
         UserCodeError: the file is not valid Python.
     """
-    tree = _parsed(file)
+    tree = _parse(file)
     statements = [node for node in tree.body if not _is_text(node)]
-    bound = [(_bound(node), node) for node in statements]
+    bound = [(_bound_names(node), node) for node in statements]
     reached: set[int] = {index for index, (names, _) in enumerate(bound) if not names or "*" in names}
     wanted = {function}
     for index in reached:
-        wanted |= _used(bound[index][1])
+        wanted |= _used_names(bound[index][1])
     while True:
         fresh = {index for index, (names, _) in enumerate(bound) if index not in reached and names & wanted}
         if not fresh:
             break
         reached |= fresh
         for index in fresh:
-            wanted |= _used(bound[index][1])
+            wanted |= _used_names(bound[index][1])
     chosen = [bound[index][1] for index in sorted(reached)]
     modules = {str(path.relative_to(root)): file_digest(path) for path in _project_modules(chosen, root, file)}
     return digest([function, [ast.unparse(_without_docstrings(node)) for node in chosen], modules])
@@ -40,10 +40,10 @@ def code_digest(file: Path, function: str, root: Path) -> str:
 
 def defined_names(file: Path) -> set[str]:
     """Names that a file binds at its top level."""
-    return {name for node in _parsed(file).body for name in _bound(node)}
+    return {name for node in _parse(file).body for name in _bound_names(node)}
 
 
-def _parsed(file: Path) -> ast.Module:
+def _parse(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -51,7 +51,7 @@ def _parsed(file: Path) -> ast.Module:
         raise UserCodeError(
             f"{file.name}, line {line}: not valid Python ({type(error).__name__})",
             subject=file.name,
-            hint="mend the file",
+            hint="fix the file",
         ) from error
 
 
@@ -59,7 +59,7 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _bound(node: ast.stmt) -> set[str]:
+def _bound_names(node: ast.stmt) -> set[str]:
     """Names that a top-level statement binds; none for a bare call."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {node.name}
@@ -76,7 +76,7 @@ def _bound(node: ast.stmt) -> set[str]:
     return names
 
 
-def _used(node: ast.stmt) -> set[str]:
+def _used_names(node: ast.stmt) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
@@ -90,16 +90,16 @@ def _without_docstrings(node: ast.stmt) -> ast.stmt:
 
 def _project_modules(nodes: list[ast.stmt], root: Path, file: Path) -> list[Path]:
     """Files of the project that the statements import, and those that these import."""
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     waiting: list[tuple[ast.stmt, Path]] = [(node, file) for node in nodes]
     while waiting:
         statement, importer = waiting.pop()
         for part in ast.walk(statement):
             for path in _imported_files(part, root, importer):
-                if path not in found and path != file:
-                    found[path] = None
-                    waiting.extend((node, path) for node in _parsed(path).body)
-    return sorted(found)
+                if path not in files and path != file:
+                    files[path] = None
+                    waiting.extend((node, path) for node in _parse(path).body)
+    return sorted(files)
 
 
 def _imported_files(node: ast.AST, root: Path, importer: Path) -> list[Path]:
@@ -112,7 +112,9 @@ def _imported_files(node: ast.AST, root: Path, importer: Path) -> list[Path]:
         paths = [module, *(module / item.name for item in node.names)]
     else:
         return []
-    packages = {one for path in paths for one in (path, *path.parents) if one != root and one.is_relative_to(root)}
+    packages = {
+        folder for path in paths for folder in (path, *path.parents) if folder != root and folder.is_relative_to(root)
+    }
     candidates = [path.with_suffix(".py") for path in paths if path.is_relative_to(root) and path != root]
     candidates += [package / "__init__.py" for package in sorted(packages)]
     return [path for path in candidates if path.is_file()]

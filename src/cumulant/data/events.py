@@ -1,4 +1,4 @@
-"""What the data room reports: figures and references, never rows."""
+"""Events of the package `data`: figures and references, never rows."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class SchemaChanged(Fact, frozen=True, kw_only=True):
 
 
 def facts_of(snapshot: Snapshot) -> tuple[Fact, ...]:
-    """Everything worth telling about a new snapshot, in order."""
-    found: list[Fact] = [
+    """The events of a new snapshot, in order."""
+    facts: list[Fact] = [
         SchemaChanged(
             source=snapshot.source,
             snapshot=snapshot.id,
@@ -81,12 +81,12 @@ def facts_of(snapshot: Snapshot) -> tuple[Fact, ...]:
         )
         for change in snapshot.changes
     ]
-    found += [
+    facts += [
         RowsQuarantined(source=snapshot.source, snapshot=snapshot.id, rule=check.rule, rows=check.failed)
         for check in snapshot.checks
         if check.kind == "row" and check.failed
     ]
-    return (*found, _verdict(snapshot))
+    return (*facts, _verdict(snapshot))
 
 
 def _verdict(snapshot: Snapshot) -> Fact:

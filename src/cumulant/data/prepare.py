@@ -1,4 +1,4 @@
-"""`prepare: file.py:function`: the user's own cleaning of a source, run from the project's folder."""
+"""`prepare` functions: the user's own cleaning of a source, run from the project's folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cumulant.data.files.user_frames import to_polars
 
 #: the working directory and the module path belong to the whole process
 _PLACE = threading.RLock()
-Wants = Literal["lazy", "polars", "pandas"]
+FrameKind = Literal["lazy", "polars", "pandas"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prepare:
     file: Path
     root: Path
     function: Callable[[Any], Any]
-    wants: Wants
+    frame_kind: FrameKind
     digest: str
     #: what of the project the function's file imported, for imports while it runs
     modules: dict[str, ModuleType] = field(compare=False, repr=False)
@@ -49,8 +49,8 @@ class Prepare:
             UserCodeError: the function raised; names its file and line.
             DefinitionError: it returned no table.
         """
-        with _placed_in(self.root, self.modules), _user_code(self):
-            answer = self.function(self._handed(raw))
+        with _in_project(self.root, self.modules), _user_code(self):
+            answer = self.function(self._convert(raw))
             if isinstance(answer, pl.LazyFrame):
                 answer = answer.collect()
         if answer is None:
@@ -59,10 +59,10 @@ class Prepare:
             )
         return to_polars(answer, source=self.name)
 
-    def _handed(self, raw: pl.DataFrame) -> Any:
-        if self.wants == "lazy":
+    def _convert(self, raw: pl.DataFrame) -> Any:
+        if self.frame_kind == "lazy":
             return raw.lazy()
-        return raw.to_pandas() if self.wants == "pandas" else raw
+        return raw.to_pandas() if self.frame_kind == "pandas" else raw
 
 
 def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
@@ -74,8 +74,8 @@ def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
     """
     file, name = file_of(reference, root), reference.rpartition(":")[2]
     draft = Prepare(reference, file, root, _nothing, "lazy", code_digest(file, name, root), {}, quiet)
-    with _placed_in(root, draft.modules), _user_code(draft):
-        module = _imported(file)
+    with _in_project(root, draft.modules), _user_code(draft):
+        module = _import_module(file)
     function = getattr(module, name, None)
     if not callable(function):
         near = did_you_mean(name, defined_names(file))
@@ -84,14 +84,14 @@ def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
             subject=reference,
             hint=near or "define it at the top level of the file",
         )
-    return Prepare(reference, file, root, function, _wanted(function, file), draft.digest, draft.modules, quiet)
+    return Prepare(reference, file, root, function, _frame_kind(function, file), draft.digest, draft.modules, quiet)
 
 
 def _nothing(frame: object) -> object:
     return frame
 
 
-def _imported(file: Path) -> object:
+def _import_module(file: Path) -> object:
     """The file as a fresh module of its own, so that edits count at once."""
     name = f"cumulant_prepare_{short(digest([str(file), file.read_text(encoding='utf-8')]))}"
     if file.suffix != ".py":
@@ -99,7 +99,7 @@ def _imported(file: Path) -> object:
     return import_file(name, file)
 
 
-def _wanted(function: Callable[[Any], Any], file: Path) -> Wants:
+def _frame_kind(function: Callable[[Any], Any], file: Path) -> FrameKind:
     """Which frame the function takes: by its annotation, else by what its file imports."""
     parameters = list(inspect.signature(function).parameters.values())
     note = parameters[0].annotation if parameters else inspect.Parameter.empty
@@ -115,7 +115,7 @@ def _wanted(function: Callable[[Any], Any], file: Path) -> Wants:
 
 
 @contextlib.contextmanager
-def _placed_in(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
+def _in_project(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
     """Run with the project as working directory and first on the module path, and with its `modules`."""
     with _PLACE:
         before, here = list(sys.path), Path.cwd()
@@ -131,18 +131,18 @@ def _placed_in(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _user_code(prepare: Prepare) -> Iterator[None]:
-    """Whatever the user's code raises, as one error with its file and line."""
+    """Exceptions of the user's code, as one error with its file and line."""
     try:
         yield
     except (KeyboardInterrupt, MemoryError):
         raise
     except (Exception, SystemExit, pl.exceptions.PanicException) as error:  # the edge to user code: anything may come
         where = _place_of(error, prepare)
-        told = "" if prepare.quiet else f": {str(error).strip().splitlines()[0]}" if str(error).strip() else ""
+        reason = "" if prepare.quiet else f": {str(error).strip().splitlines()[0]}" if str(error).strip() else ""
         raise UserCodeError(
-            f"prepare {prepare.name} raised {type(error).__name__}{told} ({where})",
+            f"prepare {prepare.name} raised {type(error).__name__}{reason} ({where})",
             subject=prepare.name,
-            hint="mend the function; the source was not changed",
+            hint="fix the function; the source was not changed",
         ) from error
 
 

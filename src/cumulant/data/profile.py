@@ -163,27 +163,27 @@ def _finite(value: object) -> float | None:
 def merge(profiles: Iterable[Profile], fields: Sequence[Field]) -> Profile:
     """The profile of several parts together; a part that lacks a column counts as nulls."""
     parts = list(profiles)
-    return Profile(sum(part.rows for part in parts), tuple(_merged(parts, field) for field in fields))
+    return Profile(sum(part.rows for part in parts), tuple(_merge_column(parts, field) for field in fields))
 
 
-def _merged(parts: Sequence[Profile], field: Field) -> ColumnProfile:
-    found = [part[field.name] for part in parts if field.name in part]
+def _merge_column(parts: Sequence[Profile], field: Field) -> ColumnProfile:
+    columns = [part[field.name] for part in parts if field.name in part]
     rows = sum(part.rows for part in parts)
-    nulls = rows - sum(column.rows - column.nulls for column in found)
-    mean, std = _moments(found)
+    nulls = rows - sum(column.rows - column.nulls for column in columns)
+    mean, std = _moments(columns)
     return ColumnProfile(
         name=field.name,
         dtype=field.dtype,
         rows=rows,
         nulls=nulls,
-        distinct=max((column.distinct for column in found), default=0),
+        distinct=max((column.distinct for column in columns), default=0),
         personal=field.personal,
-        min=min((column.min for column in found if column.min is not None), default=None),
-        max=max((column.max for column in found if column.max is not None), default=None),
+        min=min((column.min for column in columns if column.min is not None), default=None),
+        max=max((column.max for column in columns if column.max is not None), default=None),
         mean=mean,
         std=std,
-        quantiles=_pooled(found),
-        top=_merged_top(found),
+        quantiles=_pooled(columns),
+        top=_merged_top(columns),
     )
 
 

@@ -1,4 +1,4 @@
-"""How long snapshots are kept, and what `clean` would remove."""
+"""Retention of snapshots: which expire, and which stored tables `clean` removes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.ports.tables import TableStore
 
 
-def expired(snapshots: Iterable[Snapshot], keep: str | None, now: datetime) -> list[Snapshot]:
+def expired_snapshots(snapshots: Iterable[Snapshot], keep: str | None, now: datetime) -> list[Snapshot]:
     """Snapshots of one source that are older than `keep` (such as `400d`), oldest first.
 
     The newest accepted one never expires; without `keep` none does.
@@ -26,14 +26,14 @@ def expired(snapshots: Iterable[Snapshot], keep: str | None, now: datetime) -> l
     return sorted((item for item in ranked[:-1] if item.accepted < oldest), key=lambda item: item.accepted)
 
 
-def removable(source: str, kept: Sequence[Snapshot], tables: TableStore) -> list[str]:
+def removable_keys(source: str, retained: Sequence[Snapshot], tables: TableStore) -> list[str]:
     """Keys of stored tables of `source` that no kept snapshot needs: a dry run of `clean`, sorted.
 
     Parts that a kept snapshot was made from stay, so that the next one need not read their files again.
     """
     folder = f"data/{source}/"
-    needed = {ref.key for snapshot in kept for ref in _tables_of(snapshot)}
-    parts = {name for snapshot in kept for name in _part_names(snapshot)}
+    needed = {ref.key for snapshot in retained for ref in _tables_of(snapshot)}
+    parts = {name for snapshot in retained for name in _part_names(snapshot)}
     return sorted(
         key
         for key in tables.keys(folder)

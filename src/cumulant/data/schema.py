@@ -1,4 +1,4 @@
-"""Columns over time: one set of types for all parts, and what changed against the last accepted snapshot."""
+"""Schema of a source: one type a column for all parts, and changes against the last accepted snapshot."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ALIKE_NAMES = 0.7
 _ALIKE_VALUES = 0.15
 
 
-def united(types: Sequence[DType]) -> DType:
+def common_type(types: Sequence[DType]) -> DType:
     """The narrowest type that holds the values of all; text where nothing else does."""
-    found = types[0]
+    widest = types[0]
     for other in types[1:]:
-        if found == other or (other, found) in WIDER:
+        if widest == other or (other, widest) in WIDER:
             continue
-        found = other if (found, other) in WIDER else "str"
-    return found
+        widest = other if (widest, other) in WIDER else "str"
+    return widest
 
 
 def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot | None) -> tuple[Field, ...]:
@@ -39,21 +39,21 @@ def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot |
     for part in parts:
         for field in part.fields:
             columns.setdefault(field.name, []).append(field)
-    found = []
+    result = []
     for name, fields in columns.items():
         types = [field.dtype for field in fields if not field.empty]
         if name in known and (not types or all(field.guessed for field in fields if not field.empty)):
             types.append(known[name])
-        found.append(
+        result.append(
             Field(
                 name=name,
-                dtype=united(types or [fields[0].dtype]),
+                dtype=common_type(types or [fields[0].dtype]),
                 nullable=name not in never,
                 personal=name in spec.personal,
                 zone=next((field.zone for field in fields if field.zone), None),
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _never_null(spec: SourceSpec) -> set[str]:
@@ -69,29 +69,29 @@ def text_columns(part: PartFacts, fields: Sequence[Field]) -> tuple[str, ...]:
     return tuple(field.name for field in part.fields if field.guessed and field.dtype != "str" and field.name in texts)
 
 
-def changes(
+def find_changes(
     previous: Snapshot,
     fresh: Sequence[tuple[str, PartFacts]],
     spec: SourceSpec,
     used: Collection[str] | None,
 ) -> tuple[SchemaChange, ...]:
-    """What the columns of new files (`fresh`: name and part as read) changed against the last accepted snapshot.
+    """Schema changes of new files (`fresh`: name and part as read) against the last accepted snapshot.
 
-    A change is refused where the policy says so and the column is used (`used` None: all are; a mapping also says by
+    A change is refused where the policy does so and the column is used (`used` None: all are; a mapping also names by
     what).
     """
-    found: dict[tuple[str, str], SchemaChange] = {}
+    changes: dict[tuple[str, str], SchemaChange] = {}
     for url, part in fresh:
         if not part.fields:
             continue
         for change in _changes_of(previous, part, url):
-            first = found.setdefault((change.kind, change.column), _judged(change, spec, used))
+            first = changes.setdefault((change.kind, change.column), _apply_policy(change, spec, used))
             if first.file != change.file:
-                found[change.kind, change.column] = replace(first, others=first.others + 1)
-    return tuple(found.values())
+                changes[change.kind, change.column] = replace(first, others=first.others + 1)
+    return tuple(changes.values())
 
 
-def _judged(change: SchemaChange, spec: SourceSpec, used: Collection[str] | None) -> SchemaChange:
+def _apply_policy(change: SchemaChange, spec: SourceSpec, used: Collection[str] | None) -> SchemaChange:
     loses = change.kind not in ("added", "widened")
     concerned = not loses or used is None or change.column in used
     return replace(
@@ -107,20 +107,20 @@ def _changes_of(previous: Snapshot, part: PartFacts, url: str) -> list[SchemaCha
     after = {field.name: field for field in part.fields}
     gone = [name for name in before if name not in after]
     new = [name for name in after if name not in before]
-    found = []
+    changes = []
     for name in list(gone):
-        twin = _renamed(name, new, previous, part)
+        twin = _find_renamed(name, new, previous, part)
         if twin is not None:
             gone.remove(name)
             new.remove(twin)
-            found.append(SchemaChange(kind="renamed", column=name, before=name, to=twin, file=url))
-    found += [SchemaChange(kind="removed", column=name, before=before[name], file=url) for name in gone]
-    found += [SchemaChange(kind="added", column=name, to=after[name].dtype, file=url) for name in new]
+            changes.append(SchemaChange(kind="renamed", column=name, before=name, to=twin, file=url))
+    changes += [SchemaChange(kind="removed", column=name, before=before[name], file=url) for name in gone]
+    changes += [SchemaChange(kind="added", column=name, to=after[name].dtype, file=url) for name in new]
     for name, field in after.items():
         kind = _type_change(before[name], field) if name in before else None
         if kind is not None:
-            found.append(SchemaChange(kind=kind, column=name, before=before[name], to=field.dtype, file=url))
-    return found
+            changes.append(SchemaChange(kind=kind, column=name, before=before[name], to=field.dtype, file=url))
+    return changes
 
 
 def _type_change(before: DType, field: PartField) -> ChangeKind | None:
@@ -132,7 +132,7 @@ def _type_change(before: DType, field: PartField) -> ChangeKind | None:
     return None if field.guessed and narrower else "narrowed"
 
 
-def _renamed(name: str, new: Sequence[str], previous: Snapshot, part: PartFacts) -> str | None:
+def _find_renamed(name: str, new: Sequence[str], previous: Snapshot, part: PartFacts) -> str | None:
     """The new column that looks like `name` under another name: a like name or like values, one type."""
     old = previous.profile[name]
     types = {field.name: field.dtype for field in part.fields}
@@ -141,7 +141,7 @@ def _renamed(name: str, new: Sequence[str], previous: Snapshot, part: PartFacts)
         if types[other] != old.dtype:
             continue
         likeness = difflib.SequenceMatcher(None, _plain(name), _plain(other)).ratio()
-        if likeness >= _ALIKE_NAMES or _alike(previous, name, part, other):
+        if likeness >= _ALIKE_NAMES or _has_like_values(previous, name, part, other):
             ranked.append((likeness, other))
     return max(ranked)[1] if ranked else None
 
@@ -150,10 +150,10 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _alike(previous: Snapshot, name: str, part: PartFacts, other: str) -> bool:
-    """Whether two columns hold alike values; only where the values say enough to tell."""
-    left, right = previous.profile[name], part.profile[other]
-    if left.distinct < 3 or not (left.top or left.quantiles):
+def _has_like_values(previous: Snapshot, name: str, part: PartFacts, other: str) -> bool:
+    """Whether two columns hold alike values; False where the profile has too few to compare."""
+    before, after = previous.profile[name], part.profile[other]
+    if before.distinct < 3 or not (before.top or before.quantiles):
         return False
-    gap = distance(left, right)
+    gap = distance(before, after)
     return gap is not None and gap <= _ALIKE_VALUES

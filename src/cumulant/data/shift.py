@@ -11,21 +11,21 @@ from typing import Protocol
 from cumulant.data.profile import ColumnProfile, Profile
 from cumulant.data.snapshot import Shift
 
-#: the least Jensen-Shannon distance of a column that is told to have moved; chance moves one by less
+#: the least Jensen-Shannon distance of a column that is reported as shifted; chance shifts one by less
 MOVED = 0.1
 _BINS = 10
 _FLOOR = 1e-4
 
 
-class Shifts(Protocol):
-    """The seam for other measures of change: `ingest(..., measure=...)` takes any of this form."""
+class ShiftMeasure(Protocol):
+    """A measure of distribution change, as `ingest(..., measure=...)` takes it."""
 
     def __call__(self, previous: Profile, profile: Profile) -> tuple[Shift, ...]: ...
 
 
-def shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:
+def measure_shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:
     """How far each column moved, largest first. Times move by nature and personal columns are not compared."""
-    found = []
+    measured = []
     for now in profile.columns:
         if now.name not in previous or now.personal or now.dtype in ("time", "date", "bytes"):
             continue
@@ -33,7 +33,7 @@ def shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:
         bins = _shares(before, now)
         if bins is None or before.dtype != now.dtype:
             continue
-        found.append(
+        measured.append(
             Shift(
                 column=now.name,
                 distance=_jensen_shannon(*bins),
@@ -42,12 +42,12 @@ def shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:
                 nulls=now.null_share,
             )
         )
-    return tuple(sorted(found, key=lambda shift: (-shift.distance, shift.column)))
+    return tuple(sorted(measured, key=lambda shift: (-shift.distance, shift.column)))
 
 
-def moved(found: Sequence[Shift]) -> tuple[Shift, ...]:
-    """The shifts that a person is told of: distance, or share of nulls, changed by at least `MOVED`."""
-    return tuple(shift for shift in found if max(shift.distance, abs(shift.nulls - shift.nulls_before)) >= MOVED)
+def notable_shifts(measured: Sequence[Shift]) -> tuple[Shift, ...]:
+    """The shifts that are reported: distance, or share of nulls, changed by at least `MOVED`."""
+    return tuple(shift for shift in measured if max(shift.distance, abs(shift.nulls - shift.nulls_before)) >= MOVED)
 
 
 def distance(before: ColumnProfile, now: ColumnProfile) -> float | None:
@@ -61,16 +61,16 @@ def _shares(before: ColumnProfile, now: ColumnProfile) -> tuple[list[float], lis
     if not before.rows or not now.rows:
         return None
     if before.top and now.top:
-        left, right = _categories(before, now)
+        earlier, current = _categories(before, now)
     elif before.quantiles and now.quantiles:
-        left, right = _intervals(before.quantiles, now.quantiles)
+        earlier, current = _intervals(before.quantiles, now.quantiles)
     elif before.nulls == before.rows or now.nulls == now.rows:
-        left, right = [float(before.nulls < before.rows)], [float(now.nulls < now.rows)]
+        earlier, current = [float(before.nulls < before.rows)], [float(now.nulls < now.rows)]
     else:
         return None
     return (
-        [share * (1 - before.null_share) for share in left] + [before.null_share],
-        [share * (1 - now.null_share) for share in right] + [now.null_share],
+        [share * (1 - before.null_share) for share in earlier] + [before.null_share],
+        [share * (1 - now.null_share) for share in current] + [now.null_share],
     )
 
 
@@ -81,16 +81,16 @@ def _categories(before: ColumnProfile, now: ColumnProfile) -> tuple[list[float],
         shares.append({item.value: item.count / filled for item in column.top})
     values = sorted(shares[0].keys() | shares[1].keys())
     listed = [[share.get(value, 0.0) for value in values] for share in shares]
-    left, right = ([*share, max(1 - sum(share), 0.0)] for share in listed)
-    return left, right
+    earlier, current = ([*share, max(1 - sum(share), 0.0)] for share in listed)
+    return earlier, current
 
 
 def _intervals(before: Sequence[float], now: Sequence[float]) -> tuple[list[float], list[float]]:
     """Shares between the deciles of `before`; equal deciles of a lumpy column fall together."""
     cells = len(before) - 1
     edges = sorted({before[round(cells * step / _BINS)] for step in range(1, _BINS)})
-    left, right = ([_below(points, edge) for edge in edges] for points in (before, now))
-    return _steps(left), _steps(right)
+    earlier, current = ([_below(points, edge) for edge in edges] for points in (before, now))
+    return _steps(earlier), _steps(current)
 
 
 def _below(points: Sequence[float], edge: float) -> float:
@@ -111,16 +111,16 @@ def _steps(cumulative: Sequence[float]) -> list[float]:
     return [max(high - low, 0.0) for low, high in itertools.pairwise(ends)]
 
 
-def _jensen_shannon(left: Sequence[float], right: Sequence[float]) -> float:
+def _jensen_shannon(before: Sequence[float], after: Sequence[float]) -> float:
     """Lin (1991): the square root of the mean divergence from the middle, base 2."""
     total = 0.0
-    for p, q in zip(left, right, strict=True):
+    for p, q in zip(before, after, strict=True):
         middle = (p + q) / 2
         total += (p * math.log2(p / middle) if p else 0.0) + (q * math.log2(q / middle) if q else 0.0)
     return math.sqrt(max(total / 2, 0.0))
 
 
-def _stability(left: Sequence[float], right: Sequence[float]) -> float:
+def _stability(before: Sequence[float], after: Sequence[float]) -> float:
     """The population stability index, with empty bins at a small floor."""
-    pairs = [(max(p, _FLOOR), max(q, _FLOOR)) for p, q in zip(left, right, strict=True)]
+    pairs = [(max(p, _FLOOR), max(q, _FLOOR)) for p, q in zip(before, after, strict=True)]
     return sum((q - p) * math.log(q / p) for p, q in pairs)

@@ -47,7 +47,7 @@ class RowRange(msgspec.Struct, frozen=True):
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of the source. `stamp` tells whether it must be read again.
+    """One file of the source. A file whose `stamp` is the same is not read again.
 
     `parts` name what was made of it: as read, and (where rows fell to rules across files) as accepted. `partition` are
     the columns and values that the names of its folders hold. `arrived` is the run that accepted the first of its
@@ -99,8 +99,8 @@ def content_digest(sha256: str, partition: tuple[tuple[str, str | None], ...]) -
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One rule against all rows. A row that fails several rules counts in each; it is stored once.
 
-    `kind` is `row` (failing rows go to quarantine), or `table` (the source as a whole passes or not). `severity` says
-    whether breaking it refuses the snapshot.
+    `kind` is `row` (failing rows go to quarantine), or `table` (the source as a whole passes or not). `severity`: of
+    breaking it.
     """
 
     rule: str
@@ -139,8 +139,8 @@ class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
 class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
     """A difference of columns against the last accepted snapshot; `to` is a type, or a column's new name.
 
-    `others`: how many further files differ so. `used_by` says what uses a column that is gone, narrowed or renamed;
-    `unused` that nothing does.
+    `others`: how many further files differ so. `used_by` names what uses a column that is gone, narrowed or renamed;
+    `unused`: nothing does.
     """
 
     kind: ChangeKind
@@ -201,11 +201,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     batches: dict[str, tuple[BatchSize, ...]] = {}
     changes: tuple[SchemaChange, ...] = ()
     shifts: tuple[Shift, ...] = ()
-    #: what the source's contract file asks that nothing checks
+    #: requirements of the source's contract file that are not checked
     unchecked: tuple[str, ...] = ()
     #: files that could not be read, and are no part of it
     unreadable: tuple[UnreadableFile, ...] = ()
-    #: what of its files may not be as meant, though it is accepted
+    #: doubts about its files, though it is accepted
     warnings: tuple[str, ...] = ()
     profile: Profile
     #: stored bytes of the parts, and what the same rows would take as CSV (measured on a sample)
@@ -265,10 +265,10 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
     """
     frame = _every_row(snapshot, tables)
     if snapshot.versions is not None:
-        from cumulant.data.corrections.dated_rows import in_force
+        from cumulant.data.corrections.dated_rows import filter_in_force
 
-        frame = in_force(frame, tables.scan(snapshot.versions), as_of)
-    return frame if as_of is None else hidden_after(frame, snapshot, as_of)
+        frame = filter_in_force(frame, tables.scan(snapshot.versions), as_of)
+    return frame if as_of is None else hide_after(frame, snapshot, as_of)
 
 
 def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame:
@@ -280,7 +280,7 @@ def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | N
     from cumulant.data.corrections.dated_rows import with_dates
 
     frame = with_dates(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
-    return frame if as_of is None else hidden_after(frame, snapshot, as_of)
+    return frame if as_of is None else hide_after(frame, snapshot, as_of)
 
 
 def scan_deletions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame | None:
@@ -289,9 +289,9 @@ def scan_deletions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | 
     """
     if snapshot.versions is None:
         return None
-    from cumulant.data.corrections.dated_rows import hidden_at_end
+    from cumulant.data.corrections.dated_rows import filter_hidden_at_end
 
-    return hidden_at_end(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
+    return filter_hidden_at_end(_every_row(snapshot, tables), tables.scan(snapshot.versions), as_of)
 
 
 def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
@@ -308,7 +308,7 @@ def _every_row(snapshot: Snapshot, tables: TableStore) -> pl.LazyFrame:
     return frame.select(*(field.name for field in snapshot.fields), ROW)
 
 
-def hidden_after(frame: pl.LazyFrame, snapshot: Snapshot, as_of: datetime) -> pl.LazyFrame:
+def hide_after(frame: pl.LazyFrame, snapshot: Snapshot, as_of: datetime) -> pl.LazyFrame:
     """The rows of a snapshot without what became known after `as_of`."""
     import polars as pl
 

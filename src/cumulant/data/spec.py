@@ -9,7 +9,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 
-Answer = Literal["accept", "refuse"]
+ChangePolicy = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
 Severity = Literal["warn", "fail"]
 Period = Literal["hour", "day", "week", "month"]
@@ -46,7 +46,7 @@ class ShareRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is asked of one column. Nulls break a rule only where `nulls` is limited."""
+    """Rules of one column. Nulls break a rule only where `nulls` is limited."""
 
     type: Annotated[
         DType | None, Meta(description="The column's type; rows whose value cannot be read as it are refused.")
@@ -119,18 +119,18 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "limit. Default: `severity` of the source."
         ),
     ] = None
-    description: Annotated[str, Meta(description="What the column means, for people.")] = ""
+    description: Annotated[str, Meta(description="What the column means, for readers.")] = ""
 
     @property
     def gives_verdicts_only(self) -> bool:
-        """Whether it says nothing of single rows."""
+        """Whether it has no rule on single rows."""
         default = RuleSpec()
         values = {key: getattr(default, key) for key in VERDICT_KEYS}
         return self != default and msgspec.structs.replace(self, **values) == default
 
 
 class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is asked of the source as a whole and across its columns."""
+    """Rules of the source as a whole and across its columns."""
 
     min_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The fewest accepted rows.")] = None
     max_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The most accepted rows.")] = None
@@ -150,11 +150,13 @@ class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class SchemaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to do when the columns differ from the last accepted snapshot."""
 
-    added: Annotated[Answer, Meta(description="A new column.")] = "accept"
-    widened: Annotated[Answer, Meta(description="A type that holds every old value, such as int to float.")] = "accept"
-    removed: Annotated[Answer, Meta(description="A used column is gone.")] = "refuse"
-    narrowed: Annotated[Answer, Meta(description="A type that does not hold every old value.")] = "refuse"
-    renamed: Annotated[Answer, Meta(description="A used column is gone and a like one is new.")] = "refuse"
+    added: Annotated[ChangePolicy, Meta(description="A new column.")] = "accept"
+    widened: Annotated[ChangePolicy, Meta(description="A type that holds every old value, such as int to float.")] = (
+        "accept"
+    )
+    removed: Annotated[ChangePolicy, Meta(description="A used column is gone.")] = "refuse"
+    narrowed: Annotated[ChangePolicy, Meta(description="A type that does not hold every old value.")] = "refuse"
+    renamed: Annotated[ChangePolicy, Meta(description="A used column is gone and a like one is new.")] = "refuse"
 
 
 class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -165,7 +167,7 @@ class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     where: Annotated[Severity, Meta(description="Rows refused by `table.where`.")] = "fail"
     min_rows: Annotated[Severity, Meta(description="Fewer rows than `table.min_rows` or `batch.min_rows`.")] = "fail"
     max_rows: Annotated[Severity, Meta(description="More rows than `table.max_rows` or `batch.max_rows`.")] = "fail"
-    fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` asks.")] = "fail"
+    fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` requires.")] = "fail"
     unreadable_files: Annotated[
         Severity,
         Meta(
@@ -205,7 +207,7 @@ class BatchPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One source: where its rows are, what identifies them, when they are known and what is asked of them."""
+    """One source: where its rows are, what identifies them, when they are known, and their rules."""
 
     path: Annotated[
         str,
@@ -240,12 +242,12 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = None
     key: Annotated[
         str | list[str],
-        Meta(description="The column or columns that identify a row; `on_repeat` says what becomes of repeats."),
+        Meta(description="The column or columns that identify a row; `on_repeat` sets how repeats are handled."),
     ] = []
     on_repeat: Annotated[
         OnRepeat,
         Meta(
-            description="What becomes of a row whose key an accepted row has. `quarantine`: it is refused and counts "
+            description="How a row is handled whose key an accepted row has. `quarantine`: it is refused and counts "
             "towards the limit. `first`: it is refused and does not count. `latest`: it is a correction, in force from "
             "the moment at which it became known: the latest time of the columns that `known_time` names, else the run "
             "that read it first. Until then the earlier row is."
@@ -265,8 +267,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "columns concerned. All others are known with the row."
         ),
     ] = {}
-    rules: Annotated[dict[str, RuleSpec], Meta(description="Column to what is asked of it.")] = {}
-    table: Annotated[TableRule, Meta(description="What is asked of the source as a whole.")] = TableRule()
+    rules: Annotated[dict[str, RuleSpec], Meta(description="Column to its rules.")] = {}
+    table: Annotated[TableRule, Meta(description="Rules of the source as a whole.")] = TableRule()
     contract: Annotated[
         str | None,
         Meta(description="An Open Data Contract Standard file; its rules are added, `rules` here go before them."),
@@ -298,7 +300,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     )
     personal: Annotated[list[str], Meta(description="Columns with personal data: shown only as keyed hashes.")] = []
     on_schema_change: Annotated[
-        SchemaPolicy | Answer, Meta(description="What to do when columns differ from the last accepted snapshot.")
+        SchemaPolicy | ChangePolicy, Meta(description="What to do when columns differ from the last accepted snapshot.")
     ] = SchemaPolicy()
     memory: Annotated[
         str | None,
@@ -347,7 +349,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def known_times(self) -> tuple[str, ...]:
-        """The columns that tell when others become known."""
+        """The columns of times at which others become known."""
         return tuple(when for when in self.known_time if not is_delay(when))
 
     @property
@@ -371,22 +373,22 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def known_columns(self) -> dict[str, str]:
-        """Column to the key of `known_time` that tells when it is known.
+        """Column to the key of `known_time` that sets when it is known.
 
         Raises:
             DataError: a column is named under two of them.
         """
-        found: dict[str, str] = {}
+        keys_by_column: dict[str, str] = {}
         for when, named in self.known_time.items():
             for column in [named] if isinstance(named, str) else named:
-                if column in found:
+                if column in keys_by_column:
                     raise DataError(
-                        f'column "{column}" stands under known_time twice: "{found[column]}" and "{when}"',
+                        f'column "{column}" stands under known_time twice: "{keys_by_column[column]}" and "{when}"',
                         subject=column,
                         hint="name each column once",
                     )
-                found[column] = when
-        return found
+                keys_by_column[column] = when
+        return keys_by_column
 
 
 def is_delay(text: str) -> bool:

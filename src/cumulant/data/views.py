@@ -1,4 +1,4 @@
-"""What people see of stored rows: personal columns only as keyed hashes."""
+"""Views of stored rows, with personal columns as keyed hashes only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def personal_columns(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(field.name for field in snapshot.fields if field.personal)
 
 
-def quarantined(
+def read_quarantine(
     snapshot: Snapshot,
     tables: TableStore,
     salt: bytes,
@@ -49,18 +49,18 @@ def quarantined(
     rows = tables.scan(snapshot.quarantine)
     if files is not None:
         rows = rows.filter(pl.col("__file").is_in(list(files)))
-    found = (rows if limit is None else rows.head(limit)).collect()
+    refused = (rows if limit is None else rows.head(limit)).collect()
     personal = personal_columns(snapshot)
-    broken = found[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | found[RULE].str.ends_with(":path")
+    broken = refused[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | refused[RULE].str.ends_with(":path")
     if not personal or not broken.any():
-        return mask_frame(found, personal, salt)
+        return mask_frame(refused, personal, salt)
     # a value of such a row may stand under any column, and the whole of an object under the column of one field
-    values = [name for name in found.columns if not name.startswith("__") or name == TEXT]
-    masked = [mask_frame(found.filter(~broken), personal, salt), mask_frame(found.filter(broken), values, salt)]
+    values = [name for name in refused.columns if not name.startswith("__") or name == TEXT]
+    masked = [mask_frame(refused.filter(~broken), personal, salt), mask_frame(refused.filter(broken), values, salt)]
     return pl.concat(masked, how="vertical_relaxed")
 
 
 def preview(snapshot: Snapshot, tables: TableStore, salt: bytes, *, rows: int = 10) -> pl.DataFrame:
     """The first accepted rows."""
-    found = scan(snapshot, tables).drop(ROW).head(rows).collect()
-    return mask_frame(found, personal_columns(snapshot), salt)
+    first_rows = scan(snapshot, tables).drop(ROW).head(rows).collect()
+    return mask_frame(first_rows, personal_columns(snapshot), salt)

@@ -1,4 +1,4 @@
-"""What the features room reports."""
+"""Events of the package `features`."""
 
 from __future__ import annotations
 

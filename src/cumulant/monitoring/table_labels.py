@@ -17,7 +17,7 @@ from cumulant.monitoring.drift.blocks import no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import Table, open_table, readable
-from cumulant.outcomes.join.matching import resolved
+from cumulant.outcomes.join.matching import resolve_labels
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift.blocks import Cut
@@ -218,7 +218,7 @@ def _joined_part(table: Table, said: Table, kinds: pl.Schema, now: int, part: tu
     with readable(table.name):
         rows = table.rows.select(key).with_row_index(_PLACE).filter(own).collect()
     due, waiting, timed = _facts(held, now)
-    known = resolved(due, key)
+    known = resolve_labels(due, key)
     weight = [_WEIGHT] if _WEIGHT in held.columns else []
     found = rows.join(known, on=key, how="left", maintain_order="left").select(
         _PLACE, "label", *weight, contradicted=(pl.col("state") == "contradicted").fill_null(value=False)

@@ -1,5 +1,5 @@
-"""What became of the predictions: labels that come late, and their join with the prediction log.
+"""Outcomes of predictions: labels that come late, and their join with the prediction log.
 
-`ingest_file` and `ingest_inbox` take labels in; `Outcomes` joins them with the log and gives each newly labelled
+`ingest_file` and `ingest_inbox` ingest labels; `Outcomes` joins them with the log and gives each newly labelled
 prediction, and each mirrored request, once. Needs Polars.
 """

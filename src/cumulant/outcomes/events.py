@@ -1,4 +1,4 @@
-"""What the outcomes room reports: figures and references, never labels."""
+"""Events of the package `outcomes`: figures and references, never labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cumulant.core.events import Fact
 
 
 class LabelsIngested(Fact, frozen=True, kw_only=True):
-    """Labels were taken in; `problems` counts rows that cannot be used, by reason."""
+    """Labels were ingested; `problems` counts rows that cannot be used, by reason."""
 
     kind: ClassVar[str] = "labels.ingested"
 

@@ -1,4 +1,4 @@
-"""Predictions that were logged elsewhere, as files of the prediction log."""
+"""Import of predictions that were logged elsewhere, as files of the prediction log."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cumulant.core.plan import Field
 from cumulant.core.units import EPOCH, micros
 from cumulant.outcomes.labels import label_files
 from cumulant.outcomes.labels.atomic_files import write_bytes
-from cumulant.outcomes.labels.label_rows import read_moment, typed
-from cumulant.outcomes.labels.store import locked, writing_to
-from cumulant.outcomes.labels.target_values import number
+from cumulant.outcomes.labels.label_rows import parse_value, read_moment
+from cumulant.outcomes.labels.store import lock_folder, writing_to
+from cumulant.outcomes.labels.target_values import parse_number
 from cumulant.serving.prediction_log.personal_values import as_held
 from cumulant.serving.prediction_log.storage.durable import sync
 
@@ -38,7 +38,7 @@ _IMPORTS, _WRITING = "imports", "importing"
 _Show = Callable[[str, object], object]
 
 
-class Imported(msgspec.Struct, frozen=True, kw_only=True):
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     """`rows` came into the log; `refused` have no id, no time or no answer, or are of the future, as `future` of them.
     `again`: nothing was added.
     """
@@ -51,7 +51,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file does not say."""
+    """Values of parts that the file does not have."""
 
     model: str
     version: str = "imported"
@@ -60,10 +60,10 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 def import_predictions(
     folder: Path, predictions: Path, path: Path, names: Mapping[str, str], defaults: Defaults, *,
     fields: Mapping[str, Field], salt: bytes, key: Collection[str] = (), until: datetime | None = None,
-) -> Imported:  # fmt: skip
+) -> ImportReport:  # fmt: skip
     """Write the file's rows into the prediction log; all of them, once, whatever is killed.
 
-    `names` says which column is which part (`PARTS`); every other column is a part of the request, and so are the
+    `names` maps parts (`PARTS`) to columns; every other column is a part of the request, and so are the
     columns of `key`, by which labels find a prediction. Texts of a CSV file get the types of `fields`; values of those
     that are personal become keyed hashes. Rows that were answered after `until` are refused: no answer is of the
     future, and its day would stay in the log for ever and be the newest of every evaluation. A file of which nothing
@@ -76,18 +76,18 @@ def import_predictions(
     """
     _check(names)
     content = label_files.content_hash(path)
-    with locked(folder):
+    with lock_folder(folder):
         note = folder / _IMPORTS / f"{content}.json"
         if note.exists():
-            known = msgspec.json.decode(note.read_bytes(), type=Imported)
+            known = msgspec.json.decode(note.read_bytes(), type=ImportReport)
             return msgspec.structs.replace(known, again=True)
-        shown = _showing(fields, salt)
-        told = _Writing(folder / _WRITING, content, names, defaults, shown, key=key, until=until).write(path)
+        shown = _value_masker(fields, salt)
+        report = _ImportWriter(folder / _WRITING, content, names, defaults, shown, key=key, until=until).write(path)
         with writing_to(predictions):
             _publish(folder / _WRITING, predictions)
-            if told.rows:
-                write_bytes(note, msgspec.json.encode(told))
-        return told
+            if report.rows:
+                write_bytes(note, msgspec.json.encode(report))
+        return report
 
 
 def _check(names: Mapping[str, str]) -> None:
@@ -101,7 +101,7 @@ def _check(names: Mapping[str, str]) -> None:
         )
 
 
-class _Writing:
+class _ImportWriter:
     def __init__(
         self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Show, *,
         key: Collection[str], until: datetime | None,
@@ -112,7 +112,7 @@ class _Writing:
         self._parts: dict[date, Part] = {}
         self._number = 0
 
-    def write(self, path: Path) -> Imported:
+    def write(self, path: Path) -> ImportReport:
         rows = refused = future = 0
         with writing_to(self._draft):
             shutil.rmtree(self._draft, ignore_errors=True)
@@ -127,10 +127,10 @@ class _Writing:
                 self._part(read[2].date()).add(read, 300)
         with writing_to(self._draft):
             self._close()
-        return Imported(content=self._content, rows=rows, refused=refused, future=future)
+        return ImportReport(content=self._content, rows=rows, refused=refused, future=future)
 
     def _rows(self, path: Path) -> Iterator[object]:
-        for place, batch in enumerate(label_files.batches(path)):
+        for place, batch in enumerate(label_files.read_batches(path)):
             if place == 0:
                 known = {str(name) for row in batch if isinstance(row, dict) for name in row}
                 for column in self._names.values():
@@ -161,34 +161,34 @@ class _Writing:
         if not isinstance(given, dict):
             return None
         parts = {part: given.get(column) for part, column in self._names.items()}
-        when, answer = _time(parts.get("time")), _answer(parts)
+        when, answer = _time(parts.get("time")), _outputs(parts)
         if parts.get("id") in (None, "") or when is None or not answer:
             return None
         moment = _time(parts.get("event_time"))
-        asked = {name: self._shown(name, value) for name, value in given.items() if name not in self._used}
-        row = number(parts.get("row") or 0)
+        request = {name: self._shown(name, value) for name, value in given.items() if name not in self._used}
+        row = parse_number(parts.get("row") or 0)
         return (
             str(parts["id"]), int(row or 0), when, moment, str(parts.get("model") or self._defaults.model),
             str(parts.get("version") or self._defaults.version), str(parts.get("arm") or ""),
-            str(parts.get("arm") or ""), False, "", None, _ENCODE(asked).decode(), _ENCODE(answer).decode(), 0, "",
+            str(parts.get("arm") or ""), False, "", None, _ENCODE(request).decode(), _ENCODE(answer).decode(), 0, "",
             f"imported.{self._content}", sequence, "", "", "", "",
         )  # fmt: skip
 
 
-def _showing(fields: Mapping[str, Field], salt: bytes) -> _Show:
+def _value_masker(fields: Mapping[str, Field], salt: bytes) -> _Show:
     """A value of the request as it may stand in the log."""
 
     def show(name: str, value: object) -> object:
         field = fields.get(name)
         if field is None or value is None:
             return value
-        sent = _sent(value, field)
+        sent = _typed_value(value, field)
         return sent if sent is None or not field.personal else mask(as_held(sent, field), salt)
 
     return show
 
 
-def _sent(value: object, field: Field) -> object:
+def _typed_value(value: object, field: Field) -> object:
     """A text of a CSV file as a caller would have sent it; as it stands where it is no value of the field's type."""
     if not isinstance(value, str) or field.dtype not in ("bool", "int", "float"):
         return value
@@ -196,22 +196,22 @@ def _sent(value: object, field: Field) -> object:
         return None
     with contextlib.suppress(ValueError):
         return as_held(int(value), field)
-    return as_held(typed(value), field)
+    return as_held(parse_value(value), field)
 
 
-def _answer(parts: Mapping[str, Any]) -> dict[str, object]:
+def _outputs(parts: Mapping[str, Any]) -> dict[str, object]:
     """The outputs: a score is a probability where a prediction stands beside it, or else the predicted number."""
-    score, prediction, several = number(parts.get("score")), parts.get("prediction"), _several(parts)
-    prediction = typed(prediction) if isinstance(prediction, str) else prediction
+    score, prediction, several = parse_number(parts.get("score")), parts.get("prediction"), _class_probabilities(parts)
+    prediction = parse_value(prediction) if isinstance(prediction, str) else prediction
     if prediction in (None, ""):
         return {} if score is None else {"score": score}
     if score is None and several:
         score = max(several.values())
-    told: dict[str, object] = {"prediction": prediction} | ({} if score is None else {"probability": score})
-    return told | {"probabilities": several} if several else told
+    outputs: dict[str, object] = {"prediction": prediction} | ({} if score is None else {"probability": score})
+    return outputs | {"probabilities": several} if several else outputs
 
 
-def _several(parts: Mapping[str, Any]) -> dict[str, float]:
+def _class_probabilities(parts: Mapping[str, Any]) -> dict[str, float]:
     """The probability of each class by its name: of a column of structs, or of JSON objects as text."""
     given = parts.get("probabilities")
     if isinstance(given, str):
@@ -219,16 +219,16 @@ def _several(parts: Mapping[str, Any]) -> dict[str, float]:
             given = _DECODE(given)
     if not isinstance(given, Mapping):
         return {}
-    return {str(name): figure for name, one in given.items() if (figure := number(one)) is not None}
+    return {str(name): figure for name, value in given.items() if (figure := parse_number(value)) is not None}
 
 
 def _time(value: object) -> datetime | None:
     if value in (None, ""):
         return None
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        found = read_moment(value, UTC)
-        micros(found - EPOCH)
-        return found
+        moment = read_moment(value, UTC)
+        micros(moment - EPOCH)
+        return moment
     return None
 
 

@@ -1,4 +1,4 @@
-"""The prediction log with what is known of its rows, for reading: nothing is written, nothing remembered."""
+"""The prediction log with the labels of its rows, read only."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ import polars as pl
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
-from cumulant.outcomes.join.log_rows import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
-from cumulant.outcomes.join.matching import READ, by_key, matched, resolved, usable
+from cumulant.outcomes.join.log_rows import ANSWERED, COLUMNS, TYPES, as_frame, is_referenced, split_refs, with_refs
+from cumulant.outcomes.join.matching import READ, filter_usable, has_key_refs, match_labels, resolve_labels
 from cumulant.outcomes.join.prediction_refs import BY_KEY
-from cumulant.outcomes.labels.label_facts import Named
-from cumulant.outcomes.labels.label_snapshot import LabelSnapshot, UsableLabels, itself, label_snapshot, windows
+from cumulant.outcomes.labels.label_facts import RefFilter
+from cumulant.outcomes.labels.label_snapshot import (
+    LabelSnapshot,
+    UsableLabels,
+    label_snapshot,
+    same_frame,
+    window_parts,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,27 +89,27 @@ class LabelledLog:
         """
         ever = UsableLabels(labels, None)
         read = ((item, rows) for item, file in files for rows in self._framed(file, ever))
-        for window in windows(read, ever.window, frame=lambda part: part[1]):
+        for window in window_parts(read, ever.window, frame=lambda part: part[1]):
             facts = ever.of(pl.concat([rows.select("id_ref", "key_ref") for _, rows in window]))
             for item, rows in window:
-                pairs = matched(rows, facts)
-                yield item, _with_labels(rows, usable(pairs, as_of)), pairs["known_time"]
+                pairs = match_labels(rows, facts)
+                yield item, _with_labels(rows, filter_usable(pairs, as_of)), pairs["known_time"]
 
-    def of(self, request: str) -> tuple[pl.DataFrame, Named]:
+    def of(self, request: str) -> tuple[pl.DataFrame, RefFilter]:
         """The rows of one request, joined, and what labels that name it by its id are for (as `named`).
 
         Raises:
             StorageError: a file cannot be read.
         """
-        parts = scanning.predictions(self.log, lambda rows: rows.select(COLUMNS).filter(pl.col("id") == request))
+        parts = scanning.scan_predictions(self.log, lambda rows: rows.select(COLUMNS).filter(pl.col("id") == request))
         rows = pl.concat([pl.DataFrame(schema={name: TYPES[name] for name in COLUMNS}), *parts])
-        heads = frame(rows.select(_HEAD), ())
+        heads = with_refs(rows.select(_HEAD), ())
         meant = pl.col("ref").is_in(heads["id_ref"].implode()) | pl.col("ref").str.starts_with(BY_KEY)
-        facts = usable(self.said(wanted=meant), self._clock.now())
+        facts = filter_usable(self.label_facts(wanted=meant), self._clock.now())
         # To take every request apart for its key costs more than all the rest; labels by id need none of it.
-        framed = frame(rows, self._key if by_key(facts) else ())
-        found = _with_labels(framed, matched(framed, facts))
-        return found.sort("time", "row", "shadow"), lambda facts: matched(heads, facts)[["ref", "model"]].unique()
+        framed = with_refs(rows, self._key if has_key_refs(facts) else ())
+        joined = _with_labels(framed, match_labels(framed, facts))
+        return joined.sort("time", "row", "shadow"), lambda facts: match_labels(heads, facts)[["ref", "model"]].unique()
 
     def named(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Of the references and models (`ref`, `model`) in `facts`, those that a prediction of the log has.
@@ -112,15 +118,18 @@ class LabelledLog:
             StorageError: a file cannot be read.
         """
         wanted = facts.select("ref", "model").unique()
-        key = self._key if by_key(wanted) else ()
-        meant = asked(*named(wanted["ref"].unique()))
+        key = self._key if has_key_refs(wanted) else ()
+        meant = is_referenced(*split_refs(wanted["ref"].unique()))
         columns = COLUMNS if key else [*_HEAD, "event_time"]
-        found = scanning.predictions(self.log, lambda rows: rows.select(columns).filter(meant))
-        pairs = (matched(frame(rows, key), wanted)[["ref", "model"]] for rows in (found if wanted.height else ()))
+        predictions = scanning.scan_predictions(self.log, lambda rows: rows.select(columns).filter(meant))
+        pairs = (
+            match_labels(with_refs(rows, key), wanted)[["ref", "model"]]
+            for rows in (predictions if wanted.height else ())
+        )
         return pl.concat([wanted.clear(), *pairs]).unique()
 
-    def counted(self, labels: UsableLabels) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        """All predictions with what `labels` say of them, without their requests, answers and scores; and the numbers
+    def with_states(self, labels: UsableLabels) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """All predictions with their `labels`, without their requests, answers and scores; and the numbers
         of the labels that were of use.
 
         Raises:
@@ -130,18 +139,18 @@ class LabelledLog:
             yield from self._batches(labels)
             return
         size = _BYTES if labels.windowed else None
-        read = scanning.predictions(self.log, lambda rows: rows.filter(ANSWERED).select(_COUNTED), size=size)
-        yield from self._join((frame(rows, ()) for rows in read), labels)
+        read = scanning.scan_predictions(self.log, lambda rows: rows.filter(ANSWERED).select(_COUNTED), size=size)
+        yield from self._join((with_refs(rows, ()) for rows in read), labels)
 
     def labels(self, batches: Sequence[str] | None = None) -> AbstractContextManager[LabelSnapshot]:
-        """Everything that was said, as it is now, also what cannot be used; or what these batches say."""
+        """All label facts as they are now, unusable ones included; or those of these batches."""
         return label_snapshot(self.folder, batches)
 
-    def said(self, batches: Sequence[str] | None = None, *, wanted: pl.Expr | None = None) -> pl.DataFrame:
-        """Everything that was said, also what cannot be used; or what these batches say, or what is `wanted` of it."""
+    def label_facts(self, batches: Sequence[str] | None = None, *, wanted: pl.Expr | None = None) -> pl.DataFrame:
+        """All label facts, unusable ones included; or those of these batches, or those that are `wanted`."""
         chosen = pl.lit(value=True) if wanted is None else wanted
-        found = scanning.facts(self.folder, lambda rows: rows.filter(chosen).select(list(READ)), batches)
-        return pl.DataFrame(schema=READ) if found is None else found
+        facts = scanning.collect_facts(self.folder, lambda rows: rows.filter(chosen).select(list(READ)), batches)
+        return pl.DataFrame(schema=READ) if facts is None else facts
 
     def _batches(
         self, labels: UsableLabels, *, since: date | None = None, until: date | None = None
@@ -160,30 +169,30 @@ class LabelledLog:
     def _framed(
         self, read: Callable[[list[str]], Iterable[pa.Table | pa.RecordBatch]], labels: UsableLabels
     ) -> Iterator[pl.DataFrame]:
-        """The rows that `read` gives, as `matched` needs them to find these labels, without their requests."""
+        """The rows that `read` gives, as `match_labels` needs them to find these labels, without their requests."""
         for batch in read(self._columns(labels)):
-            yield self._frame(unpacked(batch), labels)
+            yield self._frame(as_frame(batch), labels)
 
     def _columns(self, labels: UsableLabels) -> list[str]:
         # To take every request apart for its key costs more than all the rest; labels by id need none of it.
         return COLUMNS if labels.by_key and self._key else _WITHOUT_REQUEST
 
     def _frame(self, rows: pl.DataFrame, labels: UsableLabels) -> pl.DataFrame:
-        return frame(rows, self._key if labels.by_key else ()).drop("request", strict=False)
+        return with_refs(rows, self._key if labels.by_key else ()).drop("request", strict=False)
 
     def _join(
         self, frames: Iterable[pl.DataFrame], labels: UsableLabels, rows: int | None = None
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """Frames of `framed` with their labels, put together to windows of so many `rows`, and the labels' numbers."""
-        for window in windows(frames, labels.window if rows is None else rows, frame=itself):
-            found = window[0] if len(window) == 1 else pl.concat(window).drop("place").with_row_index("place")
-            pairs = matched(found, labels.of(found))
-            yield _with_labels(found, pairs), pairs[scanning.FACT]
+        for window in window_parts(frames, labels.window if rows is None else rows, frame=same_frame):
+            frame = window[0] if len(window) == 1 else pl.concat(window).drop("place").with_row_index("place")
+            pairs = match_labels(frame, labels.of(frame))
+            yield _with_labels(frame, pairs), pairs[scanning.FACT]
 
 
 def _with_labels(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `frame` with what their pairs with labels say, in the columns of JOINED."""
-    joined = rows.join(resolved(pairs, ["place"]), on="place", how="left", maintain_order="left").with_columns(
+    """Rows of `with_refs` with their labels, in the columns of JOINED."""
+    joined = rows.join(resolve_labels(pairs, ["place"]), on="place", how="left", maintain_order="left").with_columns(
         pl.col("state").fill_null("none").alias("provenance")
     )
     return joined.select([name for name in JOINED if name in joined.columns])

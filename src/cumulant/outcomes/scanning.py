@@ -1,4 +1,4 @@
-"""Labels and rows of the prediction log as Polars reads them: without Arrow, whose import costs a command 0.8 CPU s."""
+"""Scans of labels and of the prediction log with Polars, without Arrow, whose import costs a command 0.8 CPU s."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cumulant.outcomes.labels import outcome_folder as place
 
 #: bytes of the log's files that are read at once
 _AT_ONCE = 16 << 20
-#: descriptors that a file which is held open takes: its own, and one more while it is read; and those left for others
+#: descriptors that an open file takes: its own, and one more while it is read; and those left for others
 _EACH, _OTHERS, _UNLIMITED = 2, 64, 1 << 20
 #: the column that names the file of a row, and the one that numbers the labels
 FILE, FACT = "file", "fact"
@@ -29,14 +29,14 @@ Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 _Scan = Callable[[list[Path]], pl.LazyFrame]
 
 
-class HeldFacts:
-    """Labels whose files are held open: they stay readable when batches are merged and removed meanwhile.
+class OpenFacts:
+    """Labels in open files: they stay readable when batches are merged and removed meanwhile.
 
     Each is numbered in the column `FACT`, in the order of the store.
     """
 
-    def __init__(self, folder: Path, held: Mapping[Path, IO[bytes]]) -> None:
-        self._folder, self._held = folder, held
+    def __init__(self, folder: Path, files: Mapping[Path, IO[bytes]]) -> None:
+        self._folder, self._held = folder, files
 
     def collect(self, query: Query) -> pl.DataFrame:
         """What `query` selects of the labels.
@@ -53,7 +53,7 @@ class HeldFacts:
             StorageError: a file cannot be read.
         """
         of = (self._first.search_sorted(numbers, side="right") - 1).unique(maintain_order=True).to_list()
-        runs = [[place for _, place in run] for _, run in groupby(enumerate(of), lambda one: one[1] - one[0])]
+        runs = [[place for _, place in run] for _, run in groupby(enumerate(of), lambda pair: pair[1] - pair[0])]
         paths = list(self._held)
 
         def scan(_: list[Path]) -> pl.LazyFrame:
@@ -79,11 +79,11 @@ class HeldFacts:
         try:
             return scan(paths).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _damaged(self._folder, paths, lambda some: self._numbered(some, 0), error) from error
+            raise _read_error(self._folder, paths, lambda some: self._numbered(some, 0), error) from error
 
 
 @contextlib.contextmanager
-def held_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[HeldFacts | None]:
+def open_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[OpenFacts | None]:
     """The labels that were ingested, or those of these batches; None where they are in too many files to hold open.
 
     Raises:
@@ -94,12 +94,12 @@ def held_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[H
         with contextlib.ExitStack() as opened:
             try:
                 paths = _parts(folder, batches)
-                held = {path: opened.enter_context(path.open("rb")) for path in paths[:most]}
+                files = {path: opened.enter_context(path.open("rb")) for path in paths[:most]}
             except FileNotFoundError:
                 continue
-            yield HeldFacts(folder, held) if len(held) == len(paths) else None
+            yield OpenFacts(folder, files) if len(files) == len(paths) else None
             return
-    raise place.vanishing(folder, "files")
+    raise place.vanishing_files_error(folder, "files")
 
 
 def _free_descriptors() -> int:
@@ -108,17 +108,17 @@ def _free_descriptors() -> int:
     return _UNLIMITED if limit == resource.RLIM_INFINITY else limit - sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def facts(
+def collect_facts(
     folder: Path, query: Query, batches: Sequence[str] | None = None, *, named: bool = False
 ) -> pl.DataFrame | None:
     """What `query` selects of the labels that were ingested, or of these batches; None where there are none. With
-    `named`, each row has its file in the column `FILE`, for `within`.
+    `named`, each row has its file in the column `FILE`, for `scan_files_of`.
 
     Raises:
         StorageError: a file cannot be read.
     """
     column = FILE if named else None
-    return _collected(
+    return _collect(
         folder,
         lambda: _parts(folder, batches),
         lambda files: query(pl.scan_parquet(files, glob=False, include_file_paths=column)),
@@ -127,19 +127,19 @@ def facts(
 
 def _parts(folder: Path, batches: Sequence[str] | None) -> list[Path]:
     """The files of all labels, or of these batches. Raises FileNotFoundError."""
-    names = place.batches(folder) if batches is None else batches
-    files = [place.parts(folder, name) for name in names]
-    if batches is None and not all(files) and not set(names) <= set(place.batches(folder)):
+    names = place.list_batches(folder) if batches is None else batches
+    files = [place.list_parts(folder, name) for name in names]
+    if batches is None and not all(files) and not set(names) <= set(place.list_batches(folder)):
         raise FileNotFoundError  # a batch was merged since it was listed
     return [path for of_batch in files for path in of_batch]
 
 
-def within(rows: pl.DataFrame) -> pl.LazyFrame:
-    """All labels in the files of these `rows`, which a query of `facts` has read with their `FILE`."""
+def scan_files_of(rows: pl.DataFrame) -> pl.LazyFrame:
+    """All labels in the files of these `rows`, which a query of `collect_facts` has read with their `FILE`."""
     return pl.scan_parquet(rows[FILE].unique(maintain_order=True).to_list(), glob=False, include_file_paths=FILE)
 
 
-def predictions(
+def scan_predictions(
     folder: Path, query: Query, *, since: date | None = None, until: date | None = None, size: int | None = None
 ) -> Iterator[pl.DataFrame]:
     """What `query` selects of the prediction log's `COLUMNS`, for one or several days at a time, each row once.
@@ -156,31 +156,31 @@ def predictions(
         def paths(days: Sequence[date] = days) -> list[Path]:
             return [file.path for day in days for file in log_files(folder, day, day)]
 
-        rows = _collected(folder, paths, lambda files: query(_logged(files)))
+        rows = _collect(folder, paths, lambda files: query(_scan_log(files)))
         if rows is not None and rows.height:
             yield rows
 
 
-def files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path]:
+def find_files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path]:
     """Those of these files of the prediction log in `folder` that have a row for which `wanted` holds.
 
     Raises:
         FileNotFoundError: a file is not there any more.
         StorageError: a file cannot be read.
     """
-    found: set[Path] = set()
+    matches: set[Path] = set()
     for some in _read_at_once(((path, path.stat().st_size) for path in files), _AT_ONCE):
         try:
-            rows = _logged(some, FILE).filter(wanted).select(pl.col(FILE).unique()).collect()
+            rows = _scan_log(some, FILE).filter(wanted).select(pl.col(FILE).unique()).collect()
         except FileNotFoundError:
             raise
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _damaged(folder, some, _logged, error) from error
-        found.update(map(Path, rows[FILE].to_list()))
-    return found
+            raise _read_error(folder, some, _scan_log, error) from error
+        matches.update(map(Path, rows[FILE].to_list()))
+    return matches
 
 
-def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
+def _scan_log(files: list[Path], name: str | None = None) -> pl.LazyFrame:
     """Rows of the log, whose files of another version may have fewer columns or more; with their file as `name`."""
     return pl.scan_parquet(
         files, glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore", include_file_paths=name
@@ -223,8 +223,8 @@ def _size(folder: Path) -> int:
     return sizes
 
 
-def _collected(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
-    """A file that is merged while it is read is looked for again."""
+def _collect(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
+    """The rows of `scan`; a file that is merged while it is read is listed again."""
     for _ in range(place.LISTINGS):
         listed: list[Path] = []
         try:
@@ -235,20 +235,20 @@ def _collected(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl
         except FileNotFoundError:
             continue
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _damaged(folder, listed, scan, error) from error
-    raise place.vanishing(folder, "files")
+            raise _read_error(folder, listed, scan, error) from error
+    raise place.vanishing_files_error(folder, "files")
 
 
-def _damaged(folder: Path, paths: Sequence[Path], scan: _Scan, error: Exception) -> StorageError:
+def _read_error(folder: Path, paths: Sequence[Path], scan: _Scan, error: Exception) -> StorageError:
     """Names the file; Polars names none where it reads several. Where each can be read alone, names the folder."""
     return StorageError(
         f"a file of the outcomes or of the prediction log cannot be read: {error}",
-        subject=str(next((path for path in paths if not _readable(path, scan)), folder)),
+        subject=str(next((path for path in paths if not _is_readable(path, scan)), folder)),
         hint="if it is damaged, move it out of its folder; labels can be ingested again, rows of the log show as a gap",
     )
 
 
-def _readable(path: Path, scan: _Scan) -> bool:
+def _is_readable(path: Path, scan: _Scan) -> bool:
     try:
         scan([path]).collect()
     except (OSError, pl.exceptions.PolarsError):

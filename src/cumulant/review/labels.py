@@ -16,7 +16,7 @@ from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.outcomes.labels.ingest import Taken
+    from cumulant.outcomes.labels.ingest import IngestResult
     from cumulant.outcomes.labels.label_rows import LabelSchema
 
 #: what stands for labels of the queue wherever labels are shown
@@ -71,7 +71,7 @@ def ingest(
     *,
     salt: bytes,
     clock: Clock | None = None,
-) -> Taken:
+) -> IngestResult:
     """Take decisions into the store of labels in `folder`; the same ones again add nothing.
 
     The file stays in `scratch` as the record of where these labels come from: reviewers, reasons, chances.

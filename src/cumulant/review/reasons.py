@@ -194,13 +194,13 @@ def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
 
 def _column(values: list[object]) -> list[object]:
     """Texts of numbers as numbers, where all are: a log that came from a CSV file has nothing but texts."""
-    from cumulant.outcomes.labels.target_values import number
+    from cumulant.outcomes.labels.target_values import parse_number
 
     texts = [value for value in values if isinstance(value, str) and value]
-    numbers = [number(text) for text in texts]
+    numbers = [parse_number(text) for text in texts]
     if not texts or any(one is None for one in numbers):
         return values
-    return [number(value) for value in values]
+    return [parse_number(value) for value in values]
 
 
 def _apart(row: Mapping[str, object]) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from cumulant.cli.monitoring.labels import meant, parts
 from cumulant.core.errors import UsageError
-from cumulant.outcomes.labels.label_facts import Shown
+from cumulant.outcomes.labels.label_facts import LabelFact
 
 OLD = "request,at,p\n" + "".join(
     f"r{number},2026-10-0{1 + number % 3}T10:00:00Z,0.{number}\n" for number in range(1, 7)
@@ -261,7 +261,7 @@ def test_the_parts_of_a_map():
 
 def test_a_key_without_a_time_is_shown_alone():
     at = datetime(2026, 10, 1, tzinfo=UTC)
-    one = Shown(
+    one = LabelFact(
         state="refused", id=None, row=None, key=["1699-TLDLZ"], event_time=None, model="", label=True, known_time=at,
         weight=1.0, problem="names no prediction", source="x.csv", line=1, received=at,
     )  # fmt: skip

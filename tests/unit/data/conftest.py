@@ -53,7 +53,7 @@ class Place:
     def ingest(self, name: str = "trips", *, now: datetime = NOW, previous: Snapshot | None = None, **more) -> Snapshot:
         own = {
             key: more.pop(key)
-            for key in ("frame", "others", "used", "rule_compiler", "measure", "progress", "force", "room")
+            for key in ("frame", "others", "used", "rule_compiler", "measure", "progress", "force", "budget")
             if key in more
         }
         spec = msgspec.convert({"path": "trips.csv"} | more, SourceSpec)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field
-from cumulant.data.parts.added_rows import KeptRows, added_count, kept_rows, scan_added
+from cumulant.data.parts.added_rows import SharedRows, count_added, find_shared_rows, scan_added
 from cumulant.data.profile import Profile
 from cumulant.data.snapshot import ROW, RowRange, Snapshot, scan
 from cumulant.testing.tables import MemoryTables
@@ -64,13 +64,13 @@ def test_rows_are_kept_whatever_parts_they_are_stored_in(seed: int) -> None:
     place = rng.randrange(len(old) + 1)
     before = store.snapshot(old, rng)
     now = store.snapshot([*old[:place], *made(rng, rng.randrange(6)), *old[place:]], rng)
-    kept = kept_rows(before, now, store.tables)
+    kept = find_shared_rows(before, now, store.tables)
     if kept is None:  # parts that both have may stand so that the others do not match: then all is computed
         return
     check(store, before, now, kept)
 
 
-def check(store: Store, before: Snapshot, now: Snapshot, kept: tuple[KeptRows, ...]) -> None:
+def check(store: Store, before: Snapshot, now: Snapshot, kept: tuple[SharedRows, ...]) -> None:
     """What is kept are all earlier rows, in order; what is added are all others."""
     old, new = read(store, before), read(store, now)
     pairs = [(one.before + i, one.now + i) for one in kept for i in range(one.rows)]
@@ -81,7 +81,7 @@ def check(store: Store, before: Snapshot, now: Snapshot, kept: tuple[KeptRows, .
     added = scan_added(now, kept, store.tables).collect()
     assert added[ROW].to_list() == sorted(set(range(len(new))) - set(places))
     assert [tuple(map(repr, row)) for row in added.drop(ROW).rows()] == [new[at] for at in added[ROW]]
-    assert added.height == added_count(now, kept)
+    assert added.height == count_added(now, kept)
 
 
 def test_most_added_rows_are_found() -> None:
@@ -90,7 +90,7 @@ def test_most_added_rows_are_found() -> None:
         rng, store = random.Random(seed), Store()
         old = made(rng, 15)
         now = store.snapshot([*old, *made(rng, 3)], rng)
-        found += kept_rows(store.snapshot(old, rng), now, store.tables) is not None
+        found += find_shared_rows(store.snapshot(old, rng), now, store.tables) is not None
     assert found >= 55
 
 
@@ -102,6 +102,6 @@ def test_a_row_that_is_gone_or_changed_is_no_addition(seed: int) -> None:
     before = store.snapshot(old, rng)
     for change in ([], [(place, -0.0, "a")], [(place, None, "a")], [(place, 0.0, "")]):
         now = store.snapshot([*old[:place], *change, *old[place + 1 :], (99, 0.0, "a")], rng)
-        assert kept_rows(before, now, store.tables) is None
+        assert find_shared_rows(before, now, store.tables) is None
     swapped = [old[1], old[0], *old[2:], (99, 0.0, "a")]
-    assert kept_rows(before, store.snapshot(swapped, rng), store.tables) is None
+    assert find_shared_rows(before, store.snapshot(swapped, rng), store.tables) is None

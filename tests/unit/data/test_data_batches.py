@@ -103,16 +103,18 @@ def test_many_small_files_are_evaluated_together_too(place):
 
 def test_sound_batches_at_the_limit_are_seldom_refused(place):
     """Whatever the number of files in a run: 300 runs of 20 files each, whose rows are refused at the declared 1%."""
-    from cumulant.data.checks.batch_checks import broken_shares
-    from cumulant.data.checks.batches import Batch, Counts
+    from cumulant.data.checks.batch_checks import check_shares
+    from cumulant.data.checks.batches import Batch, BatchCounts
     from cumulant.data.spec import SourceSpec
 
     random = np.random.default_rng(0)
     refused = 0
     for _ in range(300):
         bad = random.binomial(500, 0.01, 20)
-        result = [Batch(str(n), "file", Counts(500 - n, type(Counts().refused)({"km:min": int(n)}))) for n in bad]
-        refused += bool(broken_shares(result, SourceSpec(), {}, {}))
+        result = [
+            Batch(str(n), "file", BatchCounts(500 - n, type(BatchCounts().refused)({"km:min": int(n)}))) for n in bad
+        ]
+        refused += bool(check_shares(result, SourceSpec(), {}, {}))
     assert refused <= 3, "0.1% of runs are expected"
 
 

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from cumulant.core.errors import DataError
-from cumulant.data.proposal.contract import merged
+from cumulant.data.proposal.contract import merge_contract
 from cumulant.data.proposal.odcs import from_odcs, to_odcs
 from cumulant.data.spec import SourceSpec
 
@@ -97,7 +97,7 @@ def test_a_declaration_goes_out_and_comes_back(place):
     text = to_odcs(spec(**DECLARED), found)
     document = YAML(typ="safe").load(text)
     assert {"apiVersion", "kind", "id", "version", "status", "schema"} <= document.keys()
-    back = merged(spec(), from_odcs(text, table="trips"))
+    back = merge_contract(spec(), from_odcs(text, table="trips"))
     for column, rule in spec(**DECLARED).rules.items():
         read = back.rules[column]
         assert (read.type, read.min, read.max, read.in_, read.pattern, read.unique, read.description) == (

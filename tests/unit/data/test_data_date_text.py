@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from cumulant.core.errors import RequestError
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data.files.prediction_rows import as_fields, reading
+from cumulant.data.files.prediction_rows import as_fields, prediction_spec
 from cumulant.data.files.reading import read as read_file
 from cumulant.data.proposal.proposal import infer
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.text import date_text
-from cumulant.data.text.casts import casts
+from cumulant.data.text.casts import column_casts
 from cumulant.project.file.loading import load
 from cumulant.project.new.create import create_from
 
@@ -104,7 +104,7 @@ def test_a_project_of_such_a_file_reads_it_and_the_rows_to_predict(tmp_path):
     found = as_fields(given_rows, fields, rules=spec.rules)
     assert found["booked"].to_list() == [datetime(2024, 1, 2, 12, tzinfo=UTC)] * 2
     assert found["born"].to_list() == [date(1980, 12, 31)] * 2
-    assert reading(spec, fields, "x.csv").rules == {}
+    assert prediction_spec(spec, fields, "x.csv").rules == {}
     with pytest.raises(RequestError, match="booked"):
         as_fields(given_rows.with_columns(booked=pl.lit("1/31/2024")), fields, rules=spec.rules)
 
@@ -112,7 +112,7 @@ def test_a_project_of_such_a_file_reads_it_and_the_rows_to_predict(tmp_path):
 def test_a_wrong_date_goes_to_quarantine_as_any_wrong_time_does():
     spec = SourceSpec(event_time="d", rules={"d": RuleSpec(date_format=DAY)})
     frame = pl.DataFrame({"d": ["31/12/2024", "12/31/2024", None]})
-    [cast] = casts(frame.schema, spec, "s")
+    [cast] = column_casts(frame.schema, spec, "s")
     assert frame.select(cast.expr)["d"].null_count() == 2
     assert frame.select(cast.present)["d"].to_list() == [True, True, False]
 
@@ -127,7 +127,7 @@ def test_a_source_without_the_key_keeps_its_identity():
 def test_a_date_that_does_not_exist_is_none_of_year_31(text, form):
     spec = SourceSpec(rules={"d": RuleSpec(type="date", date_format=form)})
     frame = pl.DataFrame({"d": [text, "2024-02-29"]})
-    [cast] = casts(frame.schema, spec, "s")
+    [cast] = column_casts(frame.schema, spec, "s")
     assert frame.select(cast.expr)["d"].to_list() == [None, date(2024, 2, 29)]
 
 
@@ -135,5 +135,5 @@ def test_a_date_that_does_not_exist_is_none_of_year_31(text, form):
 def test_a_year_is_no_offset(text):
     spec = SourceSpec(event_time="d", rules={"d": RuleSpec(date_format=DAY)})
     frame = pl.DataFrame({"d": [text]})
-    [cast] = casts(frame.schema, spec, "s")
+    [cast] = column_casts(frame.schema, spec, "s")
     assert frame.select(cast.zoneless)["d"].to_list() == [True]

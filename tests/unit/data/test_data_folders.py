@@ -9,8 +9,8 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.data.checks.verdict import warnings_of
-from cumulant.data.files.file_lists import with_files, without_files
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.file_lists import load_file_lists, store_file_lists
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.spec import SourceSpec
 from cumulant.flows.data.tables import propose, read_table
 
@@ -90,7 +90,7 @@ def test_one_folder_of_rows_to_predict_has_the_columns_of_its_path(tmp_path, mon
     for place in (path, path.parent):
         assert read_table(place, like=SourceSpec()).to_dicts() == expected
     assert read_table(path).to_dicts() == [{"n": 1, "y": 5}]
-    stream = Stream(path, f"file://{path}", SourceSpec(), rows=10)
+    stream = FileStream(path, f"file://{path}", SourceSpec(), rows=10)
     assert [row for piece in stream.pieces() for row in piece.rows.to_dicts()] == expected
 
 
@@ -199,11 +199,11 @@ def test_a_file_without_its_refused_rows_is_mended(place):
 def test_a_deleted_list_of_files_is_named(place):
     daily(place, *range(130), rows=1)
     found = place.ingest(path="trips", key="n")
-    record = without_files(found, place.tables)
-    assert with_files(record, place.tables).files == found.files
+    record = store_file_lists(found, place.tables)
+    assert load_file_lists(record, place.tables).files == found.files
     for ref in record.file_lists:
         place.tables.delete(ref.key)
-    lost = with_files(record, place.tables)
+    lost = load_file_lists(record, place.tables)
     [warning] = place.ingest(path="trips", key="n", previous=lost).warnings
     assert "list of the last snapshot's files was deleted" in warning
     assert place.ingest(path="trips", key="n", previous=found).warnings == ()

@@ -16,7 +16,7 @@ from pyarrow import orc
 
 from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.spec import SourceSpec
 
 ROWS = 60
@@ -112,7 +112,7 @@ def test_pieces_of_a_stream_are_the_rows_and_can_be_resumed(tmp_path, suffix):
     path = tmp_path / f"trips{suffix}"
     path.write_bytes(FORMATS[suffix](TABLE))
     spec = SourceSpec(path=str(path))
-    stream = Stream(path, path.name, spec, rows=16)
+    stream = FileStream(path, path.name, spec, rows=16)
     pieces = list(stream.pieces())
     assert [piece.first for piece in pieces] == [
         sum(one.rows.height for one in pieces[:index]) for index in range(len(pieces))
@@ -120,7 +120,7 @@ def test_pieces_of_a_stream_are_the_rows_and_can_be_resumed(tmp_path, suffix):
     whole = read(path, path.name, spec)
     assert pl.concat([piece.rows.select("count", "amount") for piece in pieces]).equals(whole.select("count", "amount"))
     assert stream.head.columns == TABLE.columns
-    after = list(Stream(path, path.name, spec, rows=16).pieces(done=[piece.rows.height for piece in pieces[:1]]))
+    after = list(FileStream(path, path.name, spec, rows=16).pieces(done=[piece.rows.height for piece in pieces[:1]]))
     assert [piece.rows["amount"].to_list() for piece in after] == [
         piece.rows["amount"].to_list() for piece in pieces[1:]
     ]

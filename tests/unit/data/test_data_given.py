@@ -7,7 +7,7 @@ import pytest
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field
-from cumulant.data.files.prediction_rows import as_fields, reading
+from cumulant.data.files.prediction_rows import as_fields, prediction_spec
 from cumulant.data.files.reading import read
 from cumulant.data.spec import RuleSpec, SourceSpec
 
@@ -45,7 +45,7 @@ def test_digits_of_a_text_field_stay_as_they_are_in_a_file(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("code,amount\n007,NA\n010,3\n")
     declared = SourceSpec(path="elsewhere/*.csv", missing=["NA"], key="code")
-    frame = as_fields(read(file, "rows.csv", reading(declared, FIELDS, str(file))), FIELDS)
+    frame = as_fields(read(file, "rows.csv", prediction_spec(declared, FIELDS, str(file))), FIELDS)
     assert frame.rows() == [("007", None), ("010", 3.0)]
 
 
@@ -60,10 +60,10 @@ def test_columns_of_nulls_and_no_rows():
     [
         ({"amuont": [1.0], "code": ["a"]}, "lack amount", 'did you mean "amuont"?'),
         ({"other": [1.0]}, "lack code, amount, count, express, at", "models show"),
-        ({"amount": [1.0], "at": ["soon"]}, '"at" must be a time .* not in row 1', "mend"),
-        ({"amount": ["1", "x", "y"]}, '"amount" must be a number, and is not in row 2 and 1 more', "mend"),
-        ({"count": [1.0, 1.5]}, '"count" must be a whole number', "mend"),
-        ({"express": ["maybe"]}, '"express" must be true or false', "mend"),
+        ({"amount": [1.0], "at": ["soon"]}, '"at" must be a time .* not in row 1', "fix"),
+        ({"amount": ["1", "x", "y"]}, '"amount" must be a number, and is not in row 2 and 1 more', "fix"),
+        ({"count": [1.0, 1.5]}, '"count" must be a whole number', "fix"),
+        ({"express": ["maybe"]}, '"express" must be true or false', "fix"),
     ],
 )
 def test_what_does_not_fit(rows, said, hint):

@@ -16,9 +16,9 @@ from cumulant.core.errors import DataError
 from cumulant.data.checks.breach import SourceBreachError
 from cumulant.data.files import large_files
 from cumulant.data.files.reading import read, read_table
-from cumulant.data.formats.json_faults import not_objects
+from cumulant.data.formats.json_faults import find_non_objects
 from cumulant.data.spec import SourceSpec
-from cumulant.data.views import quarantined
+from cumulant.data.views import read_quarantine
 
 BAD = [
     b'{"id": 7, "n": 2',
@@ -112,7 +112,7 @@ def test_rows_to_predict_that_are_no_objects_are_refused_with_their_line(tmp_pat
 def test_such_a_line_of_a_source_with_personal_columns_is_shown_as_a_hash(place) -> None:
     place.write("t.jsonl", '{"mail": "a@b.de"}\n' * 3 + '{"mail": "x@y.de"\n')
     found = place.ingest(path="t.jsonl", personal=["mail"], quarantine="50%")
-    assert "x@y.de" not in str(quarantined(found, place.tables, b"salt").rows())
+    assert "x@y.de" not in str(read_quarantine(found, place.tables, b"salt").rows())
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(place, monkeypatch) -> None:
@@ -135,7 +135,9 @@ def test_lines_without_the_bad_ones_are_read_as_if_these_were_not_there(tmp_path
         bad = {place: draw.choice(BAD) for place in draw.sample(range(1, 22), draw.choice([1, 2, 10]))}
         both = [line for place, good in enumerate(lines) for line in ([bad[place]] if place in bad else []) + [good]]
         path.write_bytes(ends.join(both) + ends)
-        assert [both[place] for place in not_objects(ends.join(both))] == [bad[place] for place in sorted(bad)], seed
+        assert [both[place] for place in find_non_objects(ends.join(both))] == [bad[place] for place in sorted(bad)], (
+            seed
+        )
         table = read_table(path, path.name, SourceSpec(path=path.name))
         assert_frame_equal(table.rows, read_table(other, path.name, SourceSpec(path=path.name)).rows)
         assert table.refused.height == len(bad)

@@ -19,7 +19,7 @@ from cumulant.data.formats import json_limits
 from cumulant.data.formats.json_faults import set_aside
 from cumulant.data.formats.json_limits import MOST_FIELDS, MOST_LEVELS, deep_lines, is_deep
 from cumulant.data.spec import SourceSpec
-from cumulant.data.views import quarantined
+from cumulant.data.views import read_quarantine
 
 
 def lists(levels: int, value: object = 1) -> str:
@@ -93,7 +93,7 @@ def test_rows_to_predict_that_are_nested_too_deep_are_refused_with_their_line(tm
 def test_a_deep_row_of_a_source_with_personal_columns_is_shown_as_a_hash(place) -> None:
     place.write("t.jsonl", '{"mail": "a@b.de"}\n' * 3 + '{"mail": "x@y.de", "x": ' + "[" * 30 + "\n")
     found = place.ingest(path="t.jsonl", personal=["mail"], quarantine="50%")
-    shown = quarantined(found, place.tables, b"salt")
+    shown = read_quarantine(found, place.tables, b"salt")
     assert shown["__rule"].to_list() == ["row:depth"]
     assert "x@y.de" not in str(shown.rows())
     assert shown["__text"][0].startswith("#")

@@ -19,8 +19,8 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.data.checks.breach import SourceBreachError
 from cumulant.data.files import large_files
 from cumulant.data.parts import group_repeats, large_parts, part_store
-from cumulant.data.parts.group_repeats import repeats_among
-from cumulant.data.parts.memory_budget import Room
+from cumulant.data.parts.group_repeats import find_repeats
+from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.snapshot import scan
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text import csv_text
@@ -49,13 +49,13 @@ def in_pieces(monkeypatch, rows: int = 50) -> list[int]:
         monkeypatch.setattr(large_files, name, value)
     monkeypatch.setattr(csv_text, "_MANY", 0)  # small texts are read as large ones are
     seen: list[int] = []
-    judged = large_parts.judged
+    check_rows = large_parts.check_rows
 
     def counted(frame, plan, shop):
         seen.append(frame.height)
-        return judged(frame, plan, shop)
+        return check_rows(frame, plan, shop)
 
-    monkeypatch.setattr(large_parts, "judged", counted)
+    monkeypatch.setattr(large_parts, "check_rows", counted)
     return seen
 
 
@@ -323,11 +323,11 @@ def test_repeats_by_partitions_are_those_of_all_rows(tmp_path: Path) -> None:
     )
     frames = lambda: (values.slice(first, 700) for first in range(0, 5000, 700))  # noqa: E731
     for order, in_order in ((["row"], True), (["known", "row"], False)):
-        at_once = repeats_among(
-            frames, ["a", "b"], order, SourceSpec(), rows=5000, room=Room(1 << 40), in_order=in_order
+        at_once = find_repeats(
+            frames, ["a", "b"], order, SourceSpec(), rows=5000, budget=MemoryBudget(1 << 40), in_order=in_order
         )
-        parts = repeats_among(
-            frames, ["a", "b"], order, SourceSpec(), rows=5_000_000, room=Room(0, tmp_path), in_order=in_order
+        parts = find_repeats(
+            frames, ["a", "b"], order, SourceSpec(), rows=5_000_000, budget=MemoryBudget(0, tmp_path), in_order=in_order
         )
         assert at_once.height > 3000
         assert_frame_equal(parts, at_once)
@@ -350,7 +350,7 @@ def test_keys_of_several_files_repeat_whatever_the_memory(place, monkeypatch) ->
 def test_a_text_that_must_be_read_whole_says_what_to_set(place) -> None:
     place.write("t.jsonl", '{"id": 1}\n' * 3000)
     with pytest.raises(UsageError, match=r"t\.jsonl is read whole") as error:
-        place.ingest(path="t.jsonl", room=Room(100_000))
+        place.ingest(path="t.jsonl", budget=MemoryBudget(100_000))
     assert error.value.subject == "resources.memory"
     assert "set resources.memory to 1GiB" in str(error.value.hint)
 
@@ -360,15 +360,15 @@ import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.parts.memory_budget import Room
-from cumulant.data.spec import SourceSpec
 from cumulant.data.ingestion import ingest
+from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
 root = Path(sys.argv[1])
 spec = SourceSpec(path=sys.argv[2], key="id", rules={})
 found = ingest("t", spec, root=root, files=LocalFiles(root.as_uri()), tables=FileTables((root / "tables").as_uri()),
-    previous=None, now=datetime(2024, 1, 1, tzinfo=UTC), room=Room(256 << 20, root / "spill"))
+    previous=None, now=datetime(2024, 1, 1, tzinfo=UTC), budget=MemoryBudget(256 << 20, root / "spill"))
 print(found.rows_passed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

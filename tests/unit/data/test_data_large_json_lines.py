@@ -19,10 +19,10 @@ from cumulant.data.files import large_files
 from cumulant.data.files.file_pieces import PieceError
 from cumulant.data.files.large_files import pieces_of
 from cumulant.data.files.reading import read_table
-from cumulant.data.parts.memory_budget import Room
+from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_records import POSITION
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 
 VALUES = {
     "int": ["0", "-7", "12", "9007199254740993"],
@@ -56,7 +56,7 @@ def hostile(draw: random.Random) -> bytes:
     return (draw.choice(["\n", "\r\n"]).join(lines) + draw.choice(["", "\n", "\n\n"])).encode()
 
 
-def outcome(path: Path, spec: SourceSpec | None = None) -> Table | str:
+def outcome(path: Path, spec: SourceSpec | None = None) -> FileTable | str:
     try:
         return read_table(path, path.name, spec or SourceSpec(path=path.name))
     except DataError as error:
@@ -81,7 +81,7 @@ def test_pieces_of_hostile_lines_are_the_whole_file(tmp_path: Path, monkeypatch:
             assert isinstance(whole, str), seed
             refused += 1
             continue
-        assert isinstance(whole, Table), (seed, whole)
+        assert isinstance(whole, FileTable), (seed, whole)
         frames = [table.rows for table in tables]
         assert all(list(frame.schema.items()) == list(pieces.schema.items()) for frame in frames), seed
         assert_frame_equal(pl.concat(frames), whole.rows)
@@ -134,7 +134,7 @@ def test_pieces_of_hostile_lines_have_the_declared_columns_of_the_whole_file(
             assert isinstance(whole, str), seed
             refused += 1
             continue
-        assert isinstance(whole, Table), (seed, whole)
+        assert isinstance(whole, FileTable), (seed, whole)
         frames = [table.rows for table in tables]
         assert all(list(frame.schema.items()) == list(pieces.schema.items()) for frame in frames), seed
         assert_frame_equal(pl.concat(frames), whole.rows)
@@ -165,7 +165,7 @@ def test_a_value_of_another_kind_is_named_with_its_line_in_the_file(place, small
 
 def test_json_lines_in_pieces_may_be_larger_than_the_memory(place, small) -> None:
     place.write("t.jsonl", '{"id": 1, "late": null}\n' * 3000 + '{"id": 1, "late": 5}\n')
-    snapshot = place.ingest(path="t.jsonl", room=Room(10_000))
+    snapshot = place.ingest(path="t.jsonl", budget=MemoryBudget(10_000))
     assert {field.name: field.dtype for field in snapshot.fields} == {"id": "int", "late": "int"}
     assert sum(small) == 3001
     assert len(small) > 20

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from cumulant.core.plan import Field
-from cumulant.data.checks.distribution import mean_outside
+from cumulant.data.checks.distribution import mean_p_value
 from cumulant.data.profile import merge, profile
-from cumulant.data.shift import shifts
+from cumulant.data.shift import measure_shifts
 
 FIELDS = (Field("x", "float"),)
 
@@ -27,7 +27,7 @@ def test_moments_of_huge_values_are_those_of_all_rows(parts):
         scaled = np.array(values) / 2.0**1000
         assert found["x"].mean == pytest.approx(scaled.mean() * 2.0**1000, rel=1e-12, abs=1e290)
         assert found["x"].std == pytest.approx(scaled.std() * 2.0**1000, rel=1e-12)
-    moved = shifts(profiles[0], merge(profiles, FIELDS))
+    moved = measure_shifts(profiles[0], merge(profiles, FIELDS))
     assert all(math.isfinite(shift.distance) for shift in moved)
 
 
@@ -49,8 +49,8 @@ def test_the_mean_of_huge_values_is_judged_as_that_of_small_ones():
     values = np.random.default_rng(0).normal(1, 0.1, 400)
     for scale in (1.0, 2.0**1020):
         for limit, above in ((0.9, True), (1.004, True), (1.1, False)):
-            small = mean_outside(values, limit, above=above, spread=0.2)
-            assert mean_outside(values * scale, limit * scale, above=above, spread=0.2 * scale) == small
+            small = mean_p_value(values, limit, above=above, spread=0.2)
+            assert mean_p_value(values * scale, limit * scale, above=above, spread=0.2 * scale) == small
 
 
 COMPUTED = "id,total,count\n1,10,2\n2,10,0\n3,,0\n4,-10,0\n5,0,0\n"
@@ -137,6 +137,6 @@ def test_decimals_beside_floats_are_compared_as_floats(place):
 def test_a_shift_between_the_least_numbers_has_a_distance():
     """Halves of 0 and of the least number above it are equal."""
     before, now = (profile(pl.DataFrame({"x": [0.0] * 60 + [least] * 60 + [1e300]}), FIELDS) for least in (5e-324, 1.0))
-    found = [*shifts(before, before), *shifts(before, now)]
+    found = [*measure_shifts(before, before), *measure_shifts(before, now)]
     assert found
     assert all(math.isfinite(shift.distance) for shift in found)

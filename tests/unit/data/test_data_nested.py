@@ -16,11 +16,11 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.data.checks.breach import SourceBreachError
 from cumulant.data.checks.verdict import warnings_of
 from cumulant.data.files.reading import read
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.formats.json_lines import read_jsonl
 from cumulant.data.formats.nested_paths import with_nested
 from cumulant.data.spec import SourceSpec
-from cumulant.data.views import quarantined
+from cumulant.data.views import read_quarantine
 
 COLUMNS = {"city": "address.city", "lat": "address.at.lat", "since": "account.since"}
 ROWS = [
@@ -72,7 +72,7 @@ def test_a_frame_has_declared_paths_too(place):
 @pytest.mark.parametrize("name", FORMATS)
 def test_pieces_of_a_stream_have_declared_paths(tmp_path, name):
     (tmp_path / name).write_bytes(FORMATS[name](ROWS))
-    stream = Stream(tmp_path / name, name, SourceSpec(path=name, columns=COLUMNS), rows=2)
+    stream = FileStream(tmp_path / name, name, SourceSpec(path=name, columns=COLUMNS), rows=2)
     assert set(stream.head.columns) == {"id", "city", "lat", "since"}
     pieces = [piece.rows for piece in stream.pieces(["city", "id"])]
     assert [pair for rows in pieces for pair in rows.select("id", "city").rows()] == [row[:2] for row in FLAT]
@@ -209,7 +209,7 @@ def test_what_stands_in_place_of_an_object_is_hashed_where_a_source_has_personal
     place.write("rows.jsonl", lines({"a": {"mail": "x@y.de", "n": 1}}, {"a": "x@y.de"}))
     columns = {"n": "a.n", "mail": "a.mail"}
     found = place.ingest(path="rows.jsonl", columns=columns, personal=["mail"], quarantine="90%")
-    assert "x@y.de" not in str(quarantined(found, place.tables, b"salt").rows())
+    assert "x@y.de" not in str(read_quarantine(found, place.tables, b"salt").rows())
     with pytest.raises(SourceBreachError) as caught:
         place.ingest(path="rows.jsonl", columns=columns, personal=["mail"])
     assert "x@y.de" not in f"{caught.value} {caught.value.hint}"

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from cumulant.core.errors import RequestError
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data.files.prediction_rows import as_fields, reading
+from cumulant.data.files.prediction_rows import as_fields, prediction_spec
 from cumulant.data.files.reading import read as read_file
 from cumulant.data.proposal.proposal import infer
 from cumulant.data.spec import RuleSpec, SourceSpec
 from cumulant.data.text import number_text
-from cumulant.data.text.casts import casts
+from cumulant.data.text.casts import column_casts
 from cumulant.project.file.loading import load
 from cumulant.project.new.create import create_from
 
@@ -131,9 +131,9 @@ def test_an_unclear_format_stays_text_with_the_line_to_write():
 
 
 def test_a_format_alone_means_numbers():
-    [cast] = casts({"x": pl.String()}, SourceSpec(rules={"x": RuleSpec(number_format=EN)}), "rows")
+    [cast] = column_casts({"x": pl.String()}, SourceSpec(rules={"x": RuleSpec(number_format=EN)}), "rows")
     assert pl.DataFrame({"x": ["1,000", "?"]}).select(cast.expr)["x"].to_list() == [1000.0, None]
-    [cast] = casts({"x": pl.String()}, SourceSpec(rules={"x": RuleSpec(type="int", number_format=EN)}), "rows")
+    [cast] = column_casts({"x": pl.String()}, SourceSpec(rules={"x": RuleSpec(type="int", number_format=EN)}), "rows")
     assert pl.DataFrame({"x": ["1,000", "1.5"]}).select(cast.expr)["x"].to_list() == [1000, None]
 
 
@@ -154,10 +154,10 @@ def test_files_whose_values_an_engine_could_read_are_read_in_the_format(lines, v
     path.write_text(f"price\n{lines}\n")
     spec = SourceSpec(path="a.csv", rules={"price": RuleSpec(number_format=EU)})
     rows = read_file(path, "a.csv", spec)
-    [cast] = casts(rows.schema, spec, "rows")
+    [cast] = column_casts(rows.schema, spec, "rows")
     assert rows.select(cast.expr)["price"].to_list() == values
     fields = [Field("price", "float")]
-    given = read_file(path, "a.csv", reading(spec, fields, "a.csv"))
+    given = read_file(path, "a.csv", prediction_spec(spec, fields, "a.csv"))
     assert as_fields(given, fields, rules=spec.rules)["price"].to_list() == values
 
 

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from cumulant.data.parts import part_store
 from cumulant.data.parts.packs import PackFacts
-from cumulant.data.retention import removable
+from cumulant.data.retention import removable_keys
 from cumulant.data.snapshot import scan
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
@@ -145,7 +145,7 @@ def test_snapshots_of_a_file_each_keep_few_parts_and_clean_removes_the_others(pl
         taken.append(place.ingest(path="in", key="id", previous=taken[-1] if taken else None, now=now))
     assert max(len(snapshot.parts) for snapshot in taken) <= 2 * part_store._FAN
     assert all(place.rows(one, "id") == [(n,) for n in range(2 * count)] for count, one in enumerate(taken, 1))
-    gone = removable("trips", taken[-1:], place.tables)
+    gone = removable_keys("trips", taken[-1:], place.tables)
     assert len(gone) > 100
     for key in gone:
         place.tables.delete(key)

@@ -13,11 +13,11 @@ from pyarrow.parquet import encryption
 
 from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.formats.parquet_footer import chunks
 from cumulant.data.formats.parquet_memory import refuse_large
 from cumulant.data.spec import SourceSpec
-from cumulant.outcomes.labels.label_files import batches
+from cumulant.outcomes.labels.label_files import read_batches
 
 TABLE = pa.table({"a": list(range(100)), "s": [f"x{number}" for number in range(100)]})
 SPEC = SourceSpec(path="a.parquet")
@@ -27,8 +27,8 @@ from pathlib import Path
 from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
 from cumulant.data.spec import SourceSpec
-from cumulant.data.files.streaming import Stream
-from cumulant.outcomes.labels.label_files import batches
+from cumulant.data.files.streaming import FileStream
+from cumulant.outcomes.labels.label_files import read_batches
 
 def attempt(path, reading):
     try:
@@ -39,8 +39,8 @@ def attempt(path, reading):
 for path in map(Path, sys.argv[1:]):
     spec = SourceSpec(path=path.name)
     attempt(path, lambda: read(path, path.name, spec))
-    attempt(path, lambda: list(Stream(path, path.name, spec, rows=50).pieces()))
-    attempt(path, lambda: list(batches(path)))
+    attempt(path, lambda: list(FileStream(path, path.name, spec, rows=50).pieces()))
+    attempt(path, lambda: list(read_batches(path)))
 print("done")
 """
 
@@ -102,7 +102,7 @@ def test_an_encrypted_column_is_refused_in_words(tmp_path):
 
 def test_the_other_columns_of_such_a_file_are_streamed(tmp_path):
     path = encrypted(tmp_path / "a.parquet", plaintext_footer=True)
-    [piece] = Stream(path, "a.parquet", SPEC, rows=1000).pieces(["a"])
+    [piece] = FileStream(path, "a.parquet", SPEC, rows=1000).pieces(["a"])
     assert piece.rows["a"].to_list() == list(range(100))
 
 
@@ -137,8 +137,8 @@ def test_names_that_are_not_utf8_are_refused_in_words(tmp_path):
     with_footer(path, lambda footer: footer.replace(b"name", b"na\xffe"))
     readings = (
         lambda: read(path, "a.parquet", SPEC),
-        lambda: list(Stream(path, "a.parquet", SPEC, rows=9).pieces()),
-        lambda: list(batches(path)),
+        lambda: list(FileStream(path, "a.parquet", SPEC, rows=9).pieces()),
+        lambda: list(read_batches(path)),
     )
     for reading in readings:
         with pytest.raises(DataError, match="has a column name or a text that is not UTF-8") as caught:

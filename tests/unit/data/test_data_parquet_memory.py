@@ -17,7 +17,7 @@ from cumulant.data.formats.arrow_errors import arrow_errors
 from cumulant.data.formats.parquet_memory import refuse_large
 from cumulant.data.formats.parquet_pages import pages, prefix_bytes
 from cumulant.data.spec import SourceSpec
-from cumulant.outcomes.labels.label_files import batches
+from cumulant.outcomes.labels.label_files import read_batches
 
 MIB = 1 << 20
 LIMIT = "256MiB"
@@ -145,7 +145,7 @@ import resource, sys
 from cumulant.core.errors import DataError
 import polars, pyarrow.parquet, pyarrow.compute
 from cumulant.data.files.reading import read
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.spec import SourceSpec
 from pathlib import Path
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -180,7 +180,7 @@ except DataError:
 def test_a_bomb_is_streamed_in_pieces_that_fit(tmp_path, bomb):
     path = bomb(tmp_path / "bomb.parquet")
     code = """
-pieces = Stream(path, "bomb.parquet", SourceSpec(path="bomb.parquet"), rows=1_000_000).pieces()
+pieces = FileStream(path, "bomb.parquet", SourceSpec(path="bomb.parquet"), rows=1_000_000).pieces()
 assert next(pieces).rows.height > 0
 """
     assert peak_of(code, path) < 1000 * MIB
@@ -266,7 +266,7 @@ def test_a_table_without_rows_is_read(tmp_path):
 def test_labels_are_read_in_batches_whatever_the_whole_file_takes(tmp_path):
     table = pa.table({"a": repeated("x" * 200_000, 1_000_000)})
     path = write(tmp_path / "labels.parquet", table)
-    assert 0 < len(next(batches(path))) * 200_000 <= 256 * MIB
+    assert 0 < len(next(read_batches(path))) * 200_000 <= 256 * MIB
 
 
 def test_failed_allocation_is_not_damage(tmp_path):

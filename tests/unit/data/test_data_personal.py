@@ -8,7 +8,7 @@ import pytest
 from cumulant.core.errors import DataError
 from cumulant.data.events import facts_of
 from cumulant.data.masking import mask
-from cumulant.data.views import preview, quarantined
+from cumulant.data.views import preview, read_quarantine
 
 PEOPLE = "id,name,card,km\n1,Ada Lovelace,4242424242424242,5\n2,Grace Hopper,4000056655665556,-1\n3,,,7\n"
 SALT = b"pepper"
@@ -31,7 +31,7 @@ def test_hashes_are_keyed_stable_and_tell_nothing():
 def test_views_show_hashes_and_the_store_holds_the_rows(place):
     place.write("trips.csv", PEOPLE)
     found = place.ingest(**SPEC, quarantine="50%")
-    refused = quarantined(found, place.tables, SALT)
+    refused = read_quarantine(found, place.tables, SALT)
     assert refused.select("__rule", "__file", "__row", "id", "name", "card").rows() == [
         ("km:min", "trips.csv", 1, 2, mask("Grace Hopper", SALT), mask(4000056655665556, SALT))
     ]
@@ -39,7 +39,7 @@ def test_views_show_hashes_and_the_store_holds_the_rows(place):
     assert shown["name"].to_list() == [mask("Ada Lovelace", SALT), None]
     assert place.rows(found, "name")[0] == ("Ada Lovelace",)
     assert preview(found, place.tables, SALT, rows=1).height == 1
-    assert quarantined(found, place.tables, SALT, limit=0).height == 0
+    assert read_quarantine(found, place.tables, SALT, limit=0).height == 0
 
 
 def test_nothing_told_about_a_source_holds_a_personal_value(place):
@@ -63,7 +63,15 @@ def test_an_empty_quarantine_has_its_columns(place):
     place.write("trips.csv", PEOPLE)
     found = place.ingest(personal=["name"])
     assert found.quarantine is None
-    assert quarantined(found, place.tables, SALT).columns == ["__rule", "__file", "__row", "id", "name", "card", "km"]
+    assert read_quarantine(found, place.tables, SALT).columns == [
+        "__rule",
+        "__file",
+        "__row",
+        "id",
+        "name",
+        "card",
+        "km",
+    ]
 
 
 def test_a_personal_column_that_is_not_there(place):

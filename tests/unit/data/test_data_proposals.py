@@ -12,7 +12,7 @@ import pytest
 from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
 from cumulant.data.proposal.proposal import infer
-from cumulant.data.proposal.written_spec import declared
+from cumulant.data.proposal.written_spec import to_declaration
 from cumulant.data.spec import EventTime, SourceSpec
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -44,7 +44,7 @@ def test_every_part_of_a_proposal():
     assert spec.time == EventTime(column="createdAt")
     assert spec.personal == ["email"]
     assert spec.missing == ["?"]
-    assert declared(spec)["rules"] == {
+    assert to_declaration(spec)["rules"] == {
         "debt": {"type": "int", "min": 0},
         "age": {"type": "int"},
         "amount": {"min": 0},
@@ -136,7 +136,7 @@ def test_codes_dates_and_amounts_are_no_contact_details():
 def test_the_proposal_takes_the_data_it_was_made_from(place):
     path = place.write("orders.csv", shop().write_csv())
     raw = read(path, "orders.csv", SourceSpec())
-    found = place.ingest("orders", **declared(infer(raw, path="orders.csv").spec))
+    found = place.ingest("orders", **to_declaration(infer(raw, path="orders.csv").spec))
     assert found.rows_passed == 400
     assert found.rows_quarantined == 0
 
@@ -221,7 +221,7 @@ def test_a_second_column_of_such_numbers_is_a_time_too():
     frame = pl.DataFrame({"ts": [1_700_000_000 + n for n in range(20)], "updated_ts": [1_700_000_000] * 20})
     spec = infer(frame, rules=False).spec
     assert spec.time == EventTime(column="ts")
-    assert declared(spec)["rules"] == {"updated_ts": {"type": "time"}}
+    assert to_declaration(spec)["rules"] == {"updated_ts": {"type": "time"}}
 
 
 def test_a_wrong_value_in_a_column_of_numbers_is_a_warning():

@@ -12,7 +12,7 @@ from cumulant.core.errors import DataError
 from cumulant.data.files.reading import read
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_records import malformed_records, open_quote
-from cumulant.data.views import quarantined
+from cumulant.data.views import read_quarantine
 
 SALT = b"salt"
 
@@ -94,7 +94,7 @@ def test_rows_refused_by_other_rules_stand_beside_them(place):
         ("km:min", "1", "-1"),
         ("row:fields", "3", "0.5"),
     ]
-    shown = quarantined(found, place.tables, SALT).rows(named=True)
+    shown = read_quarantine(found, place.tables, SALT).rows(named=True)
     assert shown[0]["id"] == "1"
     assert all(row["city"] is None or row["city"].startswith("#") for row in shown)
     assert shown[1]["id"].startswith("#"), "a value of a broken row may stand under any column"

@@ -14,7 +14,7 @@ import pytest
 from cumulant.core.errors import DataError
 from cumulant.data.corrections import versions as versions_module
 from cumulant.data.parts import group_repeats
-from cumulant.data.retention import removable
+from cumulant.data.retention import removable_keys
 from cumulant.data.snapshot import FROM, ROW, UNTIL, scan, scan_versions
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
@@ -101,7 +101,7 @@ def test_a_correction_is_in_force_from_the_run_that_read_it(place):
     then = scan(found, place.tables, as_of=day(0.9)).select("id", "km").sort("id").collect().rows()
     assert then == [(1, 10), (2, 20)]
     assert arrive(place, found, 2, on_repeat="latest").id == found.id
-    kept = removable("trips", [found], place.tables)
+    kept = removable_keys("trips", [found], place.tables)
     assert found.versions is not None
     assert found.versions.key not in kept
 

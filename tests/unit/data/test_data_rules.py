@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.data.checks.breach import SourceBreachError
-from cumulant.data.parts.part import Workshop
-from cumulant.data.parts.part_making import made
+from cumulant.data.parts.part import PartContext
+from cumulant.data.parts.part_making import build_part
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 from cumulant.drivers.local.tables import FileTables
 
 
@@ -277,8 +277,8 @@ def test_rules_agree_with_a_row_by_row_reading(tmp_path_factory, rows):
         table=_table(["n <> 2 * id + 1"]),
     )
     schema = {"id": pl.Int64, "n": pl.Int64, "t": pl.String}
-    table = Table(pl.DataFrame(rows, schema=schema, orient="row"))
-    facts = made(Workshop("s", spec, tables), "p", table, url="f", guessed=False)
+    table = FileTable(pl.DataFrame(rows, schema=schema, orient="row"))
+    facts = build_part(PartContext("s", spec, tables), "p", table, url="f", guessed=False)
     passed, refused = by_hand(rows)
     assert tables.scan(facts.rows).collect().rows() == passed
     stored = [row for ref in facts.refused for row in tables.scan(ref).select("__rule", "__row").collect().rows()]

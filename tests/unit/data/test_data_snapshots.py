@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import StorageError
-from cumulant.data.checks.verdict import told
+from cumulant.data.checks.verdict import describe_change
 from cumulant.data.events import facts_of
-from cumulant.data.retention import expired, removable
-from cumulant.data.shift import shifts
+from cumulant.data.retention import expired_snapshots, removable_keys
+from cumulant.data.shift import measure_shifts
 from cumulant.data.snapshot import SchemaChange, Snapshot, scan
 from cumulant.drivers.local.tables import FileTables
 
@@ -142,7 +142,7 @@ def test_schema_changes_are_classed_by_policy(place, change, kind, refused):
 )  # fmt: skip
 def test_a_change_of_type_is_called_narrowed_only_where_it_is(kind, before, to, said):
     change = SchemaChange(kind=kind, column="x", before=before, to=to)
-    assert told(change).startswith(f'column "x" {said}')
+    assert describe_change(change).startswith(f'column "x" {said}')
 
 
 def test_changes_that_the_project_itself_makes_are_told_and_not_refused(place):
@@ -186,7 +186,7 @@ def test_shifts_are_effect_sizes_of_new_rows_against_the_last_snapshot(place):
 def test_shift_of_equal_profiles_is_nothing(place):
     place.write("a.parquet", month(0))
     found = place.ingest(path="a.parquet", key="id")
-    assert all(shift.distance == 0 and shift.psi == 0 for shift in shifts(found.profile, found.profile))
+    assert all(shift.distance == 0 and shift.psi == 0 for shift in measure_shifts(found.profile, found.profile))
 
 
 def test_another_measure_of_change_can_be_given(place):
@@ -227,11 +227,11 @@ def test_retention_keeps_the_newest_and_whatever_it_needs(place):
             place.ingest(path="in", key="id", rules={"km": {"min": 0}}, previous=taken[-1] if taken else None, now=now)
         )
     end = NOW + timedelta(days=30)
-    assert expired(taken, None, end) == []
-    assert expired(taken, "15d", end) == taken[:2]
-    assert expired(taken, "1d", end) == taken[:2], "the newest never expires"
-    assert removable("trips", taken, place.tables) == []
-    gone = removable("trips", taken[2:], place.tables)
+    assert expired_snapshots(taken, None, end) == []
+    assert expired_snapshots(taken, "15d", end) == taken[:2]
+    assert expired_snapshots(taken, "1d", end) == taken[:2], "the newest never expires"
+    assert removable_keys("trips", taken, place.tables) == []
+    gone = removable_keys("trips", taken[2:], place.tables)
     assert gone == sorted(snapshot.quarantine.key for snapshot in taken[:2])
     for key in gone:
         place.tables.delete(key)

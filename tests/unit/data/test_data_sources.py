@@ -15,7 +15,7 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.data.files import reading
-from cumulant.data.files.listing import shown
+from cumulant.data.files.listing import display_path
 from cumulant.data.files.reading import read
 from cumulant.data.snapshot import scan
 from cumulant.data.spec import SourceSpec
@@ -294,4 +294,4 @@ def test_read_gives_the_raw_file(place):
     ],
 )
 def test_files_are_told_as_people_know_them(url, told):
-    assert shown(url, Path("/p")) == told
+    assert display_path(url, Path("/p")) == told

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
-from cumulant.data.files.blocks import blocks
+from cumulant.data.files.blocks import read_blocks
 from cumulant.data.files.reading import read
-from cumulant.data.files.streaming import Stream
+from cumulant.data.files.streaming import FileStream
 from cumulant.data.spec import SourceSpec
 
 FIELD = st.text(st.sampled_from('ab,"\n ž'), max_size=6)
@@ -36,10 +36,10 @@ def test_blocks_of_a_csv_hold_whole_records(tmp_path_factory, rows, size):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     lines = [f"{quoted(one)},{quoted(other)}\n" for one, other in rows]
     path.write_text("x,y\n" + "".join(lines), newline="")
-    found = [block.content.decode() for block in blocks(path, rows=size, most=1 << 20, csv=True)]
+    found = [block.content.decode() for block in read_blocks(path, rows=size, most=1 << 20, csv=True)]
     assert all(content.startswith("x,y\n") for content in found)
     assert "".join(content.removeprefix("x,y\n") for content in found) == "".join(lines)
-    assert found == [block.content.decode() for block in blocks(path, rows=size, most=1 << 20, csv=True)]
+    assert found == [block.content.decode() for block in read_blocks(path, rows=size, most=1 << 20, csv=True)]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
@@ -52,13 +52,13 @@ def test_pieces_are_the_file_and_can_be_begun_at_any(tmp_path, name, rows):
     else:
         text = (frame.write_csv() if "csv" in name else frame.write_ndjson()).encode()
         path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
-    stream = Stream(path, name, SourceSpec(path=name), rows=rows)
+    stream = FileStream(path, name, SourceSpec(path=name), rows=rows)
     pieces = whole(stream)
     assert pl.concat(piece.rows for piece in pieces).equals(read(path, name, SourceSpec(path=name)))
     assert pieces[-1].share == 1.0
     heights = [piece.rows.height for piece in pieces]
     for done in range(1, len(pieces)):
-        rest = whole(Stream(path, name, SourceSpec(path=name), rows=rows), done=heights[:done])
+        rest = whole(FileStream(path, name, SourceSpec(path=name), rows=rows), done=heights[:done])
         assert rest[0].first == sum(heights[:done])
         assert [piece.rows.rows() for piece in rest] == [piece.rows.rows() for piece in pieces[done:]]
 
@@ -66,14 +66,14 @@ def test_pieces_are_the_file_and_can_be_begun_at_any(tmp_path, name, rows):
 def test_separators_and_encodings_are_found_out(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"n;t\n" + b"".join(f"{n};{'é' if n == 90 else 'e'}\n".encode("latin-1") for n in range(99)))
-    found = pl.concat(piece.rows for piece in whole(Stream(path, "a.csv", SourceSpec(path="a.csv"), rows=10)))
+    found = pl.concat(piece.rows for piece in whole(FileStream(path, "a.csv", SourceSpec(path="a.csv"), rows=10)))
     assert found["n"].to_list() == list(range(99))
     assert found["t"][90] == "é"
 
 
 def test_wide_rows_make_small_pieces(tmp_path):
     pl.DataFrame({"t": ["x" * 1_000_000 + str(n) for n in range(100)]}).write_parquet(tmp_path / "a.parquet")
-    pieces = whole(Stream(tmp_path / "a.parquet", "a.parquet", SourceSpec(), rows=1000))
+    pieces = whole(FileStream(tmp_path / "a.parquet", "a.parquet", SourceSpec(), rows=1000))
     assert max(piece.rows.height for piece in pieces) <= 40
     assert sum(piece.rows.height for piece in pieces) == 100
 
@@ -82,14 +82,14 @@ def test_a_short_row_is_counted_in_the_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n" + "1,2\n" * 50 + "1\n" + "1,2\n" * 10)
     with pytest.raises(DataError, match=r"a\.csv: 1 row has fewer or more fields .*counted from row \d+ on"):
-        whole(Stream(path, "a.csv", SourceSpec(), rows=5))
+        whole(FileStream(path, "a.csv", SourceSpec(), rows=5))
 
 
 def test_no_format_and_no_bytes_are_refused(tmp_path):
     for name, said in (("a.doc", "cannot tell its format"), ("a.csv", "is empty")):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(DataError, match=said):
-            Stream(tmp_path / name, name, SourceSpec(), rows=5)
+            FileStream(tmp_path / name, name, SourceSpec(), rows=5)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
@@ -97,7 +97,7 @@ def test_pieces_have_the_columns_of_the_folders(tmp_path, name):
     path = tmp_path / name
     frame = pl.DataFrame({"n": range(25), "m": range(25)})
     frame.write_parquet(path) if name.endswith("parquet") else frame.write_csv(path)
-    stream = Stream(path, name, SourceSpec(), rows=10, partition=(("year", "2024"), ("zip", "01001")))
+    stream = FileStream(path, name, SourceSpec(), rows=10, partition=(("year", "2024"), ("zip", "01001")))
     assert stream.head.columns == ["n", "m", "year", "zip"]
     pieces = [piece.rows for piece in stream.pieces(["n", "year", "zip"])]
     assert pl.concat(pieces).select("n", "year", "zip").rows() == [(n, 2024, "01001") for n in range(25)]

@@ -16,7 +16,7 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.data.checks.breach import SourceBreachError
 from cumulant.data.checks.verdict import warnings_of
 from cumulant.data.events import facts_of
-from cumulant.data.parts.memory_budget import Room
+from cumulant.data.parts.memory_budget import MemoryBudget
 
 
 def table(number: int) -> pl.DataFrame:
@@ -200,5 +200,5 @@ def test_a_file_that_is_read_whole_and_takes_too_much_memory_is_refused_before(
     monkeypatch.setattr("cumulant.data.files.large_files.LARGE_TEXT", 1)
     place.write(name, content)
     with pytest.raises(UsageError, match=rf"{name} is read whole, .* more than resources\.memory allows") as caught:
-        place.ingest(path=name, room=Room(30_000))
+        place.ingest(path=name, budget=MemoryBudget(30_000))
     assert "set resources.memory to 1GiB or more" in caught.value.hint

@@ -4,7 +4,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.data.checks.verdict import told, warnings_of
+from cumulant.data.checks.verdict import describe_change, warnings_of
 from cumulant.data.proposal.usage import declared_uses, referred_uses
 from cumulant.data.spec import SourceSpec
 
@@ -54,5 +54,5 @@ def test_a_new_column_is_told_and_no_warning(place):
     first = place.ingest(path="in", key="id")
     place.write("in/1.parquet", pl.DataFrame({"id": [2], "more": [3]}))
     found = place.ingest(path="in", key="id", previous=first, used={})
-    assert [told(change) for change in found.changes] == ['column "more" (int) is new in in/1.parquet']
+    assert [describe_change(change) for change in found.changes] == ['column "more" (int) is new in in/1.parquet']
     assert warnings_of(found) == ()

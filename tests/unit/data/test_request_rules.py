@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.row_rules import portable, request_rules, unchecked_rules
+from cumulant.data.checks.row_rules import request_rules, to_python_pattern, unchecked_rules
 from cumulant.data.spec import RuleSpec, SourceSpec
 
 PORTABLE = [r"^N\d+$", r"[A-Z]{2}", r"^[^@]+@x$", r"a\$b", r"[$]a$", r"^\w+-\d+$", r"^(AA|UA)$", r"a?b?c?", r"^.$"]
@@ -88,7 +88,7 @@ def test_a_portable_pattern_says_the_same_as_the_check_of_the_data(pattern, text
     pattern=st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join), texts=st.lists(TEXTS, min_size=4)
 )
 def test_any_pattern_that_is_called_portable_says_the_same(pattern, texts):
-    assume(portable(pattern) is not None)
+    assume(to_python_pattern(pattern) is not None)
     try:
         assert says_the_same(pattern, texts)
     except pl.exceptions.ComputeError:
@@ -97,7 +97,7 @@ def test_any_pattern_that_is_called_portable_says_the_same(pattern, texts):
 
 def says_the_same(pattern: str, texts: list[str]) -> bool:
     """Whether Python finds in each text what Polars does; a pattern for ASCII texts is compared on those only."""
-    python = re.compile(portable(pattern))
+    python = re.compile(to_python_pattern(pattern))
     compared = [text for text in texts if text.isascii() or not python.flags & re.ASCII]
     rust = pl.Series(compared, dtype=pl.String).str.contains(pattern).to_list()
     return [python.search(text) is not None for text in compared] == rust
@@ -143,4 +143,4 @@ def says_the_same(pattern: str, texts: list[str]) -> bool:
     ],
 )
 def test_what_reads_otherwise_or_takes_long_is_left_out(pattern):
-    assert portable(pattern) is None
+    assert to_python_pattern(pattern) is None

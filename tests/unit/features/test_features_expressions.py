@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import OPERATORS, Call, Column, Literal, Moment, Node, walk
-from cumulant.features.definition.dtypes import resolve, result
+from cumulant.features.definition.dtypes import resolve, result_kind
 from cumulant.features.offline.polars_compiler import TYPES, evaluate, expression
 from cumulant.features.online.python_compiler import compile_node
 from cumulant.testing.expressions import CASES, KINDS, ROW, Case, show
@@ -271,6 +271,6 @@ def test_short_forms_of_times_are_written_out() -> None:
 
 
 def test_kinds_meet_where_they_can() -> None:
-    assert result("coalesce", ["int", "null", "float"], {}) == "float"
-    assert result("max", ["time", "date"], {}) == "time"
-    assert result("min", ["bool", "int"], {}) == "int"
+    assert result_kind("coalesce", ["int", "null", "float"], {}) == "float"
+    assert result_kind("max", ["time", "date"], {}) == "time"
+    assert result_kind("min", ["bool", "int"], {}) == "int"

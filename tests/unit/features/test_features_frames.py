@@ -16,16 +16,16 @@ from cumulant.features.definition.definitions import source
 from cumulant.features.definition.functions import col
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
-from cumulant.features.offline.frames import key_codes, read
+from cumulant.features.offline.frames import key_codes, read_fields
 from cumulant.features.offline.offline import compute
-from cumulant.features.online.requests import Reader
+from cumulant.features.online.requests import RequestReader
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZONES = ["UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia"]
 
 
 def one(field: Field, values: list[Any], dtype: Any = None) -> list[Any]:
-    return read("s", [field], pl.DataFrame({field.name: pl.Series(values, dtype=dtype)}))[field.name].to_list()
+    return read_fields("s", [field], pl.DataFrame({field.name: pl.Series(values, dtype=dtype)}))[field.name].to_list()
 
 
 @settings(max_examples=200, deadline=None)
@@ -43,7 +43,7 @@ def test_a_naive_time_is_read_alike_offline_and_in_requests(zone: str, local: da
     """Repeated hours as their first occurrence, skipped ones as null, in every zone."""
     field = Field("t", "time", zone=zone)
     offline = one(field, [local])[0]
-    served = Reader([field]).read({"t": local.isoformat()})["t"]
+    served = RequestReader([field]).read({"t": local.isoformat()})["t"]
     assert (None if offline is None else (offline - EPOCH) // timedelta(microseconds=1)) == served
 
 
@@ -61,17 +61,17 @@ def test_types_are_brought_to_those_of_the_plan() -> None:
 
 def test_frames_that_are_not_as_planned_are_refused() -> None:
     with pytest.raises(DataError, match='s has no column "amount"') as caught:
-        read("s", [Field("amount", "float")], pl.DataFrame({"amout": [1]}))
+        read_fields("s", [Field("amount", "float")], pl.DataFrame({"amout": [1]}))
     assert caught.value.hint == 'did you mean "amout"?'
     with pytest.raises(DataError, match="is String and was float"):
-        read("s", [Field("amount", "float")], pl.DataFrame({"amount": ["x"]}))
+        read_fields("s", [Field("amount", "float")], pl.DataFrame({"amount": ["x"]}))
 
 
 def test_positions_come_along_or_are_made() -> None:
     field = Field("a", "int")
-    assert read("s", [field], pl.DataFrame({"a": [1, 2], "__row": [7, 9]}))["__row"].to_list() == [7, 9]
-    assert read("s", [field], pl.LazyFrame({"a": [1, 2]}))["__row"].to_list() == [0, 1]
-    assert read("s", [field], pl.DataFrame({"b": [1, 2]}), optional=True)["a"].to_list() == [None, None]
+    assert read_fields("s", [field], pl.DataFrame({"a": [1, 2], "__row": [7, 9]}))["__row"].to_list() == [7, 9]
+    assert read_fields("s", [field], pl.LazyFrame({"a": [1, 2]}))["__row"].to_list() == [0, 1]
+    assert read_fields("s", [field], pl.DataFrame({"b": [1, 2]}), optional=True)["a"].to_list() == [None, None]
 
 
 VALUES = {

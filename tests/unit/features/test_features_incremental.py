@@ -15,7 +15,7 @@ from test_features_partitions import bits, rows
 from test_features_windows import HOUR, PLANS, SCHEMA, START
 
 from cumulant.core.plan import FeaturePlan, Field, Source
-from cumulant.data.parts.added_rows import KeptRows
+from cumulant.data.parts.added_rows import SharedRows
 from cumulant.features.definition.definitions import source
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
@@ -39,12 +39,12 @@ def at_step(frame: pl.DataFrame, step: int) -> pl.DataFrame:
     return frame.filter(pl.col(BATCH) <= step).with_row_index(ROW)
 
 
-def kept(frame: pl.DataFrame, step: int) -> tuple[KeptRows, ...]:
+def kept(frame: pl.DataFrame, step: int) -> tuple[SharedRows, ...]:
     """Where the rows of the step before are now."""
     now = at_step(frame, step)
     old = [place for place, batch in enumerate(now[BATCH]) if batch < step]
     runs = [list(run) for _, run in groupby(enumerate(old), key=lambda pair: pair[1] - pair[0])]
-    return tuple(KeptRows(run[0][0], run[0][1], len(run)) for run in runs)
+    return tuple(SharedRows(run[0][0], run[0][1], len(run)) for run in runs)
 
 
 def grown(frame: pl.DataFrame, step: int) -> GrownSource:

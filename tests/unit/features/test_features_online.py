@@ -18,7 +18,7 @@ from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.features.online.requests import Reader
+from cumulant.features.online.requests import RequestReader
 from cumulant.testing.online import MemoryOnline
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -180,7 +180,7 @@ FIELDS = (
     ],
 )  # fmt: skip
 def test_values_are_read_by_their_field(field: str, value: Any, inside: Any) -> None:
-    found = Reader(FIELDS).read({field: value})[field]
+    found = RequestReader(FIELDS).read({field: value})[field]
     assert (found, type(found)) == (inside, type(inside))
 
 
@@ -202,7 +202,7 @@ def test_values_are_read_by_their_field(field: str, value: Any, inside: Any) -> 
 )
 def test_values_that_do_not_fit_are_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(RequestError, match=f'"{field}" takes'):
-        Reader(FIELDS).read({field: value})
+        RequestReader(FIELDS).read({field: value})
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.data.parts.spill import spill_in
 from cumulant.features.offline import partitions, windows
 from cumulant.features.offline.kernel import timeline
-from cumulant.features.offline.memory_need import Size
+from cumulant.features.offline.memory_need import SourceSize
 from cumulant.features.offline.offline import compute
 from cumulant.features.offline.partitions import Layout, compute_partitioned, compute_within
 from cumulant.features.offline.windows import GroupWindows, count_events
@@ -65,8 +65,10 @@ def rows(count: int, seed: int) -> pl.DataFrame:
     )
 
 
-def sizes(frames: dict[str, pl.DataFrame]) -> dict[str, Size]:
-    return {name: Size(frame.height, frame.estimated_size() / max(frame.height, 1)) for name, frame in frames.items()}
+def sizes(frames: dict[str, pl.DataFrame]) -> dict[str, SourceSize]:
+    return {
+        name: SourceSize(frame.height, frame.estimated_size() / max(frame.height, 1)) for name, frame in frames.items()
+    }
 
 
 def parts(plan: FeaturePlan, frames: dict[str, pl.DataFrame], layout: Layout, scratch: Path) -> list[pl.DataFrame]:

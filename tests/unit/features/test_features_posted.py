@@ -18,7 +18,7 @@ from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.posted_events import log_table
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
@@ -46,26 +46,26 @@ def test_a_scored_row_counts_once_for_itself_and_once_for_the_next() -> None:
 
 def test_rows_are_counted_by_what_became_of_them() -> None:
     online = filled(make_plan(n=card.count(window="9h")), [0])
-    assert online.advance("tx", [ask(1), ask(1), ask(2, id=None), {"card": "a"}]) == Advanced(
+    assert online.advance("tx", [ask(1), ask(1), ask(2, id=None), {"card": "a"}]) == AdvanceResult(
         accepted=1, duplicates=1, unkeyed=2
     )
-    assert online.advance("weather", [{"x": 1}]) == Advanced(unused=1)
+    assert online.advance("weather", [{"x": 1}]) == AdvanceResult(unused=1)
     # of the snapshot, and so nothing new
-    assert online.advance("tx", history([0]).to_dicts()) == Advanced(duplicates=1)
+    assert online.advance("tx", history([0]).to_dicts()) == AdvanceResult(duplicates=1)
     assert one(online, "n_9h", 3) == 2
     with pytest.raises(RequestError, match='"at" takes'):
         online.advance("tx", [{"id": 5, "at": 7}])
-    assert OnlineFeatures(make_plan(), None, "t").advance("tx", [{}]) == Advanced(unused=1)
+    assert OnlineFeatures(make_plan(), None, "t").advance("tx", [{}]) == AdvanceResult(unused=1)
 
 
 def test_a_label_finds_the_row_of_the_snapshot_that_waited_for_it() -> None:
     plan = make_plan(rate=card.mean("label", window="1d"), n=card.count("label", window="1d"))
     online = filled(plan, [0, 1], columns={"label": [True, None]})
     assert (one(online, "rate_1d", 3), one(online, "n_1d", 3)) == (1.0, 1)
-    assert online.advance("tx", [{"id": 1, "label": False}]) == Advanced(accepted=1)
+    assert online.advance("tx", [{"id": 1, "label": False}]) == AdvanceResult(accepted=1)
     assert (one(online, "rate_1d", 3), one(online, "n_1d", 3)) == (0.5, 2)
     # the first value stands
-    assert online.advance("tx", [{"id": 1, "label": True}]) == Advanced(duplicates=1)
+    assert online.advance("tx", [{"id": 1, "label": True}]) == AdvanceResult(duplicates=1)
     assert one(online, "rate_1d", 3) == 0.5
     assert one(online, "n_1d", 1.5) == 1
 
@@ -76,7 +76,7 @@ def test_what_a_filling_as_of_a_moment_hid_can_be_told() -> None:
     assert one(online, "rate_1d", 3) == 1.0
     online.advance("tx", [{"id": 1, "label": False}])
     assert one(online, "rate_1d", 3) == 0.5
-    assert online.advance("tx", [{"id": 0, "label": False}]) == Advanced(accepted=1)
+    assert online.advance("tx", [{"id": 0, "label": False}]) == AdvanceResult(accepted=1)
     assert one(online, "rate_1d", 3) == 0.5, "the snapshot held that label already"
 
 
@@ -133,7 +133,7 @@ def test_rows_beyond_the_declared_skew_are_left_out_and_counted() -> None:
     writer = StateWriter(plan, store, "t", now_us=lambda: micros(2))
     with Advancer([writer], skew_us=micros(1) - micros(0)) as advancer:
         done = advancer.post("tx", [ask(2.5, id=50), ask(3, id=51), ask(3.1, id=52), ask(9000, id=53)]).result()
-    assert done == Advanced(accepted=2, future=2)
+    assert done == AdvanceResult(accepted=2, future=2)
     assert one(online, "n_2h", 3.2, id=99) == 3, "the row itself and two that were taken"
     assert one(online, "n_2h", 9000.1, id=99) == 1
 
@@ -184,7 +184,7 @@ def test_several_plans_advance_together_and_one_that_was_left_out_catches_up() -
     second.advance("tx", [ask(1.6, id=62, amount=4.0)])
     assert one(second, "m_9h", 2, id=60, amount=1.0) == pytest.approx((1 + 10 + 10 + 4 + 1) / 5)
     with Advancer([first.writer(), second.writer()]) as advancer:  # type: ignore[list-item]
-        assert advancer.post("tx", [ask(1.7, id=63)]).result() == Advanced(accepted=1)
+        assert advancer.post("tx", [ask(1.7, id=63)]).result() == AdvanceResult(accepted=1)
     assert (one(first, "n_2h", 1.8, id=64), second.catch_up()) == (6, 0)
 
 
@@ -204,7 +204,7 @@ def test_rows_of_many_threads_are_committed_together() -> None:
     update = store.update
     store.update = lambda change: commits.append(1) or update(change)  # type: ignore[method-assign]
     gate = threading.Event()
-    acknowledged: list[Advanced] = []
+    acknowledged: list[AdvanceResult] = []
     with Advancer([online.writer()]) as advancer:  # type: ignore[list-item]
         futures = [advancer.post("tx", [ask(1, id=100 + i)]) for i in range(200)]
         futures[-1].add_done_callback(lambda future: (acknowledged.append(future.result()), gate.set()))
@@ -212,7 +212,7 @@ def test_rows_of_many_threads_are_committed_together() -> None:
             advancer.post("tx", [{"id": "x"}])
         assert gate.wait(60)
         assert sum(future.result(10).accepted for future in futures) == 200
-    assert acknowledged == [Advanced(accepted=1)]
+    assert acknowledged == [AdvanceResult(accepted=1)]
     assert len(commits) < 100
     assert one(online, "n_9h", 2, id=1) == 202
     with pytest.raises(UsageError, match="closed"):
@@ -228,7 +228,7 @@ def test_a_commit_that_fails_tells_everyone_who_waits_and_the_next_works() -> No
         with pytest.raises(IntegrityError):
             advancer.post("tx", [ask(1)]).result()
         store.put("t", [(b"\x00state", state or b"")])
-        assert advancer.post("tx", [ask(1)]).result() == Advanced(accepted=1)
+        assert advancer.post("tx", [ask(1)]).result() == AdvanceResult(accepted=1)
 
 
 def test_a_source_without_a_key_cannot_be_posted_to() -> None:
@@ -238,7 +238,7 @@ def test_a_source_without_a_key_cannot_be_posted_to() -> None:
         MemoryOnline(),
     )
     online = filled(plan, [0], store)
-    assert online.advance("tx", [ask(1)]) == Advanced(unkeyed=1)
+    assert online.advance("tx", [ask(1)]) == AdvanceResult(unkeyed=1)
     assert one(online, "n_9h", 2) == 2
 
 
@@ -263,7 +263,7 @@ def test_more_rows_than_one_update_takes_in_are_all_there() -> None:
     plan, store = make_plan(n=card.count(window="9h"), m=card.count("label", window="9h")), MemoryOnline()
     online = filled(plan, [0], store)
     rows = [ask(1, id=100 + i, label=None if i % 2 else True) for i in range(2_500)]
-    assert online.advance("tx", rows + rows[:10]) == Advanced(accepted=2_500, duplicates=10)
+    assert online.advance("tx", rows + rows[:10]) == AdvanceResult(accepted=2_500, duplicates=10)
     assert online.vectors([ask(3, id=1)]).columns == {"n_9h": [2_502], "m_9h": [1_251]}
     # months later a snapshot holds the first 1,500 of them: the log is left with the others
     frame = history([2_400.0 + i for i in range(1_500)], id=[100 + i for i in range(1_500)])

@@ -22,7 +22,7 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.data.checks.repeats import KNOWN
 from cumulant.data.corrections.arrivals import ARRIVED
 from cumulant.data.corrections.dated_rows import HIDDEN
-from cumulant.data.corrections.versions import _MARK, _dated, _ordered
+from cumulant.data.corrections.versions import _MARK, _date_rows, _order_by_known_time
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
@@ -32,7 +32,7 @@ from cumulant.features.online.online import OnlineFeatures, Vectors
 from cumulant.features.online.repair import forget_key
 from cumulant.features.online.state import STATE_KEY, decode_state, encode
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.post_reader import Advanced, PostReader
+from cumulant.features.posted.post_reader import AdvanceResult, PostReader
 from cumulant.features.posted.posted_events import log_table
 from cumulant.features.posted.row_versions import decode_version, version_key
 from cumulant.features.posted.state_update import DEFAULT_SKEW_US, advance
@@ -117,7 +117,7 @@ def _every(versions: list[Version]) -> pl.DataFrame:
         [one.row | {ROW: one.place, ARRIVED: one.arrived, KNOWN: one.known, _MARK: one.deleted} for one in versions],
         schema=SCHEMA | {"op": pl.String, ROW: pl.Int64, ARRIVED: pl.Int64, KNOWN: pl.Int64, _MARK: pl.Boolean},
     )
-    dates = _dated(_ordered(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
+    dates = _date_rows(_order_by_known_time(rows, FIELDS, ["id"]), ["id"]).select(ROW, FROM, UNTIL, HIDDEN)
     always = pl.col(HIDDEN).fill_null(value=False)  # a row that is always in force has no dates
     return rows.join(dates, on=ROW, how="left").with_columns(always).sort(ROW)
 
@@ -396,14 +396,18 @@ def test_a_correction_or_deletion_ahead_of_its_known_time_is_left_out_until_then
     correction = {"id": 1, "amount": 7.0, "done": START + 2 * HOUR}
     deletions = [{"id": number, "op": "D", "done": START + 2 * HOUR} for number in (1, 2)]
     for row in (correction, *deletions):
-        assert advance([world.writer()], "tx", [row]) == Advanced(early=1)
+        assert advance([world.writer()], "tx", [row]) == AdvanceResult(early=1)
     assert served(world, "card_sum_amount_2d", 1) == 5.0
     world.clock = to_micros(START + 2 * HOUR) - DEFAULT_SKEW_US
-    assert advance([world.writer()], "tx", [correction]) == Advanced(accepted=1)
+    assert advance([world.writer()], "tx", [correction]) == AdvanceResult(accepted=1)
     assert served(world, "card_sum_amount_2d", 3) == 7.0
     # a declared skew takes the place of the default
     row = {"id": 1, "amount": 8.0, "done": START + 2 * HOUR + HOUR / 120}
-    for skew, done in ((0, Advanced(future=1)), (None, Advanced(early=1)), (60_000_000, Advanced(accepted=1))):
+    for skew, done in (
+        (0, AdvanceResult(future=1)),
+        (None, AdvanceResult(early=1)),
+        (60_000_000, AdvanceResult(accepted=1)),
+    ):
         with Advancer([world.writer()], skew_us=skew) as advancer:
             assert advancer.post("tx", [row]).result() == done
 

@@ -10,7 +10,7 @@ from test_features_online import HOUR, START, ask, card, history, make_plan, tx
 from cumulant.core.errors import UsageError
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.features.online.repair import forget_key, stored_key
+from cumulant.features.online.repair import forget_key, read_key
 from cumulant.features.posted.posted_events import log_table
 from cumulant.testing.online import MemoryOnline
 
@@ -28,7 +28,7 @@ def world():
 
 def shown(world, **key):
     plan, _, store, _ = world
-    return stored_key(plan, store, "t", key, now=START + 100 * HOUR, newest=2)
+    return read_key(plan, store, "t", key, now=START + 100 * HOUR, newest=2)
 
 
 def answers(world, hours=(0.5, 1.5, 10.5, 26.0)):
@@ -90,9 +90,9 @@ def test_several_columns_are_one_key():
     rows = [ask(20 + at, id=50 + at, card=one, day=day) for at, (one, day) in enumerate(posted)]
     assert OnlineFeatures(plan, store, "t").advance("tx", rows).accepted == 4
     assert forget_key(plan, frames, store, "t", {"card": "a", "day": "2013-04-01"}).rows == 1
-    left = stored_key(plan, store, "t", {"card": "b"}, now=START + 100 * HOUR)
+    left = read_key(plan, store, "t", {"card": "b"}, now=START + 100 * HOUR)
     assert [one.events for one in left] == [1]
-    (of_a,) = stored_key(plan, store, "t", {"card": "a"}, now=START + 100 * HOUR)
+    (of_a,) = read_key(plan, store, "t", {"card": "a"}, now=START + 100 * HOUR)
     assert of_a.events == 4
     with pytest.raises(UsageError, match="no window and no lookup is by card, amount"):
         forget_key(plan, frames, store, "t", {"card": "a", "amount": "3"})

@@ -18,7 +18,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.units import to_micros
 from cumulant.features.offline import versions as features_versions
-from cumulant.features.offline.memory_need import Size
+from cumulant.features.offline.memory_need import SourceSize
 from cumulant.features.offline.offline import compute
 from cumulant.features.offline.partitions import Layout, compute_partitioned
 from cumulant.features.online.materialization import materialize
@@ -61,7 +61,7 @@ def versions(rows: list[Row]) -> pl.DataFrame:
 
 def parts(plan: FeaturePlan, frames: dict[str, pl.DataFrame]) -> list[pl.DataFrame]:
     """Two rows a block, and about a partition a key."""
-    sizes = {name: Size(one.height, 100.0) for name, one in frames.items()}
+    sizes = {name: SourceSize(one.height, 100.0) for name, one in frames.items()}
     lazy = {name: one.lazy() for name, one in frames.items()}
     with tempfile.TemporaryDirectory() as scratch:
         return list(compute_partitioned(plan, lazy, Layout(2, 500, 1e9), sizes=sizes, scratch=Path(scratch)))

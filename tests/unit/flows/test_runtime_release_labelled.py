@@ -14,7 +14,7 @@ from cumulant.core.traffic import Arm
 from cumulant.flows.release.controller import label_evidence
 from cumulant.flows.release.controller.label_evidence import Told
 from cumulant.flows.stack.desired_state import Served, change_book
-from cumulant.outcomes.join.mirrored_pairs import Graded
+from cumulant.outcomes.join.mirrored_pairs import GradedPair
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,18 +36,18 @@ class Project:
         return "user:test"
 
 
-def pair(candidate: str, champion: str = "1", *, later: int = 1) -> Graded:
-    return Graded(
+def pair(candidate: str, champion: str = "1", *, later: int = 1) -> GradedPair:
+    return GradedPair(
         id="a", row=0, time=BEGUN + timedelta(seconds=later), model="late", champion_version=champion,
         candidate_version=candidate, champion=0.1, candidate=0.3, weight=1.0, label=True, label_known_time=BEGUN,
     )  # fmt: skip
 
 
 class Outcomes:
-    def __init__(self, pairs: list[Graded]) -> None:
+    def __init__(self, pairs: list[GradedPair]) -> None:
         self.pairs = pairs
 
-    def graded(self, cursor: int, *, limit: int) -> tuple[list[Graded], int]:
+    def graded(self, cursor: int, *, limit: int) -> tuple[list[GradedPair], int]:
         del limit
         return self.pairs[cursor:], len(self.pairs)
 

@@ -15,7 +15,7 @@ from cumulant.core.plan import FeaturePlan, Field, PredictAt, Source
 from cumulant.flows.review.training_labels import answers
 from cumulant.flows.review.views import _hashed
 from cumulant.flows.training.task import Task
-from cumulant.outcomes.join.prediction_refs import asked_ref, key_ref
+from cumulant.outcomes.join.prediction_refs import key_ref, request_ref
 from cumulant.training.dataset import training_set
 from cumulant.training.search import sampling
 from cumulant.training.spec import TrainingSpec
@@ -74,7 +74,7 @@ def test_a_row_is_found_by_all_that_was_asked_where_the_request_has_no_key():
     logged = {"at": START + timedelta(days=2), "card": None}
     alike = RAW.with_columns(at=pl.Series([START + timedelta(days=2)] * 5, dtype=pl.Datetime("us", "UTC")))
     moment = START + timedelta(days=2) - timedelta(hours=1)
-    told = table((asked_ref(logged, asked, moment, SALT), True, 3.0))
+    told = table((request_ref(logged, asked, moment, SALT), True, 3.0))
     found = answers(told, RAW, task, AT, target=RAW["bad"], salt=SALT)
     assert found.used.to_list() == [False, False, False, True, False]
     assert found.weight.to_list() == [1, 1, 1, 3, 1]
@@ -85,7 +85,7 @@ def test_a_row_is_found_by_all_that_was_asked_where_the_request_has_no_key():
     same = alike.with_columns(card=pl.lit(None, pl.String))
     at = same.select((pl.col("at") - pl.duration(hours=1)).alias("at"))["at"]
     assert not answers(told, same, task, at, target=pl.Series([None] * 5, dtype=pl.Boolean), salt=SALT).used.any()
-    assert asked_ref({"card": HIDDEN, "at": logged["at"]}, asked, moment, SALT) is None
+    assert request_ref({"card": HIDDEN, "at": logged["at"]}, asked, moment, SALT) is None
 
 
 @pytest.mark.parametrize("most", [40, 12])

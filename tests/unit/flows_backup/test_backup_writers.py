@@ -15,7 +15,7 @@ from backup_writers import Rows
 
 from cumulant.flows.backup.restore import restore
 from cumulant.flows.ledger.run_events import verify
-from cumulant.outcomes.labels.outcome_folder import batches, parts
+from cumulant.outcomes.labels.outcome_folder import list_batches, list_parts
 from cumulant.outcomes.labels.store import read_table
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.storage.recovery import recover
@@ -55,7 +55,7 @@ def labelled(folder):
     """Ids of labels, taken in or still posted."""
     state = folder / ".cumulant" / "outcomes"
     posted = [json.loads(line)["id"] for path in state.glob("inbox/*.jsonl") for line in path.read_text().splitlines()]
-    facts = [path for batch in batches(state) for path in parts(state, batch)]
+    facts = [path for batch in list_batches(state) for path in list_parts(state, batch)]
     return {*posted, *(name for path in facts for name in read_table(path, ["id"])["id"].to_pylist())}
 
 

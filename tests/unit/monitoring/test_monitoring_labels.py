@@ -11,7 +11,7 @@ from cumulant.monitoring.drift.blocks import Cut
 from cumulant.monitoring.drift.profiles import Block
 from cumulant.monitoring.table_labels import Labels, labelled
 from cumulant.monitoring.tables import Table, _objects, open_table
-from cumulant.outcomes.join.matching import resolved
+from cumulant.outcomes.join.matching import resolve_labels
 
 
 def joined(folder, rows, labels, **more):
@@ -166,10 +166,10 @@ def test_labels_of_many_rows_are_found_part_by_part(tmp_path, monkeypatch, keys)
 
     def counted(pairs, by):
         heights.append(pairs.height)
-        return resolved(pairs, by)
+        return resolve_labels(pairs, by)
 
     monkeypatch.setattr("cumulant.monitoring.table_labels._AT_ONCE", 40)
-    monkeypatch.setattr("cumulant.monitoring.table_labels.resolved", counted)
+    monkeypatch.setattr("cumulant.monitoring.table_labels.resolve_labels", counted)
     parts = joined(tmp_path, rows, facts, key=["id"])
     assert max(heights) < len(told) / 4
     assert parts.table.rows.collect().equals(whole.table.rows.collect())

@@ -23,7 +23,7 @@ from cumulant.outcomes.labels import atomic_files, store
 from cumulant.outcomes.labels import outcome_folder as place
 from cumulant.outcomes.labels.ingest import ingest_file, ingest_inbox
 from cumulant.outcomes.labels.label_facts import newest_labels
-from cumulant.outcomes.labels.label_rows import LabelSchema, Reader
+from cumulant.outcomes.labels.label_rows import LabelReader, LabelSchema
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
 FAR = datetime(2090, 1, 1, tzinfo=UTC)
@@ -197,7 +197,7 @@ def test_the_key_s_dates_are_read_as_the_source_writes_them_and_known_times_are_
         {"day": "2024-12-31", "at": "2024-12-31T12:00:00Z", "label": True},
         {"day": "2024-12-31", "at": "2024-12-31T12:00:00Z", "label": True, "known_time": "05/03/2025"},
     ]
-    said = Reader(schema, {}, SALT, received=NOW).read(rows)
+    said = LabelReader(schema, {}, SALT, received=NOW).read(rows)
     assert said[0].ref == said[1].ref
     assert said[2].problem == "unreadable time"
 
@@ -212,7 +212,7 @@ def test_columns_that_are_not_there(tmp_path):
             ingest_file(tmp_path / "o", write(tmp_path / "x.jsonl", rows), SCHEMA, names=names)
     with pytest.raises(UsageError, match="is no part"):
         ingest_file(tmp_path / "o", tmp_path / "x.jsonl", SCHEMA, names={"lable": "x"})
-    assert place.batches(tmp_path / "o") == []
+    assert place.list_batches(tmp_path / "o") == []
     assert newest_labels(tmp_path / "o", FAR)[0] == []
 
 
@@ -239,7 +239,7 @@ def test_a_hostile_file_leaves_nothing(tmp_path, name):
     (tmp_path / name).write_bytes(HOSTILE[name])
     with pytest.raises(DataError, match=r"\w"):
         ingest_file(tmp_path / "o", tmp_path / name, SCHEMA)
-    assert place.batches(tmp_path / "o") == []
+    assert place.list_batches(tmp_path / "o") == []
     assert not list((tmp_path / "o").rglob("*.parquet"))
 
 
@@ -275,16 +275,16 @@ def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch
         patch.setattr(atomic_files, "sync", full)
         with pytest.raises(StorageError, match="No space left on device"):
             ingest_file(tmp_path / "o", path, SCHEMA)
-    assert place.batches(tmp_path / "o") == []
+    assert place.list_batches(tmp_path / "o") == []
     assert not list((tmp_path / "o").rglob("*.parquet"))
     assert not ingest_file(tmp_path / "o", path, SCHEMA).again
 
 
 def test_one_process_at_a_time(tmp_path):
     with (
-        store.locked(tmp_path),
+        store.lock_folder(tmp_path),
         pytest.raises(LeaseHeldError, match="another process"),
-        store.locked(tmp_path, patience=0.1),
+        store.lock_folder(tmp_path, patience=0.1),
     ):
         pass
 
@@ -337,14 +337,14 @@ def test_a_killed_process_loses_nothing_and_doubles_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         outcomes = opened(tmp_path)
-        for name in place.batches(tmp_path / "outcomes"):
-            told = place.ingested(tmp_path / "outcomes", name)
+        for name in place.list_batches(tmp_path / "outcomes"):
+            told = place.find_ingested(tmp_path / "outcomes", name)
             assert told is not None
             assert told.rows == 25_000
         found, _ = outcomes.labelled()
         assert found.select("worker", "sequence", "row").is_unique().all()
     assert subprocess.run(line, capture_output=True, check=True, text=True).stdout == "done\n"
-    assert opened(tmp_path).said().height == 100_000
+    assert opened(tmp_path).label_facts().height == 100_000
     found, cursor = opened(tmp_path).labelled()
     assert (found.height, cursor, found["id"].n_unique()) == (200, 200, 200)
 
@@ -384,7 +384,7 @@ def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
         (inbox / f"post-{number}.jsonl").write_text(json.dumps({"id": f"r{number}", "label": 1}) + "\n")
         ingest_inbox(folder, SCHEMA)
         opened(folder.parent).advance()
-        assert len(place.batches(folder)) <= 9
+        assert len(place.list_batches(folder)) <= 9
     assert sorted(one.id for one in newest_labels(folder, FAR, limit=None)[0]) == sorted(
         ["file", *(f"r{n}" for n in range(30))]
     )
@@ -416,7 +416,7 @@ def test_a_key_without_a_time_names_no_prediction_and_is_not_offered(tmp_path):
         ingest_file(tmp_path / "o", path, timeless)
     reason = "this source has no event time, so a label names its prediction by id"
     assert caught.value.hint == f"{reason}: it needs a column id; `--map id=COLUMN` names it"
-    assert place.batches(tmp_path / "o") == []
+    assert place.list_batches(tmp_path / "o") == []
     with pytest.raises(DataError) as caught:
         ingest_file(tmp_path / "o", path, msgspec.structs.replace(timeless, time=Field("at", "time")))
     assert caught.value.hint == "it needs a column id, or card, at; `--map id=COLUMN` names it"

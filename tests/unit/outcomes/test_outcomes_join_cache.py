@@ -15,7 +15,7 @@ from outcomes_support import NOW, micros, opened, put, tell
 from cumulant.outcomes.join.join_cache import JoinCache
 from cumulant.outcomes.labels import outcome_folder as place
 from cumulant.outcomes.labels.compaction import _merge
-from cumulant.outcomes.labels.outcome_folder import batches, ingested
+from cumulant.outcomes.labels.outcome_folder import find_ingested, list_batches
 from cumulant.serving.prediction_log.storage.log_reader import stored as log_stored
 
 DAYS = 3
@@ -132,7 +132,7 @@ def test_labels_that_are_merged_are_no_news(tmp_path):
     label(tmp_path, "b", False)
     cache(tmp_path).rows(Taken, since=None, at=NOW)
     folder = tmp_path / "outcomes"
-    _merge(folder, [ingested(folder, name) for name in batches(folder)], 1)
+    _merge(folder, [find_ingested(folder, name) for name in list_batches(folder)], 1)
     after = cache(tmp_path)
     assert rows(after.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
     assert after.joined == []
@@ -181,8 +181,8 @@ def test_a_folder_that_cannot_be_written_changes_no_result(tmp_path):
 def merge_all(tmp_path):
     """Merge all batches, and delete what was merged, whose time of grace is over."""
     folder = tmp_path / "outcomes"
-    old = batches(folder)
-    _merge(folder, [ingested(folder, name) for name in old], 1)
+    old = list_batches(folder)
+    _merge(folder, [find_ingested(folder, name) for name in old], 1)
     for name in old:
         shutil.rmtree(folder / "labels" / name)
 
@@ -195,7 +195,7 @@ def test_labels_that_are_merged_while_they_are_read_are_joined(tmp_path, monkeyp
         cache(tmp_path).rows(Taken, since=None, at=NOW)
     label(tmp_path, "a", True)
     label(tmp_path, "b", False)
-    parts, merged = place.parts, []
+    parts, merged = place.list_parts, []
 
     def late(folder, name):
         if not merged:
@@ -203,7 +203,7 @@ def test_labels_that_are_merged_while_they_are_read_are_joined(tmp_path, monkeyp
             merge_all(tmp_path)
         return parts(folder, name)
 
-    monkeypatch.setattr(place, "parts", late)
+    monkeypatch.setattr(place, "list_parts", late)
     read = rows(cache(tmp_path).rows(Taken, since=None, at=NOW))
     assert merged
     assert read == rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
@@ -277,9 +277,9 @@ def change(tmp_path, draw, ids):
         tell(tmp_path / "outcomes", {**said, "label": draw.random() < 0.5, "known_time": known})
     elif what == "merge":
         folder = tmp_path / "outcomes"
-        names = batches(folder)
+        names = list_batches(folder)
         if len(names) > 1:
-            _merge(folder, [ingested(folder, name) for name in draw.sample(names, 2)], 1)
+            _merge(folder, [find_ingested(folder, name) for name in draw.sample(names, 2)], 1)
     else:
         places = tmp_path / "outcomes" / "labels" if what == "delete labels" else tmp_path / "log"
         found = sorted(places.iterdir()) if what == "delete labels" else sorted(places.rglob("*.parquet"))

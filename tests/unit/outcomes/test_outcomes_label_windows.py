@@ -15,14 +15,14 @@ from cumulant.core.errors import StorageError
 from cumulant.outcomes import labelled_log, scanning
 from cumulant.outcomes.join import joining, numbered_table
 from cumulant.outcomes.join.joining import Outcomes
-from cumulant.outcomes.join.numbered_table import Numbered
+from cumulant.outcomes.join.numbered_table import NumberedTable
 from cumulant.outcomes.labels import label_snapshot
 from cumulant.outcomes.labels.cohorts import report
 
 
 def in_windows(patch, held=2, window=3):
     """Labels of which there are more than `held` are read for windows of so many predictions."""
-    patch.setattr(label_snapshot, "HELD", held)
+    patch.setattr(label_snapshot, "MOST_IN_MEMORY", held)
     for module in (label_snapshot, joining):
         patch.setattr(module, "WINDOW", window)
     patch.setattr(labelled_log, "_BYTES", 1)
@@ -89,7 +89,7 @@ def test_a_report_has_the_labels_of_the_moment_at_which_it_began(tmp_path, monke
     labelled_world(tmp_path)
     before = report(opened(tmp_path), NOW)
     in_windows(monkeypatch)
-    read = scanning.predictions
+    read = scanning.scan_predictions
 
     def late(*given, **more):
         for number, frame in enumerate(read(*given, **more)):
@@ -98,7 +98,7 @@ def test_a_report_has_the_labels_of_the_moment_at_which_it_began(tmp_path, monke
                 arriving(tmp_path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scanning, "predictions", late)
+        patch.setattr(scanning, "scan_predictions", late)
         assert report(opened(tmp_path), NOW) == before
     assert (before.labelled, report(opened(tmp_path), NOW).labelled) == (4, 6)
 
@@ -107,7 +107,7 @@ def test_stored_rows_have_the_labels_of_one_moment_and_the_next_call_the_rest(tm
     labelled_world(tmp_path)
     before = whole(tmp_path, NOW)
     in_windows(monkeypatch, window=1)
-    join, late = labelled_log.matched, []
+    join, late = labelled_log.match_labels, []
 
     def matched(*given):
         if not late:
@@ -115,7 +115,7 @@ def test_stored_rows_have_the_labels_of_one_moment_and_the_next_call_the_rest(tm
         return join(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelled_log, "matched", matched)
+        patch.setattr(labelled_log, "match_labels", matched)
         assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == before
     assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW) != before
 
@@ -154,7 +154,7 @@ def test_a_window_ends_by_its_rows_or_by_its_bytes(monkeypatch):
     monkeypatch.setattr(label_snapshot, "_BYTES", 10_000)
     short, long = pl.DataFrame({"outputs": ["x"] * 2}), pl.DataFrame({"outputs": ["x" * 6_000] * 2})
     for part, most, expected in ((short, 4, [2, 2, 1]), (long, 100, [1] * 5), (short, 0, [1] * 5)):
-        found = label_snapshot.windows([part] * 5, most, frame=label_snapshot.itself)
+        found = label_snapshot.window_parts([part] * 5, most, frame=label_snapshot.same_frame)
         assert [len(window) for window in found] == expected
 
 
@@ -180,7 +180,7 @@ def test_rows_are_appended_once_in_files_of_any_size(tmp_path, monkeypatch, seed
     monkeypatch.setattr(numbered_table, "_LARGE", draw.randint(1, 5))
     monkeypatch.setattr(numbered_table, "_SMALL", draw.choice([0, 2, 100]))
     schema = pl.DataFrame(schema={"sequence": pl.Int64, "row": pl.Int32}).to_arrow().schema
-    table, known = Numbered(tmp_path / "rows", schema, ["sequence", "row"]), []
+    table, known = NumberedTable(tmp_path / "rows", schema, ["sequence", "row"]), []
     for _ in range(12):
         first = draw.randrange(30)
         given = [(first + draw.randrange(4), draw.randrange(2)) for _ in range(draw.randint(0, 8))]

@@ -10,7 +10,7 @@ from outcomes_support import KEY
 from cumulant.core.plan import Field
 from cumulant.core.units import from_micros
 from cumulant.outcomes.join import prediction_losses
-from cumulant.outcomes.join.prediction_refs import held_text, key_ref, key_refs
+from cumulant.outcomes.join.prediction_refs import key_ref, key_refs, source_text
 
 FIELDS = tuple(
     Field(name=name, dtype=dtype, personal=name == "card")
@@ -26,7 +26,7 @@ def one_by_one(row, times):
     """The reference of one row, written out."""
     if times is None or None in row or "#hidden" in row:
         return None
-    texts = [held_text(value, field) for value, field in zip(row, FIELDS, strict=True)]
+    texts = [source_text(value, field) for value, field in zip(row, FIELDS, strict=True)]
     return key_ref(json.dumps(texts, ensure_ascii=False, separators=(",", ":")), from_micros(times))
 
 

@@ -7,7 +7,7 @@ import polars as pl
 from outcomes_support import KEY, NOW, micros, put
 
 from cumulant.flows.monitoring.served_log import REF, refs
-from cumulant.outcomes.join.log_rows import IDENTITY, logged_keys
+from cumulant.outcomes.join.log_rows import IDENTITY, scan_log_keys
 
 DAYS, EACH = 6, 40
 
@@ -25,7 +25,7 @@ def logged_rows(folder):
             ),
         )  # fmt: skip
     since = NOW - timedelta(days=DAYS)
-    return pl.concat(list(logged_keys(folder, KEY, since=since, until=NOW + timedelta(hours=1))))
+    return pl.concat(list(scan_log_keys(folder, KEY, since=since, until=NOW + timedelta(hours=1))))
 
 
 def given(tmp_path):

@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cumulant.outcomes.join.matching import matched, resolved, usable
+from cumulant.outcomes.join.matching import filter_usable, match_labels, resolve_labels
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS, KEYS, MODELS = ("i1", "i2"), ("k1", "k2", None), ("m", "n")
@@ -58,6 +58,6 @@ def test_the_join_says_what_the_rules_say(rows, said, now):
             "value": pl.Float64, "weight": pl.Float64, "problem": pl.String,
         },
     )  # fmt: skip
-    found = resolved(matched(left, usable(right, START + timedelta(days=now))), ["place"])
+    found = resolve_labels(match_labels(left, filter_usable(right, START + timedelta(days=now))), ["place"])
     told = {row[0]: (*row[1:4], (row[4] - START).days, row[5]) for row in found.rows()}
     assert told == {place: expected for place, row in enumerate(rows) if (expected := slow(row, said, now)) is not None}

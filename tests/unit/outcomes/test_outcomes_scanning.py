@@ -80,13 +80,13 @@ def test_the_files_that_labels_name_are_found_at_once(tmp_path, folder):
     (tmp_path / folder).mkdir()
     older, newer = two_files(tmp_path / folder)
     both, log_folder = [older, newer], tmp_path / folder / "log"
-    assert scanning.files_with(log_folder, both, pl.col("id") == "b") == {newer}
-    assert scanning.files_with(log_folder, both, pl.col("id") == "nobody") == set()
-    assert scanning.files_with(log_folder, [], pl.col("id") == "a") == set()
+    assert scanning.find_files_with(log_folder, both, pl.col("id") == "b") == {newer}
+    assert scanning.find_files_with(log_folder, both, pl.col("id") == "nobody") == set()
+    assert scanning.find_files_with(log_folder, [], pl.col("id") == "a") == set()
     older.write_bytes(older.read_bytes()[:100])
     with pytest.raises(StorageError) as error:
-        scanning.files_with(log_folder, both, pl.col("id") == "b")
+        scanning.find_files_with(log_folder, both, pl.col("id") == "b")
     assert error.value.subject == str(older)
     older.unlink()
     with pytest.raises(FileNotFoundError):
-        scanning.files_with(log_folder, both, pl.col("id") == "b")
+        scanning.find_files_with(log_folder, both, pl.col("id") == "b")

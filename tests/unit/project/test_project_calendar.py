@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cumulant.data.spec import EventTime, SourceSpec
-from cumulant.data.text.casts import casts
+from cumulant.data.text.casts import column_casts
 from cumulant.features.definition.loading import load as load_features
 from cumulant.features.definition.parsing import parse
 from cumulant.features.offline.polars_compiler import evaluate
@@ -71,7 +71,7 @@ def test_the_zone_is_declared_only_for_times_without_an_offset(offset, declared,
 def test_a_declared_zone_and_the_part_in_it_give_the_local_hour():
     spec = SourceSpec(event_time=EventTime(column="at", zone="Europe/Paris"))
     rows = pl.DataFrame({"at": ["2024-07-01 10:00:00"]})
-    [cast] = casts(rows.schema, spec, "rows")
+    [cast] = column_casts(rows.schema, spec, "rows")
     assert evaluate(parse('hour(at, "Europe/Paris")', columns=["at"]), rows.select(cast.expr)).to_list() == [10]
 
 

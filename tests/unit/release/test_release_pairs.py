@@ -14,7 +14,7 @@ from releases import MOMENT, policy_with
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.release.start import evidence_blocks
-from cumulant.outcomes.join.mirrored_pairs import Graded
+from cumulant.outcomes.join.mirrored_pairs import GradedPair
 from cumulant.release.evidence.metric_state import new_board, with_differences
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import MetricSpec
@@ -158,7 +158,7 @@ class Earlier:
 
 
 def graded(minute, difference, candidate):
-    return Graded(
+    return GradedPair(
         id="a", row=0, time=MOMENT + timedelta(minutes=minute), model="late", champion_version="2",
         candidate_version=candidate, champion=0.5, candidate=0.5 + difference, weight=1.0, label=True,
         label_known_time=MOMENT,

@@ -11,7 +11,7 @@ from serving_models import WINDOWED, flights, servable, windowed_model
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.materialization import materialize
-from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.posted.state_updates import Recorder
 
@@ -34,7 +34,7 @@ def test_rows_beyond_what_may_wait_are_refused_until_some_are_on_the_disk():
         recorder._posted(disk, "flights", rows)
     with pytest.raises(EngineUnavailableError, match="8 rows wait"):
         recorder._posted(disk, "flights", rows)
-    disk.posts[0].set_result(Advanced(accepted=4))
+    disk.posts[0].set_result(AdvanceResult(accepted=4))
     recorder._posted(disk, "flights", rows)
     disk.posts[1].set_exception(EngineUnavailableError("busy"))
     recorder._posted(disk, "flights", rows)

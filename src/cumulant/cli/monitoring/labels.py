@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.outcomes.labels import Intake
     from cumulant.outcomes.labels.label_counts import Report
-    from cumulant.outcomes.labels.label_facts import Shown
+    from cumulant.outcomes.labels.label_facts import LabelFact
 
 app = application(
     "labels",
@@ -263,7 +263,7 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 
 
-def _print_said(console: Console, found: list[Shown]) -> None:
+def _print_said(console: Console, found: list[LabelFact]) -> None:
     from cumulant.flows.reports.terminal import table
 
     rows = [
@@ -272,7 +272,7 @@ def _print_said(console: Console, found: list[Shown]) -> None:
     console.print(table(["state", "prediction", "label", "known", "problem", "from"], _dashed(rows)))
 
 
-def meant(one: Shown) -> str:
+def meant(one: LabelFact) -> str:
     """The prediction that a label names: its id and row, or its key and event time as far as they are known."""
     if one.id is not None:
         return one.id if not one.row else f"{one.id} row {one.row}"

@@ -122,14 +122,14 @@ def quarantine(
     Looks at the last refused snapshot, where there is one, else at the newest accepted one.
     """
     from cumulant.cli.training.frame_output import check_out
-    from cumulant.data.views import quarantined
+    from cumulant.data.views import read_quarantine
 
     check_out(out)
     with call.project() as project:
         source = source or only_source(project)
         snapshot = refused(project, source) or accepted(project, source)
         limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)
-        frame = quarantined(snapshot, project.tables(), project.salt(), limit=limit, files=files)
+        frame = read_quarantine(snapshot, project.tables(), project.salt(), limit=limit, files=files)
     count = frame.height if file else snapshot.rows_quarantined
     frame = frame if out else frame.head(rows)
     if out is not None:
@@ -291,8 +291,8 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
-    from cumulant.data.checks.verdict import told, warnings_of
-    from cumulant.data.shift import moved
+    from cumulant.data.checks.verdict import describe_change, warnings_of
+    from cumulant.data.shift import notable_shifts
     from cumulant.flows.reports.collect import shifts_said
     from cumulant.flows.reports.terminal import clean, heading, pairs, table, warn
     from cumulant.flows.reports.wording import share as percent
@@ -321,9 +321,9 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         console.print("the one rule holds" if count == 1 else f"all {count:,} rules hold", style="dim")
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):
-            console.print(clean(told(change)), soft_wrap=True)
+            console.print(clean(describe_change(change)), soft_wrap=True)
     for text in shifts_said(snapshot):
-        console.print(clean(text), style="" if moved(snapshot.shifts) else "dim", soft_wrap=True)
+        console.print(clean(text), style="" if notable_shifts(snapshot.shifts) else "dim", soft_wrap=True)
     warn(console, warnings_of(snapshot))
     console.print("")
 

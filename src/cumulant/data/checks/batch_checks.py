@@ -15,8 +15,8 @@ from cumulant.core.units import share
 from cumulant.data.checks.batch_rows import FEWEST, Sizes
 from cumulant.data.checks.batches import Batch
 from cumulant.data.checks.rules import is_row_rule
-from cumulant.data.checks.severity import failing, of_batch, severity_of
-from cumulant.data.checks.verdict import most_refused
+from cumulant.data.checks.severity import batch_severity, select_failing, severity_of
+from cumulant.data.checks.verdict import describe_worst_rules
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.data.spec import Severity, SourceSpec
 from cumulant.statistics.exact import binomial_at_least, overdispersion
@@ -45,20 +45,22 @@ class _Share:
     key: str
 
 
-def broken_shares(
+def check_shares(
     batches: Sequence[Batch], spec: SourceSpec, columns: Mapping[str, str | None], earlier: Sizes
 ) -> tuple[BatchCheck, ...]:
     """The shares of refused rows, and of nulls, that a batch has too many of.
 
     `columns`: the column of each rule; `earlier`: the batches that were accepted before.
     """
-    shares = [item for batch in batches for item in (*_refused(batch, spec, columns), *_nulls(batch, spec))]
+    shares = [
+        item for batch in batches for item in (*_refused_shares(batch, spec, columns), *_null_shares(batch, spec))
+    ]
     level = LEVEL / max(len(shares), 1)
-    compared = _compared(shares)
+    compared = _sample_shares(shares)
     broken = [
         item
         for item in shares
-        if _chance(item, 1.0) < level and _chance(item, _design(item, earlier, compared)) < level
+        if _p_value(item, 1.0) < level and _p_value(item, _design_effect(item, earlier, compared)) < level
     ]
     fails = {(item.batch.name, item.rule) for item in broken if item.severity == "fail"}
     return tuple(
@@ -66,11 +68,11 @@ def broken_shares(
     )
 
 
-def _chance(item: _Share, design: float) -> float:
+def _p_value(item: _Share, design: float) -> float:
     return binomial_at_least(item.count / design, item.rows / design, item.limit)
 
 
-def _compared(shares: Sequence[_Share]) -> list[_Share]:
+def _sample_shares(shares: Sequence[_Share]) -> list[_Share]:
     """Of many shares of one rule and kind of batch some, evenly spaced: to compare each with all takes their square."""
     groups: dict[tuple[str, Severity, str], list[_Share]] = {}
     for item in shares:
@@ -78,59 +80,61 @@ def _compared(shares: Sequence[_Share]) -> list[_Share]:
     return [item for group in groups.values() for item in group[:: -(-len(group) // _COMPARED)]]
 
 
-def _design(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:
+def _design_effect(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:
     """How much more than independent rows the share varied between earlier batches, of any kind.
 
     Where there are none, as in the first snapshot, between the other batches of the run.
     """
-    series = [_counted(item, sizes) for sizes in earlier.values() if len(sizes) >= FEWEST] or _others(item, shares)
+    series = [_share_counts(item, sizes) for sizes in earlier.values() if len(sizes) >= FEWEST] or _other_share_counts(
+        item, shares
+    )
     designs = (overdispersion(*zip(*counts, strict=True)) for counts in series if len(counts) >= FEWEST)
     return min(max(designs, default=1.0), _MOST)
 
 
-def _counted(item: _Share, sizes: Sequence[BatchSize]) -> list[tuple[int, int]]:
+def _share_counts(item: _Share, sizes: Sequence[BatchSize]) -> list[tuple[int, int]]:
     """Of each batch the rows that the share counts, and those it is taken of."""
     if item.column is None:
         return [(size.refused, size.rows) for size in sizes]
     return [(size.nulls.get(item.column, 0), size.rows - size.refused) for size in sizes]
 
 
-def _others(item: _Share, shares: Sequence[_Share]) -> list[list[tuple[int, int]]]:
-    """As `_counted`, of the other batches of the run, by kind."""
-    found: dict[str, list[tuple[int, int]]] = {}
+def _other_share_counts(item: _Share, shares: Sequence[_Share]) -> list[list[tuple[int, int]]]:
+    """As `_share_counts`, of the other batches of the run, by kind."""
+    counts_by_kind: dict[str, list[tuple[int, int]]] = {}
     for other in shares:
         if other.batch is not item.batch and (other.rule, other.severity) == (item.rule, item.severity):
-            found.setdefault(other.batch.kind, []).append((other.count, other.rows))
-    return list(found.values())
+            counts_by_kind.setdefault(other.batch.kind, []).append((other.count, other.rows))
+    return list(counts_by_kind.values())
 
 
-def _refused(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:
+def _refused_shares(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:
     """All refused rows; where some of them only warn, those that do not as well."""
-    refused, failed = batch.counts.refused, failing(batch.counts.refused, columns, spec)
-    result = [_quarantined(batch, spec, "fail", failed)] if failed else []
-    return result if failed == refused else [*result, _quarantined(batch, spec, "warn", refused)]
+    refused, failed = batch.counts.refused, select_failing(batch.counts.refused, columns, spec)
+    result = [_quarantine_share(batch, spec, "fail", failed)] if failed else []
+    return result if failed == refused else [*result, _quarantine_share(batch, spec, "warn", refused)]
 
 
-def _quarantined(batch: Batch, spec: SourceSpec, severity: Severity, refused: Counter[str]) -> _Share:
+def _quarantine_share(batch: Batch, spec: SourceSpec, severity: Severity, refused: Counter[str]) -> _Share:
     return _Share(
         batch,
         rule="quarantine",
         column=None,
-        severity=of_batch(spec, severity),
+        severity=batch_severity(spec, severity),
         count=refused.total(),
         rows=batch.counts.checked,
         limit=share(spec.quarantine),
         what="rows are refused",
-        key=f"`quarantine` allows; by {most_refused(refused)}",
+        key=f"`quarantine` allows; by {describe_worst_rules(refused)}",
     )
 
 
-def _nulls(batch: Batch, spec: SourceSpec) -> list[_Share]:
+def _null_shares(batch: Batch, spec: SourceSpec) -> list[_Share]:
     result = []
     for column, rule in spec.rules.items():
         if rule.nulls is not None and not is_row_rule(rule.nulls):
             named, key, what = f"{column}:nulls", "its `nulls` allows", f"values of {column} are null"
-            severity = of_batch(spec, severity_of(spec, named, column))
+            severity = batch_severity(spec, severity_of(spec, named, column))
             nulls, limit = batch.counts.nulls[column], share(rule.nulls)
             result.append(_Share(batch, named, column, severity, nulls, batch.counts.passed, limit, what, key))
     return result

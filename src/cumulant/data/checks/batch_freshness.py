@@ -9,25 +9,25 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.core.units import duration, from_micros, show_duration
-from cumulant.data.checks.batches import NewFile, new_rows, together
-from cumulant.data.parts.part import Workshop
+from cumulant.data.checks.batches import NewFile, name_combined, scan_new_rows
+from cumulant.data.parts.part import PartContext
 from cumulant.data.snapshot import BatchCheck
 from cumulant.data.text.casts import conform
 from cumulant.data.text.zones import UTC_MICROS
 
 
-def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchCheck, ...]:
+def check_freshness(new: Sequence[NewFile], context: PartContext, now: datetime) -> tuple[BatchCheck, ...]:
     """A warning where the newest event of all new rows is older than `table.fresh` allows, or all are after now.
 
     It never refuses them: rows of the past may be delivered late, or again.
     """
-    time, declared = shop.spec.time, shop.spec.table.fresh
+    time, declared = context.spec.time, context.spec.table.fresh
     if time is None or declared is None or not new:
         return ()
-    rows, newest = past_events([new_rows(file, shop) for file in new], time.column, now)
+    rows, newest = count_past_events([scan_new_rows(file, context) for file in new], time.column, now)
     if not rows:
         return ()
-    name = new[0].url if len(new) == 1 else together(len(new))
+    name = new[0].url if len(new) == 1 else name_combined(len(new))
     if newest is None:
         text = f"{name}: each {time.column} of the new rows is after now, so that their age is not known"
     elif now - newest > duration(declared):
@@ -49,7 +49,7 @@ def stale(new: Sequence[NewFile], shop: Workshop, now: datetime) -> tuple[BatchC
     )
 
 
-def past_events(frames: Sequence[pl.LazyFrame], column: str, now: datetime) -> tuple[int, datetime | None]:
+def count_past_events(frames: Sequence[pl.LazyFrame], column: str, now: datetime) -> tuple[int, datetime | None]:
     """How many rows have a time, and the newest that is not after `now`."""
     at = pl.col(column)
     times = pl.concat([conform(rows, [Field(column, "time")]) for rows in frames])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cumulant.core.errors import UsageError
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.severity import of_batch, severity_of
+from cumulant.data.checks.severity import batch_severity, severity_of
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.data.spec import SourceSpec
 from cumulant.statistics.exact import poisson_at_least, poisson_at_most
@@ -29,7 +29,7 @@ class _Limit:
     share: float | None = None
 
 
-def with_sizes(earlier: Sizes, delivered: Sequence[Batch]) -> dict[str, tuple[BatchSize, ...]]:
+def add_sizes(earlier: Sizes, delivered: Sequence[Batch]) -> dict[str, tuple[BatchSize, ...]]:
     """The latest batches by kind, those of this run last."""
     sizes = dict(earlier)
     for batch in delivered:
@@ -39,7 +39,7 @@ def with_sizes(earlier: Sizes, delivered: Sequence[Batch]) -> dict[str, tuple[Ba
     return sizes
 
 
-def broken_rows(delivered: Sequence[Batch], spec: SourceSpec, earlier: Sizes) -> tuple[BatchCheck, ...]:
+def check_row_counts(delivered: Sequence[Batch], spec: SourceSpec, earlier: Sizes) -> tuple[BatchCheck, ...]:
     """Batches with fewer or more rows than `batch.min_rows` and `batch.max_rows` allow.
 
     A limit that is a share of earlier batches is itself uncertain for small ones, so it is broken only where chance
@@ -63,7 +63,7 @@ def _limit(declared: int | str | None, sizes: Sequence[int]) -> _Limit | None:
         return None
     if isinstance(declared, int):
         return _Limit(declared, f"the {declared:,} that `batch` allows")
-    share = share_of_rows(declared)
+    share = parse_row_share(declared)
     if len(sizes) < FEWEST:
         return None
     median = statistics.median(sizes)
@@ -71,7 +71,7 @@ def _limit(declared: int | str | None, sizes: Sequence[int]) -> _Limit | None:
     return _Limit(share * median, text, share)
 
 
-def share_of_rows(text: str) -> float:
+def parse_row_share(text: str) -> float:
     """`250%` as 2.5. Raises UsageError for other text."""
     try:
         value = float(text.removesuffix("%")) / 100
@@ -91,7 +91,7 @@ def _check(batch: Batch, name: str, limit: _Limit, text: str, spec: SourceSpec) 
         batch=batch.name,
         rule=f"batch:{name}",
         column=None,
-        severity=of_batch(spec, severity_of(spec, f"table:{name}", None)),
+        severity=batch_severity(spec, severity_of(spec, f"table:{name}", None)),
         failed=0,
         rows=rows,
         limit=limit.rows,

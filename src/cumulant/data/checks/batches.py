@@ -1,4 +1,4 @@
-"""Batches: the rows that a run reads for the first time, by file and by period, and what became of them.
+"""Batches: the rows that a run reads for the first time, by file and by period, with accepted and refused ones.
 
 A new or changed file is a batch. Of a file whose earlier rows are still its first ones only the added rows are new.
 Several new files together are a batch as well: each may be too small to be sure of.
@@ -15,19 +15,19 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.data.parts.packs import OWNER, blocks_of, refused_rows
-from cumulant.data.parts.part import RULE, PartFacts, Workshop
+from cumulant.data.parts.part import RULE, PartContext, PartFacts
 from cumulant.data.snapshot import WIDER
 from cumulant.data.spec import Period, SourceSpec
-from cumulant.data.text.casts import casts, conform, stored_columns
+from cumulant.data.text.casts import column_casts, conform, stored_columns
 from cumulant.data.text.zones import to_local
 
 Kind = Literal["file", "added", "files", "period"]
-#: how a period is written, which tells it from all others
+#: how a period is written, which distinguishes it from all others
 _FORMS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
 
 
 @dataclass(frozen=True)
-class Counts:
+class BatchCounts:
     """Accepted rows, refused ones by the rule that refused each, and nulls among the accepted by column."""
 
     passed: int = 0
@@ -38,12 +38,12 @@ class Counts:
     def checked(self) -> int:
         return self.passed + self.refused.total()
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.passed + other.passed, self.refused + other.refused, self.nulls + other.nulls)
+    def __add__(self, other: BatchCounts) -> BatchCounts:
+        return BatchCounts(self.passed + other.passed, self.refused + other.refused, self.nulls + other.nulls)
 
-    def __sub__(self, other: Counts) -> Counts:
+    def __sub__(self, other: BatchCounts) -> BatchCounts:
         """What is more than in `other`; at least none of each."""
-        return Counts(max(self.passed - other.passed, 0), self.refused - other.refused, self.nulls - other.nulls)
+        return BatchCounts(max(self.passed - other.passed, 0), self.refused - other.refused, self.nulls - other.nulls)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Batch:
 
     name: str
     kind: Kind
-    counts: Counts
+    counts: BatchCounts
 
 
 @dataclass(frozen=True)
@@ -74,40 +74,44 @@ class NewFile:
         return f"the rows added to {self.url}" if self.grown else self.url
 
 
-def together(files: int) -> str:
-    """So many new files as messages show them."""
+def name_combined(files: int) -> str:
+    """The name of all new files together in messages."""
     return f"the {files:,} new files together"
 
 
-def deliveries(new: Sequence[NewFile], shop: Workshop) -> tuple[Batch, ...]:
+def batches_by_file(new: Sequence[NewFile], context: PartContext) -> tuple[Batch, ...]:
     """The new rows of each new or changed file."""
-    columns = _limited(shop)
-    return tuple(Batch(file.name, "added" if file.grown else "file", _rows_of(file, columns, shop)) for file in new)
+    columns = _columns_with_limits(context)
+    return tuple(
+        Batch(file.name, "added" if file.grown else "file", _count_new_rows(file, columns, context)) for file in new
+    )
 
 
-def gathered(new: Sequence[NewFile], delivered: Sequence[Batch], shop: Workshop, *, checked: int) -> tuple[Batch, ...]:
+def batches_to_check(
+    new: Sequence[NewFile], delivered: Sequence[Batch], context: PartContext, *, checked: int
+) -> tuple[Batch, ...]:
     """The batches whose shares are evaluated: deliveries, all of them together, and periods.
 
     `checked` rows of the source are evaluated as a whole, and that is not done twice.
     """
     result = [batch for batch in delivered if batch.counts.checked]
     if len(result) > 1:
-        total = sum((batch.counts for batch in result), Counts())
-        result.append(Batch(together(len(result)), "files", total))
+        total = sum((batch.counts for batch in result), BatchCounts())
+        result.append(Batch(name_combined(len(result)), "files", total))
     result = [batch for batch in result if batch.counts.checked < checked]
-    if shop.spec.batch.period is not None and shop.spec.time is not None:
-        result += _periods(new, _limited(shop), shop)
+    if context.spec.batch.period is not None and context.spec.time is not None:
+        result += _periods(new, _columns_with_limits(context), context)
     return tuple(result)
 
 
-def _limited(shop: Workshop) -> list[str]:
+def _columns_with_limits(context: PartContext) -> list[str]:
     """Columns whose nulls are limited."""
-    return [column for column, rule in shop.spec.rules.items() if rule.nulls is not None]
+    return [column for column, rule in context.spec.rules.items() if rule.nulls is not None]
 
 
-def new_rows(file: NewFile, shop: Workshop) -> pl.LazyFrame:
+def scan_new_rows(file: NewFile, context: PartContext) -> pl.LazyFrame:
     """The accepted rows of a file that are new."""
-    rows = shop.rows(file.accepted)
+    rows = context.rows(file.accepted)
     return rows.slice(file.earlier.rows.rows) if file.grown and file.earlier is not None else rows
 
 
@@ -119,14 +123,14 @@ def period_of(spec: SourceSpec, *, default: Period) -> pl.Expr | None:
     return to_local(pl.col(spec.time.column), spec.time.zone or "UTC").dt.strftime(form)
 
 
-def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], shop: Workshop) -> bool:
+def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], context: PartContext) -> bool:
     """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
     rows = earlier.rows.rows
     if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
         return False
     return all(
-        conform(shop.rows(read), [column]).head(rows).collect()
-        .equals(conform(shop.rows(earlier), [column]).collect())
+        conform(context.rows(read), [column]).head(rows).collect()
+        .equals(conform(context.rows(earlier), [column]).collect())
         for column in fields
     )  # fmt: skip
 
@@ -140,44 +144,46 @@ def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:
     return all(old == new or (old, new) in WIDER for old, new in before)
 
 
-def _rows_of(file: NewFile, columns: Iterable[str], shop: Workshop) -> Counts:
-    counts = _of_part(file.accepted, columns, shop)
+def _count_new_rows(file: NewFile, columns: Iterable[str], context: PartContext) -> BatchCounts:
+    counts = _count_rows(file.accepted, columns, context)
     if file.grown and file.earlier is not None:
-        counts -= _of_part(file.earlier, columns, shop)
+        counts -= _count_rows(file.earlier, columns, context)
     return counts
 
 
-def _of_part(part: PartFacts, columns: Iterable[str], shop: Workshop) -> Counts:
+def _count_rows(part: PartFacts, columns: Iterable[str], context: PartContext) -> BatchCounts:
     rows, refused = part.rows.rows, Counter(part.refused_rules or {})
     for ref in part.refused:
-        rules = shop.tables.scan(ref).group_by(RULE).len().collect()
+        rules = context.tables.scan(ref).group_by(RULE).len().collect()
         refused.update(dict(rules.iter_rows()))
     nulls = {column: part.profile[column].nulls if column in part.profile else rows for column in columns}
-    return Counts(rows, refused, Counter(nulls))
+    return BatchCounts(rows, refused, Counter(nulls))
 
 
-def _periods(new: Sequence[NewFile], columns: Sequence[str], shop: Workshop) -> list[Batch]:
+def _periods(new: Sequence[NewFile], columns: Sequence[str], context: PartContext) -> list[Batch]:
     """New rows by period, of all files together; what has no readable time is in no period."""
-    result: dict[str, Counts] = {}
-    accepted = _by_period([file.accepted for file in new], columns, shop)
+    result: dict[str, BatchCounts] = {}
+    accepted = _count_by_period([file.accepted for file in new], columns, context)
     for file, periods in zip(new, accepted, strict=True):
-        before = _by_period([file.earlier], columns, shop)[0] if file.earlier is not None else {}
+        before = _count_by_period([file.earlier], columns, context)[0] if file.earlier is not None else {}
         for period, counts in periods.items():
-            added = counts - before.get(period, Counts())
-            if added != Counts():  # else nothing of this period is new
-                result[period] = result.get(period, Counts()) + (added if file.grown else counts)
-    return [Batch(f"{shop.spec.batch.period} {name}", "period", result[name]) for name in sorted(result)]
+            added = counts - before.get(period, BatchCounts())
+            if added != BatchCounts():  # else nothing of this period is new
+                result[period] = result.get(period, BatchCounts()) + (added if file.grown else counts)
+    return [Batch(f"{context.spec.batch.period} {name}", "period", result[name]) for name in sorted(result)]
 
 
-def _by_period(parts: Sequence[PartFacts], columns: Sequence[str], shop: Workshop) -> list[dict[str, Counts]]:
-    """Of each part and period what `_of_part` counts of all rows."""
-    assert shop.spec.time is not None
-    column, period = shop.spec.time.column, period_of(shop.spec, default="day")
+def _count_by_period(
+    parts: Sequence[PartFacts], columns: Sequence[str], context: PartContext
+) -> list[dict[str, BatchCounts]]:
+    """Of each part and period what `_count_rows` counts of all rows."""
+    assert context.spec.time is not None
+    column, period = context.spec.time.column, period_of(context.spec, default="day")
     assert period is not None
     label = period.alias("__period")
-    result: list[dict[str, Counts]] = [{} for _ in parts]
+    result: list[dict[str, BatchCounts]] = [{} for _ in parts]
     for block in blocks_of(parts):
-        rows = block.scan(shop)
+        rows = block.scan(context)
         schema = rows.collect_schema()
         if not block.range.rows or column not in schema:
             continue
@@ -188,17 +194,19 @@ def _by_period(parts: Sequence[PartFacts], columns: Sequence[str], shop: Worksho
         for row in counted.agg(pl.len().alias("rows"), *nulls).iter_rows(named=True):
             if row["__period"] is not None:
                 null_counts = Counter({name: int(row[f"nulls:{name}"]) for name in columns})
-                result[row[OWNER]][row["__period"]] = Counts(int(row["rows"]), nulls=null_counts)
-    for refused in refused_rows(parts, shop):
+                result[row[OWNER]][row["__period"]] = BatchCounts(int(row["rows"]), nulls=null_counts)
+    for refused in refused_rows(parts, context):
         if column not in refused.columns:
             continue
         # A refused row may hold its time as it came.
-        time = casts({column: refused.schema[column]}, shop.spec, shop.source)[0].expr
+        time = column_casts({column: refused.schema[column]}, context.spec, context.source)[0].expr
         counts = refused.select(time, RULE, OWNER).group_by(OWNER, label, RULE).len()
         for place, name, rule, count in counts.iter_rows():
             if name is not None:
-                found = result[place]
-                found[name] = found.get(name, Counts()) + Counts(refused=Counter({rule: count}))
+                counts_by_period = result[place]
+                counts_by_period[name] = counts_by_period.get(name, BatchCounts()) + BatchCounts(
+                    refused=Counter({rule: count})
+                )
     return result
 
 

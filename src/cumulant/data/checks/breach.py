@@ -1,4 +1,4 @@
-"""The error of a source that breaks its contract; it carries the snapshot, so that the rows can be looked at."""
+"""Errors of a source that breaks its contract; they carry the snapshot, so that the rows can be inspected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SourceBreachError(ContractBreachError):
-    """A refused snapshot: `snapshot.breaches` says why, `snapshot.quarantine` holds the refused rows."""
+    """A refused snapshot: `snapshot.breaches` are the reasons, `snapshot.quarantine` holds the refused rows."""
 
     def __init__(self, message: str, *, snapshot: Snapshot, hint: str) -> None:
         super().__init__(message, subject=snapshot.source, hint=hint)
@@ -34,17 +34,17 @@ class AbsentColumnError(DataError):
     """A declared column that the rows do not have; its name is the subject."""
 
 
-def absent_column(message: str, name: str, known: Sequence[str]) -> AbsentColumnError:
+def absent_column_error(message: str, name: str, known: Sequence[str]) -> AbsentColumnError:
     """The error for a declared column `name` that is not among `known`, with the nearest of them as hint."""
     hint = did_you_mean(name, known) or f"columns: {', '.join(known[:20])}"
     return AbsentColumnError(message, subject=name, hint=hint)
 
 
-def as_change(error: AbsentColumnError, previous: Snapshot | None) -> DataError | ContractBreachError:
+def as_contract_breach(error: AbsentColumnError, previous: Snapshot | None) -> DataError | ContractBreachError:
     """`error` as a breach where the last accepted snapshot had the column: the data changed, not the declaration."""
     if previous is None or error.subject not in {field.name for field in previous.fields}:
         return error
-    hint = f"mend the source, or declare another column; {error.hint}"
+    hint = f"fix the source, or declare another column; {error.hint}"
     return ContractBreachError(
         f"{error.message}; snapshot {previous.id[:12]} had it", subject=previous.source, hint=hint
     )

@@ -29,7 +29,7 @@ Tokens = Sequence[str]
 Guard = Callable[[Tokens, str], str]
 
 
-def failing(text: str, types: Mapping[str, DType]) -> pl.Expr:
+def compile_condition(text: str, types: Mapping[str, DType]) -> pl.Expr:
     """The rows that break the condition, over columns of these types.
 
     Raises:
@@ -38,12 +38,12 @@ def failing(text: str, types: Mapping[str, DType]) -> pl.Expr:
     plain = pl.sql_expr(text)  # what is wrong with it is reported of the text as written
     whole = {name for name, dtype in types.items() if dtype == "int"}
     temporal = {name for name, dtype in types.items() if dtype in ("time", "date")}
-    tokens = _widened([token for token in _TOKEN.findall(text) if not _is_blank(token)], whole)
-    guarded = _guarded(tokens, _guard("NULL", temporal))
+    tokens = _widen_integers([token for token in _TOKEN.findall(text) if not _is_blank(token)], whole)
+    guarded = _guard_undefined(tokens, _guard("NULL", temporal))
     if guarded == tokens:
         return ~(pl.sql_expr(" ".join(tokens)) if any("INT128" in token for token in tokens) else plain)
     holds = pl.sql_expr(" ".join(guarded))
-    defined = _guarded(tokens, _guard("1", temporal))
+    defined = _guard_undefined(tokens, _guard("1", temporal))
     return ~holds | (holds.is_null() & pl.sql_expr(" ".join(defined)).is_not_null())
 
 
@@ -63,7 +63,7 @@ def _is_blank(token: str) -> bool:
     return token.isspace() or token.startswith(("--", "/*"))
 
 
-def _widened(tokens: Tokens, whole: Collection[str]) -> list[str]:
+def _widen_integers(tokens: Tokens, whole: Collection[str]) -> list[str]:
     """Columns of whole numbers beside + - * as 128-bit numbers; not where they count intervals of time."""
     if any(token.upper() == "INTERVAL" for token in tokens):
         return list(tokens)
@@ -79,22 +79,22 @@ def _name(token: str) -> str:
     return token[1:-1] if token[:1] in {'"', "`"} else token
 
 
-def _guarded(tokens: Tokens, guard: Guard) -> list[str]:
+def _guard_undefined(tokens: Tokens, guard: Guard) -> list[str]:
     """The tokens with `guard` around divisors and functions that are not defined everywhere, also inside of others."""
     result: list[str] = []
     at = 0
     while at < len(tokens):
         token, name, calls = tokens[at], tokens[at].upper(), tokens[at + 1 : at + 2] == ["("]
         comma = _comma(tokens, at + 1) if calls and name in _DIVIDING_FUNCTIONS else None
-        end = _closed(tokens, at + 1) if calls else at + 1
+        end = _closing_end(tokens, at + 1) if calls else at + 1
         if token in _DIVISIONS:
             end = _operand_end(tokens, at + 1)
-            result += [token, guard(_guarded(tokens[at + 1 : end], guard), "0")]
+            result += [token, guard(_guard_undefined(tokens[at + 1 : end], guard), "0")]
         elif comma is not None:
-            divisor = guard(_guarded(tokens[comma + 1 : end - 1], guard), "0")
-            result += [token, *_guarded(tokens[at + 1 : comma], guard), ",", divisor, ")"]
+            divisor = guard(_guard_undefined(tokens[comma + 1 : end - 1], guard), "0")
+            result += [token, *_guard_undefined(tokens[at + 1 : comma], guard), ",", divisor, ")"]
         elif calls and name in _PARTIAL_FUNCTIONS:
-            result.append(guard([token, *_guarded(tokens[at + 1 : end], guard)], _NOT_FINITE))
+            result.append(guard([token, *_guard_undefined(tokens[at + 1 : end], guard)], _NOT_FINITE))
         else:
             result.append(token)
             end = at + 1
@@ -109,19 +109,19 @@ def _operand_end(tokens: Tokens, at: int) -> int:
     if at < len(tokens) and tokens[at].upper() == "CASE":
         at = _case_end(tokens, at)
     elif at < len(tokens) and tokens[at] == "(":
-        at = _closed(tokens, at)
+        at = _closing_end(tokens, at)
     else:
         at += 1
         while at + 1 < len(tokens) and tokens[at] == ".":
             at += 2
-        at = _closed(tokens, at) if tokens[at : at + 1] == ["("] else at
+        at = _closing_end(tokens, at) if tokens[at : at + 1] == ["("] else at
     while tokens[at : at + 1] == ["::"]:
         at += 2
-        at = _closed(tokens, at) if tokens[at : at + 1] == ["("] else at
+        at = _closing_end(tokens, at) if tokens[at : at + 1] == ["("] else at
     return min(at, len(tokens))
 
 
-def _closed(tokens: Tokens, at: int) -> int:
+def _closing_end(tokens: Tokens, at: int) -> int:
     """The place after the parenthesis that closes the one at `at`."""
     depth = 0
     for place in range(at, len(tokens)):
@@ -143,7 +143,7 @@ def _case_end(tokens: Tokens, at: int) -> int:
 def _comma(tokens: Tokens, at: int) -> int | None:
     """The comma between the two arguments of the call whose parenthesis opens at `at`."""
     depth, commas = 0, []
-    for place in range(at, _closed(tokens, at)):
+    for place in range(at, _closing_end(tokens, at)):
         depth += (tokens[place] == "(") - (tokens[place] == ")")
         if depth == 1 and tokens[place] == ",":
             commas.append(place)

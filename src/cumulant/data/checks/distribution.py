@@ -16,11 +16,11 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.units import share
-from cumulant.data.checks.batches import Batch, NewFile, together
-from cumulant.data.checks.distribution_distance import BLOCK, VALUE, Reference, distance_of, with_blocks
-from cumulant.data.checks.severity import of_batch, severity_of
+from cumulant.data.checks.batches import Batch, NewFile, name_combined
+from cumulant.data.checks.distribution_distance import BLOCK, VALUE, ReferenceCounts, collect_values, measure_distance
+from cumulant.data.checks.severity import batch_severity, severity_of
 from cumulant.data.parts.packs import blocks_of
-from cumulant.data.parts.part import Workshop
+from cumulant.data.parts.part import PartContext
 from cumulant.data.profile import power_of_two
 from cumulant.data.snapshot import BatchCheck, Snapshot
 from cumulant.data.spec import Range, RuleSpec
@@ -48,11 +48,11 @@ class _Tested:
     failed: int = 0
 
 
-def broken_distributions(
+def check_distributions(
     new: Sequence[NewFile],
     batches: Sequence[Batch],
     fields: Sequence[Field],
-    shop: Workshop,
+    context: PartContext,
     previous: Snapshot | None,
 ) -> tuple[BatchCheck, ...]:
     """The rules on distributions that new rows break: of each file, of all together, and of each period in `batches`.
@@ -62,19 +62,23 @@ def broken_distributions(
     """
     tested: list[tuple[Field, _Tested]] = []
     for field in fields:
-        rule = shop.spec.rules.get(field.name)
+        rule = context.spec.rules.get(field.name)
         if rule is None or not (rule.mean or rule.quantiles or rule.shares or rule.drift is not None):
             continue
-        _refuse_other_types(field, rule, shop.source)
-        values = _values(field, new, batches, shop)
-        reference = Reference.of(field, previous, shop, least=rule.drift) if values and rule.drift is not None else None
+        _refuse_other_types(field, rule, context.source)
+        values = _values(field, new, batches, context)
+        reference = (
+            ReferenceCounts.of(field, previous, context, least=rule.drift)
+            if values and rule.drift is not None
+            else None
+        )
         spread = _spread(field, previous)
         for name, rows in values:
             tested += [(field, test) for test in _tests(name, rows, field, rule, spread)]
             if reference is not None and rule.drift is not None:
                 tested += [(field, _distance(name, rows, field, rule.drift, reference))]
     level = LEVEL / max(len(tested), 1)
-    return tuple(_check(test, field, shop) for field, test in tested if test.p < level)
+    return tuple(_check(test, field, context) for field, test in tested if test.p < level)
 
 
 def _refuse_other_types(field: Field, rule: RuleSpec, source: str) -> None:
@@ -88,28 +92,28 @@ def _refuse_other_types(field: Field, rule: RuleSpec, source: str) -> None:
 
 
 def _values(
-    field: Field, new: Sequence[NewFile], batches: Sequence[Batch], shop: Workshop
+    field: Field, new: Sequence[NewFile], batches: Sequence[Batch], context: PartContext
 ) -> list[tuple[str, pl.DataFrame]]:
     """Batch to its values of a column, with the day (or declared period) that each is of."""
-    frames = [(file.name, frame) for file, frame in _of_files(field, new, shop) if frame.height]
+    frames = [(file.name, frame) for file, frame in _of_files(field, new, context) if frame.height]
     if not frames:
         return []
     pooled = pl.concat(frame for _, frame in frames)
     if len(frames) > 1:
-        frames.append((together(len(frames)), pooled))
+        frames.append((name_combined(len(frames)), pooled))
     names = {batch.name for batch in batches if batch.kind == "period"}
     if names:
         for (label,), rows in pooled.group_by(BLOCK, maintain_order=True):
-            if (name := f"{shop.spec.batch.period} {label}") in names:
+            if (name := f"{context.spec.batch.period} {label}") in names:
                 frames.append((name, rows))
     return frames
 
 
-def _of_files(field: Field, new: Sequence[NewFile], shop: Workshop) -> Iterator[tuple[NewFile, pl.DataFrame]]:
+def _of_files(field: Field, new: Sequence[NewFile], context: PartContext) -> Iterator[tuple[NewFile, pl.DataFrame]]:
     """The new values of each file; neighbours in one table are read together."""
     for block in blocks_of([file.accepted for file in new]):
         files = new[block.begin : block.begin + len(block.parts)]
-        values = with_blocks(block.scan(shop), field, shop)
+        values = collect_values(block.scan(context), field, context)
         for file, (first, rows) in zip(files, block.slices(), strict=True):
             earlier = file.earlier.rows.rows if file.grown and file.earlier is not None else 0
             yield file, values.slice(first + earlier, rows - earlier)
@@ -142,7 +146,7 @@ def _tests(name: str, rows: pl.DataFrame, field: Field, rule: RuleSpec, spread: 
         yield from _shares(name, values, field, rule)
 
 
-def mean_outside(values: Floats, limit: float, *, above: bool, spread: float) -> float:
+def mean_p_value(values: Floats, limit: float, *, above: bool, spread: float) -> float:
     """The chance of a mean of `values` [n] so far above (else below) `limit`, were the true mean at the limit.
 
     By Student's t, with the larger of the deviation of the values and `spread`, that of earlier rows: of skewed values
@@ -171,7 +175,7 @@ def _mean(name: str, values: pl.Series, field: Field, bounds: Range, spread: flo
     shown = "" if field.personal or not len(numbers) else f" ({mean:.6g} over {len(numbers):,} values)"
     for limit, word in ((bounds.min, "below"), (bounds.max, "above")):
         if limit is not None:
-            p = mean_outside(numbers, limit, above=word == "above", spread=spread)
+            p = mean_p_value(numbers, limit, above=word == "above", spread=spread)
             text = f"the mean of {field.name} is {word} {limit:g}{shown}"
             yield _Tested(name, f"{field.name}:mean", p, len(numbers), limit, text)
 
@@ -192,8 +196,8 @@ def _shares(name: str, values: pl.Series, field: Field, rule: RuleSpec) -> Itera
             yield _Tested(name, f"{field.name}:shares", p, count, high, text, hits)
 
 
-def _distance(name: str, rows: pl.DataFrame, field: Field, limit: float, reference: Reference) -> _Tested:
-    distance = distance_of(reference, rows, level=_INTERVAL, least=LEVEL)
+def _distance(name: str, rows: pl.DataFrame, field: Field, limit: float, reference: ReferenceCounts) -> _Tested:
+    distance = measure_distance(reference, rows, level=_INTERVAL, least=LEVEL)
     if distance is None:
         return _Tested(name, f"{field.name}:drift", 1.0, rows.height, limit, "")
     text = (
@@ -203,12 +207,12 @@ def _distance(name: str, rows: pl.DataFrame, field: Field, limit: float, referen
     return _Tested(name, f"{field.name}:drift", distance.p if distance.low > limit else 1.0, rows.height, limit, text)
 
 
-def _check(test: _Tested, field: Field, shop: Workshop) -> BatchCheck:
+def _check(test: _Tested, field: Field, context: PartContext) -> BatchCheck:
     return BatchCheck(
         batch=test.batch,
         rule=test.rule,
         column=field.name,
-        severity=of_batch(shop.spec, severity_of(shop.spec, test.rule, field.name)),
+        severity=batch_severity(context.spec, severity_of(context.spec, test.rule, field.name)),
         failed=test.failed,
         rows=test.rows,
         limit=test.limit,

@@ -11,8 +11,8 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.data.checks.batches import period_of
-from cumulant.data.parts.packs import blocks_of, stored_part
-from cumulant.data.parts.part import Workshop
+from cumulant.data.parts.packs import blocks_of, load_part
+from cumulant.data.parts.part import PartContext
 from cumulant.data.snapshot import RowRange, Snapshot
 from cumulant.data.text.casts import conform
 from cumulant.statistics import drift
@@ -37,7 +37,7 @@ class Distance(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceCounts:
     """Counts [blocks, cells] of earlier rows, nulls in the last cell; cells of numbers (`grid`), or of `values`."""
 
     counts: Floats
@@ -45,11 +45,11 @@ class Reference:
     values: tuple[str, ...] = ()
 
     @staticmethod
-    def of(field: Field, previous: Snapshot | None, shop: Workshop, *, least: float) -> Reference | None:
+    def of(field: Field, previous: Snapshot | None, context: PartContext, *, least: float) -> ReferenceCounts | None:
         """From the newest rows of the last accepted snapshot that do not move by themselves by `least`; None where it
         has none of the column's type.
         """
-        rows = None if previous is None or field.dtype in _NO_DISTANCE else _earlier(field, previous, shop)
+        rows = None if previous is None or field.dtype in _NO_DISTANCE else _earlier_values(field, previous, context)
         if previous is None or rows is None or rows[VALUE].null_count() == rows.height:
             return None
         grid, values = None, ()
@@ -62,9 +62,9 @@ class Reference:
         else:
             texts = rows.select(pl.col(VALUE).cast(pl.String).drop_nulls()).to_series()
             values = tuple(texts.value_counts(sort=True)[VALUE].head(_ALONE).to_list())
-        whole = Reference(np.zeros((0, 0)), grid, values)
+        whole = ReferenceCounts(np.zeros((0, 0)), grid, values)
         counts = whole.cells(rows)
-        return Reference(counts[steady_from(counts, least) :], grid, values)
+        return ReferenceCounts(counts[steady_from(counts, least) :], grid, values)
 
     def cells(self, rows: pl.DataFrame) -> Floats:
         """How many rows lie in each cell: [blocks, cells], blocks in the order of their names."""
@@ -79,7 +79,7 @@ class Reference:
         return np.column_stack([result, nulls]).astype(np.float64)
 
 
-def distance_of(reference: Reference, rows: pl.DataFrame, *, level: float, least: float) -> Distance | None:
+def measure_distance(reference: ReferenceCounts, rows: pl.DataFrame, *, level: float, least: float) -> Distance | None:
     """How far `rows` (`value`, `block`) are from the reference, with an interval at `level`; None where a difference
     by chance is not less likely than `least`.
     """
@@ -87,44 +87,46 @@ def distance_of(reference: Reference, rows: pl.DataFrame, *, level: float, least
     pooled = (earlier.sum(axis=0) + current.sum(axis=0))[:-1]
     smaller = min(float(earlier.sum()), float(current.sum()))
     group = drift.groups(pooled, smaller, ordered=reference.grid is not None)
-    left, right = (np.column_stack([gathered(counts[:, :-1], group), counts[:, -1]]) for counts in (earlier, current))
-    evidence = drift.two_samples(left, right)
+    earlier_cells, current_cells = (
+        np.column_stack([gathered(counts[:, :-1], group), counts[:, -1]]) for counts in (earlier, current)
+    )
+    evidence = drift.two_samples(earlier_cells, current_cells)
     if evidence.p >= least:
         return None  # the interval takes most of the time
-    result = drift.effect(left, right, design=evidence.design, level=level)
+    result = drift.effect(earlier_cells, current_cells, design=evidence.design, level=level)
     return Distance(result.value, result.low, evidence.p)
 
 
-def with_blocks(rows: pl.LazyFrame, field: Field, shop: Workshop) -> pl.DataFrame:
+def collect_values(rows: pl.LazyFrame, field: Field, context: PartContext) -> pl.DataFrame:
     """The values of a column (`value`), and the day or declared period of each (`block`); empty without a time."""
-    period, time = period_of(shop.spec, default="day"), shop.spec.time
+    period, time = period_of(context.spec, default="day"), context.spec.time
     fields = [field] if time is None or time.column == field.name else [field, Field(time.column, "time")]
     label = pl.lit("") if period is None else period
     return conform(rows, fields).select(pl.col(field.name).alias(VALUE), label.alias(BLOCK)).collect()
 
 
-def _earlier(field: Field, previous: Snapshot, shop: Workshop) -> pl.DataFrame | None:
+def _earlier_values(field: Field, previous: Snapshot, context: PartContext) -> pl.DataFrame | None:
     if all(own.name != field.name or own.dtype != field.dtype for own in previous.fields):
         return None
     frames: list[pl.DataFrame] = []
-    left = _ROWS
-    for rows, files in _ranges(previous, shop):
-        if left <= 0 or len(frames) == _PARTS:
+    rows_wanted = _ROWS
+    for rows, files in _ranges(previous, context):
+        if rows_wanted <= 0 or len(frames) == _PARTS:
             break
         if not rows.rows:
             continue
-        step = max(rows.rows // left, 1)
-        frame = with_blocks(rows.scan(shop.tables).gather_every(step), field, shop)
-        if shop.spec.time is None:
+        step = max(rows.rows // rows_wanted, 1)
+        frame = collect_values(rows.scan(context.tables).gather_every(step), field, context)
+        if context.spec.time is None:
             frame = frame.with_columns(files.gather_every(step).alias(BLOCK))
         frames.append(frame)
-        left -= frame.height
+        rows_wanted -= frame.height
     return pl.concat(reversed(frames)) if frames else None
 
 
-def _ranges(previous: Snapshot, shop: Workshop) -> Iterator[tuple[RowRange, pl.Series]]:
+def _ranges(previous: Snapshot, context: PartContext) -> Iterator[tuple[RowRange, pl.Series]]:
     """The accepted rows, the newest first, and of each row the place of its file as text."""
-    parts = [stored_part(file.parts[-1], shop) for file in previous.files]
+    parts = [load_part(file.parts[-1], context) for file in previous.files]
     for block in reversed(blocks_of([part for part in parts if part is not None])):
         yield block.range, block.owners().cast(pl.String).str.zfill(9)
 

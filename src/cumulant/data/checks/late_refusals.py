@@ -15,13 +15,13 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data.checks.repeats import later_repeats
+from cumulant.data.checks.repeats import find_later_repeats
 from cumulant.data.checks.unique import unique_sets
-from cumulant.data.corrections.arrivals import Arrival, without
+from cumulant.data.corrections.arrivals import Arrival, without_rows
 from cumulant.data.files.reading import frame_digest
 from cumulant.data.parts.pack_changes import pack_without
-from cumulant.data.parts.packs import OWNER, Block, blocks_of
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartFacts, Workshop
+from cumulant.data.parts.packs import OWNER, PartBlock, blocks_of
+from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext, PartFacts
 from cumulant.data.parts.part_making import csv_size, plain_fields
 from cumulant.data.profile import profile
 from cumulant.data.snapshot import Snapshot, scan
@@ -38,54 +38,58 @@ class _Refusal:
 
 
 def refuse_dangling(
-    parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]
+    parts: Sequence[PartFacts], fields: Sequence[Field], context: PartContext, others: Mapping[str, Snapshot]
 ) -> list[PartFacts]:
     """The parts without rows whose values another source lacks.
 
     Raises:
         DefinitionError: a reference to a source or column that does not exist.
     """
-    return _drop(parts, list(_dangling(parts, fields, shop, others)), shop)
+    return _drop_rows(parts, list(_dangling_refusals(parts, fields, context, others)), context)
 
 
 def refuse_repeats(
-    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> tuple[list[PartFacts], list[Arrival], list[str]]:
     """The parts without rows whose key or unique value a row of another part had first, and digests of those rows."""
-    kept, moments, digests = list(parts), list(arrived), []
-    if len(kept) == 1 and shop.spec.on_repeat != "latest":
-        return kept, moments, []
-    for unique in unique_sets(shop.spec, [field.name for field in fields]):
-        repeats = later_repeats(kept, moments, fields, unique.columns, shop)
-        kept = _drop(kept, [_Refusal(unique.rule, unique.text, unique.column, repeats)], shop)
-        moments = without(moments, repeats)
+    remaining, moments, digests = list(parts), list(arrived), []
+    if len(remaining) == 1 and context.spec.on_repeat != "latest":
+        return remaining, moments, []
+    for unique in unique_sets(context.spec, [field.name for field in fields]):
+        repeats = find_later_repeats(remaining, moments, fields, unique.columns, context)
+        remaining = _drop_rows(remaining, [_Refusal(unique.rule, unique.text, unique.column, repeats)], context)
+        moments = without_rows(moments, repeats)
         digests.append(frame_digest(repeats))
-    return kept, moments, digests
+    return remaining, moments, digests
 
 
-def _dangling(
-    parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]
+def _dangling_refusals(
+    parts: Sequence[PartFacts], fields: Sequence[Field], context: PartContext, others: Mapping[str, Snapshot]
 ) -> Iterator[_Refusal]:
-    for column, rule in shop.spec.rules.items():
+    for column, rule in context.spec.rules.items():
         wanted = [field for field in fields if field.name == column]
         if rule.references is None or not wanted:
             continue
-        held = _held(rule.references, column, shop.source, others, shop)
-        values = pl.concat([block.located(wanted, shop) for block in blocks_of(parts)], how="vertical").lazy()
+        referenced = _referenced_values(rule.references, column, context.source, others, context)
+        values = pl.concat([block.located(wanted, context) for block in blocks_of(parts)], how="vertical").lazy()
         try:
-            lost = values.filter(pl.col(column).is_not_null()).join(held, left_on=column, right_on="held", how="anti")
+            lost = values.filter(pl.col(column).is_not_null()).join(
+                referenced, left_on=column, right_on="referenced", how="anti"
+            )
             rows = lost.select(OWNER, POSITION).sort(OWNER, POSITION).collect()
         except pl.exceptions.PolarsError as error:
             raise DefinitionError(
-                f'source {shop.source}: "{column}" and {rule.references} are of different types',
+                f'source {context.source}: "{column}" and {rule.references} are of different types',
                 subject=column,
                 hint="declare the same `type` for both",
             ) from error
         yield _Refusal(f"{column}:references", f"{column} is in {rule.references}", column, rows)
 
 
-def _held(target: str, column: str, source: str, others: Mapping[str, Snapshot], shop: Workshop) -> pl.LazyFrame:
-    """The distinct values of `source.column`, as column `held`."""
+def _referenced_values(
+    target: str, column: str, source: str, others: Mapping[str, Snapshot], context: PartContext
+) -> pl.LazyFrame:
+    """The distinct values of `source.column`, as column `referenced`."""
     other, _, name = target.partition(".")
     if other not in others:
         known = did_you_mean(other, others)
@@ -102,54 +106,56 @@ def _held(target: str, column: str, source: str, others: Mapping[str, Snapshot],
             subject=column,
             hint=did_you_mean(name, (field.name for field in snapshot.fields)),
         )
-    return scan(snapshot, shop.tables).select(pl.col(name).alias("held")).unique()
+    return scan(snapshot, context.tables).select(pl.col(name).alias("referenced")).unique()
 
 
-def _drop(parts: Sequence[PartFacts], refusals: Sequence[_Refusal], shop: Workshop) -> list[PartFacts]:
+def _drop_rows(parts: Sequence[PartFacts], refusals: Sequence[_Refusal], context: PartContext) -> list[PartFacts]:
     """The parts without the refused rows; the first refusal of a row counts as its rule."""
     if not refusals:
         return list(parts)
     counted = list(parts)
     for refusal in refusals:
         failed = dict(refusal.rows.group_by(OWNER).len().iter_rows())
-        counted = [_counted(part, refusal, failed.get(place, 0)) for place, part in enumerate(counted)]
+        counted = [_add_failures(part, refusal, failed.get(place, 0)) for place, part in enumerate(counted)]
     gone = pl.concat(refusal.rows.with_columns(pl.lit(refusal.rule).alias(RULE)) for refusal in refusals)
     gone = gone.unique([OWNER, POSITION], keep="first", maintain_order=True).sort(OWNER, POSITION)
     result = []
     for block in blocks_of(parts):
         here = gone.filter(pl.col(OWNER).is_between(block.begin, block.begin + len(block.parts) - 1))
-        left = _without(block, here, shop) if here.height else block.parts
+        stripped = _without_rows(block, here, context) if here.height else block.parts
         own = counted[block.begin : block.begin + len(block.parts)]
-        result += [msgspec.structs.replace(part, checks=one.checks) for part, one in zip(left, own, strict=True)]
+        result += [
+            msgspec.structs.replace(part, checks=counts.checks) for part, counts in zip(stripped, own, strict=True)
+        ]
     return result
 
 
-def _without(block: Block, gone: pl.DataFrame, shop: Workshop) -> Sequence[PartFacts]:
-    """The parts of a block without some rows, found or made."""
+def _without_rows(block: PartBlock, gone: pl.DataFrame, context: PartContext) -> Sequence[PartFacts]:
+    """The parts of a block without some rows, stored or new."""
     if block.pack is not None:
-        return pack_without(block, gone.with_columns(pl.col(OWNER) - block.begin), shop).parts
+        return pack_without(block, gone.with_columns(pl.col(OWNER) - block.begin), context).parts
     part, gone = block.parts[0], gone.select(POSITION, RULE)
     name = digest([part.digest, frame_digest(gone)])
-    stored = shop.stored(name)
+    stored = context.find_part(name)
     if stored is not None:
         return [stored]
-    rows = shop.rows(part).with_row_index(POSITION).with_columns(pl.col(POSITION).cast(pl.Int64)).collect()
+    rows = context.rows(part).with_row_index(POSITION).with_columns(pl.col(POSITION).cast(pl.Int64)).collect()
     passed = rows.join(gone, on=POSITION, how="anti", maintain_order="left").drop(POSITION)
     refused = gone.join(rows, on=POSITION, how="left", maintain_order="left")
     refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
     facts = msgspec.structs.replace(
         part,
         digest=name,
-        rows=shop.tables.write(shop.key(name, "rows"), passed),
-        refused=(*part.refused, shop.tables.write(shop.key(name, "refused"), refused)),
-        profile=profile(passed, plain_fields(part.fields, shop.spec)),
+        rows=context.tables.write(context.key(name, "rows"), passed),
+        refused=(*part.refused, context.tables.write(context.key(name, "refused"), refused)),
+        profile=profile(passed, plain_fields(part.fields, context.spec)),
         csv_bytes=csv_size(passed),
     )
-    shop.record(facts)
+    context.record(facts)
     return [facts]
 
 
-def _counted(part: PartFacts, refusal: _Refusal, failed: int) -> PartFacts:
+def _add_failures(part: PartFacts, refusal: _Refusal, failed: int) -> PartFacts:
     """The part with the failures of a refusal added to those of the same rule."""
     checks = part.checks
     if all(check.rule != refusal.rule for check in checks):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import share
-from cumulant.data.checks.batch_rows import share_of_rows
+from cumulant.data.checks.batch_rows import parse_row_share
 from cumulant.data.formats.nested_paths import paths_of
 from cumulant.data.spec import Range, RuleSpec, ShareRange, SourceSpec
 
@@ -15,7 +15,7 @@ def refuse_unusable(spec: SourceSpec) -> None:
     share(spec.quarantine)
     for limit in (spec.batch.min_rows, spec.batch.max_rows):
         if isinstance(limit, str):
-            share_of_rows(limit)
+            parse_row_share(limit)
     for column, rule in spec.rules.items():
         _refuse_in_rule(column, rule)
 

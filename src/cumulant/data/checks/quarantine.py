@@ -8,40 +8,40 @@ from collections.abc import Sequence
 import polars as pl
 
 from cumulant.core.refs import TableRef
-from cumulant.data.files.inputs import Input
+from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.packs import OWNER, refused_rows
-from cumulant.data.parts.part import PartFacts, Workshop
+from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.snapshot import CheckResult, Snapshot
 
 FILE = "__file"
 
 
-def quarantined(
-    inputs: Sequence[Input], parts: Sequence[PartFacts], shop: Workshop, identity: str
+def write_quarantine(
+    inputs: Sequence[SourceInput], parts: Sequence[PartFacts], context: PartContext, identity: str
 ) -> tuple[TableRef | None, Counter[str]]:
     """All refused rows as one table: `__rule`, `__file`, `__row`, then the columns as they came; and rows by rule."""
-    frames = refused_rows(parts, shop)
+    frames = refused_rows(parts, context)
     if not frames:
         return None, Counter()
     urls = pl.Series([item.url for item in inputs])
-    rows = pl.concat(alike(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
+    rows = pl.concat(unify_types(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
     rows = rows.with_columns(urls.gather(rows[OWNER]).alias(FILE)).drop(OWNER)
     rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
-    return shop.tables.write(shop.key("quarantine", identity), rows), Counter(rows["__rule"].to_list())
+    return context.tables.write(context.key("quarantine", identity), rows), Counter(rows["__rule"].to_list())
 
 
-def example_of(check: CheckResult, snapshot: Snapshot, shop: Workshop) -> object:
+def example_of(check: CheckResult, snapshot: Snapshot, context: PartContext) -> object:
     """A value that the check refused; None for a personal column."""
-    if check.column is None or check.column in shop.spec.personal or snapshot.quarantine is None:
+    if check.column is None or check.column in context.spec.personal or snapshot.quarantine is None:
         return None
-    if check.rule.endswith(":path") and shop.spec.personal:  # the whole of an object may stand there
+    if check.rule.endswith(":path") and context.spec.personal:  # the whole of an object may stand there
         return None
-    refused = shop.tables.scan(snapshot.quarantine).filter(pl.col("__rule") == check.rule)
+    refused = context.tables.scan(snapshot.quarantine).filter(pl.col("__rule") == check.rule)
     values = refused.select(pl.col(check.column).drop_nulls().head(1)).collect().to_series()
     return values[0] if values.len() else None
 
 
-def alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+def unify_types(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     """Frames whose columns can stand below each other: where no type holds the values of all, as text."""
     types: dict[str, set[pl.DataType]] = {}
     for frame in frames:
@@ -49,9 +49,9 @@ def alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
             types.setdefault(name, set()).add(dtype)
     mixed = [
         name
-        for name, found in types.items()
-        if len(found) > 1
-        and pl.Binary() not in found
+        for name, dtypes in types.items()
+        if len(dtypes) > 1
+        and pl.Binary() not in dtypes
         and not _hold_one_type([frame[name] for frame in frames if name in frame.columns])
     ]
     return [frame.with_columns(pl.col(name).cast(pl.String) for name in mixed if name in frame) for frame in frames]

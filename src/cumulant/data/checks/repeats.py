@@ -10,52 +10,52 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.checks.unique import first_times
-from cumulant.data.corrections.arrivals import ARRIVED, Arrival, in_order
-from cumulant.data.parts.group_repeats import repeats_among
+from cumulant.data.checks.unique import ordering_times
+from cumulant.data.corrections.arrivals import ARRIVED, Arrival, is_in_order
+from cumulant.data.parts.group_repeats import find_repeats
 from cumulant.data.parts.packs import OWNER, blocks_of, exact_types
-from cumulant.data.parts.part import POSITION, PartFacts, Workshop
+from cumulant.data.parts.part import POSITION, PartContext, PartFacts
 from cumulant.data.spec import SourceSpec
 
 KNOWN = "__known"
 
 
-def later_repeats(
+def find_later_repeats(
     parts: Sequence[PartFacts],
     arrived: Sequence[Arrival],
     fields: Sequence[Field],
     columns: Sequence[str],
-    shop: Workshop,
+    context: PartContext,
 ) -> pl.DataFrame:
     """The rows (place of the part, position in it) whose values of `columns` another row had first."""
-    wanted = {*columns, *shop.spec.known_times, *(shop.spec.keys if shop.spec.on_repeat == "latest" else ())}
+    wanted = {*columns, *context.spec.known_times, *(context.spec.keys if context.spec.on_repeat == "latest" else ())}
     chosen = [field for field in fields if field.name in wanted]
-    known = [KNOWN] if first_times(shop.spec) else []
-    repeats = repeats_among(
-        lambda: located_frames(parts, arrived, chosen, shop),
+    known = [KNOWN] if ordering_times(context.spec) else []
+    repeats = find_repeats(
+        lambda: located_frames(parts, arrived, chosen, context),
         columns,
         [ARRIVED, *known, OWNER, POSITION],
-        shop.spec,
+        context.spec,
         rows=sum(part.rows.rows for part in parts),
-        room=shop.room,
-        in_order=not known and in_order(arrived),
+        budget=context.budget,
+        in_order=not known and is_in_order(arrived),
     )
     return repeats.select(OWNER, POSITION)
 
 
 def located_frames(
-    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> Iterator[pl.DataFrame]:
     """These fields of all rows in their order, some rows at a time, with the place of each one's part, the position in
     it, arrival, and known time. Decimals have all their digits.
     """
     blocks = blocks_of(parts)
-    exact = exact_types(blocks, fields, shop)
+    exact = exact_types(blocks, fields, context)
     for block in blocks:
         own = arrived[block.begin : block.begin + len(block.parts)]
-        moments = pl.concat([one.of(part.rows.rows) for one, part in zip(own, block.parts, strict=True)])
-        for frame in block.located_frames(fields, shop, exact):
-            yield frame.with_columns(moments.head(frame.height).alias(ARRIVED), known_time(shop.spec))
+        moments = pl.concat([arrival.of(part.rows.rows) for arrival, part in zip(own, block.parts, strict=True)])
+        for frame in block.located_frames(fields, context, exact):
+            yield frame.with_columns(moments.head(frame.height).alias(ARRIVED), known_time(context.spec))
             moments = moments.slice(frame.height)
 
 

@@ -9,7 +9,7 @@ from datetime import date
 
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.rules import fitting_bound, fitting_member, is_row_rule
+from cumulant.data.checks.rules import is_row_rule, parse_bound, parse_member
 from cumulant.data.spec import Bound, RuleSpec, SourceSpec
 
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
@@ -44,8 +44,8 @@ def request_rules(spec: SourceSpec, fields: Iterable[Field], *, source: str) -> 
 def unchecked_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, tuple[str, ...]]:
     """Request field to those rules of one value that requests are not checked for.
 
-    Allowed values of personal fields, which are personal values themselves; patterns that are not `portable`, or are of
-    a field that is no text.
+    Allowed values of personal fields, which are personal values themselves; patterns that have no Python
+    form (`to_python_pattern`), or are of a field that is no text.
     """
     names: dict[str, tuple[str, ...]] = {}
     for field in fields:
@@ -64,7 +64,7 @@ def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
         required=is_row_rule(rule.nulls),
         min=_bound(rule.min, field, source),
         max=_bound(rule.max, field, source),
-        members=None if members is None else tuple(fitting_member(m, field.dtype, field.name, source) for m in members),
+        members=None if members is None else tuple(parse_member(m, field.dtype, field.name, source) for m in members),
         pattern=pattern,
         declared_pattern=None if pattern is None else rule.pattern,
         number_format=rule.number_format if field.dtype in ("int", "float") else None,
@@ -73,20 +73,20 @@ def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
 
 
 def _pattern(rule: RuleSpec, field: Field) -> str | None:
-    return portable(rule.pattern) if rule.pattern is not None and field.dtype == "str" else None
+    return to_python_pattern(rule.pattern) if rule.pattern is not None and field.dtype == "str" else None
 
 
 def _bound(bound: Bound | None, field: Field, source: str) -> Bound | None:
     if bound is None:
         return None
-    limit = fitting_bound(bound, field.dtype, field.name, source)
+    limit = parse_bound(bound, field.dtype, field.name, source)
     return limit.isoformat() if isinstance(limit, date) else limit
 
 
-def portable(pattern: str) -> str | None:
+def to_python_pattern(pattern: str) -> str | None:
     """A pattern in Rust's syntax as Python reads it; None where it means something else there, or may take long.
 
-    One that begins with `(?a)` says the same of ASCII texts only. Python goes back where Rust's engine never does: a
+    One that begins with `(?a)` matches the same ASCII texts only. Python goes back where Rust's engine never does: a
     repeated group, or many repeats, could take a caller's text hours. Those are left to the data's own check.
     """
     if not _PATTERN.fullmatch(pattern) or _is_slow(pattern):

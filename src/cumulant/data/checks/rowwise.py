@@ -39,30 +39,30 @@ def check_row_wise(
         raise _refusal(name, f"makes rows: {sample.height} in, {base.height} out")
     half = len(positions) // 2
     halves = pl.concat([prepare(sample[:half]), prepare(sample[half:])], how="vertical_relaxed")
-    if not _same(halves, base):
+    if not _is_equal(halves, base):
         raise _refusal(name, "gives other values when the rows come in two halves")
-    if not _alone(prepare, sample, base):
+    if not _is_same_alone(prepare, sample, base):
         raise _refusal(name, "gives other values when a row comes alone")
     order = list(range(len(positions)))
     random.Random(0).shuffle(order)  # noqa: S311 - a fixed permutation, not a secret
     shuffled, doubled = prepare(sample[order]), prepare(pl.concat([sample, sample]))
-    if not _same_rows(shuffled, base):
+    if not _has_equal_rows(shuffled, base):
         raise _refusal(name, "gives other values when the rows come in another order")
-    if not _same_rows(doubled, pl.concat([base, base])):
+    if not _has_equal_rows(doubled, pl.concat([base, base])):
         raise _refusal(name, "gives other values when each row comes twice")
     if prepared.height == raw.height and base.height == sample.height:
-        fits = _same(prepared[positions], base)
+        fits = _is_equal(prepared[positions], base)
     else:
-        fits = _contained(base, prepared)
+        fits = _is_contained(base, prepared)
     if not fits:
         raise _refusal(name, "gives other values for a sample than for all rows")
 
 
-def _alone(prepare: Callable[[pl.DataFrame], pl.DataFrame], sample: pl.DataFrame, base: pl.DataFrame) -> bool:
+def _is_same_alone(prepare: Callable[[pl.DataFrame], pl.DataFrame], sample: pl.DataFrame, base: pl.DataFrame) -> bool:
     """Whether single rows give what they give among others: a largest value, say, may stand in both halves."""
     picks = sorted({index * (sample.height - 1) // (_SINGLES - 1) for index in range(_SINGLES)})
     alone = pl.concat([prepare(sample[index : index + 1]) for index in picks], how="vertical_relaxed")
-    return _same(alone, base[picks]) if base.height == sample.height else _contained(alone, base)
+    return _is_equal(alone, base[picks]) if base.height == sample.height else _is_contained(alone, base)
 
 
 def _refusal(name: str, what: str) -> DefinitionError:
@@ -80,21 +80,21 @@ def _positions(height: int) -> list[int]:
     return [index * (height - 1) // (SAMPLE - 1) for index in range(SAMPLE)]
 
 
-def _same(left: pl.DataFrame, right: pl.DataFrame) -> bool:
+def _is_equal(first: pl.DataFrame, second: pl.DataFrame) -> bool:
     """Equal row by row; floats within rounding (vectorised code may differ in the last digit)."""
-    if left.columns != right.columns or left.height != right.height:
+    if first.columns != second.columns or first.height != second.height:
         return False
-    return all(_same_column(left[name], right[name]) for name in left.columns)
+    return all(_is_equal_column(first[name], second[name]) for name in first.columns)
 
 
-def _same_column(left: pl.Series, right: pl.Series) -> bool:
-    if left.dtype.is_float() and right.dtype.is_numeric():
-        left, right = left.fill_nan(None), right.cast(pl.Float64).fill_nan(None)
-        if not (left.is_null() == right.is_null()).all():
+def _is_equal_column(first: pl.Series, second: pl.Series) -> bool:
+    if first.dtype.is_float() and second.dtype.is_numeric():
+        first, second = first.fill_nan(None), second.cast(pl.Float64).fill_nan(None)
+        if not (first.is_null() == second.is_null()).all():
             return False
-        near = ((left - right).abs() <= _TOLERANCE * (right.abs() + 1)) | (left == right)
+        near = ((first - second).abs() <= _TOLERANCE * (second.abs() + 1)) | (first == second)
         return bool(near.fill_null(True).all())  # noqa: FBT003
-    return bool(left.cast(right.dtype, strict=False).eq_missing(right).all())
+    return bool(first.cast(second.dtype, strict=False).eq_missing(second).all())
 
 
 def _hashes(frame: pl.DataFrame) -> pl.Series:
@@ -104,14 +104,14 @@ def _hashes(frame: pl.DataFrame) -> pl.Series:
     return frame.with_columns(*rounded, *(pl.col(name).cast(pl.String) for name in texts)).hash_rows()
 
 
-def _same_rows(left: pl.DataFrame, right: pl.DataFrame) -> bool:
+def _has_equal_rows(first: pl.DataFrame, second: pl.DataFrame) -> bool:
     """Equal as collections of rows, in any order."""
-    if left.columns != right.columns or left.height != right.height:
+    if first.columns != second.columns or first.height != second.height:
         return False
-    return _hashes(left).sort().equals(_hashes(right).sort())
+    return _hashes(first).sort().equals(_hashes(second).sort())
 
 
-def _contained(part: pl.DataFrame, whole: pl.DataFrame) -> bool:
+def _is_contained(part: pl.DataFrame, whole: pl.DataFrame) -> bool:
     if part.columns != whole.columns:
         return False
     return bool(_hashes(part).is_in(_hashes(whole).implode()).all())

@@ -14,8 +14,8 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.plan import DType
 from cumulant.core.units import moment, share
-from cumulant.data.checks.breach import absent_column
-from cumulant.data.checks.conditions import failing
+from cumulant.data.checks.breach import absent_column_error
+from cumulant.data.checks.conditions import compile_condition
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 from cumulant.data.text.casts import POLARS, Cast
 
@@ -25,7 +25,7 @@ RuleCompiler = Callable[[str], pl.Expr]
 
 @dataclass(frozen=True)
 class RowCheck:
-    """One rule over the rows of a part. `rule` names it (`distance:min`), `text` says it."""
+    """One rule over the rows of a part. `rule` names it (`distance:min`), `text` describes it."""
 
     rule: str
     column: str | None
@@ -43,7 +43,7 @@ def compile_rules(
         DefinitionError: a pattern or condition that cannot be understood.
     """
     types = {cast.name: cast.dtype for cast in casts}
-    checks = [_presence(column, types[column]) for column in _needed(spec) if column in types]
+    checks = [_presence_check(column, types[column]) for column in _required_columns(spec) if column in types]
     for column, rule in spec.rules.items():
         if column in types:
             checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
@@ -51,7 +51,7 @@ def compile_rules(
 
 
 def reading_marks(casts: list[Cast]) -> list[pl.Expr]:
-    """What must be known of the raw columns to tell which values were lost by reading them."""
+    """Marks of the raw columns by which values that were lost in reading are recognized."""
     marks = [cast.present.alias(f"{_PRESENT}{cast.name}") for cast in casts if cast.present is not None]
     marks += [cast.merging.alias(f"{_MERGING}{cast.name}") for cast in casts if cast.merging is not None]
     return marks + [cast.zoneless.alias(f"{_ZONELESS}{cast.name}") for cast in casts if cast.zoneless is not None]
@@ -79,7 +79,7 @@ def is_row_rule(nulls: str | float | None) -> bool:
     return nulls is not None and share(nulls) == 0
 
 
-def _presence(column: str, dtype: DType) -> RowCheck:
+def _presence_check(column: str, dtype: DType) -> RowCheck:
     """A value that is known: text of blanks and infinite numbers are none."""
     value = pl.col(column)
     if dtype == "str":
@@ -91,7 +91,7 @@ def _presence(column: str, dtype: DType) -> RowCheck:
     return RowCheck(f"{column}:nulls", column, f"{column} is not null", value.is_null())
 
 
-def _needed(spec: SourceSpec) -> list[str]:
+def _required_columns(spec: SourceSpec) -> list[str]:
     """Columns that may never be null: the key, the event time, and those limited to no nulls."""
     time = [spec.time.column] if spec.time else []
     limited = [column for column, rule in spec.rules.items() if is_row_rule(rule.nulls)]
@@ -107,7 +107,7 @@ def _column_checks(column: str, rule: RuleSpec, dtype: DType, *, source: str, pe
         high = _bound(rule.max, dtype, column, source)
         checks.append(RowCheck(f"{column}:max", column, f"{column} is at most {rule.max}", value > high))
     if rule.in_ is not None:
-        members = [fitting_member(member, dtype, column, source) for member in rule.in_]
+        members = [parse_member(member, dtype, column, source) for member in rule.in_]
         listed = f"a set of {len(members)}" if personal else ", ".join(str(member) for member in rule.in_[:20])
         outside = ~value.is_in(pl.Series(members, dtype=POLARS[dtype]).implode())
         checks.append(RowCheck(f"{column}:in", column, f"{column} is one of {listed}", outside))
@@ -119,11 +119,11 @@ def _column_checks(column: str, rule: RuleSpec, dtype: DType, *, source: str, pe
 
 
 def _bound(bound: Bound, dtype: DType, column: str, source: str) -> pl.Expr:
-    limit = pl.lit(fitting_bound(bound, dtype, column, source))
+    limit = pl.lit(parse_bound(bound, dtype, column, source))
     return limit.cast(POLARS["time"]) if dtype == "time" else limit
 
 
-def fitting_bound(bound: Bound, dtype: DType, column: str, source: str) -> int | float | date | datetime:
+def parse_bound(bound: Bound, dtype: DType, column: str, source: str) -> int | float | date | datetime:
     """A limit as a value of the column's type.
 
     Raises:
@@ -145,7 +145,7 @@ def fitting_bound(bound: Bound, dtype: DType, column: str, source: str) -> int |
     )
 
 
-def fitting_member(member: Member, dtype: DType, column: str, source: str) -> Member:
+def parse_member(member: Member, dtype: DType, column: str, source: str) -> Member:
     """An allowed value as one of the column's type.
 
     Raises:
@@ -181,7 +181,7 @@ def _pattern(pattern: str, column: str) -> str:
 
 def _condition(text: str, compiler: RuleCompiler | None, types: Mapping[str, DType]) -> RowCheck:
     try:
-        breaks = failing(text, types) if compiler is None else ~compiler(text)
+        breaks = compile_condition(text, types) if compiler is None else ~compiler(text)
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(
             f"the condition `{text}` cannot be understood",
@@ -195,7 +195,7 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
     """Raise where the declaration names a key, time or known-time column that `names` lacks.
 
     Raises:
-        DataError: as said, with the nearest name.
+        DataError: it does; the hint is the nearest name.
     """
     known = list(names)
     for name in known:
@@ -210,12 +210,12 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
     needed += [("known_time", when) for when in spec.known_time if not when[:1].isdigit()]
     for role, name in needed:
         if name not in known:
-            raise absent_column(
+            raise absent_column_error(
                 f'source {source}: {url} has no column "{name}", which is declared as {role}', name, known
             )
 
 
-def refuse_unknown(spec: SourceSpec, columns: Sequence[str], *, source: str) -> None:
+def refuse_unknown_columns(spec: SourceSpec, columns: Sequence[str], *, source: str) -> None:
     """Raise DataError where a rule, known time, period or personal mark names no column, or one that no file has."""
     if spec.batch.period is not None and spec.time is None:
         raise DataError(
@@ -228,7 +228,9 @@ def refuse_unknown(spec: SourceSpec, columns: Sequence[str], *, source: str) -> 
     named += [("personal", column) for column in spec.personal]
     for role, column in named:
         if column not in columns:
-            raise absent_column(f'source {source} has no column "{column}", which stands under {role}', column, columns)
+            raise absent_column_error(
+                f'source {source} has no column "{column}", which stands under {role}', column, columns
+            )
 
 
 def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str) -> None:
@@ -244,7 +246,7 @@ def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str
         absent = next((name for name in check.failing.meta.root_names() if name not in frame.columns), None)
         if absent is not None:
             message = f'source {source} has no column "{absent}", which the condition `{check.text}` names'
-            raise absent_column(message, absent, frame.columns)
+            raise absent_column_error(message, absent, frame.columns)
         try:
             dtype = frame.select(check.failing.alias("failing")).schema["failing"]
         except pl.exceptions.PolarsError as error:

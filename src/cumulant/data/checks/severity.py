@@ -31,12 +31,12 @@ def severity_of(spec: SourceSpec, rule: str, column: str | None) -> Severity:
     return by_name.get(rule, "fail")
 
 
-def of_batch(spec: SourceSpec, severity: Severity) -> Severity:
+def batch_severity(spec: SourceSpec, severity: Severity) -> Severity:
     """A rule that only warns of the source does so of a batch too."""
     return "warn" if spec.batch.severity == "warn" else severity
 
 
-def failing(refused: Counter[str], columns: Mapping[str, str | None], spec: SourceSpec) -> Counter[str]:
+def select_failing(refused: Counter[str], columns: Mapping[str, str | None], spec: SourceSpec) -> Counter[str]:
     """Of the refused rows, by the rule that refused each, those that may refuse the snapshot by exceeding the limit.
 
     `columns`: the column of each rule.

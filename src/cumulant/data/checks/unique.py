@@ -38,12 +38,12 @@ def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[UniqueSet]:
     return sets
 
 
-def first_times(spec: SourceSpec) -> tuple[str, ...]:
-    """The known times that tell which of the rows that arrive together was first; without them their order does."""
+def ordering_times(spec: SourceSpec) -> tuple[str, ...]:
+    """The known times that order rows which arrive together; without them their order in the files counts."""
     return spec.known_times if spec.on_repeat == "first" else ()
 
 
-def repeats_of(columns: Sequence[str], spec: SourceSpec) -> pl.Expr:
+def mark_repeats(columns: Sequence[str], spec: SourceSpec) -> pl.Expr:
     """Marks rows whose values came before; of equal rows the first is kept. Nulls repeat nothing."""
     value = pl.col(columns[0]) if len(columns) == 1 else pl.struct(columns)
     complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)

@@ -1,4 +1,4 @@
-"""The verdict on a source: what its rules found over all parts, and whether the snapshot is accepted."""
+"""The verdict on a source: the results of its rules over all parts, and whether the snapshot is accepted."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ UNREADABLE_FILES = "table:unreadable_files"
 #: of an example's value
 _SHOWN = 40
 #: of many breaches, those that are named, and of the rules that refuse rows
-_SAID, _WORST = 10, 3
+_LISTED, _WORST = 10, 3
 
 
-def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResult, ...]:
+def evaluate_row_rules(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResult, ...]:
     """Every row rule with its failures over all parts. None of them decides by itself: the share does."""
-    found: dict[str, CheckResult] = {}
+    results: dict[str, CheckResult] = {}
     checked = sum(part.rows_in - part.rows_dropped for part in parts)
     for part in parts:
         for check in part.checks:
-            failed = check.failed + (found[check.rule].failed if check.rule in found else 0)
-            found[check.rule] = CheckResult(
+            failed = check.failed + (results[check.rule].failed if check.rule in results else 0)
+            results[check.rule] = CheckResult(
                 rule=check.rule,
                 column=check.column,
                 kind="row",
@@ -42,10 +42,10 @@ def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResul
                 passed=failed == 0,
                 severity=severity_of(spec, check.rule, check.column),
             )
-    return tuple(found.values())
+    return tuple(results.values())
 
 
-def table_checks(
+def evaluate_table_rules(
     spec: SourceSpec, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
 ) -> tuple[CheckResult, ...]:
     """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
@@ -54,14 +54,14 @@ def table_checks(
     """
     from cumulant.data.checks.rules import is_row_rule
 
-    found = []
+    results = []
     for column, rule in spec.rules.items():
         if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:
-            found.append(_null_share(column, spec, share(rule.nulls), profile))
-    found += _row_count(spec, rows)
+            results.append(_null_share(column, spec, share(rule.nulls), profile))
+    results += _row_count(spec, rows)
     if spec.table.fresh is not None and spec.time is not None:
-        found.append(_freshness(spec.time.column, spec, duration(spec.table.fresh), newest, now))
-    return tuple(found)
+        results.append(_freshness(spec.time.column, spec, duration(spec.table.fresh), newest, now))
+    return tuple(results)
 
 
 def _null_share(column: str, spec: SourceSpec, limit: float, profile: Profile) -> CheckResult:
@@ -80,27 +80,27 @@ def _null_share(column: str, spec: SourceSpec, limit: float, profile: Profile) -
 
 def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
     low, high = spec.table.min_rows, spec.table.max_rows
-    found = []
+    results = []
     if low is not None:
         text = f"at least {low:,} rows ({rows:,} are)"
-        found.append(_whole("table:min_rows", spec, text, passed=rows >= low, failed=max(low - rows, 0)))
+        results.append(_table_check("table:min_rows", spec, text, passed=rows >= low, failed=max(low - rows, 0)))
     if high is not None:
         text = f"at most {high:,} rows ({rows:,} are)"
-        found.append(_whole("table:max_rows", spec, text, passed=rows <= high, failed=max(rows - high, 0)))
-    return found
+        results.append(_table_check("table:max_rows", spec, text, passed=rows <= high, failed=max(rows - high, 0)))
+    return results
 
 
 def _freshness(column: str, spec: SourceSpec, limit: timedelta, newest: datetime | None, now: datetime) -> CheckResult:
     if newest is None:
         text = f"a {column} is in the past, so that its age is known"
-        return _whole("table:fresh", spec, text, passed=False, failed=0)
+        return _table_check("table:fresh", spec, text, passed=False, failed=0)
     age = now - newest
     shown = show_duration(timedelta(seconds=round(age.total_seconds())))
     text = f"the newest {column} up to now is at most {show_duration(limit)} old (it is {shown} old)"
-    return _whole("table:fresh", spec, text, passed=age <= limit, failed=0)
+    return _table_check("table:fresh", spec, text, passed=age <= limit, failed=0)
 
 
-def _whole(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed: int) -> CheckResult:
+def _table_check(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed: int) -> CheckResult:
     return CheckResult(
         rule=rule,
         column=None,
@@ -113,7 +113,7 @@ def _whole(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed: int)
     )
 
 
-def verdicts(
+def find_breaches(
     spec: SourceSpec,
     checks: Sequence[CheckResult],
     changes: Sequence[SchemaChange],
@@ -123,46 +123,48 @@ def verdicts(
     refused: int,
     failing: int,
 ) -> tuple[tuple[Severity, str], ...]:
-    """What is broken and with which severity, most telling first: `fail` is why a snapshot is not accepted.
+    """Broken rules with their severity, the most important first: `fail` is why a snapshot is not accepted.
 
     `failing`: how many of the refused rows count towards the limit.
     """
-    found: list[tuple[Severity, str]] = []
+    breaches: list[tuple[Severity, str]] = []
     limit = share(spec.quarantine)
     if checked and refused / checked > limit:
-        most = most_refused({check.rule: check.failed for check in checks if check.kind == "row" and check.failed})
+        most = describe_worst_rules(
+            {check.rule: check.failed for check in checks if check.kind == "row" and check.failed}
+        )
         text = (
             f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than the {limit:.4g} that "
             f"`quarantine` allows; by {most}"
         )
-        found.append(("fail" if failing / checked > limit else "warn", text))
+        breaches.append(("fail" if failing / checked > limit else "warn", text))
     broken = (check for check in checks if check.kind == "table" and not check.passed)
-    found += [(check.severity, f"not so: {check.text}") for check in broken]
-    found += [("fail", told(change)) for change in changes if change.refused]
-    found += [(check.severity, check.text) for check in batches if check.severity == "fail"]
-    return tuple(found)
+    breaches += [(check.severity, f"not so: {check.text}") for check in broken]
+    breaches += [("fail", describe_change(change)) for change in changes if change.refused]
+    breaches += [(check.severity, check.text) for check in batches if check.severity == "fail"]
+    return tuple(breaches)
 
 
-def most_refused(refused: Mapping[str, int]) -> str:
+def describe_worst_rules(refused: Mapping[str, int]) -> str:
     """The rules that refuse most rows, with their numbers."""
     worst = sorted(refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
     return ", ".join(f"{rule} ({rows:,})" for rule, rows in worst)
 
 
-def told(change: SchemaChange) -> str:
-    """A schema change in words, and what it means for what is made of the column."""
+def describe_change(change: SchemaChange) -> str:
+    """A schema change in words, with what uses the column."""
     used = f"; it is used by {change.used_by}" if change.used_by else ""
-    return _change(change) + (used or ("; nothing uses it" if change.unused else "")) + _as_before(change)
+    return _change_text(change) + (used or ("; nothing uses it" if change.unused else "")) + _type_hint(change)
 
 
-def _as_before(change: SchemaChange) -> str:
-    """How numbers stay numbers where a text, leading zeros or quotes made them text."""
+def _type_hint(change: SchemaChange) -> str:
+    """How to declare numbers that a text, leading zeros or quotes turned into text."""
     if change.kind != "narrowed" or change.before not in ("int", "float") or change.to != "str":
         return ""
     return f"; to read numbers as before: rules: {{{change.column}: {{type: {change.before}}}}}"
 
 
-def _change(change: SchemaChange) -> str:
+def _change_text(change: SchemaChange) -> str:
     where = f" in {change.file}" if change.file else ""
     where += f" and {change.others:,} other {'file' if change.others == 1 else 'files'}" if change.others else ""
     if change.kind == "added":
@@ -178,29 +180,28 @@ def _change(change: SchemaChange) -> str:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """What a person should know of an accepted snapshot: columns lost that nothing uses, or that the policy let go,
-    what of its files may not be as meant, rules with severity `warn` that are broken, and what its contract asks that
-    nothing checks.
+    """Warnings of an accepted snapshot: columns lost that nothing uses, or whose loss the policy accepts, doubts
+    about its files, rules with severity `warn` that are broken, and requirements of its contract that are not checked.
     """
-    lost = [told(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
-    unchecked = (f"the contract asks more than is checked: {note}" for note in snapshot.unchecked)
+    lost = [describe_change(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
+    unchecked = (f"the contract requires more than is checked: {note}" for note in snapshot.unchecked)
     return (*lost, *snapshot.warnings, *warned_rules(snapshot), *unchecked)
 
 
 def warned_rules(snapshot: Snapshot) -> tuple[str, ...]:
     """Rules with severity `warn` that the source or its new rows break."""
     of_batches = [check.text for check in snapshot.batch_checks if check.severity == "warn"]
-    return (*snapshot.warned, *first_of(of_batches))
+    return (*snapshot.warned, *shorten_list(of_batches))
 
 
-def first_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """The first few of many, and how many more there are: a history of many files may break a rule in each."""
-    rest = len(texts) - _SAID
-    return (*texts[:_SAID], *([f"and {rest:,} more"] if rest > 0 else []))
+def shorten_list(texts: Sequence[str]) -> tuple[str, ...]:
+    """The first few of many texts, and how many more there are: each of many files may break a rule."""
+    rest = len(texts) - _LISTED
+    return (*texts[:_LISTED], *([f"and {rest:,} more"] if rest > 0 else []))
 
 
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
-    """What to do about the breaches: about each kind of them, where there are several. `example` gives a value that a
+    """Hint for the breaches: one for each kind of them, where there are several. `example` gives a value that a
     check refused, None where none may be shown.
     """
     hints = _hints(snapshot, example)
@@ -212,14 +213,14 @@ def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lamb
 def _hints(snapshot: Snapshot, example: Callable[[CheckResult], object]) -> dict[str, str]:
     """Kind of breach to what to do about it."""
     changes = [change for change in snapshot.changes if change.refused]
-    whole = {check.rule for check in snapshot.checks if _stops(check)}
+    whole = {check.rule for check in snapshot.checks if _refuses_snapshot(check)}
     batches = [check.rule for check in snapshot.batch_checks if check.severity == "fail"]
     # One breach is of all refused rows together; the others are counted above.
     rows = len(snapshot.breaches) > len(changes) + len(whole) + len(batches)
     hints = {}
     if changes:
         hints["columns"] = (
-            "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+            "fix the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
         )
     if UNREADABLE_FILES in whole:
         hints["unreadable files"] = (
@@ -235,11 +236,11 @@ def _hints(snapshot: Snapshot, example: Callable[[CheckResult], object]) -> dict
     if batches if not rows else set(batches) - {"quarantine"}:  # where all rows break it, so do the new ones
         hints["new rows"] = _hint_for_batch(snapshot)
     if whole - {UNREADABLE_FILES, MISSING_FILES}:
-        hints["rules of the whole source"] = "mend the source, or change its rule in the project file"
+        hints["rules of the whole source"] = "fix the source, or change its rule in the project file"
     return hints
 
 
-def _stops(check: CheckResult) -> bool:
+def _refuses_snapshot(check: CheckResult) -> bool:
     return check.kind == "table" and not check.passed and check.severity == "fail"
 
 
@@ -247,23 +248,25 @@ def _hint_for_rows(snapshot: Snapshot, example: Callable[[CheckResult], object])
     look = f"`cumulant data quarantine {snapshot.source}` shows the rows"
     if (check := _mostly_of_another_type(snapshot)) is not None:
         return (
-            f"most values of {check.column}{_such(check, example)} cannot be read as declared: change `type`, "
+            f"most values of {check.column}{_example_text(check, example)} cannot be read as declared: change `type`, "
             f"`number_format` or `date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
             f"{look}"
         )
     merging = (check.column for check in snapshot.checks if check.failed and check.rule == f"{check.column}:zeros")
     if (column := next(merging, None)) is not None:
         return f"values of {column} that differ in leading zeros are one number: set rules: {{{column}: {{type: str}}}}"
-    worst = max((check for check in snapshot.checks if check.kind == "row"), key=lambda one: one.failed, default=None)
+    worst = max(
+        (check for check in snapshot.checks if check.kind == "row"), key=lambda result: result.failed, default=None
+    )
     if worst is not None and worst.rule == f"{worst.column}:in":
         return (
-            f"values of {worst.column}{_such(worst, example)} are not among those of `rules: {{{worst.column}: "
-            f"{{in: ...}}}}`: add them there if they are right, else mend the rows; {look}"
+            f"values of {worst.column}{_example_text(worst, example)} are not among those of `rules: {{{worst.column}: "
+            f"{{in: ...}}}}`: add them there if they are right, else fix the rows; {look}"
         )
-    return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
+    return f"look at the rows: cumulant data quarantine {snapshot.source}; fix them, or raise `quarantine`"
 
 
-def _such(check: CheckResult, example: Callable[[CheckResult], object]) -> str:
+def _example_text(check: CheckResult, example: Callable[[CheckResult], object]) -> str:
     value = example(check)
     return "" if value is None else f', such as "{str(value)[:_SHOWN]}"'
 

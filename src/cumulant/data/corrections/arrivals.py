@@ -17,10 +17,10 @@ from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.checks.batches import is_as_wide, is_grown
-from cumulant.data.files.inputs import Input
+from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.reading import frame_digest
-from cumulant.data.parts.packs import OWNER, stored_part
-from cumulant.data.parts.part import POSITION, PartFacts, Workshop
+from cumulant.data.parts.packs import OWNER, load_part
+from cumulant.data.parts.part import POSITION, PartContext, PartFacts
 from cumulant.data.snapshot import Snapshot, SourceFile
 from cumulant.data.text.casts import conform
 
@@ -45,60 +45,60 @@ class Arrival:
         """When the first of the rows was accepted; None where that is unknown."""
         return None if self.moment == EARLIEST else from_micros(self.moment)
 
-    def stored(self, part: PartFacts, shop: Workshop) -> TableRef | None:
+    def store(self, part: PartFacts, context: PartContext) -> TableRef | None:
         """The moments of the single rows as a table; None where all are one."""
         if self.rows is None:
             return None
         frame = pl.DataFrame({ARRIVED: self.rows})
-        key = shop.key(digest([part.digest, frame_digest(frame)]), "arrived")
-        return shop.tables.write(key, frame)
+        key = context.key(digest([part.digest, frame_digest(frame)]), "arrived")
+        return context.tables.write(key, frame)
 
 
-def arrivals(
-    inputs: Sequence[Input],
+def find_arrivals(
+    inputs: Sequence[SourceInput],
     parts: Sequence[PartFacts],
     fields: Sequence[Field],
-    shop: Workshop,
+    context: PartContext,
     *,
     previous: Snapshot | None,
     now: datetime,
 ) -> list[Arrival]:
     """The arrival of each part; what `previous` does not hold arrives `now`."""
-    if previous is None or not (shop.spec.keys or any(rule.unique for rule in shop.spec.rules.values())):
+    if previous is None or not (context.spec.keys or any(rule.unique for rule in context.spec.rules.values())):
         return [Arrival(to_micros(now)) for _ in parts]
     by_content = {file.content: file for file in reversed(previous.files)}
     by_url = {file.url: file for file in previous.files}
-    found = []
+    result = []
     for item, part in zip(inputs, parts, strict=True):
         file = by_content.get(item.content, by_url.get(item.url))
         if file is None:
-            found.append(Arrival(to_micros(now)))
+            result.append(Arrival(to_micros(now)))
         elif file.content == item.content and file.arrivals is None:
-            found.append(Arrival(_moment(file)))
-        elif len(parts) == 1 and shop.spec.on_repeat != "latest":
-            found.append(Arrival(_moment(file)))  # there is no other file whose rows could come first
+            result.append(Arrival(_moment(file)))
+        elif len(parts) == 1 and context.spec.on_repeat != "latest":
+            result.append(Arrival(_moment(file)))  # there is no other file whose rows could come first
         else:
             late = _moment(file) if file.content == item.content else to_micros(now)
-            found.append(_by_row(file, part, fields, shop, late))
-    return found
+            result.append(_arrival_by_row(file, part, fields, context, late))
+    return result
 
 
-def in_order(arrived: Sequence[Arrival]) -> bool:
+def is_in_order(arrived: Sequence[Arrival]) -> bool:
     """Whether the rows arrived in the order of the parts."""
-    moments = [one.moment for one in arrived]
-    return moments == sorted(moments) and all(one.rows is None for one in arrived)
+    moments = [arrival.moment for arrival in arrived]
+    return moments == sorted(moments) and all(arrival.rows is None for arrival in arrived)
 
 
-def without(arrived: Sequence[Arrival], gone: pl.DataFrame) -> list[Arrival]:
+def without_rows(arrived: Sequence[Arrival], gone: pl.DataFrame) -> list[Arrival]:
     """The arrivals of the parts without some rows, by the place of the part and the position in it."""
     lost = {int(str(place)): rows[POSITION] for (place,), rows in gone.group_by(OWNER)}
     result = []
-    for place, one in enumerate(arrived):
-        if one.rows is None or place not in lost:
-            result.append(one)
+    for place, arrival in enumerate(arrived):
+        if arrival.rows is None or place not in lost:
+            result.append(arrival)
             continue
-        stays = ~pl.int_range(one.rows.len(), dtype=pl.Int64, eager=True).is_in(lost[place].implode())
-        result.append(replace(one, rows=one.rows.filter(stays)))
+        stays = ~pl.int_range(arrival.rows.len(), dtype=pl.Int64, eager=True).is_in(lost[place].implode())
+        result.append(replace(arrival, rows=arrival.rows.filter(stays)))
     return result
 
 
@@ -106,23 +106,25 @@ def _moment(file: SourceFile) -> int:
     return EARLIEST if file.arrived is None else to_micros(file.arrived)
 
 
-def _by_row(file: SourceFile, part: PartFacts, fields: Sequence[Field], shop: Workshop, late: int) -> Arrival:
+def _arrival_by_row(
+    file: SourceFile, part: PartFacts, fields: Sequence[Field], context: PartContext, late: int
+) -> Arrival:
     """The arrival of each row by the accepted rows of the file; of one that is not among them, `late`."""
-    earlier, moment = stored_part(file.parts[-1], shop), _moment(file)
+    earlier, moment = load_part(file.parts[-1], context), _moment(file)
     if earlier is None or not is_as_wide(part, earlier):
         return Arrival(late)
     if file.arrivals is None:
         known = pl.repeat(moment, earlier.rows.rows, dtype=pl.Int64, eager=True)
     else:
-        known = shop.tables.scan(file.arrivals).collect()[ARRIVED]
-    if is_grown(part, earlier, fields, shop):
+        known = context.tables.scan(file.arrivals).collect()[ARRIVED]
+    if is_grown(part, earlier, fields, context):
         added = part.rows.rows - known.len()
         moments = pl.concat([known, pl.repeat(late, added, dtype=pl.Int64, eager=True)])
     else:
         names = [field.name for field in fields]
         count = pl.int_range(pl.len()).over(names).alias(_COUNT)  # of equal rows each has its own moment
-        before = conform(shop.rows(earlier), fields).with_columns(pl.lit(known).alias(ARRIVED), count)
-        rows = conform(shop.rows(part), fields).with_columns(count)
+        before = conform(context.rows(earlier), fields).with_columns(pl.lit(known).alias(ARRIVED), count)
+        rows = conform(context.rows(part), fields).with_columns(count)
         joined = rows.join(before, on=[*names, _COUNT], how="left", nulls_equal=True, maintain_order="left")
         moments = joined.select(pl.col(ARRIVED).fill_null(late)).collect()[ARRIVED]
     return Arrival(moment) if bool((moments == moment).all()) else Arrival(moment, moments.alias(ARRIVED))

@@ -20,13 +20,13 @@ def is_in_force(as_of: int | pl.Expr | None) -> pl.Expr:
     return begun & (pl.col(UNTIL) > as_of).fill_null(value=True)
 
 
-def in_force(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
+def filter_in_force(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
     """The rows that are in force at a moment; None: at the end."""
     gone = pl.col(HIDDEN) | ~is_in_force(None if as_of is None else to_micros(as_of))
     return frame.join(dates.filter(gone).select(ROW), on=ROW, how="anti", maintain_order="left")
 
 
-def hidden_at_end(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
+def filter_hidden_at_end(frame: pl.LazyFrame, dates: pl.LazyFrame, as_of: datetime | None) -> pl.LazyFrame:
     """The hidden rows that no later row follows by a moment, with that from which each is in force."""
     hidden = dates.filter(pl.col(HIDDEN), is_in_force(None if as_of is None else to_micros(as_of)))
     return frame.join(hidden.select(ROW, FROM), on=ROW, how="inner", maintain_order="left")

@@ -18,14 +18,14 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.breach import absent_column
+from cumulant.data.checks.breach import absent_column_error
 from cumulant.data.checks.repeats import KNOWN, located_frames
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival
 from cumulant.data.corrections.dated_rows import HIDDEN
 from cumulant.data.corrections.deletions import is_deletion
-from cumulant.data.parts.group_repeats import grouped
+from cumulant.data.parts.group_repeats import group_equal_rows
 from cumulant.data.parts.packs import blocks_of, exact_types
-from cumulant.data.parts.part import PartFacts, Workshop
+from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.snapshot import FROM, ROW, UNTIL
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
@@ -47,7 +47,7 @@ class Versions(NamedTuple):
 
 
 def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -> None:
-    """Raise DataError where corrections or deletions are declared without what tells them."""
+    """Raise DataError where corrections or deletions are declared without the columns that they need."""
     if spec.on_repeat == "latest" and not spec.keys:
         raise DataError(
             f"source {source}: `on_repeat: latest` needs a key",
@@ -65,66 +65,68 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
     columns = [field.name for field in fields]
     if spec.deleted.column not in columns:
         message = f'source {source} has no column "{spec.deleted.column}", which stands under deleted'
-        raise absent_column(message, spec.deleted.column, columns)
+        raise absent_column_error(message, spec.deleted.column, columns)
 
 
 def versions_of(
-    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> Versions:
     """When each row of the parts is in force, for those that are not always."""
-    if shop.spec.on_repeat != "latest":
+    if context.spec.on_repeat != "latest":
         return Versions()
-    keys, changed = shop.spec.keys, _changed(parts, arrived, fields, shop)
+    keys, changed = context.spec.keys, _rows_of_changed_keys(parts, arrived, fields, context)
     if not changed.height:
         return Versions()
-    groups = grouped(lambda: _rows_of(changed, parts, fields, shop), keys, rows=changed.height, room=shop.room)
-    found = pl.concat(_dated(_ordered(rows, fields, keys), keys) for rows in groups).sort(ROW)
-    if not found.height:
+    groups = group_equal_rows(
+        lambda: _read_rows(changed, parts, fields, context), keys, rows=changed.height, budget=context.budget
+    )
+    dated = pl.concat(_date_rows(_order_by_known_time(rows, fields, keys), keys) for rows in groups).sort(ROW)
+    if not dated.height:
         return Versions()
-    name = _digest(found)
-    table = shop.tables.write(shop.key(name, "versions"), found.select(ROW, FROM, UNTIL, HIDDEN))
-    repeated, deletions = int(found[_EQUAL].sum()), int((found[_MARK] & ~found[_EQUAL]).sum())
-    gone = found.filter(HIDDEN | pl.col(UNTIL).is_not_null()).height
+    name = _digest(dated)
+    table = context.tables.write(context.key(name, "versions"), dated.select(ROW, FROM, UNTIL, HIDDEN))
+    repeated, deletions = int(dated[_EQUAL].sum()), int((dated[_MARK] & ~dated[_EQUAL]).sum())
+    gone = dated.filter(HIDDEN | pl.col(UNTIL).is_not_null()).height
     return Versions(table, name, gone - repeated - deletions, repeated, deletions)
 
 
-def _changed(
-    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], shop: Workshop
+def _rows_of_changed_keys(
+    parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> pl.DataFrame:
     """The rows of keys that repeat or are deleted, in their order: when they became known and arrived, and whether they
     delete.
     """
-    spec, keys = shop.spec, list(shop.spec.keys)
+    spec, keys = context.spec, list(context.spec.keys)
     wanted = {*keys, *spec.known_times, *([] if spec.deleted is None else [spec.deleted.column])}
-    mark = is_deletion(spec, {field.name: field.dtype for field in fields}, shop.source).alias(_MARK)
+    mark = is_deletion(spec, {field.name: field.dtype for field in fields}, context.source).alias(_MARK)
     known = pl.col(KNOWN)
     if spec.known_times:  # a deletion without one is no row that is known before all others
         known = pl.when(pl.col(_MARK)).then(pl.coalesce(KNOWN, ARRIVED)).otherwise(KNOWN).alias(KNOWN)
 
     def frames() -> Iterator[pl.DataFrame]:
         first = 0
-        for frame in located_frames(parts, arrived, [field for field in fields if field.name in wanted], shop):
+        for frame in located_frames(parts, arrived, [field for field in fields if field.name in wanted], context):
             number = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True).alias(ROW)
             yield frame.with_columns(mark).select(*keys, number, known, ARRIVED, _MARK)
             first += frame.height
 
-    found = [pl.DataFrame(schema={ROW: pl.Int64, KNOWN: pl.Int64, ARRIVED: pl.Int64, _MARK: pl.Boolean})]
-    for rows in grouped(frames, keys, rows=sum(part.rows.rows for part in parts), room=shop.room):
+    frames_of_changed = [pl.DataFrame(schema={ROW: pl.Int64, KNOWN: pl.Int64, ARRIVED: pl.Int64, _MARK: pl.Boolean})]
+    for rows in group_equal_rows(frames, keys, rows=sum(part.rows.rows for part in parts), budget=context.budget):
         several = rows.group_by(keys).agg(pl.len().alias("__rows"), pl.col(_MARK).any().alias("__marked"))
         several = several.filter((pl.col("__rows") > 1) | pl.col("__marked")).select(keys)
-        found.append(rows.join(several, on=keys, how="semi").select(ROW, KNOWN, ARRIVED, _MARK))
-    return pl.concat(found).sort(ROW)
+        frames_of_changed.append(rows.join(several, on=keys, how="semi").select(ROW, KNOWN, ARRIVED, _MARK))
+    return pl.concat(frames_of_changed).sort(ROW)
 
 
-def _rows_of(
-    changed: pl.DataFrame, parts: Sequence[PartFacts], fields: Sequence[Field], shop: Workshop
+def _read_rows(
+    changed: pl.DataFrame, parts: Sequence[PartFacts], fields: Sequence[Field], context: PartContext
 ) -> Iterator[pl.DataFrame]:
     """All columns of these rows; other rows are read and left out, some at a time."""
     blocks = blocks_of(parts)
-    exact = exact_types(blocks, fields, shop)
+    exact = exact_types(blocks, fields, context)
     first = 0
     for block in blocks:
-        rows = conform(block.scan(shop), fields, exact)
+        rows = conform(block.scan(context), fields, exact)
         for begin in range(0, block.range.rows, _STEP):
             count = min(_STEP, block.range.rows - begin)
             low, high = (int(changed[ROW].search_sorted(first + place)) for place in (begin, begin + count))
@@ -135,7 +137,7 @@ def _rows_of(
         first += block.range.rows
 
 
-def _ordered(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
+def _order_by_known_time(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -> pl.DataFrame:
     """The keys of rows in the order in which they became known, and whether each row is the one before once more."""
     rows = rows.sort(*keys, KNOWN, ARRIVED, ROW, nulls_last=False)
     first = pl.struct(keys).is_first_distinct()
@@ -143,7 +145,7 @@ def _ordered(rows: pl.DataFrame, fields: Sequence[Field], keys: Sequence[str]) -
     return rows.select(*keys, ROW, KNOWN, ARRIVED, _MARK, (same & ~first).fill_null(value=False).alias(_EQUAL))
 
 
-def _dated(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+def _date_rows(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """Those of ordered rows that are not in force all the time, with the moments from and until which each is."""
     first = pl.struct(keys).is_first_distinct()
     others = rows.filter(~pl.col(_EQUAL)).with_columns(first.alias("__first"))
@@ -168,9 +170,9 @@ def _dated(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     return rows.filter(HIDDEN | pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null())
 
 
-def _digest(found: pl.DataFrame) -> str:
+def _digest(dated: pl.DataFrame) -> str:
     """Of the values alone; Arrow's bytes for nulls and booleans hold more than these."""
     hashed = hashlib.sha256()
-    for values in found.select(ROW, pl.col(FROM, UNTIL).fill_null(_NEVER), pl.col(HIDDEN).cast(pl.UInt8)):
+    for values in dated.select(ROW, pl.col(FROM, UNTIL).fill_null(_NEVER), pl.col(HIDDEN).cast(pl.UInt8)):
         hashed.update(values.to_numpy().tobytes())
     return hashed.hexdigest()

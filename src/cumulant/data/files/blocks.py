@@ -23,11 +23,11 @@ _LONGEST = 64 << 20
 _GZIP, _BZIP2, _ZSTD = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MB = 1e6
-#: why a file is read, as its progress says
+#: why a file is read, for its progress
 FINDING_TYPES, READING = "finding the types of", "reading"
 
 
-class Block(NamedTuple):
+class TextBlock(NamedTuple):
     """Whole records, after the header (of so many bytes) where the file has one; `share` of the file's bytes is read
     with them.
     """
@@ -37,7 +37,7 @@ class Block(NamedTuple):
     header: int = 0
 
 
-def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
+def read_blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[TextBlock]:
     """The file in blocks of about `rows` records and at most about `most` bytes; where they end is always the same.
 
     A file in UTF-16 is one block. Compressed text is unpacked on the way.
@@ -46,35 +46,35 @@ def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
         DataError: a record is longer than 64 MiB.
     """
     size = max(1, path.stat().st_size)
-    with path.open("rb") as raw, opened(raw) as stream:
+    with path.open("rb") as raw, open_unpacked(raw) as stream:
         begin = stream.read(_SAMPLE)
         if begin.startswith(_WIDE_MARKS):
-            yield Block(begin + stream.read(), 1.0)
+            yield TextBlock(begin + stream.read(), 1.0)
             return
         step = min(most, max(1, rows * (len(begin) // max(1, begin.count(b"\n")) + 1)))
-        header, held = _header(begin) if csv else (b"", begin)
+        header, rest = _header(begin) if csv else (b"", begin)
         sent = False
-        for content in _records(stream, held, step, csv=csv, name=str(path)):
+        for content in _records(stream, rest, step, csv=csv, name=str(path)):
             sent = True
-            yield Block(header + content, min(1.0, raw.tell() / size), len(header))
+            yield TextBlock(header + content, min(1.0, raw.tell() / size), len(header))
         if header and not sent:
-            yield Block(header, 1.0, len(header))
+            yield TextBlock(header, 1.0, len(header))
 
 
-def with_progress(found: Iterator[Block], path: Path, text: str, progress: Progress) -> Iterator[Block]:
+def report_progress(blocks: Iterator[TextBlock], path: Path, text: str, progress: Progress) -> Iterator[TextBlock]:
     """The blocks of a file; after each, how much of its bytes is read."""
     size = path.stat().st_size / _MB
-    for block in found:
+    for block in blocks:
         yield block
         progress(f"{text}, {block.share * size:,.0f} of {size:,.0f} MB", block.share)
 
 
-def record_count(text: bytes) -> int:
+def count_records(text: bytes) -> int:
     """The lines of a CSV text that end outside quotes."""
-    return len(_ends(text, quoted=True))
+    return len(_record_ends(text, quoted=True))
 
 
-def opened(raw: IO[bytes]) -> IO[bytes]:
+def open_unpacked(raw: IO[bytes]) -> IO[bytes]:
     """The stream itself, or what it holds in gzip, bzip2 or Zstandard.
 
     Raises:
@@ -128,26 +128,26 @@ def _header(begin: bytes) -> tuple[bytes, bytes]:
 
 
 def _first_end(text: bytes) -> int:
-    ends = _ends(text, quoted=True)
+    ends = _record_ends(text, quoted=True)
     return int(ends[0]) + 1 if len(ends) else len(text)
 
 
-def _records(stream: IO[bytes], held: bytes, step: int, *, csv: bool, name: str) -> Iterator[bytes]:
+def _records(stream: IO[bytes], rest: bytes, step: int, *, csv: bool, name: str) -> Iterator[bytes]:
     ended, blank = False, b""
-    while not ended or held:
-        while len(held) < step and not ended:
-            more = stream.read(max(_SAMPLE, step - len(held)))
-            held, ended = held + more, not more
+    while not ended or rest:
+        while len(rest) < step and not ended:
+            more = stream.read(max(_SAMPLE, step - len(rest)))
+            rest, ended = rest + more, not more
         # The end of the file stays with what is before it, so that a line that was cut off is seen as such.
-        cut = len(held) if ended and len(held) <= step else _cut(held, step, csv=csv)
+        cut = len(rest) if ended and len(rest) <= step else _cut(rest, step, csv=csv)
         if cut is None and not ended:
-            if len(held) > _LONGEST:
+            if len(rest) > _LONGEST:
                 raise DataError(f"{name} has a quoted field that does not end", subject=name, hint="close the quotes")
-            step = 2 * len(held)
+            step = 2 * len(rest)
             continue
         if cut is None:
-            cut = len(held)
-        text, held = held[:cut], held[cut:]
+            cut = len(rest)
+        text, rest = rest[:cut], rest[cut:]
         if text.strip():
             yield blank + text
             blank = b""
@@ -157,17 +157,17 @@ def _records(stream: IO[bytes], held: bytes, step: int, *, csv: bool, name: str)
 
 def _cut(text: bytes, step: int, *, csv: bool) -> int | None:
     """After the last whole record in the first `step` bytes; None where there is none."""
-    ends = _ends(text[:step], quoted=csv)
+    ends = _record_ends(text[:step], quoted=csv)
     return int(ends[-1]) + 1 if len(ends) else None
 
 
-def _ends(text: bytes, *, quoted: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _record_ends(text: bytes, *, quoted: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Where records end: line feeds after an even number of quotes."""
     import numpy as np
 
-    found = np.frombuffer(text, dtype=np.uint8)
-    ends = np.flatnonzero(found == _NEWLINE)
+    signs = np.frombuffer(text, dtype=np.uint8)
+    ends = np.flatnonzero(signs == _NEWLINE)
     if not quoted:
         return ends
-    quotes = np.flatnonzero(found == _QUOTE)
+    quotes = np.flatnonzero(signs == _QUOTE)
     return ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends

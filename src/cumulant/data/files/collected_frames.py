@@ -13,13 +13,13 @@ from polars.io.plugins import register_io_source
 
 from cumulant.data.parts.spill import Spill
 
-#: rows that are held in memory
+#: rows that stay in memory
 _HELD = 262_144
 
 
 class CollectedFrames:
     """The rows of frames in the order in which they are added. `spill`: where they are set aside, in files that begin
-    with `name`; None: all are held in memory.
+    with `name`; None: all stay in memory.
     """
 
     def __init__(self, spill: Spill | None, name: str) -> None:
@@ -63,16 +63,16 @@ class CollectedFrames:
             return (pl.concat(self._held, how="diagonal_relaxed") if self._held else pl.DataFrame()).lazy()
         self._set_aside(self._spill)
         table = pl.concat(self._schemas.values(), how="diagonal_relaxed")
-        found = set_aside(self._spill, self._name, self._as(table, self._spill), table.schema)
+        collected = spill_frames(self._spill, self._name, self._as(table, self._spill), table.schema)
         self._spill.delete([self._frames])
-        return found
+        return collected
 
     def _as(self, table: pl.DataFrame, spill: Spill) -> Iterator[pl.DataFrame]:
         for frame in spill.appended(self._frames):
             yield pl.concat([table, frame], how="diagonal_relaxed")
 
 
-def set_aside(spill: Spill, name: str, frames: Iterator[pl.DataFrame], schema: pl.Schema) -> pl.LazyFrame:
+def spill_frames(spill: Spill, name: str, frames: Iterator[pl.DataFrame], schema: pl.Schema) -> pl.LazyFrame:
     """The rows of frames of one schema from a file under `name`, of which columns and parts are read."""
 
     def read(

@@ -1,4 +1,4 @@
-"""What the files of a source show together: files that are skipped or gone, one number written in several ways."""
+"""Checks across the files of a source: files that are skipped or gone, one number written in several ways."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from pathlib import Path
 
 from cumulant.core.units import share
 from cumulant.data.checks.verdict import MISSING_FILES
-from cumulant.data.files.inputs import Input
-from cumulant.data.files.listing import Listing, listed, names_of, pattern_of, shown
+from cumulant.data.files.inputs import SourceInput
+from cumulant.data.files.listing import FileListing, display_path, join_names, names_of, pattern_of
 from cumulant.data.parts.part import PartFacts
 from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile, UnreadableFile
 from cumulant.data.spec import SourceSpec
 
 
-def skipped_warnings(listing: Listing, root: Path) -> list[str]:
+def skipped_warnings(listing: FileListing, root: Path) -> list[str]:
     """A warning that names the files in no known format; none where there is none."""
     if not listing.skipped:
         return []
     count = len(listing.skipped)
     files = (
-        "1 file is not read, for its name tells"
-        if count == 1
-        else f"{count:,} files are not read, for their names tell"
+        "1 file is not read, for its name has" if count == 1 else f"{count:,} files are not read, for their names have"
     )
     return [f"{files} no known format: {names_of(listing.skipped, root)}"]
 
@@ -54,10 +52,10 @@ class GoneFiles:
             if count := len(gone):
                 are = "1 file of the last snapshot is" if count == 1 else f"{count:,} files of the last snapshot are"
                 rows = sum(file.rows for file in gone)
-                texts.append(f"{are} {what} ({rows:,} rows): {listed([file.url for file in gone])}")
+                texts.append(f"{are} {what} ({rows:,} rows): {join_names([file.url for file in gone])}")
         if count := len(self.shorter):
             files = "1 file has" if count == 1 else f"{count:,} files have"
-            named = listed([f"{file.url} ({rows:,} of {file.rows:,})" for file, rows in self.shorter])
+            named = join_names([f"{file.url} ({rows:,} of {file.rows:,})" for file, rows in self.shorter])
             texts.append(f"{files} fewer rows than in the last snapshot: {named}")
         return "; ".join(texts)
 
@@ -75,9 +73,9 @@ class GoneFiles:
         )
 
 
-def gone_files(
+def find_gone_files(
     previous: Snapshot,
-    files: Sequence[Input],
+    files: Sequence[SourceInput],
     parts: Sequence[PartFacts],
     spec: SourceSpec,
     *,
@@ -92,7 +90,7 @@ def gone_files(
     """
     now = {file.url: (file.content, part.rows_in) for file, part in zip(files, parts, strict=True)}
     before = {file.url for file in previous.files}
-    pattern = shown(pattern_of(spec, source=previous.source, root=root), root)
+    pattern = display_path(pattern_of(spec, source=previous.source, root=root), root)
     new = [now[file.url] for file in files if file.url not in before]
     places, added = Counter(content for content, _ in new), sum(count for _, count in new)
     gone, shorter = [], []
@@ -109,13 +107,13 @@ def gone_files(
             added -= file.rows
         else:
             gone.append(file)
-    # A file that was mended has no longer the rows that were refused.
+    # A file that was fixed has no longer the rows that were refused.
     refused = sum(ref.rows for part in parts for ref in part.refused)
     added += max(previous.rows_quarantined - refused, 0)
     lost = sum(file.rows for file in gone) + sum(file.rows - rows for file, rows in shorter)
     unread = frozenset(file.url for file in unreadable)
-    found = GoneFiles(tuple(gone), tuple(shorter), max(0, lost - added), previous.rows_in, unread)
-    return found if gone or shorter else None
+    missing = GoneFiles(tuple(gone), tuple(shorter), max(0, lost - added), previous.rows_in, unread)
+    return missing if gone or shorter else None
 
 
 def _covers(pattern: str, url: str) -> bool:
@@ -124,7 +122,7 @@ def _covers(pattern: str, url: str) -> bool:
     return any(fnmatchcase(url, glob) for glob in (pattern, pattern.replace("**/", "")))  # `**` may be no folder
 
 
-def copy_warnings(files: Sequence[Input], parts: Sequence[PartFacts]) -> list[str]:
+def copy_warnings(files: Sequence[SourceInput], parts: Sequence[PartFacts]) -> list[str]:
     """A warning that names files with the content of another: one delivered twice, or a feed that stands still."""
     first: dict[str, str] = {}
     copies = []
@@ -134,7 +132,7 @@ def copy_warnings(files: Sequence[Input], parts: Sequence[PartFacts]) -> list[st
     if not copies:
         return []
     count = "1 file is a copy" if len(copies) == 1 else f"{len(copies):,} files are copies"
-    return [f"{count} of another: {listed(copies)}; delete it if it was delivered twice"]
+    return [f"{count} of another: {join_names(copies)}; delete it if it was delivered twice"]
 
 
 def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[str]:
@@ -152,8 +150,8 @@ def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[st
         ]
         if others:
             warnings.append(
-                f"{column} is written with leading zeros to {widest} digits in {listed(padded)} and not so in "
-                f"{listed(others)}; both are read as one number, as declared: set type: str where they differ"
+                f"{column} is written with leading zeros to {widest} digits in {join_names(padded)} and not so in "
+                f"{join_names(others)}; both are read as one number, as declared: set type: str where they differ"
             )
     return warnings
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from cumulant.core.errors import DataError, DefinitionError
 from cumulant.core.plan import DType
 from cumulant.data.checks.rules import check_columns
-from cumulant.data.files.inputs import Input
-from cumulant.data.files.listing import listed
-from cumulant.data.parts.part import PartFacts, PartField, Workshop
-from cumulant.data.parts.row_sorting import sort_out
-from cumulant.data.schema import united
+from cumulant.data.files.inputs import SourceInput
+from cumulant.data.files.listing import join_names
+from cumulant.data.parts.part import PartContext, PartFacts, PartField
+from cumulant.data.parts.row_sorting import sort_rows
+from cumulant.data.schema import common_type
 
 #: of the files of a source that does not fit its declaration, those that are read to compare them
 _COMPARED_FILES, _COMPARED_BYTES = 100, 64 << 20
@@ -28,21 +28,23 @@ def difference_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list
     present: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         present.setdefault(tuple(url for url, fields in files.items() if name in fields), []).append(name)
-    warnings = [text for having, columns in present.items() if (text := _unlike(list(files), having, columns))]
+    warnings = [
+        text for having, columns in present.items() if (text := _presence_difference(list(files), having, columns))
+    ]
     return warnings + [text for name in names if (text := _text_in(name, files)) is not None]
 
 
-def _unlike(files: Sequence[str], having: Sequence[str], columns: Sequence[str]) -> str | None:
+def _presence_difference(files: Sequence[str], having: Sequence[str], columns: Sequence[str]) -> str | None:
     lacking = [url for url in files if url not in set(having)]
     if not lacking:
         return None
-    what = f"{_named(columns)} {'is' if len(columns) == 1 else 'are'}"
+    what = f"{_quote_columns(columns)} {'is' if len(columns) == 1 else 'are'}"
     does = "do" if len(lacking) > 1 else "does"
     if len(lacking) <= len(having):
-        text = f"{what} missing in {listed(lacking)}; {_others(len(having))} {_have(len(having))}"
+        text = f"{what} missing in {join_names(lacking)}; {_others(len(having))} {_have(len(having))}"
         what_next = f"write {_again(lacking)} again with it, if that is not meant"
     else:
-        text = f"{what} only in {listed(having)}; {_others(len(lacking))} {does} not have it"
+        text = f"{what} only in {join_names(having)}; {_others(len(lacking))} {does} not have it"
         what_next = "remove it, or write the others again with it, if that is not meant"
     return f"{text} (their values are null there): {what_next}"
 
@@ -54,15 +56,15 @@ def _text_in(name: str, files: Mapping[str, Mapping[str, PartField]]) -> str | N
     others: list[DType] = [field.dtype for field in fields.values() if field.dtype != "str"]
     if not texts or not others or len(texts) > len(others):  # a code that is all digits in a few files is no fault
         return None
+    kind, count = common_type(others), len(others)
     return (
-        f'column "{name}" is text in {listed(texts)} and {united(others)} in {_others(len(others))}, so that all are '
-        f"read as text: mend the values, or set rules: {{{name}: {{type: {united(others)}}}}}, which refuses the rows "
-        "that hold text"
+        f'column "{name}" is text in {join_names(texts)} and {kind} in {_others(count)}, so that all are read as text: '
+        f"fix the values, or set rules: {{{name}: {{type: {kind}}}}}, which refuses the rows that hold text"
     )
 
 
-def with_files(
-    error: DataError | DefinitionError, inputs: Sequence[Input], shop: Workshop, *, known: str | None = None
+def add_file_names(
+    error: DataError | DefinitionError, inputs: Sequence[SourceInput], context: PartContext, *, known: str | None = None
 ) -> DataError | DefinitionError:
     """`error` of one file that does not fit the declaration, with all such files and what the others hold.
 
@@ -71,11 +73,11 @@ def with_files(
     column = error.subject
     failing: list[str] = [] if known is None or isinstance(error, DefinitionError) else [known]
     fitting: dict[str, str] = {}
-    for item in _compared(inputs):
+    for item in _files_to_compare(inputs):
         try:
-            rows = shop.prepared(item.rows(()).rows)
-            check_columns(shop.spec, rows.columns, source=shop.source, url=item.url)
-            plan = sort_out(rows, shop).plan
+            rows = context.apply_prepare(item.rows(()).rows)
+            check_columns(context.spec, rows.columns, source=context.source, url=item.url)
+            plan = sort_rows(rows, context).plan
         except (DataError, DefinitionError) as other:
             if other.subject == column and item.url not in failing:
                 failing.append(item.url)
@@ -91,7 +93,7 @@ def with_files(
     return type(error)(message, subject=column, hint=hint)
 
 
-def _compared(inputs: Sequence[Input]) -> Sequence[Input]:
+def _files_to_compare(inputs: Sequence[SourceInput]) -> Sequence[SourceInput]:
     size, few = 0, []
     for item in inputs[:_COMPARED_FILES]:
         if size + item.bytes <= _COMPARED_BYTES:
@@ -103,8 +105,8 @@ def _compared(inputs: Sequence[Input]) -> Sequence[Input]:
 def _in_files(message: str, failing: Sequence[str], count: int) -> str:
     if any(url in message for url in failing):
         more = [url for url in failing if url not in message]
-        return f"{message} (nor has {listed(more)})" if more else message
-    return f"{message}, in {'all files' if len(failing) == count else listed(failing)}"
+        return f"{message} (nor has {join_names(more)})" if more else message
+    return f"{message}, in {'all files' if len(failing) == count else join_names(failing)}"
 
 
 def _kinds(types: Sequence[str], *, known: bool) -> str:
@@ -117,8 +119,8 @@ def _kinds(types: Sequence[str], *, known: bool) -> str:
     )
 
 
-def _named(columns: Sequence[str]) -> str:
-    quoted = listed([f'"{name}"' for name in columns])
+def _quote_columns(columns: Sequence[str]) -> str:
+    quoted = join_names([f'"{name}"' for name in columns])
     return f"column {quoted}" if len(columns) == 1 else f"columns {quoted}"
 
 

@@ -1,6 +1,6 @@
 """The files of a snapshot as stored lists: two snapshots that differ in one file share all lists but one.
 
-A list ends where the content of a file says so, so that a new file leaves the other lists as they are.
+The content of files decides where a list ends, so that a new file leaves the other lists as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FEW = 100
 _LEAST, _ONE_IN, _MOST = 128, 256, 2048
 
 
-def without_files(snapshot: Snapshot, tables: TableStore) -> Snapshot:
+def store_file_lists(snapshot: Snapshot, tables: TableStore) -> Snapshot:
     """The snapshot as it is recorded: with references to its files where they are many.
 
     Raises:
@@ -32,11 +32,11 @@ def without_files(snapshot: Snapshot, tables: TableStore) -> Snapshot:
     """
     if len(snapshot.files) <= _FEW:
         return msgspec.structs.replace(snapshot, file_lists=())
-    lists = tuple(_written(files, snapshot.source, tables) for files in _lists(snapshot.files))
+    lists = tuple(_write_list(files, snapshot.source, tables) for files in _lists(snapshot.files))
     return msgspec.structs.replace(snapshot, files=(), file_lists=lists)
 
 
-def with_files(snapshot: Snapshot, tables: TableStore) -> Snapshot:
+def load_file_lists(snapshot: Snapshot, tables: TableStore) -> Snapshot:
     """The snapshot with its files; with none, so that all are read again, where a list was deleted."""
     if not snapshot.file_lists or any(tables.find(ref.key) is None for ref in snapshot.file_lists):
         return snapshot
@@ -51,7 +51,7 @@ def _lists(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
     return cut(files, lambda file: file.sha256, least=_LEAST, one_in=_ONE_IN, most=_MOST)
 
 
-def _written(files: Sequence[SourceFile], source: str, tables: TableStore) -> TableRef:
+def _write_list(files: Sequence[SourceFile], source: str, tables: TableStore) -> TableRef:
     import polars as pl
 
     texts = [msgspec.json.encode(file).decode() for file in files]

@@ -10,11 +10,11 @@ import polars as pl
 from cumulant.data.files.hive_columns import Partition, with_partition
 from cumulant.data.files.reading import with_absent
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 
 
 class PieceError(Exception):
-    """A piece cannot be read under the types of its file; reading the whole says what is wrong."""
+    """A piece cannot be read under the types of its file; reading the whole raises the error."""
 
 
 class Pieces(NamedTuple):
@@ -24,20 +24,20 @@ class Pieces(NamedTuple):
     """
 
     schema: pl.Schema
-    tables: Callable[[], Iterator[Table]]
+    tables: Callable[[], Iterator[FileTable]]
     guessed: frozenset[str] = frozenset()
     may_fail: bool = False
 
-    def placed(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
+    def with_partition(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
         """The pieces with the columns of a partition, and nulls for declared paths that the file does not have.
 
         Raises:
             DataError: as `with_partition`.
         """
 
-        def table(one: Table) -> Table:
-            return with_absent(with_partition(one, partition, spec, texts=texts, url=url), spec)
+        def table(piece: FileTable) -> FileTable:
+            return with_absent(with_partition(piece, partition, spec, texts=texts, url=url), spec)
 
-        head = table(Table(pl.DataFrame(schema=self.schema)))
+        head = table(FileTable(pl.DataFrame(schema=self.schema)))
         tables, guessed = self.tables, self.guessed | head.partitions
         return self._replace(schema=head.rows.schema, tables=lambda: map(table, tables()), guessed=guessed)

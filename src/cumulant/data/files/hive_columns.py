@@ -13,7 +13,7 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.data.files.listing import pattern_of
 from cumulant.data.spec import SourceSpec, is_delay
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 from cumulant.data.text.identifier_text import PADDED
 
 Partition = tuple[tuple[str, str | None], ...]
@@ -44,8 +44,8 @@ def _pairs(place: str) -> Partition:
     return tuple((name, None if value in _NULL else value) for name, value in values.items())
 
 
-def with_folders(table: Table, spec: SourceSpec, *, url: str) -> Table:
-    """`table` with what all folders of the file say of columns that it lacks, also those that the path itself names.
+def with_folders(table: FileTable, spec: SourceSpec, *, url: str) -> FileTable:
+    """`table` with the columns that all folders of the file name and it lacks, also those in the path itself.
 
     For rows to predict: one folder of a source that was trained on as a whole has the values that it had there.
     """
@@ -53,7 +53,9 @@ def with_folders(table: Table, spec: SourceSpec, *, url: str) -> Table:
     return with_partition(table, lacking, spec, texts=(), url=url)
 
 
-def with_partition(table: Table, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Table:
+def with_partition(
+    table: FileTable, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str
+) -> FileTable:
     """`table` with the partition's columns. Types are as in CSV: text where declared, in `texts`, or no number.
 
     Raises:
@@ -61,7 +63,7 @@ def with_partition(table: Table, partition: Partition, spec: SourceSpec, *, text
     """
     if not partition:
         return table
-    as_text = _declared(spec) | {*texts}
+    as_text = _columns_with_declared_format(spec) | {*texts}
     columns = {name: _column(value, as_text=name in as_text) for name, value in partition}
     for name, value in partition:
         if name in table.rows.columns:
@@ -71,8 +73,8 @@ def with_partition(table: Table, partition: Partition, spec: SourceSpec, *, text
     return table._replace(rows=rows, partitions=frozenset(columns))
 
 
-def _declared(spec: SourceSpec) -> set[str]:
-    """Columns whose declaration says how their text is read."""
+def _columns_with_declared_format(spec: SourceSpec) -> set[str]:
+    """Columns whose declaration sets how their text is read."""
     times = {when for when in spec.known_time if not is_delay(when)} | ({spec.time.column} if spec.time else set())
     return times | {name for name, rule in spec.rules.items() if rule.type or rule.number_format or rule.date_format}
 

@@ -1,6 +1,6 @@
 """Large files in pieces of rows, all under the types that the file has as a whole.
 
-Of Parquet and ORC the file says the types. Of CSV and JSON lines they are found in a first pass over its blocks: a
+Of Parquet and ORC the file declares the types. Of CSV and JSON lines they are found in a first pass over its blocks: a
 column is what holds the values of all blocks, as in a file that is read whole.
 """
 
@@ -13,20 +13,20 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
-from cumulant.data.files.blocks import FINDING_TYPES, READING, blocks, opened, with_progress
+from cumulant.data.files.blocks import FINDING_TYPES, READING, open_unpacked, read_blocks, report_progress
 from cumulant.data.files.file_pieces import Pieces
 from cumulant.data.files.large_json_lines import json_line_pieces
 from cumulant.data.files.listing import TEXTS, file_kind, suffix
-from cumulant.data.files.reading import EXPANSION, nested, readable, refuse_expansion, separator_of
+from cumulant.data.files.reading import EXPANSION, reading_errors, refuse_expansion, separator_of, with_nested_columns
 from cumulant.data.files.streaming import ParquetFile
 from cumulant.data.formats.arrow_errors import arrow_errors
 from cumulant.data.formats.nested_paths import paths_of
 from cumulant.data.formats.orc_file import OrcFile, frame_of
-from cumulant.data.formats.parquet_footer import utf8
+from cumulant.data.formats.parquet_footer import utf8_errors
 from cumulant.data.formats.parquet_memory import allowed_memory, refuse_above, refuse_large
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_records import LINE, POSITION
-from cumulant.data.text.csv_text import Table, read_csv
+from cumulant.data.text.csv_text import FileTable, read_csv
 
 #: rows, and bytes of text, that a file has at least; smaller ones are read whole
 LARGE_ROWS, LARGE_TEXT = 1_000_000, 64 << 20
@@ -42,16 +42,16 @@ _HEAD = 1 << 16
 def pieces_of(
     path: Path, url: str, spec: SourceSpec, texts: Collection[str], progress: Progress = silent
 ) -> Pieces | None:
-    """The pieces of a large file; None where it is small, or only the whole file says how it is read. Each time that
-    the file is read, `progress` says how much of it is.
+    """The pieces of a large file; None where it is small, or only the whole file decides how it is read. `progress`
+    is reported each time that the file is read.
 
     Raises:
         DataError: a Parquet or ORC file is damaged, or takes more than it may.
     """
     kind, size = file_kind(url, spec), path.stat().st_size
     if kind in _READERS and size >= _LARGE_BYTES:
-        found = _READERS[kind](path, url, spec, progress)
-        return found if found is None or not spec.columns else _with_paths(found, spec, url)
+        pieces = _READERS[kind](path, url, spec, progress)
+        return pieces if pieces is None or not spec.columns else _with_paths(pieces, spec, url)
     if size * (1 if suffix(url) in TEXTS else PACKED) >= LARGE_TEXT:
         if kind == "csv" and not spec.columns:
             return _csv(path, url, spec, frozenset(texts), progress)
@@ -61,14 +61,14 @@ def pieces_of(
 
 
 def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Pieces | None:
-    with readable(url):
+    with reading_errors(url):
         with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
             # What is read in pieces may be larger than the memory, but not out of all proportion to its bytes.
             refuse_large(path, url, spec.memory, least=EXPANSION * path.stat().st_size)
         file = ParquetFile(path, url)
         if file.rows < LARGE_ROWS:
             return None
-        with utf8(url):
+        with utf8_errors(url):
             schema = pl.Schema(pl.read_parquet_schema(path))
     if "" in schema:  # which gets a name where the whole is read
         return None
@@ -77,11 +77,11 @@ def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Piec
     except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole says so
         return None
 
-    def tables() -> Iterator[Table]:
+    def tables() -> Iterator[FileTable]:
         done = 0
-        with readable(url):
+        with reading_errors(url):
             for piece in file.pieces(_ROWS, None, skip=0):
-                yield Table(piece.rows if piece.rows.schema == schema else piece.rows.cast(schema))
+                yield FileTable(piece.rows if piece.rows.schema == schema else piece.rows.cast(schema))
                 done += piece.rows.height
                 progress(f"{READING} {url}, {done:,} of {file.rows:,} rows", done / file.rows)
 
@@ -89,21 +89,21 @@ def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Piec
 
 
 def _orc(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Pieces | None:
-    with readable(url):
+    with reading_errors(url):
         file = OrcFile(path, url)
         if file.rows < LARGE_ROWS or "" in file.schema.names:  # as of Parquet
             return None
         schema = frame_of(file.schema.empty_table()).schema
         most = allowed_memory(spec.memory, EXPANSION * path.stat().st_size)
 
-    def tables() -> Iterator[Table]:
+    def tables() -> Iterator[FileTable]:
         needed = done = 0
-        with readable(url):
+        with reading_errors(url):
             for piece in file.pieces(rows=_ROWS, most=_BYTES):
                 needed += piece.nbytes
                 refuse_above(needed, most, url)
                 rows = frame_of(piece)
-                yield Table(rows if rows.schema == schema else rows.cast(schema))
+                yield FileTable(rows if rows.schema == schema else rows.cast(schema))
                 done += piece.num_rows
                 progress(f"{READING} {url}, {done:,} of {file.rows:,} rows", done / file.rows)
 
@@ -120,11 +120,11 @@ def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
     if any(pieces.schema.get(path[0]) == pl.String() for path in paths_of(spec.columns).values()):
         return None
 
-    def taken(table: Table) -> Table:
-        return nested(table, spec, url)
+    def taken(table: FileTable) -> FileTable:
+        return with_nested_columns(table, spec, url)
 
     try:
-        schema = taken(Table(pl.DataFrame(schema=pieces.schema))).rows.schema
+        schema = taken(FileTable(pl.DataFrame(schema=pieces.schema))).rows.schema
     except DataError:
         return None  # reading the whole says so
     tables = pieces.tables
@@ -132,7 +132,7 @@ def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
 
 
 def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str], progress: Progress) -> Pieces | None:
-    with readable(url), path.open("rb") as raw, opened(raw) as stream:
+    with reading_errors(url), path.open("rb") as raw, open_unpacked(raw) as stream:
         head = stream.read(_HEAD)
     encoding = spec.encoding.lower().replace("-", "").replace("_", "")
     if encoding not in _LINES or b"\n" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -140,17 +140,17 @@ def _csv(path: Path, url: str, spec: SourceSpec, texts: frozenset[str], progress
     if head.removeprefix(b"\xef\xbb\xbf").startswith((b"\n", b"\r")):  # a block's header would be the blank line
         return None
     try:
-        first, schema = _united(_blocks(path, url, spec, texts, progress=progress))
+        first, schema = _joint_types(_blocks(path, url, spec, texts, progress=progress))
     except DataError:
-        return None  # reading the whole says what is wrong with it, or that nothing is
+        return None  # reading the whole raises the error, if there is one
     if len(schema) == 1:  # of which a blank line is a row
         return None
-    # Quotes tell an identifier only where another column of the file has numbers without.
+    # Quotes mark an identifier only where another column of the file has numbers without.
     if b'"' in head and any(first[name].is_numeric() != dtype.is_numeric() for name, dtype in schema.items()):
         return None
     as_text = texts | {name for name, dtype in schema.items() if dtype == pl.String}
 
-    def tables() -> Iterator[Table]:
+    def tables() -> Iterator[FileTable]:
         for table in _blocks(path, url, spec, as_text, progress=progress, types=schema):
             yield table._replace(rows=table.rows.cast(schema))
 
@@ -165,53 +165,53 @@ def _blocks(
     *,
     progress: Progress,
     types: pl.Schema | None = None,
-) -> Iterator[Table]:
+) -> Iterator[FileTable]:
     """The blocks of a CSV file; rows and lines are numbered in the file.
 
     Each has the types of its own values where `types`, those of all blocks, are not known yet.
     """
     rows = lines = size = 0
     text = f"{FINDING_TYPES if types is None else READING} {url}"
-    with readable(url):
-        found = with_progress(blocks(path, rows=_ROWS, most=_BYTES, csv=True), path, text, progress)
-        for number, block in enumerate(found):
+    with reading_errors(url):
+        blocks = report_progress(read_blocks(path, rows=_ROWS, most=_BYTES, csv=True), path, text, progress)
+        for number, block in enumerate(blocks):
             table = read_csv(
                 block.content, url, spec, texts, separator=separator_of(url, spec), begin=not number, types=types
             )
             texts |= table.quoted
             size += len(block.content)
             refuse_expansion(path, url, size)
-            held = table.rows.height
+            height = table.rows.height
             if table.malformed is not None:
-                held += table.malformed.height
+                height += table.malformed.height
                 table = table._replace(
                     malformed=table.malformed.with_columns(pl.col(POSITION) + rows, pl.col(LINE) + lines)
                 )
             yield table
-            rows += held
+            rows += height
             lines += block.content.count(b"\n", block.header)
 
 
-def _united(tables: Iterator[Table]) -> tuple[pl.Schema, pl.Schema]:
+def _joint_types(tables: Iterator[FileTable]) -> tuple[pl.Schema, pl.Schema]:
     """The types of the first block, and of each column in all blocks together: of numbers the wider one, else text.
     Nulls say nothing.
     """
-    found: dict[str, pl.DataType] = {}
+    dtypes: dict[str, pl.DataType] = {}
     first = pl.Schema()
     for table in tables:
         first = first or table.rows.schema
         for column in table.rows:
             if column.null_count() < column.len() or column.name in table.quoted:
-                before = found.setdefault(column.name, column.dtype)
-                found[column.name] = _wider(before, column.dtype)
-    return first, pl.Schema({name: found.get(name, pl.String()) for name in first})
+                before = dtypes.setdefault(column.name, column.dtype)
+                dtypes[column.name] = _wider_type(before, column.dtype)
+    return first, pl.Schema({name: dtypes.get(name, pl.String()) for name in first})
 
 
-def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:
-    if one == other:
-        return one
-    if not (one.is_numeric() and other.is_numeric()):
+def _wider_type(dtype: pl.DataType, other: pl.DataType) -> pl.DataType:
+    if dtype == other:
+        return dtype
+    if not (dtype.is_numeric() and other.is_numeric()):
         return pl.String()
-    if one.is_float() or other.is_float():
+    if dtype.is_float() or other.is_float():
         return pl.Float64()
     return pl.Int128()

@@ -15,15 +15,15 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress
-from cumulant.data.files.blocks import FINDING_TYPES, READING, blocks, with_progress
+from cumulant.data.files.blocks import FINDING_TYPES, READING, read_blocks, report_progress
 from cumulant.data.files.file_pieces import PieceError, Pieces
-from cumulant.data.files.reading import readable, refuse_expansion
-from cumulant.data.formats.json_faults import NOT_JSON, SetAside, set_aside
+from cumulant.data.files.reading import reading_errors, refuse_expansion
+from cumulant.data.formats.json_faults import NOT_JSON, RemainingLines, set_aside
 from cumulant.data.formats.json_limits import UNORDERED, Fields, deep_lines, lines_of
-from cumulant.data.formats.json_lines import is_array, is_cut, objects_of, read_lines, split, with_refused
-from cumulant.data.formats.nested_paths import kinds_of, paths_of, replaced, type_of
+from cumulant.data.formats.json_lines import build_table, is_array, is_cut, objects_of, read_lines, split_paths
+from cumulant.data.formats.nested_paths import kinds_of, paths_of, replace_roots, type_of
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 
 #: bytes of text of a piece; names of fields make JSON lines longer than those of CSV
 _BYTES = 64 << 20
@@ -32,33 +32,35 @@ _OBJECTS = 4
 
 
 def json_line_pieces(path: Path, url: str, spec: SourceSpec, *, rows: int, progress: Progress) -> Pieces | None:
-    """The pieces, of about `rows` rows; None where only the whole file says how it is read, or what is wrong."""
+    """The pieces, of about `rows` rows; None where only the whole file decides how it is read, or what is wrong."""
 
     def contents(text: str) -> Iterator[bytes]:
         size = 0
         step = max(1, rows // _OBJECTS) if spec.columns else rows
-        with readable(url):
-            found = with_progress(blocks(path, rows=step, most=_BYTES, csv=False), path, f"{text} {url}", progress)
-            for number, block in enumerate(found):
+        with reading_errors(url):
+            blocks = report_progress(
+                read_blocks(path, rows=step, most=_BYTES, csv=False), path, f"{text} {url}", progress
+            )
+            for number, block in enumerate(blocks):
                 size += len(block.content)
                 refuse_expansion(path, url, size)
                 yield block.content if number else block.content.removeprefix(BOM_UTF8)
 
     try:
         lines = _Lines(url, spec, paths_of(spec.columns))
-        with readable(url):
-            if not lines.found_types(contents(FINDING_TYPES)):
+        with reading_errors(url):
+            if not lines.infer_types(contents(FINDING_TYPES)):
                 return None
     except (DataError, UsageError):
         return None
 
-    def tables() -> Iterator[Table]:
+    def tables() -> Iterator[FileTable]:
         first_row = first_line = 0
         for content, bad in zip(contents(READING), lines.faults, strict=True):
-            left = set_aside(content, bad, first_row=first_row, first_line=first_line)
+            remaining = set_aside(content, bad, first_row=first_row, first_line=first_line)
             try:
-                with readable(url):
-                    table, count = lines.table(left, first_row)
+                with reading_errors(url):
+                    table, count = lines.table(remaining, first_row)
             except DataError as error:
                 raise PieceError from error
             yield table
@@ -89,9 +91,9 @@ class _Lines:
     def schema(self) -> pl.Schema:
         return pl.Schema([*self._types.items(), *self._leaves.items()])
 
-    def found_types(self, contents: Iterator[bytes]) -> bool:
-        """Whether the pieces tell the types; not where the whole is one array or cut off, where only all lines at once
-        tell the types, and where no row could be taken.
+    def infer_types(self, contents: Iterator[bytes]) -> bool:
+        """Infer the types from the pieces; False where the whole is one array or cut off, where the types need all
+        lines at once, and where no row could be taken.
 
         Raises:
             DataError: there are too many fields.
@@ -112,47 +114,47 @@ class _Lines:
 
     def _add(self, content: bytes, bad: dict[int, str]) -> bool:
         """Add the fields of these lines, and to `bad` those that are no objects; False where the types stay unknown."""
-        left = set_aside(content, bad).content
-        for before, lines in lines_of(left, self._url):
-            found, numbers = objects_of(lines, self._types)
-            if found is None:
+        remaining = set_aside(content, bad).content
+        for before, lines in lines_of(remaining, self._url):
+            schema, numbers = objects_of(lines, self._types)
+            if schema is None:
                 return False
-            self._types = found
+            self._types = schema
             bad |= dict.fromkeys((before + place for place in numbers), NOT_JSON)
-            self._fields.add(found, lines)
-        self._fields.refuse_missing(left)
+            self._fields.add(schema, lines)
+        self._fields.refuse_missing(remaining)
         return True
 
     def _add_paths(self, content: bytes, bad: dict[int, str]) -> bool:
         """As `_add`, and the kinds of the values at the paths."""
-        found = split(set_aside(content, bad).content, self._paths)
-        bad |= found.faults
-        if found.rest.strip(b"{}\n"):
+        objects = split_paths(set_aside(content, bad).content, self._paths)
+        bad |= objects.faults
+        if objects.rest.strip(b"{}\n"):
             others: dict[int, str] = {}
-            if not self._add(found.rest, others):
+            if not self._add(objects.rest, others):
                 return False
             if others:
                 bad |= others
-                found = split(set_aside(content, bad).content, self._paths)
-        for name, values in found.leaves.values.items():
-            if self._paths[name][0] in found.roots:
+                objects = split_paths(set_aside(content, bad).content, self._paths)
+        for name, values in objects.leaves.values.items():
+            if self._paths[name][0] in objects.roots:
                 self._kinds[name] |= kinds_of(values)
-        self._rows, self._refused = self._rows + found.rows, self._refused + len(found.leaves.refused)
+        self._rows, self._refused = self._rows + objects.rows, self._refused + len(objects.leaves.refused)
         return True
 
-    def table(self, left: SetAside, first_row: int) -> tuple[Table, int]:
+    def table(self, remaining: RemainingLines, first_row: int) -> tuple[FileTable, int]:
         """The lines that are left as a table, and how many rows they are. They begin in this row of their file.
 
         Raises:
             polars.PolarsError: a value is not of its type.
         """
         if not self._paths:
-            rows = self._read(left.content)
-            return Table(rows, refused=left.refused), rows.height
-        found, types = split(left.content, self._paths), self._leaves
-        rows = self._read(found.rest) if self._types else pl.DataFrame()
-        table = replaced(rows, found.roots, {}, found.leaves.of(types), self._url, types=types)
-        return with_refused(*table, left, first_row), found.rows
+            rows = self._read(remaining.content)
+            return FileTable(rows, refused=remaining.refused), rows.height
+        objects, types = split_paths(remaining.content, self._paths), self._leaves
+        rows = self._read(objects.rest) if self._types else pl.DataFrame()
+        table = replace_roots(rows, objects.roots, {}, objects.leaves.of(types), self._url, types=types)
+        return build_table(*table, remaining, first_row), objects.rows
 
     def _read(self, lines: bytes) -> pl.DataFrame:
         return read_lines(lines, self._types) if lines.strip() else pl.DataFrame(schema=self._types)

@@ -11,11 +11,11 @@ from cumulant.core.progress import Progress, silent
 from cumulant.data.files.file_pieces import Pieces
 from cumulant.data.files.hive_columns import Partition, partition_of, with_partition
 from cumulant.data.files.large_files import PACKED, pieces_of
-from cumulant.data.files.listing import TEXTS, TYPED, Listing, file_kind, shown, suffix
+from cumulant.data.files.listing import TEXTS, TYPED, FileListing, display_path, file_kind, suffix
 from cumulant.data.files.reading import read_any, read_table, with_absent
 from cumulant.data.formats.excel import unpacked_bytes
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 from cumulant.ports.files import FileInfo, Files
 
 
@@ -32,7 +32,7 @@ class ListedFile:
         """A local copy of the file. Raises DataError where it cannot be read, or changed since it was listed."""
         return self.files.fetch(self.info)
 
-    def read(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
+    def read(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> FileTable:
         """Its rows as declared, with nulls for declared paths that it does not have. CSV columns in `texts` are not
         taken for numbers. Raises DataError as `read_table`.
         """
@@ -41,8 +41,8 @@ class ListedFile:
 
     def pieces(self, spec: SourceSpec, *, texts: Collection[str] = (), progress: Progress = silent) -> Pieces | None:
         """The rows of a large file in pieces; None where it is read whole. Raises DataError as `pieces_of`."""
-        found = pieces_of(self.fetch(), self.url, spec, texts, progress)
-        return None if found is None else found.placed(self.partition, spec, texts=texts, url=self.url)
+        pieces = pieces_of(self.fetch(), self.url, spec, texts, progress)
+        return None if pieces is None else pieces.with_partition(self.partition, spec, texts=texts, url=self.url)
 
     def text_bytes(self, spec: SourceSpec) -> int:
         """About the bytes of text that are read of it: of a workbook those of its XML."""
@@ -54,15 +54,15 @@ class ListedFile:
                 return 0  # reading it says what is wrong with it
         return self.info.bytes * (PACKED if kind not in TYPED and name not in TEXTS else 1)
 
-    def read_any(self, spec: SourceSpec) -> tuple[Table, SourceSpec]:
+    def read_any(self, spec: SourceSpec) -> tuple[FileTable, SourceSpec]:
         """Its rows, and `spec` with the separator and encoding of the file. Raises DataError as `read_any`."""
         table, spec = read_any(self.fetch(), self.url, spec)
         return with_partition(table, self.partition, spec, texts=(), url=self.url), spec
 
 
-def listed_files(listing: Listing, spec: SourceSpec, *, root: Path, files: Files) -> list[ListedFile]:
+def listed_files(listing: FileListing, spec: SourceSpec, *, root: Path, files: Files) -> list[ListedFile]:
     """The files of a listing that are read."""
     return [
-        ListedFile(info, shown(info.url, root), partition_of(info.url, spec, root=root), files)
+        ListedFile(info, display_path(info.url, root), partition_of(info.url, spec, root=root), files)
         for info in listing.files
     ]

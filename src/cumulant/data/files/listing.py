@@ -28,19 +28,19 @@ TYPED = ("parquet", "orc")
 _NAMED = 3
 
 
-class Listing(NamedTuple):
+class FileListing(NamedTuple):
     """The files of a source that are read, sorted by URL, and those in no known format (hidden ones left out)."""
 
     files: list[FileInfo]
     skipped: list[FileInfo]
 
 
-def find(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[FileInfo]:
+def find_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[FileInfo]:
     """The files of a source that are read. Raises DataError as `list_files`."""
     return list_files(spec, source=source, root=root, files=files).files
 
 
-def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Listing:
+def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> FileListing:
     """The files of a source. Of a folder or glob, those in a known format are read.
 
     Raises:
@@ -50,7 +50,7 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Li
     matches = sorted(files.list(pattern), key=lambda file: file.url)
     skipped: list[FileInfo] = []
     if len(matches) > 1 and spec.format == "auto":
-        visible = [file for file in matches if not _hidden(file.url)]
+        visible = [file for file in matches if not _is_hidden(file.url)]
         skipped = [file for file in visible if suffix(file.url) not in SUFFIXES]
         matches = [file for file in visible if suffix(file.url) in SUFFIXES]
     if skipped and not matches:
@@ -63,9 +63,9 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Li
         raise DataError(
             f"source {source}: no file matches {spec.path}",
             subject=source,
-            hint=_neighbour(Path(pattern)) or f"relative paths start at {root.name}/",
+            hint=_similar_name(Path(pattern)) or f"relative paths start at {root.name}/",
         )
-    return Listing(matches, skipped)
+    return FileListing(matches, skipped)
 
 
 def pattern_of(spec: SourceSpec, *, source: str, root: Path) -> str:
@@ -77,19 +77,19 @@ def pattern_of(spec: SourceSpec, *, source: str, root: Path) -> str:
 
 def names_of(files: Sequence[FileInfo], root: Path) -> str:
     """The first names of files, and how many more there are."""
-    return listed([shown(file.url, root) for file in files])
+    return join_names([display_path(file.url, root) for file in files])
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
-def _neighbour(path: Path) -> str | None:
+def _similar_name(path: Path) -> str | None:
     """The file of nearly that name in the same folder; the suffix alone, which most files share, makes none alike."""
     try:
-        names = [one.name for one in path.parent.iterdir() if one.is_file()]
+        names = [file.name for file in path.parent.iterdir() if file.is_file()]
     except OSError:
         return None
     return did_you_mean(path.name, [name for name in names if did_you_mean(_stem(path.name), [_stem(name)])])
@@ -99,8 +99,8 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(suffix(name))]
 
 
-def shown(url: str, root: Path) -> str:
-    """A file's URL as people know it: relative to the project where it lies inside."""
+def display_path(url: str, root: Path) -> str:
+    """A file's URL as messages show it: relative to the project where it lies inside."""
     plain = url.removeprefix("file://")
     return str(Path(plain).relative_to(root)) if Path(plain).is_relative_to(root) else url
 
@@ -113,10 +113,10 @@ def suffix(url: str) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _hidden(url: str) -> bool:
+def _is_hidden(url: str) -> bool:
     return url.rsplit("/", 1)[-1].startswith((".", "_"))
 
 
 def file_kind(url: str, spec: SourceSpec) -> str | None:
-    """The format, as declared or as the file's name says; None where neither does."""
+    """The format, as declared or by the file's name; None where it is unknown."""
     return SUFFIXES.get(suffix(url)) if spec.format == "auto" else spec.format

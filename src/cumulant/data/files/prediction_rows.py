@@ -10,10 +10,10 @@ import polars as pl
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.data.spec import DateFormat, EventTime, RuleSpec, SourceSpec
-from cumulant.data.text.casts import Cast, casts
+from cumulant.data.text.casts import Cast, column_casts
 
 
-def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
+def prediction_spec(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
     """How a file of such rows is read: missing marks, texts and number formats as declared; digits of a text field
     stay text.
     """
@@ -64,12 +64,12 @@ def as_fields(
         field_casts = [_cast(frame.schema[field.name], field, missing, rules or {}) for field in present]
         _refuse_lost(frame, field_casts, first, rules or {}, {field.name for field in present if field.personal})
     except RequestError as error:
-        error.hint = f"{error.hint}{not_prepared(prepare)}"
+        error.hint = f"{error.hint}{prepare_note(prepare)}"
         raise
     return frame.select(cast.expr for cast in field_casts)
 
 
-def not_prepared(prepare: str | None) -> str:
+def prepare_note(prepare: str | None) -> str:
     """What to add to a message about rows that a source's `prepare` could have changed; empty without one."""
     if prepare is None:
         return ""
@@ -94,35 +94,39 @@ def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str], rules: Mappi
     rule = RuleSpec(type=field.dtype, number_format=declared.number_format, date_format=declared.date_format)
     event = EventTime(column=field.name, zone=field.zone or "UTC") if field.dtype == "time" else None
     spec = SourceSpec(missing=list(missing), event_time=event, rules={field.name: rule})
-    return casts({field.name: dtype}, spec, "the rows")[0]
+    return column_casts({field.name: dtype}, spec, "the rows")[0]
 
 
 def _refuse_lost(
-    frame: pl.DataFrame, found: Sequence[Cast], first: int, rules: Mapping[str, RuleSpec], personal: Collection[str]
+    frame: pl.DataFrame,
+    field_casts: Sequence[Cast],
+    first: int,
+    rules: Mapping[str, RuleSpec],
+    personal: Collection[str],
 ) -> None:
-    for cast in found:
+    for cast in field_casts:
         if cast.present is None:
             continue
         lost = frame.select(lost=cast.present & cast.expr.is_null())["lost"].arg_true()
         if lost.len():
             rows = f"row {first + lost[0] + 1:,}" + (f" and {lost.len() - 1:,} more" if lost.len() > 1 else "")
             form = rules.get(cast.name, RuleSpec()).date_format if cast.dtype in ("time", "date") else None
-            quoted = "" if form is None or cast.name in personal else f": {_quoted(frame[cast.name][lost[0]])}"
+            quoted = "" if form is None or cast.name in personal else f": {_quote(frame[cast.name][lost[0]])}"
             raise RequestError(
-                f'column "{cast.name}" must be {_demand(cast.dtype, form)}, and is not in {rows}{quoted}',
+                f'column "{cast.name}" must be {_expected(cast.dtype, form)}, and is not in {rows}{quoted}',
                 subject=cast.name,
-                hint="mend the values, or leave them empty if they are not known",
+                hint="fix the values, or leave them empty if they are not known",
             )
 
 
-def _demand(dtype: DType, form: DateFormat | None) -> str:
+def _expected(dtype: DType, form: DateFormat | None) -> str:
     if form is None:
         return _WORDS[dtype]
     example = f"{form} 15:30" if dtype == "time" else form
     return f"a {dtype} such as {example} (date_format: {form})"
 
 
-def _quoted(value: object) -> str:
+def _quote(value: object) -> str:
     text = str(value)
     return json.dumps(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...", ensure_ascii=False)
 

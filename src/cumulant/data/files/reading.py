@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.data.files.blocks import opened
+from cumulant.data.files.blocks import open_unpacked
 from cumulant.data.files.listing import FORMATS, file_kind, suffix
 from cumulant.data.formats.arrow_errors import arrow_errors
 from cumulant.data.formats.excel import read_excel
@@ -26,11 +26,11 @@ from cumulant.data.formats.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.formats.json_lines import read_jsonl
 from cumulant.data.formats.nested_paths import with_nested
 from cumulant.data.formats.orc_file import read_orc
-from cumulant.data.formats.parquet_footer import utf8
+from cumulant.data.formats.parquet_footer import utf8_errors
 from cumulant.data.formats.parquet_memory import refuse_large
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_records import LINE, POSITION, RULE
-from cumulant.data.text.csv_text import DialectError, Table, read_csv
+from cumulant.data.text.csv_text import DialectError, FileTable, read_csv
 
 _COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
 #: a compressed text may be this many times as long as its file; below `_SMALL` bytes any number of times. A line counts
@@ -50,15 +50,15 @@ def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ())
     return table.rows
 
 
-def refuse_malformed(table: Table, url: str) -> None:
-    """Raises DataError where a row has other fields than the header: nothing says which value is of which column; or no
+def refuse_malformed(table: FileTable, url: str) -> None:
+    """Raises DataError where a row has other fields than the header, so that values have no clear column; or no
     plain value at a declared path.
     """
     if table.refused is not None:
         raise DataError(
             f"{url}: {describe_refused(table)}",
             subject=url,
-            hint="mend the rows; see the page on file formats for what each format can hold",
+            hint="fix the rows; see the page on file formats for what each format can hold",
         )
     if table.malformed is None:
         return
@@ -69,7 +69,7 @@ def refuse_malformed(table: Table, url: str) -> None:
     )
 
 
-def describe_malformed(table: Table) -> str:
+def describe_malformed(table: FileTable) -> str:
     """How many rows are malformed, and where the first begins; lines are counted from 1, with the header."""
     if table.malformed is None:
         return "every row has the fields of its header"
@@ -78,13 +78,13 @@ def describe_malformed(table: Table) -> str:
     return f"{rows} fewer or more fields than the header ({'' if count == 1 else 'the first is '}line {line:,})"
 
 
-def with_absent(table: Table, spec: SourceSpec) -> Table:
+def with_absent(table: FileTable, spec: SourceSpec) -> FileTable:
     """`table` with a column of nulls for each declared path that it does not have."""
     absent = [name for name in spec.columns if name not in table.rows.columns]
     return table._replace(rows=table.rows.with_columns(pl.lit(None).alias(name) for name in absent))
 
 
-def describe_refused(table: Table) -> str:
+def describe_refused(table: FileTable) -> str:
     """How many rows have what is no value of a column, and where the first stands."""
     if table.refused is None:
         return "every row can be read"
@@ -100,23 +100,23 @@ def describe_refused(table: Table) -> str:
     return f"{rows} {what} in place of a value ({column} in row {first[POSITION] + 1:,})"
 
 
-def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
+def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> FileTable:
     """One file as it is, with the rows apart that have too few or too many fields.
 
     Raises:
-        DataError: it is empty, cut off, damaged, not UTF-8, or in another format than it says.
+        DataError: it is empty, cut off, damaged, not UTF-8, or in another format than its name has.
     """
     kind = file_kind(url, spec)
-    with readable(url):
+    with reading_errors(url):
         if path.stat().st_size == 0:
             raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         if kind == "parquet":
             with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
                 refuse_large(path, url, spec.memory)
-            with utf8(url):
-                table = Table(pl.read_parquet(path, glob=False))
+            with utf8_errors(url):
+                table = FileTable(pl.read_parquet(path, glob=False))
         elif kind == "orc":
-            table = Table(read_orc(path, url, spec.memory))
+            table = FileTable(read_orc(path, url, spec.memory))
         elif kind == "excel":
             table = read_excel(path, url, spec)
         elif kind == "csv":
@@ -131,10 +131,10 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
             )
     if not table.rows.width:
         raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
-    return table if kind == "jsonl" else nested(table, spec, url)
+    return table if kind == "jsonl" else with_nested_columns(table, spec, url)
 
 
-def nested(table: Table, spec: SourceSpec, url: str) -> Table:
+def with_nested_columns(table: FileTable, spec: SourceSpec, url: str) -> FileTable:
     """`table` with the declared columns in place of structs and JSON texts. Raises DataError as `with_nested`."""
     if not spec.columns:
         return table
@@ -143,7 +143,7 @@ def nested(table: Table, spec: SourceSpec, url: str) -> Table:
     return table._replace(rows=rows, refused=pl.concat(frames, how="diagonal_relaxed") if frames else None)
 
 
-def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]:
+def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[FileTable, SourceSpec]:
     """One file as it is, and `spec` with the separator and encoding that turned out to be its own.
 
     Raises:
@@ -160,17 +160,17 @@ def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]
 
 def text_table(content: bytes, url: str, spec: SourceSpec) -> pl.DataFrame:
     """The rows of a CSV or JSON lines text, as `read` gives those of a file. Raises DataError as `read`."""
-    with readable(url):
+    with reading_errors(url):
         if file_kind(url, spec) == "jsonl":
             table = read_jsonl(content, url, spec.columns, spec.memory)
         else:
-            table = nested(_csv_table(content, url, spec, ()), spec, url)
+            table = with_nested_columns(_csv_table(content, url, spec, ()), spec, url)
     refuse_malformed(table, url)
     return table.rows
 
 
 @contextmanager
-def readable(url: str) -> Iterator[None]:
+def reading_errors(url: str) -> Iterator[None]:
     """Engine and system errors while reading, as DataErrors with what to do."""
     try:
         yield
@@ -188,7 +188,7 @@ def readable(url: str) -> Iterator[None]:
         reason = error.strerror or "it cannot be read"
         raise DataError(f"{url}: {reason}", subject=url, hint="check the path and its permissions") from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _damage(url, str(error)) from error
+        raise _engine_error(url, str(error)) from error
 
 
 def _broken_compression(url: str) -> DataError:
@@ -196,7 +196,7 @@ def _broken_compression(url: str) -> DataError:
     return DataError(f"{url} is damaged or cut off ({kind})", subject=url, hint="copy or write it again")
 
 
-def _damage(url: str, text: str) -> DataError:
+def _engine_error(url: str, text: str) -> DataError:
     """What an engine's message means. Its own text is not repeated, for it may quote values."""
     if "utf-8" in text:
         return DialectError(
@@ -209,7 +209,7 @@ def _damage(url: str, text: str) -> DataError:
         ("more fields", "has a row with more fields than its header", "quote fields that hold the separator"),
         ("parquet", "is not a whole Parquet file: damaged or cut off", "copy or write it again"),
         ("empty CSV", "holds no table", "write it again, or remove it"),
-        ("could not parse", "has a quoted field that does not end, or fields of changing type", "mend the quotes"),
+        ("could not parse", "has a quoted field that does not end, or fields of changing type", "fix the quotes"),
         ("Syntax", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
         ("supertype", "holds values of different types in one field", "write each field with one type"),
         ("Tape", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
@@ -221,7 +221,7 @@ def _damage(url: str, text: str) -> DataError:
 
 
 def _content(path: Path, url: str) -> bytes:
-    with path.open("rb") as raw, opened(raw) as stream:
+    with path.open("rb") as raw, open_unpacked(raw) as stream:
         if stream is raw:
             return raw.read()
         content, lines = bytearray(), 0
@@ -242,7 +242,7 @@ def refuse_expansion(path: Path, url: str, size: int) -> None:
         )
 
 
-def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:
+def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> FileTable:
     return read_csv(content, url, spec, texts, separator=separator_of(url, spec))
 
 

@@ -10,18 +10,18 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
-from cumulant.data.files.blocks import blocks
+from cumulant.data.files.blocks import read_blocks
 from cumulant.data.files.hive_columns import Partition, with_folders, with_partition
 from cumulant.data.files.listing import file_kind
-from cumulant.data.files.reading import nested, readable, refuse_malformed, text_table
+from cumulant.data.files.reading import reading_errors, refuse_malformed, text_table, with_nested_columns
 from cumulant.data.formats.arrow_errors import arrow_errors
 from cumulant.data.formats.excel import read_excel
 from cumulant.data.formats.nested_paths import paths_of
 from cumulant.data.formats.orc_file import OrcFile, frame_of
-from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8
+from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8_errors
 from cumulant.data.formats.parquet_memory import MOST_BYTES, fitting_rows
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_text import DialectError, Table
+from cumulant.data.text.csv_text import DialectError, FileTable
 
 _BUFFER = 1 << 20
 
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
     share: float
 
 
-class Stream:
+class FileStream:
     """One file. Of Parquet, pieces are of `rows` rows (fewer where rows are wide); of text, of about as many.
 
     `partition` are columns that the names of the file's folders hold, which each piece then has.
@@ -52,7 +52,7 @@ class Stream:
         if kind is None:
             hint = "save it as CSV or Parquet, or set `format` in the source's declaration"
             raise DataError(f"{url}: cannot tell its format from its name", subject=url, hint=hint)
-        with readable(url):
+        with reading_errors(url):
             if path.stat().st_size == 0:
                 raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         self._engine = _engine(kind, path, url, spec)
@@ -83,9 +83,9 @@ class Stream:
 
     def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with the columns of declared paths and of the file's folders."""
-        table = Table(rows)
+        table = FileTable(rows)
         if self._engine is not None:  # those of a text have them
-            table = nested(table, self._spec, self._url)
+            table = with_nested_columns(table, self._spec, self._url)
             refuse_malformed(table, self._url)
         table = with_partition(table, self._partition, self._spec, texts=(), url=self._url)
         return with_folders(table, self._spec, url=self._url).rows
@@ -103,13 +103,13 @@ class Stream:
                 self._spec = fitting
 
     def _blocks(self) -> Iterator[bytes]:
-        return (block.content for block in blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv))
+        return (block.content for block in read_blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv))
 
     def _texts(self, done: Sequence[int]) -> Iterator[Piece]:
         first, plain = sum(done), True
-        with readable(self._url):
-            found = blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv)
-            for number, (content, share, _) in enumerate(found):
+        with reading_errors(self._url):
+            blocks = read_blocks(self._path, rows=self._rows, most=MOST_BYTES, csv=self._csv)
+            for number, (content, share, _) in enumerate(blocks):
                 if number >= len(done):
                     rows = self._table(content, first, plain)
                     yield Piece(rows, first, share)
@@ -128,8 +128,8 @@ class Stream:
         except DataError as error:
             if not first:
                 raise
-            said = f"{error.message} (counted from row {first + 1:,} on)"
-            raise type(error)(said, subject=error.subject, hint=error.hint) from error
+            message = f"{error.message} (counted from row {first + 1:,} on)"
+            raise type(error)(message, subject=error.subject, hint=error.hint) from error
 
 
 class ParquetFile:
@@ -141,7 +141,7 @@ class ParquetFile:
         except ModuleNotFoundError as error:
             raise missing_part(error.name or "pyarrow", "serve") from None
         self._path, self._url = path, url
-        with utf8(url), arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
+        with utf8_errors(url), arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
             refuse_encrypted(path, url)
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
             names = self._file.schema_arrow.names
@@ -159,18 +159,18 @@ class ParquetFile:
             min(rows, fitting_rows(self._path, self._url, self._file, columns)),
             max(1, self._file.metadata.num_rows),
         )
-        held: list[Any] = []
+        batches: list[Any] = []
         count, first = 0, skip
         for batch in self._batches(rows, columns, skip):
-            held.append(batch)
+            batches.append(batch)
             count += batch.num_rows
             while count >= rows:
-                whole = pa.Table.from_batches(held)
+                whole = pa.Table.from_batches(batches)
                 yield Piece(frame_of(whole.slice(0, rows)), first, (first + rows) / total)
-                held = whole.slice(rows).to_batches()
+                batches = whole.slice(rows).to_batches()
                 count, first = count - rows, first + rows
         if count:
-            yield Piece(frame_of(pa.Table.from_batches(held)), first, 1.0)
+            yield Piece(frame_of(pa.Table.from_batches(batches)), first, 1.0)
 
     def _batches(self, rows: int, columns: Sequence[str] | None, skip: int) -> Iterator[Any]:
         meta, before = self._file.metadata, 0
@@ -178,23 +178,23 @@ class ParquetFile:
             size = meta.row_group(number).num_rows
             if before + size > skip:
                 for batch in self._group(number, before, size, rows, columns):
-                    left = max(0, skip - before)
+                    offset = max(0, skip - before)
                     before += batch.num_rows
-                    if left < batch.num_rows:
-                        yield batch.slice(left)
+                    if offset < batch.num_rows:
+                        yield batch.slice(offset)
             else:
                 before += size
 
     def _group(self, number: int, before: int, size: int, rows: int, columns: Sequence[str] | None) -> Iterator[Any]:
-        said = f"{self._url}: row group {number} (rows {before + 1:,} to {before + size:,}) is damaged"
-        with arrow_errors(said, self._url):
-            found = self._file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
+        message = f"{self._url}: row group {number} (rows {before + 1:,} to {before + size:,}) is damaged"
+        with arrow_errors(message, self._url):
+            batches = self._file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
             seen = 0
-            for batch in found:
+            for batch in batches:
                 seen += batch.num_rows
                 yield batch
         if seen != size:
-            raise DataError(said, subject=self._url, hint="copy or write the file again")
+            raise DataError(message, subject=self._url, hint="copy or write the file again")
 
 
 def _engine(kind: str, path: Path, url: str, spec: SourceSpec) -> ParquetFile | _Orc | _Sheet | None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cumulant.core.errors import DataError
 from cumulant.data.checks.severity import severity_of
-from cumulant.data.checks.verdict import UNREADABLE_FILES, first_of
+from cumulant.data.checks.verdict import UNREADABLE_FILES, shorten_list
 from cumulant.data.snapshot import CheckResult, UnreadableFile
 from cumulant.data.spec import SourceSpec
 
@@ -17,7 +17,7 @@ Read = TypeVar("Read")
 
 
 class UnreadableFileError(DataError):
-    """A file cannot be read; `error` says why."""
+    """A file cannot be read; `error` is the reason."""
 
     def __init__(self, error: DataError) -> None:
         super().__init__(error.message, subject=error.subject, hint=error.hint)
@@ -41,13 +41,13 @@ def refuse_all(source: str, errors: Sequence[UnreadableFileError], earlier: Sequ
         raise errors[0].error
     reasons = [*(error.message for error in errors), *(file.reason for file in earlier)]
     raise DataError(
-        f"source {source}: none of its {len(reasons):,} files can be read: {'; '.join(first_of(reasons))}",
+        f"source {source}: none of its {len(reasons):,} files can be read: {'; '.join(shorten_list(reasons))}",
         subject=source,
         hint=errors[0].hint if errors else "write the files again",
     )
 
 
-def each_readable(files: Iterable[File], read: Callable[[File], Read]) -> list[Read]:
+def read_each(files: Iterable[File], read: Callable[[File], Read]) -> list[Read]:
     """What `read` gives of each file, in their order.
 
     Raises:
@@ -61,17 +61,18 @@ def each_readable(files: Iterable[File], read: Callable[[File], Read]) -> list[R
         except DataError as error:
             errors.append(error)
     if errors:
-        raise several_unreadable(errors, len(results) + len(errors))
+        raise join_errors(errors, len(results) + len(errors))
     return results
 
 
-def several_unreadable(errors: Sequence[DataError], files: int) -> DataError:
+def join_errors(errors: Sequence[DataError], files: int) -> DataError:
     """The errors of some of so many files as one."""
     if len(errors) == 1:
         return errors[0]
+    reasons = shorten_list([error.message for error in errors])
     hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
     return DataError(
-        f"{len(errors):,} of {files:,} files cannot be read: {'; '.join(first_of([one.message for one in errors]))}",
+        f"{len(errors):,} of {files:,} files cannot be read: {'; '.join(reasons)}",
         subject=errors[0].subject,
         hint=hints[0] if len(hints) == 1 else "write the files again, or take them away",
     )
@@ -80,7 +81,7 @@ def several_unreadable(errors: Sequence[DataError], files: int) -> DataError:
 def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, spec: SourceSpec) -> CheckResult:
     """The rule that each file can be read; `files` are those of the source."""
     count = "1 cannot" if len(unreadable) == 1 else f"{len(unreadable):,} cannot"
-    named = "; ".join(first_of([file.reason for file in unreadable]))
+    named = "; ".join(shorten_list([file.reason for file in unreadable]))
     return CheckResult(
         rule=UNREADABLE_FILES,
         column=None,

@@ -36,7 +36,7 @@ def to_polars(frame: object, *, source: str) -> pl.DataFrame:
             return _of_pandas(native)
         table: pl.DataFrame = nw.from_native(native, eager_only=True).to_polars()
     except (TypeError, ValueError, OverflowError, NotImplementedError, pl.exceptions.PolarsError) as error:
-        faults = unreadable(frame) if hasattr(frame, "dtypes") and hasattr(frame, "columns") else {}
+        faults = unreadable_columns(frame) if hasattr(frame, "dtypes") and hasattr(frame, "columns") else {}
         which = "; ".join(f'column "{name}" holds {reason}' for name, reason in list(faults.items())[:3])
         raise DataError(
             f"source {source}: a {type(frame).__name__} cannot be read as a table ({which or type(error).__name__})",
@@ -46,27 +46,27 @@ def to_polars(frame: object, *, source: str) -> pl.DataFrame:
     return table
 
 
-def unreadable(frame: Any) -> dict[str, str]:
+def unreadable_columns(frame: Any) -> dict[str, str]:
     """The columns of a pandas frame that no table can hold, each with what it holds: mixed types, for one."""
     import pyarrow as pa
 
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     names = [str(name) for name in frame.columns]
     for place, name in enumerate(names):
         if names.count(name) > 1:
-            found[name] = "a name that several columns have"
+            reasons[name] = "a name that several columns have"
             continue
         values = frame.iloc[:, place]
         try:
             pa.array(values, from_pandas=True)
         except (TypeError, ValueError, OverflowError, NotImplementedError):
             kinds = sorted({type(value).__name__ for value in values if value is not None})
-            found[name] = (
+            reasons[name] = (
                 " and ".join(kinds)
                 if len(kinds) > 1
                 else f"{kinds[0] if kinds else 'values'} that no column type holds"
             )
-    return found
+    return reasons
 
 
 def _of_pandas(frame: Any) -> pl.DataFrame:

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cumulant.core.errors import DataError
-from cumulant.data.formats.parquet_memory import no_memory
+from cumulant.data.formats.parquet_memory import out_of_memory_error
 
 #: in what PyArrow raises for a time that 64 bits of nanoseconds cannot hold
 _OUT_OF_RANGE = "out of range for nanosecond"
 
 
 @contextmanager
-def arrow_errors(said: str, url: str) -> Iterator[None]:
-    """What pyarrow raises for bytes that it cannot read, as a DataError that says `said`."""
+def arrow_errors(message: str, url: str) -> Iterator[None]:
+    """What pyarrow raises for bytes that it cannot read, as a DataError with this message."""
     import pyarrow as pa
 
     try:
         yield
     except pa.ArrowMemoryError as error:
-        raise no_memory(url) from error
+        raise out_of_memory_error(url) from error
     except (pa.ArrowException, OSError) as error:
         if _OUT_OF_RANGE in str(error):
             raise DataError(
@@ -28,4 +28,4 @@ def arrow_errors(said: str, url: str) -> Iterator[None]:
                 subject=url,
                 hint="write the file as Parquet, or such times as null",
             ) from error
-        raise DataError(said, subject=url, hint="copy or write it again") from error
+        raise DataError(message, subject=url, hint="copy or write it again") from error

@@ -21,11 +21,11 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean, missing_part
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.files.listing import listed
+from cumulant.data.files.listing import join_names
 from cumulant.data.formats.nested_paths import refused_rows, series_of
 from cumulant.data.formats.parquet_memory import refuse_above
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 
 #: bytes that a workbook may have unpacked, and bytes of memory that a cell of the table takes
 _MOST_XML, _CELL = 512 << 20, 8
@@ -50,7 +50,7 @@ class _Cells(NamedTuple):
     hidden_columns: list[int]
 
 
-def read_excel(path: Path, url: str, spec: SourceSpec) -> Table:
+def read_excel(path: Path, url: str, spec: SourceSpec) -> FileTable:
     """The rows of the declared sheet, or of the only one that is visible.
 
     Raises:
@@ -153,16 +153,18 @@ def _cells(book: Any, sheet: Any, url: str, most: int) -> _Cells:
             timedelta_formats=book._timedelta_formats,  # noqa: SLF001
         )
         for number, cells in parser.parse():
-            found = {cell["column"]: value for cell in cells if (value := read(cell)) is not None}
-            if found:
-                rows[number] = found
-            needed += sum(_CELL + (len(cell.value) if isinstance(cell.value, str) else 0) for cell in found.values())
+            cells_of_row = {cell["column"]: value for cell in cells if (value := read(cell)) is not None}
+            if cells_of_row:
+                rows[number] = cells_of_row
+            needed += sum(
+                _CELL + (len(cell.value) if isinstance(cell.value, str) else 0) for cell in cells_of_row.values()
+            )
             refuse_above(needed, most, url)
         merged = [] if parser.merged_cells is None else [cell.ref for cell in parser.merged_cells.mergeCell]
-    return _Cells(rows, merged, *_hidden(parser, rows))
+    return _Cells(rows, merged, *_hidden_places(parser, rows))
 
 
-def _hidden(parser: Any, rows: dict[int, dict[int, _Cell]]) -> tuple[list[int], list[int]]:
+def _hidden_places(parser: Any, rows: dict[int, dict[int, _Cell]]) -> tuple[list[int], list[int]]:
     """Rows and columns with values that Excel does not show."""
     shut = [number for number in rows if parser.row_dimensions.get(str(number), {}).get("hidden") in _TRUE]
     spans = [
@@ -170,8 +172,8 @@ def _hidden(parser: Any, rows: dict[int, dict[int, _Cell]]) -> tuple[list[int], 
         for column in parser.column_dimensions.values()
         if column.get("hidden") in _TRUE
     ]
-    held = sorted({column for cells in rows.values() for column in cells})
-    return shut, [column for column in held if any(column in span for span in spans)]
+    columns = sorted({column for cells in rows.values() for column in cells})
+    return shut, [column for column in columns if any(column in span for span in spans)]
 
 
 def _hidden_note(cells: _Cells) -> tuple[str, ...]:
@@ -184,7 +186,7 @@ def _hidden_note(cells: _Cells) -> tuple[str, ...]:
         counts.append(f"{count:,} {'row' if count == 1 else 'rows'} (the first is {cells.hidden_rows[0]:,})")
     if cells.hidden_columns:
         letters = [get_column_letter(column) for column in cells.hidden_columns]
-        counts.append(f"{'column' if len(letters) == 1 else 'columns'} {listed(letters)}")
+        counts.append(f"{'column' if len(letters) == 1 else 'columns'} {join_names(letters)}")
     if not counts:
         return ()
     return (f"{' and '.join(counts)} of its sheet are hidden, and are read as all others; delete them if not wanted",)
@@ -219,7 +221,7 @@ def _reader(book: Any) -> Callable[[Mapping[str, Any]], _Cell | None]:
     return read
 
 
-def _table(rows: dict[int, dict[int, _Cell]], merged: list[Any], url: str, missing: frozenset[str]) -> Table:
+def _table(rows: dict[int, dict[int, _Cell]], merged: list[Any], url: str, missing: frozenset[str]) -> FileTable:
     if not rows:
         raise DataError(
             f"{url} has no columns", subject=url, hint="its sheet is empty: name another, or remove the file"
@@ -238,7 +240,7 @@ def _table(rows: dict[int, dict[int, _Cell]], merged: list[Any], url: str, missi
             columns[name].append(None if isinstance(cell.value, str) and cell.value.strip() in missing else cell.value)
     frame = pl.DataFrame([_series(name, values) for name, values in columns.items()])
     if not refused:
-        return Table(frame)
+        return FileTable(frame)
     fitting = [position for position in range(frame.height) if position not in refused]
     if not fitting:
         raise DataError(
@@ -246,7 +248,7 @@ def _table(rows: dict[int, dict[int, _Cell]], merged: list[Any], url: str, missi
             subject=url,
             hint="open it in Excel, let it compute, and save it again",
         )
-    return Table(frame[fitting], refused=refused_rows(frame, refused, "cell"))
+    return FileTable(frame[fitting], refused=refused_rows(frame, refused, "cell"))
 
 
 def _header(rows: dict[int, dict[int, _Cell]], numbers: list[int], url: str) -> dict[int, str]:
@@ -275,8 +277,13 @@ def _refuse_merged(merged: list[str], numbers: list[int], header: Mapping[int, s
     from openpyxl.utils import range_boundaries
 
     for place in merged:
-        left, top, right, bottom = range_boundaries(place)
-        if bottom >= numbers[0] and top <= numbers[-1] and right >= min(header) and left <= max(header):
+        first_column, first_row, last_column, last_row = range_boundaries(place)
+        if (
+            last_row >= numbers[0]
+            and first_row <= numbers[-1]
+            and last_column >= min(header)
+            and first_column <= max(header)
+        ):
             raise DataError(
                 f"{url} has merged cells, {place}: only the first of them holds a value",
                 subject=url,

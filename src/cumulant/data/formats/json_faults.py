@@ -20,7 +20,7 @@ BLANK = b" \t\r\n"
 _NO_OBJECT = re.compile(rb"^[ \t\r]*+[^{ \t\r\n]", re.MULTILINE)
 
 
-class SetAside(NamedTuple):
+class RemainingLines(NamedTuple):
     """Lines without those that are refused, and these: `__rule`, `__row`, `__line`, `__text`.
 
     A blank line stands in place of each, so that lines keep their numbers. `rows` are the positions of the lines that
@@ -32,12 +32,12 @@ class SetAside(NamedTuple):
     rows: pl.Series | None = None
 
 
-def set_aside(content: bytes, faults: Mapping[int, str], *, first_row: int = 0, first_line: int = 0) -> SetAside:
+def set_aside(content: bytes, faults: Mapping[int, str], *, first_row: int = 0, first_line: int = 0) -> RemainingLines:
     """A text without the lines of these numbers (from 0), which break these rules. It begins in that row and line (from
     0) of its file.
     """
     if not faults:
-        return SetAside(content)
+        return RemainingLines(content)
     refused, rows = [], []
     row = first_row
     lines = content.split(b"\n")
@@ -52,8 +52,8 @@ def set_aside(content: bytes, faults: Mapping[int, str], *, first_row: int = 0, 
             continue
         row += 1
     schema = {RULE: pl.String, POSITION: pl.Int64, LINE: pl.Int64, TEXT: pl.String}
-    found = pl.DataFrame(refused, schema=schema, orient="row")
-    return SetAside(b"\n".join(lines), found, pl.Series(rows, dtype=pl.Int64))
+    frame = pl.DataFrame(refused, schema=schema, orient="row")
+    return RemainingLines(b"\n".join(lines), frame, pl.Series(rows, dtype=pl.Int64))
 
 
 def types_of(lines: bytes) -> pl.Schema:
@@ -75,14 +75,14 @@ def has_other_values(lines: bytes) -> bool:
     return begun < ended and _NO_OBJECT.search(lines) is not None
 
 
-def not_objects(content: bytes) -> list[int]:
+def find_non_objects(content: bytes) -> list[int]:
     """The numbers (from 0) of the lines that the engine does not read as JSON objects.
 
     It stops at the first of them, so that another parser goes through the lines: much faster than the engine line by
     line, which decides where the two differ (half a surrogate pair, numbers of more than 128 bits).
     """
     decoder = msgspec.json.Decoder(dict)
-    refused, left = [], []
+    refused, parsed = [], []
     for number, line in enumerate(content.split(b"\n")):
         if not line.strip(BLANK):
             continue
@@ -92,12 +92,12 @@ def not_objects(content: bytes) -> list[int]:
             if b"\\u" not in line or not _can_be_read([line]):
                 refused.append(number)
                 continue
-        left.append((number, line))
-    refused += _unread(left)
+        parsed.append((number, line))
+    refused += _unreadable_lines(parsed)
     return sorted(refused)
 
 
-def _unread(lines: list[tuple[int, bytes]]) -> Iterator[int]:
+def _unreadable_lines(lines: list[tuple[int, bytes]]) -> Iterator[int]:
     """The numbers of the lines at which the engine stops."""
     if not lines or _can_be_read([line for _, line in lines]):
         return
@@ -105,8 +105,8 @@ def _unread(lines: list[tuple[int, bytes]]) -> Iterator[int]:
         yield lines[0][0]
         return
     middle = len(lines) // 2
-    yield from _unread(lines[:middle])
-    yield from _unread(lines[middle:])
+    yield from _unreadable_lines(lines[:middle])
+    yield from _unreadable_lines(lines[middle:])
 
 
 def _can_be_read(lines: list[bytes]) -> bool:

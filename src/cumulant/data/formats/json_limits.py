@@ -1,4 +1,4 @@
-"""What JSON lines may ask of a parser: how deep a line is nested, and how many fields there are.
+"""Limits of JSON lines: how deep a line is nested, and how many fields there are.
 
 Both are found out before lines are read as a table. The time to join two types doubles with each level of nesting (20
 levels take 0.03 s, 30 half a minute), and a field that one line has takes memory in every row.
@@ -71,7 +71,7 @@ class Fields:
             new = (name for name in schema if name not in self.names)
             self.names |= dict.fromkeys(sorted(new, key=lambda name: (lines.find(msgspec.json.encode(name)), name)))
         if len(self._bytes) > MOST_FIELDS:
-            raise _many(self._url)
+            raise _too_many_fields(self._url)
 
     def refuse_missing(self, content: bytes) -> None:
         """Raises DataError where these lines lack more values than fit into memory. `content` is parsed once for all
@@ -104,7 +104,7 @@ def _containers(content: bytes, url: str) -> Counter[tuple[str, ...]]:
         for name, value in item.items():
             _count(value, (name,), counts)
         if len(counts) > MOST_FIELDS:
-            raise _many(url)
+            raise _too_many_fields(url)
     return counts
 
 
@@ -141,12 +141,12 @@ def lines_of(content: bytes, url: str) -> Iterator[tuple[int, bytes]]:
         DataError: one has too many fields.
     """
     for before, lines in _chunks(content, _TYPED):
-        if len(lines) > _LONG and len({found[1] for found in _NAME.finditer(lines)}) > MOST_FIELDS:
-            raise _many(url)
+        if len(lines) > _LONG and len({match[1] for match in _NAME.finditer(lines)}) > MOST_FIELDS:
+            raise _too_many_fields(url)
         yield before, lines
 
 
-def _many(url: str) -> DataError:
+def _too_many_fields(url: str) -> DataError:
     return DataError(
         f"{url} has more than {MOST_FIELDS:,} fields: names that are data and no columns",
         subject=url,

@@ -14,16 +14,16 @@ from cumulant.core.errors import DataError
 from cumulant.data.formats.json_faults import (
     BLANK,
     NOT_JSON,
-    SetAside,
+    RemainingLines,
+    find_non_objects,
     has_other_values,
-    not_objects,
     set_aside,
     types_of,
 )
 from cumulant.data.formats.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of
-from cumulant.data.formats.nested_paths import Leaves, leaves_of, paths_of, replaced
+from cumulant.data.formats.nested_paths import Leaves, leaves_of, paths_of, replace_roots
 from cumulant.data.text.csv_records import POSITION
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 
 _KINDS: dict[type, str] = {list: "a list", dict: "an object"}
 #: values from which the engine infers these types
@@ -38,7 +38,7 @@ _SAMPLES: dict[pl.DataType, Any] = {
 }
 
 
-def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str | None = None) -> Table:
+def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str | None = None) -> FileTable:
     """The rows of a JSON lines text, those apart that are no JSON objects or nested too deep. `columns` and `memory`:
     as of `SourceSpec`.
 
@@ -52,46 +52,48 @@ def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str
             f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
         )
     faults = deep_lines(content)
-    left = set_aside(content, faults)
-    if left.refused is not None and not left.content.strip():
+    remaining = set_aside(content, faults)
+    if remaining.refused is not None and not remaining.content.strip():
         raise DataError(
-            f"{url}: all of its {left.refused.height:,} rows are nested more than {MOST_LEVELS} levels deep",
+            f"{url}: all of its {remaining.refused.height:,} rows are nested more than {MOST_LEVELS} levels deep",
             subject=url,
             hint="write what is needed of them as fields of fewer levels",
         )
     if not columns:
-        rows, bad = _frame(left.content, url, memory)
-        return Table(rows, refused=set_aside(content, faults | bad).refused)
+        rows, bad = _frame(remaining.content, url, memory)
+        return FileTable(rows, refused=set_aside(content, faults | bad).refused)
     return _with_paths(content, faults, url, columns, memory)
 
 
 def _with_paths(
     content: bytes, faults: Mapping[int, str], url: str, columns: Mapping[str, str], memory: str | None
-) -> Table:
+) -> FileTable:
     """The table of the lines without `faults`, with the declared columns."""
     paths = paths_of(columns)
-    left = set_aside(content, faults)
-    found = split(left.content, paths)
-    bad = found.faults
-    if bad and not found.rows:
-        raise _no_object(left.content, url)
-    _refuse_cut(left.content, bad, url)
+    remaining = set_aside(content, faults)
+    objects = split_paths(remaining.content, paths)
+    bad = objects.faults
+    if bad and not objects.rows:
+        raise _no_object(remaining.content, url)
+    _refuse_cut(remaining.content, bad, url)
     rows = pl.DataFrame()
-    if not bad and found.rest.strip(b"{}\n"):
-        rows, bad = _frame(found.rest, url, memory)
+    if not bad and objects.rest.strip(b"{}\n"):
+        rows, bad = _frame(objects.rest, url, memory)
     if bad:
         return _with_paths(content, {**faults, **bad}, url, columns, memory)
-    leaves = found.leaves.of(name for name, path in paths.items() if path[0] in found.roots)
-    return with_refused(*replaced(rows, found.roots, {}, leaves, url), left)
+    leaves = objects.leaves.of(name for name, path in paths.items() if path[0] in objects.roots)
+    return build_table(*replace_roots(rows, objects.roots, {}, leaves, url), remaining)
 
 
-def with_refused(rows: pl.DataFrame, refused: pl.DataFrame | None, left: SetAside, first_row: int = 0) -> Table:
-    """The table of lines that are `left` and begin in this row of their file: `refused` beside those set aside."""
+def build_table(
+    rows: pl.DataFrame, refused: pl.DataFrame | None, remaining: RemainingLines, first_row: int = 0
+) -> FileTable:
+    """The table of the `remaining` lines, which begin in this row of their file: `refused` beside those set aside."""
     if refused is not None:
-        place = pl.col(POSITION) + first_row if left.rows is None else left.rows.gather(refused[POSITION])
+        place = pl.col(POSITION) + first_row if remaining.rows is None else remaining.rows.gather(refused[POSITION])
         refused = refused.with_columns(place.alias(POSITION))
-    found = [frame for frame in (left.refused, refused) if frame is not None]
-    return Table(rows, refused=pl.concat(found, how="diagonal_relaxed") if found else None)
+    frames = [frame for frame in (remaining.refused, refused) if frame is not None]
+    return FileTable(rows, refused=pl.concat(frames, how="diagonal_relaxed") if frames else None)
 
 
 def is_array(content: bytes) -> bool:
@@ -108,7 +110,7 @@ def is_array(content: bytes) -> bool:
 
 
 def objects_of(lines: bytes, before: pl.Schema) -> tuple[pl.Schema | None, list[int]]:
-    """The types of the fields of lines and of those before them, as `joint_types`, None where these cannot be told; and
+    """The types of the fields of lines and of those before them, as `joint_types`, None where these are unknown; and
     the numbers (from 0) of the lines that are no JSON objects, which have no part in them.
     """
     bad: list[int] = []
@@ -118,9 +120,9 @@ def objects_of(lines: bytes, before: pl.Schema) -> tuple[pl.Schema | None, list[
                 return joint_types(lines, before), bad
             except pl.exceptions.PolarsError:
                 pass
-        bad = not_objects(lines)
-        left = set_aside(lines, dict.fromkeys(bad, NOT_JSON)).content
-        return (joint_types(left, before) if left.strip() else before), bad
+        bad = find_non_objects(lines)
+        remaining = set_aside(lines, dict.fromkeys(bad, NOT_JSON)).content
+        return (joint_types(remaining, before) if remaining.strip() else before), bad
     except (LookupError, pl.exceptions.PolarsError):
         return None, bad
 
@@ -138,8 +140,8 @@ def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
     if not before:
         return types_of(content)
     line = msgspec.json.encode(_sample(pl.Struct(before))) + b"\n"
-    found = types_of(line)
-    if dict(found) != dict(before) or (len(before) <= UNORDERED and list(found) != list(before)):
+    inferred = types_of(line)
+    if dict(inferred) != dict(before) or (len(before) <= UNORDERED and list(inferred) != list(before)):
         raise LookupError(before)
     return types_of(line + content)
 
@@ -165,14 +167,14 @@ def read_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
 def _frame(content: bytes, url: str, memory: str | None) -> tuple[pl.DataFrame, dict[int, str]]:
     """The rows of the lines that are JSON objects, and the numbers of the others."""
     fields, schema, faults = _fields(content, url, memory)
-    left = set_aside(content, faults).content
-    if faults and not left.strip():
+    remaining = set_aside(content, faults).content
+    if faults and not remaining.strip():
         raise _no_object(content, url)
     _refuse_cut(content, faults, url)
     try:
-        rows = pl.read_ndjson(io.BytesIO(left), schema=schema, infer_schema_length=None)
+        rows = pl.read_ndjson(io.BytesIO(remaining), schema=schema, infer_schema_length=None)
     except pl.exceptions.PolarsError:
-        refuse_mixed(left, url)
+        refuse_mixed(remaining, url)
         raise
     if rows.width <= UNORDERED:
         return rows, faults
@@ -203,7 +205,7 @@ def is_cut(content: bytes, faults: Mapping[int, str]) -> bool:
 
 
 def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Schema | None, dict[int, str]]:
-    """The fields of lines and their types together, None where only all lines at once tell these; and the lines that
+    """The fields of lines and their types together, None where these need all lines at once; and the lines that
     are no JSON objects.
 
     Raises:
@@ -213,15 +215,15 @@ def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Sc
     schema: pl.Schema | None = pl.Schema()
     faults: dict[int, str] = {}
     for before, lines in lines_of(content, url):
-        found, bad = objects_of(lines, schema or pl.Schema())
-        if found is None:
-            found, bad = objects_of(lines, pl.Schema()) if schema else (None, bad)
+        inferred, bad = objects_of(lines, schema or pl.Schema())
+        if inferred is None:
+            inferred, bad = objects_of(lines, pl.Schema()) if schema else (None, bad)
             schema = None
         faults |= dict.fromkeys((before + number for number in bad), NOT_JSON)
-        if found is None:
+        if inferred is None:
             continue
-        schema = schema if schema is None else found
-        fields.add(found, lines)
+        schema = schema if schema is None else inferred
+        fields.add(inferred, lines)
         fields.refuse_missing(content)
     return fields, schema or None, faults
 
@@ -245,7 +247,7 @@ def refuse_mixed(content: bytes, url: str) -> None:
                 )
 
 
-class Split(NamedTuple):
+class PathSplit(NamedTuple):
     """The values at paths of `rows` lines, `roots`: the first names of the paths that a line has, the lines without
     these, and those that are no objects.
     """
@@ -257,7 +259,7 @@ class Split(NamedTuple):
     faults: dict[int, str]
 
 
-def split(content: bytes, paths: Mapping[str, tuple[str, ...]]) -> Split:
+def split_paths(content: bytes, paths: Mapping[str, tuple[str, ...]]) -> PathSplit:
     """What stands at the paths and what does not are parsed apart: the engine makes text of values of several types,
     which is not always JSON, and stops at structs beside lists.
     """
@@ -273,12 +275,12 @@ def split(content: bytes, paths: Mapping[str, tuple[str, ...]]) -> Split:
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     faults[number] = NOT_JSON
                 else:
-                    found = {name: item.pop(name) for name in item.keys() & wanted}
-                    roots.update(found)
+                    values = {name: item.pop(name) for name in item.keys() & wanted}
+                    roots.update(values)
                     rest.extend(encoder.encode(item))
-                    yield found
+                    yield values
             rest.extend(b"\n")
 
     # One object at a time: the garbage collector takes longer for many than the parser.
     leaves = leaves_of(objects(), paths)
-    return Split(leaves, roots, len(next(iter(leaves.values.values()))), bytes(rest), faults)
+    return PathSplit(leaves, roots, len(next(iter(leaves.values.values()))), bytes(rest), faults)

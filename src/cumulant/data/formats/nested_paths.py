@@ -55,7 +55,7 @@ def with_nested(rows: pl.DataFrame, columns: Mapping[str, str], url: str) -> tup
     texts = sorted({path[0] for path in paths.values() if rows.schema[path[0]] == pl.String()})
     leaves = leaves_of(_texts(rows, texts), {name: path for name, path in paths.items() if path[0] in texts})
     typed = {name: _leaf(rows.schema, name, path, url) for name, path in paths.items() if path[0] not in texts}
-    return replaced(rows, {path[0] for path in paths.values()}, typed, leaves, url)
+    return replace_roots(rows, {path[0] for path in paths.values()}, typed, leaves, url)
 
 
 def columns_of(schema: Mapping[str, pl.DataType]) -> tuple[dict[str, str], list[str]]:
@@ -84,7 +84,7 @@ def _fields(schema: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
             yield (*above, name), dtype
 
 
-def replaced(
+def replace_roots(
     rows: pl.DataFrame,
     roots: Collection[str],
     typed: Mapping[str, pl.Expr],
@@ -192,15 +192,15 @@ def _leaf(schema: pl.Schema, name: str, path: tuple[str, ...], url: str) -> pl.E
 def _no_value(name: str, path: tuple[str, ...], dtype: Any, url: str) -> DataError:
     place = ".".join(path)
     if isinstance(dtype, pl.List | pl.Array):
-        said = f"{url}: the path of {name} leads to a list, {place}, which no feature can read"
+        message = f"{url}: the path of {name} leads to a list, {place}, which no feature can read"
         hint = f"leave {name} out of `columns`, and take its length or one of its values as a new column in `prepare`"
     elif isinstance(dtype, pl.Struct):
         fields = ", ".join(f"{place}.{field.name}" for field in dtype.fields[:5])
-        said, hint = f"{url}: the path of {name} ends at a struct, {place}", f"name one of its fields: {fields}"
+        message, hint = f"{url}: the path of {name} ends at a struct, {place}", f"name one of its fields: {fields}"
     else:
-        said = f"{url}: the path of {name} leads through {place}, which holds plain values and no struct"
+        message = f"{url}: the path of {name} leads through {place}, which holds plain values and no struct"
         hint = f"declare a path that the file has, or leave {name} out of `columns`"
-    return DataError(said, subject=name, hint=hint)
+    return DataError(message, subject=name, hint=hint)
 
 
 def series_of(name: str, values: list[Any]) -> pl.Series:
@@ -243,10 +243,10 @@ def _as_text(value: Any) -> str:
 def refused_rows(rows: pl.DataFrame, refused: Mapping[int, tuple[str, Any]], rule: str) -> pl.DataFrame:
     """The refused rows as text, under the rule `COLUMN:rule` of the column given for each, with what stands there."""
     plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
-    found = rows[list(refused)].select(pl.col(plain).cast(pl.String, strict=False))
+    texts = rows[list(refused)].select(pl.col(plain).cast(pl.String, strict=False))
     for name in {name for name, _ in refused.values()}:
         there = [_as_text(value) if column == name else None for column, value in refused.values()]
-        column = found[name] if name in found.columns else pl.Series(name, [None] * len(there), pl.String())
-        found = found.with_columns(pl.coalesce(pl.Series(name, there, pl.String()), column).alias(name))
+        column = texts[name] if name in texts.columns else pl.Series(name, [None] * len(there), pl.String())
+        texts = texts.with_columns(pl.coalesce(pl.Series(name, there, pl.String()), column).alias(name))
     rules = pl.Series(RULE, [f"{name}:{rule}" for name, _ in refused.values()])
-    return found.select(rules, pl.Series(POSITION, list(refused), pl.Int64()), pl.all())
+    return texts.select(rules, pl.Series(POSITION, list(refused), pl.Int64()), pl.all())

@@ -1,6 +1,6 @@
 """ORC files, read some rows of a stripe at a time.
 
-Memory is bounded by what the rows take, which is counted as they are read: the footer says nothing of texts. Each
+Memory is bounded by what the rows take, which is counted as they are read: the footer has no sizes of texts. Each
 column of texts, bytes or nested values is counted alone first, since a dictionary with one long text stands for any
 number of rows. What is not bounded: one batch of a list column, whose lengths may be one run of equal numbers.
 """
@@ -16,7 +16,7 @@ import polars as pl
 from cumulant.core.errors import DataError, missing_part
 from cumulant.core.system.memory import memory_limit
 from cumulant.data.formats.arrow_errors import arrow_errors
-from cumulant.data.formats.parquet_footer import utf8
+from cumulant.data.formats.parquet_footer import utf8_errors
 from cumulant.data.formats.parquet_memory import refuse_above
 
 #: rows that are decoded at a time
@@ -33,7 +33,7 @@ class OrcFile:
         except ModuleNotFoundError as error:
             raise missing_part(error.name or "pyarrow", "serve") from None
         self.url, self._said = url, f"{url} is not a whole ORC file: damaged or cut off"
-        with utf8(url), arrow_errors(self._said, url):
+        with utf8_errors(url), arrow_errors(self._said, url):
             file = orc.ORCFile(path)
             self.schema, self.rows = file.schema, file.nrows
             self._data = ds.dataset(str(path), format="orc", schema=self.schema)
@@ -76,16 +76,16 @@ class OrcFile:
         """
         import pyarrow as pa
 
-        held: list[Any] = []
+        batches: list[Any] = []
         count = size = 0
         for batch in self.batches(columns, rows=rows):
-            held.append(batch)
+            batches.append(batch)
             count, size = count + batch.num_rows, size + batch.nbytes
             if count >= rows or size >= most:
-                yield pa.Table.from_batches(held)
-                held, count, size = [], 0, 0
+                yield pa.Table.from_batches(batches)
+                batches, count, size = [], 0, 0
         if count:
-            yield pa.Table.from_batches(held)
+            yield pa.Table.from_batches(batches)
 
     def refuse_large(self, limit: str | None) -> None:
         """Refuse a file that takes more than `limit` (None: half of the machine's memory) when it is read whole.

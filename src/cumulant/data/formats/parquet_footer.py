@@ -22,7 +22,7 @@ _CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ
 _MOST = 1 << 62
 
 
-class Chunk(NamedTuple):
+class ColumnChunk(NamedTuple):
     """One column chunk. `column` is the number of its column in the schema's leaves."""
 
     group: int
@@ -39,10 +39,10 @@ def refuse_encrypted(path: Path, url: str) -> None:
     """Raises DataError where the footer itself is encrypted, OSError where the file cannot be read."""
     with path.open("rb") as stream:
         if _tail(stream).endswith(_ENCRYPTED_MAGIC):
-            raise encrypted(f"{url} is encrypted", url)
+            raise encrypted_file_error(f"{url} is encrypted", url)
 
 
-def chunks(stream: IO[bytes], url: str) -> Iterator[Chunk]:
+def chunks(stream: IO[bytes], url: str) -> Iterator[ColumnChunk]:
     """The column chunks of every row group, in order.
 
     Raises:
@@ -51,22 +51,22 @@ def chunks(stream: IO[bytes], url: str) -> Iterator[Chunk]:
     try:
         yield from _chunks(Compact(_footer(stream), 0))
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise damaged(url) from error
+        raise damaged_file_error(url) from error
 
 
-def damaged(url: str) -> DataError:
+def damaged_file_error(url: str) -> DataError:
     """The error for a file that is not whole."""
     problem = f"{url} is not a whole Parquet file: damaged or cut off"
     return DataError(problem, subject=url, hint="copy or write it again")
 
 
-def encrypted(message: str, url: str) -> DataError:
+def encrypted_file_error(message: str, url: str) -> DataError:
     """The error for a file of which a part is encrypted."""
     return DataError(message, subject=url, hint="write it again without encryption: no keys can be given here")
 
 
 @contextmanager
-def utf8(url: str) -> Iterator[None]:
+def utf8_errors(url: str) -> Iterator[None]:
     """What engines raise for names and texts in another encoding, as a DataError: none can be set for Parquet."""
     try:
         yield
@@ -98,7 +98,7 @@ def _footer(stream: IO[bytes]) -> bytes:
     return stream.read(length)
 
 
-def _chunks(reader: Compact) -> Iterator[Chunk]:
+def _chunks(reader: Compact) -> Iterator[ColumnChunk]:
     read = False
     for number, kind in reader.fields():
         if number != 4:
@@ -111,7 +111,7 @@ def _chunks(reader: Compact) -> Iterator[Chunk]:
             yield from _group(reader, group)
 
 
-def _group(reader: Compact, group: int) -> Iterator[Chunk]:
+def _group(reader: Compact, group: int) -> Iterator[ColumnChunk]:
     for number, kind in reader.fields():
         if number != 1:
             reader.value(kind)
@@ -120,15 +120,15 @@ def _group(reader: Compact, group: int) -> Iterator[Chunk]:
             yield _chunk(reader.struct(), group, column)
 
 
-def _chunk(fields: dict[int, Any], group: int, column: int) -> Chunk:
+def _chunk(fields: dict[int, Any], group: int, column: int) -> ColumnChunk:
     if 8 in fields:
-        return Chunk(group, column, encrypted=True)
+        return ColumnChunk(group, column, encrypted=True)
     described = fields[3]
     codec, values, stored, start = (_number(described, number) for number in (4, 5, 7, 9))
     dictionary = _number(described, 11) if 11 in described else 0
     if values < 0 or not 0 <= codec < len(_CODECS):
         raise ValueError("no such number of values, or no such codec")
-    return Chunk(group, column, _CODECS[codec], values, stored, start, dictionary)
+    return ColumnChunk(group, column, _CODECS[codec], values, stored, start, dictionary)
 
 
 def _number(fields: dict[int, Any], number: int) -> int:

@@ -15,7 +15,15 @@ from typing import IO, Any, NamedTuple
 
 from cumulant.core.errors import DataError
 from cumulant.core.system.memory import machine_memory, memory_limit
-from cumulant.data.formats.parquet_footer import Chunk, chunks, damaged, encrypted, footer_bytes, refuse_encrypted, utf8
+from cumulant.data.formats.parquet_footer import (
+    ColumnChunk,
+    chunks,
+    damaged_file_error,
+    encrypted_file_error,
+    footer_bytes,
+    refuse_encrypted,
+    utf8_errors,
+)
 from cumulant.data.formats.parquet_pages import Page, pages, prefix_bytes
 
 #: bytes that a value takes in a column; of a text, the reference to its characters
@@ -35,7 +43,7 @@ class _Contents(NamedTuple):
     group: int
     column: int
     name: str
-    chunk: Chunk
+    chunk: ColumnChunk
     text: bool
     values: int
     fixed: int
@@ -66,22 +74,22 @@ def refuse_large(path: Path, url: str, limit: str | None, *, least: int = 0) -> 
     with path.open("rb") as stream:
         refuse_above(footer_bytes(stream) * _FOOTER, most, url)
         described = list(chunks(stream, url))  # before the engine, which takes 700 bytes for a chunk of three bytes
-    with utf8(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
+    with utf8_errors(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         values, encoded, doubtful = 0, Counter[int](), []
-        for one in _contents(file, stream, url, described):
-            values += one.fixed + (one.stored if one.text else 0)
-            encoded[one.group] += 0 if one.text else one.stored
+        for contents in _contents(file, stream, url, described):
+            values += contents.fixed + (contents.stored if contents.text else 0)
+            encoded[contents.group] += 0 if contents.text else contents.stored
             needed = values + max(encoded.values())
             refuse_above(needed, most, url)
-            if one.text and needed + one.bound() > most:
-                doubtful.append(one)
+            if contents.text and needed + contents.bound() > most:
+                doubtful.append(contents)
         needed = values + max(encoded.values(), default=0)
-        for one in doubtful:
-            needed += _repeated(path, file, stream, one, most - needed)
+        for contents in doubtful:
+            needed += _repeated_bytes(path, file, stream, contents, most - needed)
             refuse_above(needed, most, url)
 
 
-def no_memory(url: str) -> DataError:
+def out_of_memory_error(url: str) -> DataError:
     """What an engine's failed allocation means: the file is not damaged."""
     hint = "run it where more memory is free, or split the file into several"
     return DataError(f"{url} takes more memory to read than is free", subject=url, hint=hint)
@@ -96,14 +104,14 @@ def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | Non
     """
     encoded, decoded, texts = (defaultdict[int, float](float) for _ in range(3))
     with path.open("rb") as stream:
-        for one in _contents(file, stream, url, chunks(stream, url), columns, strict=False):
-            if one.largest > machine_memory() * _SHARE:
+        for contents in _contents(file, stream, url, chunks(stream, url), columns, strict=False):
+            if contents.largest > machine_memory() * _SHARE:
                 raise _too_wide(url)
             # A row has at least one value in each column: the footer may give more rows than there are.
-            rows = max(1, min(one.values, file.metadata.row_group(one.group).num_rows))
-            encoded[one.group] += one.stored / rows
-            decoded[one.group] += (one.fixed + one.stored) / rows
-            texts[one.group] += _bound(path, file, stream, one) / rows if one.text else 0
+            rows = max(1, min(contents.values, file.metadata.row_group(contents.group).num_rows))
+            encoded[contents.group] += contents.stored / rows
+            decoded[contents.group] += (contents.fixed + contents.stored) / rows
+            texts[contents.group] += _bound(path, file, stream, contents) / rows if contents.text else 0
     if max(decoded.values(), default=0) > machine_memory() * _SHARE:
         raise _too_wide(url)
     share = MOST_BYTES / _MOST_DECODED
@@ -120,7 +128,7 @@ def _contents(
     file: Any,
     stream: IO[bytes],
     url: str,
-    described: Iterable[Chunk],
+    described: Iterable[ColumnChunk],
     columns: Collection[str] | None = None,
     *,
     strict: bool = True,
@@ -128,15 +136,15 @@ def _contents(
     paths = [file.schema.column(number).path for number in range(file.metadata.num_columns)]
     for chunk in described:
         if chunk.column >= len(paths):
-            raise damaged(url)
+            raise damaged_file_error(url)
         path = paths[chunk.column]
         if columns is None or any(f"{path}.".startswith(f"{name}.") for name in columns):
             if chunk.encrypted:
-                raise encrypted(f"{url}: the column {path} is encrypted", url)
+                raise encrypted_file_error(f"{url}: the column {path} is encrypted", url)
             yield _content(file, _pages(stream, chunk, strict=strict), chunk)
 
 
-def _pages(stream: IO[bytes], chunk: Chunk, *, strict: bool) -> Iterator[Page]:
+def _pages(stream: IO[bytes], chunk: ColumnChunk, *, strict: bool) -> Iterator[Page]:
     import pyarrow as pa
 
     try:
@@ -146,12 +154,12 @@ def _pages(stream: IO[bytes], chunk: Chunk, *, strict: bool) -> Iterator[Page]:
             raise
 
 
-def _content(file: Any, found: Iterator[Page], chunk: Chunk) -> _Contents:
+def _content(file: Any, chunk_pages: Iterator[Page], chunk: ColumnChunk) -> _Contents:
     described = file.schema.column(chunk.column)
     width = described.length if described.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[described.physical_type]
     values = stored = largest = dictionary = references = 0
     prefixed = []
-    for page in found:
+    for page in chunk_pages:
         values, stored, largest = values + page.values, stored + page.size, max(largest, page.size)
         dictionary += page.size if page.dictionary else 0
         references += page.values if page.refers else 0
@@ -163,71 +171,73 @@ def _content(file: Any, found: Iterator[Page], chunk: Chunk) -> _Contents:
     return _Contents(chunk.group, chunk.column, described.path, chunk, text, values, *sizes)
 
 
-def _repeated(path: Path, file: Any, stream: IO[bytes], one: _Contents, most: int) -> int:
+def _repeated_bytes(path: Path, file: Any, stream: IO[bytes], contents: _Contents, most: int) -> int:
     """Bytes of texts that the chunk repeats, or some number above `most`."""
-    total, _ = _prefixes(file, stream, one)
-    if total > most or not one.references:
+    total, _ = _prefixes(file, stream, contents)
+    if total > most or not contents.references:
         return total
-    bound = one.references * _longest(path, one)
-    return total + (bound if total + bound <= most else _measured(path, one, most - total))
+    bound = contents.references * _longest(path, contents)
+    return total + (bound if total + bound <= most else _measure_repeated_bytes(path, contents, most - total))
 
 
-def _bound(path: Path, file: Any, stream: IO[bytes], one: _Contents) -> int:
+def _bound(path: Path, file: Any, stream: IO[bytes], contents: _Contents) -> int:
     """Bytes of the chunk's texts if each repeated as much as the one that repeats most, damaged pages included."""
     import pyarrow as pa
 
     try:
-        total, longest = _prefixes(file, stream, one)
-        bound = longest * sum(page.values for page in one.prefixed)
-        if not one.references:
+        total, longest = _prefixes(file, stream, contents)
+        bound = longest * sum(page.values for page in contents.prefixed)
+        if not contents.references:
             return bound
-        return bound + one.references * (_longest(path, one) if total <= _MOST_DECODED else one.dictionary)
+        return bound + contents.references * (
+            _longest(path, contents) if total <= _MOST_DECODED else contents.dictionary
+        )
     except (pa.ArrowException, OSError):  # reading its rows says where
-        return one.bound()
+        return contents.bound()
 
 
-def _prefixes(file: Any, stream: IO[bytes], one: _Contents) -> tuple[int, int]:
+def _prefixes(file: Any, stream: IO[bytes], contents: _Contents) -> tuple[int, int]:
     """Bytes that all texts of the chunk, and the one that repeats most, repeat of the text before."""
-    described, total, longest = file.schema.column(one.column), 0, 0
-    for page in one.prefixed:
-        prefixes = prefix_bytes(stream, page, one.chunk.compression, described)
-        repeated, most = prefixes if prefixes is not None else (page.values * one.stored, one.stored)
+    described, total, longest = file.schema.column(contents.column), 0, 0
+    for page in contents.prefixed:
+        prefixes = prefix_bytes(stream, page, contents.chunk.compression, described)
+        repeated, most = prefixes if prefixes is not None else (page.values * contents.stored, contents.stored)
         total, longest = total + repeated, max(longest, most)
     return total, longest
 
 
-def _longest(path: Path, one: _Contents) -> int:
+def _longest(path: Path, contents: _Contents) -> int:
     """The length of the longest text in the chunk's dictionary."""
     import pyarrow.compute as pc
 
-    for batch in _references(path, one, 1):
+    for batch in _references(path, contents, 1):
         if batch is None:
-            return one.dictionary
+            return contents.dictionary
         return pc.max(pc.binary_length(batch.dictionary)).as_py() or 0
     return 0
 
 
-def _measured(path: Path, one: _Contents, most: int) -> int:
+def _measure_repeated_bytes(path: Path, contents: _Contents, most: int) -> int:
     """Bytes of the chunk's texts, of which only the references to the dictionary are decoded, until above `most`."""
     import pyarrow.compute as pc
 
     total = 0
-    for batch in _references(path, one, 65_536):
+    for batch in _references(path, contents, 65_536):
         if batch is None:
-            return one.references * one.dictionary
+            return contents.references * contents.dictionary
         total += pc.sum(pc.take(pc.binary_length(batch.dictionary), batch.indices)).as_py() or 0
         if total > most:
             break
     return total
 
 
-def _references(path: Path, one: _Contents, rows: int) -> Iterator[Any]:
+def _references(path: Path, contents: _Contents, rows: int) -> Iterator[Any]:
     """The chunk's texts as references to a dictionary, some rows at a time; None where they cannot be read as such."""
     import pyarrow.parquet as pq
 
-    name = one.name
+    name = contents.name
     with pq.ParquetFile(path, read_dictionary=[name], buffer_size=_BUFFER, page_checksum_verification=True) as file:
-        for batch in file.iter_batches(rows, row_groups=[one.group], columns=[name], use_threads=False):
+        for batch in file.iter_batches(rows, row_groups=[contents.group], columns=[name], use_threads=False):
             yield _dictionary(batch.column(0))
 
 
@@ -238,8 +248,8 @@ def _dictionary(array: Any) -> Any:
     inner = array.flatten() if hasattr(array, "flatten") and hasattr(array.type, "num_fields") else None
     if inner is None or not array.type.num_fields:
         return None
-    found = (_dictionary(part) for part in (inner if isinstance(inner, list) else [inner]))
-    return next((part for part in found if part is not None), None)
+    arrays = (_dictionary(part) for part in (inner if isinstance(inner, list) else [inner]))
+    return next((part for part in arrays if part is not None), None)
 
 
 def allowed_memory(limit: str | None, least: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from cumulant.data.formats.parquet_footer import Chunk
+from cumulant.data.formats.parquet_footer import ColumnChunk
 from cumulant.data.formats.thrift import Compact
 
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
@@ -36,7 +36,7 @@ class Page(NamedTuple):
     bit_packed: tuple[bool, bool]
 
 
-def pages(stream: IO[bytes], chunk: Chunk) -> Iterator[Page]:
+def pages(stream: IO[bytes], chunk: ColumnChunk) -> Iterator[Page]:
     """The pages of a column chunk, dictionary included.
 
     Raises:
@@ -136,28 +136,28 @@ def _deltas(reader: Compact) -> tuple[int, int]:
         raise ValueError("no such blocks")
     if not 0 <= last < _MOST_LENGTH:
         raise ValueError("a length of more than 31 bits")
-    size, total, largest, left = block // parts, last if count else 0, last if count else 0, count - 1
-    while left > 0:
+    size, total, largest, remaining = block // parts, last if count else 0, last if count else 0, count - 1
+    while remaining > 0:
         least = reader.signed()
         if abs(least) > _MOST_LENGTH:
             raise ValueError("a length of more than 31 bits")
         widths = [reader.byte() for _ in range(parts)]
-        for width in widths[: -(-left // size)]:
+        for width in widths[: -(-remaining // size)]:
             start = reader.at
             reader.skip(size * width // 8)
-            used = min(size, left)
-            deltas = least + _unpacked(reader.data[start : reader.at], width, size)[:used]
+            used = min(size, remaining)
+            deltas = least + _unpack_bits(reader.data[start : reader.at], width, size)[:used]
             values = last + np.cumsum(deltas)
             if values.min() < 0 or values.max() >= _MOST_LENGTH:  # engines would wrap around
                 raise ValueError("a length of more than 31 bits")
             total, largest = total + int(values.sum()), max(largest, int(values.max()))
-            last, left = int(values[-1]), left - used
-            if left <= 0:
+            last, remaining = int(values[-1]), remaining - used
+            if remaining <= 0:
                 break
     return total, largest
 
 
-def _unpacked(data: bytes, width: int, count: int) -> Any:
+def _unpack_bits(data: bytes, width: int, count: int) -> Any:
     import numpy as np
 
     if width > 32:

@@ -88,8 +88,8 @@ class Compact:
         if depth > _DEPTH:
             raise ValueError("lists within lists")
         for _ in range(count):
-            for one in kinds:
-                if one in (_TRUE, _FALSE):
+            for element in kinds:
+                if element in (_TRUE, _FALSE):
                     self.byte()
                 else:
-                    self.value(one, depth)
+                    self.value(element, depth)

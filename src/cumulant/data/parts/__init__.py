@@ -1,1 +1,1 @@
-"""Stored parts of a snapshot: how they are made, packed, changed and looked up."""
+"""Stored parts of a snapshot: building, packing, changing and finding them."""

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.snapshot import ROW, RowRange, Snapshot, hidden_after
+from cumulant.data.snapshot import ROW, RowRange, Snapshot, hide_after
 from cumulant.data.text.casts import POLARS, conform
 from cumulant.ports.tables import TableStore
 
@@ -21,7 +21,7 @@ from cumulant.ports.tables import TableStore
 _CHUNK = 262_144
 
 
-class KeptRows(NamedTuple):
+class SharedRows(NamedTuple):
     """`rows` rows of an earlier snapshot, from position `before` on, that a later one holds from position `now` on."""
 
     before: int
@@ -41,7 +41,7 @@ class _Piece(NamedTuple):
         return self.end - self.begin
 
 
-def kept_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tuple[KeptRows, ...] | None:
+def find_shared_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tuple[SharedRows, ...] | None:
     """Where the rows of `before` are in `now`, in order; None where one is gone, changed or in another order.
 
     Also None where rows have versions or columns differ, so that equal rows would be read otherwise.
@@ -51,32 +51,32 @@ def kept_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tuple[Kept
     cuts = _cuts((*before.parts, *now.parts))
     old, new = _pieces(before.parts, cuts), _pieces(now.parts, cuts)
     places = [(-1, -1), *_common(old, new), (len(old), len(new))]
-    found: list[KeptRows] = []
+    result: list[SharedRows] = []
     at_old = at_new = 0
     for (i, j), (old_end, new_end) in pairwise(places):
         if i >= 0:
-            found.append(KeptRows(at_old, at_new, old[i].rows))
+            result.append(SharedRows(at_old, at_new, old[i].rows))
             at_old, at_new = at_old + old[i].rows, at_new + old[i].rows
         gone, come = old[i + 1 : old_end], new[j + 1 : new_end]
-        between = _between(gone, come, now.fields, tables)
+        between = _match_replaced(gone, come, now.fields, tables)
         if between is None:
             return None
-        found += [KeptRows(at_old + one.before, at_new + one.now, one.rows) for one in between]
+        result += [SharedRows(at_old + shared.before, at_new + shared.now, shared.rows) for shared in between]
         at_old, at_new = at_old + _count(gone), at_new + _count(come)
-    return tuple(_joined(found))
+    return tuple(_join_neighbours(result))
 
 
-def added_count(now: Snapshot, kept: Sequence[KeptRows]) -> int:
+def count_added(now: Snapshot, shared: Sequence[SharedRows]) -> int:
     """How many rows of `now` are new."""
-    return sum(part.rows for part in now.parts) - sum(one.rows for one in kept)
+    return sum(part.rows for part in now.parts) - sum(rows.rows for rows in shared)
 
 
 def scan_added(
-    now: Snapshot, kept: Sequence[KeptRows], tables: TableStore, *, as_of: datetime | None = None
+    now: Snapshot, shared: Sequence[SharedRows], tables: TableStore, *, as_of: datetime | None = None
 ) -> pl.LazyFrame:
     """The rows of `now` that are not `kept`, as `scan` gives them; no others are read."""
     frames, begin = [], 0
-    gaps = _gaps(kept, sum(part.rows for part in now.parts))
+    gaps = _gaps(shared, sum(part.rows for part in now.parts))
     for part in now.parts:
         end = begin + part.rows
         for low, high in gaps:
@@ -89,29 +89,29 @@ def scan_added(
     schema = {field.name: POLARS[field.dtype] for field in now.fields}
     whole = pl.concat(frames) if frames else pl.LazyFrame(schema=schema).with_row_index(ROW)
     frame = whole.select(*names, pl.col(ROW).cast(pl.Int64))
-    return frame if as_of is None else hidden_after(frame, now, as_of)
+    return frame if as_of is None else hide_after(frame, now, as_of)
 
 
-def _gaps(kept: Sequence[KeptRows], rows: int) -> list[tuple[int, int]]:
-    ends = [(0, 0), *((one.now, one.now + one.rows) for one in kept), (rows, rows)]
+def _gaps(shared: Sequence[SharedRows], rows: int) -> list[tuple[int, int]]:
+    ends = [(0, 0), *((run.now, run.now + run.rows) for run in shared), (rows, rows)]
     return [(before[1], after[0]) for before, after in pairwise(ends) if after[0] > before[1]]
 
 
 def _cuts(ranges: Sequence[RowRange]) -> Mapping[str, list[int]]:
     """Where ranges of each table begin or end: two packs' neighbours may be split by a file between them."""
-    found: dict[str, set[int]] = defaultdict(set)
-    for one in ranges:
-        begin = one.first or 0
-        found[one.key] |= {begin, begin + one.rows}
-    return {key: sorted(places) for key, places in found.items()}
+    places_by_table: dict[str, set[int]] = defaultdict(set)
+    for row_range in ranges:
+        begin = row_range.first or 0
+        places_by_table[row_range.key] |= {begin, begin + row_range.rows}
+    return {key: sorted(places) for key, places in places_by_table.items()}
 
 
 def _pieces(ranges: Sequence[RowRange], cuts: Mapping[str, list[int]]) -> list[_Piece]:
     result = []
-    for one in ranges:
-        begin, places = one.first or 0, cuts[one.key]
-        inside = places[bisect_left(places, begin) : bisect_left(places, begin + one.rows) + 1]
-        result += [_Piece(one.key, low, high) for low, high in pairwise(inside)]
+    for row_range in ranges:
+        begin, places = row_range.first or 0, cuts[row_range.key]
+        inside = places[bisect_left(places, begin) : bisect_left(places, begin + row_range.rows) + 1]
+        result += [_Piece(row_range.key, low, high) for low, high in pairwise(inside)]
     return result
 
 
@@ -129,9 +129,9 @@ def _common(old: Sequence[_Piece], new: Sequence[_Piece]) -> Iterator[tuple[int,
             cursor = at[index] + 1
 
 
-def _between(
+def _match_replaced(
     gone: Sequence[_Piece], come: Sequence[_Piece], fields: Sequence[Field], tables: TableStore
-) -> list[KeptRows] | None:
+) -> list[SharedRows] | None:
     """Where the rows of stored tables that were replaced (packed anew, appended to) are in those that replaced them."""
     old, new = _count(gone), _count(come)
     if not old:
@@ -143,8 +143,8 @@ def _between(
     rest = old - head
     if rest and _equal_rows(before, now, head, new - rest, rest) < rest:
         return None
-    parts = (KeptRows(0, 0, head), KeptRows(head, new - rest, rest))
-    return [one for one in parts if one.rows]
+    parts = (SharedRows(0, 0, head), SharedRows(head, new - rest, rest))
+    return [part for part in parts if part.rows]
 
 
 def _scan(pieces: Sequence[_Piece], fields: Sequence[Field], tables: TableStore) -> pl.LazyFrame:
@@ -165,10 +165,10 @@ def _equal_rows(before: pl.LazyFrame, now: pl.LazyFrame, old: int, new: int, row
 
 def _equal(before: pl.DataFrame, now: pl.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     equal = np.ones(before.height, dtype=np.bool_)
-    for one, other in zip(before, now, strict=True):
-        equal &= one.eq_missing(other).to_numpy()
-        if one.dtype.is_float():  # 0.0 and -0.0 are two values
-            equal &= np.signbit(one.fill_null(0.0).to_numpy()) == np.signbit(other.fill_null(0.0).to_numpy())
+    for old, new in zip(before, now, strict=True):
+        equal &= old.eq_missing(new).to_numpy()
+        if old.dtype.is_float():  # 0.0 and -0.0 are two values
+            equal &= np.signbit(old.fill_null(0.0).to_numpy()) == np.signbit(new.fill_null(0.0).to_numpy())
     return equal
 
 
@@ -176,15 +176,15 @@ def _count(pieces: Sequence[_Piece]) -> int:
     return sum(piece.rows for piece in pieces)
 
 
-def _joined(found: Sequence[KeptRows]) -> Iterator[KeptRows]:
+def _join_neighbours(runs: Sequence[SharedRows]) -> Iterator[SharedRows]:
     """Neighbours as one."""
-    last: KeptRows | None = None
-    for one in found:
-        if last is not None and one.before == last.before + last.rows and one.now == last.now + last.rows:
-            last = last._replace(rows=last.rows + one.rows)
+    last: SharedRows | None = None
+    for run in runs:
+        if last is not None and run.before == last.before + last.rows and run.now == last.now + last.rows:
+            last = last._replace(rows=last.rows + run.rows)
             continue
         if last is not None:
             yield last
-        last = one
+        last = run
     if last is not None:
         yield last

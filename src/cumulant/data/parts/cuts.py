@@ -1,4 +1,4 @@
-"""Sequences in pieces that end where the content of an item says so: a changed item leaves all other pieces alone."""
+"""Sequences in pieces whose ends the items' content decides: a changed item leaves all other pieces alone."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ def cut(
     least: int,
     one_in: int,
     most: int,
-    taken: Callable[[Item], int] = lambda _: 0,
-    room: int = 0,
+    weight: Callable[[Item], int] = lambda _: 0,
+    capacity: int = 0,
 ) -> Iterator[list[Item]]:
-    """Pieces of at least `least` items (but for the last, and where the next has no `room`), which one in `one_in`
-    more ends, and of at most `most`. `content` is a hexadecimal digest; `taken` of a piece is at most `room`.
+    """Pieces of at least `least` items (but for the last, and where the next has no `capacity`), which one in `one_in`
+    more ends, and of at most `most`. `content` is a hexadecimal digest; `weight` of a piece is at most `capacity`.
     """
-    held: list[Item] = []
+    piece: list[Item] = []
     size = 0
     for item in items:
-        if held and size + taken(item) > room:
-            yield held
-            held, size = [], 0
-        held.append(item)
-        size += taken(item)
-        ends = len(held) >= least and int(content(item)[:8], 16) % one_in == 0
-        if ends or len(held) == most:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
+        if piece and size + weight(item) > capacity:
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
+        size += weight(item)
+        ends = len(piece) >= least and int(content(item)[:8], 16) % one_in == 0
+        if ends or len(piece) == most:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece

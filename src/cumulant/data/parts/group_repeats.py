@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
-from cumulant.data.checks.unique import repeats_of
-from cumulant.data.parts.memory_budget import Room
+from cumulant.data.checks.unique import mark_repeats
+from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.spec import SourceSpec
 
@@ -27,14 +27,14 @@ _SAMPLE = 65_536
 Frames = Callable[[], Iterator[pl.DataFrame]]
 
 
-def repeats_among(
+def find_repeats(
     frames: Frames,
     columns: Sequence[str],
     order: Sequence[str],
     spec: SourceSpec,
     *,
     rows: int,
-    room: Room,
+    budget: MemoryBudget,
     in_order: bool,
 ) -> pl.DataFrame:
     """Of `rows` rows those whose values of `columns` came before in `order`: their values of `order`, in it.
@@ -44,45 +44,47 @@ def repeats_among(
     Raises:
         StorageError: the disk is full.
     """
-    groups = grouped(frames, columns, rows=rows, room=room)
-    found = [_repeats(group, columns, order, spec, in_order=in_order) for group in groups]
-    if len(found) == 1:
-        return found[0]
+    groups = group_equal_rows(frames, columns, rows=rows, budget=budget)
+    repeats = [_repeats(group, columns, order, spec, in_order=in_order) for group in groups]
+    if len(repeats) == 1:
+        return repeats[0]
     empty = next(frames()).clear().select(order)
-    return pl.concat([empty, *found]).sort(order, nulls_last=True)
+    return pl.concat([empty, *repeats]).sort(order, nulls_last=True)
 
 
-def grouped(frames: Frames, columns: Sequence[str], *, rows: int, room: Room) -> Iterator[pl.DataFrame]:
+def group_equal_rows(
+    frames: Frames, columns: Sequence[str], *, rows: int, budget: MemoryBudget
+) -> Iterator[pl.DataFrame]:
     """`rows` rows in frames that hold all rows of equal values of `columns`: one frame where they fit in memory, else
     by partitions, without the rows that have a null there.
 
     Raises:
         StorageError: the disk is full.
     """
-    count = _partitions(frames, rows, room)
+    count = _partitions(frames, rows, budget)
     if count == 1:
         yield pl.concat(frames())
         return
-    with spill_in(room.scratch) as spill:
-        for name in _scattered(frames, columns, count, spill):
+    with spill_in(budget.scratch) as spill:
+        for name in _scatter(frames, columns, count, spill):
             yield pl.concat(spill.appended(name))
             spill.delete([name])
 
 
-def _partitions(frames: Frames, rows: int, room: Room) -> int:
+def _partitions(frames: Frames, rows: int, budget: MemoryBudget) -> int:
     sample = next((frame for frame in frames() if frame.height), pl.DataFrame()).head(_SAMPLE)
     width = sample.estimated_size() / max(sample.height, 1)
-    return max(1, math.ceil(rows * width * _TIMES / (room.free * _TARGET)))
+    return max(1, math.ceil(rows * width * _TIMES / (budget.free * _TARGET)))
 
 
 def _repeats(
     frame: pl.DataFrame, columns: Sequence[str], order: Sequence[str], spec: SourceSpec, *, in_order: bool
 ) -> pl.DataFrame:
     frame = frame if in_order else frame.sort(order, nulls_last=True)
-    return frame.filter(repeats_of(columns, spec)).select(order)
+    return frame.filter(mark_repeats(columns, spec)).select(order)
 
 
-def _scattered(frames: Frames, columns: Sequence[str], count: int, spill: Spill) -> list[str]:
+def _scatter(frames: Frames, columns: Sequence[str], count: int, spill: Spill) -> list[str]:
     """Write the rows of each partition to a file of its own. Rows without a value repeat nothing and are left out."""
     files = dict[str, None]()
     complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)

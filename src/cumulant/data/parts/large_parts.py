@@ -1,4 +1,4 @@
-"""What becomes of a file that is read in pieces: the same part as of the whole file, in memory that does not grow.
+"""Parts of files that are read in pieces: the same as of the whole file, in memory that does not grow.
 
 Each piece is prepared, read and checked by itself, under one plan for the file. Rows that pass are set aside on disk;
 which of them repeat a key is found there, and the others are the part. Only its profile is of the pieces together, as
@@ -17,47 +17,55 @@ import polars as pl
 from cumulant.core.errors import CumulantError
 from cumulant.core.plan import Field
 from cumulant.data.checks.rules import check_columns
-from cumulant.data.checks.unique import UniqueSet, first_times, unique_sets
+from cumulant.data.checks.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.files.file_pieces import PieceError, Pieces
-from cumulant.data.parts.group_repeats import repeats_among
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartFacts, Workshop
-from cumulant.data.parts.part_making import csv_size, part_fields, plain_fields, prepared, shape_checks, shape_refused
+from cumulant.data.parts.group_repeats import find_repeats
+from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext, PartFacts
+from cumulant.data.parts.part_making import (
+    csv_size,
+    misshapen_rows,
+    part_fields,
+    plain_fields,
+    prepare_rows,
+    shape_checks,
+)
 from cumulant.data.parts.row_sorting import (
     RowPlan,
-    found_checks,
-    judged,
-    planned,
+    check_rows,
+    count_failures,
+    plan_rows,
     refuse_local_times,
     refused_frame,
     unread_columns,
 )
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
-from cumulant.data.text.casts import casts, numeric_texts, texts_with_limits, with_numbers
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.casts import column_casts, numeric_texts, texts_with_limits, with_numbers
+from cumulant.data.text.csv_text import FileTable
 from cumulant.data.text.identifier_text import padded_width
 from cumulant.statistics.cardinality import DistinctCount
 
 _KNOWN = "__known"
 
 
-def made_in_pieces(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
-    """The part of a file's pieces; None where only the whole file says how a column is read, or a refused row told.
+def build_part_in_pieces(context: PartContext, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
+    """The part of a file's pieces; None where only the whole file decides how a column is read, or has
+    the texts of a refused row.
 
     Raises:
-        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
+        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.build_part`.
     """
     try:
-        return _made(shop, digest, pieces, url=url)
+        return _build_part(context, digest, pieces, url=url)
     except PieceError:
         return None
     except CumulantError:
-        if pieces.may_fail and _unreadable(pieces):  # which is said first where the whole is read
+        if pieces.may_fail and _has_unreadable_piece(pieces):  # which is raised first where the whole is read
             return None
         raise
 
 
-def _unreadable(pieces: Pieces) -> bool:
+def _has_unreadable_piece(pieces: Pieces) -> bool:
     try:
         for _ in pieces.tables():
             pass
@@ -66,62 +74,62 @@ def _unreadable(pieces: Pieces) -> bool:
     return False
 
 
-def _made(shop: Workshop, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
-    schema = _prepared_types(pieces, shop)
+def _build_part(context: PartContext, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
+    schema = _prepared_types(pieces, context)
     if schema is None:
         return None
-    prepares = _Prepared(pieces, shop, schema)
-    check_columns(shop.spec, list(schema), source=shop.source, url=url)
-    plan = _plan(prepares, schema, shop)
+    prepares = _PreparedPieces(pieces, context, schema)
+    check_columns(context.spec, list(schema), source=context.source, url=url)
+    plan = _plan(prepares, schema, context)
     if plan is None:
         return None
-    guesses = set(schema) if shop.prepare and pieces.guessed else pieces.guessed
-    found = _judged(prepares, plan, frozenset(), digest, guesses)
-    if isinstance(found, frozenset):  # refused rows of every piece keep the texts of these columns
-        found = _judged(prepares, plan, found, digest, guesses)
-    if not isinstance(found, PartFacts):
+    guesses = set(schema) if context.prepare and pieces.guessed else pieces.guessed
+    part = _check_pieces(prepares, plan, frozenset(), digest, guesses)
+    if isinstance(part, frozenset):  # refused rows of every piece keep the texts of these columns
+        part = _check_pieces(prepares, plan, part, digest, guesses)
+    if not isinstance(part, PartFacts):
         return None
-    shop.record(found)
-    return found
+    context.record(part)
+    return part
 
 
-def _judged(
-    prepares: _Prepared, plan: RowPlan, unread: frozenset[str], digest: str, guesses: Collection[str]
+def _check_pieces(
+    prepares: _PreparedPieces, plan: RowPlan, unread: frozenset[str], digest: str, guesses: Collection[str]
 ) -> PartFacts | frozenset[str] | None:
     """The part, where `unread` are all columns with a value that is not of their type; else these columns. None where
     rows repeat, whose texts are not kept.
     """
-    shop = prepares.shop
-    with spill_in(shop.room.scratch) as spill:
-        part = _Part(shop, plan, spill, unread)
+    context = prepares.context
+    with spill_in(context.budget.scratch) as spill:
+        part = _Part(context, plan, spill, unread)
         for table, rows in prepares.pieces():
             part.add(table, rows)
         if not part.unread_so_far <= unread:
             return frozenset(part.unread_so_far)
-        refuse_local_times(plan, part.local_times(), shop.source)
-        return part.stored(digest, guesses=guesses)
+        refuse_local_times(plan, part.local_times(), context.source)
+        return part.store(digest, guesses=guesses)
 
 
-def _prepared_types(pieces: Pieces, shop: Workshop) -> dict[str, pl.DataType] | None:
+def _prepared_types(pieces: Pieces, context: PartContext) -> dict[str, pl.DataType] | None:
     """The types of the columns that `prepare` makes, in all pieces together; None where pieces differ otherwise than
     by nulls, and whole numbers among others.
     """
-    if not shop.prepare:
+    if not context.prepare:
         return dict(pieces.schema)
-    found: dict[str, pl.DataType] = {}
+    types: dict[str, pl.DataType] = {}
     for table in pieces.tables():
-        made = shop.prepared(table.rows).schema
-        if found and made.keys() != found.keys():
+        schema = context.apply_prepare(table.rows).schema
+        if types and schema.keys() != types.keys():
             return None
-        for name, dtype in made.items():
-            wider = _wider(found.get(name, dtype), dtype)
+        for name, dtype in schema.items():
+            wider = _wider_type(types.get(name, dtype), dtype)
             if wider is None:
                 return None
-            found[name] = wider
-    return found
+            types[name] = wider
+    return types
 
 
-def _wider(before: pl.DataType, dtype: pl.DataType) -> pl.DataType | None:
+def _wider_type(before: pl.DataType, dtype: pl.DataType) -> pl.DataType | None:
     if before in (dtype, pl.Null()):
         return dtype
     if dtype == pl.Null() or (before == pl.Float64() and dtype.is_integer()):
@@ -129,38 +137,41 @@ def _wider(before: pl.DataType, dtype: pl.DataType) -> pl.DataType | None:
     return dtype if dtype == pl.Float64() and before.is_integer() else None
 
 
-class _Prepared:
+class _PreparedPieces:
     """The pieces as `prepare` makes them, under one set of types."""
 
-    def __init__(self, pieces: Pieces, shop: Workshop, schema: dict[str, pl.DataType]) -> None:
-        self._pieces, self.shop, self._schema = pieces, shop, schema
+    def __init__(self, pieces: Pieces, context: PartContext, schema: dict[str, pl.DataType]) -> None:
+        self._pieces, self.context, self._schema = pieces, context, schema
 
-    def pieces(self) -> Iterator[tuple[Table, pl.DataFrame]]:
+    def pieces(self) -> Iterator[tuple[FileTable, pl.DataFrame]]:
         """Each piece as read, and its prepared rows."""
         for table in self._pieces.tables():
-            yield table, prepared(table.rows, self.shop).cast(self._schema)  # type: ignore[arg-type]
+            yield table, prepare_rows(table.rows, self.context).cast(self._schema)  # type: ignore[arg-type]
 
 
-def _plan(prepares: _Prepared, schema: dict[str, pl.DataType], shop: Workshop) -> RowPlan | None:
-    """How the file is read, as `sort_out` has it; None where numbers with leading zeros must be compared by value."""
-    limited = texts_with_limits(schema, shop.spec)
-    spec, held = shop.spec, [cast.name for cast in casts(schema, shop.spec, shop.source) if cast.merging is not None]
-    if limited or held:
+def _plan(prepares: _PreparedPieces, schema: dict[str, pl.DataType], context: PartContext) -> RowPlan | None:
+    """How the file is read, as `sort_rows` has it; None where numbers with leading zeros must be compared by value."""
+    limited = texts_with_limits(schema, context.spec)
+    spec, merging = (
+        context.spec,
+        [cast.name for cast in column_casts(schema, context.spec, context.source) if cast.merging is not None],
+    )
+    if limited or merging:
         counts: dict[str, Counter[str]] = {name: Counter() for name in limited}
         for _, rows in prepares.pieces():
             for name in limited:
                 counts[name] += numeric_texts(rows, name)
-            if any(padded_width(rows[name].str.strip_chars()) is not None for name in {*limited, *held}):
+            if any(padded_width(rows[name].str.strip_chars()) is not None for name in {*limited, *merging}):
                 return None
         spec = with_numbers(spec, counts)
-    return planned(casts(schema, spec, shop.source), {}, shop)
+    return plan_rows(column_casts(schema, spec, context.source), {}, context)
 
 
 @dataclass
 class _Part:
     """What is known of the pieces so far; their rows are in `spill`."""
 
-    shop: Workshop
+    context: PartContext
     plan: RowPlan
     spill: Spill
     #: columns with a value that cannot be read as its type: those that are known of, and those of the pieces so far
@@ -181,27 +192,27 @@ class _Part:
 
     @property
     def fields(self) -> list[Field]:
-        return plain_fields(self.plan.casts, self.shop.spec)
+        return plain_fields(self.plan.casts, self.context.spec)
 
-    def add(self, table: Table, rows: pl.DataFrame) -> None:
-        misshapen = shape_refused(table)
+    def add(self, table: FileTable, rows: pl.DataFrame) -> None:
+        misshapen = misshapen_rows(table)
         self.rows_in += table.rows.height + sum(frame.height for frame in misshapen.values())
         self.dropped += table.rows.height - rows.height
-        for check in shape_checks(table, self.shop.spec):
+        for check in shape_checks(table, self.context.spec):
             before = self.shapes[check.rule].failed if check.rule in self.shapes else 0
             self.shapes[check.rule] = msgspec.structs.replace(check, failed=before + check.failed)
-        found = judged(rows, self.plan, self.shop)
-        failed = found.failed(self.plan)
+        checked = check_rows(rows, self.plan, self.context)
+        failed = checked.failed(self.plan)
         self.failed.update(dict(enumerate(failed)))
-        self.local.append(found.local_times(self.plan))
+        self.local.append(checked.local_times(self.plan))
         self.unread_so_far |= unread_columns(self.plan, failed)
-        refused = refused_frame(rows, found.typed, found.rule, self.unread)
+        refused = refused_frame(rows, checked.typed, checked.rule, self.unread)
         if refused.height:
             self._refuse(refused.with_columns(pl.col(POSITION) + self.position))
         for frame in misshapen.values():
             self._refuse(frame)
         position = pl.int_range(self.position, self.position + rows.height, dtype=pl.Int64, eager=True)
-        passed = found.typed.with_columns(position.alias(POSITION)).filter(found.rule.is_null())
+        passed = checked.typed.with_columns(position.alias(POSITION)).filter(checked.rule.is_null())
         self.position += rows.height
         self._pass(passed)
 
@@ -221,14 +232,14 @@ class _Part:
         counts = pl.concat(self.local)
         return counts.group_by("owner", "column", maintain_order=True).sum()
 
-    def stored(self, digest: str, *, guesses: Collection[str]) -> PartFacts | None:
-        """The facts of the stored part; None where rows repeat and their texts would be told."""
-        checks = found_checks(self.plan, [self.failed[index] for index in range(len(self.plan.checks))])
+    def store(self, digest: str, *, guesses: Collection[str]) -> PartFacts | None:
+        """The facts of the stored part; None where rows repeat and their texts are needed."""
+        checks = count_failures(self.plan, [self.failed[index] for index in range(len(self.plan.checks))])
         repeats = self._without_repeats()
         if self.unread and any(check.failed for check in repeats):
             return None
         checks += repeats
-        rows = self.shop.tables.write(self.shop.key(digest, "rows"), self._frames())
+        rows = self.context.tables.write(self.context.key(digest, "rows"), self._frames())
         merged = self._profile()
         nulls = {column.name: column.nulls for column in merged.columns}
         return PartFacts(
@@ -237,12 +248,12 @@ class _Part:
             rows_dropped=self.dropped,
             rows=rows,
             refused=tuple(
-                self.shop.tables.write(
-                    self.shop.key(digest, f"refused-{number}"), (self.spill.read(name) for name in names)
+                self.context.tables.write(
+                    self.context.key(digest, f"refused-{number}"), (self.spill.read(name) for name in names)
                 )
                 for number, names in enumerate(self.refused.values())
             ),
-            fields=part_fields(self.plan, nulls, merged.rows, self.shop.spec, guesses),
+            fields=part_fields(self.plan, nulls, merged.rows, self.context.spec, guesses),
             checks=(*checks, *sorted(self.shapes.values(), key=lambda shape: shape.column is not None)),
             profile=merged,
             csv_bytes=self.csv_bytes,
@@ -272,7 +283,7 @@ class _Part:
     def _described(self, column: ColumnProfile) -> ColumnProfile:
         top = column.top
         if column.dtype == "int":  # of which only columns of few values have their most frequent ones counted
-            pieces = [own for own in (one[column.name] for one in self.profiles) if own.nulls < own.rows]
+            pieces = [own for own in (piece[column.name] for piece in self.profiles) if own.nulls < own.rows]
             values = {item.value for own in pieces for item in own.top}
             top = top if all(own.top for own in pieces) and len(values) <= TOP else ()
         return msgspec.structs.replace(column, distinct=self.distinct[column.name].estimate(), top=top)
@@ -280,7 +291,9 @@ class _Part:
     def _without_repeats(self) -> list[PartCheck]:
         """Take out the rows whose key or unique value came before, with a check for each rule."""
         checks = []
-        for unique in unique_sets(self.shop.spec, self.plan.names) if self.shop.spec.on_repeat != "latest" else ():
+        for unique in (
+            unique_sets(self.context.spec, self.plan.names) if self.context.spec.on_repeat != "latest" else ()
+        ):
             positions = self._repeats(unique)
             if positions.len():
                 self._take_out(positions, unique.rule)
@@ -288,20 +301,20 @@ class _Part:
         return checks
 
     def _repeats(self, unique: UniqueSet) -> pl.Series:
-        known = first_times(self.shop.spec)
+        known = ordering_times(self.context.spec)
         first = [pl.max_horizontal(known).alias(_KNOWN)] if known else []
 
         def frames() -> Iterator[pl.DataFrame]:
             for name in self.passed:
                 yield self.spill.scan(name).select(*unique.columns, *first, POSITION).collect()
 
-        repeats = repeats_among(
+        repeats = find_repeats(
             frames,
             unique.columns,
             [*([_KNOWN] if known else []), POSITION],
-            self.shop.spec,
+            self.context.spec,
             rows=self.position,
-            room=self.shop.room,
+            budget=self.context.budget,
             in_order=not known,
         )
         return repeats[POSITION].sort()

@@ -11,7 +11,7 @@ from cumulant.core.system.memory import resident_memory
 _LEAST = 64 << 20
 
 
-class Room(NamedTuple):
+class MemoryBudget(NamedTuple):
     """The memory that the process may hold, in bytes, and where rows are set aside (None: a temporary folder)."""
 
     memory: int

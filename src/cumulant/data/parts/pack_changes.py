@@ -11,28 +11,37 @@ import polars as pl
 
 from cumulant.core.ids import digest
 from cumulant.data.files.reading import frame_digest
-from cumulant.data.parts.pack_making import PackContent, stored, values_of
-from cumulant.data.parts.packs import OWNER, Block, Pack, PackedFile, PackGroup, refused_rows, stored_pack, unstacked
-from cumulant.data.parts.part import POSITION, RULE, PartFacts, Workshop
+from cumulant.data.parts.pack_making import PackContent, store_pack, values_of
+from cumulant.data.parts.packs import (
+    OWNER,
+    Pack,
+    PackedFile,
+    PackGroup,
+    PartBlock,
+    load_pack,
+    refused_rows,
+    unstack_frame,
+)
+from cumulant.data.parts.part import POSITION, RULE, PartContext, PartFacts
 from cumulant.data.schema import fields_of
 from cumulant.data.text.casts import conform
 
 
-def combined(blocks: Sequence[Block], shop: Workshop) -> Pack:
-    """The parts of the blocks as one pack, found or made. Raises StorageError: it cannot be written."""
+def combine_blocks(blocks: Sequence[PartBlock], context: PartContext) -> Pack:
+    """The parts of the blocks as one pack, stored or new. Raises StorageError: it cannot be written."""
     parts = [part for block in blocks for part in block.parts]
     name = digest(["combined", [part.digest for part in parts]])
-    pack = stored_pack(name, shop)
+    pack = load_pack(name, context)
     if pack is not None:
         return pack
-    content = PackContent(refused=refused_rows(parts, shop))
+    content = PackContent(refused=refused_rows(parts, context))
     begins = accumulate((len(block.parts) for block in blocks), initial=0)
     for block, begin in zip(blocks, begins, strict=False):
         owners = replace(block, begin=begin).owners()
-        content.passed.append(block.scan(shop).collect().with_columns(owners))
+        content.passed.append(block.scan(context).collect().with_columns(owners))
     for place, (part, rules) in enumerate(zip(parts, _by_rule(parts, content.refused), strict=True)):
         content.files[place] = _packed_file(part, rules, content)
-    return stored(name, content, shop)
+    return store_pack(name, content, context)
 
 
 def _by_rule(parts: Sequence[PartFacts], refused: Sequence[pl.DataFrame]) -> Iterator[dict[str, int]]:
@@ -66,28 +75,32 @@ def _packed_file(part: PartFacts, refused: dict[str, int], content: PackContent)
     )
 
 
-def pack_without(block: Block, gone: pl.DataFrame, shop: Workshop) -> Pack:
+def pack_without(block: PartBlock, gone: pl.DataFrame, context: PartContext) -> Pack:
     """The pack of a block's files without the rows `gone` (`__part`, counted from 0, `__row` and `__rule`)."""
     name = digest(["without", [part.digest for part in block.parts], frame_digest(gone.select(OWNER, POSITION, RULE))])
-    pack = stored_pack(name, shop)
+    pack = load_pack(name, context)
     if pack is not None:
         return pack
-    rows = replace(block, begin=0).with_places(block.scan(shop).collect())
+    rows = replace(block, begin=0).with_places(block.scan(context).collect())
     passed = rows.join(gone, on=[OWNER, POSITION], how="anti", maintain_order="left").drop(POSITION)
     refused = gone.join(rows, on=[OWNER, POSITION], how="left", maintain_order="left")
     refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
-    content = PackContent(passed=[passed], refused=[*refused_rows(block.parts, shop), *unstacked(refused)])
+    content = PackContent(passed=[passed], refused=[*refused_rows(block.parts, context), *unstack_frame(refused)])
     rules = _by_rule(block.parts, content.refused)
     files = [_packed_file(part, by_rule, content) for part, by_rule in zip(block.parts, rules, strict=True)]
-    content.files = dict(enumerate(_counted(files, passed, list(content.groups), block, shop)))
-    return stored(name, content, shop)
+    content.files = dict(enumerate(_recount(files, passed, list(content.groups), block, context)))
+    return store_pack(name, content, context)
 
 
-def _counted(
-    files: Sequence[PackedFile], passed: pl.DataFrame, groups: Sequence[PackGroup], block: Block, shop: Workshop
+def _recount(
+    files: Sequence[PackedFile],
+    passed: pl.DataFrame,
+    groups: Sequence[PackGroup],
+    block: PartBlock,
+    context: PartContext,
 ) -> list[PackedFile]:
     """The files with the rows and values that are left."""
-    fields = fields_of(block.parts, shop.spec, None)
+    fields = fields_of(block.parts, context.spec, None)
     owners = passed[OWNER]
     values = values_of(conform(passed.lazy(), fields).collect(), owners, fields, len(files))
     places = {field.name: place for place, field in enumerate(fields)}

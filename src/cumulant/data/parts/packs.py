@@ -18,7 +18,7 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.parts.part import POSITION, PartCheck, PartFacts, PartField, Workshop
+from cumulant.data.parts.part import POSITION, PartCheck, PartContext, PartFacts, PartField
 from cumulant.data.profile import ColumnProfile, Profile, profile
 from cumulant.data.snapshot import PACKED, RowRange, pack_name
 from cumulant.data.text.casts import conform, stored_columns, type_prefix
@@ -126,27 +126,27 @@ def place_in_pack(part: PartFacts) -> int:
     return int(part.digest.partition(PACKED)[2])
 
 
-def stored_part(name: str, shop: Workshop) -> PartFacts | None:
+def load_part(name: str, context: PartContext) -> PartFacts | None:
     """The facts of a part of either kind that stands whole, or None."""
     digest, sign, place = name.partition(PACKED)
     if not sign:
-        return shop.stored(name)
-    pack = stored_pack(digest, shop)
+        return context.find_part(name)
+    pack = load_pack(digest, context)
     return None if pack is None else pack.parts[int(place)]
 
 
-def stored_pack(digest: str, shop: Workshop) -> Pack | None:
+def load_pack(digest: str, context: PartContext) -> Pack | None:
     """A pack that stands whole, or None."""
-    if digest not in shop.packs:
-        facts = shop.recorded(digest, PackFacts)
+    if digest not in context.packs:
+        facts = context.find_facts(digest, PackFacts)
         if facts is None:
             return None
-        shop.packs[digest] = Pack.of(facts)
-    return shop.packs[digest]
+        context.packs[digest] = Pack.of(facts)
+    return context.packs[digest]
 
 
 @dataclass(frozen=True)
-class Block:
+class PartBlock:
     """Parts that follow each other whose rows do so too, in one table. `begin`: the place of the first part."""
 
     begin: int
@@ -169,27 +169,27 @@ class Block:
         rows = np.repeat(np.arange(len(self.parts)), [part.rows.rows for part in self.parts])
         return pl.Series(OWNER, rows + self.begin, dtype=pl.Int64)
 
-    def scan(self, shop: Workshop) -> pl.LazyFrame:
+    def scan(self, context: PartContext) -> pl.LazyFrame:
         """The accepted rows."""
-        return self.range.scan(shop.tables)
+        return self.range.scan(context.tables)
 
     def located(
-        self, fields: Sequence[Field], shop: Workshop, exact: Mapping[str, pl.DataType] | None = None
+        self, fields: Sequence[Field], context: PartContext, exact: Mapping[str, pl.DataType] | None = None
     ) -> pl.DataFrame:
         """These columns of the accepted rows, with the place of each row's part (`__part`) and its position there.
 
         `exact`: as `conform`.
         """
-        return self.with_places(conform(self.scan(shop), fields, exact).collect())
+        return self.with_places(conform(self.scan(context), fields, exact).collect())
 
     def located_frames(
-        self, fields: Sequence[Field], shop: Workshop, exact: Mapping[str, pl.DataType] | None = None
+        self, fields: Sequence[Field], context: PartContext, exact: Mapping[str, pl.DataType] | None = None
     ) -> Iterator[pl.DataFrame]:
         """`located`, some rows at a time where the block is one part, which may have any number."""
         if len(self.parts) > 1 or self.range.rows <= _FRAME_ROWS:
-            yield self.located(fields, shop, exact)
+            yield self.located(fields, context, exact)
             return
-        rows = conform(self.scan(shop), fields, exact)
+        rows = conform(self.scan(context), fields, exact)
         for first in range(0, self.range.rows, _FRAME_ROWS):
             frame = rows.slice(first, _FRAME_ROWS).collect()
             position = pl.int_range(first, first + frame.height, eager=True).alias(POSITION)
@@ -208,20 +208,20 @@ class Block:
         return list(zip(accumulate(rows, initial=0), rows, strict=False))
 
 
-def blocks_of(parts: Sequence[PartFacts]) -> list[Block]:
+def blocks_of(parts: Sequence[PartFacts]) -> list[PartBlock]:
     """The parts as blocks, in their order; a part with a table of its own is one by itself."""
     cuts = [0, *(index for index, pair in enumerate(pairwise(parts), 1) if not _follows(*pair)), len(parts)]
-    return [Block(begin, parts[begin:end]) for begin, end in pairwise(cuts) if end > begin]
+    return [PartBlock(begin, parts[begin:end]) for begin, end in pairwise(cuts) if end > begin]
 
 
-def exact_types(blocks: Sequence[Block], fields: Sequence[Field], shop: Workshop) -> dict[str, pl.DataType]:
+def exact_types(blocks: Sequence[PartBlock], fields: Sequence[Field], context: PartContext) -> dict[str, pl.DataType]:
     """Columns that hold decimals, and no floats, and the type that keeps all their digits: text where several do."""
-    schemas = [block.scan(shop).collect_schema() for block in blocks]
+    schemas = [block.scan(context).collect_schema() for block in blocks]
     columns = [(schema, stored_columns(schema)) for schema in schemas]
     result: dict[str, pl.DataType] = {}
     for field in fields:
-        found = {schema[name] for schema, stored in columns for name in stored.get(field.name, ())}
-        types = [dtype for dtype in found if dtype.is_numeric() or dtype == pl.Boolean]
+        dtypes = {schema[name] for schema, stored in columns for name in stored.get(field.name, ())}
+        types = [dtype for dtype in dtypes if dtype.is_numeric() or dtype == pl.Boolean]
         decimals = [dtype for dtype in types if dtype.is_decimal()]
         if field.dtype == "float" and decimals and all(dtype.is_decimal() or dtype.is_integer() for dtype in types):
             result[field.name] = types[0] if len(types) == 1 else pl.String()
@@ -234,15 +234,15 @@ def _follows(before: PartFacts, after: PartFacts) -> bool:
     return pack_name(before.digest) == pack_name(after.digest) and place_in_pack(before) + 1 == place_in_pack(after)
 
 
-def profiles_of(parts: Sequence[PartFacts], shop: Workshop) -> list[Profile]:
+def profiles_of(parts: Sequence[PartFacts], context: PartContext) -> list[Profile]:
     """The profiles of the parts: of a whole pack its own, of some files of one that of their rows."""
     profiles, packs = [], _by_pack(parts)
     for named, members in packs.items():
-        pack = shop.packs[named]
+        pack = context.packs[named]
         if len(members) == len(pack.parts):
             profiles.append(pack.facts.profile)
         else:
-            profiles += [profile_of(block, shop) for block in blocks_of(members)]
+            profiles += [profile_of(block, context) for block in blocks_of(members)]
     return [*(part.profile for part in parts if part.first is None), *profiles]
 
 
@@ -254,27 +254,28 @@ def _by_pack(parts: Iterable[PartFacts]) -> Mapping[str, list[PartFacts]]:
     return packs
 
 
-def profile_of(block: Block, shop: Workshop) -> Profile:
+def profile_of(block: PartBlock, context: PartContext) -> Profile:
     """The profile of a block's rows."""
     from cumulant.data.schema import fields_of
 
-    fields = fields_of(block.parts, shop.spec, None)
-    return profile(conform(block.scan(shop), fields).collect(), fields)
+    fields = fields_of(block.parts, context.spec, None)
+    return profile(conform(block.scan(context), fields).collect(), fields)
 
 
-def refused_rows(parts: Sequence[PartFacts], shop: Workshop) -> list[pl.DataFrame]:
+def refused_rows(parts: Sequence[PartFacts], context: PartContext) -> list[pl.DataFrame]:
     """The refused rows of the parts as they are stored, each with the place of its part among them (`__part`)."""
     frames: list[pl.DataFrame] = []
     packs: dict[str, dict[int, int]] = {}
     for place, part in enumerate(parts):
         frames += [
-            shop.tables.scan(ref).collect().with_columns(pl.lit(place, pl.Int64).alias(OWNER)) for ref in part.refused
+            context.tables.scan(ref).collect().with_columns(pl.lit(place, pl.Int64).alias(OWNER))
+            for ref in part.refused
         ]
         if part.refused_rules:
             packs.setdefault(pack_name(part.digest), {})[place_in_pack(part)] = place
     for named, places in packs.items():
-        for ref in shop.packs[named].facts.refused:
-            rows = shop.tables.scan(ref).filter(pl.col(OWNER).is_in(list(places))).collect()
+        for ref in context.packs[named].facts.refused:
+            rows = context.tables.scan(ref).filter(pl.col(OWNER).is_in(list(places))).collect()
             frames.append(rows.with_columns(pl.col(OWNER).replace_strict(places, return_dtype=pl.Int64)))
     return frames
 
@@ -284,7 +285,7 @@ class _Column(NamedTuple):
     dtype: pl.DataType
 
 
-def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def stack_frames(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Frames below each other, with a column for each type that a column has in them. Columns of nulls are left out."""
     types: dict[str, pl.DataType] = {}
     renamed = []
@@ -304,7 +305,7 @@ def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(renamed, how="diagonal")
 
 
-def unstacked(frame: pl.DataFrame) -> list[pl.DataFrame]:
+def unstack_frame(frame: pl.DataFrame) -> list[pl.DataFrame]:
     """The rows as they were before they were stacked: in frames that have one type for each column."""
     columns: dict[str, list[str]] = {}
     for series in frame:
@@ -312,16 +313,20 @@ def unstacked(frame: pl.DataFrame) -> list[pl.DataFrame]:
     several = {name: stored for name, stored in columns.items() if len(stored) > 1}
     if not several:
         return [frame]
-    held = [
-        pl.coalesce([pl.when(pl.col(one).is_not_null()).then(pl.lit(one)) for one in stored] + [pl.lit(stored[0])])
+    names_of_values = [
+        pl.coalesce(
+            [pl.when(pl.col(column).is_not_null()).then(pl.lit(column)) for column in stored] + [pl.lit(stored[0])]
+        )
         for stored in several.values()
     ]
-    groups = frame.group_by([expr.alias(f"held:{place}") for place, expr in enumerate(held)], maintain_order=True)
+    groups = frame.group_by(
+        [expr.alias(f"held:{place}") for place, expr in enumerate(names_of_values)], maintain_order=True
+    )
     frames = []
     for chosen, rows in groups:
         names = dict(zip(several, chosen, strict=True))
-        left = {name: str(names.get(name, stored[0])) for name, stored in columns.items()}
-        frames.append(rows.select(pl.col(stored).alias(name) for name, stored in left.items()))
+        chosen_names = {name: str(names.get(name, stored[0])) for name, stored in columns.items()}
+        frames.append(rows.select(pl.col(stored).alias(name) for name, stored in chosen_names.items()))
     return frames
 
 

@@ -1,4 +1,4 @@
-"""Parts: what becomes of one source file. Accepted rows, refused rows and the facts about both.
+"""Parts: the accepted rows of one source file, its refused rows, and the facts about both.
 
 A part is named by the file's content and the declaration, so an unchanged file is never read twice. Its
 facts are written last: where they stand, the part is whole.
@@ -16,7 +16,7 @@ from cumulant.core.plan import DType
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
 from cumulant.data.checks.rules import RuleCompiler
-from cumulant.data.parts.memory_budget import Room
+from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile
 from cumulant.data.spec import SourceSpec, is_delay
@@ -32,7 +32,7 @@ _CSV_SAMPLE = 5000
 
 
 class PartField(msgspec.Struct, frozen=True, kw_only=True):
-    """A column of a part. `empty`: it holds only nulls, so its type says nothing. `guessed`: from text. `padded`: the
+    """A column of a part. `empty`: it holds only nulls, so its type is unknown. `guessed`: from text. `padded`: the
     digits of its longest number with leading zeros, where it is read as numbers.
     """
 
@@ -69,7 +69,7 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
     csv_bytes: int
     first: int | None = None
     refused_rules: dict[str, int] | None = None
-    #: what of the file may not be as meant, though it is read
+    #: doubts about the file, though it is read
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,29 +81,29 @@ Facts = TypeVar("Facts", PartFacts, "PackFacts")
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What turns the files of one source into parts."""
+class PartContext:
+    """The source whose files become parts: its declaration, stored tables, and the facts read so far."""
 
     source: str
     spec: SourceSpec
     tables: TableStore
     prepare: Prepare | None = None
     rule_compiler: RuleCompiler | None = None
-    room: Room = field(default_factory=lambda: Room(memory_limit(None)))
+    budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(memory_limit(None)))
     #: facts of parts that were read, and packs that were read or made
-    held: dict[str, PartFacts] = field(default_factory=dict)
+    facts: dict[str, PartFacts] = field(default_factory=dict)
     packs: dict[str, Pack] = field(default_factory=dict)
 
     def key(self, digest: str, what: str) -> str:
         return f"data/{self.source}/{digest}/{what}"
 
-    def stored(self, digest: str) -> PartFacts | None:
+    def find_part(self, digest: str) -> PartFacts | None:
         """The facts of a part that stands whole, or None."""
-        if digest not in self.held and (facts := self.recorded(digest, PartFacts)) is not None:
-            self.held[digest] = facts
-        return self.held.get(digest)
+        if digest not in self.facts and (facts := self.find_facts(digest, PartFacts)) is not None:
+            self.facts[digest] = facts
+        return self.facts.get(digest)
 
-    def recorded(self, digest: str, kind: type[Facts]) -> Facts | None:
+    def find_facts(self, digest: str, kind: type[Facts]) -> Facts | None:
         """The facts of a part or pack whose tables all stand, or None."""
         key = self.key(digest, "facts")
         if self.tables.find(key) is None:
@@ -121,8 +121,8 @@ class Workshop:
         text = msgspec.json.encode(facts).decode()
         self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
 
-    def prepared(self, raw: pl.DataFrame) -> pl.DataFrame:
-        """What `prepare` makes of rows; whether it treats them one by one is for the caller to check."""
+    def apply_prepare(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """The rows as `prepare` returns them; the caller checks whether it is row-wise."""
         return raw if self.prepare is None else self.prepare(raw)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a file that is read whole: prepared, read, checked and stored as a part."""
+"""Parts of files that are read whole: prepared, read, checked and stored."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from cumulant.data.parts.part import (
     POSITION,
     RULE,
     PartCheck,
+    PartContext,
     PartFacts,
     PartField,
-    Workshop,
     declared_types,
 )
-from cumulant.data.parts.row_sorting import RowPlan, sort_out
+from cumulant.data.parts.row_sorting import RowPlan, sort_rows
 from cumulant.data.profile import Profile, profile
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import Cast
-from cumulant.data.text.csv_text import Table
+from cumulant.data.text.csv_text import FileTable
 
 _CSV_SAMPLE = 5000
 
 
-def made(shop: Workshop, digest: str, table: Table, *, url: str, guessed: bool) -> PartFacts:
+def build_part(context: PartContext, digest: str, table: FileTable, *, url: str, guessed: bool) -> PartFacts:
     """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
 
     Malformed rows are refused, and not shown to `prepare`.
@@ -44,71 +44,71 @@ def made(shop: Workshop, digest: str, table: Table, *, url: str, guessed: bool) 
     """
     raw = table.rows
     if not raw.height:
-        return _empty(shop, digest, raw)
-    rows = prepared(raw, shop)
-    check_columns(shop.spec, rows.columns, source=shop.source, url=url)
-    sorted_out = sort_out(rows, shop)
+        return _empty(context, digest, raw)
+    rows = prepare_rows(raw, context)
+    check_columns(context.spec, rows.columns, source=context.source, url=url)
+    sorted_out = sort_rows(rows, context)
     guesses = {*rows.columns} if guessed else table.partitions
     nulls = {column.name: column.null_count() for column in sorted_out.passed}
-    fields = part_fields(sorted_out.plan, nulls, sorted_out.passed.height, shop.spec, guesses)
-    unread = shape_refused(table)
+    fields = part_fields(sorted_out.plan, nulls, sorted_out.passed.height, context.spec, guesses)
+    unread = misshapen_rows(table)
     refused = {"refused": sorted_out.refused, **unread}
-    written = shop.tables.write(shop.key(digest, "rows"), sorted_out.passed)
+    written = context.tables.write(context.key(digest, "rows"), sorted_out.passed)
     facts = PartFacts(
         digest=digest,
         rows_in=raw.height + sum(frame.height for frame in unread.values()),
         rows_dropped=raw.height - rows.height,
         rows=written,
         refused=tuple(
-            shop.tables.write(shop.key(digest, place), frame) for place, frame in refused.items() if frame.height
+            context.tables.write(context.key(digest, place), frame) for place, frame in refused.items() if frame.height
         ),
         fields=fields,
-        checks=(*sorted_out.checks, *shape_checks(table, shop.spec)),
-        profile=profile(sorted_out.passed, plain_fields(fields, shop.spec)),
+        checks=(*sorted_out.checks, *shape_checks(table, context.spec)),
+        profile=profile(sorted_out.passed, plain_fields(fields, context.spec)),
         csv_bytes=csv_size(sorted_out.passed),
         notes=table.notes,
     )
-    shop.record(facts)
+    context.record(facts)
     return facts
 
 
-def prepared(raw: pl.DataFrame, shop: Workshop) -> pl.DataFrame:
+def prepare_rows(raw: pl.DataFrame, context: PartContext) -> pl.DataFrame:
     """What `prepare` makes of rows. Raises DefinitionError where it does not treat them one by one."""
-    rows = shop.prepared(raw)
-    if shop.prepare is not None:
-        check_row_wise(shop.prepare, raw, rows, name=shop.prepare.name)
+    rows = context.apply_prepare(raw)
+    if context.prepare is not None:
+        check_row_wise(context.prepare, raw, rows, name=context.prepare.name)
     return rows
 
 
-def _empty(shop: Workshop, digest: str, raw: pl.DataFrame) -> PartFacts:
-    """A file with a header and no rows says nothing about columns and is not shown to `prepare`."""
+def _empty(context: PartContext, digest: str, raw: pl.DataFrame) -> PartFacts:
+    """The part of a file with a header and no rows: its columns are unknown, and `prepare` is not called."""
     facts = PartFacts(
         digest=digest,
         rows_in=0,
         rows_dropped=0,
-        rows=shop.tables.write(shop.key(digest, "rows"), raw.select(pl.all().cast(pl.String, strict=False))),
+        rows=context.tables.write(context.key(digest, "rows"), raw.select(pl.all().cast(pl.String, strict=False))),
         refused=(),
         fields=(),
         checks=(),
         profile=Profile(0),
         csv_bytes=0,
     )
-    shop.record(facts)
+    context.record(facts)
     return facts
 
 
-def shape_refused(table: Table) -> dict[str, pl.DataFrame]:
+def misshapen_rows(table: FileTable) -> dict[str, pl.DataFrame]:
     """The rows that were refused before they were read: by their fields, and by declared paths."""
-    found = {}
-    if table.malformed is not None:  # nobody can say which of their values belongs to which column
-        found["malformed"] = table.malformed.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
+    frames = {}
+    if table.malformed is not None:  # their values have no clear column
+        frames["malformed"] = table.malformed.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
     if table.refused is not None:
-        found["paths"] = table.refused
-    return found
+        frames["paths"] = table.refused
+    return frames
 
 
-def shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
-    """The checks of `shape_refused`."""
+def shape_checks(table: FileTable, spec: SourceSpec) -> list[PartCheck]:
+    """The checks of `misshapen_rows`."""
     checks = []
     if table.malformed is not None:
         text = f"each row has the {table.malformed.width - 2} fields of the header"
@@ -122,7 +122,7 @@ def shape_checks(table: Table, spec: SourceSpec) -> list[PartCheck]:
 
 
 def _shape(rule: str, spec: SourceSpec) -> tuple[str | None, str]:
-    """The column of a rule that refuses rows before they are read, and what it asks."""
+    """The column of a rule that refuses rows before they are read, and its text."""
     if rule == DEPTH:
         return None, f"each row is nested at most {MOST_LEVELS} levels deep"
     if rule == NOT_JSON:

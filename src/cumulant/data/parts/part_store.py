@@ -1,4 +1,4 @@
-"""The parts of a source's files: found again where they are stored, read where they are new, packed if they are small.
+"""The parts of a source's files: reused where they are stored, read where they are new, packed if they are small.
 
 Each run may add a few files. Where enough small parts follow each other they become one pack, and packs larger ones, so
 that the parts of a source stay few and no row is written again more than a few times.
@@ -14,15 +14,15 @@ from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit
-from cumulant.data.files.file_differences import with_files
-from cumulant.data.files.inputs import Input
+from cumulant.data.files.file_differences import add_file_names
+from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError, refuse_all
-from cumulant.data.parts.large_parts import made_in_pieces
-from cumulant.data.parts.pack_changes import combined
-from cumulant.data.parts.pack_making import FEWEST, SMALL, packed, windows
-from cumulant.data.parts.packs import Block, blocks_of, stored_part
-from cumulant.data.parts.part import PartFacts, Workshop
-from cumulant.data.parts.part_making import made
+from cumulant.data.parts.large_parts import build_part_in_pieces
+from cumulant.data.parts.pack_changes import combine_blocks
+from cumulant.data.parts.pack_making import FEWEST, SMALL, pack_files, split_into_packs
+from cumulant.data.parts.packs import PartBlock, blocks_of, load_part
+from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.parts.part_making import build_part
 from cumulant.data.snapshot import SourceFile, UnreadableFile, pack_name
 
 #: how many times its bytes a text takes where it is read whole (measured: 5.5 for CSV of seven columns, 4 for the XML
@@ -39,15 +39,15 @@ _PACKED_BYTES, _PACK_BYTES = 16 << 20, 64 << 20
 class ReadFiles(NamedTuple):
     """The files that could be read with their parts, in the order of the files, and those that could not."""
 
-    inputs: list[Input]
+    inputs: list[SourceInput]
     parts: list[PartFacts]
     unreadable: tuple[UnreadableFile, ...]
 
 
-def parts_of(
-    inputs: Sequence[Input],
+def load_parts(
+    inputs: Sequence[SourceInput],
     known: Sequence[SourceFile],
-    shop: Workshop,
+    context: PartContext,
     declaration: str,
     progress: Progress,
     *,
@@ -60,9 +60,11 @@ def parts_of(
         DataError: no file can be read.
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
     """
-    parts = _claimed(inputs, known, shop)
+    parts = _find_stored_parts(inputs, known, context)
     failed: dict[int, UnreadableFileError] = {}
-    tried = {(file.url, file.content): file for file in unreadable if file.sha256 and file.memory == shop.spec.memory}
+    tried = {
+        (file.url, file.content): file for file in unreadable if file.sha256 and file.memory == context.spec.memory
+    }
     earlier = {
         place: tried[item.url, item.content]
         for place, item in enumerate(inputs)
@@ -72,30 +74,30 @@ def parts_of(
     small = [place for place in new if inputs[place].bytes <= SMALL]
     if len(small) >= FEWEST:
         places = iter(small)
-        for window in windows([inputs[place] for place in small]):
-            progress(f"{shop.source}: reading {window[0].url} and others", 0.9 * len(parts) / len(inputs))
+        for window in split_into_packs([inputs[place] for place in small]):
+            progress(f"{context.source}: reading {window[0].url} and others", 0.9 * len(parts) / len(inputs))
             try:
-                found = packed(window, declaration, (), shop)
+                pack = pack_files(window, declaration, (), context)
             except (DataError, DefinitionError) as error:
-                raise with_files(error, inputs, shop) from error
+                raise add_file_names(error, inputs, context) from error
             taken = [next(places) for _ in window]
-            parts |= {taken[place]: part for place, part in found.parts.items()}
-            failed |= {taken[place]: error for place, error in found.failed.items()}
+            parts |= {taken[place]: part for place, part in pack.parts.items()}
+            failed |= {taken[place]: error for place, error in pack.failed.items()}
     for place in new:
         item = inputs[place]
         if place not in parts and place not in failed:
-            progress(f"{shop.source}: reading {item.url}", 0.9 * len(parts) / len(inputs))
+            progress(f"{context.source}: reading {item.url}", 0.9 * len(parts) / len(inputs))
             name = digest([item.content, declaration])
-            within = _within(progress, shop.source, done=len(parts) / len(inputs), own=1 / len(inputs))
+            within = _progress_within(progress, context.source, done=len(parts) / len(inputs), own=1 / len(inputs))
             try:
-                parts[place] = shop.stored(name) or make(shop, name, item, (), within)
+                parts[place] = context.find_part(name) or build_file_part(context, name, item, (), within)
             except UnreadableFileError as error:
                 failed[place] = error
             except (DataError, DefinitionError) as error:
-                raise with_files(error, inputs, shop, known=item.url) from error
+                raise add_file_names(error, inputs, context, known=item.url) from error
     if not parts:
-        refuse_all(shop.source, [failed[place] for place in sorted(failed)], list(earlier.values()))
-    gone = earlier | {place: _unreadable(inputs[place], error, shop) for place, error in failed.items()}
+        refuse_all(context.source, [failed[place] for place in sorted(failed)], list(earlier.values()))
+    gone = earlier | {place: _unreadable(inputs[place], error, context) for place, error in failed.items()}
     places_read = sorted(parts)
     return ReadFiles(
         [inputs[place] for place in places_read],
@@ -104,7 +106,7 @@ def parts_of(
     )
 
 
-def _within(progress: Progress, source: str, *, done: float, own: float) -> Progress:
+def _progress_within(progress: Progress, source: str, *, done: float, own: float) -> Progress:
     """Progress within a file, of which there are others: `done` of all of them, and its `own` part."""
 
     def within(text: str, share: float | None = None) -> None:
@@ -113,7 +115,7 @@ def _within(progress: Progress, source: str, *, done: float, own: float) -> Prog
     return within
 
 
-def _unreadable(item: Input, error: UnreadableFileError, shop: Workshop) -> UnreadableFile:
+def _unreadable(item: SourceInput, error: UnreadableFileError, context: PartContext) -> UnreadableFile:
     return UnreadableFile(
         url=item.url,
         sha256=item.sha256,
@@ -121,26 +123,28 @@ def _unreadable(item: Input, error: UnreadableFileError, shop: Workshop) -> Unre
         stamp=item.stamp,
         reason=error.message,
         partition=item.partition,
-        memory=shop.spec.memory,
+        memory=context.spec.memory,
     )
 
 
-def make(shop: Workshop, name: str, item: Input, texts: Collection[str], progress: Progress = silent) -> PartFacts:
+def build_file_part(
+    context: PartContext, name: str, item: SourceInput, texts: Collection[str], progress: Progress = silent
+) -> PartFacts:
     """A part of its own; `progress` of a large file. Raises as `part_making.made`, and UsageError where it takes more
     memory than it may.
     """
     pieces = item.pieces(texts, progress)
-    part = None if pieces is None else made_in_pieces(shop, name, pieces, url=item.url)
+    part = None if pieces is None else build_part_in_pieces(context, name, pieces, url=item.url)
     if part is not None:
         return part
-    _refuse_above_memory(item, shop)
-    return made(shop, name, item.rows(texts), url=item.url, guessed=item.guessed)
+    _refuse_above_memory(item, context)
+    return build_part(context, name, item.rows(texts), url=item.url, guessed=item.guessed)
 
 
-def _refuse_above_memory(item: Input, shop: Workshop) -> None:
+def _refuse_above_memory(item: SourceInput, context: PartContext) -> None:
     """Raise UsageError for a text or workbook that is read whole and takes more memory than it may."""
-    needed = item.text_bytes() * (_TIMES_PATHS if shop.spec.columns else _TIMES_TEXT) if item.guessed else 0
-    if needed > shop.room.memory:
+    needed = item.text_bytes() * (_TIMES_PATHS if context.spec.columns else _TIMES_TEXT) if item.guessed else 0
+    if needed > context.budget.memory:
         raise UsageError(
             f"{item.url} is read whole, which takes about {needed / _GIB:.1f} GiB, more than resources.memory allows",
             subject="resources.memory",
@@ -150,9 +154,9 @@ def _refuse_above_memory(item: Input, shop: Workshop) -> None:
 
 def read_as_text(
     parts: Sequence[PartFacts],
-    inputs: Sequence[Input],
+    inputs: Sequence[SourceInput],
     texts: Sequence[tuple[str, ...]],
-    shop: Workshop,
+    context: PartContext,
     progress: Progress = silent,
 ) -> list[PartFacts]:
     """The parts with those read again whose digits were taken for numbers: `texts` names such columns of each.
@@ -166,20 +170,26 @@ def read_as_text(
             packs.setdefault(pack_name(part.digest), []).append(place)
         elif texts[place]:
             name = digest([part.digest, "text", texts[place]])
-            within = _within(progress, shop.source, done=0.0, own=1.0)
-            result[place] = shop.stored(name) or make(shop, name, inputs[place], texts[place], within)
+            within = _progress_within(progress, context.source, done=0.0, own=1.0)
+            result[place] = context.find_part(name) or build_file_part(
+                context, name, inputs[place], texts[place], within
+            )
     for name, places in packs.items():
         columns = sorted({column for place in places for column in texts[place]})
         if columns:
             files = [inputs[place] for place in places]
-            again = packed(files, digest([name, "text"]), columns, shop).parts
+            again = pack_files(files, digest([name, "text"]), columns, context).parts
             for number, (place, item) in enumerate(zip(places, files, strict=True)):
                 own = digest([item.content, name, "text", columns])
-                result[place] = again.get(number) or shop.stored(own) or make(shop, own, item, columns)
+                result[place] = (
+                    again.get(number) or context.find_part(own) or build_file_part(context, own, item, columns)
+                )
     return result
 
 
-def _claimed(inputs: Sequence[Input], known: Sequence[SourceFile], shop: Workshop) -> dict[int, PartFacts]:
+def _find_stored_parts(
+    inputs: Sequence[SourceInput], known: Sequence[SourceFile], context: PartContext
+) -> dict[int, PartFacts]:
     """The stored parts of files by place. A part of a pack is of one file, also where others have its content."""
     places = {(item.url, item.content): place for place, item in enumerate(inputs)}
     free: dict[str, list[int]] = {}
@@ -188,7 +198,7 @@ def _claimed(inputs: Sequence[Input], known: Sequence[SourceFile], shop: Worksho
     result: dict[int, PartFacts] = {}
 
     def claim(file: SourceFile, place: int) -> None:
-        part = stored_part(file.parts[0], shop)
+        part = load_part(file.parts[0], context)
         free[file.content].remove(place)
         if part is not None:
             result[place] = part
@@ -202,29 +212,29 @@ def _claimed(inputs: Sequence[Input], known: Sequence[SourceFile], shop: Worksho
     return result
 
 
-def compacted(parts: Sequence[PartFacts], shop: Workshop) -> list[PartFacts]:
+def compact_parts(parts: Sequence[PartFacts], context: PartContext) -> list[PartFacts]:
     """The same parts, neighbours put together where they are many; no pack is left of which a file is missing."""
     result: list[PartFacts] = []
-    for blocks in _merged(blocks_of(parts)):
-        result += blocks[0].parts if len(blocks) == 1 else combined(blocks, shop).parts
+    for blocks in _group_blocks(blocks_of(parts)):
+        result += blocks[0].parts if len(blocks) == 1 else combine_blocks(blocks, context).parts
     present = Counter(pack_name(part.digest) for part in result if part.first is not None)
     whole = [
         block.parts
-        if block.pack is None or present[block.pack] == len(shop.packs[block.pack].parts)
-        else combined([block], shop).parts
+        if block.pack is None or present[block.pack] == len(context.packs[block.pack].parts)
+        else combine_blocks([block], context).parts
         for block in blocks_of(result)
     ]
     return [part for block in whole for part in block]
 
 
-def _merged(blocks: Sequence[Block]) -> list[list[Block]]:
+def _group_blocks(blocks: Sequence[PartBlock]) -> list[list[PartBlock]]:
     """The blocks in their order, those together that become one pack."""
     for size in _SIZES:
-        run: list[Block] = []
-        result: list[list[Block]] = []
+        run: list[PartBlock] = []
+        result: list[list[PartBlock]] = []
         for block in blocks:
             fits = len(block.parts) < size and block.range.bytes <= (SMALL if len(block.parts) == 1 else _PACKED_BYTES)
-            if run and not (fits and sum(one.range.bytes for one in run) + block.range.bytes <= _PACK_BYTES):
+            if run and not (fits and sum(member.range.bytes for member in run) + block.range.bytes <= _PACK_BYTES):
                 result += _together(run)
                 run = []
             if fits:
@@ -237,5 +247,5 @@ def _merged(blocks: Sequence[Block]) -> list[list[Block]]:
     return [[block] for block in blocks]
 
 
-def _together(run: list[Block]) -> list[list[Block]]:
+def _together(run: list[PartBlock]) -> list[list[PartBlock]]:
     return [run] if len(run) >= _FAN else [[block] for block in run]

@@ -11,11 +11,11 @@ import polars as pl
 from cumulant.core.errors import DefinitionError
 from cumulant.data.checks.rowwise import SAMPLE
 from cumulant.data.checks.rules import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
-from cumulant.data.checks.unique import UniqueSet, first_times, repeats_of, unique_sets
+from cumulant.data.checks.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.corrections.deletions import without_deletions
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, Workshop
+from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.casts import Cast, casts, numbers_meant, refuse_zoneless
+from cumulant.data.text.casts import Cast, column_casts, declare_numbers, refuse_zoneless
 from cumulant.data.text.identifier_text import padded_width
 
 
@@ -35,18 +35,18 @@ class RowPlan(NamedTuple):
         return [cast.name for cast in self.casts]
 
 
-def planned(plan: Sequence[Cast], padded: Mapping[str, int | None], shop: Workshop) -> RowPlan:
+def plan_rows(plan: Sequence[Cast], padded: Mapping[str, int | None], context: PartContext) -> RowPlan:
     """The plan for columns that are read so."""
     # The look for numbers that merge is costly, and idle where no text has leading zeros.
-    found = [replace(cast, merging=None) if padded.get(cast.name) is None else cast for cast in plan]
-    reading = reading_checks(found)
-    checks = compile_rules(shop.spec, found, source=shop.source, rule_compiler=shop.rule_compiler)
-    checks = without_deletions(checks, shop.spec, {cast.name: cast.dtype for cast in found}, shop.source)
-    return RowPlan(found, reading, [*reading, *checks], padded)
+    column_plan = [replace(cast, merging=None) if padded.get(cast.name) is None else cast for cast in plan]
+    reading = reading_checks(column_plan)
+    checks = compile_rules(context.spec, column_plan, source=context.source, rule_compiler=context.rule_compiler)
+    checks = without_deletions(checks, context.spec, {cast.name: cast.dtype for cast in column_plan}, context.source)
+    return RowPlan(column_plan, reading, [*reading, *checks], padded)
 
 
 @dataclass(frozen=True)
-class JudgedRows:
+class CheckedRows:
     """Typed rows, the first rule that each fails, and whether it fails each check of the plan (`__mark0`, ...)."""
 
     typed: pl.DataFrame
@@ -76,25 +76,27 @@ class JudgedRows:
         return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
-def judged(rows: pl.DataFrame, plan: RowPlan, shop: Workshop) -> JudgedRows:
+def check_rows(rows: pl.DataFrame, plan: RowPlan, context: PartContext) -> CheckedRows:
     """Type the rows and check each by itself: one pass over them.
 
     Raises:
         DefinitionError: a condition fails, or looks at other rows.
     """
     typing = rows.lazy().select([cast.expr for cast in plan.casts] + reading_marks(plan.casts))
-    check_conditions(plan.checks[len(plan.reading) :], typing.select(plan.names).head(0).collect(), source=shop.source)
-    marked = _computed(typing.with_columns(_marks(plan.checks)), shop)
-    _refuse_aggregates(marked, plan.checks, shop.source)
+    check_conditions(
+        plan.checks[len(plan.reading) :], typing.select(plan.names).head(0).collect(), source=context.source
+    )
+    marked = _collect(typing.with_columns(_marks(plan.checks)), context)
+    _refuse_aggregates(marked, plan.checks, context.source)
     marks = [_mark(index) for index in range(len(plan.checks))]
     rule = marked.select(_first_rule(plan.checks, marks)).to_series()
-    return JudgedRows(_with_decimals(marked.select(plan.names), rows, plan.casts), rule, marked.select(marks))
+    return CheckedRows(_with_decimals(marked.select(plan.names), rows, plan.casts), rule, marked.select(marks))
 
 
 def refuse_local_times(plan: RowPlan, counts: pl.DataFrame, source: str) -> None:
     """Stop where no time of a column, in one file, has a zone; single ones without are refused as rows.
 
-    `counts`: as `JudgedRows.local_times`.
+    `counts`: as `CheckedRows.local_times`.
     """
     without = counts.filter((pl.col("local") > 0) & (pl.col("local") == pl.col("valid")))
     if without.height:
@@ -102,7 +104,7 @@ def refuse_local_times(plan: RowPlan, counts: pl.DataFrame, source: str) -> None
         refuse_zoneless(next(cast for cast in plan.casts if cast.name == first), source)
 
 
-def found_checks(plan: RowPlan, failed: Sequence[int]) -> list[PartCheck]:
+def count_failures(plan: RowPlan, failed: Sequence[int]) -> list[PartCheck]:
     """The checks of the plan with the rows that fail each."""
     return [
         PartCheck(rule=check.rule, column=check.column, text=check.text, failed=count)
@@ -111,8 +113,8 @@ def found_checks(plan: RowPlan, failed: Sequence[int]) -> list[PartCheck]:
 
 
 @dataclass(frozen=True)
-class SortedOut:
-    """The rows of a file, or of several: `rule` and `marks` as `JudgedRows`, with repeats."""
+class SortedRows:
+    """The rows of a file, or of several: `rule` and `marks` as `CheckedRows`, with repeats."""
 
     plan: RowPlan
     passed: pl.DataFrame
@@ -122,24 +124,24 @@ class SortedOut:
     marks: pl.DataFrame
 
 
-def sort_out(rows: pl.DataFrame, shop: Workshop, owners: pl.Series | None = None) -> SortedOut:
+def sort_rows(rows: pl.DataFrame, context: PartContext, owners: pl.Series | None = None) -> SortedRows:
     """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`.
 
     `owners`: the file of each row, where they are of several; values may come once in each.
     """
-    read = casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)
+    read = column_casts(rows.schema, declare_numbers(rows, context.spec), context.source)
     widths = {cast.name: padded_width(rows[cast.name].str.strip_chars()) for cast in read if cast.merging is not None}
-    plan = planned(read, widths, shop)
-    found = judged(rows, plan, shop)
-    refuse_local_times(plan, found.local_times(plan, owners), shop.source)
-    rule, checks = found.rule, found_checks(plan, found.failed(plan))
+    plan = plan_rows(read, widths, context)
+    checked = check_rows(rows, plan, context)
+    refuse_local_times(plan, checked.local_times(plan, owners), context.source)
+    rule, checks = checked.rule, count_failures(plan, checked.failed(plan))
     # Which row of several keys has a unique value first, one part cannot say.
-    for unique in unique_sets(shop.spec, plan.names) if shop.spec.on_repeat != "latest" else ():
-        rule, repeats = _mark_repeats(found.typed, rule, unique, shop.spec, owners)
+    for unique in unique_sets(context.spec, plan.names) if context.spec.on_repeat != "latest" else ():
+        rule, repeats = _mark_repeats(checked.typed, rule, unique, context.spec, owners)
         checks.append(PartCheck(rule=unique.rule, column=unique.column, text=unique.text, failed=repeats))
-    passed = found.typed.filter(rule.is_null()) if rule.null_count() != rule.len() else found.typed
-    refused = refused_frame(rows, found.typed, rule, unread_columns(plan, found.failed(plan)))
-    return SortedOut(plan, passed, refused, tuple(checks), rule, found.marks)
+    passed = checked.typed.filter(rule.is_null()) if rule.null_count() != rule.len() else checked.typed
+    refused = refused_frame(rows, checked.typed, rule, unread_columns(plan, checked.failed(plan)))
+    return SortedRows(plan, passed, refused, tuple(checks), rule, checked.marks)
 
 
 def unread_columns(plan: RowPlan, failed: Sequence[int]) -> set[str]:
@@ -158,19 +160,19 @@ def _with_decimals(typed: pl.DataFrame, rows: pl.DataFrame, plan: Sequence[Cast]
     return typed.with_columns(rows.select(exact).get_columns())
 
 
-def _computed(frame: pl.LazyFrame, shop: Workshop) -> pl.DataFrame:
+def _collect(frame: pl.LazyFrame, context: PartContext) -> pl.DataFrame:
     try:
         return frame.collect()
     except pl.exceptions.PolarsError as error:  # its text may quote values
         raise DefinitionError(
-            f"source {shop.source}: a condition fails on some rows ({type(error).__name__})",
-            subject=shop.source,
-            hint=f"look for casts in: {'; '.join(shop.spec.table.where) or 'the rules'}",
+            f"source {context.source}: a condition fails on some rows ({type(error).__name__})",
+            subject=context.source,
+            hint=f"look for casts in: {'; '.join(context.spec.table.where) or 'the rules'}",
         ) from error
 
 
 def _refuse_aggregates(marked: pl.DataFrame, checks: Sequence[RowCheck], source: str) -> None:
-    """A condition that looks at other rows (an average, a rank) judges a sample otherwise than all rows."""
+    """Raise for a condition that reads other rows (an average, a rank): its results differ on a sample."""
     sample = marked.gather_every(max(marked.height // SAMPLE, 1)).head(max(marked.height // 2, 1))
     for index, check in enumerate(checks):
         mark = _mark(index)
@@ -198,13 +200,13 @@ def _first_rule(checks: Sequence[RowCheck], marks: Sequence[str]) -> pl.Expr:
 def _mark_repeats(
     typed: pl.DataFrame, rule: pl.Series, unique: UniqueSet, spec: SourceSpec, owners: pl.Series | None
 ) -> tuple[pl.Series, int]:
-    index, known = pl.int_range(pl.len()).alias("index"), first_times(spec)
+    index, known = pl.int_range(pl.len()).alias("index"), ordering_times(spec)
     owner = [] if owners is None else [owners.alias("__owner")]
     rows = typed.lazy().select(*dict.fromkeys([*unique.columns, *known]), *owner, index).filter(rule.is_null())
     if known:
         rows = rows.sort(pl.max_horizontal(known), "index", nulls_last=True)
-    named = (*unique.columns, *(one.name for one in owner))
-    positions = rows.filter(repeats_of(named, spec)).select("index").collect().to_series()
+    named = (*unique.columns, *(series.name for series in owner))
+    positions = rows.filter(mark_repeats(named, spec)).select("index").collect().to_series()
     if not positions.len():
         return rule, 0
     return rule.scatter(positions, unique.rule), positions.len()
@@ -215,9 +217,9 @@ def refused_frame(rows: pl.DataFrame, typed: pl.DataFrame, rule: pl.Series, unre
     bad = rule.is_not_null()
     if not bad.any():
         return typed.head(0)
-    kept = typed.filter(bad)
+    refused = typed.filter(bad)
     texts = [pl.col(name).cast(pl.String, strict=False) for name in typed.columns if name in unread]
     positions = pl.int_range(rule.len(), eager=True).filter(bad)
-    return kept.with_columns(rows.filter(bad).select(texts).get_columns() if texts else []).select(
+    return refused.with_columns(rows.filter(bad).select(texts).get_columns() if texts else []).select(
         rule.filter(bad).alias(RULE), positions.cast(pl.Int64).alias(POSITION), *typed.columns
     )

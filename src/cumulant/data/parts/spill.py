@@ -1,7 +1,7 @@
 """Frames set aside on disk while more rows than fit in memory are worked on, in files that only their owner can read:
 Parquet, of which columns and rows are read, or Arrow streams, to which many frames are added one after the other.
 
-They lie in a folder of the process, which it locks and removes; what a killed process left the next one removes.
+They lie in a folder of the process, which it locks and removes; folders of killed processes are removed by the next.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def spill_in(root: Path | None, *, in_memory: int = 0) -> Iterator[Spill]:
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """What the system says of a full or closed disk, in the words of Polars too, as StorageError; all else passes."""
+    """Errors of a full or closed disk, by the system or by Polars, as StorageError; all others pass."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -14,17 +14,17 @@ from cumulant.data.spec import RuleSpec, SourceSpec, TableRule
 Rules = TypeVar("Rules", RuleSpec, TableRule)
 
 
-def in_force(spec: SourceSpec, *, source: str, root: Path) -> SourceSpec:
-    """`spec` with the rules of its contract file added; whatever `spec` itself says goes first.
+def with_contract(spec: SourceSpec, *, source: str, root: Path) -> SourceSpec:
+    """`spec` with the rules of its contract file added; what `spec` itself declares has priority.
 
     Raises:
         DataError: the contract file is missing or is none.
     """
-    contract = contract_of(spec, source=source, root=root)
-    return spec if contract is None else merged(spec, contract)
+    contract = read_contract(spec, source=source, root=root)
+    return spec if contract is None else merge_contract(spec, contract)
 
 
-def contract_of(spec: SourceSpec, *, source: str, root: Path) -> Contract | None:
+def read_contract(spec: SourceSpec, *, source: str, root: Path) -> Contract | None:
     """The contract file of a source as read, or None where it declares none.
 
     Raises:
@@ -46,7 +46,7 @@ def contract_of(spec: SourceSpec, *, source: str, root: Path) -> Contract | None
     return from_odcs(text, table=source)
 
 
-def merged(spec: SourceSpec, contract: Contract) -> SourceSpec:
+def merge_contract(spec: SourceSpec, contract: Contract) -> SourceSpec:
     """The contract's rules, overridden attribute by attribute by those of `spec`."""
     rules = dict(contract.rules)
     for column, rule in spec.rules.items():

@@ -1,6 +1,6 @@
 """Contracts as files of the Open Data Contract Standard, version 3 (YAML): import and export.
 
-What the standard has no words for (event time, known times, conditions across columns) stands under
+What the standard has no terms for (event time, known times, conditions across columns) stands under
 `customProperties` with names that start with `cumulant.`, so that a contract goes out and comes back whole.
 """
 
@@ -36,7 +36,7 @@ _PERSONAL = ("personal", "pii", "restricted-personal")
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
-    """What a contract file declares of one table. `notes` names what it asks that is not checked here."""
+    """What a contract file declares of one table. `notes` names its requirements that are not checked here."""
 
     name: str
     fields: tuple[Field, ...] = ()
@@ -82,7 +82,7 @@ def _property(field: Field, spec: SourceSpec) -> dict[str, Any]:
     rule = spec.rules.get(field.name, RuleSpec())
     keyed = field.name in spec.keys
     options = {"minimum": rule.min, "maximum": rule.max, "pattern": rule.pattern}
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": field.name,
         "logicalType": _LOGICAL[field.dtype],
         "physicalType": field.dtype,
@@ -97,17 +97,17 @@ def _property(field: Field, spec: SourceSpec) -> dict[str, Any]:
         "relationships": [{"type": "foreignKey", "to": rule.references}] if rule.references else None,
         "customProperties": [{"property": _SEVERITY, "value": rule.severity}] if rule.severity else None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _property_quality(rule: RuleSpec) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    quality: list[dict[str, Any]] = []
     if rule.in_ is not None:
-        found.append({"metric": "invalidValues", "arguments": {"validValues": list(rule.in_)}, "mustBe": 0})
+        quality.append({"metric": "invalidValues", "arguments": {"validValues": list(rule.in_)}, "mustBe": 0})
     if rule.nulls is not None and share(rule.nulls) > 0:
         percent = round(share(rule.nulls) * 100, 9)
-        found.append({"metric": "nullValues", "mustBeLessOrEqualTo": percent, "unit": "percent"})
-    return found
+        quality.append({"metric": "nullValues", "mustBeLessOrEqualTo": percent, "unit": "percent"})
+    return quality
 
 
 def _row_counts(table: TableRule) -> list[dict[str, Any]]:
@@ -121,16 +121,16 @@ def _row_counts(table: TableRule) -> list[dict[str, Any]]:
 
 
 def _custom(spec: SourceSpec) -> list[dict[str, Any]]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if spec.time is not None:
-        found["cumulant.eventTime"] = spec.time.column
+        values["cumulant.eventTime"] = spec.time.column
         if spec.time.zone:
-            found["cumulant.zone"] = spec.time.zone
+            values["cumulant.zone"] = spec.time.zone
     if spec.known_time:
-        found["cumulant.knownTime"] = dict(spec.known_time)
+        values["cumulant.knownTime"] = dict(spec.known_time)
     if spec.table.where:
-        found["cumulant.where"] = list(spec.table.where)
-    return [{"property": name, "value": value} for name, value in found.items()]
+        values["cumulant.where"] = list(spec.table.where)
+    return [{"property": name, "value": value} for name, value in values.items()]
 
 
 def _in_days(span: str) -> tuple[float, str]:
@@ -157,7 +157,7 @@ def from_odcs(text: str, *, table: str | None = None) -> Contract:
     Raises:
         DataError: the text is no ODCS file of version 3, or has no such table.
     """
-    document = _parsed(text)
+    document = _parse(text)
     objects = [item for item in document.get("schema") or [] if isinstance(item, Mapping)]
     names = [str(item.get("name")) for item in objects]
     chosen = objects[0] if len(objects) == 1 else next((item for item in objects if item.get("name") == table), None)
@@ -170,7 +170,7 @@ def from_odcs(text: str, *, table: str | None = None) -> Contract:
     return _Reader(document, chosen).contract()
 
 
-def _parsed(text: str) -> Mapping[str, Any]:
+def _parse(text: str) -> Mapping[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -179,7 +179,7 @@ def _parsed(text: str) -> Mapping[str, Any]:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise DataError(f"the contract is not valid YAML{line}", hint="mend the file") from error
+        raise DataError(f"the contract is not valid YAML{line}", hint="fix the file") from error
     version = str(document.get("apiVersion", "")) if isinstance(document, Mapping) else ""
     if not isinstance(document, Mapping) or document.get("kind") != "DataContract" or not version.startswith("v3"):
         raise DataError(

@@ -15,7 +15,7 @@ _NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
 #: values of a column that is named so, at least
 _VARIOUS = 20
 
-#: values that are looked at, spread over the column, and characters of each
+#: values that are searched, spread over the column, and characters of each
 _VALUES, _CHARACTERS = 10_000, 2_000
 _MAIL = r"[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}\b"
 _INTERNATIONAL = r"(?:^|[^\w+])\+\d(?:[ ().-]{0,2}\d){8,14}\b"
@@ -42,7 +42,7 @@ def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) 
     """Columns to keep as hashes only, and notes that say why; `rows` is `raw` under its types."""
     named = [name for name in rows.columns if name != target and _is_named(rows[name])]
     notes = [f"personal by their names, and so shown as hashes only: {', '.join(named)}"] if named else []
-    found = []
+    by_value = []
     for name, dtype in rows.schema.items():
         if name == target or name in named or dtype.is_temporal() or not isinstance(raw.schema[name], pl.String):
             continue
@@ -50,21 +50,21 @@ def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) 
             continue
         text, enough = details
         if enough:
-            found.append(name)
+            by_value.append(name)
             notes.append(f"personal by its values, and so shown as hashes only: {name} holds {text}")
         else:
             notes.append(f"{name} holds {text}, too few to hide it; add it to `personal` to show hashes only")
-    return named + found, notes
+    return named + by_value, notes
 
 
-def named_personal(name: str) -> bool:
-    """Whether a name says that the column is personal, whatever its values are."""
+def is_personal_name(name: str) -> bool:
+    """Whether a name marks its column as personal, whatever its values are."""
     return bool(set(words_of(name)) & (_PERSONAL | _PERSONAL_TOO))
 
 
 def _is_named(values: pl.Series) -> bool:
     likely = set(words_of(values.name)) & _NAMES and isinstance(values.dtype, pl.String)
-    return bool(named_personal(values.name) or likely) and values.n_unique() > _VARIOUS
+    return bool(is_personal_name(values.name) or likely) and values.n_unique() > _VARIOUS
 
 
 def words_of(name: str) -> list[str]:

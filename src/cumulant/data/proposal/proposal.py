@@ -1,4 +1,4 @@
-"""`infer`: a declaration proposed from a look at the data, with a note for each assumption."""
+"""Proposal of a declaration from the data, with a note for each assumption."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import polars as pl
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.files.user_frames import to_polars
 from cumulant.data.proposal import row_times
-from cumulant.data.proposal.personal_columns import named_personal, personal_columns, words_of
+from cumulant.data.proposal.personal_columns import is_personal_name, personal_columns, words_of
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.text import date_text
-from cumulant.data.text.casts import EPOCH, casts, natural
+from cumulant.data.text.casts import EPOCH, column_casts, natural_type
 from cumulant.data.text.text_types import WARNING, TextTypes
 
 _TIME_WORDS = ("event", "timestamp", "datetime", "time", "date", "created", "occurred", "at", "ts")
@@ -52,8 +52,8 @@ def infer(
 ) -> Proposal:
     """A proposed declaration for `frame` (what `read` gives, or a user's own).
 
-    `time`, `key` and `target` are what the user already said; the target column gets no rules. `quoted` are columns
-    whose quotes say that their digits are text, as `Table` has them. With `rules`
+    `time`, `key` and `target` are those that the user named; the target column gets no rules. `quoted` are columns
+    whose quotes mark their digits as text, as `FileTable` has them. With `rules`
     off only what is needed to read the data is proposed (missing marks, types, key, time, personal columns).
 
     Raises:
@@ -69,11 +69,11 @@ def infer(
                 subject=name,
                 hint=did_you_mean(name, rows.columns) or f"columns: {', '.join(rows.columns[:20])}",
             )
-    return _Look(rows, path, target, quoted).propose(time, tuple(key), rules=rules)
+    return _Inference(rows, path, target, quoted).propose(time, tuple(key), rules=rules)
 
 
-class _Look:
-    """One look at a frame; notes are gathered on the way."""
+class _Inference:
+    """The inference of a declaration from a frame, with its notes."""
 
     def __init__(self, rows: pl.DataFrame, path: str, target: str | None, quoted: Collection[str]) -> None:
         self._raw, self._path, self._target, self._quoted = rows, path, target, quoted
@@ -111,7 +111,7 @@ class _Look:
             return None
         column = named or self._earliest(candidates)
         if named in candidates or (named is None and len(candidates) > 1):
-            self._later = tuple(row_times.later(self._as_times(candidates), column))
+            self._later = tuple(row_times.later_columns(self._as_times(candidates), column))
         if named is None and len(candidates) > 1:
             rest = ", ".join([name for name in candidates if name != column][:3])
             self._notes.append(f"{WARNING}the event's time is {column} (not {rest}); `--time` sets another")
@@ -131,9 +131,9 @@ class _Look:
         """The first time of a row: when it is decided or shipped is after the event."""
         full = not self._raw[candidates[0]].null_count()
         likely = [
-            name for name in candidates if (not self._raw[name].null_count()) == full and not named_personal(name)
+            name for name in candidates if (not self._raw[name].null_count()) == full and not is_personal_name(name)
         ]
-        return row_times.earliest(self._as_times(likely)) if likely else candidates[0]
+        return row_times.earliest_column(self._as_times(likely)) if likely else candidates[0]
 
     def _times(self) -> list[str]:
         """Columns that hold times, the likeliest first: named like one, few nulls, many values."""
@@ -203,7 +203,7 @@ class _Look:
         [name] = column.columns
         rules = {name: RuleSpec(**self._rules.get(name, {}))}
         spec = SourceSpec(event_time=EventTime(column=name, zone="UTC"), rules=rules)
-        [cast] = casts(column.schema, spec, self._path)
+        [cast] = column_casts(column.schema, spec, self._path)
         return column.select(cast.expr).to_series()
 
     def _as_times(self, names: Sequence[str]) -> pl.DataFrame:
@@ -221,18 +221,18 @@ class _Look:
 
     def _read(self, missing: list[str], event: EventTime | None) -> pl.DataFrame:
         """The rows under the types proposed so far; nested columns stay out."""
-        plain = [name for name, dtype in self._raw.schema.items() if natural(dtype) is not None]
+        plain = [name for name, dtype in self._raw.schema.items() if natural_type(dtype) is not None]
         for name in self._raw.columns:
             if name not in plain:
                 self._notes.append(f"{name} holds lists or structs: take parts of it in `prepare`, or drop it there")
         types = {name: RuleSpec(**values) for name, values in self._rules.items()}
         spec = SourceSpec(missing=missing, event_time=event, rules=types)
         rows = self._raw.select(plain)
-        return rows.select([cast.expr for cast in casts(rows.schema, spec, self._path)])
+        return rows.select([cast.expr for cast in column_casts(rows.schema, spec, self._path)])
 
     def _key(self, event: EventTime | None) -> tuple[str, ...]:
         """One column that identifies every row, named like an identifier or first; else none."""
-        found = []
+        candidates = []
         for place, name in enumerate(self._rows.columns):
             values = self._rows[name]
             identifier = bool(set(words_of(name)) & set(_KEY_WORDS))
@@ -241,16 +241,16 @@ class _Look:
             if not name.strip():
                 continue  # the row numbers of a data frame: no request has them
             if (identifier or place == 0) and values.null_count() == 0 and values.is_unique().all():
-                found.append((not identifier, place, name))
-        if found:
-            column = min(found)[2]
+                candidates.append((not identifier, place, name))
+        if candidates:
+            column = min(candidates)[2]
             self._notes.append(f"{column} identifies a row: it is never null and never repeats")
             return (column,)
         pair = self._pair(event)
         if pair:
             self._notes.append(f"{' and '.join(pair)} together identify a row: they never repeat")
         else:
-            self._notes.append("no column identifies a row: repeats are not looked for")
+            self._notes.append("no column identifies a row: repeats are not checked")
         return pair
 
     def _pair(self, event: EventTime | None) -> tuple[str, ...]:
@@ -283,10 +283,10 @@ class _Look:
                 self._range(name, values)
 
     def _set(self, name: str, values: pl.Series) -> None:
-        found = values.unique().sort()
-        if 1 < found.len() <= _SET_LIMIT and values.len() >= 20 * found.len():
-            self._rules.setdefault(name, {})["in_"] = found.to_list()
-            self._notes.append(f"{name} takes {found.len()} values only")
+        members = values.unique().sort()
+        if 1 < members.len() <= _SET_LIMIT and values.len() >= 20 * members.len():
+            self._rules.setdefault(name, {})["in_"] = members.to_list()
+            self._notes.append(f"{name} takes {members.len()} values only")
 
     def _shape(self, name: str, values: pl.Series) -> None:
         """A pattern for codes: letters and digits in fixed places."""

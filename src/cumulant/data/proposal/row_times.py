@@ -14,16 +14,16 @@ _NEAR = 0.25
 _ALIKE = 0.5
 
 
-def earliest(times: pl.DataFrame) -> str:
+def earliest_column(times: pl.DataFrame) -> str:
     """The column that is first in nearly all rows; the first column where none is.
 
     Columns of other things than the row, such as the day on which its customer signed up, are not compared.
     """
-    names = [name for name in times.columns if of_same_rows(times, times.columns[0], name)]
+    names = [name for name in times.columns if are_of_same_rows(times, times.columns[0], name)]
     return next((name for name in names if all(is_before(times, name, other) for other in names)), times.columns[0])
 
 
-def later(times: pl.DataFrame, event: str) -> Sequence[str]:
+def later_columns(times: pl.DataFrame, event: str) -> Sequence[str]:
     """The columns that are after `event` in all rows that have both, the latest first."""
     after = [
         name
@@ -40,11 +40,11 @@ def is_before(times: pl.DataFrame, first: str, second: str, *, share: float = _N
     pair = times.select(first, second) if first != second else times.select(first)
     if any(_holds_days(pair[name]) for name in pair.columns):
         pair = pair.select(pl.all().dt.truncate("1d"))
-    held = (pair[first] <= pair[second]).drop_nulls()
-    return held.len() > 0 and int(held.sum()) >= share * held.len()
+    in_order = (pair[first] <= pair[second]).drop_nulls()
+    return in_order.len() > 0 and int(in_order.sum()) >= share * in_order.len()
 
 
-def of_same_rows(times: pl.DataFrame, first: str, second: str) -> bool:
+def are_of_same_rows(times: pl.DataFrame, first: str, second: str) -> bool:
     """Whether two columns can be times of the same event rather than of a row's customer or batch."""
     apart = times.select((pl.col(first) - pl.col(second)).abs().median().dt.total_seconds()).item()
     span = times.select((pl.col(first).max() - pl.col(first).min()).dt.total_seconds()).item()
@@ -55,5 +55,5 @@ def of_same_rows(times: pl.DataFrame, first: str, second: str) -> bool:
 
 
 def _holds_days(times: pl.Series) -> bool:
-    held = times.drop_nulls()
-    return bool((held == held.dt.truncate("1d")).all())
+    known = times.drop_nulls()
+    return bool((known == known.dt.truncate("1d")).all())

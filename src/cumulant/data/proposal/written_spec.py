@@ -5,16 +5,16 @@ import msgspec
 from cumulant.data.spec import SourceSpec
 
 
-def declared(spec: SourceSpec) -> dict[str, object]:
+def to_declaration(spec: SourceSpec) -> dict[str, object]:
     """`spec` as it would be written in a project file: without whatever is a default."""
     return _without_defaults(spec)
 
 
 def _without_defaults(value: msgspec.Struct) -> dict[str, object]:
-    found: dict[str, object] = {}
+    written: dict[str, object] = {}
     for field in msgspec.structs.fields(value):
         own = getattr(value, field.name)
-        default = field.default if field.default is not msgspec.NODEFAULT else _made(field)
+        default = field.default if field.default is not msgspec.NODEFAULT else _default(field)
         if own == default:
             continue
         if isinstance(own, msgspec.Struct):
@@ -23,9 +23,9 @@ def _without_defaults(value: msgspec.Struct) -> dict[str, object]:
             own = {
                 key: _without_defaults(item) if isinstance(item, msgspec.Struct) else item for key, item in own.items()
             }
-        found[field.encode_name] = own
-    return found
+        written[field.encode_name] = own
+    return written
 
 
-def _made(field: msgspec.structs.FieldInfo) -> object:
+def _default(field: msgspec.structs.FieldInfo) -> object:
     return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT

@@ -1,4 +1,4 @@
-"""Column types: whatever a source holds, as one of the types that cross rooms.
+"""Casts of columns: whatever a source holds, as one of the types of a snapshot.
 
 A value that cannot be read as the declared type fails the rule `column:type` and is kept as it came in
 quarantine. Times become UTC microseconds; where a time is wanted, so do numbers that are seconds or milliseconds
@@ -19,7 +19,7 @@ from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
 from cumulant.data.text import date_text, iso_text, number_text
-from cumulant.data.text.identifier_text import merging
+from cumulant.data.text.identifier_text import mark_merging
 from cumulant.data.text.zones import UTC_MICROS, to_utc
 
 POLARS: dict[DType, pl.DataType] = {
@@ -107,10 +107,10 @@ def _exact(name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
 
 def stored_columns(schema: Mapping[str, pl.DataType]) -> dict[str, list[str]]:
     """The columns of a stored table that hold the values of each column: one for each type that it has in the rows."""
-    found: dict[str, list[str]] = {}
+    columns: dict[str, list[str]] = {}
     for name, dtype in schema.items():
-        found.setdefault(name.removeprefix(type_prefix(dtype)), []).append(name)
-    return found
+        columns.setdefault(name.removeprefix(type_prefix(dtype)), []).append(name)
+    return columns
 
 
 def type_prefix(dtype: pl.DataType) -> str:
@@ -119,23 +119,23 @@ def type_prefix(dtype: pl.DataType) -> str:
     return f"__{code}__"
 
 
-def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> list[Cast]:
+def column_casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> list[Cast]:
     """How every column of a frame is read under the declaration.
 
     Raises:
         DataError: a column's type has no place in a table (lists, structs), or a zone is unknown.
     """
     times = _times(spec, source)
-    found = []
+    result = []
     for name, dtype in schema.items():
         declared = _declared(spec.rules.get(name))
         if name in times:
-            found.append(_time(name, dtype, times[name], spec))
+            result.append(_time(name, dtype, times[name], spec))
         elif declared == "time" or (declared is None and isinstance(dtype, pl.Datetime)):
-            found.append(_time(name, dtype, (spec.time and spec.time.zone) or "UTC", spec))
+            result.append(_time(name, dtype, (spec.time and spec.time.zone) or "UTC", spec))
         else:
-            found.append(_cast(name, dtype, declared, spec, source))
-    return found
+            result.append(_cast(name, dtype, declared, spec, source))
+    return result
 
 
 def _declared(rule: RuleSpec | None) -> DType | None:
@@ -146,7 +146,7 @@ def _declared(rule: RuleSpec | None) -> DType | None:
     return rule.type or (None if rule.number_format is None else "float")
 
 
-def numbers_meant(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
+def declare_numbers(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
     """`spec` with text that has numbers as limits, and is mostly numbers, declared as such.
 
     So a few wrong values in a CSV column go to quarantine, where the whole column would be text else.
@@ -156,29 +156,29 @@ def numbers_meant(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
 
 def numeric_texts(rows: pl.DataFrame, name: str) -> Counter[str]:
     """How many texts of a column are `filled`, and how many of those are `numbers`."""
-    held = rows.lazy().select(_plain(pl.col(name))).filter(pl.col(name) != "")
+    filled = rows.lazy().select(_plain(pl.col(name))).filter(pl.col(name) != "")
     numbers = pl.col(name).cast(pl.Float64, strict=False).is_not_null().sum()
-    return Counter(held.select(pl.len().alias("filled"), numbers.alias("numbers")).collect().row(0, named=True))
+    return Counter(filled.select(pl.len().alias("filled"), numbers.alias("numbers")).collect().row(0, named=True))
 
 
 def with_numbers(spec: SourceSpec, counts: Mapping[str, Counter[str]]) -> SourceSpec:
     """`spec` with columns that are mostly numbers declared as such. `counts`: as `numeric_texts`."""
-    found = dict(spec.rules)
+    rules = dict(spec.rules)
     for name, count in counts.items():
         if count["filled"] and count["numbers"] >= _MOSTLY * count["filled"]:
-            found[name] = replace(spec.rules[name], type="float")
-    return replace(spec, rules=found)
+            rules[name] = replace(spec.rules[name], type="float")
+    return replace(spec, rules=rules)
 
 
 def texts_with_limits(schema: Mapping[str, pl.DataType], spec: SourceSpec) -> list[str]:
     """Columns of text whose limits are numbers, and that have no declared type."""
-    found = []
+    columns = []
     for name, rule in spec.rules.items():
         limits = [limit for limit in (rule.min, rule.max) if limit is not None]
         numeric = bool(limits) and all(isinstance(limit, int | float) for limit in limits)
         if rule.type is None and numeric and _is_text(schema.get(name, pl.Null())):
-            found.append(name)
-    return found
+            columns.append(name)
+    return columns
 
 
 def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:
@@ -202,12 +202,12 @@ def _shortened(dtype: pl.DataType) -> str:
 
 
 def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpec, source: str) -> Cast:
-    own = natural(dtype)
+    own = natural_type(dtype)
     if own is None:
         raise DataError(
             f'source {source}: column "{name}" holds {_shortened(dtype)}, which is not a plain value',
             subject=name,
-            hint=_apart(name, dtype),
+            hint=_nested_hint(name, dtype),
         )
     empty = isinstance(dtype, pl.Null)
     target = declared or own
@@ -230,11 +230,11 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
     if _is_text(dtype) and number:  # as in a column that an engine has read as numbers
         present = present & ~_plain(value).str.contains(_NOT_A_NUMBER)
     fails = _may_fail(dtype, target)
-    merged = merging(_plain(value), expr) if isinstance(dtype, pl.String) and number else None
+    merged = mark_merging(_plain(value), expr) if isinstance(dtype, pl.String) and number else None
     return Cast(name, target, expr.alias(name), empty, present=present if fails else None, merging=merged)
 
 
-def _apart(name: str, dtype: pl.DataType) -> str:
+def _nested_hint(name: str, dtype: pl.DataType) -> str:
     """What to do with a column of structs or lists."""
     if isinstance(dtype, pl.Struct) and dtype.fields:
         field = dtype.fields[0].name
@@ -242,7 +242,7 @@ def _apart(name: str, dtype: pl.DataType) -> str:
     return "no feature can read a list: take it apart in `prepare` (its length, one of its values), or drop it there"
 
 
-def natural(dtype: pl.DataType) -> DType | None:
+def natural_type(dtype: pl.DataType) -> DType | None:
     """The type a Polars column has by itself; None for nested ones. A column of nulls counts as text."""
     if dtype.is_integer():
         return "int"
@@ -252,7 +252,7 @@ def natural(dtype: pl.DataType) -> DType | None:
 
 
 def _may_fail(dtype: pl.DataType, target: DType) -> bool:
-    own = natural(dtype)
+    own = natural_type(dtype)
     if isinstance(dtype, pl.Null):
         return False
     wide = isinstance(dtype, (pl.UInt64, pl.Int128, pl.UInt128))
@@ -270,7 +270,7 @@ def _as(value: pl.Expr, dtype: pl.DataType, target: DType) -> pl.Expr:
         return _truth(value, dtype)
     if target == "date" and text:
         return iso_text.days(_plain(value))
-    if target in ("date", "bytes") and natural(dtype) not in (target, "time", "str"):
+    if target in ("date", "bytes") and natural_type(dtype) not in (target, "time", "str"):
         return pl.when(value.is_null()).then(None).cast(POLARS[target])
     return value.cast(POLARS[target], strict=False)
 
@@ -296,10 +296,10 @@ def _integer(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         number = whole.cast(pl.Float64, strict=False)
         rounded = pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
         return pl.coalesce(whole.cast(pl.Int64, strict=False), rounded)
-    if natural(dtype) == "float":
+    if natural_type(dtype) == "float":
         number = value.cast(pl.Float64, strict=False)
         return pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
-    if natural(dtype) in ("int", "bool"):
+    if natural_type(dtype) in ("int", "bool"):
         return value.cast(pl.Int64, strict=False)
     return pl.when(value.is_null()).then(None).cast(pl.Int64)
 
@@ -319,12 +319,12 @@ def _time(name: str, dtype: pl.DataType, zone: str | None, spec: SourceSpec) -> 
         return Cast(name, "time", value.dt.convert_time_zone("UTC").dt.cast_time_unit("us").alias(name))
     if isinstance(dtype, (pl.Datetime, pl.Date)):
         local = value.cast(pl.Datetime("us"))
-        expr = _placed(local, zone)
+        expr = _to_utc(local, zone)
         missing = value.is_not_null() if zone is None else None
         return Cast(name, "time", expr.alias(name), zone=zone, present=value.is_not_null(), zoneless=missing)
     if _is_text(dtype):
         return _time_of_text(name, zone, spec)
-    if natural(dtype) in ("int", "float"):
+    if natural_type(dtype) in ("int", "float"):
         return Cast(name, "time", _of_epoch(value).alias(name), present=value.is_not_null())
     return Cast(name, "time", pl.lit(None, UTC_MICROS).alias(name), present=value.is_not_null())
 
@@ -337,7 +337,7 @@ def _of_epoch(value: pl.Expr) -> pl.Expr:
     return micros.round().cast(pl.Int64).cast(UTC_MICROS)
 
 
-def _placed(local: pl.Expr, zone: str | None) -> pl.Expr:
+def _to_utc(local: pl.Expr, zone: str | None) -> pl.Expr:
     """A local time as UTC. Of a repeated hour the first is meant; a skipped hour does not exist: null."""
     return to_utc(local, zone or "UTC")
 
@@ -354,10 +354,10 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
 
 
 def refuse_zoneless(cast: Cast, source: str) -> None:
-    """Stop: a time column holds local times only and no zone is declared for them.
+    """Raise for a time column that holds local times only, without a declared zone.
 
     Raises:
-        DataError: as said; the hint shows the declaration.
+        DataError: always; the hint shows the declaration.
     """
     raise DataError(
         f'source {source}: the times in column "{cast.name}" have no zone',

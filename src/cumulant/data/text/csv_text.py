@@ -1,4 +1,4 @@
-"""CSV text as a table: what is wrong with it is a DataError, and no value loses signs that tell it from another."""
+"""CSV text as a table: faults are DataErrors, and no value loses signs that distinguish it from another."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.data.files.blocks import record_count
+from cumulant.data.files.blocks import count_records
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_records import MalformedRecords, malformed_records, open_quote
-from cumulant.data.text.csv_types import typed
+from cumulant.data.text.csv_types import assign_types
 from cumulant.data.text.identifier_text import may_be_padded, padded_columns, quoted_columns
 
 _TAIL = 1 << 16
@@ -38,14 +38,14 @@ class DialectError(DataError):
         self.declare = dict(declare)
 
 
-class Table(NamedTuple):
+class FileTable(NamedTuple):
     """The rows of a file.
 
     `malformed` are CSV rows with another number of fields than the header, as text, with `__row` and `__line`.
     `quoted` are CSV columns of numbers that stay text because their values are quoted where other columns' are not.
     `partitions` are columns that the names of the file's folders hold.
     `refused` are rows without a plain value at a declared path, as text, with `__rule` and `__row`.
-    `notes` say what of the file may not be as meant, though it is read.
+    `notes`: doubts about the file, though it is read.
     """
 
     rows: pl.DataFrame
@@ -65,10 +65,10 @@ def read_csv(
     separator: str,
     begin: bool = True,
     types: Mapping[str, pl.DataType] | None = None,
-) -> Table:
+) -> FileTable:
     """The rows of a CSV text; columns in `texts`, and those declared to be text, are not taken for numbers.
 
-    Without `begin` it is a later block of its file, whose first one says which columns stay text for their quotes.
+    Without `begin` it is a later block of its file, whose first one decides which columns stay text for their quotes.
     `types` are those of all columns, where they are known from the whole file; the rows may have others nevertheless.
 
     Raises:
@@ -91,17 +91,17 @@ def read_csv(
     declared = {name for name, rule in spec.rules.items() if rule.type == "str"} | spec.number_formats.keys()
     engine = _Engine(header, separator, spec.missing, types or {})
     as_text = {*declared, *texts}
-    content, (frame, numbers), malformed = _rectangular(content, url, engine, as_text)
+    content, (frame, numbers), malformed = _split_malformed(content, url, engine, as_text)
     if not frame.height:
         _refuse_binary(content)
     quoted = quoted_columns(content, frame.columns, numbers, separator) if begin else frozenset[str]()
     if as_numbers := [name for name in quoted if frame.schema[name] != pl.String()]:
         frame = frame.with_columns(engine.read_texts(content, as_numbers))
-    return Table(frame, malformed, quoted)
+    return FileTable(frame, malformed, quoted)
 
 
 def _refuse_binary(content: bytes) -> None:
-    """Raise UnicodeDecodeError or csv.Error for a header that is no text: of rows the engine says so."""
+    """Raise UnicodeDecodeError or csv.Error for a header that is no text: of rows the engine does so."""
     content.decode()
     if b"\0" in content:
         raise csv.Error("a NUL byte")
@@ -132,7 +132,7 @@ class _Engine(NamedTuple):
         if len(content) >= _MANY * len(self.header) and content.count(b"\r") == content.count(b"\r\n"):
             with _unless_ragged():
                 frame = self._read(content, {}, ragged=ragged)
-                numbers = typed(frame, set(texts).intersection(self.header))
+                numbers = assign_types(frame, set(texts).intersection(self.header))
                 if numbers is not None:
                     return _Rows(frame, numbers)
         return self._inferred(content, texts, ragged=ragged)
@@ -209,7 +209,7 @@ def _utf8(content: bytes, url: str, spec: SourceSpec) -> bytes:
     return content
 
 
-def _rectangular(
+def _split_malformed(
     content: bytes, url: str, engine: _Engine, texts: Collection[str]
 ) -> tuple[bytes, _Rows, pl.DataFrame | None]:
     """The text without rows of another number of fields, its rows, and those rows."""
@@ -255,7 +255,7 @@ def _refuse_open_quote(content: bytes, url: str, separator: str) -> None:
 def _refuse_missing_fields(content: bytes, url: str, width: int) -> None:
     """Rows that lack most of the header's fields take more memory than their text by any factor."""
     limit = _CELLS + _CELLS_PER_BYTE * len(content)
-    if content.count(b"\n") * width <= limit or (count := record_count(content)) * width <= limit:
+    if content.count(b"\n") * width <= limit or (count := count_records(content)) * width <= limit:
         return
     raise DataError(
         f"{url}: the header has {width:,} fields, which most of its {count:,} rows lack",
@@ -269,8 +269,8 @@ def _header(content: bytes, separator: str) -> list[str]:
     try:
         return next(csv.reader([record.decode(errors="replace")], delimiter=separator), [])
     except csv.Error:  # a return within a name, or one of more than 128 KiB
-        found = pl.read_csv(io.BytesIO(record), separator=separator, infer_schema=False, n_rows=0).columns
-        return [name.replace('""', '"') for name in found]
+        names = pl.read_csv(io.BytesIO(record), separator=separator, infer_schema=False, n_rows=0).columns
+        return [name.replace('""', '"') for name in names]
 
 
 def _first_record(content: bytes) -> bytes:

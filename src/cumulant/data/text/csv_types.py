@@ -14,13 +14,13 @@ from cumulant.data.text.identifier_text import PADDED
 _TRUTH = r"^(?i:true|false)$"
 _WHOLE = r"^-?\d+$"
 _FRACTION = r"^[-+]?(?:\d*\.\d+(?:[eE][-+]?\d+)?|inf|NaN|\d+[eE][-+]?\d+|\d+\.)$"
-#: rows that tell of most columns of text that they are text
+#: rows in which most columns of text are recognized
 _SAMPLE = 64
 
 
-def typed(rows: pl.DataFrame, texts: Collection[str]) -> frozenset[str] | None:
-    """Give the columns of `rows`, which are texts, their types in place; those of `texts`, and numbers with leading
-    zeros, stay text. Returns the columns of numbers with these; None where only the engine can say a type.
+def assign_types(rows: pl.DataFrame, texts: Collection[str]) -> frozenset[str] | None:
+    """Assign types in place to the columns of `rows`, which are texts; those of `texts`, and numbers with leading
+    zeros, stay text. Returns the columns of numbers with these; None where only the engine can infer a type.
     """
     numbers = set()
     for index, name in enumerate(rows.columns):

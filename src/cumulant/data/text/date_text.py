@@ -109,8 +109,8 @@ def _is_iso(text: pl.Series) -> bool:
 def detect(text: pl.Series) -> DateFormat | None:
     """The format in which every value is a date; None where there is none, or more than one fits.
 
-    `text` holds no missing value and no blanks around values. Day and month are told apart by a day above 12. A year of
-    two digits may stand first as well: then only month, day and year between slashes are told from all else.
+    `text` holds no missing value and no blanks around values. A day above 12 distinguishes day and month. A year of two
+    digits may stand first as well: then only month, day and year between slashes are recognized.
     """
     if _is_iso(text) or not text.str.contains(_CLEAR).all():
         return None

@@ -31,7 +31,7 @@ def quoted_columns(content: bytes, names: Sequence[str], numbers: Collection[str
 
     `names` are its columns, and `numbers` those that the engine takes for numbers.
 
-    The first 64 KiB are looked at. Of a text with quotes around all values nothing is known: empty. Fractions are
+    The first 64 KiB are read. Of a text with quotes around all values nothing is known: empty. Fractions are
     numbers, unless two texts are one number, as 1.1 and 1.10 of versions.
     """
     if b'"' not in content:
@@ -74,7 +74,7 @@ def _raw_records(text: str, separator: str) -> list[list[str]]:
     return records
 
 
-def merging(text: pl.Expr, number: pl.Expr) -> pl.Expr:
+def mark_merging(text: pl.Expr, number: pl.Expr) -> pl.Expr:
     """Marks texts with a leading zero that are read as the number of another text of the column."""
     return (text.str.contains(PADDED) & number.is_not_null() & (text.n_unique().over(number) > 1)).fill_null(
         value=False

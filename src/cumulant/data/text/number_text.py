@@ -36,7 +36,7 @@ def read(text: pl.Expr, form: NumberFormat) -> pl.Expr:
     return pl.when(text.str.contains(pattern(form))).then(number).otherwise(plain)
 
 
-def formatted(text: pl.Series) -> pl.Series:
+def mark_formatted(text: pl.Series) -> pl.Series:
     """Which values are numbers in one of the formats."""
     first, second = (text.str.contains(pattern(form)) for form in _MARKS)
     return first | second

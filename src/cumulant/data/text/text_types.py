@@ -16,12 +16,12 @@ _MOSTLY_NUMBERS = 0.9
 #: whole numbers that may need more than 64 bits
 _LONG = r"^[+-]?\d{19,}$"
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
-#: begins a note that nobody should overlook
+#: begins an important note
 WARNING = "warning: "
 
 
 class TextTypes:
-    """Rules of the text columns of a table, with a note for each assumption. `quoted`: as `Table` has them."""
+    """Rules of the text columns of a table, with a note for each assumption. `quoted`: as `FileTable` has them."""
 
     def __init__(self, rows: pl.DataFrame, quoted: Collection[str] = ()) -> None:
         self._raw, self._quoted = rows, quoted
@@ -34,15 +34,15 @@ class TextTypes:
 
     def missing(self) -> list[str]:
         """Texts that stand for a missing value; only files can declare them."""
-        found: dict[str, list[str]] = {}
+        columns_by_mark: dict[str, list[str]] = {}
         for name in self._texts():
             text = self._raw[name].str.strip_chars()
             for mark in _MARKS:
                 if (text == mark).any() and text.n_unique() > 2:
-                    found.setdefault(mark, []).append(name)
-        for mark, names in found.items():
+                    columns_by_mark.setdefault(mark, []).append(name)
+        for mark, names in columns_by_mark.items():
             self.notes.append(f'"{mark}" is read as missing (seen in {", ".join(names[:5])})')
-        return list(found)
+        return list(columns_by_mark)
 
     def propose(self, missing: list[str]) -> None:
         """Types of text columns that hold numbers or dates but for missing marks and blanks."""
@@ -77,25 +77,25 @@ class TextTypes:
         return True
 
     def _nearly_numbers(self, name: str, missing: list[str]) -> bool:
-        """Say where a few values keep a column of numbers from being one; few enough go to quarantine."""
+        """Note a column of numbers with a few other values; few enough go to quarantine."""
         text = self._raw[name].str.strip_chars()
-        held = text.is_not_null() & (text != "") & ~text.is_in(missing)
+        filled = text.is_not_null() & (text != "") & ~text.is_in(missing)
         plain = text.cast(pl.Float64, strict=False).is_not_null()
-        written = held & number_text.formatted(text).fill_null(False)  # noqa: FBT003
+        written = filled & number_text.mark_formatted(text).fill_null(False)  # noqa: FBT003
         form = number_text.detect(text.filter(written)) if (written & ~plain).any() else None
-        wrong = (held & ~(plain if form is None else written)).arg_true()
-        if wrong.len() > (1 - _MOSTLY_NUMBERS) * int(held.sum()):
+        wrong = (filled & ~(plain if form is None else written)).arg_true()
+        if wrong.len() > (1 - _MOSTLY_NUMBERS) * int(filled.sum()):
             return False
         count, first = f"{wrong.len():,} of {text.len():,} values", wrong[0] + 1
-        said = f"{WARNING}{name} holds numbers, but {count} are none (the first in row {first:,})"
+        message = f"{WARNING}{name} holds numbers, but {count} are none (the first in row {first:,})"
         if self._wrong + wrong.len() > _QUARANTINE * text.len():
-            self.notes.append(f"{said}; it stays text: mend them, or declare what they mean under `missing`")
+            self.notes.append(f"{message}; it stays text: fix them, or declare what they mean under `missing`")
             return True
         self._wrong += wrong.len()
         self.rules.setdefault(name, {}).update(
             {"type": "float"} if form is None else {"type": "float", "number_format": form}
         )
-        self.notes.append(f"{said}; it is read as a number, and rows without one there go to quarantine")
+        self.notes.append(f"{message}; it is read as a number, and rows without one there go to quarantine")
         return True
 
     def _formatted(self, name: str, text: pl.Series) -> bool:

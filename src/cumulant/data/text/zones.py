@@ -1,7 +1,7 @@
 """Local times as UTC and UTC as local times, also after 2099, where Polars' table of clock changes ends.
 
 Until then Polars converts. After it, clocks change by the rule of the zone (the last line of its data), which differs
-by kind of year only: by the weekday of 1 January, and leap years. `zoneinfo`, by which the server reads times, says
+by kind of year only: by the weekday of 1 January, and leap years. `zoneinfo`, by which the server reads times, has
 when they change in one year of each kind.
 """
 
@@ -46,10 +46,10 @@ def to_local(moment: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _utc(series: pl.Series, zone: str) -> pl.Series:
-    found = series.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+    times = series.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
     far = (series.to_physical() >= _FAR).fill_null(value=False)
     if not far.any():
-        return found
+        return times
     import numpy as np  # for times after 2099 alone: commands that show stored rows do without it
 
     local = series.filter(far).to_physical().to_numpy()
@@ -59,16 +59,16 @@ def _utc(series: pl.Series, zone: str) -> pl.Series:
         fits = ~exists & (_offsets(candidate, zone) == offset)
         moments[fits], exists[fits] = candidate[fits], True
     later = pl.DataFrame({"moment": moments, "exists": exists}).select(pl.when("exists").then("moment"))
-    return found.scatter(far.arg_true(), later.to_series().cast(UTC_MICROS))
+    return times.scatter(far.arg_true(), later.to_series().cast(UTC_MICROS))
 
 
 def _local(series: pl.Series, zone: str) -> pl.Series:
-    found = series.dt.convert_time_zone(zone).dt.replace_time_zone(None)
+    times = series.dt.convert_time_zone(zone).dt.replace_time_zone(None)
     far = (series.to_physical() >= _FAR).fill_null(value=False)
     if not far.any():
-        return found
+        return times
     moments = series.filter(far).to_physical().to_numpy()
-    return found.scatter(far.arg_true(), pl.Series(moments + _offsets(moments, zone)).cast(LOCAL))
+    return times.scatter(far.arg_true(), pl.Series(moments + _offsets(moments, zone)).cast(LOCAL))
 
 
 class _Rule(NamedTuple):

@@ -1,4 +1,4 @@
-"""What users write in `features.py`: sources, columns, as-of lookups and keyed windows.
+"""The language of `features.py`: sources, columns, as-of lookups and keyed windows.
 
     from cumulant.features import col, source
 
@@ -23,8 +23,8 @@ from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.expr import Column
 from cumulant.core.plan import Aggregation
 from cumulant.core.units import duration, micros, show_duration
-from cumulant.features.definition.expressions import Description, Expr, Part, Reference
-from cumulant.features.definition.source_location import Place, here, misuse
+from cumulant.features.definition.expressions import Description, Expr, MeasureReference, Part
+from cumulant.features.definition.source_location import caller_line, definition_error
 
 Span = str | timedelta
 Value = str | Expr
@@ -38,7 +38,7 @@ class Columns:
         self.names = names
         self.by = by
         self.within_us = within_us
-        self.place = here()
+        self.place = caller_line()
         self.description = Description()
         self.identity = object()
 
@@ -52,13 +52,13 @@ class Columns:
     def __getitem__(self, name: str) -> Expr:
         """One of the columns, for use in an expression."""
         if name not in self.names:
-            raise misuse(f'"{name}" is not among these columns', hint=did_you_mean(name, self.names))
+            raise definition_error(f'"{name}" is not among these columns', hint=did_you_mean(name, self.names))
         if self.by is None:
             return Expr(Column(name))
-        return Expr(Reference(self, name))
+        return Expr(MeasureReference(self, name))
 
     def __iter__(self) -> NoReturn:
-        raise misuse("columns cannot be iterated over", hint='name one: weather["temp"]')
+        raise definition_error("columns cannot be iterated over", hint='name one: weather["temp"]')
 
     def __repr__(self) -> str:
         return f"<columns {', '.join(self.names)} of {self.source}>"
@@ -97,14 +97,14 @@ class Windowed(Expr):
         """As an expression: the only window. Of several, one must be named."""
         if len(self.spans.labels) != 1:
             listed = ", ".join(f'["{label}"]' for label in self.spans.labels)
-            raise misuse("this has several windows", hint=f"name one of {listed}")
-        return Reference(self, self.spans.labels[0])
+            raise definition_error("this has several windows", hint=f"name one of {listed}")
+        return MeasureReference(self, self.spans.labels[0])
 
     def __getitem__(self, window: str) -> Expr:
         label = self.spans.label(window)
         if label is None:
-            raise misuse(f'there is no window "{window}"', hint=f"there are {', '.join(self.spans.labels)}")
-        return Expr(Reference(self, label))
+            raise definition_error(f'there is no window "{window}"', hint=f"there are {', '.join(self.spans.labels)}")
+        return Expr(MeasureReference(self, label))
 
     def __repr__(self) -> str:
         return f"<{self.agg} of {self.source} by {', '.join(self.by)} over {', '.join(self.spans.labels)}>"
@@ -158,9 +158,9 @@ class Keyed:
 
     def _windowed(self, agg: Aggregation, value: Value | None, window: Span | Sequence[Span]) -> Windowed:
         if value is None and agg != "count":
-            raise misuse(f"{agg}() needs a column or an expression")
+            raise definition_error(f"{agg}() needs a column or an expression")
         if value is not None and not isinstance(value, str | Expr):
-            raise misuse(f"{agg}() takes a column name or an expression, not {type(value).__name__}")
+            raise definition_error(f"{agg}() takes a column name or an expression, not {type(value).__name__}")
         expression = Expr(Column(value)) if isinstance(value, str) else value
         return Windowed(self._source, self._keys, agg, expression, spans(window))
 
@@ -211,33 +211,35 @@ class SourceRef:
 def source(name: str) -> SourceRef:
     """A source named in the project file under `data`; its path, keys and times are declared there."""
     if not isinstance(name, str) or not name:
-        raise misuse("source() takes the name that the project file gives the source")
+        raise definition_error("source() takes the name that the project file gives the source")
     return SourceRef(name)
 
 
 def column_names(method: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """`names` checked: at least one, text, none twice."""
     if not names:
-        raise misuse(f"{method}() needs at least one column name")
+        raise definition_error(f"{method}() needs at least one column name")
     for name in names:
         if not isinstance(name, str):
-            raise misuse(f"{method}() takes column names, not {type(name).__name__}", hint='write them apart: "a", "b"')
+            raise definition_error(
+                f"{method}() takes column names, not {type(name).__name__}", hint='write them apart: "a", "b"'
+            )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise misuse(f'{method}() names "{twice}" twice')
+        raise definition_error(f'{method}() names "{twice}" twice')
     return names
 
 
 def span_micros(span: Span) -> int:
     """A duration above zero, in microseconds."""
     if not isinstance(span, str | timedelta):
-        raise misuse(f'a duration is written as "30d", not as {type(span).__name__}')
+        raise definition_error(f'a duration is written as "30d", not as {type(span).__name__}')
     try:
         length = micros(duration(span))
     except UsageError as error:
-        raise misuse(error.message, hint=error.hint) from None
+        raise definition_error(error.message, hint=error.hint) from None
     if length <= 0:
-        raise misuse(f'a duration must be above zero, not "{span}"')
+        raise definition_error(f'a duration must be above zero, not "{span}"')
     return length
 
 
@@ -245,12 +247,12 @@ def spans(window: Span | Sequence[Span]) -> Spans:
     """`"30d"` or `["1d", "7d"]` with labels for feature names; two of one length are refused."""
     written = list(window) if isinstance(window, Sequence) and not isinstance(window, str) else [window]
     if not written:
-        raise misuse("window is empty", hint='write window="30d" or window=["1d", "7d"]')
+        raise definition_error("window is empty", hint='write window="30d" or window=["1d", "7d"]')
     lengths = [span_micros(span) for span in written]
     labels = ["".join(span.split()) if isinstance(span, str) else show_duration(span) for span in written]
     if len(set(lengths)) != len(lengths):
-        raise misuse(f"two windows have the same length: {', '.join(labels)}")
+        raise definition_error(f"two windows have the same length: {', '.join(labels)}")
     return Spans(tuple(labels), tuple(lengths))
 
 
-__all__ = ["AsOf", "Columns", "Keyed", "Place", "SourceRef", "Span", "Spans", "Value", "Windowed", "source"]
+__all__ = ["AsOf", "Columns", "Keyed", "SourceRef", "Span", "Spans", "Value", "Windowed", "source"]

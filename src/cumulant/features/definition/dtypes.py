@@ -26,7 +26,7 @@ _SHOWN = {"str": "text", "bool": "true/false", "int": "a whole number", "float":
           "date": "a date", "bytes": "bytes", "null": "null"}  # fmt: skip
 
 
-def shown(kind: Kind) -> str:
+def describe_kind(kind: Kind) -> str:
     """The kind in a sentence."""
     return _SHOWN[kind]
 
@@ -51,7 +51,7 @@ def unify(kinds: Sequence[Kind]) -> Kind | None:
     return "time" if present <= TIMES else None
 
 
-def result(op: str, kinds: Sequence[Kind], options: Options) -> Kind:
+def result_kind(op: str, kinds: Sequence[Kind], options: Options) -> Kind:
     """The kind that `op` gives on arguments of these kinds.
 
     Raises:
@@ -69,7 +69,7 @@ def result(op: str, kinds: Sequence[Kind], options: Options) -> Kind:
 
 
 def _refuse(op: str, kinds: Sequence[Kind], hint: str | None = None) -> DefinitionError:
-    given = " and ".join(shown(kind) for kind in kinds)
+    given = " and ".join(describe_kind(kind) for kind in kinds)
     return DefinitionError(f"{op} does not work on {given}", subject=op, hint=hint)
 
 
@@ -234,28 +234,28 @@ def resolve(node: Node, columns: Mapping[str, Kind], features: Mapping[str, Kind
     """
     if isinstance(node, Call):
         resolved = [resolve(argument, columns, features) for argument in node.args]
-        call, kinds = _written_out(node, [part for part, _ in resolved], [kind for _, kind in resolved])
-        return call, result(call.op, kinds, call.options)
+        call, kinds = _expand_short_forms(node, [part for part, _ in resolved], [kind for _, kind in resolved])
+        return call, result_kind(call.op, kinds, call.options)
     return node, leaf_kind(node, columns, features or {})
 
 
 def leaf_kind(node: Node, columns: Mapping[str, Kind], features: Mapping[str, Kind]) -> Kind:
     """The kind of a column, feature or constant. Raises DefinitionError for a name that does not exist."""
     if isinstance(node, Column):
-        return _named(node.name, columns, "column")
+        return _kind_of_name(node.name, columns, "column")
     if isinstance(node, Feature):
-        return _named(node.name, features, "feature")
+        return _kind_of_name(node.name, features, "feature")
     return literal_kind(node.value) if isinstance(node, Literal) else "time"
 
 
-def _named(name: str, kinds: Mapping[str, Kind], what: str) -> Kind:
+def _kind_of_name(name: str, kinds: Mapping[str, Kind], what: str) -> Kind:
     if name in kinds:
         return kinds[name]
     known = f"there are {', '.join(list(kinds)[:12])}" if kinds else None
     raise DefinitionError(f'there is no {what} "{name}"', subject=name, hint=did_you_mean(name, kinds) or known)
 
 
-def _written_out(node: Call, args: list[Node], kinds: list[Kind]) -> tuple[Call, list[Kind]]:
+def _expand_short_forms(node: Call, args: list[Node], kinds: list[Kind]) -> tuple[Call, list[Kind]]:
     op = node.op
     if len(args) == 2 and {"time", "date"} & set(kinds):
         if op == "sub" and all(kind in TIMES for kind in kinds):

@@ -16,14 +16,14 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.expr import OPERATORS, Column, Literal, Moment, Scalar
 from cumulant.core.units import duration, micros, show_duration, to_micros
-from cumulant.features.definition.source_location import Place, here, misuse
+from cumulant.features.definition.source_location import SourceLine, caller_line, definition_error
 
 #: `Expr.str` is the namespace of text operations, so text itself needs another name inside that class
 Name = str
 Option = bool | int | float | str | list[bool | int | float | str]
 
 
-class Application(msgspec.Struct, frozen=True, eq=False):
+class OperatorCall(msgspec.Struct, frozen=True, eq=False):
     """An operator on expressions."""
 
     op: str
@@ -31,18 +31,18 @@ class Application(msgspec.Struct, frozen=True, eq=False):
     options: Mapping[str, Option] = {}
 
 
-class Reference(msgspec.Struct, frozen=True, eq=False):
+class MeasureReference(msgspec.Struct, frozen=True, eq=False):
     """One column of a lookup, or one span of a window, before it has a name. `owner` is a measure of `define`."""
 
     owner: object
     part: str
 
 
-Part = Column | Literal | Moment | Application | Reference
+Part = Column | Literal | Moment | OperatorCall | MeasureReference
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What a person says about a feature."""
+    """A feature's description, owner and tags, as the user writes them."""
 
     text: str = ""
     owner: str = ""
@@ -55,9 +55,9 @@ class Expr:
     Nulls, numbers and times follow the rules of `cumulant.core.expr`.
     """
 
-    def __init__(self, part: Part | None, *, place: Place | None = None) -> None:
+    def __init__(self, part: Part | None, *, place: SourceLine | None = None) -> None:
         self._part = part
-        self._place = place or here()
+        self._place = place or caller_line()
         self._description = Description()
         #: shared by described copies, so that a copy is known as the same expression
         self._identity = object()
@@ -65,11 +65,11 @@ class Expr:
     @property
     def part(self) -> Part:
         if self._part is None:
-            raise misuse("this has no value of its own")
+            raise definition_error("this has no value of its own")
         return self._part
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SourceLine:
         return self._place
 
     @property
@@ -168,7 +168,7 @@ class Expr:
         """Moved into [min, max]; a bound left out does not limit."""
         bounds: dict[str, Option] = {k: v for k, v in (("min", min), ("max", max)) if v is not None}
         if not bounds:
-            raise misuse("clip() needs min, max or both")
+            raise definition_error("clip() needs min, max or both")
         return apply("clip", self, options=bounds)
 
     # comparison and logic
@@ -239,16 +239,18 @@ class Expr:
         return Text(self)
 
     def __bool__(self) -> NoReturn:
-        raise misuse(
+        raise definition_error(
             "an expression has no truth value while features are defined",
             hint="write & | ~ instead of and, or, not; .between(a, b) instead of a < x < b; when(...) instead of if",
         )
 
     def __contains__(self, item: object) -> NoReturn:
-        raise misuse('"in" does not work on an expression', hint='write col("a").is_in([...]) or .str.contains(...)')
+        raise definition_error(
+            '"in" does not work on an expression', hint='write col("a").is_in([...]) or .str.contains(...)'
+        )
 
     def __iter__(self) -> Iterator[Expr]:
-        raise misuse("an expression cannot be iterated over")
+        raise definition_error("an expression cannot be iterated over")
 
     def __repr__(self) -> Name:
         return f"<expression at {self._place}>"
@@ -348,7 +350,7 @@ def shift_micros(by: str | timedelta) -> int:
     try:
         return sign * micros(duration(text))
     except UsageError as error:
-        raise misuse(error.message, hint=error.hint) from None
+        raise definition_error(error.message, hint=error.hint) from None
 
 
 def literal(value: object) -> Literal | Moment:
@@ -363,9 +365,9 @@ def literal(value: object) -> Literal | Moment:
         return Literal(show_duration(value))
     if value is None or isinstance(value, bool | int | float | str):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise misuse(f"{value} does not fit 64 bits")
+            raise definition_error(f"{value} does not fit 64 bits")
         return Literal(value)
-    raise misuse(
+    raise definition_error(
         f"{type(value).__name__} cannot be part of an expression",
         hint='use col("name"), a number, text, true or false, a datetime or None',
     )
@@ -375,7 +377,7 @@ def apply(op: str, *args: object, options: Mapping[str, Option] | None = None) -
     """An operator on operands; every operator of the closed set is reached through this."""
     arity = OPERATORS[op][0]
     if (arity is None and not args) or (arity is not None and arity != len(args)):
-        raise misuse(f"{op} takes {arity or 'at least one'} argument(s), {len(args)} given")
-    place = here()
+        raise definition_error(f"{op} takes {arity or 'at least one'} argument(s), {len(args)} given")
+    place = caller_line()
     operands = tuple(a if isinstance(a, Expr) else Expr(literal(a), place=place) for a in args)
-    return Expr(Application(op, operands, dict(options or {})), place=place)
+    return Expr(OperatorCall(op, operands, dict(options or {})), place=place)

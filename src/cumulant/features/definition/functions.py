@@ -6,13 +6,13 @@ from datetime import datetime
 
 from cumulant.core.expr import Column, Scalar
 from cumulant.features.definition.expressions import Expr, Operand, apply, literal
-from cumulant.features.definition.source_location import misuse
+from cumulant.features.definition.source_location import definition_error
 
 
 def col(name: str) -> Expr:
     """A raw column: of the row itself or, inside a window, of the past row."""
     if not isinstance(name, str):
-        raise misuse(f"col() takes a column name, not {type(name).__name__}")
+        raise definition_error(f"col() takes a column name, not {type(name).__name__}")
     return Expr(Column(name))
 
 
@@ -60,7 +60,7 @@ class Then(Expr):
         for condition, value in reversed(cases):
             result = apply("when", condition, value, result)
         if not isinstance(result, Expr):
-            raise misuse("when() needs a condition")
+            raise definition_error("when() needs a condition")
         super().__init__(result.part)
         self._cases = cases
 

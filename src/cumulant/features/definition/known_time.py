@@ -1,4 +1,4 @@
-"""When things are known: the rule that every window, lookup and own-row input goes by.
+"""Known time: the rule for every window, lookup and input of the row itself.
 
 A row of a source *enters* the windows and lookups that read some of its columns at the latest of: its event time, and
 for each of those columns the moment at which it becomes known. A column that other columns name as their known time
@@ -18,7 +18,7 @@ from cumulant.core.plan import FeaturePlan, KnownAt, Lookup, PredictAt, Source, 
 from cumulant.core.units import show_duration
 
 
-class Entry(msgspec.Struct, frozen=True, order=True):
+class EntryRule(msgspec.Struct, frozen=True, order=True):
     """When a row enters: max(event_time + delay_us, and each of `columns` plus its delay)."""
 
     delay_us: int
@@ -34,15 +34,17 @@ def known_at(source: Source, column: str) -> KnownAt | None:
     return KnownAt(column=column) if is_known_time else None
 
 
-def entry(source: Source, columns: Iterable[str]) -> Entry:
+def entry_rule(source: Source, columns: Iterable[str]) -> EntryRule:
     """When a row of `source` enters what reads `columns` of it."""
-    found = [known for known in (known_at(source, column) for column in sorted(set(columns))) if known is not None]
-    delay = max([0, *(known.delay_us for known in found if known.column is None)])
-    times = {(known.column, known.delay_us) for known in found if known.column is not None}
-    return Entry(delay, tuple(sorted(times)))
+    known_times = [
+        known for known in (known_at(source, column) for column in sorted(set(columns))) if known is not None
+    ]
+    delay = max([0, *(known.delay_us for known in known_times if known.column is None)])
+    times = {(known.column, known.delay_us) for known in known_times if known.column is not None}
+    return EntryRule(delay, tuple(sorted(times)))
 
 
-def reads(measure: Window | Lookup) -> frozenset[str]:
+def columns_read(measure: Window | Lookup) -> frozenset[str]:
     """Columns of the source that a window or lookup reads."""
     if isinstance(measure, Lookup):
         return frozenset((measure.column, *measure.by))
@@ -50,8 +52,8 @@ def reads(measure: Window | Lookup) -> frozenset[str]:
     return inside | frozenset(measure.by)
 
 
-def entry_of(plan_sources: dict[str, Source], measure: Window | Lookup) -> Entry:
-    return entry(plan_sources[measure.source], reads(measure))
+def measure_entry_rule(plan_sources: dict[str, Source], measure: Window | Lookup) -> EntryRule:
+    return entry_rule(plan_sources[measure.source], columns_read(measure))
 
 
 def may_count_itself(entity: Source, predict_at: PredictAt | None, measure: Window | Lookup) -> bool:
@@ -62,7 +64,7 @@ def may_count_itself(entity: Source, predict_at: PredictAt | None, measure: Wind
     """
     if measure.source != entity.name or predict_at is None:
         return False
-    enters = entry(entity, reads(measure))
+    enters = entry_rule(entity, columns_read(measure))
     if enters.columns:
         return False
     return predict_at.column != entity.event_time or predict_at.offset_us >= enters.delay_us
@@ -84,10 +86,10 @@ def require_known(entity: Source, predict_at: PredictAt | None, column: str, *, 
         return
     when = show_moment(predict_at)
     if known.column is not None:
-        later = f" plus {_shown(known.delay_us)}" if known.delay_us else ""
+        later = f" plus {_show_micros(known.delay_us)}" if known.delay_us else ""
         becomes = "at its own time" if known.column == column else f'at "{known.column}"{later}'
     else:
-        becomes = f'{_shown(known.delay_us)} after "{entity.event_time}"'
+        becomes = f'{_show_micros(known.delay_us)} after "{entity.event_time}"'
         same_clock = predict_at is not None and predict_at.column == entity.event_time
         if same_clock and predict_at is not None and known.delay_us <= predict_at.offset_us:
             return
@@ -114,8 +116,8 @@ def show_moment(predict_at: PredictAt | None) -> str:
         return "the row has no time"
     if not predict_at.offset_us:
         return predict_at.column
-    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {_shown(abs(predict_at.offset_us))}"
+    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {_show_micros(abs(predict_at.offset_us))}"
 
 
-def _shown(micros: int) -> str:
+def _show_micros(micros: int) -> str:
     return show_duration(timedelta(microseconds=micros))

@@ -1,4 +1,4 @@
-"""From a user's `features.py` to plain definitions: run the file, name what it defined, and lower the expressions."""
+"""Loading of a user's `features.py`: the file is run, its values are named, and expressions become plain trees."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cumulant.core.plan import Lookup, Window
 from cumulant.core.system.user_code import next_step, python_message
 from cumulant.core.system.user_modules import project_imports
 from cumulant.features.definition.definitions import Columns, SourceRef, Windowed
-from cumulant.features.definition.expressions import Application, Description, Expr, Reference
-from cumulant.features.definition.source_location import Place, misuse
+from cumulant.features.definition.expressions import Description, Expr, MeasureReference, OperatorCall
+from cumulant.features.definition.source_location import SourceLine, definition_error
 
 #: what a features file imports from this package
 FUNCTIONS = ("coalesce", "col", "concat", "expression", "greatest", "least", "lit", "source", "when")
@@ -31,7 +31,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    place: Place
+    place: SourceLine
     expr: Node | None = None
     lookup: Lookup | None = None
     window: Window | None = None
@@ -49,7 +49,7 @@ class Definitions(msgspec.Struct, frozen=True):
     @classmethod
     def of_columns(cls, source: str, names: Iterable[str]) -> Definitions:
         """Features that are columns of the row: what a project without a features file uses."""
-        place = Place("columns", 0)
+        place = SourceLine("columns", 0)
         return cls(tuple(Definition(name=name, place=place, expr=Column(name), of=source) for name in names))
 
 
@@ -75,26 +75,26 @@ def collect(names: Mapping[str, object]) -> Definitions:
         DefinitionError: two features have one name, or an expression cannot be used where it stands.
     """
     lowering = _Lowering(names)
-    found: dict[str, Definition] = {}
+    definitions: dict[str, Definition] = {}
     for name, value in names.items():
         if name.startswith("_"):
             continue
         for definition in lowering.definitions(name, value):
             if definition.name.startswith("_"):
-                raise misuse(
+                raise definition_error(
                     f'a feature cannot be named "{definition.name}": a leading underscore marks parts of others',
                     place=definition.place,
                     hint=f'give it a name: {definition.name.strip("_") or "name"} = col("{definition.name}")',
                 )
-            earlier = found.get(definition.name)
+            earlier = definitions.get(definition.name)
             if earlier is not None:
-                raise misuse(
+                raise definition_error(
                     f'a feature named "{definition.name}" is already defined at {earlier.place}',
                     place=definition.place,
                     hint="give one of them another name, or leave the column out of .columns(...)",
                 )
-            found[definition.name] = definition
-    return Definitions((*lowering.parts.values(), *found.values()))
+            definitions[definition.name] = definition
+    return Definitions((*lowering.parts.values(), *definitions.values()))
 
 
 def _run(path: Path) -> ModuleType:
@@ -106,36 +106,36 @@ def _run(path: Path) -> ModuleType:
         ) from None
     except OSError as error:
         raise DefinitionError(f"{path.name} cannot be read: {error.strerror}", subject=str(path)) from error
-    code = _compiled(text, path)
+    code = _compile(text, path)
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
         with project_imports(Path(folder), {}):  # the next project may have others of the same name
-            exec(code, vars(module))  # noqa: S102  (the user's own file is what this room runs)
+            exec(code, vars(module))  # noqa: S102  (the user's own file is what this package runs)
     except CumulantError:
         raise
     except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise _raised(error, path) from error
+        raise _user_error(error, path) from error
     finally:
         sys.path.remove(folder)
     return module
 
 
-def _compiled(text: bytes, path: Path) -> CodeType:
+def _compile(text: bytes, path: Path) -> CodeType:
     try:
         return compile(text, str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
-        place = Place(str(path), error.lineno or 1)
-        raise misuse(f"this is not Python: {error.msg}", place=place) from error
+        place = SourceLine(str(path), error.lineno or 1)
+        raise definition_error(f"this is not Python: {error.msg}", place=place) from error
     except ValueError as error:  # null bytes
-        raise misuse(f"this is not Python: {error}", place=Place(str(path), 1)) from error
+        raise definition_error(f"this is not Python: {error}", place=SourceLine(str(path), 1)) from error
 
 
-def _raised(error: BaseException, path: Path) -> DefinitionError | UserCodeError:
+def _user_error(error: BaseException, path: Path) -> DefinitionError | UserCodeError:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    place = Place(str(path), lines[-1] or 1 if lines else 1)
+    place = SourceLine(str(path), lines[-1] or 1 if lines else 1)
     kind: type[DefinitionError | UserCodeError] = DefinitionError if isinstance(error, NameError) else UserCodeError
     return kind(
         f"{place}: the features file raised {python_message(error)}",
@@ -152,7 +152,7 @@ def _import_line(error: BaseException) -> str | None:
 
 
 def _advice(error: BaseException) -> str:
-    """What to do where nothing nearer is known."""
+    """The general hint."""
     if isinstance(error, AttributeError) and error.name and isinstance(error.obj, SourceRef):
         return f'a source has columns, by and as_of; a column of the row is written col("{error.name}")'
     return "correct that line; the file runs from top to bottom before any data are read"
@@ -178,7 +178,7 @@ class _Lowering:
             yield from (self._window(value, label, f"{name}_{label}") for label in value.spans.labels)
         elif isinstance(value, Expr):
             node = self.node(value, root=True)
-            yield _described(Definition(name=name, place=value.place, expr=node), value.description)
+            yield _with_description(Definition(name=name, place=value.place, expr=node), value.description)
 
     def node(self, value: Expr, *, root: bool = False, inside: str = "") -> Node:
         """The plain tree. Named features are referred to, except at the root and `inside` a window."""
@@ -187,19 +187,19 @@ class _Lowering:
             if not name.startswith("_"):
                 return Feature(name)
         part = value.part
-        if isinstance(part, Application):
+        if isinstance(part, OperatorCall):
             arguments = tuple(self.node(argument, inside=inside) for argument in part.args)
             return Call(part.op, arguments, dict(part.options))
-        if isinstance(part, Reference):
+        if isinstance(part, MeasureReference):
             if inside:
-                raise misuse(
-                    f"{inside}() looks at past rows, which have raw columns only, no windows or lookups",
+                raise definition_error(
+                    f"{inside}() reads past rows, which have raw columns only, no windows or lookups",
                     place=value.place,
                 )
             return Feature(self._refer(part))
         return part
 
-    def _refer(self, reference: Reference) -> str:
+    def _refer(self, reference: MeasureReference) -> str:
         """The name of the feature referred to; a window or lookup without a public name becomes a part."""
         owner = reference.owner
         assert isinstance(owner, Columns | Windowed)
@@ -230,16 +230,16 @@ class _Lowering:
         if columns.by is not None:
             lookup = Lookup(columns.source, columns.by, column, columns.within_us)
             definition = Definition(name=name, place=columns.place, lookup=lookup)
-        return _described(definition, columns.description)
+        return _with_description(definition, columns.description)
 
     def _window(self, windowed: Windowed, label: str, name: str) -> Definition:
         span = windowed.spans.micros[windowed.spans.labels.index(label)]
         value = None if windowed.value is None else self.node(windowed.value, inside=windowed.agg)
         window = Window(windowed.source, windowed.by, windowed.agg, value, span)
-        return _described(Definition(name=name, place=windowed.place, window=window), windowed.description)
+        return _with_description(Definition(name=name, place=windowed.place, window=window), windowed.description)
 
 
-def _described(definition: Definition, description: Description) -> Definition:
+def _with_description(definition: Definition, description: Description) -> Definition:
     return msgspec.structs.replace(
         definition, description=description.text, owner=description.owner, tags=description.tags
     )

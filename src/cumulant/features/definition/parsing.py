@@ -50,7 +50,7 @@ def parse(text: str, *, columns: Collection[str] | None = None) -> Node:
     With `columns`, a text that is a column's name as it stands is that column, and other names are refused.
 
     Raises:
-        DefinitionError: the text is none of this; says what and offers the nearest name.
+        DefinitionError: the text is none of this; names the fault and the nearest name.
     """
     if columns is not None and text.strip() in columns:
         return Column(text.strip())
@@ -96,7 +96,7 @@ def _quoted_column(match: re.Match[str]) -> str:
 def parse_predict_at(text: str, sources: Mapping[str, Source], *, entity: str | None = None) -> PredictAt:
     """`sched_dep` or `sched_dep - 2h` as a moment of prediction.
 
-    The column is looked for in the source `entity`, or in all sources where it is not given.
+    The column is searched in the source `entity`, or in all sources where it is not given.
 
     Raises:
         DefinitionError: not of this form, no such column, or no time column.
@@ -185,18 +185,18 @@ class _Reader:
             joined = Call(op, (joined, node))
         return joined
 
-    def _compare(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Node:
+    def _compare(self, op: ast.cmpop, first: ast.expr, second: ast.expr) -> Node:
         if isinstance(op, ast.In | ast.NotIn):
-            if not isinstance(right, ast.List | ast.Tuple | ast.Set):
-                raise self._refuse(right, 'write: x in ["a", "b"]')
-            members = [self._member(item) for item in right.elts]
-            found = Call("is_in", (self.node(left),), {"members": members})
-            return found if isinstance(op, ast.In) else Call("not", (found,))
-        a, b = self.node(left), self.node(right)
+            if not isinstance(second, ast.List | ast.Tuple | ast.Set):
+                raise self._refuse(second, 'write: x in ["a", "b"]')
+            members = [self._member(item) for item in second.elts]
+            membership = Call("is_in", (self.node(first),), {"members": members})
+            return membership if isinstance(op, ast.In) else Call("not", (membership,))
+        a, b = self.node(first), self.node(second)
         equal = isinstance(op, ast.Is | ast.Eq)
         if isinstance(op, ast.Is | ast.IsNot) or (isinstance(op, ast.Eq | ast.NotEq) and b == Literal(None)):
             if b != Literal(None):
-                raise self._refuse(right, '"is" compares with null only; write == for values')
+                raise self._refuse(second, '"is" compares with null only; write == for values')
             return Call("is_null", (a,)) if equal else Call("not", (Call("is_null", (a,)),))
         return Call(_COMPARE[type(op)], (a, b))
 

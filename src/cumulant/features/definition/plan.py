@@ -1,4 +1,4 @@
-"""Compile definitions against the sources of a project into the plan that computes them anywhere."""
+"""Compilation of definitions against the sources of a project into a feature plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cumulant.core.plan import (
     Window,
 )
 from cumulant.features.definition import known_time
-from cumulant.features.definition.dtypes import NUMBERS, TIMES, Kind, resolve, shown
+from cumulant.features.definition.dtypes import NUMBERS, TIMES, Kind, describe_kind, resolve
 from cumulant.features.definition.loading import Definition, Definitions
 
 KEYS: frozenset[DType] = frozenset({"bool", "int", "str", "time", "date"})
@@ -51,7 +51,7 @@ def compile_plan(
     return FeaturePlan(
         entity=entity,
         predict_at=compiler.predict_at,
-        sources={name: _trimmed(sources[name], used[name]) for name in sorted(used)},
+        sources={name: _trim_source(sources[name], used[name]) for name in sorted(used)},
         features=specs,
         request=request,
     )
@@ -140,7 +140,7 @@ class _Compiler:
             return window, "int"
         value, kind = resolve(window.value, self._kinds[window.source])
         self.used[window.source] |= columns_of(value)
-        return msgspec.structs.replace(window, value=value), _aggregated(window.agg, kind)
+        return msgspec.structs.replace(window, value=value), _aggregate_kind(window.agg, kind)
 
     def _keyed(self, measure: Window | Lookup) -> None:
         """Checks common to windows and lookups: the source has times, and the keys fit the row's."""
@@ -149,7 +149,7 @@ class _Compiler:
         source = self._sources[measure.source]
         if source.event_time is None:
             raise DefinitionError(
-                f"{source.name} has no event time, so nothing says which of its rows came before a prediction",
+                f"{source.name} has no event time, so the order of its rows and predictions is unknown",
                 hint=f"declare event_time under data: {source.name}:",
             )
         if self.predict_at is None:
@@ -160,17 +160,17 @@ class _Compiler:
         for key in measure.by:
             there = resolve_column(key, self._kinds[source.name], source.name)
             own = resolve_column(key, self._kinds[self.entity.name], self.entity.name)
-            _matching(key, source.name, there, self.entity.name, own)
+            _refuse_mismatch(key, source.name, there, self.entity.name, own)
         self._note(source, measure)
 
     def _note(self, source: Source, measure: Window | Lookup) -> None:
-        """Remember what the measure reads, of its source and of the row itself."""
+        """Record what the measure reads, of its source and of the row itself."""
         self._own_inputs(measure.by)
         used = self.used.setdefault(source.name, set())
-        used |= {column for column in known_time.reads(measure) if column in self._kinds[source.name]}
+        used |= {column for column in known_time.columns_read(measure) if column in self._kinds[source.name]}
         self.measured = True
         if known_time.may_count_itself(self.entity, self.predict_at, measure):
-            self.itself |= known_time.reads(measure) | {*self.entity.key, *_present(self.entity.event_time)}
+            self.itself |= known_time.columns_read(measure) | {*self.entity.key, *_present(self.entity.event_time)}
 
 
 def _request(compiler: _Compiler) -> tuple[Field, ...]:
@@ -192,16 +192,16 @@ def _request(compiler: _Compiler) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def _trimmed(source: Source, used: set[str]) -> Source:
+def _trim_source(source: Source, used: set[str]) -> Source:
     """`source` with what the plan reads of it: the columns used, its key and its times."""
     times = {known_at.column for column in used if (known_at := known_time.known_at(source, column)) is not None}
-    kept = used | set(source.key) | {name for name in (source.event_time, *times) if name is not None}
+    columns = used | set(source.key) | {name for name in (source.event_time, *times) if name is not None}
     return Source(
         name=source.name,
         key=source.key,
         event_time=source.event_time,
-        fields=tuple(field for field in source.fields if field.name in kept),
-        known={name: at for name in sorted(kept) if (at := known_time.known_at(source, name)) is not None},
+        fields=tuple(field for field in source.fields if field.name in columns),
+        known={name: at for name in sorted(columns) if (at := known_time.known_at(source, name)) is not None},
         corrections=source.corrections,
     )
 
@@ -222,22 +222,22 @@ def resolve_column(name: str, kinds: Mapping[str, Kind], source: str) -> Kind:
     raise DefinitionError(f'{source} has no column "{name}"', subject=name, hint=hint)
 
 
-def _matching(key: str, source: str, there: Kind, entity: str, own: Kind) -> None:
+def _refuse_mismatch(key: str, source: str, there: Kind, entity: str, own: Kind) -> None:
     if there != own:
         raise DefinitionError(
-            f'"{key}" is {shown(there)} in {source} and {shown(own)} in {entity}, so they never match',
+            f'"{key}" is {describe_kind(there)} in {source} and {describe_kind(own)} in {entity}, so they never match',
             subject=key,
             hint="give both one type in the source's prepare function",
         )
     if there not in KEYS:
         raise DefinitionError(
-            f'"{key}" is {shown(there)}, and keys must match exactly',
+            f'"{key}" is {describe_kind(there)}, and keys must match exactly',
             subject=key,
             hint="make it a whole number or text in the source's prepare function",
         )
 
 
-def _aggregated(agg: Aggregation, kind: Kind) -> Kind:
+def _aggregate_kind(agg: Aggregation, kind: Kind) -> Kind:
     """The kind that an aggregation gives on values of `kind`."""
     if agg in {"count", "distinct"}:
         fits, gives = kind != "bytes", "int"
@@ -250,7 +250,7 @@ def _aggregated(agg: Aggregation, kind: Kind) -> Kind:
         fits, gives = kind in NUMBERS - {"null"}, "int" if whole else "float"
     if not fits:
         hint = 'compare it first: mean(col("x") == "a") is the share of "a"' if kind == "str" else None
-        raise DefinitionError(f"{agg} does not work on {shown(kind)}", subject=agg, hint=hint)
+        raise DefinitionError(f"{agg} does not work on {describe_kind(kind)}", subject=agg, hint=hint)
     return gives  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""Where in a user's file something was written, so that an error can name the line."""
+"""Locations in a user's file, so that an error can name the line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from cumulant.core.errors import DefinitionError
 
 
-class Place(msgspec.Struct, frozen=True):
+class SourceLine(msgspec.Struct, frozen=True):
     """A line of a user's file; shown as `features.py:23`."""
 
     file: str
@@ -20,15 +20,15 @@ class Place(msgspec.Struct, frozen=True):
         return f"{Path(self.file).name}:{self.line}"
 
 
-def here() -> Place:
-    """The innermost line outside this room: where the user called us."""
+def caller_line() -> SourceLine:
+    """The innermost line outside this package: where the user called it."""
     frame = sys._getframe(1)  # noqa: SLF001  (inspect.currentframe is the same call, and inspect is slow to import)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(__package__):
         frame = frame.f_back
-    return Place(frame.f_code.co_filename, frame.f_lineno)
+    return SourceLine(frame.f_code.co_filename, frame.f_lineno)
 
 
-def misuse(message: str, *, place: Place | None = None, hint: str | None = None) -> DefinitionError:
+def definition_error(message: str, *, place: SourceLine | None = None, hint: str | None = None) -> DefinitionError:
     """A DefinitionError that begins with the user's file and line."""
-    where = place or here()
+    where = place or caller_line()
     return DefinitionError(f"{where}: {message}", subject=str(where), hint=hint)

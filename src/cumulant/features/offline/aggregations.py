@@ -40,7 +40,7 @@ class Ranges:
         return count if self.own is None else count + self.own
 
 
-class Values:
+class EventValues:
     """One value of the group's events, in their sorted order, and of the queries, in theirs.
 
     `series` is in source order and `order` sorts it; `own` is None where no query's own row ever joins. What several
@@ -113,12 +113,12 @@ class Values:
 
     def total(self, ranges: Ranges) -> tuple[Numbers, Flags]:
         """A sum of whole numbers that fits no int64 is null."""
-        found = self.count(ranges)[0] > 0
+        has_values = self.count(ranges)[0] > 0
         own = self.joins(ranges)
         if self.is_float:
-            return self._sums.between(ranges.lo, ranges.hi, with_extra=own), found
+            return self._sums.between(ranges.lo, ranges.hi, with_extra=own), has_values
         summed, fits = self._whole_sums.between(ranges.lo, ranges.hi, with_extra=own)
-        return summed, found if fits is None else found & fits
+        return summed, has_values if fits is None else has_values & fits
 
     def mean(self, ranges: Ranges) -> tuple[Floats, None]:
         """Over nothing, 0 / 0 is NaN and so null."""
@@ -141,13 +141,13 @@ class Values:
 
     def extreme(self, ranges: Ranges, *, largest: bool) -> tuple[Numbers, Flags]:
         present, own = self.present_ranges(ranges), self.joins(ranges)
-        found = present.hi > present.lo
+        has_values = present.hi > present.lo
         result = extremes(self._present, present.lo, present.hi, largest=largest)
         if own is not None and self.own is not None:
             own_values = _numbers(self.own)
             both = (np.maximum if largest else np.minimum)(result, own_values)
-            result, found = np.where(own, np.where(found, both, own_values), result), found | own
-        return result, found
+            result, has_values = np.where(own, np.where(has_values, both, own_values), result), has_values | own
+        return result, has_values
 
     def different(self, ranges: Ranges) -> tuple[Ints, None]:
         distinct, own_codes = self._distinct
@@ -162,7 +162,7 @@ class Values:
         Of events at the same time it is the later row, which the query's own row is.
         """
         at = latest(self.valid, ranges.hi) if skip_null and self.valid is not None else ranges.hi - 1
-        found = at >= ranges.lo
+        has_event = at >= ranges.lo
         if not len(times):
             position, newest = np.zeros(len(at), dtype=np.int64), np.zeros(len(at), dtype=np.int64)
         else:
@@ -170,10 +170,10 @@ class Values:
             position, newest = self._order[at], times[at]
         own = self.joins(ranges) if skip_null else ranges.own
         if own is not None and own_times is not None:
-            takes = own & (~found | (own_times >= newest))
+            takes = own & (~has_event | (own_times >= newest))
             position = np.where(takes, len(self.series) + np.arange(len(takes)), position)
-            found = found | takes
-        return position, found
+            has_event = has_event | takes
+        return position, has_event
 
 
 def _numbers(series: pl.Series) -> Numbers:
@@ -181,13 +181,13 @@ def _numbers(series: pl.Series) -> Numbers:
     return floats(series) if series.dtype == pl.Float64 else numbers(series)
 
 
-Aggregate = Callable[[Values, Ranges], tuple[Numbers, Flags | None]]
+Aggregate = Callable[[EventValues, Ranges], tuple[Numbers, Flags | None]]
 AGGREGATIONS: dict[Aggregation, Aggregate] = {
-    "count": Values.count,
-    "sum": Values.total,
-    "mean": Values.mean,
+    "count": EventValues.count,
+    "sum": EventValues.total,
+    "mean": EventValues.mean,
     "min": lambda values, ranges: values.extreme(ranges, largest=False),
     "max": lambda values, ranges: values.extreme(ranges, largest=True),
-    "std": Values.deviation,
-    "distinct": Values.different,
+    "std": EventValues.deviation,
+    "distinct": EventValues.different,
 }

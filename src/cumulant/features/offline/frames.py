@@ -1,4 +1,4 @@
-"""What the offline engine reads: the plan's columns of each source in their inside types, and keys as numbers."""
+"""Input frames of the offline engine: the plan's columns of each source in their inside types, keys as numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import Field, Source
 from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.definition.known_time import Entry, entry
+from cumulant.features.definition.known_time import EntryRule, entry_rule
 from cumulant.features.offline.kernel.sums import Floats
 from cumulant.features.offline.kernel.timeline import Ints
 from cumulant.features.offline.polars_compiler import TYPES, canonical, kind_of
@@ -25,14 +25,14 @@ def kinds(fields: Sequence[Field]) -> dict[str, Kind]:
     return {field.name: field.dtype for field in fields}
 
 
-def read(
+def read_fields(
     source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
 ) -> pl.DataFrame:
-    """`reading`, in memory."""
-    return reading(source, fields, frame, optional).collect()
+    """`scan_fields`, in memory."""
+    return scan_fields(source, fields, frame, optional).collect()
 
 
-def reading(
+def scan_fields(
     source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
 ) -> pl.LazyFrame:
     """The fields of a source, in the order of its rows, and `__row`; of rows with versions `__from` and `__until` too.
@@ -60,8 +60,8 @@ def reading(
 
 
 def _field(source: str, field: Field, dtype: pl.DataType) -> pl.Expr:
-    found: Kind = kind_of(dtype)
-    if dtype != pl.Null and found != field.dtype and (found, field.dtype) not in {("int", "float"), ("date", "time")}:
+    kind: Kind = kind_of(dtype)
+    if dtype != pl.Null and kind != field.dtype and (kind, field.dtype) not in {("int", "float"), ("date", "time")}:
         raise DataError(
             f'"{field.name}" of {source} is {dtype} and was {field.dtype} when the plan was made',
             subject=source,
@@ -70,7 +70,7 @@ def _field(source: str, field: Field, dtype: pl.DataType) -> pl.Expr:
     return canonical(pl.col(field.name), dtype, field.dtype, field.zone).alias(field.name)
 
 
-def entry_time(source: Source, entry: Entry) -> pl.Expr:
+def entry_time(source: Source, entry: EntryRule) -> pl.Expr:
     """When a row enters, in microseconds; null where it never does."""
     assert source.event_time is not None
     event = pl.col(source.event_time).cast(pl.Int64) + entry.delay_us
@@ -81,7 +81,7 @@ def entry_time(source: Source, entry: Entry) -> pl.Expr:
     return pl.when(complete).then(pl.max_horizontal(event, *known))
 
 
-def entry_times(frame: pl.DataFrame, source: Source, entry: Entry) -> pl.Series:
+def entry_times(frame: pl.DataFrame, source: Source, entry: EntryRule) -> pl.Series:
     """When each row enters, in microseconds; null where it never does."""
     return frame.select(entry_time(source, entry).alias("at"))["at"]
 
@@ -90,7 +90,7 @@ def known_times(frame: pl.DataFrame, source: Source, columns: Iterable[str]) -> 
     """When all of `columns` of each row are known, as UTC times; null where never. None for a source without time."""
     if source.event_time is None:
         return None
-    return entry_times(frame, source, entry(source, columns)).cast(pl.Datetime("us", "UTC"))
+    return entry_times(frame, source, entry_rule(source, columns)).cast(pl.Datetime("us", "UTC"))
 
 
 def numbers(series: pl.Series) -> Ints:
@@ -126,9 +126,9 @@ def codes(series: pl.Series) -> tuple[Ints, int]:
     return _with_nulls(numbers(ranks) - 1, ranks), len(ranks) + 1
 
 
-def _with_nulls(found: Ints, series: pl.Series) -> Ints:
+def _with_nulls(numbered: Ints, series: pl.Series) -> Ints:
     known = valid(series)
-    return found if known is None else np.where(known, found, -1)
+    return numbered if known is None else np.where(known, numbered, -1)
 
 
 def key_codes(frames: Sequence[pl.DataFrame], by: Sequence[str]) -> list[Ints]:
@@ -136,14 +136,14 @@ def key_codes(frames: Sequence[pl.DataFrame], by: Sequence[str]) -> list[Ints]:
     joined, size = np.zeros(0, dtype=np.int64), 1
     for i, column in enumerate(by):
         whole = pl.concat([frame[column] for frame in frames]) if len(frames) > 1 else frames[0][column]
-        found, count = codes(whole)
+        column_codes, count = codes(whole)
         if i == 0:
-            joined, size = found, count
+            joined, size = column_codes, count
             continue
         if size * count >= 1 << 40:
             joined = np.unique(joined, return_inverse=True)[1] - int((joined < 0).any())
             size = int(joined.max(initial=0)) + 1
-        joined = np.where((joined < 0) | (found < 0), -1, joined * count + found)
+        joined = np.where((joined < 0) | (column_codes < 0), -1, joined * count + column_codes)
         size *= count
     return np.split(joined, np.cumsum([frame.height for frame in frames[:-1]])) if len(frames) > 1 else [joined]
 

@@ -13,18 +13,18 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import DType, FeaturePlan, Lookup, Source, Window
 from cumulant.features.definition import known_time
 from cumulant.features.definition.dtypes import Kind, resolve
-from cumulant.features.definition.known_time import Entry
+from cumulant.features.definition.known_time import EntryRule
 
 Measure = Window | Lookup
 
 
-class Group(msgspec.Struct, frozen=True):
-    """`values` are what the measures read of an event; `slots` says which of them, -1 for none (counting rows)."""
+class MeasureGroup(msgspec.Struct, frozen=True):
+    """`values` are what the measures read of an event; `slots`: which of them, -1 for none (counting rows)."""
 
     number: int
     source: str
     by: tuple[str, ...]
-    entry: Entry
+    entry: EntryRule
     measures: dict[str, Measure]
     values: tuple[Node, ...]
     kinds: tuple[DType, ...]
@@ -48,7 +48,7 @@ class Group(msgspec.Struct, frozen=True):
         return any(isinstance(measure, Lookup) or measure.agg == "last" for measure in self.measures.values())
 
 
-def event_columns(group: Group, source: Source) -> set[str]:
+def event_columns(group: MeasureGroup, source: Source) -> set[str]:
     """The columns of a group's source that its windows and lookups need."""
     inside = {name for node in group.values for name in columns_of(node)}
     times = {column for column, _ in group.entry.columns} | ({source.event_time} if source.event_time else set())
@@ -65,20 +65,20 @@ def reach_us(measure: Measure) -> int | None:
     return None if measure.within_us is None else measure.within_us + 1
 
 
-def groups_of(plan: FeaturePlan) -> tuple[Group, ...]:
+def groups_of(plan: FeaturePlan) -> tuple[MeasureGroup, ...]:
     """The groups of a plan, in the order in which its features first need them."""
-    measures: dict[tuple[str, tuple[str, ...], Entry], dict[str, Measure]] = {}
+    measures: dict[tuple[str, tuple[str, ...], EntryRule], dict[str, Measure]] = {}
     for spec in plan.features:
         measure = spec.window or spec.lookup
         if measure is not None:
-            key = (measure.source, measure.by, known_time.entry_of(plan.sources, measure))
+            key = (measure.source, measure.by, known_time.measure_entry_rule(plan.sources, measure))
             measures.setdefault(key, {})[spec.name] = measure
     return tuple(_group(plan, number, key, of) for number, (key, of) in enumerate(measures.items()))
 
 
 def _group(
-    plan: FeaturePlan, number: int, key: tuple[str, tuple[str, ...], Entry], measures: dict[str, Measure]
-) -> Group:
+    plan: FeaturePlan, number: int, key: tuple[str, tuple[str, ...], EntryRule], measures: dict[str, Measure]
+) -> MeasureGroup:
     columns: dict[str, Kind] = {field.name: field.dtype for field in plan.sources[key[0]].fields}
     values: dict[str, Node] = {}
     slots: dict[str, int] = {}
@@ -89,7 +89,7 @@ def _group(
             continue
         values.setdefault(identity(node), node)
         slots[name] = list(values).index(identity(node))
-    return Group(
+    return MeasureGroup(
         number=number,
         source=key[0],
         by=key[1],

@@ -1,4 +1,4 @@
-"""The offline engine for rows that are added to a history: what they change is computed, all else is taken over.
+"""Incremental computation: the features that rows added to a history change are computed, all others reused.
 
 A window or lookup sees the events of its key that are known in a range before the prediction. So an event that is added
 changes the values of queries of its key, from when it enters to the end of the longest window; lookups without a limit
@@ -17,11 +17,11 @@ import polars as pl
 
 from cumulant.core.plan import FeaturePlan, Window
 from cumulant.core.system.memory import resident_memory
-from cumulant.data.parts.added_rows import KeptRows
-from cumulant.features.offline.frames import ROW, entry_time, key_codes, kinds, numbers, read, reading
-from cumulant.features.offline.groups import Group, event_columns, groups_of
+from cumulant.data.parts.added_rows import SharedRows
+from cumulant.features.offline.frames import ROW, entry_time, key_codes, kinds, numbers, read_fields, scan_fields
+from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
-from cumulant.features.offline.memory_need import Size, group_need, output_width
+from cumulant.features.offline.memory_need import SourceSize, group_need, output_width
 from cumulant.features.offline.offline import with_expressions
 from cumulant.features.offline.partitions import LEAST_MEMORY, row_columns, source_size
 from cumulant.features.offline.windows import GroupWindows
@@ -33,9 +33,9 @@ _ROWS, _TARGET = 0.3, 0.35
 _MOST_PARTS = 64
 #: from this share of rows on, computing all of them costs less
 _MOST_SHARE = 0.5
-#: bytes of a key's column, and of what is beside them, while queries are looked for
+#: bytes of a key's column, and of what is beside them, while queries are searched
 _CELL, _QUERY = 17, 120
-#: rows of a table that are held at a time
+#: rows of a table in memory at a time
 _BLOCK = 131_072
 
 
@@ -61,45 +61,45 @@ def changed_features(plan: FeaturePlan, sources: Mapping[str, GrownSource], *, m
         return None
     measured: dict[str, pl.Series] = {}
     for group in groups_of(plan):
-        found = run.results(group, rows)
-        if found is None:
+        columns = run.results(group, rows)
+        if columns is None:
             return None
-        measured |= found
+        measured |= columns
     fields, names = kinds(plan.sources[plan.entity].fields), row_columns(plan)
     return with_expressions(plan, {name: fields[name] for name in names}, rows.select(*names, ROW), measured)
 
 
-def unchanged_rows(kept: Sequence[KeptRows], changed: pl.DataFrame) -> int:
+def unchanged_rows(shared: Sequence[SharedRows], changed: pl.DataFrame) -> int:
     """The position before which no row was changed, added or moved."""
-    first = kept[0].rows if kept and kept[0].before == kept[0].now == 0 else 0
+    first = shared[0].rows if shared and shared[0].before == shared[0].now == 0 else 0
     position: int = min([first, *changed[ROW].head(1)])
     return position
 
 
-def with_changes(stored: pl.LazyFrame, kept: Sequence[KeptRows], changed: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def with_changes(stored: pl.LazyFrame, shared: Sequence[SharedRows], changed: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Rows of an earlier feature table under their present positions, with the changed ones, block by block."""
     rows = stored.select(pl.len()).collect().item()
     for begin in range(0, rows, _BLOCK):
-        block = stored.slice(begin, _BLOCK).collect().with_columns(_moved(kept))
+        block = stored.slice(begin, _BLOCK).collect().with_columns(_present_position(shared))
         due = changed.filter(pl.col(ROW) <= block[ROW][-1])
         changed = changed[due.height :]
         yield pl.concat([block.join(due, on=ROW, how="anti"), due]).sort(ROW)
     yield changed
 
 
-def _moved(kept: Sequence[KeptRows]) -> pl.Expr:
+def _present_position(shared: Sequence[SharedRows]) -> pl.Expr:
     """The present position of a row of the earlier snapshot."""
-    befores = pl.Series([one.before for one in kept], dtype=pl.Int64)
-    shifts = pl.Series([one.now - one.before for one in kept], dtype=pl.Int64)
+    befores = pl.Series([run.before for run in shared], dtype=pl.Int64)
+    shifts = pl.Series([run.now - run.before for run in shared], dtype=pl.Int64)
     row = pl.col(ROW)
     return row + row.map_batches(lambda at: shifts.gather(befores.search_sorted(at, side="right") - 1), pl.Int64)
 
 
 class _Run:
-    """One computation: what its steps share."""
+    """One computation: the inputs of its steps."""
 
     def __init__(
-        self, plan: FeaturePlan, sources: Mapping[str, GrownSource], sizes: Mapping[str, Size], free: float
+        self, plan: FeaturePlan, sources: Mapping[str, GrownSource], sizes: Mapping[str, SourceSize], free: float
     ) -> None:
         self._plan, self._sources, self._sizes, self._free = plan, sources, sizes, free
         self._entity = plan.sources[plan.entity]
@@ -110,13 +110,13 @@ class _Run:
             return None
         added = self._sources[self._plan.entity].new
         new = self._read(self._plan.entity, added)
-        found = [new.select(ROW)]
+        positions = [new.select(ROW)]
         for group in groups_of(self._plan):
             reached = self._reached(group)
             if reached is None:
                 return None
-            found.append(reached)
-        places = pl.concat(found).unique()
+            positions.append(reached)
+        places = pl.concat(positions).unique()
         if not self._are_few(places.height):
             return None
         wanted = {name for group in groups_of(self._plan) for name in group.by} | set(row_columns(self._plan))
@@ -125,7 +125,7 @@ class _Run:
         columns = [*sorted(wanted), ROW]
         if places.height == new.height:
             return new.select(columns)
-        every = reading(self._plan.entity, self._entity.fields, self._sources[self._plan.entity].every)
+        every = scan_fields(self._plan.entity, self._entity.fields, self._sources[self._plan.entity].every)
         return every.select(columns).join(places.lazy(), on=ROW, how="semi", maintain_order="left").collect()
 
     def _are_few(self, count: int) -> bool:
@@ -142,21 +142,21 @@ class _Run:
         )
 
     def _read(self, name: str, frame: pl.LazyFrame) -> pl.DataFrame:
-        return read(name, self._plan.sources[name].fields, frame)
+        return read_fields(name, self._plan.sources[name].fields, frame)
 
-    def _reached(self, group: Group) -> pl.DataFrame | None:
+    def _reached(self, group: MeasureGroup) -> pl.DataFrame | None:
         """The positions of rows with a new event in one of their windows or lookups; None where they are too many."""
         predict_at, source = self._plan.predict_at, self._plan.sources[group.source]
         assert predict_at is not None
         keys = _keys(group, self._plan)
-        events = reading(group.source, source.fields, self._sources[group.source].new)
+        events = scan_fields(group.source, source.fields, self._sources[group.source].new)
         entering = events.select(*keys, entry_time(source, group.entry).alias(_ENTRY)).drop_nulls().collect()
         if not entering.height:
             return pl.DataFrame(schema={ROW: pl.Int64})
         bounds = entering.lazy().group_by(_names(keys)).agg(
             pl.min(_ENTRY).alias(_FIRST), pl.max(_ENTRY).alias(_LAST)
         )  # fmt: skip
-        rows = reading(self._plan.entity, self._entity.fields, self._sources[self._plan.entity].every)
+        rows = scan_fields(self._plan.entity, self._entity.fields, self._sources[self._plan.entity].every)
         moment = pl.col(predict_at.column).cast(pl.Int64) + predict_at.offset_us
         queries = rows.select(*keys, moment.alias(_MOMENT), ROW).drop_nulls()
         queries = queries.join(bounds, on=_names(keys), how="inner")
@@ -171,10 +171,10 @@ class _Run:
             count = queries.select(pl.len()).collect(engine="streaming").item()
             if count * width > self._free * _ROWS:
                 return None
-        found = queries.collect()
-        return found.select(ROW) if whole else _with_event(group, entering, found, _names(keys))
+        seen = queries.collect()
+        return seen.select(ROW) if whole else _with_event(group, entering, seen, _names(keys))
 
-    def results(self, group: Group, rows: pl.DataFrame) -> dict[str, pl.Series] | None:
+    def results(self, group: MeasureGroup, rows: pl.DataFrame) -> dict[str, pl.Series] | None:
         """The windows and lookups of a group for these rows, in their order; None where memory is too little."""
         keyed = rows.lazy().with_columns(_keys(group, self._plan))
         names = [f"__key{number}" for number in range(len(group.by))]
@@ -186,25 +186,25 @@ class _Run:
             return self._computed(group, queries, names)
         number = pl.struct(names).hash() % parts
         split = queries.with_columns(number.alias(_PART)).partition_by(_PART, include_key=False)
-        found = (pl.DataFrame({ROW: part[ROW], **self._computed(group, part, names)}) for part in split)
-        whole = pl.concat(found).sort(ROW)
+        frames = (pl.DataFrame({ROW: part[ROW], **self._computed(group, part, names)}) for part in split)
+        whole = pl.concat(frames).sort(ROW)
         return {name: whole[name] for name in group.measures}
 
-    def _parts(self, group: Group, queries: pl.DataFrame, names: list[str]) -> int | None:
+    def _parts(self, group: MeasureGroup, queries: pl.DataFrame, names: list[str]) -> int | None:
         """In how many partitions of keys the group is computed."""
         size, width = self._sizes[group.source], self._sizes[group.source].width
-        need = group_need(group, size, Size(queries.height, 0)) + size.rows * width
+        need = group_need(group, size, SourceSize(queries.height, 0)) + size.rows * width
         if need > self._free * _TARGET:
             count = self._events(group, queries, names).select(pl.len()).collect(engine="streaming").item()
-            need = group_need(group, Size(count, 0), Size(queries.height, 0)) + count * width
+            need = group_need(group, SourceSize(count, 0), SourceSize(queries.height, 0)) + count * width
         parts = max(math.ceil(need / (self._free * _TARGET)), 1)
         return parts if parts <= _MOST_PARTS else None
 
-    def _computed(self, group: Group, queries: pl.DataFrame, names: list[str]) -> dict[str, pl.Series]:
+    def _computed(self, group: MeasureGroup, queries: pl.DataFrame, names: list[str]) -> dict[str, pl.Series]:
         events = self._events(group, queries, names).collect()
         return GroupWindows(self._plan, group, events, queries.drop(names), apart=False).results()
 
-    def _events(self, group: Group, queries: pl.DataFrame, names: list[str]) -> pl.LazyFrame:
+    def _events(self, group: MeasureGroup, queries: pl.DataFrame, names: list[str]) -> pl.LazyFrame:
         """The events that windows and lookups of the queries see, in order; of an aggregation that reads the whole
         history of a key, all of it.
         """
@@ -227,10 +227,10 @@ class _Run:
         events = every.join(bounds, on=names, how="inner", maintain_order="left")
         return events.filter(pl.col(_ENTRY).is_between(first, pl.col(_LAST))).select(columns)
 
-    def _every(self, group: Group, ends: pl.DataFrame) -> pl.LazyFrame:
-        """The rows of a group's source; those before all windows are left out where their event time tells."""
+    def _every(self, group: MeasureGroup, ends: pl.DataFrame) -> pl.LazyFrame:
+        """The rows of a group's source; those before all windows are left out where their event time excludes them."""
         source = self._plan.sources[group.source]
-        rows = reading(group.source, source.fields, self._sources[group.source].every)
+        rows = scan_fields(group.source, source.fields, self._sources[group.source].every)
         if _takes_whole_key(group) or group.unlimited or group.entry.columns or not ends.height:
             return rows
         assert source.event_time is not None
@@ -238,12 +238,12 @@ class _Run:
         return rows.filter(pl.col(source.event_time) > pl.lit(first).cast(pl.Datetime("us", "UTC")))
 
 
-def _takes_whole_key(group: Group) -> bool:
+def _takes_whole_key(group: MeasureGroup) -> bool:
     """A deviation is scaled by all values of its key, so that its last bit may depend on each of them."""
     return any(isinstance(measure, Window) and measure.agg == "std" for measure in group.measures.values())
 
 
-def _keys(group: Group, plan: FeaturePlan) -> list[pl.Expr]:
+def _keys(group: MeasureGroup, plan: FeaturePlan) -> list[pl.Expr]:
     """The columns of a key as columns to join by; -0.0 is 0.0."""
     fields = kinds(plan.sources[group.source].fields)
     return [
@@ -256,7 +256,7 @@ def _names(keys: Sequence[pl.Expr]) -> list[str]:
     return [key.meta.output_name() for key in keys]
 
 
-def _with_event(group: Group, events: pl.DataFrame, queries: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def _with_event(group: MeasureGroup, events: pl.DataFrame, queries: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     """The positions of queries that see one of the events."""
     event_codes, query_codes = key_codes([events, queries], names)
     moments = numbers(queries[_MOMENT])

@@ -1,4 +1,4 @@
-"""How much memory the features of a plan take, by measured bytes a row: what is computed at once, and what in parts."""
+"""Memory that the features of a plan take, by measured bytes a row: computed at once, and in parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cumulant.core.plan import FeaturePlan, Window
-from cumulant.features.offline.groups import Group, groups_of
+from cumulant.features.offline.groups import MeasureGroup, groups_of
 
 #: bytes a number and whether it is null take
 _CELL = 9
@@ -18,21 +18,21 @@ _WIDE, _WIDE_AGGREGATIONS = 200, frozenset({"distinct", "std"})
 _AT_ONCE = 4
 
 
-class Size(NamedTuple):
+class SourceSize(NamedTuple):
     """Rows of a source, and the bytes that the columns of one take."""
 
     rows: int
     width: float
 
 
-def group_need(group: Group, events: Size, queries: Size) -> float:
+def group_need(group: MeasureGroup, events: SourceSize, queries: SourceSize) -> float:
     """Bytes that one group's windows take, beside the columns of their rows."""
-    wide = any(isinstance(one, Window) and one.agg in _WIDE_AGGREGATIONS for one in group.measures.values())
+    wide = any(isinstance(measure, Window) and measure.agg in _WIDE_AGGREGATIONS for measure in group.measures.values())
     event = _EVENT + _VALUE * len(group.values) + _WIDE * wide
     return events.rows * event + queries.rows * (_QUERY + _RESULT * len(group.measures) + _WIDE * wide)
 
 
-def whole_need(plan: FeaturePlan, sizes: Mapping[str, Size]) -> float:
+def whole_need(plan: FeaturePlan, sizes: Mapping[str, SourceSize]) -> float:
     """Bytes that all features take where they are computed at once."""
     entity = sizes[plan.entity]
     groups = sorted((group_need(group, sizes[group.source], entity) for group in groups_of(plan)), reverse=True)

@@ -18,8 +18,8 @@ from cumulant.core.errors import DataError
 from cumulant.core.expr import features as features_of
 from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.offline.frames import ROW, kinds, read
-from cumulant.features.offline.groups import Group, groups_of
+from cumulant.features.offline.frames import ROW, kinds, read_fields
+from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.polars_compiler import TYPES, expression
 from cumulant.features.offline.versions import as_predicted
 from cumulant.features.offline.windows import GroupWindows
@@ -53,17 +53,17 @@ def compute(
     if rows is None:
         queries = as_predicted(history[plan.entity].lazy(), entity, plan.predict_at).collect()
     else:
-        queries = read(plan.entity, plan.request, rows, optional=True)
+        queries = read_fields(plan.entity, plan.request, rows, optional=True)
     columns: dict[str, pl.Series] = {}
 
-    def measured(group: Group) -> dict[str, pl.Series]:
+    def measured(group: MeasureGroup) -> dict[str, pl.Series]:
         apart = rows is not None and group.counts_itself
         return GroupWindows(plan, group, history[group.source], queries, apart=apart).results()
 
     # numpy leaves the interpreter free while it sorts and searches, so groups run side by side
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        for found in pool.map(measured, groups_of(plan)):
-            columns.update(found)
+        for results in pool.map(measured, groups_of(plan)):
+            columns.update(results)
     fields = entity.fields if rows is None else plan.request
     return with_expressions(plan, kinds(fields), queries, columns)
 
@@ -82,7 +82,7 @@ def _read_sources(
             continue
         if name not in frames:
             raise DataError(f"the rows of {name} are needed for its features", subject=name)
-        read_frames[name] = read(name, source.fields, frames[name])
+        read_frames[name] = read_fields(name, source.fields, frames[name])
     return read_frames
 
 

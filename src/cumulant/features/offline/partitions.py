@@ -24,9 +24,9 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit, resident_memory
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.snapshot import FROM, UNTIL
-from cumulant.features.offline.frames import ROW, kinds, reading
-from cumulant.features.offline.groups import Group, event_columns, groups_of
-from cumulant.features.offline.memory_need import Size, group_need, output_width, whole_need
+from cumulant.features.offline.frames import ROW, kinds, scan_fields
+from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
+from cumulant.features.offline.memory_need import SourceSize, group_need, output_width, whole_need
 from cumulant.features.offline.offline import MOST_THREADS, compute, with_expressions
 from cumulant.features.offline.versions import as_predicted
 from cumulant.features.offline.windows import GroupWindows, count_events
@@ -73,7 +73,7 @@ def compute_within(
     scratch: Path,
     progress: Progress = silent,
 ) -> pl.DataFrame | Iterator[pl.DataFrame]:
-    """The features of every row of the entity source, with about `memory` bytes held by this process.
+    """The features of every row of the entity source, with about `memory` bytes of this process.
 
     Returns:
         The table where it is small and can be computed at once, else its rows block by block, which set rows aside
@@ -101,13 +101,13 @@ def compute_partitioned(
     frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
     layout: Layout,
     *,
-    sizes: Mapping[str, Size],
+    sizes: Mapping[str, SourceSize],
     scratch: Path,
     progress: Progress = silent,
 ) -> Iterator[pl.DataFrame]:
-    """`compute`, block by block; `progress` says how far it is, also while the blocks are taken."""
+    """`compute`, block by block; `progress` is reported, also while the blocks are read."""
     with spill_in(scratch, in_memory=layout.in_memory) as spill:
-        sources = {name: reading(name, source.fields, frames[name]) for name, source in plan.sources.items()}
+        sources = {name: scan_fields(name, source.fields, frames[name]) for name, source in plan.sources.items()}
         queries = sources[plan.entity]
         if FROM in queries.collect_schema():  # other rows than the source's, which is read several times for them
             spill.write(_ENTITY, queries)
@@ -123,10 +123,10 @@ def compute_partitioned(
         for place, group in enumerate(groups):
             progress(f"features: windows of group {place + 1} of {len(groups)}", _READ + _WINDOWS * place / len(groups))
             results.append(group.results(bounds))
-        yield from _ahead(_merged(work, results, bounds))
+        yield from _prefetch(_merge_results(work, results, bounds))
 
 
-def _merged(work: _Work, results: list[list[str]], bounds: list[int]) -> Iterator[pl.DataFrame]:
+def _merge_results(work: _Work, results: list[list[str]], bounds: list[int]) -> Iterator[pl.DataFrame]:
     """The features of each block of rows, of the files with the results of each group."""
     plan, spill = work.plan, work.spill
     fields = kinds(plan.sources[plan.entity].fields)
@@ -144,7 +144,7 @@ def _merged(work: _Work, results: list[list[str]], bounds: list[int]) -> Iterato
         )
 
 
-def _ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _prefetch(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Frames, of which the next one is made while one is used."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, frames, None)
@@ -158,22 +158,22 @@ def row_columns(plan: FeaturePlan) -> list[str]:
     return sorted({name for spec in plan.features if spec.expr is not None for name in columns_of(spec.expr)})
 
 
-def source_size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> Size:
+def source_size(plan: FeaturePlan, name: str, frames: Mapping[str, pl.LazyFrame | pl.DataFrame]) -> SourceSize:
     """Rows of a source, and the bytes of one by its first rows."""
     if name not in frames:
         raise DataError(f"the rows of {name} are needed for its features", subject=name)
-    lazy = reading(name, plan.sources[name].fields, frames[name])
+    lazy = scan_fields(name, plan.sources[name].fields, frames[name])
     sample = lazy.head(_SAMPLE).collect()
-    return Size(lazy.select(pl.len()).collect().item(), sample.estimated_size() / max(sample.height, 1))
+    return SourceSize(lazy.select(pl.len()).collect().item(), sample.estimated_size() / max(sample.height, 1))
 
 
 class _Work(NamedTuple):
-    """What the groups of a plan share. `queries`: the rows to compute features of."""
+    """The inputs that the groups of a plan share. `queries`: the rows to compute features of."""
 
     plan: FeaturePlan
     layout: Layout
     spill: Spill
-    sizes: Mapping[str, Size]
+    sizes: Mapping[str, SourceSize]
     sources: Mapping[str, pl.LazyFrame]
     queries: pl.LazyFrame
     progress: Progress
@@ -235,7 +235,7 @@ class _Partition(NamedTuple):
 class _GroupPartitions:
     """The windows and lookups of one group, some partitions at a time."""
 
-    def __init__(self, work: _Work, group: Group) -> None:
+    def __init__(self, work: _Work, group: MeasureGroup) -> None:
         plan = work.plan
         assert plan.predict_at is not None
         self._plan, self._group, self._layout, self._spill = plan, group, work.layout, work.spill
@@ -306,12 +306,12 @@ class _GroupPartitions:
         return min(self._layout.most, 2 * self._layout.target)
 
     def _need(self, part: _Partition) -> float:
-        """Bytes that the windows of a partition take. Corrected rows count as often as they are looked at."""
+        """Bytes that the windows of a partition take. Corrected rows count as often as they are read."""
         events = part.counts[0]
         if self._dates and events:
             events = count_events(self._plan, self._group, self._read(part, 0))
         queries = part.counts[0 if self.same else 1]
-        return group_need(self._group, Size(events, 0), Size(queries, 0)) + sum(part.bytes)
+        return group_need(self._group, SourceSize(events, 0), SourceSize(queries, 0)) + sum(part.bytes)
 
     def _compute_large(self, part: _Partition, need: float, divisor: int, level: int) -> None:
         if need > self._limit and level <= _LEVELS:
@@ -349,9 +349,9 @@ class _GroupPartitions:
             for frame in self._spill.appended(name) if part.counts[side] else ():
                 self._scatter(frame, side, parts, divisor=divisor)
         self._spill.delete(part.files)
-        for one in parts:
-            undivided = max(one.counts) > _ONE_KEY * max(part.counts)
-            self._compute_large(one, self._need(one), divisor * count, _LEVELS + 1 if undivided else level + 1)
+        for smaller in parts:
+            undivided = max(smaller.counts) > _ONE_KEY * max(part.counts)
+            self._compute_large(smaller, self._need(smaller), divisor * count, _LEVELS + 1 if undivided else level + 1)
 
     def _too_many_rows(self, part: _Partition, need: float) -> UsageError:
         wanted = resident_memory() + need / _MOST

@@ -15,7 +15,7 @@ import polars as pl
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.core.plan import DType
 from cumulant.data.text.zones import to_local, to_utc
-from cumulant.features.definition.dtypes import Kind, Options, leaf_kind, resolve, result, unify
+from cumulant.features.definition.dtypes import Kind, Options, leaf_kind, resolve, result_kind, unify
 from cumulant.features.online.scalars import BLANKS
 
 TIME = pl.Datetime("us", "UTC")
@@ -121,7 +121,7 @@ class _Compiler:
         if isinstance(node, Call):
             visited = [self.visit(argument) for argument in node.args]
             args, kinds = [expr for expr, _ in visited], [kind for _, kind in visited]
-            kind = result(node.op, kinds, node.options)
+            kind = result_kind(node.op, kinds, node.options)
             return _OPERATORS[node.op](args, kinds, node.options, kind), kind
         kind = leaf_kind(node, self._columns, self._features)
         if isinstance(node, Column):

@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import PredictAt, Source
 from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.offline.frames import ROW, numbers, valid
-from cumulant.features.offline.groups import Group
+from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.kernel.timeline import Ints
 
 #: events with their repetitions that one group of windows may have
@@ -30,7 +30,7 @@ def as_predicted(frame: pl.LazyFrame, source: Source, predict_at: PredictAt | No
     """The rows that are in force at the end, each with the values that it had at its own prediction.
 
     These are of the last version that was in force by its own moment of prediction, else of the first one. The
-    position stays that of the row in force at the end. The versions of the corrected rows alone are held in memory.
+    position stays that of the row in force at the end. Only the versions of the corrected rows are in memory.
     """
     columns = frame.collect_schema().names()
     if FROM not in columns:
@@ -47,9 +47,9 @@ def as_predicted(frame: pl.LazyFrame, source: Source, predict_at: PredictAt | No
     values = [name for name in columns if name != ROW]
     last = versions.sort(FROM, nulls_last=False).group_by(key).agg(pl.col(*set(values) - set(key)).last())
     then = corrected.join(last, on=key).select(ROW, *(pl.col(name).alias(_then(name)) for name in values))
-    found = rows.join(then.lazy().with_columns(__then=True), on=ROW, how="left", maintain_order="left")
+    joined = rows.join(then.lazy().with_columns(__then=True), on=ROW, how="left", maintain_order="left")
     chosen = (pl.when("__then").then(_then(name)).otherwise(name).alias(name) for name in values)
-    return found.with_columns(chosen).select(columns)
+    return joined.with_columns(chosen).select(columns)
 
 
 def _then(name: str) -> str:
@@ -84,7 +84,7 @@ class Epochs:
     def _packed(self, codes: Ints, moments: Ints) -> Ints:
         return codes * (len(self._moments) + 1) + np.searchsorted(self._moments, moments, side="right")
 
-    def copies(self, times: Ints, group: Group) -> tuple[Ints, Ints]:
+    def copies(self, times: Ints, group: MeasureGroup) -> tuple[Ints, Ints]:
         """In how many epochs each event counts, and the first of them.
 
         An event that no query of an epoch can see, for it comes later or is past the longest window, is left out.
@@ -96,7 +96,7 @@ class Epochs:
             end = np.minimum(end, self._past(codes, times + (group.span_us - 1)) + 1)
         return np.maximum(end - first, 0), first
 
-    def spread(self, times: Ints, group: Group) -> tuple[Ints, Ints]:
+    def spread(self, times: Ints, group: MeasureGroup) -> tuple[Ints, Ints]:
         """Which events count in which epochs: the number of the event, and of the key and epoch, for each.
 
         Raises:
@@ -118,7 +118,7 @@ class Epochs:
         return bounds if known is None else np.where(known, bounds, without)
 
 
-def _too_many(group: Group, total: int) -> DataError:
+def _too_many(group: MeasureGroup, total: int) -> DataError:
     by, names = ", ".join(group.by), ", ".join(list(group.measures)[:3])
     return DataError(
         f"{group.source} has so many corrections that its windows by {by} ({names}) need {total:,} events",
@@ -134,5 +134,5 @@ def latest_changes(frame: pl.DataFrame, codes: Ints, as_of: int | None) -> dict[
         return {}
     known = [pl.col(name) if as_of is None else pl.col(name).filter(pl.col(name) <= as_of) for name in (FROM, UNTIL)]
     ends = frame.with_columns(pl.Series("__code", codes)).group_by("__code")
-    found = ends.agg(pl.max_horizontal(moments.max() for moments in known).alias("moment")).drop_nulls()
-    return dict(found.iter_rows())
+    changes = ends.agg(pl.max_horizontal(moments.max() for moments in known).alias("moment")).drop_nulls()
+    return dict(changes.iter_rows())

@@ -14,9 +14,9 @@ from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind, resolve
-from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, Flags, Numbers, Ranges, Values
+from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues, Flags, Numbers, Ranges
 from cumulant.features.offline.frames import entry_times, key_codes, kinds, numbers, valid
-from cumulant.features.offline.groups import Group, reach_us
+from cumulant.features.offline.groups import MeasureGroup, reach_us
 from cumulant.features.offline.kernel.timeline import CHUNK, Ints, Timeline, grouped_order
 from cumulant.features.offline.polars_compiler import TYPES, expression
 from cumulant.features.offline.versions import Epochs, has_versions
@@ -25,22 +25,22 @@ from cumulant.features.offline.versions import Epochs, has_versions
 _SUMMED = frozenset({"count", "sum", "mean"})
 
 
-def count_events(plan: FeaturePlan, group: Group, past: pl.DataFrame) -> int:
+def count_events(plan: FeaturePlan, group: MeasureGroup, past: pl.DataFrame) -> int:
     """How many events the windows of a group are made of: of corrected rows as many as epochs in which they count."""
     if not has_versions(past):
         return past.height
     (codes,) = key_codes([past], group.by)
-    kept, moments = _entering(past, plan.sources[group.source], group, codes)
-    epochs = Epochs(past[kept], codes[kept], int(codes.max(initial=0)))
+    entering, moments = _entering_events(past, plan.sources[group.source], group, codes)
+    epochs = Epochs(past[entering], codes[entering], int(codes.max(initial=0)))
     return int(epochs.copies(moments, group)[0].sum())
 
 
-def _entering(past: pl.DataFrame, source: Source, group: Group, codes: Ints) -> tuple[Ints, Ints]:
+def _entering_events(past: pl.DataFrame, source: Source, group: MeasureGroup, codes: Ints) -> tuple[Ints, Ints]:
     """Which events have a key and ever enter, and when."""
     times = entry_times(past, source, group.entry)
     enters, has_key = valid(times), codes >= 0
-    kept = np.flatnonzero(has_key if enters is None else has_key & enters)
-    return kept, numbers(times)[kept]
+    positions = np.flatnonzero(has_key if enters is None else has_key & enters)
+    return positions, numbers(times)[positions]
 
 
 class GroupWindows:
@@ -51,7 +51,7 @@ class GroupWindows:
     """
 
     def __init__(
-        self, plan: FeaturePlan, group: Group, past: pl.DataFrame, queries: pl.DataFrame, *, apart: bool
+        self, plan: FeaturePlan, group: MeasureGroup, past: pl.DataFrame, queries: pl.DataFrame, *, apart: bool
     ) -> None:
         self._plan, self._group, self._source = plan, group, plan.sources[group.source]
         self._past, self._queries = past, queries
@@ -60,25 +60,25 @@ class GroupWindows:
         event_codes, *rest = key_codes([past] if same else [past, queries], by)
         moments, known_moment = self._moments()
         query_codes = event_codes if same else rest[0]
-        found = query_codes >= 0 if known_moment is None else (query_codes >= 0) & known_moment
+        has_result = query_codes >= 0 if known_moment is None else (query_codes >= 0) & known_moment
         self._own_times: Ints | None = None
-        self._values: dict[int, Values] = {}
-        self._all_found = bool(found.all())
+        self._values: dict[int, EventValues] = {}
+        self._all_found = bool(has_result.all())
         if same and self._all_found and not has_versions(past) and self._events_at(moments):
             self._timeline = Timeline(event_codes, moments)
-            self._query_order, self._times, self._found = self._timeline.order, self._timeline.times, found
+            self._query_order, self._times, self._found = self._timeline.order, self._timeline.times, has_result
             self._keys, self._hi = self._timeline.own()
             return
         if has_versions(past):
             top = max(int(event_codes.max(initial=0)), int(query_codes.max(initial=0)))
             self._timeline, epochs = self._versions(event_codes, top)
-            query_codes = np.where(found, epochs.of(np.maximum(query_codes, 0), moments), -1)
+            query_codes = np.where(has_result, epochs.of(np.maximum(query_codes, 0), moments), -1)
         else:
             self._timeline = self._events(event_codes)
-        query_codes = np.where(found, query_codes, int(query_codes.max(initial=0)) + 1)
+        query_codes = np.where(has_result, query_codes, int(query_codes.max(initial=0)) + 1)
         self._query_order = grouped_order(query_codes, moments)
         self._times = moments[self._query_order]
-        self._found = found[self._query_order]
+        self._found = has_result[self._query_order]
         self._keys = self._timeline.find(query_codes[self._query_order])
         self._hi = self._timeline.until(self._keys, self._times)
         if apart:
@@ -86,14 +86,14 @@ class GroupWindows:
 
     def results(self) -> dict[str, pl.Series]:
         """Each window and lookup as a column in the order of the queries."""
-        found: dict[str, pl.Series] = {}
+        columns: dict[str, pl.Series] = {}
         measures = self._group.measures
         for reach in dict.fromkeys(reach_us(measure) for measure in measures.values()):
             ranges = self._range(reach)
             for name, measure in measures.items():
                 if reach_us(measure) == reach:
-                    found[name] = self._result(name, measure, ranges)
-        return found
+                    columns[name] = self._result(name, measure, ranges)
+        return columns
 
     def _moments(self) -> tuple[Ints, Flags | None]:
         predict_at = self._plan.predict_at
@@ -112,15 +112,15 @@ class GroupWindows:
         enters, has_key = valid(times), event_codes >= 0
         if enters is None and has_key.all():
             return Timeline(event_codes, numbers(times))
-        kept = np.flatnonzero(has_key if enters is None else has_key & enters)
-        return Timeline(event_codes[kept], numbers(times)[kept], kept)
+        positions = np.flatnonzero(has_key if enters is None else has_key & enters)
+        return Timeline(event_codes[positions], numbers(times)[positions], positions)
 
     def _versions(self, event_codes: Ints, top: int) -> tuple[Timeline, Epochs]:
         """Events that ever enter, by key and epoch; keys are numbered up to `top`."""
-        kept, moments = _entering(self._past, self._source, self._group, event_codes)
-        epochs = Epochs(self._past[kept], event_codes[kept], top)
+        positions, moments = _entering_events(self._past, self._source, self._group, event_codes)
+        epochs = Epochs(self._past[positions], event_codes[positions], top)
         events, codes = epochs.spread(moments, self._group)
-        return Timeline(codes, moments[events], kept[events]), epochs
+        return Timeline(codes, moments[events], positions[events]), epochs
 
     def _own_entries(self) -> Ints:
         """When each query itself enters, sorted as the queries; never where it does not or is in the history."""
@@ -129,7 +129,7 @@ class GroupWindows:
         key = list(dict.fromkeys((*self._source.key, *self._group.by)))
         if self._source.key:
             entered = entry_times(self._past, self._source, self._group.entry).is_not_null()
-            joins &= ~_among(self._queries.select(key), self._past.filter(entered), self._moments()[0])
+            joins &= ~_is_in_history(self._queries.select(key), self._past.filter(entered), self._moments()[0])
         never = np.iinfo(np.int64).max
         return np.where(joins, numbers(times), never)[self._query_order]
 
@@ -143,14 +143,14 @@ class GroupWindows:
                 own &= self._own_times > self._times - span_us
         return Ranges(lo, self._hi, own)
 
-    def _value(self, slot: int) -> Values:
+    def _value(self, slot: int) -> EventValues:
         if slot not in self._values:
             node, timeline, own = self._group.values[slot], self._timeline, None
             if self._own_times is not None:
-                own = evaluated(node, self._queries, kinds(self._plan.request)).gather(self._query_order)
-            series = evaluated(node, self._past, kinds(self._source.fields))
+                own = evaluate_node(node, self._queries, kinds(self._plan.request)).gather(self._query_order)
+            series = evaluate_node(node, self._past, kinds(self._source.fields))
             keys = self._keys.numbers
-            self._values[slot] = Values(series, timeline.order, own, event_keys=timeline.keys, query_keys=keys)
+            self._values[slot] = EventValues(series, timeline.order, own, event_keys=timeline.keys, query_keys=keys)
         return self._values[slot]
 
     def _result(self, name: str, measure: Window | Lookup, ranges: Ranges) -> pl.Series:
@@ -164,16 +164,16 @@ class GroupWindows:
             return self._by_chunk(AGGREGATIONS[measure.agg], values, ranges)
         if measure.agg == "last":
             return self._newest(values, ranges, skip_null=True)
-        result, found = AGGREGATIONS[measure.agg](values, ranges)
-        series = self._series(result, found)
-        return _restored(series, values.series.dtype) if measure.agg in {"min", "max"} else series
+        result, has_result = AGGREGATIONS[measure.agg](values, ranges)
+        series = self._series(result, has_result)
+        return _restore_type(series, values.series.dtype) if measure.agg in {"min", "max"} else series
 
-    def _newest(self, values: Values, ranges: Ranges, *, skip_null: bool) -> pl.Series:
-        position, found = values.newest(ranges, self._timeline.times, self._own_times, skip_null=skip_null)
+    def _newest(self, values: EventValues, ranges: Ranges, *, skip_null: bool) -> pl.Series:
+        position, has_result = values.newest(ranges, self._timeline.times, self._own_times, skip_null=skip_null)
         source = values.series if values.own is None else pl.concat([values.series, values.own])
-        return source.gather(self._series(position, found))
+        return source.gather(self._series(position, has_result))
 
-    def _by_chunk(self, aggregate: Aggregate, values: Values, ranges: Ranges) -> pl.Series:
+    def _by_chunk(self, aggregate: Aggregate, values: EventValues, ranges: Ranges) -> pl.Series:
         """`_series` of an aggregation, for so many queries at a time that their numbers stay in the caches."""
         column = _Column(self._query_order, None if self._all_found else self._found)
         for begin in range(0, max(len(ranges.lo), 1), CHUNK):
@@ -181,10 +181,10 @@ class GroupWindows:
             column.put(part, *aggregate(values, Ranges(ranges.lo[part], ranges.hi[part], None)))
         return column.series()
 
-    def _series(self, values: Numbers, found: Flags | None) -> pl.Series:
+    def _series(self, values: Numbers, has_result: Flags | None) -> pl.Series:
         """A result in the order of the queries; null, too, for queries without a key or a moment."""
         column = _Column(self._query_order, None if self._all_found else self._found)
-        column.put(slice(None), values, found)
+        column.put(slice(None), values, has_result)
         return column.series()
 
 
@@ -194,29 +194,29 @@ class _Column:
     `order` holds the positions of the sorted queries, `found` which of those can have a result; None for all.
     """
 
-    def __init__(self, order: Ints, found: Flags | None) -> None:
-        self._order, self._found = order, found
+    def __init__(self, order: Ints, has_result: Flags | None) -> None:
+        self._order, self._found = order, has_result
         self._values: npt.NDArray[Any] | None = None
         self._flags: Flags | None = None
         self._whole = True
 
-    def put(self, part: slice, values: Numbers, found: Flags | None) -> None:
+    def put(self, part: slice, values: Numbers, has_result: Flags | None) -> None:
         """The numbers of a part of the sorted queries, and which are there; None for all."""
         order = self._order[part]
         if self._values is None:
             self._values = np.empty(len(self._order), dtype=values.dtype)
         if self._found is not None:
-            found = self._found[part] if found is None else found & self._found[part]
+            has_result = self._found[part] if has_result is None else has_result & self._found[part]
         if values.dtype == np.float64:
             stands = np.isfinite(values)
-            if found is not None:
-                stands &= found
+            if has_result is not None:
+                stands &= has_result
             if not stands.all():
                 self._whole, values = False, np.where(stands, values, np.nan)
-        elif found is not None and not found.all():
+        elif has_result is not None and not has_result.all():
             if self._flags is None:
                 self._flags = np.ones(len(self._order), dtype=np.bool_)
-            self._flags[order] = found
+            self._flags[order] = has_result
         self._values[order] = values
 
     def series(self) -> pl.Series:
@@ -226,7 +226,7 @@ class _Column:
         return columns.select(pl.when("found").then("value"))["value"]
 
 
-def _among(rows: pl.DataFrame, history: pl.DataFrame, moments: Ints) -> Flags:
+def _is_in_history(rows: pl.DataFrame, history: pl.DataFrame, moments: Ints) -> Flags:
     """Which rows the history holds, in a version in force at the row's moment; one with a null is never there."""
     rows = rows.with_row_index("__at")
     if has_versions(history):
@@ -240,7 +240,7 @@ def _among(rows: pl.DataFrame, history: pl.DataFrame, moments: Ints) -> Flags:
     return result
 
 
-def evaluated(node: Node, frame: pl.DataFrame, columns: Mapping[str, Kind]) -> pl.Series:
+def evaluate_node(node: Node, frame: pl.DataFrame, columns: Mapping[str, Kind]) -> pl.Series:
     """The values of an expression over the raw columns of `frame`."""
     if isinstance(node, Column):
         return frame[node.name]
@@ -249,7 +249,7 @@ def evaluated(node: Node, frame: pl.DataFrame, columns: Mapping[str, Kind]) -> p
     return series if len(series) == frame.height else series.new_from_index(0, frame.height)
 
 
-def _restored(series: pl.Series, dtype: pl.DataType) -> pl.Series:
+def _restore_type(series: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Times and dates from their numbers."""
     if dtype == pl.Date:
         return series.cast(pl.Int32).cast(pl.Date)

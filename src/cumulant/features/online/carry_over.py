@@ -1,8 +1,8 @@
-"""What a filled table and the logs of posted rows owe each other: open rows go into the logs, stored ones leave them.
+"""Carry-over between a filled table and the logs of posted rows: open rows are logged, stored ones removed.
 
 A row of a snapshot is *open* while a column of it that becomes known later is null. Its other columns are needed when
 that column is posted, so that it is put into the log, for `WAIT` after its event. A posted row stays in the log until a
-snapshot holds all that was told of it, and for `WAIT`, so that a repetition is recognised.
+snapshot has all that was posted of it, and for `WAIT`, so that a repetition is recognised.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cumulant.core.units import micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.snapshot import FROM, UNTIL
 from cumulant.features.definition import known_time
-from cumulant.features.offline.frames import ROW, inside, inside_as, known_times, read
+from cumulant.features.offline.frames import ROW, inside, inside_as, known_times, read_fields
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
-from cumulant.features.posted.posted_events import Inside, Record, SourceLog, Told, log_table, row_key
+from cumulant.features.posted.posted_events import Inside, LoggedRow, PostedRow, SourceLog, log_table, row_key
 from cumulant.ports.online import Cells, OnlineStore
 
 WAIT = timedelta(days=90)
 _STEP = 1_000
 
 
-def settle(
+def reconcile_logs(
     plan: FeaturePlan,
     frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
     store: OnlineStore,
@@ -37,25 +37,25 @@ def settle(
     as_of: datetime | None,
     versions: Collection[str] = (),
 ) -> None:
-    """Put open rows of `frames` into the logs, and take out what `frames` hold and nobody waits for. Of sources in
-    `versions` the table itself holds the rows, and `stored_versions.close` does it.
+    """Log open rows of `frames`, and remove log rows that `frames` have and that need not wait. Of sources in
+    `versions` the table itself holds the rows, and `stored_versions.trim_log` does it.
     """
     for name in sorted({group.source for group in groups_of(plan)} - set(versions)):
         source = plan.sources[name]
         if source.key:
             every, table = _read(source, frames[name]), log_table(scope, name)
-            frame = hidden_after(every, source, as_of)
+            frame = hide_after(every, source, as_of)
             if has_versions(every):
                 frame = frame.filter(is_in_force(None if as_of is None else to_micros(as_of)))
                 _correct(store, table, source, every, frame)
             newest = _newest(frame, source, as_of)
-            _open(store, table, source, frame, newest)
-            _close(store, table, source, frame, newest)
+            _log_open_rows(store, table, source, frame, newest)
+            _forget_stored_rows(store, table, source, frame, newest)
 
 
 def _read(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
     """The fields that the plan reads, and of all other columns whether there is a value."""
-    frame, lazy = read(source.name, source.fields, rows), rows.lazy()
+    frame, lazy = read_fields(source.name, source.fields, rows), rows.lazy()
     others = [name for name in lazy.collect_schema().names() if name not in frame.columns]
     return frame.hstack(lazy.select(pl.col(name).is_not_null().alias(_has(name)) for name in others).collect())
 
@@ -64,7 +64,7 @@ def _has(name: str) -> str:
     return f"has {name}"
 
 
-def hidden_after(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> pl.DataFrame:
+def hide_after(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> pl.DataFrame:
     """The rows as they were known at `as_of`."""
     if as_of is None or source.event_time is None:
         return frame
@@ -91,25 +91,25 @@ def _newest(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> int 
     return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
 
 
-def _open(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None) -> None:
+def _log_open_rows(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None) -> None:
     later = _later(source)
     if newest is None or not later:
         return
     assert source.event_time is not None
-    found = frame.filter(
+    open_rows = frame.filter(
         pl.any_horizontal(pl.col(column).is_null() for column in later),
         pl.all_horizontal(pl.col(column).is_not_null() for column in source.key),
         pl.col(source.event_time).cast(pl.Int64) > newest - micros(WAIT),
     )
-    for rows in found.select(ROW, *(field.name for field in source.fields)).iter_slices(_STEP):
-        store.update(lambda cells, rows=rows: _tell(SourceLog(cells, table), source, rows))  # type: ignore[misc]
+    for rows in open_rows.select(ROW, *(field.name for field in source.fields)).iter_slices(_STEP):
+        store.update(lambda cells, rows=rows: _append_open_rows(SourceLog(cells, table), source, rows))  # type: ignore[misc]
 
 
-def _tell(log: SourceLog, source: Source, rows: pl.DataFrame) -> None:
-    told = [Told(_key(source, values), values, {}) for values in _rows(rows, source)]
-    log.load(one.key for one in told)
-    for one, position in zip(told, rows[ROW].to_list(), strict=True):
-        log.tell(one, position)
+def _append_open_rows(log: SourceLog, source: Source, rows: pl.DataFrame) -> None:
+    posted = [PostedRow(_key(source, values), values, {}) for values in _rows(rows, source)]
+    log.load(row.key for row in posted)
+    for row, position in zip(posted, rows[ROW].to_list(), strict=True):
+        log.append(row, position)
     log.save()
 
 
@@ -119,10 +119,10 @@ def _correct(store: OnlineStore, table: str, source: Source, every: pl.DataFrame
     changed = every.filter(pl.col(FROM).is_not_null() | pl.col(UNTIL).is_not_null()).select(key).unique()
     stays = {_key(source, values): values for values in _rows(frame.join(changed, on=key, how="semi"), source)}
     for keys in changed.iter_slices(_STEP):
-        store.update(lambda cells, keys=keys: _corrected(SourceLog(cells, table), source, keys, stays))  # type: ignore[misc]
+        store.update(lambda cells, keys=keys: _apply_corrections(SourceLog(cells, table), source, keys, stays))  # type: ignore[misc]
 
 
-def _corrected(log: SourceLog, source: Source, keys: pl.DataFrame, stays: Mapping[bytes, Inside]) -> None:
+def _apply_corrections(log: SourceLog, source: Source, keys: pl.DataFrame, stays: Mapping[bytes, Inside]) -> None:
     names = [row_key(values) for values in inside(keys.select(source.key))]
     log.load(names)
     for name in names:
@@ -139,7 +139,9 @@ def _rows(frame: pl.DataFrame, source: Source) -> Iterator[Inside]:
         yield {name: value for name, value in zip(names, row, strict=True) if value is not None}
 
 
-def _close(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None) -> None:
+def _forget_stored_rows(
+    store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None
+) -> None:
     if newest is None:
         return
     mark, first, more = 0, None, True
@@ -148,18 +150,20 @@ def _close(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, 
         def step(cells: Cells, mark: int = mark, first: int | None = first) -> tuple[int, int | None, bool]:
             log = SourceLog(cells, table)
             rows, end = log.since(mark, _STEP)
-            held = _held(source, frame, rows, newest)
-            left = [record.entry for key, record in rows if key not in held]
-            oldest = min(left) if left and first is None else first
-            log.forget(held, end if oldest is None else oldest)
+            stored = _stored_in_full(source, frame, rows, newest)
+            waiting = [record.entry for key, record in rows if key not in stored]
+            oldest = min(waiting) if waiting and first is None else first
+            log.forget(stored, end if oldest is None else oldest)
             log.save()
             return end, oldest, end < log.next
 
         mark, first, more = store.update(step)
 
 
-def _held(source: Source, frame: pl.DataFrame, rows: list[tuple[bytes, Record]], newest: int) -> set[bytes]:
-    """Which of the rows are old, and in the frame with all that was told of them."""
+def _stored_in_full(
+    source: Source, frame: pl.DataFrame, rows: list[tuple[bytes, LoggedRow]], newest: int
+) -> set[bytes]:
+    """Which of the rows are old, and in the frame with all that was posted of them."""
     old = {key: record for key, record in rows if _is_old(source, record.values, newest)}
     if not old:
         return set()
@@ -168,7 +172,7 @@ def _held(source: Source, frame: pl.DataFrame, rows: list[tuple[bytes, Record]],
     keys = keys.select(inside_as(name, dtype) for name, dtype in types.items())
     return {
         key
-        for key, values in _stored(source, frame.join(keys, on=source.key, how="semi"))
+        for key, values in _stored_rows(source, frame.join(keys, on=source.key, how="semi"))
         if _covers(values, old.get(key))
     }
 
@@ -178,14 +182,14 @@ def _is_old(source: Source, values: Inside, newest: int) -> bool:
     return at is not None and at <= newest - micros(WAIT)
 
 
-def _stored(source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _stored_rows(source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, dict[str, Any]]]:
     for row in inside(frame):
         values = dict(zip(frame.columns, row, strict=True))
         yield _key(source, values), values
 
 
-def _covers(stored: Mapping[str, Any], record: Record | None) -> bool:
-    """Whether the stored row holds all that was told; columns that the source does not have count for nothing."""
+def _covers(stored: Mapping[str, Any], record: LoggedRow | None) -> bool:
+    """Whether the stored row has all that was posted; columns that the source does not have are ignored."""
     return (
         record is not None
         and all(stored.get(name) is not None for name in record.values)

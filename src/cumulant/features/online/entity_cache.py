@@ -1,4 +1,4 @@
-"""Entities of one table of online state as they are read: decoded once, and again only when they changed."""
+"""Cache of the entities of one table of online state: decoded once, and again only when they changed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.plan import DType
-from cumulant.features.online.entity_history import History
-from cumulant.features.online.state import FORMAT, STATE_KEY, State, decode_events, decode_state
+from cumulant.features.online.entity_history import EntityHistory
+from cumulant.features.online.state import FORMAT, STATE_KEY, TableState, decode_events, decode_state
 from cumulant.ports.online import OnlineStore
 
 
-def checked_state(blob: bytes | None, table: str, fingerprint: str) -> State:
+def check_state(blob: bytes | None, table: str, fingerprint: str) -> TableState:
     """The state of a table.
 
     Raises:
@@ -39,16 +39,16 @@ def checked_state(blob: bytes | None, table: str, fingerprint: str) -> State:
     return state
 
 
-class _Kept:
+class _CachedEntity:
     """An entity, None where the table has none, and at which change of the table that was so."""
 
     __slots__ = ("checked", "history")
 
-    def __init__(self, history: History | None, checked: int) -> None:
+    def __init__(self, history: EntityHistory | None, checked: int) -> None:
         self.history, self.checked = history, checked
 
 
-class Shelf:
+class EntityCache:
     """Decoded entities of one table, and the state that they belong to."""
 
     def __init__(
@@ -61,20 +61,20 @@ class Shelf:
     ) -> None:
         self._store, self._table, self._limit = store, table, limit
         self._fingerprint, self._kinds = fingerprint, kinds
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._kept: OrderedDict[bytes, _CachedEntity] = OrderedDict()
         self._bytes = 0
-        self._state: State | None = None
+        self._state: TableState | None = None
         self._blob: bytes | None = None
         self._lock = threading.Lock()
 
-    def fetch(self, keys: Iterable[bytes]) -> tuple[State, dict[bytes, History]]:
+    def fetch(self, keys: Iterable[bytes]) -> tuple[TableState, dict[bytes, EntityHistory]]:
         """The state and the entities that exist, all as they stood at one moment."""
         if self._store is None:
             raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
         with self._lock:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
-            missing = [key for key in wanted if (kept := self._kept.get(key)) is None or kept.checked != now]
+            missing = [key for key in wanted if (cached := self._kept.get(key)) is None or cached.checked != now]
             blobs = self._store.get(self._table, [STATE_KEY, *missing])
             if self._renew(blobs[0]) and len(missing) < len(wanted):
                 missing = wanted
@@ -86,15 +86,15 @@ class Shelf:
                 self._keep(key, blob, state.sequence)
             for key in wanted:
                 self._kept.move_to_end(key)
-            found = {key: history for key in wanted if (history := self._kept[key].history) is not None}
+            histories = {key: history for key in wanted if (history := self._kept[key].history) is not None}
             self._shrink()
-            return state, found
+            return state, histories
 
     def _renew(self, blob: bytes | None) -> bool:
         """Take the table's state; whether it is another than before."""
         if blob is not None and blob == self._blob:
             return False
-        state = checked_state(blob, self._table, self._fingerprint)
+        state = check_state(blob, self._table, self._fingerprint)
         if self._state is None or state.generation != self._state.generation:
             self._kept.clear()
             self._bytes = 0
@@ -102,31 +102,31 @@ class Shelf:
         return True
 
     def _keep(self, key: bytes, blob: bytes | None, sequence: int) -> None:
-        kept = self._kept.get(key)
-        if kept is not None:
-            if _same(kept.history, blob):
-                kept.checked = sequence
+        cached = self._kept.get(key)
+        if cached is not None:
+            if _same(cached.history, blob):
+                cached.checked = sequence
                 return
-            self._bytes -= _size(key, kept.history)
+            self._bytes -= _size(key, cached.history)
         history = None
         if blob is not None:
             kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
-            history = History(decode_events(blob), kinds, len(blob))
-        self._kept[key] = _Kept(history, sequence)
+            history = EntityHistory(decode_events(blob), kinds, len(blob))
+        self._kept[key] = _CachedEntity(history, sequence)
         self._bytes += _size(key, history)
 
     def _shrink(self) -> None:
         while self._bytes > self._limit and self._kept:
-            key, kept = self._kept.popitem(last=False)
-            self._bytes -= _size(key, kept.history)
+            key, cached = self._kept.popitem(last=False)
+            self._bytes -= _size(key, cached.history)
 
 
-def _same(history: History | None, blob: bytes | None) -> bool:
+def _same(history: EntityHistory | None, blob: bytes | None) -> bool:
     """Whether the blob was written by the change that the history was read after."""
     if history is None or blob is None:
         return history is None and blob is None
     return len(blob) == history.size and blob.endswith(history.version)
 
 
-def _size(key: bytes, history: History | None) -> int:
+def _size(key: bytes, history: EntityHistory | None) -> int:
     return len(key) + (0 if history is None else history.size)

@@ -26,7 +26,7 @@ _LONG = 512
 _CANCELLED = 1e-6
 
 
-class Recalled:
+class ValueHistory:
     """One value of each event."""
 
     def __init__(self, slot: Slot, dtype: DType) -> None:
@@ -43,18 +43,18 @@ class Recalled:
         if self._texts is not None:
             return self._texts[lo:hi]
         assert self._numbers is not None
-        found: list[Any] = self._numbers[lo:hi].tolist()
+        values: list[Any] = self._numbers[lo:hi].tolist()
         if self.valid is None:
-            return found
-        return [value if ok else None for value, ok in zip(found, self.valid[lo:hi].tolist(), strict=True)]
+            return values
+        return [value if ok else None for value, ok in zip(values, self.valid[lo:hi].tolist(), strict=True)]
 
     def present(self, lo: int, hi: int) -> list[Any]:
         """Values of [lo, hi) that are not null."""
         if self._texts is not None:
             return [text for text in self._texts[lo:hi] if text is not None]
         assert self._numbers is not None
-        found = self._numbers[lo:hi]
-        present: list[Any] = (found if self.valid is None else found[self.valid[lo:hi]]).tolist()
+        numbers = self._numbers[lo:hi]
+        present: list[Any] = (numbers if self.valid is None else numbers[self.valid[lo:hi]]).tolist()
         return present
 
     def count(self, lo: int, hi: int) -> int:
@@ -68,15 +68,15 @@ class Recalled:
             return next((at for at in range(hi - 1, lo - 1, -1) if self._texts[at] is not None), -1)
         if self.valid is None:
             return hi - 1 if hi > lo else -1
-        found = np.flatnonzero(self.valid[lo:hi])
-        return lo + int(found[-1]) if len(found) else -1
+        positions = np.flatnonzero(self.valid[lo:hi])
+        return lo + int(positions[-1]) if len(positions) else -1
 
     def _whole(self, lo: int, hi: int) -> int:
         """The sum of whole numbers, of any size."""
         if hi - lo <= _LONG or self._numbers is None:
             return sum(self.present(lo, hi))
-        found = self._numbers[lo:hi]
-        return exact_sum((found if self.valid is None else found[self.valid[lo:hi]]).astype(np.int64, copy=False))
+        numbers = self._numbers[lo:hi]
+        return exact_sum((numbers if self.valid is None else numbers[self.valid[lo:hi]]).astype(np.int64, copy=False))
 
     @cached_property
     def _sums(self) -> PrefixSums:
@@ -105,13 +105,13 @@ def _fsum(values: list[float]) -> float:
         return half * 4 if abs(half) < 2.0**1021 else math.inf
 
 
-class History:
+class EntityHistory:
     """One entity's decoded blob."""
 
     def __init__(self, events: Events, kinds: tuple[DType, ...], size: int) -> None:
         self.size, self.since, self.version = size, events.since, events.version
         self.times = memoryview(events.times).cast("q")
-        self.values = [Recalled(slot, kind) for slot, kind in zip(events.slots, kinds, strict=True)]
+        self.values = [ValueHistory(slot, kind) for slot, kind in zip(events.slots, kinds, strict=True)]
         self._identities = None if events.identities is None else memoryview(events.identities).cast("q")
 
     @cached_property
@@ -124,7 +124,7 @@ class History:
         return bisect_right(self.times, moment)
 
 
-def _mean(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
+def _mean(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     count = value.count(lo, hi) + (own is not None)
     if not count:
         return None
@@ -134,37 +134,37 @@ def _mean(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
     return finite(math.fsum(number / 2.0**64 for number in _with(value, lo, hi, own)) / count * 2.0**64)
 
 
-def _sum(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
+def _sum(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     if not value.count(lo, hi) and own is None:
         return None
     total = value.total(lo, hi, own)
     return finite(total) if value.is_float else whole(int(total))
 
 
-def _count(value: Recalled, lo: int, hi: int, own: Any) -> int:
+def _count(value: ValueHistory, lo: int, hi: int, own: Any) -> int:
     return value.count(lo, hi) + (own is not None)
 
 
-def _with(value: Recalled, lo: int, hi: int, own: Any) -> list[Any]:
+def _with(value: ValueHistory, lo: int, hi: int, own: Any) -> list[Any]:
     values = value.present(lo, hi)
     if own is not None:
         values.append(own)
     return values
 
 
-def _min(value: Recalled, lo: int, hi: int, own: Any) -> Any:
+def _min(value: ValueHistory, lo: int, hi: int, own: Any) -> Any:
     return min(_with(value, lo, hi, own), default=None)
 
 
-def _max(value: Recalled, lo: int, hi: int, own: Any) -> Any:
+def _max(value: ValueHistory, lo: int, hi: int, own: Any) -> Any:
     return max(_with(value, lo, hi, own), default=None)
 
 
-def _distinct(value: Recalled, lo: int, hi: int, own: Any) -> int:
+def _distinct(value: ValueHistory, lo: int, hi: int, own: Any) -> int:
     return len(set(_with(value, lo, hi, own)))
 
 
-def _std(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
+def _std(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     values = [float(number) for number in _with(value, lo, hi, own)]
     if len(values) < 2:
         return None
@@ -181,7 +181,7 @@ def _std(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
     return finite(math.ldexp(math.sqrt(rest / (len(off) - 1)), spread) * unit)
 
 
-RECALL: dict[Aggregation, Callable[[Recalled, int, int, Any], Any]] = {
+HISTORY_AGGREGATIONS: dict[Aggregation, Callable[[ValueHistory, int, int, Any], Any]] = {
     "count": _count,
     "sum": _sum,
     "mean": _mean,

@@ -16,19 +16,29 @@ from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.features.offline.aggregations import Flags
-from cumulant.features.offline.frames import ROW, entry_times, inside, inside_as, key_codes, kinds, numbers, read, valid
-from cumulant.features.offline.groups import Group, fingerprint, groups_of
+from cumulant.features.offline.frames import (
+    ROW,
+    entry_times,
+    inside,
+    inside_as,
+    key_codes,
+    kinds,
+    numbers,
+    read_fields,
+    valid,
+)
+from cumulant.features.offline.groups import MeasureGroup, fingerprint, groups_of
 from cumulant.features.offline.kernel.timeline import Ints, Timeline
 from cumulant.features.offline.versions import has_versions, latest_changes
-from cumulant.features.offline.windows import evaluated
-from cumulant.features.online.carry_over import settle
+from cumulant.features.offline.windows import evaluate_node
+from cumulant.features.online.carry_over import reconcile_logs
 from cumulant.features.online.state import (
     FORMAT,
     NO_IDENTITY,
     STATE_KEY,
     Events,
     Slot,
-    State,
+    TableState,
     encode,
     entity_key,
     row_identity,
@@ -36,11 +46,11 @@ from cumulant.features.online.state import (
 )
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.state_update import catch_up
-from cumulant.features.posted.stored_versions import close, corrected_sources, version_blobs
+from cumulant.features.posted.stored_versions import corrected_sources, trim_log, version_blobs
 from cumulant.ports.online import OnlineStore
 
 
-class Materialized(msgspec.Struct, frozen=True):
+class MaterializationReport(msgspec.Struct, frozen=True):
     """What was stored: events (`rows`), entities over all groups, and the bytes of their blobs."""
 
     rows: int
@@ -61,10 +71,10 @@ def materialize(
     since: datetime | None = None,
     scope: str = "",
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
-) -> Materialized:
+) -> MaterializationReport:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
 
-    Rows that may still come to be known in full are kept beside it, so that what is posted of them later finds them.
+    Rows that are not known in full yet are logged beside it, so that later posts can complete them.
 
     Args:
         plan: what will be served.
@@ -85,15 +95,15 @@ def materialize(
         DataError: a frame or column is absent, or has another type than when the plan was made.
     """
     start = since if since is not None else as_of
-    filling = _Filling(plan, frames, as_of, start, scope)
+    filling = _Materialization(plan, frames, as_of, start, scope)
     filling.deletions = deletions or {}
     store.swap(table, filling.rows())
-    settle(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
+    reconcile_logs(plan, frames, store, scope=scope, as_of=as_of, versions=filling.versions)
     for name in filling.versions:
-        close(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
+        trim_log(plan, name, store, scope=scope, table=table, newest=filling.reaches(name))
     if groups_of(plan):
         catch_up(StateWriter(plan, store, table))
-    done = Materialized(
+    done = MaterializationReport(
         rows=filling.events,
         entities=filling.entities,
         as_of=as_of,
@@ -108,29 +118,29 @@ def materialize(
 def entity_blobs(
     plan: FeaturePlan,
     frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
-    state: State,
+    state: TableState,
     keys: Collection[bytes],
 ) -> dict[bytes, bytes]:
     """The blobs of some entities as `materialize` would write them, for a table with this `state`; no other rows are
-    looked at.
+    read.
     """
     as_of, since = (None if at is None else from_micros(at) for at in (state.as_of_us, state.since_us))
-    filling, wanted = _Filling(plan, frames, as_of, since, state.scope), set(keys)
-    found: dict[bytes, bytes] = {}
+    filling, wanted = _Materialization(plan, frames, as_of, since, state.scope), set(keys)
+    blobs: dict[bytes, bytes] = {}
     for group in groups_of(plan):
         entities = [values for number, *values in map(msgspec.msgpack.decode, keys) if number == group.number]
         if not entities:
             continue
         source = plan.sources[group.source]
-        frame = read(group.source, source.fields, frames[group.source])
+        frame = read_fields(group.source, source.fields, frames[group.source])
         by = pl.DataFrame(entities, schema=list(group.by), orient="row")
         by = by.select(inside_as(name, frame.schema[name]) for name in group.by)
         rows = frame.join(by, on=group.by, how="semi", maintain_order="left")
-        found |= {key: blob for key, blob in filling.blobs(group, source, rows) if key in wanted}
-    return found
+        blobs |= {key: blob for key, blob in filling.blobs(group, source, rows) if key in wanted}
+    return blobs
 
 
-class _Filling:
+class _Materialization:
     """The blobs of all groups, one after the other, counted and hashed as they pass."""
 
     def __init__(
@@ -157,7 +167,7 @@ class _Filling:
             source = self._plan.sources[group.source]
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
-            frame = read(group.source, source.fields, self._frames[group.source])
+            frame = read_fields(group.source, source.fields, self._frames[group.source])
             for key, blob in self.blobs(group, source, frame):
                 self.entities += 1
                 self.bytes += len(blob)
@@ -179,11 +189,11 @@ class _Filling:
         time = self._plan.sources[name].event_time
         assert time is not None, "a source of windows and lookups has an event time"
         fields = [field for field in self._plan.sources[name].fields if field.name == time]
-        newest = read(name, fields, self._frames[name])[time].max()
+        newest = read_fields(name, fields, self._frames[name])[time].max()
         return None if newest is None else to_micros(newest)  # type: ignore[arg-type]
 
-    def _state(self) -> State:
-        return State(
+    def _state(self) -> TableState:
+        return TableState(
             format=FORMAT,
             fingerprint=fingerprint(self._plan),
             generation=self.generation.hexdigest(),
@@ -198,7 +208,7 @@ class _Filling:
             sequence=time.time_ns() // 1000,
         )
 
-    def blobs(self, group: Group, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
+    def blobs(self, group: MeasureGroup, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
         times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]
         enters = keys >= 0
         if (known := valid(times)) is not None:
@@ -207,8 +217,8 @@ class _Filling:
             enters &= numbers(times) <= self._as_of
         if has_versions(frame):
             enters &= frame.select(is_in_force(self._as_of)).to_series().to_numpy()
-        kept = np.flatnonzero(enters)
-        timeline = Timeline(keys[kept], numbers(times)[kept], kept)
+        positions = np.flatnonzero(enters)
+        timeline = Timeline(keys[positions], numbers(times)[positions], positions)
         seen = np.flatnonzero(self._seen(group, timeline))
         if not len(seen):
             return
@@ -216,7 +226,7 @@ class _Filling:
         self.events += len(order)
         self.newest = max(int(moments.max()), self.newest if self.newest is not None else int(moments.max()))
         starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
-        packed = _Packed(group, source, frame, order, moments)
+        packed = _PackedGroup(group, source, frame, order, moments)
         entities = inside(frame.select(group.by)[order[starts]])
         changes = latest_changes(frame, keys, self._as_of)
         for lo, hi, values in zip(starts, [*starts[1:], len(codes)], entities, strict=True):
@@ -224,7 +234,7 @@ class _Filling:
             key = entity_key(group.number, values)  # type: ignore[arg-type]
             yield key, encode(packed.events(int(lo), int(hi), since))
 
-    def _seen(self, group: Group, timeline: Timeline) -> Flags:
+    def _seen(self, group: MeasureGroup, timeline: Timeline) -> Flags:
         """Sorted events that some prediction from `since` on can see. Where rows can be deleted later, a lookup
         without a limit may come to see any of them.
         """
@@ -238,13 +248,13 @@ class _Filling:
         return seen
 
 
-class _Packed:
+class _PackedGroup:
     """The columns of a group as bytes, from which entities are cut."""
 
-    def __init__(self, group: Group, source: Source, frame: pl.DataFrame, order: Ints, moments: Ints) -> None:
+    def __init__(self, group: MeasureGroup, source: Source, frame: pl.DataFrame, order: Ints, moments: Ints) -> None:
         self._times = moments.tobytes()
         self._columns = [
-            _Column(evaluated(node, frame, kinds(source.fields)).gather(order), typecode(kind))
+            _Column(evaluate_node(node, frame, kinds(source.fields)).gather(order), typecode(kind))
             for node, kind in zip(group.values, group.kinds, strict=True)
         ]
         self._identities = _identities(frame.select(source.key)[order]) if source.key else None
@@ -279,5 +289,5 @@ def _identities(keys: pl.DataFrame) -> bytes:
     """The number of each row's key, as int64 bytes."""
     if keys.width == 1 and keys.dtypes[0] == pl.Int64:
         return keys.to_series().fill_null(NO_IDENTITY).to_numpy().tobytes()
-    found = [row_identity(row) for row in inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
-    return np.array(found, dtype=np.int64).tobytes()
+    identities = [row_identity(row) for row in inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
+    return np.array(identities, dtype=np.int64).tobytes()

@@ -15,15 +15,15 @@ from cumulant.core.errors import EngineUnavailableError, RequestError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.offline.groups import Group, Measure, fingerprint, groups_of, reach_us
-from cumulant.features.online.entity_cache import Shelf
-from cumulant.features.online.entity_history import RECALL, History
+from cumulant.features.offline.groups import Measure, MeasureGroup, fingerprint, groups_of, reach_us
+from cumulant.features.online.entity_cache import EntityCache
+from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, EntityHistory
 from cumulant.features.online.python_compiler import Evaluate, compile_node
-from cumulant.features.online.requests import Reader, outside
+from cumulant.features.online.requests import RequestReader, to_python
 from cumulant.features.online.scalars import finite
-from cumulant.features.online.state import NO_IDENTITY, State, entity_key, row_identity
+from cumulant.features.online.state import NO_IDENTITY, TableState, entity_key, row_identity
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.state_update import advance, catch_up
 from cumulant.ports.online import OnlineStore
 
@@ -45,8 +45,8 @@ class Vectors(msgspec.Struct, frozen=True):
     late: list[int | None] = []
 
 
-class _Measured(NamedTuple):
-    """The windows and lookups of one row, and what `Vectors` says of it."""
+class _RowMeasures(NamedTuple):
+    """The windows and lookups of one row, with its age and lateness as in `Vectors`."""
 
     features: Inside
     age: float | None
@@ -64,13 +64,13 @@ class OnlineFeatures:
         self, plan: FeaturePlan, store: OnlineStore | None, table: str, *, cache_bytes: int = 64 * 2**20
     ) -> None:
         self._plan, self._store, self._table = plan, store, table
-        self._reader = Reader(plan.request)
+        self._reader = RequestReader(plan.request)
         self._groups = [_GroupReader(plan, group) for group in groups_of(plan)]
-        self._shelf: Shelf | None = None
+        self._shelf: EntityCache | None = None
         self._writer: StateWriter | None = None
         if self._groups:
             kinds = [reader.group.kinds for reader in self._groups]
-            self._shelf = Shelf(store, table, fingerprint(plan), kinds, cache_bytes)
+            self._shelf = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
         self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
@@ -78,7 +78,7 @@ class OnlineFeatures:
         ]
         self._outputs = [spec for spec in plan.features if spec.name in set(plan.names)]
 
-    def state(self) -> State | None:
+    def state(self) -> TableState | None:
         """What the stored state was made from; None for a plan without windows and lookups.
 
         Raises:
@@ -97,19 +97,21 @@ class OnlineFeatures:
         """
         inside = [self._reader.read(row) for row in rows]
         if self._shelf is None:
-            found = [_Measured({}, None, None) for _ in inside]
+            measured = [_RowMeasures({}, None, None) for _ in inside]
         else:
-            found = self._measured(self._shelf, inside)
+            measured = self._measured(self._shelf, inside)
         columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
-        for row, (features, _, _) in zip(inside, found, strict=True):
+        for row, (features, _, _) in zip(inside, measured, strict=True):
             for spec, evaluate in self._expressions:
                 features[spec.name] = evaluate(row, features)
             for spec in self._outputs:
-                columns[spec.name].append(outside(spec.dtype, features[spec.name]))
-        return Vectors(columns, [one.age for one in found], [one.late for one in found])
+                columns[spec.name].append(to_python(spec.dtype, features[spec.name]))
+        return Vectors(
+            columns, [row_measures.age for row_measures in measured], [row_measures.late for row_measures in measured]
+        )
 
     def writer(self) -> StateWriter | None:
-        """What moves the table on; None for a plan without windows and lookups. `Advancer` takes several of them.
+        """The writer of the table; None for a plan without windows and lookups. `Advancer` takes several of them.
 
         Raises:
             EngineUnavailableError: there is no store.
@@ -122,7 +124,7 @@ class OnlineFeatures:
             self._writer = StateWriter(self._plan, self._store, self._table)
         return self._writer
 
-    def advance(self, source: str, rows: Sequence[Mapping[str, object]]) -> Advanced:
+    def advance(self, source: str, rows: Sequence[Mapping[str, object]]) -> AdvanceResult:
         """Let rows of a source, whole or in part, into the windows and lookups; durable when this returns.
 
         Raises:
@@ -131,25 +133,25 @@ class OnlineFeatures:
         """
         return self._advance(source, rows, scored=False)
 
-    def _advance(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool) -> Advanced:
+    def _advance(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool) -> AdvanceResult:
         writer = self.writer()
-        return Advanced(unused=len(rows)) if writer is None else advance([writer], source, rows, scored=scored)
+        return AdvanceResult(unused=len(rows)) if writer is None else advance([writer], source, rows, scored=scored)
 
     def score_and_advance(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
         """`vectors` of rows of the predicted source, which then advance the state; durable when this returns.
 
         The rows of one call do not see each other.
         """
-        found = self.vectors(rows)
+        vectors = self.vectors(rows)
         self._advance(self._plan.entity, rows, scored=True)
-        return found
+        return vectors
 
     def catch_up(self) -> int:
-        """Take in what was posted to the plan's sources and is not in the table yet; how many rows that was."""
+        """Read what was posted to the plan's sources and is not in the table yet; returns the number of rows."""
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
-    def _measured(self, shelf: Shelf, rows: list[Inside]) -> list[_Measured]:
+    def _measured(self, shelf: EntityCache, rows: list[Inside]) -> list[_RowMeasures]:
         moments = [self._moment(row) for row in rows]
         keys = [
             [group.key(row) if at is not None else None for group in self._groups]
@@ -173,7 +175,7 @@ class OnlineFeatures:
                 used = group.measure(row, at, history, features)
                 newest = used if newest is None or (used is not None and used > newest) else newest
             age = None if newest is None or at is None else (at - newest) / 1e6
-            results.append(_Measured(features, age, late))
+            results.append(_RowMeasures(features, age, late))
         return results
 
     def _too_early(self, at: int, since: int) -> RequestError:
@@ -194,7 +196,7 @@ class OnlineFeatures:
 class _GroupReader:
     """The windows and lookups of one group, over one entity's events and the row itself."""
 
-    def __init__(self, plan: FeaturePlan, group: Group) -> None:
+    def __init__(self, plan: FeaturePlan, group: MeasureGroup) -> None:
         source = plan.sources[group.source]
         self.group = group
         #: features of a row without a key or a moment
@@ -213,7 +215,7 @@ class _GroupReader:
         values = [row[column] for column in self.group.by]
         return None if None in values else entity_key(self.group.number, values)
 
-    def _own_entry(self, row: Inside, at: int, history: History | None) -> int | None:
+    def _own_entry(self, row: Inside, at: int, history: EntityHistory | None) -> int | None:
         """When the row itself enters; None where it does not count here or the history holds it."""
         if not self.group.counts_itself or self._event_time is None or row[self._event_time] is None:
             return None
@@ -225,7 +227,7 @@ class _GroupReader:
             return None
         return enters
 
-    def measure(self, row: Inside, at: int, history: History | None, features: Inside) -> int | None:
+    def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""
         enters = self._own_entry(row, at, history)
         own_values = [] if enters is None else [own(row, {}) for own in self._own]
@@ -243,16 +245,16 @@ class _GroupReader:
 
 
 class _Past(NamedTuple):
-    """The stored events [lo, hi) of an entity, and which value of them is looked at."""
+    """The stored events [lo, hi) of an entity, and which value of them is read."""
 
-    history: History | None
+    history: EntityHistory | None
     slot: int
     lo: int
     hi: int
 
 
 def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
-    """One window or lookup over past events, and over the row itself where `enters` says when it became known."""
+    """One window or lookup over past events, and over the row itself where `enters` is when it became known."""
     history, slot, lo, hi = past
     if isinstance(measure, Lookup):
         return _newest(past, hi - 1 if hi > lo else -1, enters, own)
@@ -263,7 +265,7 @@ def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
         return _newest(past, at, None if own is None else enters, own)
     if history is None:
         return _alone(measure, own)
-    return RECALL[measure.agg](history.values[slot], lo, hi, own)
+    return HISTORY_AGGREGATIONS[measure.agg](history.values[slot], lo, hi, own)
 
 
 def _newest(past: _Past, at: int, enters: int | None, own: Any) -> Any:

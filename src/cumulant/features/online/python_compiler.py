@@ -13,8 +13,8 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
-from cumulant.features.definition.dtypes import Kind, Options, leaf_kind, result, unify
-from cumulant.features.online.scalars import BLANKS, DAY, finite, float_of, int_of, truncated, whole, zone_time
+from cumulant.features.definition.dtypes import Kind, Options, leaf_kind, result_kind, unify
+from cumulant.features.online.scalars import BLANKS, DAY, finite, float_of, int_of, truncate, whole, zone_time
 
 #: A value inside: None, bool, int, float or str. Its type is settled when the tree is compiled.
 Value = Any
@@ -37,7 +37,7 @@ def _visit(node: Node, columns: Mapping[str, Kind], features: Mapping[str, Kind]
     if isinstance(node, Call):
         visited = [_visit(argument, columns, features) for argument in node.args]
         args, kinds = [evaluate for evaluate, _ in visited], [kind for _, kind in visited]
-        kind = result(node.op, kinds, node.options)
+        kind = result_kind(node.op, kinds, node.options)
         return _OPERATORS[node.op](args, kinds, node.options, kind), kind
     kind = leaf_kind(node, columns, features)
     return _leaf(node), kind
@@ -309,7 +309,7 @@ def _cast(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind
     if kind in {to, "null"}:
         return args[0]
     functions: dict[tuple[Kind, Kind], Callable[[Value], Value]] = {
-        ("str", "int"): int_of, ("str", "float"): float_of, ("float", "int"): truncated, ("bool", "int"): int,
+        ("str", "int"): int_of, ("str", "float"): float_of, ("float", "int"): truncate, ("bool", "int"): int,
         ("int", "float"): float, ("bool", "float"): float, ("int", "bool"): bool, ("float", "bool"): bool,
         ("int", "str"): str, ("bool", "str"): lambda value: "true" if value else "false",
     }  # fmt: skip

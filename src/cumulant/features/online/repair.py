@@ -1,4 +1,4 @@
-"""The stored events of one key: looked at, and made again from the history without what was posted of it."""
+"""Inspection and repair of one key's stored events: rebuilt from the history without what was posted of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cumulant.core.errors import UsageError
 from cumulant.core.expr import Column, columns
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.core.units import from_micros
-from cumulant.features.offline.groups import Group, groups_of
-from cumulant.features.online.entity_cache import checked_state
-from cumulant.features.online.entity_history import History
+from cumulant.features.offline.groups import MeasureGroup, groups_of
+from cumulant.features.online.entity_cache import check_state
+from cumulant.features.online.entity_history import EntityHistory
 from cumulant.features.online.materialization import entity_blobs
-from cumulant.features.online.requests import Reader
-from cumulant.features.online.state import STATE_KEY, State, decode_events, encode, entity_key, row_identity
+from cumulant.features.online.requests import RequestReader
+from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode, entity_key, row_identity
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.event_insert import Entity, Event
-from cumulant.features.posted.posted_events import POSTED, Record, SourceLog, key_values, log_table
+from cumulant.features.posted.event_insert import Entity, GroupEvent
+from cumulant.features.posted.posted_events import POSTED, LoggedRow, SourceLog, key_values, log_table
 from cumulant.features.posted.row_versions import decode_version, version_key
 from cumulant.features.posted.stored_versions import version_blobs
 from cumulant.features.posted.version_writer import VersionWriter
@@ -38,7 +38,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of a key for some windows and lookups. Moments before `since` are answered from what is left."""
+    """Stored state of a key for some windows and lookups. Moments before `since` are answered from what remains."""
 
     source: str
     key: dict[str, Any]
@@ -50,28 +50,28 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     newest: tuple[StoredEvent, ...] = ()
 
 
-class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+class ForgetReport(msgspec.Struct, frozen=True, kw_only=True):
     """How many posted rows were deleted, and how many entities were made again from the history."""
 
     rows: int
     entities: int
 
 
-def stored_key(
+def read_key(
     plan: FeaturePlan, store: OnlineStore, table: str, key: Mapping[str, object], *, now: datetime, newest: int = 10
 ) -> tuple[StoredKey, ...]:
-    """What the table holds of the key, a group of windows and lookups each, with its `newest` events.
+    """The stored state of the key, a group of windows and lookups each, with its `newest` events.
 
     Raises:
         UsageError: no window or lookup is by these columns.
         RequestError: a value does not fit its column.
     """
-    found = []
+    stored_keys = []
     for group, values in _entities(plan, key):
         (blob,) = store.get(table, [entity_key(group.number, values)])
-        history = None if blob is None else History(decode_events(blob), group.kinds, len(blob))
-        found.append(_stored(plan, group, values, history, now=now, newest=newest))
-    return tuple(found)
+        history = None if blob is None else EntityHistory(decode_events(blob), group.kinds, len(blob))
+        stored_keys.append(_describe_key(plan, group, values, history, now=now, newest=newest))
+    return tuple(stored_keys)
 
 
 def forget_key(
@@ -83,7 +83,7 @@ def forget_key(
     *,
     after: datetime | None = None,
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] | None = None,
-) -> Forgotten:
+) -> ForgetReport:
     """Delete what was posted of the key, or what of it is dated `after` a moment, and make its entities again.
 
     The key has all columns of a window or lookup and no other: rows that share a part of it alone are other keys'.
@@ -92,42 +92,42 @@ def forget_key(
     a correction gets the values of the history again. Posted deletions stay: what is deleted does not come back.
 
     Raises:
-        UsageError, RequestError: as `stored_key`.
+        UsageError, RequestError: as `read_key`.
     """
     writer = StateWriter(plan, store, table)
     own = {entity_key(group.number, values) for group, values in _entities(plan, key) if set(group.by) == set(key)}
     if not own:
         raise _no_group(groups_of(plan), key)
-    rows, entities = store.update(lambda cells: _posted(cells, writer, own, after))
-    kept = checked_state(store.get(table, [STATE_KEY])[0], table, writer.fingerprint)
-    before = _before(writer, frames, kept, rows, deletions=deletions or {})
+    rows, entities = store.update(lambda cells: _find_posted(cells, writer, own, after))
+    state = check_state(store.get(table, [STATE_KEY])[0], table, writer.fingerprint)
+    before = _versions_before(writer, frames, state, rows, deletions=deletions or {})
     entities |= {
         key
         for name, versions in before.items()
         for blob in versions.values()
         for _, key, _ in writer.versions[name].events(None if blob is None else decode_version(blob))
     }
-    blobs = entity_blobs(plan, frames, kept, entities)
-    store.update(lambda cells: _rebuilt(cells, writer, rows, entities, blobs, before=before))
-    return Forgotten(rows=sum(len(keys) for keys in rows.values()), entities=len(entities))
+    blobs = entity_blobs(plan, frames, state, entities)
+    store.update(lambda cells: _rebuild(cells, writer, rows, entities, blobs, before=before))
+    return ForgetReport(rows=sum(len(keys) for keys in rows.values()), entities=len(entities))
 
 
-def _entities(plan: FeaturePlan, key: Mapping[str, object]) -> list[tuple[Group, list[Any]]]:
+def _entities(plan: FeaturePlan, key: Mapping[str, object]) -> list[tuple[MeasureGroup, list[Any]]]:
     """The groups that are by columns of the key, each with the values in its order, in their inside form."""
     groups = groups_of(plan)
-    found = [group for group in groups if set(group.by) <= set(key)]
-    if not found:
+    matching = [group for group in groups if set(group.by) <= set(key)]
+    if not matching:
         raise _no_group(groups, key)
     result = []
-    for group in found:
+    for group in matching:
         fields = {field.name: field for field in plan.sources[group.source].fields}
         written = {name: _as_written(fields[name], key[name]) for name in group.by}
-        read = Reader([fields[name] for name in group.by]).read(written)
+        read = RequestReader([fields[name] for name in group.by]).read(written)
         result.append((group, [read[name] for name in group.by]))
     return result
 
 
-def _no_group(groups: Sequence[Group], key: Mapping[str, object]) -> UsageError:
+def _no_group(groups: Sequence[MeasureGroup], key: Mapping[str, object]) -> UsageError:
     known = " or ".join(dict.fromkeys(" ".join(f"{name}=VALUE" for name in group.by) for group in groups))
     return UsageError(
         f"no window and no lookup is by {', '.join(key) or 'nothing'}",
@@ -150,8 +150,14 @@ def _number(text: str) -> int | float:
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
-def _stored(
-    plan: FeaturePlan, group: Group, values: list[Any], history: History | None, *, now: datetime, newest: int
+def _describe_key(
+    plan: FeaturePlan,
+    group: MeasureGroup,
+    values: list[Any],
+    history: EntityHistory | None,
+    *,
+    now: datetime,
+    newest: int,
 ) -> StoredKey:
     times = [] if history is None else list(history.times)
     labels = _labels(plan, group)
@@ -175,7 +181,7 @@ def _stored(
     )
 
 
-def _labels(plan: FeaturePlan, group: Group) -> dict[int, str]:
+def _labels(plan: FeaturePlan, group: MeasureGroup) -> dict[int, str]:
     """The values of an event that may be shown, by position: those made of personal columns are left out."""
     personal = {field.name for field in plan.sources[group.source].fields if field.personal}
     users = {slot: name for name, slot in reversed(group.slots.items())}
@@ -186,7 +192,7 @@ def _labels(plan: FeaturePlan, group: Group) -> dict[int, str]:
     }
 
 
-def _records(log: SourceLog) -> Iterator[tuple[bytes, Record]]:
+def _records(log: SourceLog) -> Iterator[tuple[bytes, LoggedRow]]:
     """Every row that the log holds."""
     mark = log.first
     while mark < log.next:
@@ -194,7 +200,7 @@ def _records(log: SourceLog) -> Iterator[tuple[bytes, Record]]:
         yield from rows
 
 
-def _posted(
+def _find_posted(
     cells: Cells, writer: StateWriter, own: set[bytes], after: datetime | None
 ) -> tuple[dict[str, set[bytes]], set[bytes]]:
     """The posted rows to delete, by source, and the entities to make again."""
@@ -204,49 +210,49 @@ def _posted(
             # Rows of the snapshot that wait for a column lie in the log too; they are no posted rows.
             if record.position < POSTED:
                 continue
-            events = _entered(cells, writer, state, source, key=key, record=record)
+            events = _entity_events(cells, writer, state, source, key=key, record=record)
             if not own & {entity for entity, _ in events}:
                 continue
-            if after is not None and all(from_micros(event.told) <= after for _, event in events):
+            if after is not None and all(from_micros(event.first_moment) <= after for _, event in events):
                 continue
             rows.setdefault(source, set()).add(key)
             entities |= {entity for entity, _ in events}
     return rows, entities
 
 
-def _entered(
-    cells: Cells, writer: StateWriter, state: State, source: str, *, key: bytes, record: Record
-) -> list[tuple[bytes, Event]]:
+def _entity_events(
+    cells: Cells, writer: StateWriter, state: TableState, source: str, *, key: bytes, record: LoggedRow
+) -> list[tuple[bytes, GroupEvent]]:
     """The entities that a row of the log is in, each with its event: as the row in force completes it."""
     versions = writer.versions_in(state, source)
     if versions is None:
         return writer.events(source, record)
     (stored,) = versions.stored(cells, writer.table, [key_values(key)])
-    found = versions.events(stored) if stored is not None and not stored.is_stored else []
-    return [*writer.events(source, record), *((entity, event) for _, entity, event in found)]
+    versioned = versions.events(stored) if stored is not None and not stored.is_stored else []
+    return [*writer.events(source, record), *((entity, event) for _, entity, event in versioned)]
 
 
-def _before(
+def _versions_before(
     writer: StateWriter,
     frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
-    state: State,
+    state: TableState,
     rows: Mapping[str, set[bytes]],
     *,
     deletions: Mapping[str, pl.LazyFrame | pl.DataFrame],
 ) -> dict[str, dict[bytes, bytes | None]]:
-    """What the table held of rows before they were posted, by source and the place in the table."""
+    """The stored versions of rows before they were posted, by source and the place in the table."""
     as_of = None if state.as_of_us is None else from_micros(state.as_of_us)
-    found: dict[str, dict[bytes, bytes | None]] = {}
+    blobs_by_source: dict[str, dict[bytes, bytes | None]] = {}
     for source, keys in rows.items():
         if writer.versions_in(state, source) is not None:
-            held = dict.fromkeys(version_key(source, key_values(key)) for key in keys)
+            missing = dict.fromkeys(version_key(source, key_values(key)) for key in keys)
             gone = deletions.get(source)
             blobs = version_blobs(writer.plan, source, frames[source], as_of, deletions=gone, keys=keys)
-            found[source] = held | dict(blobs)
-    return found
+            blobs_by_source[source] = missing | dict(blobs)
+    return blobs_by_source
 
 
-def _rebuilt(
+def _rebuild(
     cells: Cells,
     writer: StateWriter,
     rows: Mapping[str, set[bytes]],
@@ -257,59 +263,59 @@ def _rebuilt(
 ) -> None:
     state = writer.state(cells)
     groups = {group.number: group for group in groups_of(writer.plan)}
-    made: dict[bytes, Entity] = {}
+    rebuilt: dict[bytes, Entity] = {}
     for key in entities:
         group, blob = groups[msgspec.msgpack.decode(key)[0]], blobs.get(key)
         keyed = bool(writer.plan.sources[group.source].key)
-        made[key] = Entity(group, None if blob is None else decode_events(blob), keyed=keyed)
+        rebuilt[key] = Entity(group, None if blob is None else decode_events(blob), keyed=keyed)
     for source in sorted(writer.sources):
         log = SourceLog(cells, log_table(state.scope, source))
-        left = [(key, record) for key, record in _records(log) if key not in rows.get(source, ())]
-        left.sort(key=lambda one: one[1].entry)
+        posted = [(key, record) for key, record in _records(log) if key not in rows.get(source, ())]
+        posted.sort(key=lambda keyed: keyed[1].entry)
         versions = writer.versions_in(state, source)
         if versions is not None:
-            _place_versions(cells, writer.table, versions, left, made)
+            _place_versions(cells, writer.table, versions, posted, rebuilt)
         else:
-            for _, record in left:
+            for _, record in posted:
                 for key, event in writer.events(source, record):
-                    if key in made:
-                        made[key].place(event)
+                    if key in rebuilt:
+                        rebuilt[key].place(event)
         if source in rows:
             log.load(rows[source])
             log.forget(rows[source], log.first)
             log.save()
     sequence = state.sequence + 1
-    written = [(key, None if one.empty else one.blob(sequence)) for key, one in made.items()]
-    restored = [one for versions in before.values() for one in versions.items()]
-    cells.put(writer.table, [*written, *restored, (STATE_KEY, encode(_advanced(state, sequence)))])
+    written = [(key, None if value.empty else value.blob(sequence)) for key, value in rebuilt.items()]
+    restored = [value for versions in before.values() for value in versions.items()]
+    cells.put(writer.table, [*written, *restored, (STATE_KEY, encode(_next_state(state, sequence)))])
 
 
 def _place_versions(
     cells: Cells,
     table: str,
     versions: VersionWriter,
-    left: Sequence[tuple[bytes, Record]],
-    made: Mapping[bytes, Entity],
+    posted: Sequence[tuple[bytes, LoggedRow]],
+    rebuilt: Mapping[bytes, Entity],
 ) -> None:
     """Let posted versions that are in force take the place of what the history has of their rows."""
-    there = {key: entity.identities for key, entity in made.items() if versions.has(key)}
-    keys = [key_values(key) for key, _ in left]
-    for (_, record), values, stored in zip(left, keys, versions.stored(cells, table, keys), strict=True):
+    there = {key: entity.identities for key, entity in rebuilt.items() if versions.has(key)}
+    keys = [key_values(key) for key, _ in posted]
+    for (_, record), values, stored in zip(posted, keys, versions.stored(cells, table, keys), strict=True):
         version = versions.after(record, stored) or stored
         if version is None or version.is_stored:
             continue
         identity = row_identity(values)
-        touched = [made[key] for key, held in there.items() if identity in held]
+        touched = [rebuilt[key] for key, identities in there.items() if identity in identities]
         for entity in touched:
             entity.remove(identity)
         for _, key, event in versions.events(version):
-            if key in made:
-                made[key].place(event)
-                touched.append(made[key])
+            if key in rebuilt:
+                rebuilt[key].place(event)
+                touched.append(rebuilt[key])
         for entity in touched:
             if version.begins is not None:
                 entity.changed_at(version.begins)
 
 
-def _advanced(state: State, sequence: int) -> State:
+def _next_state(state: TableState, sequence: int) -> TableState:
     return msgspec.structs.replace(state, sequence=sequence)

@@ -16,11 +16,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Reader:
+class RequestReader:
     """Reads the plan's request fields from a row; other entries of the row are left alone.
 
     Absent fields, None and NaN are null. Whole numbers may come as 5.0, true and false as numbers where a number is
-    asked for. Times come as datetime or ISO 8601 text; without an offset they are read in the field's zone, a repeated
+    expected. Times come as datetime or ISO 8601 text; without an offset they are read in the field's zone, a repeated
     hour as its first occurrence, a skipped one as null.
     """
 
@@ -42,11 +42,11 @@ class Reader:
             try:
                 values[name] = reader(value)
             except (ValueError, TypeError, OverflowError):
-                raise _unfit(name, value, reader) from None
+                raise _type_error(name, value, reader) from None
         return values
 
 
-def _unfit(name: str, value: object, reader: Callable[[object], object]) -> RequestError:
+def _type_error(name: str, value: object, reader: Callable[[object], object]) -> RequestError:
     wanted = (reader.__doc__ or "").strip()
     return RequestError(f'"{name}" takes {wanted}, not {type(value).__name__}', subject=name)
 
@@ -116,8 +116,8 @@ def _time_reader(zone: ZoneInfo) -> Callable[[object], int | None]:
     return reader
 
 
-def outside(dtype: str, value: Any) -> Any:
-    """An inside value as Python callers know it: times as datetime in UTC, dates as date."""
+def to_python(dtype: str, value: Any) -> Any:
+    """An inside value as a Python value: times as datetime in UTC, dates as date."""
     if value is None:
         return None
     if dtype == "time":

@@ -36,7 +36,7 @@ def zone_time(micros: int, zone: ZoneInfo) -> datetime | None:
         return None
 
 
-def truncated(value: float) -> int | None:
+def truncate(value: float) -> int | None:
     """Towards zero; None outside 64 bits."""
     return whole(math.trunc(value))
 
@@ -47,7 +47,7 @@ def int_of(text: str) -> int | None:
     if _INT_TEXT.fullmatch(stripped):
         return whole(int(stripped)) if len(stripped) < 64 else None
     number = float_of(text)
-    return None if number is None else truncated(number)
+    return None if number is None else truncate(number)
 
 
 def float_of(text: str) -> float | None:

@@ -3,8 +3,8 @@
 A table holds one blob an entity and, under `STATE_KEY`, what the whole table was made from. Windows are evaluated on
 these events at the request's own moment, so that serving agrees with training to the microsecond.
 
-A table that events are posted to moves on: `State.sequence` counts its changes, and each blob ends with the number of
-the change that wrote it, so that readers see cheaply what they need not read again.
+A table that events are posted to is updated: `TableState.sequence` counts its changes, and each blob ends with the
+number of the change that wrote it, so that readers see cheaply what they need not read again.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Events(msgspec.Struct, frozen=True, array_like=True):
         return self.since_us[1] if isinstance(self.since_us, tuple) else self.since_us
 
 
-class State(msgspec.Struct, frozen=True):
-    """What a table was filled from. It answers for prediction moments from `since_us` on (None: any).
+class TableState(msgspec.Struct, frozen=True):
+    """Origin and progress of a table. It answers for prediction moments from `since_us` on (None: any).
 
-    `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` says, by
+    `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` has, by
     source, up to which entry of it (not included) the table holds them. Of the sources in `versions` the table holds
     the row in force of each key, so that posted rows correct it.
     """
@@ -84,7 +84,7 @@ class State(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_events = msgspec.msgpack.Decoder(Events).decode
-decode_state = msgspec.msgpack.Decoder(State).decode
+decode_state = msgspec.msgpack.Decoder(TableState).decode
 
 
 def key_form(values: Sequence[Any]) -> Sequence[Any]:
@@ -117,6 +117,6 @@ def typecode(dtype: DType) -> str | None:
     return "d" if dtype == "float" else "q"
 
 
-def packed(values: Sequence[float], code: str) -> bytes:
+def pack_numbers(values: Sequence[float], code: str) -> bytes:
     """Numbers as little-endian bytes of 8 each."""
     return array(code, values).tobytes()

@@ -1,9 +1,9 @@
-"""One table of online state as the rows that the logs of its sources hold are put into it.
+"""The writer of one table of online state: it puts the rows of its sources' logs into the table.
 
-A row also makes room: what lies further back than a group's longest span and a day (`LATE_US`) before the row's event,
-or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are answered
-from what is left from then on. Room is made only up to the second newest event that is known by now: one row with a
-wrong date drops nothing, nor does any number of rows of the future.
+A row also expires old events: what lies further back than a group's longest span and a day (`LATE_US`) before the row's
+event, or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are
+answered from what remains. Events expire only up to the second newest one that is known by now: one row with a wrong
+date drops nothing, nor does any number of rows of the future.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.features.offline.group_events import Change, Changing, GroupWriter, Taken
+from cumulant.features.offline.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.offline.groups import fingerprint, groups_of
-from cumulant.features.online.entity_cache import checked_state
-from cumulant.features.online.state import STATE_KEY, State, decode_events, encode
-from cumulant.features.posted.event_insert import Entity, Event
-from cumulant.features.posted.posted_events import Record, SourceLog
+from cumulant.features.online.entity_cache import check_state
+from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode
+from cumulant.features.posted.event_insert import Entity, GroupEvent
+from cumulant.features.posted.posted_events import LoggedRow, SourceLog
 from cumulant.features.posted.row_versions import corrections_of
 from cumulant.features.posted.version_writer import VersionWriter
 from cumulant.ports.online import Cells, OnlineStore
@@ -62,22 +62,22 @@ class StateWriter:
         """The sources whose rows matter to the table."""
         return frozenset(self._groups)
 
-    def state(self, cells: Cells) -> State:
+    def state(self, cells: Cells) -> TableState:
         """Raises EngineUnavailableError, IntegrityError: there is none, or one of another plan."""
-        return checked_state(cells.get(self.table, [STATE_KEY])[0], self.table, self.fingerprint)
+        return check_state(cells.get(self.table, [STATE_KEY])[0], self.table, self.fingerprint)
 
-    def versions_in(self, state: State, source: str) -> VersionWriter | None:
-        """What puts versions of the source's rows into the table; None where it does not hold the rows in force."""
+    def versions_in(self, state: TableState, source: str) -> VersionWriter | None:
+        """The writer of versions of the source's rows; None where the table does not hold the rows in force."""
         return self.versions.get(source) if source in state.versions else None
 
-    def events(self, source: str, record: Record) -> list[tuple[bytes, Event]]:
+    def events(self, source: str, record: LoggedRow) -> list[tuple[bytes, GroupEvent]]:
         """The entities that a row of the log enters, each with its event there."""
-        found = (group.event(record) for group in self._groups.get(source, []))
-        return [one for one in found if one is not None]
+        events = (group.event(record) for group in self._groups.get(source, []))
+        return [event for event in events if event is not None]
 
-    def take(self, cells: Cells, state: State, logs: Mapping[str, SourceLog]) -> Taken:
+    def take(self, cells: Cells, state: TableState, logs: Mapping[str, SourceLog]) -> TableUpdate:
         """Put what the logs hold beyond the state's marks into the table, up to a limit."""
-        marks, touched = dict(state.marks), Taken()
+        marks, touched = dict(state.marks), TableUpdate()
         changing: Changing = {}
         versions: list[tuple[bytes, bytes]] = []
         for source, log in logs.items():
@@ -90,16 +90,18 @@ class StateWriter:
                 continue
             for key, record in rows:
                 for group in self._groups[source]:
-                    found = group.event(record)
-                    if found is not None:
-                        changing.setdefault(found[0], (group, []))[1].append(Change((source, key), found[1]))
+                    event = group.event(record)
+                    if event is not None:
+                        changing.setdefault(event[0], (group, []))[1].append(EntityChange((source, key), event[1]))
         if marks != state.marks:
-            blobs = self._placed(cells, state, changing, touched)
+            blobs = self._place(cells, state, changing, touched)
             after = msgspec.structs.replace(state, marks=marks, sequence=state.sequence + 1)
             cells.put(self.table, [*blobs, *versions, (STATE_KEY, encode(after))])
         return touched
 
-    def _placed(self, cells: Cells, state: State, changing: Changing, taken: Taken) -> list[tuple[bytes, bytes | None]]:
+    def _place(
+        self, cells: Cells, state: TableState, changing: Changing, update: TableUpdate
+    ) -> list[tuple[bytes, bytes | None]]:
         """The blobs of the entities that the events change."""
         written: list[tuple[bytes, bytes | None]] = []
         for (key, (group, changes)), blob in zip(changing.items(), cells.get(self.table, list(changing)), strict=True):
@@ -107,31 +109,31 @@ class StateWriter:
             changed = False
             for change in changes:
                 removed = change.remove is not None and entity.remove(change.remove)
-                found = None if change.event is None else entity.place(change.event)
-                changed |= removed or bool(found)
-                (taken.held if found is None and not removed else taken.moved).add(change.row)
+                placed = None if change.event is None else entity.place(change.event)
+                changed |= removed or bool(placed)
+                (update.known if placed is None and not removed else update.changed).add(change.row)
                 if change.begins is not None:
                     entity.changed_at(change.begins)
-            told = [change.event.told for change in changes if change.event is not None]
-            if changed and self._made_room(entity, state, max(told, default=None), group):
+            moments = [change.event.first_moment for change in changes if change.event is not None]
+            if changed and self._expire_events(entity, state, max(moments, default=None), group):
                 written.append((key, entity.blob(state.sequence + 1)))
-            elif changed and blob is not None:  # what was there is gone; that it changed is still to be said
+            elif changed and blob is not None:  # nothing is left; the change is still recorded
                 written.append((key, None if entity.since is None else entity.blob(state.sequence + 1)))
         return written
 
-    def _made_room(self, entity: Entity, state: State, newest: int | None, group: GroupWriter) -> bool:
-        """Drop what is too old; False where nothing is left, so that there is nothing to write."""
+    def _expire_events(self, entity: Entity, state: TableState, newest: int | None, group: GroupWriter) -> bool:
+        """Drop events that are too old; False where none is left, so that there is nothing to write."""
         if entity.empty or (group.group.unlimited and self.versions_in(state, group.group.source) is not None):
             return not entity.empty  # where the newest row is deleted, a lookup finds the one before, however old
         second = entity.second_newest(self.now_us())
         limit = None if second is None else second - LATE_US
-        # What earlier rows made room for stays out. Blobs of earlier versions say a correction's moment there: not
+        # Events that earlier rows expired stay out. Blobs of earlier versions have a correction's moment there: not
         # beyond the limit.
-        kept = None if limit is None or entity.kept is None else min(entity.kept, limit)
-        floor = max((moment for moment in (state.since_us, kept) if moment is not None), default=None)
+        retained = None if limit is None or entity.kept is None else min(entity.kept, limit)
+        floor = max((moment for moment in (state.since_us, retained) if moment is not None), default=None)
         if floor is not None:
             entity.trim(floor)
         since = None if limit is None or newest is None else min(newest - LATE_US, limit)
         if since is not None and (floor is None or since > floor):
-            entity.make_room(since)
+            entity.expire(since)
         return not entity.empty

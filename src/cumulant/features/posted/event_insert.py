@@ -1,4 +1,4 @@
-"""One entity's events open for change: an event is put in its place by when it became known, old ones leave."""
+"""One entity's events, mutable: an event is inserted by when it became known, old ones are removed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cumulant.core.plan import DType
-from cumulant.features.offline.groups import Group
+from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.online.state import NO_IDENTITY, Events, Slot, encode, typecode
 
 
-class Event(NamedTuple):
-    """A row as an event of a group: when it enters, its place in the source, its key's number, when it may have been
-    told first, its values.
+class GroupEvent(NamedTuple):
+    """A row as an event of a group: when it enters, its place in the source, its key's number, the earliest moment at
+    which it may have been posted, its values.
     """
 
     time: int
     position: int
     identity: int
-    told: int
+    first_moment: int
     values: list[Any]
 
 
@@ -93,7 +93,7 @@ class _Values:
 class Entity:
     """The events of one entity of `group`, none where `events` is None."""
 
-    def __init__(self, group: Group, events: Events | None, *, keyed: bool) -> None:
+    def __init__(self, group: MeasureGroup, events: Events | None, *, keyed: bool) -> None:
         self._span, self._unlimited = group.span_us, group.unlimited
         self._times = _integers(None if events is None else events.times)
         self._identities = _integers(None if events is None else events.identities) if keyed else None
@@ -103,7 +103,7 @@ class Entity:
         self.since = None if events is None else events.since
         self.kept = None if events is None else events.kept
 
-    def place(self, event: Event) -> bool | None:
+    def place(self, event: GroupEvent) -> bool | None:
         """Insert the event, or fill the nulls of the row that is here already.
 
         Returns whether anything changed; None where the row was here in full.
@@ -140,7 +140,7 @@ class Entity:
         """A correction or deletion is in force from `moment` on: those before it are answered from what is left."""
         self.since = moment if self.since is None else max(moment, self.since)
 
-    def make_room(self, since: int) -> None:
+    def expire(self, since: int) -> None:
         """Remove what no prediction from `since` on can see; where that is anything, those before it miss it."""
         if self.trim(since):
             self.kept = since if self.kept is None else max(since, self.kept)
@@ -197,6 +197,6 @@ class Entity:
 
 
 def _integers(data: bytes | None) -> array[int]:
-    found = array("q")
-    found.frombytes(data or b"")
-    return found
+    numbers = array("q")
+    numbers.frombytes(data or b"")
+    return numbers

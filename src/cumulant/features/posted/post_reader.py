@@ -1,4 +1,4 @@
-"""Posted rows as the plans that read their source need them, and what became of them."""
+"""Posted rows as the plans that read their source need them, and the counts of their results."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import NamedTuple
 import msgspec
 
 from cumulant.core.plan import Field
-from cumulant.features.offline.group_events import dated
-from cumulant.features.online.requests import Reader
+from cumulant.features.offline.group_events import first_moment
+from cumulant.features.online.requests import RequestReader
 from cumulant.features.online.state_writer import StateWriter, present_us
-from cumulant.features.posted.posted_events import Inside, Told, row_key
+from cumulant.features.posted.posted_events import Inside, PostedRow, row_key
 from cumulant.features.posted.row_versions import VersionRule, corrections_of
 
 
-class Advanced(msgspec.Struct, frozen=True):
-    """What became of posted rows, each counted once.
+class AdvanceResult(msgspec.Struct, frozen=True):
+    """Results of posted rows, each counted once.
 
-    `duplicates` told nothing new, or are older than the version in force. `unkeyed` have no key, or a null in it:
-    nothing would tell a repetition of them from another row, so they are left out. `unused` belong to a source that no
+    `duplicates` have no new value, or are older than the version in force. `unkeyed` have no key, or a null in it: a
+    repetition could not be recognised, so they are left out. `unused` belong to a source that no
     window and no lookup reads. `future` are dated further ahead than the declared skew of clocks, and are left out.
     `early` are corrections and deletions posted before their known time, and are left out: they can be posted then.
     """
@@ -35,10 +35,10 @@ class Advanced(msgspec.Struct, frozen=True):
 
 
 class Post(NamedTuple):
-    """Rows of a source that can be told."""
+    """Rows of a source that can be logged."""
 
     source: str
-    rows: list[Told]
+    rows: list[PostedRow]
 
 
 class PostReader:
@@ -60,24 +60,30 @@ class PostReader:
                 fields.setdefault(name, {}).update({field.name: field for field in source.fields})
                 if name in writer.versions:
                     corrections = corrections_of(source)
-                    fields[name].update({} if corrections is None else {one.name: one for one in corrections.fields})
+                    fields[name].update(
+                        {} if corrections is None else {known.name: known for known in corrections.fields}
+                    )
                     self._corrected[name] = writer.versions[name].rule
                 self._keys[name] = source.key
-                self._dated.setdefault(name, []).append(dated(writer.plan, name))
-        self._readers = {name: Reader(tuple(of.values())) for name, of in fields.items()}
+                self._dated.setdefault(name, []).append(first_moment(writer.plan, name))
+        self._readers = {name: RequestReader(tuple(of.values())) for name, of in fields.items()}
 
-    def read(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> tuple[Post, Advanced]:
+    def read(
+        self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False
+    ) -> tuple[Post, AdvanceResult]:
         """The rows that can be taken, and the count of those that cannot. `scored` ones are those of requests.
 
         Raises:
             RequestError: a value does not fit its field.
         """
         if source not in self._readers:
-            return Post(source, []), Advanced(unused=len(rows))
-        found = [self._told(source, row, scored=scored) for row in rows]
-        keyed = [told for told in found if told is not None]
-        present = [told for told in keyed if not self._ahead(source, told.values)]
-        return Post(source, present), Advanced(unkeyed=len(found) - len(keyed), future=len(keyed) - len(present))
+            return Post(source, []), AdvanceResult(unused=len(rows))
+        read_rows = [self._read_row(source, row, scored=scored) for row in rows]
+        keyed = [posted for posted in read_rows if posted is not None]
+        present = [posted for posted in keyed if not self._ahead(source, posted.values)]
+        return Post(source, present), AdvanceResult(
+            unkeyed=len(read_rows) - len(keyed), future=len(keyed) - len(present)
+        )
 
     def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
         """Whether a row that could be taken is left out because of its date.
@@ -85,8 +91,8 @@ class PostReader:
         Raises:
             RequestError: a value does not fit its field.
         """
-        told = self._told(source, row) if source in self._readers else None
-        return told is not None and self._ahead(source, told.values)
+        posted = self._read_row(source, row) if source in self._readers else None
+        return posted is not None and self._ahead(source, posted.values)
 
     def _ahead(self, source: str, values: Inside) -> bool:
         if self._skew_us is None:
@@ -96,7 +102,7 @@ class PostReader:
         known = [] if rule is None else [rule.known_time]
         return any((at := moment(values)) is not None and at > limit for moment in (*self._dated[source], *known))
 
-    def _told(self, source: str, row: Mapping[str, object], *, scored: bool = False) -> Told | None:
+    def _read_row(self, source: str, row: Mapping[str, object], *, scored: bool = False) -> PostedRow | None:
         """None for a row without its key."""
         read = self._readers[source].read(row)
         key = [read[name] for name in self._keys[source]]
@@ -108,7 +114,7 @@ class PostReader:
         other = {
             name: value for name, value in plain.items() if value is not None or (name in nulls and row[name] is None)
         }
-        return Told(row_key(key), values, other, scored)
+        return PostedRow(row_key(key), values, other, scored)
 
 
 def _plain(value: object) -> object:

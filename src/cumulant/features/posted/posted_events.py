@@ -1,7 +1,7 @@
-"""The log of rows posted to a source: what became known since the snapshots, in the order in which it was told.
+"""The log of rows posted to a source: what became known since the snapshots, in the order in which it was posted.
 
-A row is known by its key. What is told of it at several times is one row: each column keeps the first value that is
-not null. Every telling that adds something is an entry of the log, numbered from 0; a table of online state remembers
+A row is identified by its key. What is posted of it at several times is one row: each column keeps the first value that
+is not null. Each update that changed a value is an entry of the log, numbered from 0; a table of online state records
 up to which entry it holds the rows, so that it can always catch up. Needs msgspec only.
 """
 
@@ -21,9 +21,9 @@ POSTED = 2**48
 _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
 
-class Told(NamedTuple):
-    """What is told of a row, without nulls: values in their inside form, and, as they came, those of columns that no
-    plan beside this log reads yet. Of a source that takes corrections a column that is told as null is there, as None.
+class PostedRow(NamedTuple):
+    """A posted row, without nulls: values in their inside form, and, as they came, those of columns that no plan beside
+    this log reads yet. Of a source that takes corrections a column that is posted as null is there, as None.
     A `scored` row is that of a request, which corrects nothing.
     """
 
@@ -33,12 +33,12 @@ class Told(NamedTuple):
     scored: bool = False
 
 
-class Record(msgspec.Struct, array_like=True):
-    """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`.
+class LoggedRow(msgspec.Struct, array_like=True):
+    """A row as far as it was posted: its position in the source, its newest entry, and its values as in `PostedRow`.
 
     Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
-    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was told `over` a
-    row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
+    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was posted `over`
+    a row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
     deleted row back: then it has nothing of the row that a table holds.
     """
 
@@ -62,7 +62,7 @@ class _Header(msgspec.Struct, array_like=True):
     next: int = 0
 
 
-_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_record = msgspec.msgpack.Decoder(LoggedRow).decode
 _decode_header = msgspec.msgpack.Decoder(_Header).decode
 
 
@@ -78,8 +78,8 @@ def row_key(values: Sequence[Any]) -> bytes:
 
 def key_values(key: bytes) -> list[Any]:
     """The values of `row_key`."""
-    found: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
-    return found
+    values: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
+    return values
 
 
 class SourceLog:
@@ -89,7 +89,7 @@ class SourceLog:
         self._cells, self._table = cells, table
         (blob,) = cells.get(table, [_HEADER])
         self._header = _Header() if blob is None else _decode_header(blob)
-        self._records: dict[bytes, Record | None] = {}
+        self._records: dict[bytes, LoggedRow | None] = {}
         self._entries: dict[int, bytes] = {}
         self._changed: dict[bytes, bytes | None] = {}
 
@@ -107,24 +107,24 @@ class SourceLog:
         for key, blob in zip(missing, self._cells.get(self._table, missing), strict=True):
             self._records[key] = None if blob is None else _decode_record(blob)
 
-    def record(self, key: bytes) -> Record | None:
-        """A row that was loaded; None where nothing was told of it."""
+    def record(self, key: bytes) -> LoggedRow | None:
+        """A row that was loaded; None where nothing was posted of it."""
         return self._records[key]
 
-    def tell(self, told: Told, position: int | None = None) -> bool:
-        """Add what is new of a row that was loaded, and say whether there was anything."""
-        key, number = told.key, self._header.next
+    def append(self, row: PostedRow, position: int | None = None) -> bool:
+        """Add what is new of a row that was loaded; whether there was anything."""
+        key, number = row.key, self._header.next
         record = self._records[key]
         if record is None:
-            record = Record(POSTED + number if position is None else position, number, told.values, told.other)
+            record = LoggedRow(POSTED + number if position is None else position, number, row.values, row.other)
             self._records[key] = record
-        elif not _add(record, told):
+        elif not _add_columns(record, row):
             return False
         record.entry = number
         self._enter(key)
         return True
 
-    def replace(self, key: bytes, record: Record) -> None:
+    def replace(self, key: bytes, record: LoggedRow) -> None:
         """Let a row take the place of one that was loaded; `record.entry` is `next`."""
         self._records[key] = record
         self._enter(key)
@@ -137,14 +137,14 @@ class SourceLog:
         self._changed[key] = b""
 
     def correct(self, key: bytes, values: Inside) -> None:
-        """Let values take the place of what was told of a row that was loaded; where nothing was, nothing happens."""
+        """Replace values of a row that was loaded; where nothing was posted of it, nothing happens."""
         record = self._records[key]
         if record is not None:
             record.values = record.values | values
             self._changed[key] = b""
 
-    def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, Record]], int]:
-        """The rows told of in up to `limit` entries from `mark` on, each once; and where to go on."""
+    def since(self, mark: int, limit: int) -> tuple[list[tuple[bytes, LoggedRow]], int]:
+        """The rows of up to `limit` entries from `mark` on, each once; and where to go on."""
         mark = max(mark, self._header.first)
         end = min(mark + limit, self._header.next)
         numbers = [number for number in range(mark, end) if number not in self._entries]
@@ -179,15 +179,15 @@ class SourceLog:
         self._cells.put(self._table, rows)
 
 
-def _add(record: Record, told: Told) -> bool:
-    """Add the columns of which nothing was told; whether there were any."""
+def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
+    """Add the columns of which nothing was posted; whether there were any."""
     values, other = (
         {
             name: value
             for name, value in new.items()
             if value is not None and record.values.get(name) is None and record.other.get(name) is None
         }
-        for new in (told.values, told.other)
+        for new in (row.values, row.other)
     )
     record.values, record.other = record.values | values, record.other | other
     return bool(values or other)

@@ -16,7 +16,7 @@ import msgspec
 from cumulant.core.plan import Corrections, FeaturePlan, Source
 from cumulant.features.offline.groups import event_columns, groups_of
 from cumulant.features.online.state import encode, key_form
-from cumulant.features.posted.posted_events import POSTED, Inside, Record, Told
+from cumulant.features.posted.posted_events import POSTED, Inside, LoggedRow, PostedRow
 
 _PREFIX = b"\x00row"
 
@@ -40,12 +40,12 @@ class StoredVersion(msgspec.Struct, array_like=True):
         """Whether it is of a snapshot."""
         return self.position < POSTED
 
-    def record(self, columns: Iterable[str]) -> Record:
+    def record(self, columns: Iterable[str]) -> LoggedRow:
         """The row as one of the log; of a snapshot's row the nulls in `columns` are values too."""
         nulls = dict.fromkeys(columns) if self.is_stored and not self.deleted else {}
         over = (True, self.known) if self.is_stored else (False, None)
         own = (self.known, self.arrived, self.begins, self.deleted)
-        return Record(self.position, -1, nulls | self.values, {}, *own, *over)
+        return LoggedRow(self.position, -1, nulls | self.values, {}, *own, *over)
 
 
 decode_version = msgspec.msgpack.Decoder(StoredVersion).decode
@@ -82,23 +82,23 @@ class VersionRule:
         """The known time of a row in microseconds; None where none is declared, or none stands."""
         return max((at for name in self._known if (at := values.get(name)) is not None), default=None)
 
-    def told(self, told: Told, before: Record | None, *, entry: int, now: int) -> Record | None:
-        """The row in force after a telling; None where that changes nothing.
+    def version_after(self, row: PostedRow, before: LoggedRow | None, *, entry: int, now: int) -> LoggedRow | None:
+        """The row in force after a posted row; None where that changes nothing.
 
         Args:
-            told: what is told. A column that it has, as null too, is corrected; others stay.
+            row: the posted row. A column that it has, as null too, is corrected; others stay.
             before: the row in force so far.
             entry: the number of the entry in the log.
             now: the moment at which it is accepted, in microseconds.
         """
-        if told.scored:
-            return _filled(told, before, entry)
-        deleted = self._marker is not None and told.values.get(self._marker) in self._deletes
-        values, other = self._completed(told, before, deleted=deleted)
+        if row.scored:
+            return _fill_missing(row, before, entry)
+        deleted = self._marker is not None and row.values.get(self._marker) in self._deletes
+        values, other = self._complete(row, before, deleted=deleted)
         known = self.known_time(values)
         if deleted and self._known and known is None:
             known = now
-        after = Record(POSTED + entry, entry, values, other, known, now, None, deleted)
+        after = LoggedRow(POSTED + entry, entry, values, other, known, now, None, deleted)
         after.whole = not deleted and before is not None and (before.deleted or before.whole)
         if before is None:
             return after
@@ -108,14 +108,14 @@ class VersionRule:
         if deleted and before.deleted:  # a deletion that is repeated counts from its first, up to its last known time
             later = _rank(known) > _rank(before.known)
             return msgspec.structs.replace(before, known=known, entry=entry) if later else None
-        if not deleted and not before.deleted and _tells_nothing(told, before):
+        if not deleted and not before.deleted and _adds_nothing(row, before):
             return None
-        after.begins = self._begins(after, before, told)
+        after.begins = self._begins(after, before, row)
         return after
 
     @staticmethod
-    def is_early(after: Record, before: Record | None, limit: int) -> bool:
-        """Whether a version of `told` is a correction or deletion whose known time is later than `limit`.
+    def is_early(after: LoggedRow, before: LoggedRow | None, limit: int) -> bool:
+        """Whether a version is a correction or deletion whose known time is later than `limit`.
 
         A table holds one row in force of a key, so that such a version would count before its known time. The first
         row of a key is no correction: it is in force from the start.
@@ -124,24 +124,24 @@ class VersionRule:
             return False
         return after.deleted or after.begins == after.known
 
-    def _completed(self, told: Told, before: Record | None, *, deleted: bool) -> tuple[Inside, Inside]:
+    def _complete(self, row: PostedRow, before: LoggedRow | None, *, deleted: bool) -> tuple[Inside, Inside]:
         if deleted or before is None:
-            return told.values, told.other
+            return row.values, row.other
         if before.deleted:  # what brings a row back has nothing of the row before
-            return dict.fromkeys(self._columns) | told.values, told.other
-        values = {name: value for name, value in before.values.items() if name not in told.other} | told.values
-        return values, {name: value for name, value in before.other.items() if name not in told.values} | told.other
+            return dict.fromkeys(self._columns) | row.values, row.other
+        values = {name: value for name, value in before.values.items() if name not in row.other} | row.values
+        return values, {name: value for name, value in before.other.items() if name not in row.values} | row.other
 
-    def _begins(self, after: Record, before: Record, told: Told) -> int | None:
+    def _begins(self, after: LoggedRow, before: LoggedRow, row: PostedRow) -> int | None:
         """Since when a version is in force that follows another one."""
         if before.arrived is None and not before.over:
-            return None  # a scored row, or one that was told before rows could be corrected, is no version
+            return None  # a scored row, or one that was posted before rows could be corrected, is no version
         if _rank(after.known) > _rank(before.known):
             return after.known
-        fills = not after.deleted and all(before.values.get(name) in (None, told.values[name]) for name in told.values)
+        fills = not after.deleted and all(before.values.get(name) in (None, row.values[name]) for name in row.values)
         return before.begins if fills and not before.deleted else after.arrived
 
-    def supersedes(self, record: Record, stored: StoredVersion) -> bool:
+    def supersedes(self, record: LoggedRow, stored: StoredVersion) -> bool:
         """Whether a posted row is in force where a table holds another one."""
         if record.known != stored.known:
             return _rank(record.known) > _rank(stored.known)
@@ -152,50 +152,50 @@ class VersionRule:
         # When the version of the snapshot came is not known: later, unless the row was posted over it.
         return record.over and record.over_known == stored.known
 
-    def latest(self, record: Record | None, stored: Iterable[StoredVersion]) -> Record | None:
+    def latest(self, record: LoggedRow | None, stored: Iterable[StoredVersion]) -> LoggedRow | None:
         """The row in force of what the log and the tables hold of a key."""
-        found = record
-        for one in stored:
-            if found is None or not self.supersedes(found, one):
-                found = one.record(self._stored)
-            elif one.is_stored and (not found.over or _rank(found.over_known) < _rank(one.known)):
-                found = msgspec.structs.replace(found, over=True, over_known=one.known)
-        return found
+        latest = record
+        for version in stored:
+            if latest is None or not self.supersedes(latest, version):
+                latest = version.record(self._stored)
+            elif version.is_stored and (not latest.over or _rank(latest.over_known) < _rank(version.known)):
+                latest = msgspec.structs.replace(latest, over=True, over_known=version.known)
+        return latest
 
-    def placed(self, record: Record, values: Inside, stored: StoredVersion | None) -> StoredVersion | None:
-        """What a table holds after a row of the log that has these `values` in its columns; None as it does."""
-        held: Inside = {} if stored is None else stored.values
-        before: Inside = {} if record.whole else held
+    def stored_after(self, record: LoggedRow, values: Inside, stored: StoredVersion | None) -> StoredVersion | None:
+        """The stored version after a row of the log that has these `values` in its columns; None where it stays."""
+        current: Inside = {} if stored is None else stored.values
+        before: Inside = {} if record.whole else current
         if stored is None or self.supersedes(record, stored):
             merged = {} if record.deleted else _present(before | values)
             after = StoredVersion(record.position, merged, record.known, record.arrived, record.begins, record.deleted)
-            if stored is not None and merged == held and record.deleted == stored.deleted:
+            if stored is not None and merged == current and record.deleted == stored.deleted:
                 same = (after.known, after.arrived) == (stored.known, stored.arrived)
                 return None if same else msgspec.structs.replace(stored, known=after.known, arrived=after.arrived)
             return after
         # A scored row, or one of a log from before rows could be corrected, fills what the row of a snapshot lacks.
         if record.arrived is not None or stored.arrived is not None or stored.deleted:
             return None
-        filled = _present(values) | held
-        return None if filled == held else msgspec.structs.replace(stored, values=filled)
+        filled = _present(values) | current
+        return None if filled == current else msgspec.structs.replace(stored, values=filled)
 
 
-def _filled(told: Told, before: Record | None, entry: int) -> Record | None:
-    """What a scored row adds: columns that nobody told, where no snapshot has the row. It corrects nothing, and any
+def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> LoggedRow | None:
+    """The row with what a scored row adds: missing columns, where no snapshot has it. It corrects nothing, and any
     other row of its key counts more.
     """
-    present = _present(told.values)
+    present = _present(row.values)
     if before is None:
-        return Record(POSTED + entry, entry, present, told.other)
+        return LoggedRow(POSTED + entry, entry, present, row.other)
     missing = {n: v for n, v in present.items() if n not in before.values and n not in before.other}
     if before.deleted or before.whole or before.over or not missing:
         return None
     return msgspec.structs.replace(before, entry=entry, values=before.values | missing)
 
 
-def _tells_nothing(told: Told, before: Record) -> bool:
-    return all(before.values.get(name) == value for name, value in told.values.items()) and all(
-        before.other.get(name) == value for name, value in told.other.items()
+def _adds_nothing(row: PostedRow, before: LoggedRow) -> bool:
+    return all(before.values.get(name) == value for name, value in row.values.items()) and all(
+        before.other.get(name) == value for name, value in row.other.items()
     )
 
 

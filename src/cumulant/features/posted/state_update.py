@@ -1,8 +1,8 @@
-"""Online state moves on: posted rows enter the windows and lookups of the plans that read their source.
+"""Online state is updated from the logs: posted rows enter the windows and lookups that read their source.
 
-The rule: a table holds what filling it from the snapshot and the posted rows together would put there, rows told of
-at several times being one row (`posted`). So a row enters each group at its known time, as soon as enough of it is
-known, however late or out of order it is told; and telling it again changes nothing. Where a source takes corrections,
+The rule: a table holds what filling it from the snapshot and the posted rows together would put there, rows posted at
+several times being one row (`posted_events`). So a row enters each group at its known time, as soon as enough of it is
+known, however late or out of order it is posted; a repetition changes nothing. Where a source takes corrections,
 a later version of a row replaces it, and a deletion takes it out (`row_versions`). Needs no Polars.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cumulant.core.errors import UsageError
-from cumulant.features.offline.group_events import LogRow, Taken
+from cumulant.features.offline.group_events import LogRow, TableUpdate
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.post_reader import Advanced, Post, PostReader
+from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
 from cumulant.features.posted.posted_events import SourceLog, key_values, log_table
 from cumulant.features.posted.version_writer import VersionWriter
 from cumulant.ports.online import Cells
@@ -25,8 +25,8 @@ DEFAULT_SKEW_US = 1_000_000
 
 def advance(
     writers: Sequence[StateWriter], source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False
-) -> Advanced:
-    """Let rows of a source into all these tables, which lie in one store; durable when this returns.
+) -> AdvanceResult:
+    """Write rows of a source into all these tables, which lie in one store; durable when this returns.
 
     Where the source takes corrections, a row corrects or deletes an earlier one of its key; a `scored` one, which is
     that of a request, does not.
@@ -35,41 +35,41 @@ def advance(
         RequestError: a value does not fit its field.
         EngineUnavailableError, IntegrityError: a table holds no state, or that of another plan.
     """
-    post, left_out = PostReader(writers).read(source, rows, scored=scored)
+    post, refused = PostReader(writers).read(source, rows, scored=scored)
     (done,) = commit(writers, [post])
-    return total([left_out, done])
+    return sum_results([refused, done])
 
 
-def commit(writers: Sequence[StateWriter], posts: Sequence[Post], *, skew_us: int | None = None) -> list[Advanced]:
-    """Let posts into all these tables in one transaction, and say of each what became of it.
+def commit(writers: Sequence[StateWriter], posts: Sequence[Post], *, skew_us: int | None = None) -> list[AdvanceResult]:
+    """Write posts into all these tables in one transaction; the result of each post.
 
     Corrections and deletions whose known time is more than `skew_us` after now are left out; None: more than
     `DEFAULT_SKEW_US`.
     """
     if not any(post.rows for post in posts):
-        return [Advanced() for _ in posts]
-    found, behind = writers[0].store.update(lambda cells: _Update(cells, writers, skew_us).commit(posts))
+        return [AdvanceResult() for _ in posts]
+    results, behind = writers[0].store.update(lambda cells: _Update(cells, writers, skew_us).commit(posts))
     if behind:
         for writer in writers:
             catch_up(writer)
-    return found
+    return results
 
 
 def catch_up(writer: StateWriter) -> int:
-    """Take in what the logs of the table's sources hold and it does not; how many rows that was."""
+    """Read what the logs of the table's sources have and it does not; returns the number of rows."""
     count, behind = 0, True
     while behind:
-        found = writer.store.update(lambda cells: _Update(cells, [writer]).take())
-        count, behind = count + found.rows, found.behind
+        update = writer.store.update(lambda cells: _Update(cells, [writer]).take())
+        count, behind = count + update.rows, update.behind
     return count
 
 
-def total(counts: Iterable[Advanced]) -> Advanced:
-    sums: Any = dict.fromkeys(Advanced.__struct_fields__, 0)
-    for one in counts:
+def sum_results(counts: Iterable[AdvanceResult]) -> AdvanceResult:
+    sums: Any = dict.fromkeys(AdvanceResult.__struct_fields__, 0)
+    for result in counts:
         for name in sums:
-            sums[name] += getattr(one, name)
-    return Advanced(**sums)
+            sums[name] += getattr(result, name)
+    return AdvanceResult(**sums)
 
 
 class _Update:
@@ -86,58 +86,58 @@ class _Update:
         self._now = writers[0].now_us()
         self._limit = self._now + (DEFAULT_SKEW_US if skew_us is None else skew_us)
 
-    def commit(self, posts: Sequence[Post]) -> tuple[list[Advanced], bool]:
-        told = [self._tell(post) for post in posts]
-        taken = self.take()
-        # What the snapshot held in full already is nothing new either, though the log had not heard of it.
-        known = taken.held - taken.moved
+    def commit(self, posts: Sequence[Post]) -> tuple[list[AdvanceResult], bool]:
+        appended = [self._append(post) for post in posts]
+        update = self.take()
+        # Rows that the snapshot had in full are duplicates too, though the log did not have them.
+        unchanged = update.known - update.changed
         counts = []
-        for (keys, early), post in zip(told, posts, strict=True):
-            accepted = sum(key not in known for key in keys)
-            counts.append(Advanced(accepted=accepted, duplicates=len(post.rows) - accepted - early, early=early))
-        return counts, taken.behind
+        for (keys, early), post in zip(appended, posts, strict=True):
+            accepted = sum(key not in unchanged for key in keys)
+            counts.append(AdvanceResult(accepted=accepted, duplicates=len(post.rows) - accepted - early, early=early))
+        return counts, update.behind
 
-    def take(self) -> Taken:
-        """Every table takes in what it has not yet; the logs are saved."""
-        every = Taken()
+    def take(self) -> TableUpdate:
+        """Update every table from the logs; the logs are saved."""
+        every = TableUpdate()
         for writer, state in self._states:
             logs = {source: self._log(source) for source in sorted(writer.sources)}
-            taken = writer.take(self._cells, state, logs)
-            every.rows += taken.rows
-            every.held |= taken.held
-            every.moved |= taken.moved
-            every.behind |= taken.behind
+            update = writer.take(self._cells, state, logs)
+            every.rows += update.rows
+            every.known |= update.known
+            every.changed |= update.changed
+            every.behind |= update.behind
         for log in self._logs.values():
             log.save()
         return every
 
-    def _tell(self, post: Post) -> tuple[list[LogRow], int]:
-        """The rows that told something new, and how many were left out as they are posted before their known time."""
+    def _append(self, post: Post) -> tuple[list[LogRow], int]:
+        """The rows with new values, and how many were refused as they are posted before their known time."""
         log = self._log(post.source)
-        log.load(told.key for told in post.rows)
-        found = [(writer, state, writer.versions_in(state, post.source)) for writer, state in self._states]
-        tables = [(versions, writer.table) for writer, state, versions in found if versions is not None]
+        log.load(row.key for row in post.rows)
+        writers = [(writer, state, writer.versions_in(state, post.source)) for writer, state in self._states]
+        tables = [(versions, writer.table) for writer, state, versions in writers if versions is not None]
         if tables:
             return self._correct(log, post, tables)
-        return [(post.source, told.key) for told in post.rows if log.tell(told)], 0
+        return [(post.source, row.key) for row in post.rows if log.append(row)], 0
 
     def _correct(
         self, log: SourceLog, post: Post, tables: Sequence[tuple[VersionWriter, str]]
     ) -> tuple[list[LogRow], int]:
-        """As `_tell`, where rows that are told later correct the earlier ones."""
-        rule, keys = tables[0][0].rule, [key_values(told.key) for told in post.rows]
+        """As `_append`, where later rows correct the earlier ones."""
+        rule, keys = tables[0][0].rule, [key_values(row.key) for row in post.rows]
         stored = [versions.stored(self._cells, table, keys) for versions, table in tables]
         changed, early = [], 0
-        for told, *found in zip(post.rows, *stored, strict=True):
-            before = rule.latest(log.record(told.key), [one for one in found if one is not None])
-            after = rule.told(told, before, entry=log.next, now=self._now)
+        for row, *versions_of_row in zip(post.rows, *stored, strict=True):
+            before = rule.latest(log.record(row.key), [version for version in versions_of_row if version is not None])
+            after = rule.version_after(row, before, entry=log.next, now=self._now)
             if after is None:
                 continue
             if rule.is_early(after, before, self._limit):
                 early += 1
                 continue
-            log.replace(told.key, after)
-            changed.append((post.source, told.key))
+            log.replace(row.key, after)
+            changed.append((post.source, row.key))
         return changed, early
 
     def _log(self, source: str) -> SourceLog:

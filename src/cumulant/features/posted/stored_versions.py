@@ -1,4 +1,4 @@
-"""The rows in force of a history as a table of online state holds them, and the log's rows that it holds as well."""
+"""The rows in force of a history as a table of online state stores them; log rows that it stores are removed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cumulant.core.plan import FeaturePlan, KnownAt, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.snapshot import FROM
-from cumulant.features.offline.frames import ROW, inside, inside_as, read
+from cumulant.features.offline.frames import ROW, inside, inside_as, read_fields
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
-from cumulant.features.online.carry_over import WAIT, hidden_after
+from cumulant.features.online.carry_over import WAIT, hide_after
 from cumulant.features.online.state import encode
-from cumulant.features.posted.posted_events import Record, SourceLog, key_values, log_table
+from cumulant.features.posted.posted_events import LoggedRow, SourceLog, key_values, log_table
 from cumulant.features.posted.row_versions import (
     StoredVersion,
     VersionRule,
@@ -54,13 +54,13 @@ def version_blobs(
     are wanted; None: all.
     """
     source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
-    frame = read(name, source.fields, rows)
+    frame = read_fields(name, source.fields, rows)
     if keys is not None:
-        frame = frame.join(_frame_of(frame, source, keys), on=source.key, how="semi", maintain_order="left")
-    frame = hidden_after(frame, source, as_of).filter(pl.col(column).is_not_null() for column in source.key)
+        frame = frame.join(_key_frame(frame, source, keys), on=source.key, how="semi", maintain_order="left")
+    frame = hide_after(frame, source, as_of).filter(pl.col(column).is_not_null() for column in source.key)
     limit = None if as_of is None else to_micros(as_of)
     stays = frame.filter(is_in_force(limit)) if has_versions(frame) else frame
-    for part in _dated(stays, source).iter_slices(_STEP):
+    for part in _with_known_time(stays, source).iter_slices(_STEP):
         dates = part.select(ROW, _KNOWN, FROM).rows()
         for key, row, (position, known, begins) in zip(
             inside(part.select(source.key)), inside(part.select(columns)), dates, strict=True
@@ -71,9 +71,9 @@ def version_blobs(
     if deletions is not None:
         gone = _deletions(source, deletions)
         if keys is not None and gone.height:
-            gone = gone.join(_frame_of(gone, source, keys), on=source.key, how="semi", maintain_order="left")
+            gone = gone.join(_key_frame(gone, source, keys), on=source.key, how="semi", maintain_order="left")
         if gone.height:
-            yield from _deleted(gone, stays, source)
+            yield from _deleted_keys(gone, stays, source)
 
 
 def _with_known(source: Source) -> Source:
@@ -85,12 +85,12 @@ def _with_known(source: Source) -> Source:
     return msgspec.structs.replace(source, fields=tuple(fields.values()), known=times | source.known)
 
 
-def _frame_of(frame: pl.DataFrame, source: Source, keys: Collection[bytes]) -> pl.DataFrame:
-    found = pl.DataFrame([key_values(key) for key in keys], schema=list(source.key), orient="row")
-    return found.select(inside_as(name, frame.schema[name]) for name in source.key)
+def _key_frame(frame: pl.DataFrame, source: Source, keys: Collection[bytes]) -> pl.DataFrame:
+    values = pl.DataFrame([key_values(key) for key in keys], schema=list(source.key), orient="row")
+    return values.select(inside_as(name, frame.schema[name]) for name in source.key)
 
 
-def _dated(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
+def _with_known_time(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
     """Rows with their known time, and since when they are in force."""
     corrections = corrections_of(source)
     times = [pl.col(field.name).cast(pl.Int64) for field in (() if corrections is None else corrections.known)]
@@ -99,14 +99,14 @@ def _dated(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
     return frame if has_versions(frame) else frame.with_columns(pl.lit(None, pl.Int64).alias(FROM))
 
 
-def _deleted(rows: pl.DataFrame, stays: pl.DataFrame, source: Source) -> Iterator[tuple[bytes, bytes]]:
+def _deleted_keys(rows: pl.DataFrame, stays: pl.DataFrame, source: Source) -> Iterator[tuple[bytes, bytes]]:
     """The keys of deletions of which no row is in force."""
     corrections, key = corrections_of(source), list(source.key)
     assert corrections is not None
-    last = _dated(rows.join(stays.select(key), on=key, how="anti"), source).group_by(key, maintain_order=True)
-    found = last.agg(pl.col(_KNOWN, FROM, ROW).max())
+    last = _with_known_time(rows.join(stays.select(key), on=key, how="anti"), source).group_by(key, maintain_order=True)
+    latest = last.agg(pl.col(_KNOWN, FROM, ROW).max())
     for values, (known, begins, position) in zip(
-        inside(found.select(key)), found.select(_KNOWN, FROM, ROW).rows(), strict=True
+        inside(latest.select(key)), latest.select(_KNOWN, FROM, ROW).rows(), strict=True
     ):
         arrived = None if begins == known else begins
         # A deletion without a known time is known when it arrives.
@@ -123,7 +123,7 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
         return pl.DataFrame()
     wanted = {*source.key, *(field.name for field in corrections.fields)}
     fields = {field.name: field for field in (*source.fields, *corrections.fields) if field.name in wanted}
-    frame = read(source.name, tuple(fields.values()), rows)
+    frame = read_fields(source.name, tuple(fields.values()), rows)
     marker = pl.col(corrections.marker.name)
     if corrections.marker.dtype in ("time", "date"):
         marker = marker.to_physical().cast(pl.Int64)
@@ -131,8 +131,8 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
     return frame.filter(stays, *(pl.col(column).is_not_null() for column in source.key))
 
 
-def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
-    """Take out of the log what the freshly filled `table` holds and nobody waits for: rows whose event, or of deletions
+def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
+    """Remove log rows that the freshly filled `table` holds and that need not wait: rows whose event, or of deletions
     their arrival, lies `WAIT` before `newest`.
     """
     if newest is None:
@@ -142,7 +142,7 @@ def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table
     assert corrections is not None
     rule, limit = VersionRule(corrections), newest - micros(WAIT)
 
-    def holds(record: Record, blob: bytes | None) -> bool:
+    def holds(record: LoggedRow, blob: bytes | None) -> bool:
         at = record.arrived if record.deleted else record.values.get(source.event_time or "")
         if at is None or at > limit:
             return False
@@ -150,16 +150,16 @@ def close(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table
             return record.deleted
         stored = decode_version(blob)
         values = {column: record.values[column] for column in columns if column in record.values}
-        return rule.placed(record, values, stored) is None
+        return rule.stored_after(record, values, stored) is None
 
     def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
         log = SourceLog(cells, log_table(scope, name))
         rows, end = log.since(mark, _STEP)
         blobs = cells.get(table, [version_key(name, key_values(key)) for key, _ in rows])
-        held = {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
-        left = [record.entry for key, record in rows if key not in held]
-        oldest = min(left) if left and first is None else first
-        log.forget(held, end if oldest is None else oldest)
+        stored_keys = {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
+        waiting = [record.entry for key, record in rows if key not in stored_keys]
+        oldest = min(waiting) if waiting and first is None else first
+        log.forget(stored_keys, end if oldest is None else oldest)
         log.save()
         return end, oldest, end < log.next
 

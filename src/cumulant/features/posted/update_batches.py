@@ -11,18 +11,18 @@ from typing import NamedTuple, Self
 
 from cumulant.core.errors import UsageError
 from cumulant.features.online.state_writer import StateWriter
-from cumulant.features.posted.post_reader import Advanced, Post, PostReader
-from cumulant.features.posted.state_update import commit, total
+from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
+from cumulant.features.posted.state_update import commit, sum_results
 
 
-class _Waiting(NamedTuple):
+class _PendingPost(NamedTuple):
     post: Post
-    left_out: Advanced
-    done: Future[Advanced]
+    left_out: AdvanceResult
+    done: Future[AdvanceResult]
 
 
 class Advancer:
-    """Moves tables of one store on together, one transaction for what has come in since the last, up to `rows` of them.
+    """Updates tables of one store together, one transaction for the posts since the last, up to `rows` of them.
 
     While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
     several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
@@ -32,7 +32,7 @@ class Advancer:
     def __init__(self, writers: Sequence[StateWriter], *, rows: int = 512, skew_us: int | None = None) -> None:
         self._writers, self._rows, self._skew_us = list(writers), rows, skew_us
         self._reader = PostReader(self._writers, skew_us=skew_us)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_PendingPost] = deque()
         self._news = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="cumulant-advance", daemon=True)
@@ -46,7 +46,7 @@ class Advancer:
         """
         return self._reader.is_ahead(source, row)
 
-    def post(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> Future[Advanced]:
+    def post(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> Future[AdvanceResult]:
         """Let rows of a source in; `scored` ones are those of requests, which correct nothing.
 
         The future is done once they are durable, or with the error that prevented it.
@@ -58,17 +58,17 @@ class Advancer:
             UsageError: it is closed.
         """
         post, left_out = self._reader.read(source, rows, scored=scored)
-        done: Future[Advanced] = Future()
+        done: Future[AdvanceResult] = Future()
         done.set_running_or_notify_cancel()
         with self._news:
             if self._closed:
                 raise UsageError("this advancer is closed")
-            self._waiting.append(_Waiting(post, left_out, done))
+            self._waiting.append(_PendingPost(post, left_out, done))
             self._news.notify()
         return done
 
     def close(self) -> None:
-        """Commit what waits and end the thread; what fails is told to who waits for it."""
+        """Commit what waits and end the thread; errors are set on the futures."""
         with self._news:
             self._closed = True
             self._news.notify()
@@ -85,19 +85,19 @@ class Advancer:
     def _run(self) -> None:
         while batch := self._next():
             try:
-                found = commit(self._writers, [waiting.post for waiting in batch], skew_us=self._skew_us)
+                results = commit(self._writers, [waiting.post for waiting in batch], skew_us=self._skew_us)
             except Exception as error:  # noqa: BLE001  (an edge: whatever it was, it belongs to those who wait)
                 for waiting in batch:
                     waiting.done.set_exception(error)
                 continue
-            for waiting, one in zip(batch, found, strict=True):
-                waiting.done.set_result(total([waiting.left_out, one]))
+            for waiting, result in zip(batch, results, strict=True):
+                waiting.done.set_result(sum_results([waiting.left_out, result]))
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[_PendingPost]:
         """What is committed next; nothing once it is closed and nothing waits."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._closed)
-            batch: list[_Waiting] = []
+            batch: list[_PendingPost] = []
             count = 0
             while self._waiting and (not batch or count + len(self._waiting[0].post.rows) <= self._rows):
                 batch.append(self._waiting.popleft())

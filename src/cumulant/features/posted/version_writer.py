@@ -1,4 +1,4 @@
-"""Versions of posted rows put into a table of online state: entities lose the row before, and get the one after."""
+"""Versions of posted rows in a table of online state: the new version replaces the previous one in its entities."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.features.offline.group_events import Change, Changing, GroupWriter, LogRow, Taken
+from cumulant.features.offline.group_events import Changing, EntityChange, GroupWriter, LogRow, TableUpdate
 from cumulant.features.online.state import encode
-from cumulant.features.posted.event_insert import Event
-from cumulant.features.posted.posted_events import Record, key_values
+from cumulant.features.posted.event_insert import GroupEvent
+from cumulant.features.posted.posted_events import LoggedRow, key_values
 from cumulant.features.posted.row_versions import (
     StoredVersion,
     VersionRule,
@@ -43,29 +43,29 @@ class VersionWriter:
         blobs = cells.get(table, [version_key(self.source, key) for key in keys])
         return [None if blob is None else decode_version(blob) for blob in blobs]
 
-    def after(self, record: Record, stored: StoredVersion | None) -> StoredVersion | None:
-        """What a table holds after a row of the log; None as it does."""
+    def after(self, record: LoggedRow, stored: StoredVersion | None) -> StoredVersion | None:
+        """The stored version after a row of the log; None where it stays."""
         row = self._groups[0].row(record)
-        return self.rule.placed(record, {name: row[name] for name in self.columns if name in row}, stored)
+        return self.rule.stored_after(record, {name: row[name] for name in self.columns if name in row}, stored)
 
-    def events(self, version: StoredVersion | None) -> list[tuple[GroupWriter, bytes, Event]]:
+    def events(self, version: StoredVersion | None) -> list[tuple[GroupWriter, bytes, GroupEvent]]:
         """The entities that a version enters, each with its event there."""
         if version is None or version.deleted:
             return []
-        found = ((group, group.event_of(version.values, version.position)) for group in self._groups)
-        return [(group, *one) for group, one in found if one is not None]
+        events = ((group, group.event_of(version.values, version.position)) for group in self._groups)
+        return [(group, *event) for group, event in events if event is not None]
 
     def take(
-        self, cells: Cells, table: str, rows: Sequence[tuple[bytes, Record]], changing: Changing, taken: Taken
+        self, cells: Cells, table: str, rows: Sequence[tuple[bytes, LoggedRow]], changing: Changing, update: TableUpdate
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Note what rows of the log change of entities, and give the versions that they put in force."""
+        """Record the changes of entities by rows of the log, and yield the versions that they put in force."""
         keys = [key_values(key) for key, _ in rows]
         for (key, record), values, stored in zip(rows, keys, self.stored(cells, table, keys), strict=True):
             row, after = (self.source, key), self.after(record, stored)
-            if after is None or (stored is not None and _holds_same(stored, after)):
-                taken.held.add(row)
+            if after is None or (stored is not None and _is_same_version(stored, after)):
+                update.known.add(row)
             else:
-                taken.moved.add(row)
+                update.changed.add(row)
                 self._note(row, stored, after, changing)
             if after is not None:
                 yield version_key(self.source, values), encode(after)
@@ -75,19 +75,19 @@ class VersionWriter:
         new = {key: (group, event) for group, key, event in self.events(after)}
         for key in old.keys() | new.keys():
             group, gone, come = (old.get(key) or new[key])[0], old.get(key), new.get(key)
-            if gone is not None and come is not None and _alike(gone[1], come[1], ordered=group.group.ordered):
+            if gone is not None and come is not None and _is_same_event(gone[1], come[1], ordered=group.group.ordered):
                 continue
             remove = None if gone is None else gone[1].identity
             begins = None if stored is None else after.begins
-            change = Change(row, None if come is None else come[1], remove, begins)
+            change = EntityChange(row, None if come is None else come[1], remove, begins)
             changing.setdefault(key, (group, []))[1].append(change)
 
 
-def _holds_same(one: StoredVersion, other: StoredVersion) -> bool:
-    return one.values == other.values and one.deleted == other.deleted
+def _is_same_version(version: StoredVersion, other: StoredVersion) -> bool:
+    return version.values == other.values and version.deleted == other.deleted
 
 
-def _alike(one: Event, other: Event, *, ordered: bool) -> bool:
+def _is_same_event(event: GroupEvent, other: GroupEvent, *, ordered: bool) -> bool:
     """Whether windows and lookups see no difference."""
-    at = (one.position, other.position) if ordered else (0, 0)
-    return one.time == other.time and one.values == other.values and at[0] == at[1]
+    at = (event.position, other.position) if ordered else (0, 0)
+    return event.time == other.time and event.values == other.values and at[0] == at[1]

@@ -199,7 +199,7 @@ class _Copy:
         """Nobody moves files in the folder meanwhile; on a read-only disk nobody can."""
         with ExitStack() as stack:
             if folder.parent == self._project.state and folder.name in GUARDED and os.access(folder, os.W_OK):
-                from cumulant.outcomes.labels.store import locked
+                from cumulant.outcomes.labels.store import lock_folder
 
-                stack.enter_context(locked(folder))
+                stack.enter_context(lock_folder(folder))
             yield

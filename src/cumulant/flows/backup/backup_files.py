@@ -207,9 +207,9 @@ def _files_of(project: Project, name: str) -> list[Path]:
     """Files of a source on this machine; none where it has no path or its files are gone."""
     spec = project.spec.data[name]
     try:
-        from cumulant.data.files.listing import find
+        from cumulant.data.files.listing import find_files
 
-        files = find(spec, source=name, root=project.root, files=project.files())
+        files = find_files(spec, source=name, root=project.root, files=project.files())
     except DataError:
         return []
     return [Path(one.url.removeprefix("file://")) for one in files if one.url.startswith(("/", "file:"))]

@@ -140,13 +140,13 @@ def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str
 
 def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:
     """Say which paths lead to no file from the new folder; `plan` and `train` need them."""
-    from cumulant.data.files.listing import find  # loads Polars
+    from cumulant.data.files.listing import find_files  # loads Polars
 
     for name, spec in project.spec.data.items():
         if not spec.path or "://" in spec.path:
             continue
         try:
-            find(spec, source=name, root=project.root, files=project.files())
+            find_files(spec, source=name, root=project.root, files=project.files())
         except CumulantError:
             note(
                 f"warning: source {name}: no file matches {spec.path} from {project.root}: put the data there, or "

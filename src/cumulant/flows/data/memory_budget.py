@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from cumulant.core.system.memory import memory_limit
 
 if TYPE_CHECKING:
-    from cumulant.data.parts.memory_budget import Room
+    from cumulant.data.parts.memory_budget import MemoryBudget
     from cumulant.project.project import Project
 
 #: the folder of the state in which rows are set aside meanwhile
 SPILL = "spill"
 
 
-def room_of(project: Project) -> Room:
+def room_of(project: Project) -> MemoryBudget:
     """What `resources.memory` allows, and the project's folder for rows that do not fit."""
-    from cumulant.data.parts.memory_budget import Room
+    from cumulant.data.parts.memory_budget import MemoryBudget
 
-    return Room(memory_limit(project.spec.resources.memory), project.state / SPILL)
+    return MemoryBudget(memory_limit(project.spec.resources.memory), project.state / SPILL)

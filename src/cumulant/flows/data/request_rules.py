@@ -44,7 +44,7 @@ def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
 
 
 def _contract(project: Project, plan: FeaturePlan) -> SourceSpec | None:
-    from cumulant.data.proposal.contract import in_force
+    from cumulant.data.proposal.contract import with_contract
 
     declared = project.spec.data.get(plan.entity)
-    return None if declared is None else in_force(declared, source=plan.entity, root=project.root)
+    return None if declared is None else with_contract(declared, source=plan.entity, root=project.root)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cumulant.data.files.listed_file import ListedFile
     from cumulant.data.spec import SourceSpec
-    from cumulant.data.text.csv_text import Table
+    from cumulant.data.text.csv_text import FileTable
     from cumulant.ports.files import Files
 
 
@@ -50,7 +50,7 @@ def _read(
     file: Path | str,
     like: SourceSpec | None,
     *,
-    refuse: Callable[[Table, str], None],
+    refuse: Callable[[FileTable, str], None],
     warn: Callable[[str], None],
     sheet: str | None = None,
 ) -> tuple[pl.DataFrame, SourceSpec]:
@@ -60,7 +60,7 @@ def _read(
     from cumulant.data.files.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
-    from cumulant.data.files.unreadable_files import each_readable
+    from cumulant.data.files.unreadable_files import read_each
     from cumulant.data.spec import SourceSpec as data_SourceSpec
 
     spec, files = like or data_SourceSpec(sheet=sheet), _files()
@@ -79,7 +79,7 @@ def _read(
         refuse(table, one.url)
         return table.rows
 
-    frames = each_readable(listed_files(listing, spec, root=Path.cwd(), files=files), rows)
+    frames = read_each(listed_files(listing, spec, root=Path.cwd(), files=files), rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec
 
 
@@ -105,7 +105,7 @@ def propose(
     broken: list[str] = []
     quoted: set[str] = set()
 
-    def note(table: Table, url: str) -> None:
+    def note(table: FileTable, url: str) -> None:
         quoted.update(table.quoted)
         broken.extend(f"warning: {url}: {one}" for one in table.notes)
         if table.malformed is not None:

@@ -15,7 +15,7 @@ from cumulant.flows.data.memory_budget import room_of
 from cumulant.flows.ledger.run_context import Context, open_run
 
 if TYPE_CHECKING:
-    from cumulant.data.files.listing import Listing
+    from cumulant.data.files.listing import FileListing
     from cumulant.data.snapshot import Snapshot
     from cumulant.data.spec import SourceSpec
     from cumulant.ports.access import Principal
@@ -79,12 +79,12 @@ def snapshots_of(
 
 def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> tuple[Snapshot, bool]:
     from cumulant.data.code_hash import prepare_digest
-    from cumulant.data.files.listing import list_files, shown
-    from cumulant.data.proposal.contract import in_force
+    from cumulant.data.files.listing import display_path, list_files
+    from cumulant.data.proposal.contract import with_contract
     from cumulant.data.snapshot import READING
 
     project = context.project
-    spec = in_force(project.spec.data[name], source=name, root=project.root)
+    spec = with_contract(project.spec.data[name], source=name, root=project.root)
     listing = list_files(spec, source=name, root=project.root, files=project.files())
     inputs = {
         "reading": READING,
@@ -92,8 +92,8 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         "declaration": digest(spec.plain()),
         "prepare": prepare_digest(spec.prepare, project.root),
         # Not in full: each run has a row of its own in the journal.
-        "files": digest([[shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
-        "skipped": [shown(file.url, project.root) for file in listing.skipped],
+        "files": digest([[display_path(file.url, project.root), file.bytes, file.stamp] for file in listing.files]),
+        "skipped": [display_path(file.url, project.root) for file in listing.skipped],
         # Files as they were once are no news, but the loss of what came after is.
         "gone": _gone(project, name, listing.files),
         "others": {other: others[other].id for other in sorted(references(spec) - {name})},
@@ -106,10 +106,10 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     records: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
-        from cumulant.data.files.file_lists import without_files
+        from cumulant.data.files.file_lists import store_file_lists
 
         made.append(_ingest(context, name, others, listing, force=force))
-        records.append(without_files(made[-1], project.tables()))
+        records.append(store_file_lists(made[-1], project.tables()))
         return {"snapshot": made[-1].id}
 
     outcome = context.step(
@@ -126,13 +126,15 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
 
 
 def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
-    from cumulant.data.files.listing import shown
+    from cumulant.data.files.listing import display_path
 
-    previous, present = newest(project, name), {shown(file.url, project.root) for file in files}
+    previous, present = newest(project, name), {display_path(file.url, project.root) for file in files}
     return [] if previous is None else [file.url for file in previous.files if file.url not in present]
 
 
-def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], listing: Listing, *, force: bool) -> Snapshot:
+def _ingest(
+    context: Context, name: str, others: Mapping[str, Snapshot], listing: FileListing, *, force: bool
+) -> Snapshot:
     from cumulant.data.checks.breach import SourceBreachError
 
     project = context.project
@@ -155,12 +157,12 @@ def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], listing
             progress=context.progress,
             force=force,
             listing=listing,
-            room=room_of(project),
+            budget=room_of(project),
         )
     except SourceBreachError as breach:
-        from cumulant.data.files.file_lists import without_files
+        from cumulant.data.files.file_lists import store_file_lists
 
-        record = without_files(breach.snapshot, project.tables())
+        record = store_file_lists(breach.snapshot, project.tables())
         with context.transaction() as transaction:
             _store(transaction, REFUSED, breach.snapshot, record)
         raise
@@ -183,9 +185,9 @@ def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
     current = newest(context.project, name)
     if current is not None and current.id == snapshot.id and refused(context.project, name) is None:
         return
-    from cumulant.data.files.file_lists import without_files
+    from cumulant.data.files.file_lists import store_file_lists
 
-    record = without_files(snapshot, context.project.tables())
+    record = store_file_lists(snapshot, context.project.tables())
     with context.transaction() as transaction:
         transaction.put(NEWEST, name, msgspec.to_builtins(record))
         transaction.delete(REFUSED, name)
@@ -226,10 +228,10 @@ def refused(project: Project, name: str) -> Snapshot | None:
 
 
 def _read(project: Project, row: Row) -> Snapshot:
-    from cumulant.data.files.file_lists import with_files
+    from cumulant.data.files.file_lists import load_file_lists
     from cumulant.data.snapshot import Snapshot as data_Snapshot
 
-    return with_files(msgspec.convert(row.value, data_Snapshot), project.tables())
+    return load_file_lists(msgspec.convert(row.value, data_Snapshot), project.tables())
 
 
 def references(spec: SourceSpec) -> set[str]:

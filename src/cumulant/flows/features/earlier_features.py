@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
-    from cumulant.data.parts.added_rows import KeptRows
+    from cumulant.data.parts.added_rows import SharedRows
     from cumulant.data.snapshot import Snapshot
     from cumulant.features.offline.incremental import GrownSource
     from cumulant.project.project import Project
 
-Kept = tuple["KeptRows", ...]
+Kept = tuple["SharedRows", ...]
 FEATURES, ROW = "features", "__row"
 #: so many earlier tables are tried, the newest first
 _TRIED = 3
@@ -95,10 +95,10 @@ def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]
     """
     tables, found = project.tables(), {}
     try:
-        from cumulant.data.parts.added_rows import kept_rows
+        from cumulant.data.parts.added_rows import find_shared_rows
 
         for name, identity in earlier.snapshots.items():
-            kept = kept_rows(load_snapshot(project, identity), snapshots[name], tables)
+            kept = find_shared_rows(load_snapshot(project, identity), snapshots[name], tables)
             if kept is None:
                 return None
             found[name] = kept
@@ -109,7 +109,7 @@ def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]
 
 
 def _grown(project: Project, snapshot: Snapshot, kept: Kept, as_of: datetime | None) -> GrownSource:
-    from cumulant.data.parts.added_rows import added_count, scan_added
+    from cumulant.data.parts.added_rows import count_added, scan_added
     from cumulant.data.snapshot import scan
     from cumulant.features.offline.incremental import GrownSource as features_GrownSource
 
@@ -117,7 +117,7 @@ def _grown(project: Project, snapshot: Snapshot, kept: Kept, as_of: datetime | N
     return features_GrownSource(
         every=scan(snapshot, tables, as_of=as_of),
         new=scan_added(snapshot, kept, tables, as_of=as_of),
-        added=added_count(snapshot, kept),
+        added=count_added(snapshot, kept),
     )
 
 

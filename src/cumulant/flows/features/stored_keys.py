@@ -53,10 +53,10 @@ def show_key(
     with open_run(
         project, "stored key", action="features.materialize", principal=principal, progress=progress
     ) as context:
-        from cumulant.features.online.repair import stored_key
+        from cumulant.features.online.repair import read_key
 
         state = _state(context, uri)
-        return stored_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
+        return read_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
 
 
 def forget_key(
@@ -78,7 +78,7 @@ def forget_key(
     """
     with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
         from cumulant.features.events import KeyForgotten
-        from cumulant.features.online.repair import forget_key, stored_key
+        from cumulant.features.online.repair import forget_key, read_key
 
         state = _state(context, uri)
         plan, table, store = state.plan, state.table, project.online()
@@ -87,7 +87,7 @@ def forget_key(
         gone = deletions(project, plan, state.snapshots, as_of=None)
         done = forget_key(plan, frames, store, table, key, after=after, deletions=gone)
         context.emit(KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
-        stored = stored_key(plan, store, table, key, now=datetime.now(UTC))
+        stored = read_key(plan, store, table, key, now=datetime.now(UTC))
         return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)
 
 

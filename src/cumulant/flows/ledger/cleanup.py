@@ -131,7 +131,7 @@ def _tags(project: Project) -> list[dict[str, str]]:
 
 
 def _data_tables(project: Project) -> Iterator[Removed]:
-    from cumulant.data.retention import expired, removable
+    from cumulant.data.retention import expired_snapshots, removable_keys
     from cumulant.data.snapshot import Snapshot as data_Snapshot
 
     journal, now = project.journal(), SystemClock().now()
@@ -140,13 +140,13 @@ def _data_tables(project: Project) -> Iterator[Removed]:
     snapshots = [msgspec.convert(row.value, data_Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, spec in project.spec.data.items():
         own = [one for one in snapshots if one.source == source]
-        gone = {one.id for one in expired(own, spec.keep, now)} - trained_on
+        gone = {one.id for one in expired_snapshots(own, spec.keep, now)} - trained_on
         kept: list[Snapshot] = [one for one in own if one.id not in gone]
         for kind in (NEWEST, REFUSED):
             row = journal.get(kind, source)
             if row is not None:
                 kept.append(msgspec.convert(row.value, data_Snapshot))
-        yield from (_table(project, key) for key in removable(source, kept, project.tables()))
+        yield from (_table(project, key) for key in removable_keys(source, kept, project.tables()))
 
 
 def _feature_tables(project: Project) -> Iterator[Removed]:

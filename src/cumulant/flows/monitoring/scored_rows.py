@@ -13,7 +13,7 @@ from cumulant.core.units import from_micros, micros
 from cumulant.data.parts.spill import Spill
 from cumulant.monitoring.performance.rows import Window
 from cumulant.monitoring.tables import MOMENT
-from cumulant.outcomes.labels.label_snapshot import windows
+from cumulant.outcomes.labels.label_snapshot import window_parts
 
 #: rows that are held in memory, some 100 bytes each, since a file for each short window takes time; and those that are
 #: read at once where windows are shorter
@@ -74,7 +74,7 @@ class ScoredRows:
         self, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[list[tuple[Window, pl.DataFrame]]]:
         """As `windows`, short ones together: what reads the log reads it for a group."""
-        return windows(self.windows(since, until), min(_HELD, _TOGETHER), frame=lambda one: one[1])
+        return window_parts(self.windows(since, until), min(_HELD, _TOGETHER), frame=lambda one: one[1])
 
     @cached_property
     def _starts(self) -> list[int]:

@@ -28,7 +28,7 @@ from cumulant.flows.training.task import target_of
 from cumulant.monitoring.performance.rows import Predictions, are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes.join.join_cache import JoinCache
-from cumulant.outcomes.join.log_rows import IDENTITY, logged, logged_keys
+from cumulant.outcomes.join.log_rows import IDENTITY, scan_log, scan_log_keys
 from cumulant.outcomes.join.prediction_losses import class_probabilities, read_outputs
 from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.review.reasons import requests
@@ -175,7 +175,7 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
     wanted = rows.select(*IDENTITY, "time").with_row_index(_PLACE)
     log = project.state / FOLDER
     parts = []
-    for frame in logged_keys(log, model.request, since=first, until=last + timedelta(microseconds=1)):
+    for frame in scan_log_keys(log, model.request, since=first, until=last + timedelta(microseconds=1)):
         # A join takes memory by all rows that it looks among, and a batch of the log is of a short time.
         near = wanted.filter(pl.col("time").is_between(frame["time"].min(), frame["time"].max()))
         parts.append(frame.join(near, on=IDENTITY).select(_PLACE, REF))
@@ -196,7 +196,7 @@ def asked(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.D
         since, until = rows["time"].min(), rows["time"].max()
         assert isinstance(since, datetime)
         assert isinstance(until, datetime)
-        for frame in logged(project.state / FOLDER, (), since=since, until=until + timedelta(microseconds=1)):
+        for frame in scan_log(project.state / FOLDER, (), since=since, until=until + timedelta(microseconds=1)):
             part = frame.select(*IDENTITY, "request").join(wanted, on=IDENTITY, how="semi")
             said = requests(part)
             held = (

@@ -24,13 +24,13 @@ from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
     from cumulant.core.events import Fact
-    from cumulant.outcomes.importing import Imported
+    from cumulant.outcomes.importing import ImportReport
     from cumulant.outcomes.join.joining import Outcomes
     from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.outcomes.labelled_log import LabelledLog
     from cumulant.outcomes.labels.label_counts import Report
-    from cumulant.outcomes.labels.label_facts import Shown
-    from cumulant.outcomes.labels.outcome_folder import Ingested
+    from cumulant.outcomes.labels.label_facts import LabelFact
+    from cumulant.outcomes.labels.outcome_folder import IngestedFile
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.ports.registry import ModelVersion
@@ -261,7 +261,7 @@ def report_labels(
 
 def list_labels(
     project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
-) -> tuple[list[Shown], int]:
+) -> tuple[list[LabelFact], int]:
     """What was said, the newest first, and how many there are in all. Raises StorageError."""
     from cumulant.outcomes.labels.label_facts import newest_labels
 
@@ -278,7 +278,9 @@ def _labelled_log(project: Project) -> LabelledLog:
     return LabelledLog(folder_of(project), predictions, key=lambda: schema_of(project).key)
 
 
-def show_labels(project: Project, request: str, *, principal: Principal) -> tuple[list[PredictionLabels], list[Shown]]:
+def show_labels(
+    project: Project, request: str, *, principal: Principal
+) -> tuple[list[PredictionLabels], list[LabelFact]]:
     """The rows of one request with their labels, and what was said of it by its id.
 
     Raises:
@@ -302,7 +304,7 @@ def show_labels(project: Project, request: str, *, principal: Principal) -> tupl
 def import_predictions(
     project: Project, path: Path, names: Mapping[str, str], *, principal: Principal, model: str | None = None,
     version: str = "imported",
-) -> Imported:  # fmt: skip
+) -> ImportReport:  # fmt: skip
     """Bring predictions that were logged elsewhere into the project's log, once.
 
     Raises:
@@ -345,9 +347,9 @@ def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
     declared = project.policies.monitoring.labels
     if declared is not None:
         return [declared]
-    from cumulant.outcomes.labels.ingest import waiting
+    from cumulant.outcomes.labels.ingest import count_waiting
 
-    if waiting(folder_of(project)):
+    if count_waiting(folder_of(project)):
         return []
     raise UsageError(
         "no labels are named", hint="name a file, or declare `monitoring: {labels: PATH}` in cumulant.yaml"
@@ -406,7 +408,7 @@ def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], pri
     return Intake(sources=told, posted=rows, labelled=found.labelled, pairs=found.pairs, graded=found.graded)
 
 
-def _ingested(name: str, one: Ingested) -> Fact:
+def _ingested(name: str, one: IngestedFile) -> Fact:
     from cumulant.outcomes.events import LabelsIngested
 
     return LabelsIngested(source=name, content=one.content, rows=one.rows, problems=one.problems)

@@ -171,9 +171,9 @@ def _change(change: SchemaChange) -> str:
 
 def shifts_said(snapshot: Snapshot) -> tuple[str, ...]:
     """The columns that moved against the last accepted snapshot, or that none did; nothing for a first snapshot."""
-    from cumulant.data.shift import moved
+    from cumulant.data.shift import notable_shifts
 
-    found = moved(snapshot.shifts)
+    found = notable_shifts(snapshot.shifts)
     return tuple(map(_shift, found)) or (("no column moved",) if snapshot.shifts else ())
 
 

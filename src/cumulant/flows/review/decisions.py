@@ -45,7 +45,7 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
     reader, desk = session_reader(project), desk_of(project, clock=clock)
     decided, problems = 0, dict[str, str]()
     for line, row in (
-        (line, row) for batch in label_files.numbered_batches(path) for line, row in zip(*batch, strict=True)
+        (line, row) for batch in label_files.read_numbered_batches(path) for line, row in zip(*batch, strict=True)
     ):
         name = f"{path.name}:{line}"
         try:

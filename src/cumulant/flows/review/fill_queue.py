@@ -25,9 +25,9 @@ from cumulant.flows.review.mirrored_scores import MirroredIndex, MirroredRows
 from cumulant.flows.review.review_reference import asked_of, reference_of
 from cumulant.flows.review.views import policy_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.outcomes.join.log_rows import logged
-from cumulant.outcomes.join.prediction_refs import asked_ref
-from cumulant.outcomes.labels.label_snapshot import UsableLabels, itself, windows
+from cumulant.outcomes.join.log_rows import scan_log
+from cumulant.outcomes.join.prediction_refs import request_ref
+from cumulant.outcomes.labels.label_snapshot import UsableLabels, same_frame, window_parts
 from cumulant.review import reasons
 from cumulant.review.cases import Case, Draw, Queue, case_id
 from cumulant.review.policy import ReviewPolicy
@@ -167,13 +167,13 @@ class _Look:
         return _Looked(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        return logged(self._log, self._schema.key, since=self._since, until=self._until)
+        return scan_log(self._log, self._schema.key, since=self._since, until=self._until)
 
     def _beside(self, spill: Spill) -> MirroredIndex | None:
         """What was scored beside answers; a mirrored row may be logged a little later than the answered one."""
         later = self._until + timedelta(minutes=5)
         found = MirroredRows(spill)
-        for one in logged(self._log, (), since=self._since - timedelta(minutes=5), until=later):
+        for one in scan_log(self._log, (), since=self._since - timedelta(minutes=5), until=later):
             mirrored = one.filter(pl.col("shadow"))
             if mirrored.height:
                 found.add(mirrored.select("id", "row", "outputs", "score"))
@@ -183,7 +183,7 @@ class _Look:
         """Rows of the log, with references of predictions whose label is known already, those of the rows at least."""
         with outcomes_of(self._context.project, self._schema).labels() as known:
             labels = UsableLabels(known, self._until)
-            for window in windows(self._frames(), labels.window, frame=itself):
+            for window in window_parts(self._frames(), labels.window, frame=same_frame):
                 named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
                 yield from ((rows, named) for rows in window)
 
@@ -207,7 +207,7 @@ class _Look:
         if number not in self._asked:
             version = self._version(number)
             self._asked[number] = () if version is None else asked_of(self._context.project, version)
-        return asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
+        return request_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
         policy, asked = self._policy, reasons.requests(rows)

@@ -23,7 +23,7 @@ from cumulant.flows.registry.models import MODEL
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
 from cumulant.flows.review.views import CaseView, classes_of, policy_of, view, wrong_cases
-from cumulant.outcomes.labels.label_rows import Reader
+from cumulant.outcomes.labels.label_rows import LabelReader
 from cumulant.review import transitions
 from cumulant.review.cases import Case
 from cumulant.review.policy import ReviewPolicy
@@ -206,9 +206,9 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
     if not desk.untold():
         return 0
     # Alone from here on: two who make labels of the same decisions would say each twice.
-    from cumulant.outcomes.labels.store import locked
+    from cumulant.outcomes.labels.store import lock_folder
 
-    with locked(project.state / FOLDER):
+    with lock_folder(project.state / FOLDER):
         waiting = desk.untold()
         if waiting:
             _say(project, desk, waiting, principal, clock)
@@ -274,7 +274,7 @@ def label_text(project: Project, case: Case, label: object, reader: CaseReader) 
     """
     classes = classes_of(case, reader)
     plain = msgspec.structs.replace(schema_of(project), formats={})  # a reviewer writes plain numbers
-    read = Reader(plain, {}, b"", received=SystemClock().now())
+    read = LabelReader(plain, {}, b"", received=SystemClock().now())
     (said,) = read.read([{"id": case.request, "label": _meant(label, classes)}])
     if not said.problem:
         return said.label

@@ -90,13 +90,13 @@ def answers(
     """The decisions beside the entity rows `raw`; a row with a label of its own in `target` uses none."""
     import polars as pl
 
-    from cumulant.outcomes.join.prediction_refs import asked_names
+    from cumulant.outcomes.join.prediction_refs import request_ref_fields
 
     source = task.plan.sources[task.entity]
     key = sorted((field for field in source.fields if field.name in source.key), key=lambda f: source.key.index(f.name))
     refs = refs_of(table["ref"], raw, key, at, salt)
     fields = {field.name: field for field in (*source.fields, *task.plan.request) if field.name in raw.columns}
-    for names in sorted({names for ref in table["ref"] if (names := asked_names(ref)) is not None}):
+    for names in sorted({names for ref in table["ref"] if (names := request_ref_fields(ref)) is not None}):
         if not set(names) <= set(fields):
             continue  # the source no longer has what was asked then
         held = refs.is_in(table["ref"].implode()).fill_null(value=False)
@@ -114,11 +114,11 @@ def answers(
 
 def _asked_refs(salt: bytes) -> Name:
     def refs(columns: Sequence[Sequence[object]], fields: Sequence[Field], times: Sequence[int]) -> list[str | None]:
-        from cumulant.outcomes.join.prediction_refs import asked_ref
+        from cumulant.outcomes.join.prediction_refs import request_ref
 
         names = [field.name for field in fields]
         rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-        return [asked_ref(row, fields, from_micros(when), salt) for row, when in zip(rows, times, strict=True)]
+        return [request_ref(row, fields, from_micros(when), salt) for row, when in zip(rows, times, strict=True)]
 
     return refs
 

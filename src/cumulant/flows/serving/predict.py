@@ -63,9 +63,9 @@ def predict(
         frame, others = _given(project, scorer.servable, rows, progress)
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
-            from cumulant.data.files.prediction_rows import not_prepared
+            from cumulant.data.files.prediction_rows import prepare_note
 
-            said = not_prepared(_declared(project, scorer.servable).prepare)
+            said = prepare_note(_declared(project, scorer.servable).prepare)
             progress(f"not in the rows, and so taken as missing: {', '.join(absent)}{said}")
         if others:
             progress(f"not read by the model, and so ignored: {', '.join(others)}")
@@ -105,9 +105,9 @@ def _given(
     plan = servable.plan
     declared = _declared(project, servable)
     if isinstance(rows, Path):
-        from cumulant.data.files.prediction_rows import reading
+        from cumulant.data.files.prediction_rows import prediction_spec
 
-        rows = read_table(rows, like=reading(declared, plan.request, str(rows)), progress=progress)
+        rows = read_table(rows, like=prediction_spec(declared, plan.request, str(rows)), progress=progress)
     moment = plan.predict_at.column if plan.predict_at else None
     found = as_fields(
         rows,

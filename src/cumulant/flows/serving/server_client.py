@@ -139,7 +139,7 @@ def _card(server: Server, model: str) -> _Card:
 
 def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
     """What the model reads of the file."""
-    from cumulant.data.files.prediction_rows import reading
+    from cumulant.data.files.prediction_rows import prediction_spec
     from cumulant.flows.serving.batch.piece_scoring import refuse_lacking
 
     kinds = {one.name: one.type for one in card.request}
@@ -150,7 +150,7 @@ def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
     ]
     rules = {one.name: RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request}
     declared = SourceSpec(rules=rules)
-    rows = read_table(file, like=reading(declared, fields, str(file)), progress=progress)
+    rows = read_table(file, like=prediction_spec(declared, fields, str(file)), progress=progress)
     if fields:
         from cumulant.data.files.prediction_rows import as_fields
 

@@ -91,9 +91,9 @@ def refused_classes(project: Project, task: Task, snapshot: Snapshot) -> tuple[s
     rules = [f"{column}:in", f"{column}:type"]
     if not any(check.rule in rules and check.failed for check in snapshot.checks):
         return ()
-    from cumulant.data.views import quarantined
+    from cumulant.data.views import read_quarantine
 
-    rows = quarantined(snapshot, project.tables(), project.salt())
+    rows = read_quarantine(snapshot, project.tables(), project.salt())
     refused = rows.filter(rows["__rule"].is_in(rules))
     from cumulant.training.class_names import label
 

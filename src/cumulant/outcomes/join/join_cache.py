@@ -24,7 +24,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.ids import digest
-from cumulant.outcomes.join.log_rows import HEAD, asked, named, unpacked
+from cumulant.outcomes.join.log_rows import HEAD, as_frame, is_referenced, split_refs
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import atomic_files, outcome_folder
 
@@ -37,14 +37,14 @@ _INDEX = "index"
 _SUFFIX = ".arrow"
 
 
-class Rows(Protocol):
-    """What takes the joined rows of the files of the log, one after the other."""
+class RowSink(Protocol):
+    """Receiver of the joined rows of the files of the log, one after the other."""
 
     def add(self, number: int, frame: pl.DataFrame, /) -> None:
         """The rows of the file of this number in the order of the log; files come in any order."""
 
 
-Taken = TypeVar("Taken", bound=Rows)
+Sink = TypeVar("Sink", bound=RowSink)
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Index(msgspec.Struct, frozen=True, kw_only=True):
-    """`batches`: the batches of labels that were joined. `files`: by what tells a file of the log from all others."""
+    """`batches`: the batches of labels that were joined. `files`: by the identity of a file of the log."""
 
     batches: frozenset[str] = frozenset()
     files: dict[str, _Entry] = {}
@@ -80,7 +80,7 @@ class JoinCache:
     select: Callable[[pl.DataFrame], pl.DataFrame]
     joined: list[Path] = field(default_factory=list)
 
-    def rows(self, begin: Callable[[], Taken], *, since: date | None, at: datetime) -> Taken:
+    def rows(self, begin: Callable[[], Sink], *, since: date | None, at: datetime) -> Sink:
         """The selected rows of the days from `since` on with what is known of them by `at`, a frame a file of the log.
 
         `begin` makes what takes them, and what takes them all is returned: where files are merged meanwhile, it is
@@ -94,9 +94,9 @@ class JoinCache:
                 taken = begin()
                 self._rows(taken, since, at)
                 return taken
-        raise outcome_folder.vanishing(self.outcomes.log)
+        raise outcome_folder.vanishing_files_error(self.outcomes.log)
 
-    def _rows(self, taken: Rows, since: date | None, at: datetime) -> None:
+    def _rows(self, taken: RowSink, since: date | None, at: datetime) -> None:
         from cumulant.serving.prediction_log.storage.log_reader import stored
 
         before = self._index()
@@ -134,7 +134,7 @@ class JoinCache:
         if not files:
             return
         with self.outcomes.labels() as labels:
-            reads = ((name, partial(_present, path, read)) for name, (path, read) in files.items())
+            reads = ((name, partial(_read_present, path, read)) for name, (path, read) in files.items())
             joined = self.outcomes.join_files(reads, labels, at)
             for name, parts in groupby(joined, key=itemgetter(0)):
                 yield name, *self._stored([(self.select(rows), known) for _, rows, known in parts], at)
@@ -193,21 +193,24 @@ class _Labels:
 
     @cached_property
     def _batches(self) -> dict[str, tuple[str, frozenset[str]]]:
-        """By the name of a batch what tells it from others, and that of the batches that were merged into it."""
-        told = {
-            name: outcome_folder.ingested(self.outcomes.folder, name)
-            for name in outcome_folder.batches(self.outcomes.folder)
+        """By the name of a batch its identity, and those of the batches that were merged into it."""
+        ingested = {
+            name: outcome_folder.find_ingested(self.outcomes.folder, name)
+            for name in outcome_folder.list_batches(self.outcomes.folder)
         }
         return {
             name: (name, frozenset())
-            if one is None
-            else (_told(one), frozenset(_told(part) for part in one.covers if part.content in one.made_of))
-            for name, one in told.items()
+            if batch is None
+            else (
+                _batch_identity(batch),
+                frozenset(_batch_identity(part) for part in batch.covers if part.content in batch.made_of),
+            )
+            for name, batch in ingested.items()
         }
 
     @cached_property
     def batches(self) -> frozenset[str]:
-        return frozenset(one for one, _ in self._batches.values())
+        return frozenset(identity for identity, _ in self._batches.values())
 
     @cached_property
     def only_added(self) -> bool:
@@ -216,34 +219,34 @@ class _Labels:
 
     @cached_property
     def _news(self) -> pl.Expr | None:
-        """Whether a row of the log may be meant by a label that came since."""
+        """Whether a row of the log may be named by a label that came since."""
         added = [
             name
-            for name, (one, merged) in self._batches.items()
-            if one not in self.before and not (merged and merged <= self.before)
+            for name, (identity, merged) in self._batches.items()
+            if identity not in self.before and not (merged and merged <= self.before)
         ]
         if not added:
             return None
-        said = self.outcomes.said(added)
-        if not set(added) <= set(outcome_folder.batches(self.outcomes.folder)):
+        facts = self.outcomes.label_facts(added)
+        if not set(added) <= set(outcome_folder.list_batches(self.outcomes.folder)):
             raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
-        return asked(*named(said["ref"].unique()))
+        return is_referenced(*split_refs(facts["ref"].unique()))
 
     def news_in(self, read: log_Rows) -> bool:
         """Whether a label that came since may be for a row of a file of the log."""
         news = self._news
-        return news is not None and any(unpacked(head).filter(news).height for head in read(HEAD))
+        return news is not None and any(as_frame(head).filter(news).height for head in read(HEAD))
 
 
-def _present(path: Path, read: log_Rows, columns: list[str]) -> Iterator[pa.Table]:
+def _read_present(path: Path, read: log_Rows, columns: list[str]) -> Iterator[pa.Table]:
     """The rows of a file of the log. Raises FileNotFoundError: it is gone, and had no rows to read."""
     yield from read(columns)
     path.stat()
 
 
-def _told(one: outcome_folder.Ingested) -> str:
-    # What was deleted and taken in again may say other things, under the same name.
-    return f"{one.content} {one.received.isoformat()}"
+def _batch_identity(batch: outcome_folder.IngestedFile) -> str:
+    # What was deleted and ingested again may have other labels, under the same name.
+    return f"{batch.content} {batch.received.isoformat()}"
 
 
 def _identity(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""How far the join has come: which labels and which files of the prediction log were looked at.
+"""Progress of the join: which labels and which files of the prediction log were read.
 
-Lost or old, it costs a second look and nothing else: what was found is known by the rows themselves.
+Lost or old, files are read a second time and nothing else: joined rows are recognized by themselves.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _FILE, _HALVES = "progress.json", "halves.parquet"
 _PATIENCE = timedelta(days=1)
 
 
-class Progress(msgspec.Struct, kw_only=True):
+class JoinProgress(msgspec.Struct, kw_only=True):
     """`files`: by day and life of a log process, the numbers of its parts that were read, as intervals."""
 
     batches: set[str] = set()
     files: dict[str, list[tuple[int, int]]] = {}
     #: when the first of the labels that lie in the future is known
     next_due: datetime | None = None
-    #: up to which numbers labels and pairs were looked at for losses
+    #: up to which numbers labels and pairs were read for losses
     graded_labels: int = 0
     graded_pairs: int = 0
-    #: mirrored rows that were given up
+    #: mirrored rows that stay without a pair
     alone: int = 0
 
-    def seen(self, day: date, life: str, first: int, last: int) -> bool:
+    def is_read(self, day: date, life: str, first: int, last: int) -> bool:
         return any(low <= first and last <= high for low, high in self.files.get(f"{day}/{life}", ()))
 
-    def see(self, day: date, life: str, first: int, last: int) -> None:
+    def mark_read(self, day: date, life: str, first: int, last: int) -> None:
         spans = sorted([*self.files.get(f"{day}/{life}", ()), (first, last)])
         joined: list[tuple[int, int]] = []
         for low, high in spans:
@@ -51,26 +51,26 @@ class Progress(msgspec.Struct, kw_only=True):
         """Mirrored rows that wait for their other half; without columns where there are none."""
         if (folder / _HALVES).exists():
             with contextlib.suppress(StorageError):
-                found = pl.from_arrow(read_table(folder / _HALVES))
-                if isinstance(found, pl.DataFrame) and found.height:
-                    return found
+                rows = pl.from_arrow(read_table(folder / _HALVES))
+                if isinstance(rows, pl.DataFrame) and rows.height:
+                    return rows
         return pl.DataFrame()
 
     def keep_halves(self, folder: Path, halves: pl.DataFrame, now: datetime) -> None:
         """Raises StorageError."""
-        kept = halves.filter(pl.col("time") > now - _PATIENCE)
-        self.alone += halves.height - kept.height
+        recent = halves.filter(pl.col("time") > now - _PATIENCE)
+        self.alone += halves.height - recent.height
         with writing_to(folder):
-            write_table(folder / _HALVES, kept.to_arrow())
+            write_table(folder / _HALVES, recent.to_arrow())
 
 
-def read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path) -> JoinProgress:
     try:
-        return msgspec.json.decode((folder / _FILE).read_bytes(), type=Progress)
+        return msgspec.json.decode((folder / _FILE).read_bytes(), type=JoinProgress)
     except (OSError, msgspec.MsgspecError):
-        return Progress()
+        return JoinProgress()
 
 
-def write_progress(folder: Path, progress: Progress) -> None:
+def write_progress(folder: Path, progress: JoinProgress) -> None:
     """Raises OSError."""
     write_bytes(folder / _FILE, msgspec.json.encode(progress))

@@ -15,15 +15,23 @@ import pyarrow as pa
 from cumulant.core.clock import Clock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
-from cumulant.outcomes.join.join_progress import Progress, read_progress, write_progress
-from cumulant.outcomes.join.log_rows import IDENTITY, TOLD, asked, named, unpacked
-from cumulant.outcomes.join.mirrored_pairs import GRADED, PAIRS, Graded, Pair, graded, to_graded, to_pairs
-from cumulant.outcomes.join.numbered_table import Numbered
+from cumulant.outcomes.join.join_progress import JoinProgress, read_progress, write_progress
+from cumulant.outcomes.join.log_rows import IDENTITY, PREDICTION_COLUMNS, as_frame, is_referenced, split_refs
+from cumulant.outcomes.join.mirrored_pairs import (
+    GRADED,
+    PAIRS,
+    GradedPair,
+    MirroredPair,
+    grade_pairs,
+    to_graded,
+    to_pairs,
+)
+from cumulant.outcomes.join.numbered_table import NumberedTable
 from cumulant.outcomes.join.pairing import Pairing
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import outcome_folder, store
-from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, itself, windows
+from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_frame, window_parts
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
@@ -35,7 +43,7 @@ _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
 #: the join's columns
 _JOINED = pa.schema(
     [
-        *(SCHEMA.field(name) for name in TOLD),
+        *(SCHEMA.field(name) for name in PREDICTION_COLUMNS),
         pa.field("score", pa.float64()),
         pa.field("label", pa.string()),
         pa.field("value", pa.float64()),
@@ -48,8 +56,8 @@ _JOINED = pa.schema(
 )
 
 
-class Advanced(msgspec.Struct, frozen=True, kw_only=True):
-    """What one `advance` found: predictions that got their first label, pairs, and pairs with a label."""
+class JoinResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of one `advance`: predictions that got their first label, pairs, and pairs with a label."""
 
     labelled: int
     pairs: int
@@ -57,7 +65,7 @@ class Advanced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcomes(LabelledLog):
-    """As `LabelledLog`, and what was found of it: predictions with their labels, mirrored requests in pairs."""
+    """As `LabelledLog`, with the joined rows: predictions with their labels, mirrored requests in pairs."""
 
     def __init__(
         self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
@@ -65,9 +73,9 @@ class Outcomes(LabelledLog):
     ) -> None:  # fmt: skip
         super().__init__(folder, predictions, key=key, clock=clock)
         self._loss = loss
-        self._joined = Numbered(folder / "joined", _JOINED, IDENTITY)
-        self._pairs = Numbered(folder / "pairs", PAIRS, ["worker", "sequence", "row"])
-        self._graded = Numbered(folder / "graded", GRADED, ["worker", "sequence", "row"])
+        self._joined = NumberedTable(folder / "joined", _JOINED, IDENTITY)
+        self._pairs = NumberedTable(folder / "pairs", PAIRS, ["worker", "sequence", "row"])
+        self._graded = NumberedTable(folder / "graded", GRADED, ["worker", "sequence", "row"])
 
     def labelled(self, cursor: int = 0, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
         """Predictions that got a label since the cursor, each once, with that label; and the next cursor.
@@ -76,15 +84,15 @@ class Outcomes(LabelledLog):
         """
         return self._joined.since(cursor, limit=limit)
 
-    def pairs(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[Pair], int]:
+    def pairs(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[MirroredPair], int]:
         """Mirrored rows that both arms have scored since the cursor, each once; and the next cursor."""
-        found, after = self._pairs.since(cursor, limit=limit)
-        return to_pairs(found), after
+        rows, after = self._pairs.since(cursor, limit=limit)
+        return to_pairs(rows), after
 
-    def graded(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[Graded], int]:
+    def graded(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[GradedPair], int]:
         """As `pairs`, those whose label has come, with each arm's loss."""
-        found, after = self._graded.since(cursor, limit=limit)
-        return to_graded(found), after
+        rows, after = self._graded.since(cursor, limit=limit)
+        return to_graded(rows), after
 
     @property
     def last_pair(self) -> int:
@@ -96,81 +104,83 @@ class Outcomes(LabelledLog):
         """The cursor after the newest pair whose label has come."""
         return self._graded.last
 
-    # --- what is found
+    # --- the join
 
-    def advance(self) -> Advanced:
-        """Look at labels and predictions that have come since the last time.
+    def advance(self) -> JoinResult:
+        """Join labels and predictions that have come since the last time.
 
-        Killed at any moment and called again it finds the same, and nothing twice.
+        Killed at any moment and called again it joins the same, and nothing twice.
 
         Raises:
             StorageError: something cannot be read or written.
-            LeaseHeldError: another process is at it.
+            LeaseHeldError: another process joins.
         """
         now = self._clock.now()
-        with store.locked(self.folder):
+        with store.lock_folder(self.folder):
             progress = read_progress(self.folder)
-            names = outcome_folder.batches(self.folder)
-            news = [one for one in names if not self._known(one, progress)]
+            names = outcome_folder.list_batches(self.folder)
+            news = [name for name in names if not self._known(name, progress)]
             due = progress.next_due is not None and now >= progress.next_due
-            if not news and not due and self._looked_at(progress):
-                return Advanced(labelled=0, pairs=0, graded=0)
+            if not news and not due and self._is_log_read(progress):
+                return JoinResult(labelled=0, pairs=0, graded=0)
             pairing = Pairing(progress.halves(self.folder))
             with self.labels(names) as known:
                 labels = UsableLabels(known, now)
-                labelled = self._look(progress, labels, lambda: self._meant(labels, None if due else news), pairing)
+                labelled = self._join_new(
+                    progress, labels, lambda: self._referenced_rows(labels, None if due else news), pairing
+                )
                 ahead = known.next_known(now)
             pairs = self._pair(progress, pairing, now)
-            found = self._grade(progress)
+            new_losses = self._grade(progress)
             progress.batches, progress.next_due = set(names), ahead
             with store.writing_to(self.folder):
                 write_progress(self.folder, progress)
-        return Advanced(labelled=labelled, pairs=pairs, graded=found)
+        return JoinResult(labelled=labelled, pairs=pairs, graded=new_losses)
 
-    def _looked_at(self, progress: Progress) -> bool:
-        """Whether the log has nothing new, as at most looks."""
+    def _is_log_read(self, progress: JoinProgress) -> bool:
+        """Whether the log has nothing new, as at most calls."""
         from cumulant.serving.prediction_log.storage.log_reader import stored
 
-        return all(self._seen(progress, file) for file, _ in stored(self.log))
+        return all(self._is_read(progress, file) for file, _ in stored(self.log))
 
     @staticmethod
-    def _seen(progress: Progress, file: File) -> bool:
-        return progress.seen(file.day, file.life, file.first, file.last)
+    def _is_read(progress: JoinProgress, file: File) -> bool:
+        return progress.is_read(file.day, file.life, file.first, file.last)
 
-    def _meant(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
-        """Whether a row of the log may be meant by one of these labels, or of those of the batches `news`."""
+    def _referenced_rows(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
+        """Whether a row of the log may be referenced by one of these labels, or of those of the batches `news`."""
         if news is None:
             refs = labels.refs
         else:
             with self.labels(news) as known:
                 refs = UsableLabels(known, labels.until).refs
-        return asked(*named(refs)) if len(refs) else None
+        return is_referenced(*split_refs(refs)) if len(refs) else None
 
-    def _look(
-        self, progress: Progress, labels: UsableLabels, meant: Callable[[], pl.Expr | None], pairing: Pairing
+    def _join_new(
+        self, progress: JoinProgress, labels: UsableLabels, referenced: Callable[[], pl.Expr | None], pairing: Pairing
     ) -> int:
         """Go through new files of the log, and through old ones for predictions that new labels name."""
         labelled = 0
-        for joined, _ in self._join(self._rows(progress, labels, meant, pairing), labels, WINDOW):
+        for joined, _ in self._join(self._rows(progress, labels, referenced, pairing), labels, WINDOW):
             labelled += self._joined.append(joined.filter(pl.col("label").is_not_null()))
         return labelled
 
     def _rows(
-        self, progress: Progress, labels: UsableLabels, meant: Callable[[], pl.Expr | None], pairing: Pairing
+        self, progress: JoinProgress, labels: UsableLabels, referenced: Callable[[], pl.Expr | None], pairing: Pairing
     ) -> Iterator[pl.DataFrame]:
         """The rows of new files of the log, and of old ones those that new labels may mean.
 
-        A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
+        A file that is merged before it is read is listed again: else its rows would miss these labels for ever.
         """
         from cumulant.serving.prediction_log.storage.log_reader import stored
 
-        meant = cache(meant)
+        referenced = cache(referenced)
         for _ in range(outcome_folder.LISTINGS):
-            listed = [(*one, self._seen(progress, one[0])) for one in stored(self.log)]
+            listed = [(*stored_file, self._is_read(progress, stored_file[0])) for stored_file in stored(self.log)]
             old = [file.path for file, _, seen in listed if seen]
-            wanted = meant() if old else None
+            wanted = referenced() if old else None
             try:
-                named_in = set() if wanted is None else scanning.files_with(self.log, old, wanted)
+                named_in = set() if wanted is None else scanning.find_files_with(self.log, old, wanted)
             except FileNotFoundError:
                 continue
             gone = False
@@ -180,10 +190,10 @@ class Outcomes(LabelledLog):
                 rows = yield from self._rows_of(read, labels, wanted if seen else None, None if seen else pairing)
                 gone |= not rows and not file.path.exists()
                 if rows:
-                    progress.see(file.day, file.life, file.first, file.last)
+                    progress.mark_read(file.day, file.life, file.first, file.last)
             if not gone:
                 return
-        raise outcome_folder.vanishing(self.log)
+        raise outcome_folder.vanishing_files_error(self.log)
 
     def _rows_of(
         self, read: Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
@@ -192,7 +202,7 @@ class Outcomes(LabelledLog):
         rows = 0
         for batch in read(self._columns(labels)):
             rows += batch.num_rows
-            answered = unpacked(batch)
+            answered = as_frame(batch)
             if pairing is not None:
                 pairing.add(answered)
             chosen = answered if wanted is None else answered.filter(wanted)
@@ -200,23 +210,23 @@ class Outcomes(LabelledLog):
                 yield self._frame(chosen, labels)
         return rows
 
-    def _known(self, batch: str, progress: Progress) -> bool:
-        """Whether what a batch says was looked at, be it before it was merged."""
+    def _known(self, batch: str, progress: JoinProgress) -> bool:
+        """Whether a batch was joined, be it before it was merged."""
         if batch in progress.batches:
             return True
-        told = outcome_folder.ingested(self.folder, batch)
-        return told is not None and bool(told.made_of) and progress.batches.issuperset(told.made_of)
+        ingested = outcome_folder.find_ingested(self.folder, batch)
+        return ingested is not None and bool(ingested.made_of) and progress.batches.issuperset(ingested.made_of)
 
     # --- mirrored requests
 
-    def _pair(self, progress: Progress, pairing: Pairing, now: datetime) -> int:
-        added = sum(self._pairs.append(found) for found in pairing.pairs(self.log))
+    def _pair(self, progress: JoinProgress, pairing: Pairing, now: datetime) -> int:
+        added = sum(self._pairs.append(rows) for rows in pairing.pairs(self.log))
         if pairing.waiting.width:
             progress.keep_halves(self.folder, pairing.waiting, now)
         return added
 
-    def _grade(self, progress: Progress) -> int:
-        """Losses of the pairs and labels since the last time; how far it came is remembered when they are stored."""
+    def _grade(self, progress: JoinProgress) -> int:
+        """Losses of the pairs and labels since the last time; the progress is recorded when they are stored."""
         last_label, last_pair, added = self._joined.last, self._pairs.last, 0
         if last_label > progress.graded_labels:
             added += self._losses(0, progress.graded_labels)
@@ -228,10 +238,12 @@ class Outcomes(LabelledLog):
     def _losses(self, pairs: int, labels: int) -> int:
         """How many losses of pairs and labels after the ones of these numbers are new."""
         added = 0
-        for window in windows(self._pairs.frames(after=pairs), WINDOW, frame=itself):
+        for window in window_parts(self._pairs.frames(after=pairs), WINDOW, frame=same_frame):
             some = pl.concat(window)
             answered = some.select(worker="answered_worker", sequence="answered_sequence", row="row")
-            known = [one.join(answered, on=IDENTITY, how="semi") for one in self._joined.frames(_LABEL, after=labels)]
+            known = [
+                frame.join(answered, on=IDENTITY, how="semi") for frame in self._joined.frames(_LABEL, after=labels)
+            ]
             if known:
-                added += self._graded.append(graded(some, pl.concat(known), self._loss))
+                added += self._graded.append(grade_pairs(some, pl.concat(known), self._loss))
         return added

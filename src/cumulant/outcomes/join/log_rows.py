@@ -1,4 +1,4 @@
-"""Rows of the prediction log as the join needs them: what tells them apart, what they are about, what they said."""
+"""Rows of the prediction log as the join needs them: their identity, references and outputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cumulant.outcomes.join.prediction_refs import BY_ID, SEPARATOR, key_refs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: told of a prediction in the join
-TOLD = ["id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs"]
-#: what tells one row of the log from every other
+#: columns of a prediction in the join
+PREDICTION_COLUMNS = ["id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs"]
+#: the identity of a row of the log
 IDENTITY = ["worker", "sequence", "row"]
-COLUMNS = [*TOLD, "request", "worker", "sequence"]
+COLUMNS = [*PREDICTION_COLUMNS, "request", "worker", "sequence"]
 _TIME = pl.Datetime("us", "UTC")
 #: of `COLUMNS`, as Polars reads them from a file of any version of the log
 TYPES: dict[str, pl.DataType] = {
@@ -32,58 +32,60 @@ TYPES: dict[str, pl.DataType] = {
     "shadow": pl.Boolean(),
     "sequence": pl.Int64(),
 }
-#: what tells whether a label may be for a row
+#: the columns by which a label may be for a row
 HEAD = ["id", "event_time"]
 #: not so of a request without rows, which earlier versions logged as one row with an empty answer
 ANSWERED = pl.col("outputs") != "{}"
 _DECODE = msgspec.json.Decoder().decode
 
 
-def unpacked(rows: pa.Table | pa.RecordBatch) -> pl.DataFrame:
+def as_frame(rows: pa.Table | pa.RecordBatch) -> pl.DataFrame:
     """Rows as Arrow read them."""
-    found = pl.from_arrow(rows)
-    assert isinstance(found, pl.DataFrame)
-    return found
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
-def frame(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
+def with_refs(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
     """Rows of the log with `id_ref`, `key_ref` and `place`, their number, and with `score` where they have `outputs`.
 
     Without a key the requests may be missing.
     """
-    found = rows.select([name for name in COLUMNS if name in rows.columns])
-    if "outputs" in found.columns:
-        found = found.filter(ANSWERED)
-        scores = prediction_losses.scores(found["outputs"].to_list())
-        found = found.with_columns(pl.Series("score", scores, dtype=pl.Float64))
-    return found.with_columns(
-        pl.concat_str(pl.lit(BY_ID), "row", pl.lit(SEPARATOR), "id").alias("id_ref"), _key_refs(found, key)
+    frame = rows.select([name for name in COLUMNS if name in rows.columns])
+    if "outputs" in frame.columns:
+        frame = frame.filter(ANSWERED)
+        scores = prediction_losses.scores(frame["outputs"].to_list())
+        frame = frame.with_columns(pl.Series("score", scores, dtype=pl.Float64))
+    return frame.with_columns(
+        pl.concat_str(pl.lit(BY_ID), "row", pl.lit(SEPARATOR), "id").alias("id_ref"), _key_refs(frame, key)
     ).with_row_index("place")
 
 
-def logged(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+def scan_log(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
     """The rows of the log in `predictions` that were answered from `since` on and before `until`, batch by batch.
 
-    Columns as `frame`, with the request: its personal values are keyed hashes.
+    Columns as `with_refs`, with the request: its personal values are keyed hashes.
 
     Raises:
         StorageError: the log cannot be read.
     """
-    for rows in _answered(predictions, COLUMNS, since, until):
-        yield frame(rows, key)
+    for rows in _scan_answered(predictions, COLUMNS, since, until):
+        yield with_refs(rows, key)
 
 
-def logged_keys(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
-    """As `logged`, only what tells the rows apart, their `time` and their `key_ref`.
+def scan_log_keys(
+    predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime
+) -> Iterator[pl.DataFrame]:
+    """As `scan_log`, only the identity of rows, their `time` and their `key_ref`.
 
     Raises:
         StorageError: the log cannot be read.
     """
-    for rows in _answered(predictions, [*IDENTITY, "time", "event_time", "request"], since, until):
+    for rows in _scan_answered(predictions, [*IDENTITY, "time", "event_time", "request"], since, until):
         yield rows.select(*IDENTITY, "time").with_columns(_key_refs(rows, key))
 
 
-def _answered(predictions: Path, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+def _scan_answered(predictions: Path, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -93,35 +95,35 @@ def _answered(predictions: Path, columns: list[str], since: datetime, until: dat
     within = (pc.field("time") >= first) & (pc.field("time") < end)
     for batch in batches(predictions, columns, wanted=within, since=since.date(), until=until.date()):
         if batch.num_rows:
-            yield unpacked(batch)
+            yield as_frame(batch)
 
 
-def named(refs: pl.Series) -> tuple[pl.Series, pl.Series]:
+def split_refs(refs: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The ids, and the event times in microseconds, that labels name by these references, each given once."""
     parts = refs.str.splitn(SEPARATOR, 3).struct.unnest()
     ids = parts.filter(pl.col("field_0") == "i")["field_2"]
     return ids, parts.filter(pl.col("field_0") == "k")["field_1"].cast(pl.Int64).unique()
 
 
-def asked(ids: pl.Series, times: pl.Series) -> pl.Expr:
-    """Whether a row may be meant by one of these ids, or event times: the others need not be taken apart."""
+def is_referenced(ids: pl.Series, times: pl.Series) -> pl.Expr:
+    """Whether a row may be named by one of these ids, or event times: the others need not be parsed."""
     wanted = pl.col("id").is_in(ids.implode())
     return wanted | pl.col("event_time").cast(pl.Int64).is_in(times.implode()) if len(times) else wanted
 
 
-def _key_refs(found: pl.DataFrame, key: Sequence[Field]) -> pl.Expr | pl.Series:
+def _key_refs(rows: pl.DataFrame, key: Sequence[Field]) -> pl.Expr | pl.Series:
     """The column `key_ref` of these rows; nulls without a key."""
     if not key:
         return pl.lit(None, pl.String).alias("key_ref")
-    requests = [_object(text) for text in found["request"].to_list()]
+    requests = [_object(text) for text in rows["request"].to_list()]
     columns = [[request.get(field.name) for request in requests] for field in key]
-    refs = key_refs(columns, key, found["event_time"].cast(pl.Int64).to_list())
+    refs = key_refs(columns, key, rows["event_time"].cast(pl.Int64).to_list())
     return pl.Series("key_ref", refs, dtype=pl.String)
 
 
 def _object(text: str) -> dict[str, object]:
     try:
-        found = _DECODE(text)
+        decoded = _DECODE(text)
     except msgspec.DecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}

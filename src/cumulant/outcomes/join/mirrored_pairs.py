@@ -50,7 +50,7 @@ GRADED = pa.schema(
 )
 
 
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
+class MirroredPair(msgspec.Struct, frozen=True, kw_only=True):
     """One row that both arms scored; scores as in `losses.score`, None where an answer has no number."""
 
     id: str
@@ -64,7 +64,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     differs: bool
 
 
-class Graded(msgspec.Struct, frozen=True, kw_only=True):
+class GradedPair(msgspec.Struct, frozen=True, kw_only=True):
     """One such row whose label has come: each arm's loss, where more is worse, and the champion's score.
 
     The score is None where the answer has no number, and in rows of earlier versions of this program.
@@ -84,10 +84,10 @@ class Graded(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None
 
 
-def paired(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
+def pair_rows(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
     """The pairs among rows that were answered and rows that were mirrored: same request, row and model.
 
-    The arm is the one that the server said it is; where it said nothing, the mirrored row is the candidate's. Of an
+    The arm is the one that the server logged; where it logged none, the mirrored row is the candidate's. Of an
     id that came twice each mirrored row is paired once.
     """
     both = mirrored.join(answered, on=["id", "row", "model"], suffix="_answered").filter(
@@ -107,39 +107,39 @@ def paired(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
         of(arm, name).alias(f"{arm}_{name}") for arm in ("champion", "candidate") for name in ("version", "outputs")
     ]
     scores = [of(arm, "score").alias(arm) for arm in ("champion", "candidate")]
-    found = both.select(
+    pairs = both.select(
         "id", "row", "time", "model", *named, *scores, "worker", "sequence",
         pl.col("worker_answered").alias("answered_worker"), pl.col("sequence_answered").alias("answered_sequence"),
     )  # fmt: skip
-    texts = zip(found["champion_outputs"], found["candidate_outputs"], strict=True)
-    differs = [decision(read_outputs(one)) != decision(read_outputs(other)) for one, other in texts]
-    return found.with_columns(pl.Series("differs", differs, dtype=pl.Boolean))
+    texts = zip(pairs["champion_outputs"], pairs["candidate_outputs"], strict=True)
+    differs = [decision(read_outputs(champion)) != decision(read_outputs(other)) for champion, other in texts]
+    return pairs.with_columns(pl.Series("differs", differs, dtype=pl.Boolean))
 
 
-def graded(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) -> pl.DataFrame:
-    """The pairs that have a label among `labelled`, with each arm's loss. A pair whose loss cannot be told is none."""
+def grade_pairs(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) -> pl.DataFrame:
+    """The pairs that have a label among `labelled`, with each arm's loss. A pair whose loss is unknown is left out."""
     on = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}
-    found = pairs.join(labelled, left_on=list(on), right_on=list(on.values()), how="inner")
-    found = found.with_columns(score=pl.col("champion"))
+    joined = pairs.join(labelled, left_on=list(on), right_on=list(on.values()), how="inner")
+    joined = joined.with_columns(score=pl.col("champion"))
     losses: dict[str, list[float | None]] = {}
     for arm in ("champion", "candidate"):
-        rows = zip(found[f"{arm}_outputs"], found["label"], found["value"], strict=True)
+        rows = zip(joined[f"{arm}_outputs"], joined["label"], joined["value"], strict=True)
         losses[arm] = [loss(read_outputs(text), _value(label), value, kind) for text, label, value in rows]
-    told = found.with_columns(pl.Series(arm, values, dtype=pl.Float64) for arm, values in losses.items())
+    with_losses = joined.with_columns(pl.Series(arm, values, dtype=pl.Float64) for arm, values in losses.items())
     good = pl.all_horizontal(pl.col(arm).is_not_null() & pl.col(arm).is_finite() for arm in losses)
-    return told.filter(good).with_columns(pl.col("weight").fill_null(1.0)).select(GRADED.names)
+    return with_losses.filter(good).with_columns(pl.col("weight").fill_null(1.0)).select(GRADED.names)
 
 
-def to_pairs(found: pl.DataFrame) -> list[Pair]:
-    names = Pair.__struct_fields__
-    return [Pair(**row) for row in found.select(names).to_dicts()]
+def to_pairs(rows: pl.DataFrame) -> list[MirroredPair]:
+    names = MirroredPair.__struct_fields__
+    return [MirroredPair(**row) for row in rows.select(names).to_dicts()]
 
 
-def to_graded(found: pl.DataFrame) -> list[Graded]:
-    rows = found.select(Graded.__struct_fields__).to_dicts()
-    return [Graded(**{**row, "label": _value(row["label"])}) for row in rows]
+def to_graded(frame: pl.DataFrame) -> list[GradedPair]:
+    rows = frame.select(GradedPair.__struct_fields__).to_dicts()
+    return [GradedPair(**{**row, "label": _value(row["label"])}) for row in rows]
 
 
 def _value(text: str | None) -> Any:
-    found = None if text is None else msgspec.json.decode(text)
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    value = None if text is None else msgspec.json.decode(text)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -29,8 +29,8 @@ class _Part(NamedTuple):
     path: Path
 
 
-class Numbered:
-    """Rows of `schema` in `folder`; `identity` are the columns that tell one from another, `sequence` among them."""
+class NumberedTable:
+    """Rows of `schema` in `folder`; `identity` are the columns that identify a row, `sequence` among them."""
 
     def __init__(self, folder: Path, schema: pa.Schema, identity: list[str]) -> None:
         self._folder, self._schema, self._identity = folder, schema, identity
@@ -41,7 +41,7 @@ class Numbered:
         return max((part.last for part in self._parts()), default=0)
 
     def append(self, frame: pl.DataFrame) -> int:
-        """Add the rows that are not there yet, and say how many those were.
+        """Add the rows that are not there yet; returns their number.
 
         Raises:
             StorageError: they cannot be written; those that are there are known the next time.
@@ -72,18 +72,18 @@ class Numbered:
         for _ in range(outcome_folder.LISTINGS):
             with contextlib.suppress(FileNotFoundError):
                 return self._since(cursor, limit)
-        raise outcome_folder.vanishing(self._folder, "files of the outcomes")
+        raise outcome_folder.vanishing_files_error(self._folder, "files of the outcomes")
 
     def _since(self, cursor: int, limit: int | None) -> tuple[pl.DataFrame, int]:
-        found: list[pl.DataFrame] = []
+        frames: list[pl.DataFrame] = []
         for part in self._parts():
-            room = None if limit is None else limit - sum(one.height for one in found)
-            if part.last <= cursor or room == 0:
+            missing = None if limit is None else limit - sum(part_rows.height for part_rows in frames)
+            if part.last <= cursor or missing == 0:
                 continue
-            frame = _frame(self._read(part)).slice(max(0, cursor + 1 - part.first), room)
-            found.append(frame)
+            frame = _frame(self._read(part)).slice(max(0, cursor + 1 - part.first), missing)
+            frames.append(frame)
             cursor = max(cursor, part.first - 1) + frame.height
-        return (pl.concat(found) if found else self._empty()), cursor
+        return (pl.concat(frames) if frames else self._empty()), cursor
 
     def frames(self, columns: list[str] | None = None, *, after: int = 0) -> Iterator[pl.DataFrame]:
         """The rows after the one numbered `after`, a file at a time."""
@@ -114,16 +114,16 @@ class Numbered:
 
     def _parts(self) -> list[_Part]:
         names = [(path, match) for path in self._folder.glob("*.parquet") if (match := _FILE.fullmatch(path.name))]
-        found = [_Part(int(match[1]), -int(match[2]), path) for path, match in names]
-        held: list[_Part] = []
+        listed = [_Part(int(match[1]), -int(match[2]), path) for path, match in names]
+        parts: list[_Part] = []
         # Wider ones come first at the same beginning: what they cover holds nothing new.
-        for part in sorted(found):
-            if not held or -part.last > held[-1].last:
-                held.append(part._replace(last=-part.last))
-        return held
+        for part in sorted(listed):
+            if not parts or -part.last > parts[-1].last:
+                parts.append(part._replace(last=-part.last))
+        return parts
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
-    found = pl.from_arrow(table)
-    assert isinstance(found, pl.DataFrame)
-    return found
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

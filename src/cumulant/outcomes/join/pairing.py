@@ -1,6 +1,6 @@
-"""The search for the answers that mirrored rows are copies of: it costs what is new, and not the log of the day.
+"""Pairing of mirrored rows with the answers that they copy; its cost is that of new rows, not of the day's log.
 
-A mirrored row that came at an earlier look was compared with all rows that were there, so that only new rows can be its
+A mirrored row of an earlier call was compared with all rows that were there, so that only new rows can be its
 other half. One that is new is compared with the rows of its time as well: a request and its copy are sent together.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cumulant.outcomes.join.log_rows import COLUMNS, IDENTITY, asked, frame, unpacked
-from cumulant.outcomes.join.mirrored_pairs import paired
+from cumulant.outcomes.join.log_rows import COLUMNS, IDENTITY, as_frame, is_referenced, with_refs
+from cumulant.outcomes.join.mirrored_pairs import pair_rows
 from cumulant.outcomes.labels import outcome_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _READ = [name for name in COLUMNS if name != "request"]
 
 
 class Pairing:
-    """`waiting`: mirrored rows of earlier looks, without columns where there are none."""
+    """`waiting`: mirrored rows of earlier calls, without columns where there are none."""
 
     def __init__(self, waiting: pl.DataFrame) -> None:
         self.waiting = waiting
@@ -39,7 +39,7 @@ class Pairing:
         """Take rows of a file that is new."""
         mirrored = rows.filter("shadow")
         if mirrored.height:
-            self._mirrored.append(frame(mirrored, ()).drop("place", "id_ref", "key_ref", "request", strict=False))
+            self._mirrored.append(with_refs(mirrored, ()).drop("place", "id_ref", "key_ref", "request", strict=False))
         if self._ids is not None:
             self._answered += _answers(rows, self._ids)
 
@@ -50,21 +50,21 @@ class Pairing:
             StorageError: a file of the log cannot be read.
         """
         for answered in self._answered:
-            found = paired(answered, self.waiting)
-            self.waiting = _without(self.waiting, found)
-            yield found
+            pairs = pair_rows(answered, self.waiting)
+            self.waiting = _unpaired(self.waiting, pairs)
+            yield pairs
         if not self._mirrored:
             return
         fresh = pl.concat(self._mirrored).unique(IDENTITY, maintain_order=True)
-        for answered in _around(folder, fresh) if fresh.height else ():
-            found = paired(answered, fresh)
-            fresh = _without(fresh, found)
-            yield found
-        both = [one for one in (self.waiting, fresh) if one.height]
+        for answered in _candidate_answers(folder, fresh) if fresh.height else ():
+            pairs = pair_rows(answered, fresh)
+            fresh = _unpaired(fresh, pairs)
+            yield pairs
+        both = [rows for rows in (self.waiting, fresh) if rows.height]
         self.waiting = pl.concat(both).unique(IDENTITY, maintain_order=True) if both else fresh
 
 
-def _around(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def _candidate_answers(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Answers with the ids of these rows, of the days and files that may have them; some of them twice, where files
     are merged meanwhile.
     """
@@ -75,35 +75,35 @@ def _around(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
     for _ in range(outcome_folder.LISTINGS):
         gone = False
         for file, read in stored(folder, since=first.date(), until=last.date()):
-            if _written(file.path) >= first.timestamp():
-                yield from _named_in(read, ids)
+            if _modified_time(file.path) >= first.timestamp():
+                yield from _answers_in(read, ids)
                 gone |= not file.path.exists()
         if not gone:
             return
-    raise outcome_folder.vanishing(folder)
+    raise outcome_folder.vanishing_files_error(folder)
 
 
-def _written(path: Path) -> float:
-    """When a file was written; of one that is gone it does not matter, as it is looked for again."""
+def _modified_time(path: Path) -> float:
+    """When a file was written; of one that is gone it does not matter, as it is listed again."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
         return math.inf
 
 
-def _named_in(read: Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:
-    if any(unpacked(head)["id"].is_in(ids.implode()).any() for head in read(["id"])):
+def _answers_in(read: Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:
+    if any(as_frame(head)["id"].is_in(ids.implode()).any() for head in read(["id"])):
         for batch in read(_READ):
-            yield from _answers(unpacked(batch), ids)
+            yield from _answers(as_frame(batch), ids)
 
 
 def _answers(rows: pl.DataFrame, ids: pl.Series) -> list[pl.DataFrame]:
-    wanted = rows.filter(asked(ids, pl.Series([], dtype=pl.Int64)) & ~pl.col("shadow"))
-    return [frame(wanted, ())] if wanted.height else []
+    wanted = rows.filter(is_referenced(ids, pl.Series([], dtype=pl.Int64)) & ~pl.col("shadow"))
+    return [with_refs(wanted, ())] if wanted.height else []
 
 
-def _without(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    return rows.join(found, on=IDENTITY, how="anti")
+def _unpaired(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(pairs, on=IDENTITY, how="anti")
 
 
 def _ids(rows: pl.DataFrame) -> pl.Series:

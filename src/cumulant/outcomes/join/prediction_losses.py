@@ -1,4 +1,4 @@
-"""What an answer says as a number, and how wrong it was when the label came."""
+"""Scores of answers, and their losses when the label came."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Probability(msgspec.Struct):
 
 
 class _Prediction(msgspec.Struct):
-    """An answer whose number is its prediction: it tells no probability."""
+    """An answer whose number is its prediction: it has no probability."""
 
     prediction: float
     probability: msgspec.UnsetType = msgspec.UNSET
@@ -33,10 +33,10 @@ _PREDICTION = msgspec.json.Decoder(_Prediction).decode
 def read_outputs(text: str) -> Mapping[str, object]:
     """The outputs of a logged row; empty where they are no object."""
     try:
-        found = _DECODE(text)
+        decoded = _DECODE(text)
     except msgspec.DecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return decoded if isinstance(decoded, dict) else {}
 
 
 def score(outputs: Mapping[str, object]) -> float | None:
@@ -45,9 +45,8 @@ def score(outputs: Mapping[str, object]) -> float | None:
     Of an answer in tensors: its only number. None where there is no such one.
     """
     for name in ("probability", "prediction", "score"):
-        found = _number(outputs.get(name))
-        if found is not None:
-            return found
+        if (figure := _number(outputs.get(name))) is not None:
+            return figure
     numbers = [number for value in outputs.values() if (number := _number(value)) is not None]
     return numbers[0] if len(numbers) == 1 and len(outputs) == 1 else None
 
@@ -56,9 +55,9 @@ def scores(texts: Sequence[str]) -> list[float | None]:
     """As `score` of `read_outputs`, of many rows."""
     for read in (_probabilities, _predictions):  # as almost all answers are
         with contextlib.suppress(msgspec.DecodeError):
-            found = read(texts)
-            if all(map(math.isfinite, found)):
-                return list(found)
+            numbers = read(texts)
+            if all(map(math.isfinite, numbers)):
+                return list(numbers)
     return [score(read_outputs(text)) for text in texts]
 
 
@@ -71,14 +70,14 @@ def _predictions(texts: Iterable[str]) -> list[float]:
 
 
 def class_probabilities(outputs: Mapping[str, object], classes: Sequence[str | int | bool]) -> list[float] | None:
-    """The probability of each of several classes, in their order; NaN for one that is not told. None where the answer
-    tells none.
+    """The probability of each of several classes, in their order; NaN for a missing one. None where the answer has
+    none.
     """
     given = outputs.get("probabilities")
     if not isinstance(given, dict):
         return None
-    found = (_number(given.get(str(one).lower() if isinstance(one, bool) else str(one))) for one in classes)
-    return [math.nan if one is None else one for one in found]
+    numbers = (_number(given.get(str(name).lower() if isinstance(name, bool) else str(name))) for name in classes)
+    return [math.nan if name is None else name for name in numbers]
 
 
 def decision(outputs: Mapping[str, object]) -> object:
@@ -87,7 +86,7 @@ def decision(outputs: Mapping[str, object]) -> object:
 
 
 def loss(outputs: Mapping[str, object], label: object, value: float | None, kind: Loss | None = None) -> float | None:
-    """How wrong the answer was; None where that cannot be told. `value` is the label's number, as it was stored.
+    """How wrong the answer was; None where that is unknown. `value` is the label's number, as it was stored.
 
     Without `kind`: the Brier score of a probability, the squared error of a number, 0 or 1 for a class of several.
     """
@@ -108,7 +107,7 @@ def loss(outputs: Mapping[str, object], label: object, value: float | None, kind
 def _of_classes(
     outputs: Mapping[str, object], probabilities: Mapping[str, object], label: object, kind: Loss | None
 ) -> float | None:
-    given = {name: p for name, one in probabilities.items() if (p := _number(one)) is not None}
+    given = {name: p for name, value in probabilities.items() if (p := _number(value)) is not None}
     if kind == "log_loss":
         return -math.log(max(given.get(str(label), 0.0), _TINY))
     if kind == "brier":

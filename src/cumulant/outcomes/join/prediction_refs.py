@@ -1,4 +1,4 @@
-"""What a label and a prediction have in common: its id, its key and moment, or all that was asked.
+"""References by which labels name predictions: id, key and moment, or all fields of the request.
 
 Of many predictions the values of keys are turned into texts column by column.
 """
@@ -23,11 +23,11 @@ BY_KEY = f"k{SEPARATOR}"
 #: the same, by its id
 BY_ID = f"i{SEPARATOR}"
 #: values that a frame of the source holds as they are, by the type of their column
-HELD: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+SOURCE_TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def id_ref(request: str, row: int) -> str:
-    """What a label and a prediction have in common where it is named by its id."""
+    """The reference of a prediction by its id."""
     return f"{BY_ID}{row}{SEPARATOR}{request}"
 
 
@@ -36,11 +36,11 @@ def key_ref(key: str, event_time: datetime) -> str:
     return f"{BY_KEY}{micros(event_time - EPOCH)}{SEPARATOR}{key}"
 
 
-def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
-    """As `key_ref`, by all `fields` that were asked, for requests that do not hold the key; one may have no value.
+def request_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
+    """As `key_ref`, by all `fields` of the request, for requests that do not hold the key; one may have no value.
 
-    None where a value is hidden without a hash. It names the fields, in the order of their names, and tells no value:
-    they stand in it as a keyed hash.
+    None where a value is hidden without a hash. It names the fields, in the order of their names; their values stand
+    in it as a keyed hash.
     """
     ordered = sorted(fields, key=lambda field: field.name)
     if (texts := _row_texts(row, ordered)) is None:
@@ -56,18 +56,18 @@ def _row_texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str |
     values = [row.get(field.name) for field in fields]
     if not fields or HIDDEN in values:
         return None
-    return [None if value is None else held_text(value, field) for value, field in zip(values, fields, strict=True)]
+    return [None if value is None else source_text(value, field) for value, field in zip(values, fields, strict=True)]
 
 
-def held_text(value: object, field: Field) -> str:
+def source_text(value: object, field: Field) -> str:
     """The text of a value as a frame of the source holds it; personal ones are texts already."""
-    if field.personal or type(value) is HELD.get(field.dtype):  # as almost all are
+    if field.personal or type(value) is SOURCE_TYPES.get(field.dtype):  # as almost all are
         return str(value)
     return str(as_held(value, field))
 
 
-def asked_names(ref: str) -> tuple[str, ...] | None:
-    """The fields that a reference of `asked_ref` names; None for one by a key."""
+def request_ref_fields(ref: str) -> tuple[str, ...] | None:
+    """The fields that a reference of `request_ref` names; None for one by a key."""
     parts = ref.split(SEPARATOR)
     return tuple(msgspec.json.decode(parts[2])) if parts[0] == "r" else None
 
@@ -92,8 +92,8 @@ def key_refs(
 
 
 def _column_texts(column: Sequence[object], field: Field) -> list[str | None]:
-    """As `held_text`; null where there is no value or one that is hidden without a hash."""
-    kind = str if field.personal else HELD.get(field.dtype)
+    """As `source_text`; null where there is no value or one that is hidden without a hash."""
+    kind = str if field.personal else SOURCE_TYPES.get(field.dtype)
     if set(map(type, column)) == {kind} and HIDDEN not in column:  # as almost all are
         return list(map(str, column))
-    return [None if value is None or value == HIDDEN else held_text(value, field) for value in column]
+    return [None if value is None or value == HIDDEN else source_text(value, field) for value in column]

@@ -15,7 +15,7 @@ _HASH = 32
 
 
 @contextlib.contextmanager
-def placed(path: Path) -> Iterator[Path]:
+def atomic_draft(path: Path) -> Iterator[Path]:
     """A draft that stands at `path` after the block, whole and durable, or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -32,7 +32,7 @@ def placed(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put a file in place whole. Raises OSError."""
-    with placed(path) as draft:
+    with atomic_draft(path) as draft:
         draft.write_bytes(content)
 
 
@@ -44,11 +44,11 @@ def write_checked(path: Path, content: bytes) -> None:
 def read_checked(path: Path) -> bytes | None:
     """What `write_checked` wrote; None where it is not there or damaged."""
     try:
-        held = path.read_bytes()
+        stored = path.read_bytes()
     except OSError:
         return None
-    content = held[_HASH:]
-    return content if held[:_HASH] == hashlib.sha256(content).digest() else None
+    content = stored[_HASH:]
+    return content if stored[:_HASH] == hashlib.sha256(content).digest() else None
 
 
 def file_version(path: Path) -> list[object]:

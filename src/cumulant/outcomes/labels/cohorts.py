@@ -1,4 +1,4 @@
-"""Counts how much of the predictions is labelled, by day, and what was said that cannot be used."""
+"""Counts of labelled predictions by day, and of label facts that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import polars as pl
 
-from cumulant.outcomes.join.matching import VALID, usable
+from cumulant.outcomes.join.matching import VALID, filter_usable
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels.label_counts import Cohort, LabelCounts, Period, Report, report_of
 from cumulant.outcomes.labels.label_snapshot import UsableLabels
@@ -20,7 +20,7 @@ def report(
 ) -> Report:
     """What is known by `now`; cohorts of the predictions of the days `since` to `until`.
 
-    Labels are unmatched where no prediction of the whole log is named, whatever days are asked for.
+    Labels are unmatched where no prediction of the whole log is named, whatever days are requested.
 
     Raises:
         StorageError: a file cannot be read.
@@ -38,11 +38,11 @@ def count(outcomes: LabelledLog, now: datetime) -> tuple[LabelCounts, bool]:
     used = [pl.Series(FACT, [], dtype=pl.UInt32)]
     with outcomes.labels() as labels:
         due = UsableLabels(labels, now)
-        for joined, facts in outcomes.counted(due):
+        for joined, facts in outcomes.with_states(due):
             used.append(facts)
-            counted.append(_counted(joined))
+            counted.append(_count_days(joined))
         of_use = pl.concat(used).unique()
-        parts = pl.concat(_of_labels(part, of_use, now) for part in labels.partitions())
+        parts = pl.concat(_count_labels(part, of_use, now) for part in labels.partitions())
         refused = labels.collect(lambda rows: rows.filter(~VALID).group_by("problem").len()).sort("problem")
     counts = LabelCounts(
         rows=labels.height,
@@ -55,9 +55,9 @@ def count(outcomes: LabelledLog, now: datetime) -> tuple[LabelCounts, bool]:
     return counts, due.by_key
 
 
-def _of_labels(good: pl.DataFrame, of_use: pl.Series, now: datetime) -> pl.DataFrame:
+def _count_labels(good: pl.DataFrame, of_use: pl.Series, now: datetime) -> pl.DataFrame:
     """One row that counts labels of which `of_use` were joined; no other label has a reference of these."""
-    due = usable(good, now)
+    due = filter_usable(good, now)
     matched = due.filter(pl.col(FACT).is_in(of_use.implode()))["ref"].n_unique()
     return pl.DataFrame(
         {
@@ -76,7 +76,7 @@ def _duplicates(good: pl.DataFrame) -> int:
     return again.height - again.unique().height
 
 
-def _counted(joined: pl.DataFrame) -> pl.DataFrame:
+def _count_days(joined: pl.DataFrame) -> pl.DataFrame:
     start = pl.col("time").dt.date().alias("from")
     return joined.filter(~pl.col("shadow")).group_by(start, *_COHORT[1:]).agg(
         pl.len().alias("predictions"),

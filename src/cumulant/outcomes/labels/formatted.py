@@ -9,7 +9,7 @@ import msgspec
 from cumulant.data.spec import NumberFormat
 
 
-class Unreadable(msgspec.Struct, frozen=True):
+class UnreadableText(msgspec.Struct, frozen=True):
     """A text that is no number in the declared format."""
 
     text: str
@@ -18,7 +18,7 @@ class Unreadable(msgspec.Struct, frozen=True):
         return self.text
 
 
-def numbers(values: Sequence[object], form: NumberFormat | None) -> list[object]:
+def parse_numbers(values: Sequence[object], form: NumberFormat | None) -> list[object]:
     """`values` with texts as the numbers that they are in `form`; empty texts and other values stay as they are."""
     texts = [value.strip() if isinstance(value, str) and value.strip() else None for value in values]
     if form is None or not any(texts):
@@ -30,6 +30,6 @@ def numbers(values: Sequence[object], form: NumberFormat | None) -> list[object]
     frame = pl.DataFrame({"text": texts}, schema={"text": pl.String()})
     read = frame.select(number_text.read(pl.col("text"), form))["text"].to_list()
     return [
-        value if text is None else Unreadable(text) if number is None else number
+        value if text is None else UnreadableText(text) if number is None else number
         for value, text, number in zip(values, texts, read, strict=True)
     ]

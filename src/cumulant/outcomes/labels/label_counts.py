@@ -1,4 +1,4 @@
-"""How much of the predictions is labelled, as numbers: made of counts by day, which are stored. Needs no Polars."""
+"""Reports on labelled predictions, made of stored counts by day. Needs no Polars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNTS = ("predictions", "labelled", "corrected", "contradicted", "early")
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     """Predictions of one day or week (UTC), model, version and arm; mirrored ones are not among them.
 
-    Of `labelled`, `early` have a label that says it was known before the prediction was made.
+    Of `labelled`, `early` have a label with a known time before the prediction was made.
     """
 
     start: date
@@ -35,7 +35,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`rows` were said. Of these `duplicates` say what another one says, `waiting` are known in the future only, and
+    """`rows` are label facts. Of these `duplicates` repeat another one, `waiting` are known in the future only, and
     `problems` cannot be used. `unmatched` name a prediction that is not in the log.
     """
 
@@ -53,7 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What reports are made of; `days` are the cohorts of all days.
+    """Counts of which reports are made; `days` are the cohorts of all days.
 
     It holds for moments from `known_since` on and before `known_until`: no label becomes known between the two.
     """
@@ -75,9 +75,9 @@ class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
 def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: date | None) -> Report:
     """The report whose cohorts are of the predictions of the days `since` to `until`."""
     days = [
-        one
-        for one in counts.days
-        if (since is None or one.start >= since) and (until is None or one.start <= until)
+        cohort
+        for cohort in counts.days
+        if (since is None or cohort.start >= since) and (until is None or cohort.start <= until)
     ]  # fmt: skip
     cohorts = tuple(days) if by == "day" else tuple(_weeks(days))
     return Report(
@@ -86,11 +86,11 @@ def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: dat
         waiting=counts.waiting,
         unmatched=counts.unmatched,
         problems=counts.problems,
-        predictions=sum(one.predictions for one in cohorts),
-        labelled=sum(one.labelled for one in cohorts),
-        corrected=sum(one.corrected for one in cohorts),
-        contradicted=sum(one.contradicted for one in cohorts),
-        early=sum(one.early for one in cohorts),
+        predictions=sum(cohort.predictions for cohort in cohorts),
+        labelled=sum(cohort.labelled for cohort in cohorts),
+        corrected=sum(cohort.corrected for cohort in cohorts),
+        contradicted=sum(cohort.contradicted for cohort in cohorts),
+        early=sum(cohort.early for cohort in cohorts),
         cohorts=cohorts,
     )
 
@@ -98,8 +98,10 @@ def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: dat
 def _weeks(days: list[Cohort]) -> Iterator[Cohort]:
     """Cohorts of weeks, which begin on Monday, in the order of cohorts of days."""
     of_week: dict[tuple[date, str, str, str], list[Cohort]] = defaultdict(list)
-    for one in days:
-        of_week[one.start - timedelta(days=one.start.weekday()), one.model, one.version, one.arm].append(one)
+    for cohort in days:
+        of_week[cohort.start - timedelta(days=cohort.start.weekday()), cohort.model, cohort.version, cohort.arm].append(
+            cohort
+        )
     for (start, model, version, arm), those in sorted(of_week.items(), key=lambda item: item[0]):
-        counts = {name: sum(getattr(one, name) for one in those) for name in _COUNTS}
+        counts = {name: sum(getattr(cohort, name) for cohort in those) for name in _COUNTS}
         yield Cohort(start=start, model=model, version=version, arm=arm, **counts)

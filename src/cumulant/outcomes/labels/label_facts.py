@@ -1,4 +1,4 @@
-"""What was said, row by row, for people who look at it."""
+"""Label facts, row by row, with their state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulant.outcomes import scanning
 
 State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
 #: of references and models, those that a prediction has: `Outcomes.named`
-Named = Callable[[pl.DataFrame], pl.DataFrame]
+RefFilter = Callable[[pl.DataFrame], pl.DataFrame]
 #: the newest first, in the order of their file
 _ORDER = ["received", "line"]
 _SORTED, _FALLING = [*_ORDER, scanning.FILE], [True, False, False]
@@ -25,8 +25,8 @@ _STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
 _TOTAL = "total"
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """One row that was said. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
+class LabelFact(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of labels. Of a prediction named by its key, `key` holds personal values as keyed hashes."""
 
     state: State
     id: str | None
@@ -50,9 +50,9 @@ def newest_labels(
     state: str | None = None,
     request: str | None = None,
     limit: int | None = 20,
-    named: Named | None = None,
-) -> tuple[list[Shown], int]:
-    """What was said, the newest first, of one state or request where asked; and how many there are without the limit.
+    named: RefFilter | None = None,
+) -> tuple[list[LabelFact], int]:
+    """Label facts, the newest first, of one state or request where given; and how many there are without the limit.
 
     With `named`, what could be used and is of no prediction in the log is `unmatched`.
 
@@ -60,28 +60,34 @@ def newest_labels(
         StorageError: a file cannot be read.
     """
     query = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
-    rows = scanning.facts(folder, query, named=True)
+    rows = scanning.collect_facts(folder, query, named=True)
     if rows is None or not rows.height:
         return [], 0
-    return [_shown(row) for row in rows.drop(_TOTAL).to_dicts()], rows[_TOTAL][0]
+    return [_to_fact(row) for row in rows.drop(_TOTAL).to_dicts()], rows[_TOTAL][0]
 
 
 def _newest(
-    said: pl.LazyFrame, *, now: datetime, state: str | None, request: str | None, limit: int | None, named: Named | None
+    facts: pl.LazyFrame,
+    *,
+    now: datetime,
+    state: str | None,
+    request: str | None,
+    limit: int | None,
+    named: RefFilter | None,
 ) -> pl.LazyFrame:
     """The rows to show, and in `_TOTAL` how many there are.
 
-    Of all requests, what tells which are the newest is read first, the rest from the files that hold these.
+    Of all requests, the columns of the order are read first, the rest from the files that hold the newest.
     """
     if request is not None:  # what has a reference in common has the id in common
-        said = said.filter(pl.col("id") == request).collect().lazy()
-    rows, total = said, None
+        facts = facts.filter(pl.col("id") == request).collect().lazy()
+    rows, total = facts, None
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
     if limit is not None and request is None:
         order = (
             rows.select(*_ORDER, scanning.FILE)
             if state is None
-            else _stated(rows.select(*_STATED, scanning.FILE), said, now, named)
+            else _with_states(rows.select(*_STATED, scanning.FILE), facts, now, named)
         )
         order = order.filter(wanted)
         total = order.select(pl.len()).collect().item()
@@ -89,28 +95,28 @@ def _newest(
         if not newest.height:
             return rows.head(0)
         received, line = newest.select(_ORDER).row(-1)
-        rows = scanning.within(newest)
+        rows = scanning.scan_files_of(newest)
         newer = pl.col("received") > received
         rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
-    ordered = _stated(rows, said, now, named).filter(wanted).sort(_SORTED, descending=_FALLING)
+    ordered = _with_states(rows, facts, now, named).filter(wanted).sort(_SORTED, descending=_FALLING)
     ordered = ordered.with_columns((pl.len() if total is None else pl.lit(total)).alias(_TOTAL))
     return ordered if limit is None else ordered.head(limit)
 
 
-def _stated(rows: pl.LazyFrame, said: pl.LazyFrame, now: datetime, named: Named | None) -> pl.LazyFrame:
-    """`rows` of what was `said`, each with its state."""
+def _with_states(rows: pl.LazyFrame, facts: pl.LazyFrame, now: datetime, named: RefFilter | None) -> pl.LazyFrame:
+    """`rows` of the `facts`, each with its state."""
     read = rows.collect()
-    told = read.with_columns(_state(now, _contradicted(said, read["ref"].unique(), now)))
-    return (told if named is None else _matched(told, named)).lazy()
+    with_state = read.with_columns(_state(now, _find_contradictions(facts, read["ref"].unique(), now)))
+    return (with_state if named is None else _mark_unmatched(with_state, named)).lazy()
 
 
-def _matched(rows: pl.DataFrame, named: Named) -> pl.DataFrame:
+def _mark_unmatched(rows: pl.DataFrame, named: RefFilter) -> pl.DataFrame:
     usable = pl.col("state") == "usable"
     known = named(rows.filter(usable)).with_columns(pl.lit(value=True).alias("known"))
-    told = rows.join(known, on=["ref", "model"], how="left", maintain_order="left")
+    joined = rows.join(known, on=["ref", "model"], how="left", maintain_order="left")
     unmatched = usable & pl.col("known").is_null()
     state = pl.when(unmatched).then(pl.lit("unmatched")).otherwise(pl.col("state"))
-    return told.with_columns(state.alias("state")).drop("known")
+    return joined.with_columns(state.alias("state")).drop("known")
 
 
 def _state(now: datetime, contradicted: pl.DataFrame) -> pl.Expr:
@@ -127,16 +133,16 @@ def _state(now: datetime, contradicted: pl.DataFrame) -> pl.Expr:
     )
 
 
-def _contradicted(said: pl.LazyFrame, refs: pl.Series, now: datetime) -> pl.DataFrame:
-    """Of what is known by `now` of these references, the moments at which two things were said."""
+def _find_contradictions(facts: pl.LazyFrame, refs: pl.Series, now: datetime) -> pl.DataFrame:
+    """The moments at which two labels of one of these references became known, by `now`."""
     due = pl.col("ref").is_in(refs.implode()) & (pl.col("problem") == "") & (pl.col("known_time") <= now)
     named = ["ref", "model", "known_time"]
     # Read first and grouped then: a lazy group takes half as long again.
-    answers = said.filter(due).select(*named, "label").collect().group_by(named).agg(pl.col("label").n_unique())
+    answers = facts.filter(due).select(*named, "label").collect().group_by(named).agg(pl.col("label").n_unique())
     return answers.filter(pl.col("label") > 1).drop("label")
 
 
-def _shown(row: dict[str, Any]) -> Shown:
+def _to_fact(row: dict[str, Any]) -> LabelFact:
     del row["ref"], row["value"], row[scanning.FILE]
     key = None if row["key"] is None else msgspec.json.decode(row["key"])
-    return Shown(**{**row, "key": key, "label": msgspec.json.decode(row["label"])})
+    return LabelFact(**{**row, "key": key, "label": msgspec.json.decode(row["label"])})

@@ -15,8 +15,8 @@ from typing import IO, NamedTuple, cast
 import msgspec
 
 from cumulant.core.errors import DataError
-from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8
-from cumulant.data.formats.parquet_memory import fitting_rows, no_memory
+from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8_errors
+from cumulant.data.formats.parquet_memory import fitting_rows, out_of_memory_error
 
 ROWS = 20_000
 #: bytes of one line, and of a file that is one JSON array and so is read at once
@@ -33,22 +33,22 @@ def kind_of(path: Path) -> str | None:
 
 
 def content_hash(path: Path) -> str:
-    """What tells a file from every other: 32 hexadecimal digits over its bytes.
+    """The identity of a file: 32 hexadecimal digits over its bytes.
 
     Raises:
         DataError: it cannot be read.
     """
-    with _readable(path), path.open("rb") as stream:
+    with _reading_errors(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
-def batches(path: Path) -> Iterator[list[object]]:
+def read_batches(path: Path) -> Iterator[list[object]]:
     """The rows as mappings, in batches; a line that is no JSON object stands as its text.
 
     Raises:
         DataError: the file is empty, damaged, or in no known format.
     """
-    for batch in numbered_batches(path):
+    for batch in read_numbered_batches(path):
         yield batch.rows
 
 
@@ -59,11 +59,11 @@ class NumberedRows(NamedTuple):
     rows: list[object]
 
 
-def numbered_batches(path: Path) -> Iterator[NumberedRows]:
-    """As `batches`, with the place of each row.
+def read_numbered_batches(path: Path) -> Iterator[NumberedRows]:
+    """As `read_batches`, with the place of each row.
 
     Raises:
-        DataError: as `batches`.
+        DataError: as `read_batches`.
     """
     kind = kind_of(path)
     if kind is None:
@@ -71,27 +71,27 @@ def numbered_batches(path: Path) -> Iterator[NumberedRows]:
             f"{path}: cannot tell its format from its name", subject=str(path),
             hint="labels are read from .csv, .json, .jsonl and .parquet, the first three also as .gz",
         )  # fmt: skip
-    with _readable(path):
+    with _reading_errors(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes)", subject=str(path), hint="write it again, or remove it")
         if kind == "parquet":
             yield from _parquet(path)
             return
-        with _opened(path) as stream:
+        with _open_unpacked(path) as stream:
             lines: list[int] = []
-            yield from _gathered(
+            yield from _batch_rows(
                 _csv(stream, path, lines) if kind == "csv" else _json(stream, path, kind, lines), lines
             )
 
 
-def _gathered(rows: Iterator[object], lines: list[int]) -> Iterator[NumberedRows]:
+def _batch_rows(rows: Iterator[object], lines: list[int]) -> Iterator[NumberedRows]:
     """`rows` in batches; whatever yields a row has put its line into `lines`: a pair a row takes twice the time."""
     while batch := list(islice(rows, ROWS)):
         yield NumberedRows(lines.copy(), batch)
         lines.clear()
 
 
-def counted(batches: Iterable[list[object]]) -> Iterator[NumberedRows]:
+def number_rows(batches: Iterable[list[object]]) -> Iterator[NumberedRows]:
     """The rows of all batches, counted from 1."""
     first = 1
     for rows in batches:
@@ -103,12 +103,12 @@ def _parquet(path: Path) -> Iterator[NumberedRows]:
     import pyarrow.parquet as pq
 
     refuse_encrypted(path, str(path))
-    with utf8(str(path)), pq.ParquetFile(path, buffer_size=_BUFFER) as found:
-        rows = min(ROWS, fitting_rows(path, str(path), found, None))
-        yield from counted(cast("list[object]", batch.to_pylist()) for batch in found.iter_batches(rows))
+    with utf8_errors(str(path)), pq.ParquetFile(path, buffer_size=_BUFFER) as file:
+        rows = min(ROWS, fitting_rows(path, str(path), file, None))
+        yield from number_rows(cast("list[object]", batch.to_pylist()) for batch in file.iter_batches(rows))
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open_unpacked(path: Path) -> IO[bytes]:
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
@@ -174,7 +174,7 @@ def _lines(first: bytes, stream: IO[bytes], begin: int, lines: list[int]) -> Ite
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _reading_errors(path: Path) -> Iterator[None]:
     """Errors of reading as DataErrors. Their own text is not repeated where it may quote values."""
     import pyarrow as pa
 
@@ -187,7 +187,7 @@ def _readable(path: Path) -> Iterator[None]:
     except msgspec.DecodeError as error:
         raise DataError(f"{path} is not whole JSON", subject=str(path), hint="copy or write it again") from error
     except pa.ArrowMemoryError as error:
-        raise no_memory(str(path)) from error
+        raise out_of_memory_error(str(path)) from error
     except pa.ArrowException as error:
         raise DataError(
             f"{path} is not a whole Parquet file: damaged or cut off", subject=str(path), hint="copy or write it again"

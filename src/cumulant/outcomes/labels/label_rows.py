@@ -1,4 +1,4 @@
-"""From a row that somebody wrote to a label: which prediction it is about, what it says, since when it is known."""
+"""Rows of label files as labels: the prediction, the label, and since when it is known."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
 from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.join.prediction_refs import id_ref, key_ref
-from cumulant.outcomes.labels.formatted import Unreadable, numbers
-from cumulant.outcomes.labels.target_values import number, target_values
+from cumulant.outcomes.labels.formatted import UnreadableText, parse_numbers
+from cumulant.outcomes.labels.target_values import parse_number, target_values
 from cumulant.serving.prediction_log.personal_values import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
@@ -32,13 +32,13 @@ _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzin
 
 
 class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the labels' model. Without a task any bool, number or text is a label."""
+    """Properties of the labels' model. Without a task any bool, number or text is a label."""
 
     model: str = ""
     task: Task | None = None
     #: in the order of the model's outputs; of a binary model the second one is the positive class
     classes: tuple[str | int | bool, ...] = ()
-    #: columns of the request that tell one prediction from another; none: labels name predictions by id only
+    #: columns of the request that identify a prediction; none: labels name predictions by id only
     key: tuple[Field, ...] = ()
     #: the request's time column, and how much later the prediction is made for
     time: Field | None = None
@@ -49,11 +49,11 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
     formats: Mapping[str, NumberFormat] = {}
     #: how the source writes times and dates of the key that are not ISO 8601
     date_formats: Mapping[str, DateFormat] = {}
-    #: the source's column that says when the target is known, for labels without a column `known_time`
+    #: the source's column with the known time of the target, for labels without a column `known_time`
     known: Field | None = None
 
 
-class Said(NamedTuple):
+class LabelRow(NamedTuple):
     """One row, as a fact holds it."""
 
     ref: str
@@ -69,10 +69,10 @@ class Said(NamedTuple):
     problem: str
 
 
-class Reader:
+class LabelReader:
     """Reads rows of one file, or of one post.
 
-    `names` says which column plays which part (`id`, `row`, `label`, `known_time`, `model`, `weight`, `time`).
+    `names` maps parts to columns (`id`, `row`, `label`, `known_time`, `model`, `weight`, `time`).
 
     Raises:
         UsageError: `names` has a part that there is not.
@@ -88,13 +88,13 @@ class Reader:
         self._schema, self._names, self._salt, self.received = schema, names, salt, received
         self._values = _lookup(schema)
 
-    def check(self, found: Sequence[str], subject: str) -> None:
+    def check(self, names: Sequence[str], subject: str) -> None:
         """Refuse columns that cannot hold labels.
 
         Raises:
-            DataError: nothing says which predictions are meant, or what the label is.
+            DataError: no column names predictions, or none has the label.
         """
-        known = set(found)
+        known = set(names)
         missing = [column for column in self._names.values() if column not in known]
         if missing:
             raise DataError(
@@ -115,20 +115,20 @@ class Reader:
                 hint=f"it needs a column label{wanted}; `--map label=COLUMN` names it",
             )  # fmt: skip
 
-    def read(self, rows: Sequence[object]) -> list[Said]:
-        """What each row says, in the same order; a row that cannot be used says why in `problem`."""
+    def read(self, rows: Sequence[object]) -> list[LabelRow]:
+        """The label of each row, in the same order; `problem` is why a row cannot be used."""
         plain = [row if isinstance(row, dict) else {} for row in rows]
         known = {name for row in plain for name in row}
         column = self._label_column(known)
         labels = self._of_column([row.get(column) for row in plain]) if column else self._worked_out(plain)
         return [
-            self._said(row, label) if isinstance(given, dict) else self._unusable("not a row", given)
+            self._label_row(row, label) if isinstance(given, dict) else self._unusable("not a row", given)
             for given, row, label in zip(rows, plain, labels, strict=True)
         ]
 
     # --- parts of a row
 
-    def _said(self, row: Mapping[str, Any], given: object) -> Said:
+    def _label_row(self, row: Mapping[str, Any], given: object) -> LabelRow:
         problem, label, value = self._label(given)
         known_time = self._known_time(row)
         if known_time is None:
@@ -140,10 +140,10 @@ class Reader:
             ref = key_ref(key, when)
         else:
             ref, problem = "", problem or "names no prediction"
-        weight = number(row.get(self._names.get("weight", "weight"), 1.0))
+        weight = parse_number(row.get(self._names.get("weight", "weight"), 1.0))
         if weight is None or weight < 0:
             problem = problem or "wrong weight"
-        return Said(
+        return LabelRow(
             ref, _text(row.get(self._names.get("model", "model"))) or "", known_time or self.received, label, value,
             1.0 if weight is None else weight, request, place, key, when, problem,
         )  # fmt: skip
@@ -161,22 +161,22 @@ class Reader:
     def _key(self, row: Mapping[str, Any]) -> str | None:
         if not self._schema.key or any(row.get(field.name) is None for field in self._schema.key):
             return None
-        held = []
+        values = []
         for field in self._schema.key:
-            value = as_held(_typed(self._in_format(row[field.name], field), field), field)
-            held.append(mask(value, self._salt) if field.personal else str(value))
-        return _ENCODE(held).decode()
+            value = as_held(_as_field_type(self._in_format(row[field.name], field), field), field)
+            values.append(mask(value, self._salt) if field.personal else str(value))
+        return _ENCODE(values).decode()
 
     def _time(self, given: object, field: Field | None) -> datetime | None:
-        """None where it cannot be read; the moment of receiving where nothing is said."""
+        """None where it cannot be read; the moment of receiving where it is missing."""
         if given is None or given == "":
             return self.received
         zone = ZoneInfo(field.zone) if field is not None and field.zone else UTC
         try:
-            found = read_moment(given if field is None else self._in_format(given, field), zone)
+            moment = read_moment(given if field is None else self._in_format(given, field), zone)
         except (ValueError, TypeError, OverflowError):
             return None
-        return found if _EARLIEST <= found <= _LATEST else None
+        return moment if _EARLIEST <= moment <= _LATEST else None
 
     def _known_time(self, row: Mapping[str, Any]) -> datetime | None:
         named, known = self._names.get("known_time", "known_time"), self._schema.known
@@ -200,34 +200,34 @@ class Reader:
         """Problem, label as JSON, and its number."""
         if given is None or given == "" or (isinstance(given, float) and math.isnan(given)):
             return "no label", "null", None
-        if isinstance(given, Unreadable):
+        if isinstance(given, UnreadableText):
             return self._wrong(given)
         if self._schema.task == "regression":
-            figure = number(given)
+            figure = parse_number(given)
             return ("", repr(figure), figure) if figure is not None else self._wrong(given)
         if self._values is not None:
-            found = self._values.get(_canonical(given))
-            return self._wrong(given) if found is None else ("", *found)
+            value = self._values.get(_canonical(given))
+            return self._wrong(given) if value is None else ("", *value)
         return self._free(given)
 
     def _free(self, given: object) -> tuple[str, str, float | None]:
         if isinstance(given, str):
-            given = typed(given)
+            given = parse_value(given)
             if isinstance(given, str) and given.lower() == "nan":  # how tables write that nothing is known
                 return "no label", "null", None
         if isinstance(given, bool):
             return "", "true" if given else "false", float(given)
         if isinstance(given, int | float):
-            figure = number(given)
+            figure = parse_number(given)
             return ("", _ENCODE(_whole(figure)).decode(), figure) if figure is not None else self._wrong(given)
         return ("", _ENCODE(given).decode(), None) if isinstance(given, str) else self._wrong(given)
 
     def _wrong(self, given: object) -> tuple[str, str, None]:
         return "wrong type", _ENCODE(str(given)[:_KEPT]).decode(), None
 
-    def _unusable(self, problem: str, given: object) -> Said:
-        kept = _ENCODE(str(given)[:_KEPT]).decode()
-        return Said("", "", self.received, kept, None, 1.0, None, None, None, None, problem)
+    def _unusable(self, problem: str, given: object) -> LabelRow:
+        text = _ENCODE(str(given)[:_KEPT]).decode()
+        return LabelRow("", "", self.received, text, None, 1.0, None, None, None, None, problem)
 
     # --- columns
 
@@ -258,7 +258,7 @@ class Reader:
     def _of_column(self, values: Sequence[object]) -> list[object]:
         """The values of the label's column, texts in the format of the column that is the target."""
         target = self._schema.target
-        return numbers(values, self._schema.formats.get(target.name) if isinstance(target, Column) else None)
+        return parse_numbers(values, self._schema.formats.get(target.name) if isinstance(target, Column) else None)
 
     def _worked_out(self, rows: Sequence[Mapping[str, Any]]) -> list[object]:
         """The target of each row, from its columns."""
@@ -268,7 +268,7 @@ class Reader:
         return target_values(
             target,
             {
-                name: numbers([row.get(name) for row in rows], self._schema.formats.get(name))
+                name: parse_numbers([row.get(name) for row in rows], self._schema.formats.get(name))
                 for name in sorted(columns(target))
             },
         )
@@ -278,13 +278,13 @@ def _lookup(schema: LabelSchema) -> dict[str, tuple[str, float | None]] | None:
     """By the text that a label may be written as: its JSON and number; None where any will do."""
     if schema.task not in ("binary", "multiclass") or not schema.classes:
         return None
-    found: dict[str, tuple[str, float | None]] = {}
-    for place, one in enumerate(schema.classes):
-        told = _ENCODE(one).decode(), float(place) if schema.task == "binary" else None
-        found[_canonical(one)] = told
-        if isinstance(one, bool):
-            found[str(int(one))] = told
-    return found
+    labels_by_text: dict[str, tuple[str, float | None]] = {}
+    for place, label in enumerate(schema.classes):
+        encoded = _ENCODE(label).decode(), float(place) if schema.task == "binary" else None
+        labels_by_text[_canonical(label)] = encoded
+        if isinstance(label, bool):
+            labels_by_text[str(int(label))] = encoded
+    return labels_by_text
 
 
 def _canonical(value: object) -> str:
@@ -293,7 +293,7 @@ def _canonical(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return value.lower() if value.lower() in ("true", "false") else value
-    figure = number(value)
+    figure = parse_number(value)
     return str(value) if figure is None else str(_whole(figure))
 
 
@@ -301,11 +301,11 @@ def _whole(figure: float) -> float | int:
     return int(figure) if figure.is_integer() and abs(figure) < 2**53 else figure
 
 
-def typed(text: str) -> str | bool | float:
-    """What a text of a CSV file means where nothing says its type: a truth value, a number, or itself."""
+def parse_value(text: str) -> str | bool | float:
+    """The value of a text of a CSV file without a declared type: a truth value, a number, or itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    figure = number(text)
+    figure = parse_number(text)
     return text if figure is None else figure
 
 
@@ -316,11 +316,11 @@ def _text(value: object) -> str | None:
 
 
 def _place(value: object) -> int | None:
-    figure = number(0 if value in (None, "") else value)
+    figure = parse_number(0 if value in (None, "") else value)
     return int(figure) if figure is not None and figure.is_integer() and 0 <= figure < 2**31 else None
 
 
-def _typed(value: object, field: Field) -> object:
+def _as_field_type(value: object, field: Field) -> object:
     """A CSV file's text as the number or truth value that the field holds."""
     if not isinstance(value, str):
         return value
@@ -333,17 +333,17 @@ def _typed(value: object, field: Field) -> object:
 
 
 def read_moment(given: object, zone: tzinfo) -> datetime:
-    """A time as people write it, or as seconds since 1970; one without an offset is read in `zone`.
+    """A time in ISO 8601, or as seconds since 1970; one without an offset is read in `zone`.
 
     Raises:
         ValueError, TypeError, OverflowError: it is none.
     """
     if isinstance(given, datetime):
-        found = given
+        moment = given
     elif isinstance(given, date):
-        found = datetime(given.year, given.month, given.day)  # noqa: DTZ001 - the zone follows
+        moment = datetime(given.year, given.month, given.day)  # noqa: DTZ001 - the zone follows
     elif isinstance(given, int | float) and not isinstance(given, bool):
         return from_micros(round(given * 1_000_000))
     else:
-        found = datetime.fromisoformat(str(given))
-    return (found.replace(tzinfo=zone) if found.tzinfo is None else found).astimezone(UTC)
+        moment = datetime.fromisoformat(str(given))
+    return (moment.replace(tzinfo=zone) if moment.tzinfo is None else moment).astimezone(UTC)

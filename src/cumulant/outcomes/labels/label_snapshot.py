@@ -1,4 +1,4 @@
-"""The labels of one moment: few are held in memory, many are read for one window of predictions after another."""
+"""The labels of one moment: few stay in memory, many are read for one window of predictions after another."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TypeVar
 import polars as pl
 
 from cumulant.outcomes import scanning
-from cumulant.outcomes.join.matching import NAMED_BY_KEY, READ, VALID, known_by
+from cumulant.outcomes.join.matching import NAMED_BY_KEY, READ, VALID, is_known_by
 
-#: labels that are held in memory; of more, only those that a window of predictions needs are read for it
-HELD = 500_000
+#: labels that stay in memory; of more, only those that a window of predictions needs are read for it
+MOST_IN_MEMORY = 500_000
 #: predictions that are joined at once, and about the most bytes that they take
 WINDOW, _BYTES = 65_536, 32 << 20
 _COLUMNS = [scanning.FACT, *READ]
@@ -23,12 +23,12 @@ Part = TypeVar("Part")
 
 
 class LabelSnapshot:
-    """Labels that do not change while they are read, in memory or in files that are held open (`windowed`).
+    """Labels that do not change while they are read, in memory or in files that stay open (`windowed`).
 
     Each has its number, in the order of the store, in the column `FACT`.
     """
 
-    def __init__(self, source: pl.DataFrame | scanning.HeldFacts) -> None:
+    def __init__(self, source: pl.DataFrame | scanning.OpenFacts) -> None:
         self._source = source
         self.windowed = not isinstance(source, pl.DataFrame)
 
@@ -49,10 +49,10 @@ class LabelSnapshot:
 
     def next_known(self, at: datetime) -> datetime | None:
         """When the first label becomes known after `at`."""
-        later = VALID & ~known_by(at)
-        found = self.collect(lambda rows: rows.filter(later).select(pl.col("known_time").min())).item()
-        assert found is None or isinstance(found, datetime)
-        return found
+        later = VALID & ~is_known_by(at)
+        moment = self.collect(lambda rows: rows.filter(later).select(pl.col("known_time").min())).item()
+        assert moment is None or isinstance(moment, datetime)
+        return moment
 
     def partitions(self) -> Iterator[pl.DataFrame]:
         """The labels that can be used, some time or other: all of one reference are in the same frame.
@@ -60,7 +60,7 @@ class LabelSnapshot:
         Raises:
             StorageError: a file cannot be read.
         """
-        parts = -(-self.height // HELD) if self.windowed else 1
+        parts = -(-self.height // MOST_IN_MEMORY) if self.windowed else 1
         for part in range(parts):
             yield self.selected(VALID if parts == 1 else VALID & (pl.col("ref").hash() % parts == part))
 
@@ -85,7 +85,7 @@ class UsableLabels:
 
     def __init__(self, snapshot: LabelSnapshot, until: datetime | None) -> None:
         self._snapshot, self.until = snapshot, until
-        self._wanted = VALID if until is None else VALID & known_by(until)
+        self._wanted = VALID if until is None else VALID & is_known_by(until)
         self.windowed = snapshot.windowed
         #: predictions that are put together before they are joined
         self.window = WINDOW if self.windowed else 0
@@ -111,7 +111,7 @@ class UsableLabels:
         return self._snapshot.collect(lambda rows: rows.filter(self._wanted).select(pl.col("ref").unique()))["ref"]
 
     def of(self, predictions: pl.DataFrame) -> pl.DataFrame:
-        """Those that `matched` needs for these predictions, and maybe others.
+        """Those that `match_labels` needs for these predictions, and maybe others.
 
         Raises:
             StorageError: a file cannot be read.
@@ -133,17 +133,17 @@ def label_snapshot(folder: Path, batches: Sequence[str] | None = None) -> Iterat
     Raises:
         StorageError: a file cannot be read.
     """
-    count = scanning.facts(folder, lambda rows: rows.select(pl.len()), batches)
-    if count is not None and count.item() > HELD:
-        with scanning.held_facts(folder, batches) as held:
-            if held is not None:
-                yield LabelSnapshot(held)
+    count = scanning.collect_facts(folder, lambda rows: rows.select(pl.len()), batches)
+    if count is not None and count.item() > MOST_IN_MEMORY:
+        with scanning.open_facts(folder, batches) as open_labels:
+            if open_labels is not None:
+                yield LabelSnapshot(open_labels)
                 return
-    rows = scanning.facts(folder, lambda rows: rows.with_row_index(scanning.FACT).select(_COLUMNS), batches)
+    rows = scanning.collect_facts(folder, lambda rows: rows.with_row_index(scanning.FACT).select(_COLUMNS), batches)
     yield LabelSnapshot(pl.DataFrame(schema={scanning.FACT: pl.UInt32(), **READ}) if rows is None else rows)
 
 
-def windows(parts: Iterable[Part], rows: int, *, frame: Callable[[Part], pl.DataFrame]) -> Iterator[list[Part]]:
+def window_parts(parts: Iterable[Part], rows: int, *, frame: Callable[[Part], pl.DataFrame]) -> Iterator[list[Part]]:
     """Parts put together until their frames have so many `rows`, or take about as many bytes as one of long answers."""
     gathered: list[Part] = []
     height = size = 0
@@ -158,6 +158,6 @@ def windows(parts: Iterable[Part], rows: int, *, frame: Callable[[Part], pl.Data
         yield gathered
 
 
-def itself(frame: pl.DataFrame) -> pl.DataFrame:
-    """For `windows` of frames."""
+def same_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame itself, for `window_parts` of frames."""
     return frame

@@ -15,15 +15,15 @@ LABELS, WRITING, INBOX, CLAIMED = "labels", "writing", "inbox", "claimed"
 MERGED, POSTED = "merged-", "posted-"
 
 
-def vanishing(folder: Path, what: str = "files of the prediction log") -> StorageError:
-    """What `LISTINGS` lists in a row that did not hold mean."""
+def vanishing_files_error(folder: Path, what: str = "files of the prediction log") -> StorageError:
+    """The error for files that vanished in each of `LISTINGS` lists."""
     return StorageError(
-        f"{what} vanish while they are read", subject=str(folder), hint="look for a program that deletes files there"
+        f"{what} vanish while they are read", subject=str(folder), hint="check for a program that deletes files there"
     )
 
 
-class Ingested(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file said. `rows` were read; `problems` counts those that cannot be used, by reason."""
+class IngestedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of one file. `rows` were read; `problems` counts those that cannot be used, by reason."""
 
     name: str
     content: str
@@ -32,40 +32,40 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     problems: dict[str, int] = {}
     #: of a merged one: how often its rows were merged, and what it is made of: as it was known, and by name
     level: int = 0
-    covers: tuple[Ingested, ...] = ()
+    covers: tuple[IngestedFile, ...] = ()
     made_of: tuple[str, ...] = ()
 
 
-def ingested(folder: Path, content: str) -> Ingested | None:
-    """What is known of the file with that content, if it was taken in."""
-    found = _told(folder, content)
-    if found is not None:
-        return found
-    return next((one for merged in merges(folder) for one in merged.covers if one.content == content), None)
+def find_ingested(folder: Path, content: str) -> IngestedFile | None:
+    """The facts of the file with that content, if it was ingested."""
+    ingested = _read_ingested(folder, content)
+    if ingested is not None:
+        return ingested
+    return next((part for merged in list_merged(folder) for part in merged.covers if part.content == content), None)
 
 
-def merges(folder: Path) -> list[Ingested]:
+def list_merged(folder: Path) -> list[IngestedFile]:
     """The merged batches."""
-    found = (_told(folder, path.name) for path in (folder / LABELS).glob(f"{MERGED}*"))
-    return [one for one in found if one is not None]
+    ingested = (_read_ingested(folder, path.name) for path in (folder / LABELS).glob(f"{MERGED}*"))
+    return [batch for batch in ingested if batch is not None]
 
 
-def batches(folder: Path) -> list[str]:
-    """The names of all that was taken in, each row once."""
+def list_batches(folder: Path) -> list[str]:
+    """The names of all ingested batches, each row once."""
     try:
         names = [path.name for path in (folder / LABELS).iterdir() if path.is_dir()]
     except OSError:
         return []
-    covered = {one.content for merged in merges(folder) for one in merged.covers}
+    covered = {part.content for merged in list_merged(folder) for part in merged.covers}
     return sorted(set(names) - covered)
 
 
-def _told(folder: Path, content: str) -> Ingested | None:
+def _read_ingested(folder: Path, content: str) -> IngestedFile | None:
     try:
-        return msgspec.json.decode((folder / LABELS / content / "file.json").read_bytes(), type=Ingested)
+        return msgspec.json.decode((folder / LABELS / content / "file.json").read_bytes(), type=IngestedFile)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def parts(folder: Path, batch: str) -> list[Path]:
+def list_parts(folder: Path, batch: str) -> list[Path]:
     return sorted((folder / LABELS / batch).glob("[0-9]*.parquet"))

@@ -1,11 +1,11 @@
-"""The folder of outcomes, and how anything gets into it: whole, durable, once.
+"""The folder of outcomes; everything is written to it whole, durably and once.
 
-labels/NAME/00000.parquet  what one file or one batch of posted labels said; the folder appears by one renaming
-labels/NAME/file.json      what is known of that file; NAME is the hash of its content
-labels/merged-LEVEL-*/     what many of them said; until they are removed, those it covers hold nothing new
+labels/NAME/00000.parquet  the labels of one file or one batch of posts; the folder appears by one renaming
+labels/NAME/file.json      the facts of that file; NAME is the hash of its content
+labels/merged-LEVEL-*/     the labels of many of them; until they are removed, those it covers hold nothing new
 joined/FIRST-LAST.parquet  predictions in the order in which their labels were found, numbered from 1
 pairs/, graded/            mirrored requests that both arms scored, and those with a label, in the same way
-inbox/*.jsonl              labels that a server was told; claimed/ holds those that are being taken in
+inbox/*.jsonl              labels that a server received; claimed/ holds those that are being ingested
 writing/                   in the making; nothing reads it
 """
 
@@ -25,15 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.core.errors import LeaseHeldError, StorageError
-from cumulant.outcomes.labels.atomic_files import placed, write_bytes
-from cumulant.outcomes.labels.outcome_folder import LABELS, WRITING, Ingested
+from cumulant.outcomes.labels.atomic_files import atomic_draft, write_bytes
+from cumulant.outcomes.labels.outcome_folder import LABELS, WRITING, IngestedFile
 from cumulant.serving.prediction_log.storage.durable import sync
 
 if TYPE_CHECKING:
     import polars as pl
 
 _TIME = pa.timestamp("us", "UTC")
-#: one row that somebody said: a label, or what could not be one and why
+#: one row of a label file: a label, or what could not be one and why
 FACTS = pa.schema(
     [
         pa.field("ref", pa.string(), nullable=False),
@@ -64,36 +64,36 @@ def writing_to(place: Path) -> Iterator[None]:
         raise StorageError(
             f"outcomes cannot be written: {error.strerror or error}",
             subject=str(place),
-            hint="nothing of it was taken in: make room or mend the permissions, and do it again",
+            hint="nothing of it was ingested: free space or fix the permissions, and run it again",
         ) from error
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
-    """Alone in changing `folder`, among all processes of this machine; a killed one lets go.
+def lock_folder(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
+    """Exclusive lock on `folder` among all processes of this machine; a killed one releases it.
 
     Raises:
-        LeaseHeldError: another one has been at it for `patience` seconds.
+        LeaseHeldError: another one has held it for `patience` seconds.
         StorageError: the folder cannot be written.
     """
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _take(handle, folder, time.monotonic() + patience)
+        _acquire(handle, folder, time.monotonic() + patience)
         yield
     finally:
         os.close(handle)
 
 
-def _take(handle: int, folder: Path, until: float) -> None:
+def _acquire(handle: int, folder: Path, until: float) -> None:
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
                 raise LeaseHeldError(
-                    "another process is taking labels in", subject=str(folder), hint="try again when it is done"
+                    "another process is ingesting labels", subject=str(folder), hint="try again when it is done"
                 ) from None
             time.sleep(_PAUSE)
         else:
@@ -102,7 +102,7 @@ def _take(handle: int, folder: Path, until: float) -> None:
 
 def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
     """Put a Parquet file in place whole. Raises OSError."""
-    with placed(path) as draft:
+    with atomic_draft(path) as draft:
         pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd", compression_level=1)
 
 
@@ -113,8 +113,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: it is not there any more.
         StorageError: it is damaged or cannot be read.
     """
-    with _opened(path) as found:
-        return found.read(columns=columns)
+    with _open_parquet(path) as file:
+        return file.read(columns=columns)
 
 
 def may_hold(path: Path, column: str, wanted: pl.Series) -> bool:
@@ -123,29 +123,32 @@ def may_hold(path: Path, column: str, wanted: pl.Series) -> bool:
     Raises:
         FileNotFoundError, StorageError: as `read_table`.
     """
-    with _opened(path) as found:
-        groups = [found.metadata.row_group(number) for number in range(found.num_row_groups)]
-        place = found.schema.names.index(column)
+    with _open_parquet(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        place = file.schema.names.index(column)
         ranges = [group.column(place).statistics for group in groups]
-    return any(one is None or not one.has_min_max or wanted.is_between(one.min, one.max).any() for one in ranges)
+    return any(
+        statistics is None or not statistics.has_min_max or wanted.is_between(statistics.min, statistics.max).any()
+        for statistics in ranges
+    )
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as found:
-            yield found
+        with pq.ParquetFile(path) as file:
+            yield file
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
         raise StorageError(
             f"a file of the outcomes cannot be read: {error}",
             subject=str(path),
-            hint="remove the folder or file that holds it, and take the labels in again",
+            hint="remove the folder or file that holds it, and ingest the labels again",
         ) from error
 
 
-class Batch:
+class BatchWriter:
     """One file's rows on their way in; visible when it is finished, all at once."""
 
     def __init__(self, folder: Path, content: str) -> None:
@@ -176,10 +179,10 @@ class Batch:
             write_table(self._draft / f"{self._parts:05d}.parquet", table)
         self._parts += 1
 
-    def finish(self, told: Ingested) -> None:
+    def finish(self, ingested: IngestedFile) -> None:
         """Raises StorageError."""
         with writing_to(self._final):
-            write_bytes(self._draft / "file.json", msgspec.json.encode(told))
+            write_bytes(self._draft / "file.json", msgspec.json.encode(ingested))
             self._final.parent.mkdir(exist_ok=True)
             self._draft.rename(self._final)
             sync(self._final.parent)

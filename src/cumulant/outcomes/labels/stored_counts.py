@@ -69,7 +69,9 @@ def _counts(folder: Path, predictions: Path, now: datetime, key: Key) -> LabelCo
 
 def _inputs(folder: Path, predictions: Path) -> str | None:
     """A hash that changes with each file; None where there are no labels, or files change just now."""
-    labels = [path for batch in outcome_folder.batches(folder) for path in outcome_folder.parts(folder, batch)]
+    labels = [
+        path for batch in outcome_folder.list_batches(folder) for path in outcome_folder.list_parts(folder, batch)
+    ]
     if not labels:
         return None
     try:

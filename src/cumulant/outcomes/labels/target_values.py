@@ -8,7 +8,7 @@ from itertools import combinations
 
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import Node
-from cumulant.outcomes.labels.formatted import Unreadable
+from cumulant.outcomes.labels.formatted import UnreadableText
 
 #: of an expression with more columns only all of them together are tried as numbers
 _COMBINED = 6
@@ -18,21 +18,21 @@ def target_values(target: Node, given: Mapping[str, Sequence[object]]) -> list[o
     """`target` over rows; `given` holds the values of each column that it names, all of one length.
 
     Callers write what they like, so nothing that a row holds is an error here: a row without what the target needs
-    is None, one with a value that `target` does not work on is `Unreadable`, and the other rows have their target.
+    is None, one with a value that `target` does not work on is `UnreadableText`, and the other rows have their target.
     """
-    nested = [_first(row, _nested) for row in zip(*given.values(), strict=True)]
-    plain = {name: [None if _nested(value) else value for value in values] for name, values in given.items()}
+    nested = [_first(row, _is_nested) for row in zip(*given.values(), strict=True)]
+    plain = {name: [None if _is_nested(value) else value for value in values] for name, values in given.items()}
     for numeric in _choices(sorted(given)):
-        found = _evaluated(target, plain, numeric)
-        if found is not None:
-            texts = [_first(row, _text) for row in zip(*(plain[name] for name in numeric), strict=True)]
-            texts = texts or [None] * len(found)
+        targets = _evaluate(target, plain, numeric)
+        if targets is not None:
+            texts = [_first(row, _is_unreadable) for row in zip(*(plain[name] for name in numeric), strict=True)]
+            texts = texts or [None] * len(targets)
             return [
-                value if unfit is None and text is None else Unreadable(str(text if unfit is None else unfit))
-                for value, unfit, text in zip(found, nested, texts, strict=True)
+                value if unfit is None and text is None else UnreadableText(str(text if unfit is None else unfit))
+                for value, unfit, text in zip(targets, nested, texts, strict=True)
             ]
     return [
-        None if (first := _first(row, _given)) is None else Unreadable(str(first))
+        None if (first := _first(row, _is_given)) is None else UnreadableText(str(first))
         for row in zip(*given.values(), strict=True)
     ]
 
@@ -44,7 +44,7 @@ def _choices(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield from combinations(names, size)
 
 
-def _evaluated(target: Node, given: Mapping[str, Sequence[object]], numeric: Sequence[str]) -> list[object] | None:
+def _evaluate(target: Node, given: Mapping[str, Sequence[object]], numeric: Sequence[str]) -> list[object] | None:
     """The values of `target`; None where it does not work on the types of the columns."""
     import polars as pl
 
@@ -52,9 +52,9 @@ def _evaluated(target: Node, given: Mapping[str, Sequence[object]], numeric: Seq
 
     frame = pl.DataFrame(
         [
-            pl.Series(name, [number(value) for value in values], pl.Float64())
+            pl.Series(name, [parse_number(value) for value in values], pl.Float64())
             if name in numeric
-            else pl.Series(name, column(values), strict=False)
+            else pl.Series(name, parse_column(values), strict=False)
             for name, values in given.items()
         ]
     )
@@ -68,32 +68,32 @@ def _first(row: Iterable[object], wanted: Callable[[object], bool]) -> object | 
     return next((value for value in row if wanted(value)), None)
 
 
-def _nested(value: object) -> bool:
+def _is_nested(value: object) -> bool:
     return isinstance(value, list | dict)
 
 
-def _text(value: object) -> bool:
-    return isinstance(value, Unreadable) or (isinstance(value, str) and value != "" and number(value) is None)
+def _is_unreadable(value: object) -> bool:
+    return isinstance(value, UnreadableText) or (isinstance(value, str) and value != "" and parse_number(value) is None)
 
 
-def _given(value: object) -> bool:
+def _is_given(value: object) -> bool:
     return value is not None and value != ""
 
 
-def column(values: Sequence[object]) -> list[object]:
+def parse_column(values: Sequence[object]) -> list[object]:
     """Texts of numbers as numbers, where all of a column are: a CSV file has nothing but texts."""
     texts = [value for value in values if isinstance(value, str) and value]
-    if texts and all(number(text) is not None for text in texts):
-        return [number(value) if value not in (None, "") else None for value in values]
-    return [None if value == "" or isinstance(value, Unreadable) else value for value in values]
+    if texts and all(parse_number(text) is not None for text in texts):
+        return [parse_number(value) if value not in (None, "") else None for value in values]
+    return [None if value == "" or isinstance(value, UnreadableText) else value for value in values]
 
 
-def number(value: object) -> float | None:
+def parse_number(value: object) -> float | None:
     """A finite number; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        found = float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None

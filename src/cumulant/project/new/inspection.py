@@ -203,10 +203,10 @@ def _alike(name: str, columns: Sequence[str]) -> str | None:
 
 def _typed(raw: pl.DataFrame, spec: SourceSpec, time: str | None) -> pl.DataFrame:
     """The rows under the proposed types; columns that no table can hold are dropped."""
-    from cumulant.data.text.casts import casts, natural
+    from cumulant.data.text.casts import column_casts, natural_type
 
-    plain = raw.select([name for name, dtype in raw.schema.items() if natural(dtype) is not None])
-    rows = plain.select([cast.expr for cast in casts(plain.schema, spec, spec.path)])
+    plain = raw.select([name for name, dtype in raw.schema.items() if natural_type(dtype) is not None])
+    rows = plain.select([cast.expr for cast in column_casts(plain.schema, spec, spec.path)])
     if time is not None:
         lost = rows[time].null_count() - raw[time].null_count()
         if lost > (1 - _READABLE) * max(raw.height, 1):

@@ -18,9 +18,9 @@ _LOW, _HIGH = -(2**63), 2**63 - 1
 
 def nested(schema: pl.Schema) -> dict[str, str]:
     """The columns that hold no plain value, each with what it holds."""
-    from cumulant.data.text.casts import natural
+    from cumulant.data.text.casts import natural_type
 
-    return {name: str(dtype).partition("(")[0] for name, dtype in schema.items() if natural(dtype) is None}
+    return {name: str(dtype).partition("(")[0] for name, dtype in schema.items() if natural_type(dtype) is None}
 
 
 def too_wide(raw: pl.DataFrame) -> list[str]:
@@ -80,9 +80,9 @@ def mixed_as_text(frame: Any) -> tuple[Any, list[str]]:
     """A pandas frame whose columns of mixed types, which no table can hold, are text; and a note on them."""
     import pandas as pd
 
-    from cumulant.data.files.user_frames import unreadable
+    from cumulant.data.files.user_frames import unreadable_columns
 
-    found = unreadable(frame)
+    found = unreadable_columns(frame)
     if not found or not frame.columns.is_unique:  # whoever reads it refuses names that are there twice
         return frame, []
     texts = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.data.files.listed_file import ListedFile
     from cumulant.data.spec import SourceSpec
-    from cumulant.data.text.csv_text import Table
+    from cumulant.data.text.csv_text import FileTable
 
 #: of a folder or glob at most so many files are read, and beside the last one at most so many bytes
 _MOST_FILES, _MOST_BYTES = 20, 256 << 20
@@ -88,19 +88,19 @@ def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequen
     return notes
 
 
-def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec]:
+def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[FileTable], SourceSpec]:
     """The files as they are, and how the last one is read."""
-    from cumulant.data.files.unreadable_files import each_readable
+    from cumulant.data.files.unreadable_files import read_each
 
-    def read(file: ListedFile) -> Table:
+    def read(file: ListedFile) -> FileTable:
         nonlocal spec
         table, spec = file.read_any(spec)
         return table
 
-    return each_readable(files, read), spec
+    return read_each(files, read), spec
 
 
-def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Table], SourceSpec, list[str]]:
+def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[FileTable], SourceSpec, list[str]]:
     """The files with the fields of structs as columns, without those that would refuse too many rows: their paths."""
     from cumulant.data.text.csv_records import RULE
 
@@ -116,7 +116,7 @@ def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[Ta
         spec = msgspec.structs.replace(spec, columns=columns)
 
 
-def _joined(tables: Sequence[Table]) -> pl.DataFrame:
+def _joined(tables: Sequence[FileTable]) -> pl.DataFrame:
     import polars as pl
 
     return pl.concat([table.rows for table in tables], how="diagonal_relaxed")
@@ -143,7 +143,7 @@ def _files_note(files: Sequence[ListedFile], chosen: Sequence[ListedFile]) -> li
     return [f"of {len(files):,} files {count} were read, from {chosen[0].url} to {chosen[-1].url}"]
 
 
-def _notes(tables: Sequence[Table], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
+def _notes(tables: Sequence[FileTable], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
     from cumulant.data.files.reading import describe_malformed
     from cumulant.data.text.csv_records import RULE
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError
-from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.servable.engine import Array
 from cumulant.serving.errors import status_of
 from cumulant.serving.gateway_headers import NONE, Marks
@@ -138,7 +138,7 @@ def _ignore(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-async def _both(logged: Awaitable[None] | None, scored: Future[Advanced]) -> None:
+async def _both(logged: Awaitable[None] | None, scored: Future[AdvanceResult]) -> None:
     """Wait for the log and for the stored state."""
     if logged is not None:
         await logged

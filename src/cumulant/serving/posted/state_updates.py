@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Literal, NamedTuple
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
-from cumulant.features.posted.post_reader import Advanced
+from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model
@@ -96,7 +96,7 @@ class Recorder:
             for model in taken.models:
                 model.features.catch_up()
 
-    def scored(self, model: Model, rows: Sequence[Row]) -> Future[Advanced] | None:
+    def scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
         """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
 
         A row without its key is not taken in: nobody could tell it from another.
@@ -161,7 +161,7 @@ class Recorder:
 
     def _posted(
         self, advancer: Advancer, source: str, rows: Sequence[Row], *, scored: bool = False
-    ) -> Future[Advanced]:
+    ) -> Future[AdvanceResult]:
         if self._waiting + len(rows) > max(self._most, len(rows)):
             raise EngineUnavailableError(
                 f"{self._waiting} rows wait for the store of the features already", hint="try again when it keeps up"
@@ -181,7 +181,7 @@ class Recorder:
             advancer.close()
 
 
-async def durable(done: Future[Advanced]) -> Advanced:
+async def durable(done: Future[AdvanceResult]) -> AdvanceResult:
     """The outcome, once it is on the disk.
 
     Raises:

@@ -14,7 +14,7 @@ def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:
     """The largest or smallest of each range [lo, hi); undefined for an empty one.
 
     A table of the extremes of all runs of length 2**k answers the ranges of that size from two runs that overlap;
-    one such level is held at a time.
+    one such level is in memory at a time.
     """
     pick = np.maximum if largest else np.minimum
     floats = values.dtype == np.float64
@@ -70,16 +70,16 @@ class Distinct:
         shift = bits(len(self._order) + 1)
         pairs, wanted = _dense(self._pairs, keys * self._kinds + (codes + 1))
         sorted_pairs = (pairs << shift) | self._order
-        found = np.searchsorted(sorted_pairs, (wanted << shift) | hi, side="left")
-        newest = np.where(found > 0, found - 1, 0)
+        places = np.searchsorted(sorted_pairs, (wanted << shift) | hi, side="left")
+        newest = np.where(places > 0, places - 1, 0)
         if not len(self._order):
             return np.zeros(len(lo), dtype=np.bool_)
-        held: npt.NDArray[np.bool_] = (found > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
-        return held
+        result: npt.NDArray[np.bool_] = (places > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
+        return result
 
 
 def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
-    """Sorted pairs and those looked for, renumbered from 0; one that does not occur gets a number of no other."""
+    """Sorted pairs and those wanted, renumbered from 0; one that does not occur gets a number of no other."""
     unique = np.unique(pairs)
     at = np.searchsorted(unique, wanted)
     known = at < len(unique)

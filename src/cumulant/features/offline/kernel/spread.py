@@ -30,7 +30,7 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     if not len(values):
         return np.full(len(lo), np.nan)  # nothing but the queries' own values, one each
     count = hi - lo + with_own
-    keys = _numbered(starts)
+    keys = _number_keys(starts)
     at = np.minimum(lo, len(values) - 1)
     centre, unit = values[starts], _exponents(values, starts, keys)
     off = np.ldexp(values, -unit) - np.ldexp(centre, -unit)
@@ -54,7 +54,7 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     return result
 
 
-def _numbered(starts: Ints) -> Ints:
+def _number_keys(starts: Ints) -> Ints:
     """The number of each value's key, from where the values of its key begin."""
     return np.cumsum(starts == np.arange(len(starts))) - 1
 

@@ -65,7 +65,7 @@ class PrefixSums:
             at = np.flatnonzero(~whole)
             extra_at = None if with_extra is None else with_extra[at]
             smaller = self._joined(self._limbs(lo[at], hi[at], extra_at, at), lowered=_LOWERED)
-            means[at] = _scaled(smaller / count[at], _LOWERED)
+            means[at] = _scale(smaller / count[at], _LOWERED)
         return means
 
     def _limbs(
@@ -104,7 +104,7 @@ class PrefixSums:
             if exponent is not None:
                 scaled: Floats = np.ldexp(total.value, exponent)
                 return scaled
-            return _scaled(total.value, top - self._step * (len(limbs) - 1))
+            return _scale(total.value, top - self._step * (len(limbs) - 1))
 
 
 class _Rounded:
@@ -144,11 +144,11 @@ def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:
 
     Towards zero, since rounding up the largest float would overflow.
     """
-    units = np.trunc(_scaled(values, -exponent))
-    return units.astype(np.int64), values - _scaled(units, exponent)
+    units = np.trunc(_scale(values, -exponent))
+    return units.astype(np.int64), values - _scale(units, exponent)
 
 
-def _scaled(values: Floats, exponent: int) -> Floats:
+def _scale(values: Floats, exponent: int) -> Floats:
     """Values * 2**exponent, without overflow on the way."""
     if -1000 < exponent < 1000:
         return values * 2.0**exponent

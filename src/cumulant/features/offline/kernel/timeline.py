@@ -40,7 +40,7 @@ def grouped_order(codes: Ints, times: Ints) -> Ints:
     return packed if in_time is None else in_time[packed]
 
 
-class Keys(NamedTuple):
+class QueryKeys(NamedTuple):
     """The keys of queries: their numbers (-1 for one without events), and where their sorted events begin and end."""
 
     numbers: Ints
@@ -70,16 +70,16 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.order)
 
-    def find(self, codes: Ints) -> Keys:
+    def find(self, codes: Ints) -> QueryKeys:
         """The keys with these codes, which are quick to find where they are sorted."""
         at = np.searchsorted(self._codes, codes)
         absent = at == len(self._codes)
         absent[~absent] = self._codes[at[~absent]] != codes[~absent]
         starts = self._bounds[at]
         ends = np.where(absent, starts, self._bounds[np.minimum(at + 1, len(self._codes))])
-        return Keys(np.where(absent, -1, at), starts, ends)
+        return QueryKeys(np.where(absent, -1, at), starts, ends)
 
-    def until(self, keys: Keys, moments: Ints) -> Ints:
+    def until(self, keys: QueryKeys, moments: Ints) -> Ints:
         """For each key and moment, how many sorted events stand before the first one of the key that is later.
 
         A bisection within the events of each key, so that neither the number of keys nor the length of time counts.
@@ -93,7 +93,7 @@ class Timeline:
             search.until(keys.starts[part], keys.ends[part], moments[part], out=result[part])
         return result
 
-    def own(self) -> tuple[Keys, Ints]:
+    def own(self) -> tuple[QueryKeys, Ints]:
         """`find` and `until` of the sorted events themselves, at their own times."""
         starts, ends = self._bounds[:-1], self._bounds[1:]
         last = np.ones(len(self), dtype=np.bool_)
@@ -101,7 +101,7 @@ class Timeline:
         last[ends - 1] = True
         until = np.flatnonzero(last) + 1
         sizes = ends - starts
-        keys = Keys(self.keys, np.repeat(starts, sizes), np.repeat(ends, sizes))
+        keys = QueryKeys(self.keys, np.repeat(starts, sizes), np.repeat(ends, sizes))
         return keys, np.repeat(until, np.diff(until, prepend=0))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cumulant.outcomes.join.joining import Outcomes
-    from cumulant.outcomes.join.mirrored_pairs import Graded, Pair
+    from cumulant.outcomes.join.mirrored_pairs import GradedPair, MirroredPair
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
     from cumulant.statistics.sequential.arrays import Floats
@@ -129,7 +129,7 @@ def _looks(block: float, policy: ReleasePolicy) -> int:
 
 
 def _history(outcomes: Outcomes, metric: Metric, champion: str, seconds: float) -> Floats:
-    pairs: Sequence[Graded] | Sequence[Pair]
+    pairs: Sequence[GradedPair] | Sequence[MirroredPair]
     if metric.name == "quality":
         pairs, _ = outcomes.graded(max(0, outcomes.last_graded - _MOST))
     else:
@@ -140,11 +140,11 @@ def _history(outcomes: Outcomes, metric: Metric, champion: str, seconds: float) 
     return means(valued, seconds)
 
 
-def _versions(pair: Graded | Pair) -> tuple[str, str]:
+def _versions(pair: GradedPair | MirroredPair) -> tuple[str, str]:
     return pair.champion_version, pair.candidate_version
 
 
-def _value(pair: Graded | Pair, metric: Metric) -> float | None:
+def _value(pair: GradedPair | MirroredPair, metric: Metric) -> float | None:
     if metric.name == "disagreement":
         return float(getattr(pair, "differs", False))
     if pair.champion is None or pair.candidate is None:

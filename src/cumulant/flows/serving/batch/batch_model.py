@@ -164,7 +164,7 @@ def _rows(
     *,
     refuse_invalid: bool = False,
 ) -> Model:
-    from cumulant.data.files.prediction_rows import reading
+    from cumulant.data.files.prediction_rows import prediction_spec
 
     scorer = Scorer(folder)
     explained = _explained(scorer, reasons)
@@ -186,7 +186,7 @@ def _rows(
     return Model(
         work=RowWork(scorer, declared, compute, keep, explained, refuse_invalid=refuse_invalid),
         identity=identity,
-        reading=reading(declared, plan.request, ""),
+        reading=prediction_spec(declared, plan.request, ""),
         engine=scorer.engine,
         described=scorer.servable,
         history=sum(frame.height for frame in history.frames.values()),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.data.files.listed_file import ListedFile
-    from cumulant.data.files.streaming import Piece, Stream
+    from cumulant.data.files.streaming import FileStream, Piece
     from cumulant.ports.files import FileInfo
     from cumulant.serving.protocol.request_rules import Fault
 
@@ -146,14 +146,14 @@ def _naming_all_unreadable(model: Model, inputs: list[_Input]) -> Iterator[None]
     try:
         yield
     except DataError as error:
-        from cumulant.data.files.unreadable_files import several_unreadable
+        from cumulant.data.files.unreadable_files import join_errors
 
         named = {one.file.url for one in inputs}
         if error.subject not in named:
             raise
         others = [one for one in inputs if one.file.url != error.subject]
         more = [fault for one in others if (fault := _fault(model, one)) is not None]
-        raise several_unreadable([error, *more], len(inputs)) from error
+        raise join_errors([error, *more], len(inputs)) from error
 
 
 def _fault(model: Model, one: _Input) -> DataError | None:
@@ -219,8 +219,8 @@ def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
     return size, _MOST_ROWS if model.history else part_rows(size, speed, threads)
 
 
-def _stream(model: Model, one: _Input, rows: int) -> Stream:
-    from cumulant.data.files.streaming import Stream as data_Stream
+def _stream(model: Model, one: _Input, rows: int) -> FileStream:
+    from cumulant.data.files.streaming import FileStream as data_Stream
 
     return data_Stream(one.path, one.file.url, model.reading, rows=rows, partition=one.file.partition)
 

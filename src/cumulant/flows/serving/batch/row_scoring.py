@@ -77,9 +77,9 @@ class RowWork:
         told = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
         remarks = [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
         if absent:
-            from cumulant.data.files.prediction_rows import not_prepared
+            from cumulant.data.files.prediction_rows import prepare_note
 
-            remarks[0] += not_prepared(self._declared.prepare)
+            remarks[0] += prepare_note(self._declared.prepare)
         return remarks
 
     def _key(self, head: pl.DataFrame) -> list[str]:
