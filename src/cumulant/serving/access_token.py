@@ -29,8 +29,8 @@ def read_token(path: Path | None, environment: Mapping[str, str], *, least: int 
         check_private(path)
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"{path} cannot be read: {told}", subject=str(path)) from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{path} cannot be read: {reason}", subject=str(path)) from None
     if not token:
         raise UsageError(f"{path} is empty", subject=str(path))
     return _checked(token, str(path), least)

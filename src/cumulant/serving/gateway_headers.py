@@ -69,7 +69,7 @@ class Trust:
         whether the gateway forwarded it.
         """
         token = headers.pop(_TOKEN, b"")
-        believed = any(hmac.compare_digest(token, one) for one in self._tokens)
+        believed = any(hmac.compare_digest(token, own_token) for own_token in self._tokens)
         if not believed:
             if token:
                 self._reject()
@@ -89,7 +89,7 @@ class Trust:
                 "--gateway-key-file, and name the host that the gateway dials with --allow-host\n"
             )
 
-    def over(self, handle: Handler) -> Handler:
+    def wrap(self, handle: Handler) -> Handler:
         """Answers as `handle`, whose requests are checked first. The server names a request on the answer itself where
         no gateway forwarded it.
         """
@@ -98,8 +98,8 @@ class Trust:
         def checked(request: Request) -> Response | Awaitable[Response]:
             if check(request.headers):
                 return handle(request)
-            name, found = request.headers[_REQUEST], handle(request)
-            return _named(found, name) if isinstance(found, Response) else _named_later(found, name)
+            name, response = request.headers[_REQUEST], handle(request)
+            return _named(response, name) if isinstance(response, Response) else _named_later(response, name)
 
         return checked
 

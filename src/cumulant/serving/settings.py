@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.serving.cache.shared_cache import Sharing
+from cumulant.serving.cache.shared_cache import SharedCacheConfig
 from cumulant.serving.models.content_pins import Pin
-from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.scheduling.runner import Scheduling
 
 
@@ -40,8 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_key: bytes | None = None
     scheduling: Scheduling = Scheduling()
     #: the cache that servers share; None: each has its own only
-    sharing: Sharing | None = None
-    fallback: Declared = Declared()
+    sharing: SharedCacheConfig | None = None
+    fallback: FallbackConfig = FallbackConfig()
     #: the content of the fallback's servable; set by whoever starts the server
     fallback_pin: Pin | None = None
     #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
     #: where the content that is served is kept; set by whoever starts the workers
-    kept: str | None = None
+    artifacts: str | None = None
     #: folder of what passed its trial earlier; None: a model is tried at each start
     passed: str | None = None
     #: folder of posted labels; None: none are taken

@@ -14,7 +14,7 @@ from cumulant.core.errors import StorageError
 from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
 from cumulant.serving import prediction_log as log
-from cumulant.serving.prediction_log.storage.log_folder import days as log_days
+from cumulant.serving.prediction_log.storage.log_folder import list_days as log_days
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
 LATER = (NOW - timedelta(hours=1)).isoformat()
@@ -167,7 +167,7 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     import pyarrow.parquet as pq
 
     from cumulant.serving.prediction_log.storage import log_folder
-    from cumulant.serving.prediction_log.storage.log_reader import stored
+    from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
     put(tmp_path / "log", {"id": "a"})
     outcomes = opened(tmp_path)
@@ -176,7 +176,7 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     merged = []
 
     def merging(folder):
-        found = list(stored(folder))
+        found = list(iterate_files(folder))
         if not merged:
             ((file, _),) = found
             wider = log_folder.part_path(folder, file.day, file.life, file.first, file.last + 1)
@@ -185,7 +185,7 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
             merged.append(wider)
         return found
 
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.stored", merging)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.iterate_files", merging)
     assert outcomes.advance().labelled == 1
     assert merged
 

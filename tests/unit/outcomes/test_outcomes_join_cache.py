@@ -17,7 +17,7 @@ from cumulant.outcomes.labels import outcome_folder as place
 from cumulant.outcomes.labels.compaction import _merge
 from cumulant.outcomes.labels.outcome_folder import batches, ingested
 from cumulant.serving import prediction_log
-from cumulant.serving.prediction_log.storage.log_reader import stored as log_stored
+from cumulant.serving.prediction_log.storage.log_reader import iterate_files as log_stored
 
 DAYS = 3
 

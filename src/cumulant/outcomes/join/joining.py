@@ -27,7 +27,7 @@ from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, itself
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
-    from cumulant.serving.prediction_log.storage.log_folder import File
+    from cumulant.serving.prediction_log.storage.log_folder import PredictionFile
     from cumulant.serving.prediction_log.storage.log_reader import Rows
 
 _TIME = pa.timestamp("us", "UTC")
@@ -129,12 +129,12 @@ class Outcomes(LabelledLog):
 
     def _looked_at(self, progress: Progress) -> bool:
         """Whether the log has nothing new, as at most looks."""
-        from cumulant.serving.prediction_log.storage.log_reader import stored
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
-        return all(self._seen(progress, file) for file, _ in stored(self.log))
+        return all(self._seen(progress, file) for file, _ in iterate_files(self.log))
 
     @staticmethod
-    def _seen(progress: Progress, file: File) -> bool:
+    def _seen(progress: Progress, file: PredictionFile) -> bool:
         return progress.seen(file.day, file.life, file.first, file.last)
 
     def _meant(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
@@ -162,11 +162,11 @@ class Outcomes(LabelledLog):
 
         A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
         """
-        from cumulant.serving.prediction_log.storage.log_reader import stored
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         meant = cache(meant)
         for _ in range(outcome_folder.LISTINGS):
-            listed = [(*one, self._seen(progress, one[0])) for one in stored(self.log)]
+            listed = [(*one, self._seen(progress, one[0])) for one in iterate_files(self.log)]
             old = [file.path for file, _, seen in listed if seen]
             wanted = meant() if old else None
             try:

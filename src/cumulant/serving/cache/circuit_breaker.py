@@ -14,7 +14,7 @@ _FIRST, _LONGEST = 0.1, 30.0
 _CALM = 10
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed: go on. Open: leave it alone until `wait` is over, then try once; each try that fails doubles that."""
 
     def __init__(

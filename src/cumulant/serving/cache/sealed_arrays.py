@@ -57,7 +57,7 @@ def _read(body: bytes, specs: Sequence[TensorSpec]) -> list[Array] | None:
     if magic != _MAGIC or count != len(specs):
         return None
     place = _HEAD.size
-    found: list[Array] = []
+    arrays: list[Array] = []
     for spec in specs:
         code, rank = _ARRAY.unpack_from(body, place)
         dtype = _CODES[code]
@@ -69,9 +69,9 @@ def _read(body: bytes, specs: Sequence[TensorSpec]) -> list[Array] | None:
         array = np.frombuffer(body[place:end], dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
         if not fits(array, spec):
             return None
-        found.append(array)
+        arrays.append(array)
         place = end
-    return found if place == len(body) else None
+    return arrays if place == len(body) else None
 
 
 def fits(array: Array, spec: TensorSpec) -> bool:
@@ -84,7 +84,7 @@ def fits(array: Array, spec: TensorSpec) -> bool:
 
 
 def _hash(key: str, body: bytes) -> bytes:
-    made = blake2b(key.encode(), digest_size=_HASH)
-    made.update(b"\0")
-    made.update(body)
-    return made.digest()
+    hasher = blake2b(key.encode(), digest_size=_HASH)
+    hasher.update(b"\0")
+    hasher.update(body)
+    return hasher.digest()

@@ -13,7 +13,7 @@ from cumulant.core.ids import digest
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array
 from cumulant.serving.cache.sealed_arrays import fits, seal, unseal
-from cumulant.serving.cache.shared_cache import Tier, Write
+from cumulant.serving.cache.shared_cache import CacheWrite, SharedCacheTier
 
 Raw = list[Array]
 
@@ -25,7 +25,7 @@ _TRIAL, _PAUSE = 200, 10.0
 _LARGEST = 1024 * 1024
 
 
-class Counts(msgspec.Struct):
+class SharedCacheCounts(msgspec.Struct):
     """What came of the looks and of the writes."""
 
     looks: dict[str, int] = {}
@@ -47,18 +47,18 @@ class SharedAnswers:
 
     def __init__(
         self,
-        tier: Tier,
+        tier: SharedCacheTier,
         identity: Mapping[str, object],
         specs: Sequence[TensorSpec],
         *,
         ttl: float,
         always: bool = False,
-        found: Callable[[bytes, Raw], None] = lambda _key, _raw: None,
+        on_hit: Callable[[bytes, Raw], None] = lambda _key, _raw: None,
     ) -> None:
         self._tier, self._specs, self._ttl, self._always = tier, specs, ttl, always
         self._prefix = f"cumulant:{_FORMAT}:{digest(identity)[:32]}:"
-        self._found = found
-        self.counts = Counts()
+        self._on_hit = on_hit
+        self.counts = SharedCacheCounts()
         self._looks: dict[bytes, asyncio.Task[Raw | None]] = {}
         self._count, self._saved, self._spent, self._until = 0, 0.0, 0.0, 0.0
 
@@ -94,13 +94,13 @@ class SharedAnswers:
         raw = None if value is None else unseal(name, value, self._specs)
         if value is not None and raw is None:
             result = "foreign"
-            self._tier.bad()
+            self._tier.record_fault()
         elif result in {"hit", "miss"}:
-            self._tier.good()
+            self._tier.record_success()
         self.counts.look(result)
         self._judge(seconds if raw is not None else 0.0, time.perf_counter() - began)
         if raw is not None:
-            self._found(key, raw)
+            self._on_hit(key, raw)
         return raw
 
     def _judge(self, saved: float, spent: float) -> None:
@@ -123,7 +123,7 @@ class SharedAnswers:
         name = self._name(key)
         value = seal(name, raw)
         if value is not None:
-            self._tier.put(Write(name, value, self._ttl, self.counts.write))
+            self._tier.put(CacheWrite(name, value, self._ttl, self.counts.write))
 
     def _name(self, key: bytes) -> str:
         # Short keys are the inputs themselves, and what was asked must not stand readable in a store that others see.

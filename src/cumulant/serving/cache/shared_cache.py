@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, StorageError
-from cumulant.serving.cache.circuit_breaker import Breaker
+from cumulant.serving.cache.circuit_breaker import CircuitBreaker
 from cumulant.serving.scheduling.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NEW = 0.1
 _PROBE = "cumulant:probe"
 
 
-class Sharing(msgspec.Struct, frozen=True, kw_only=True):
+class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The cache that servers share, as it is declared. Times in seconds."""
 
     url: str
@@ -42,16 +42,16 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     budget: float = 0.005
 
 
-class Write(msgspec.Struct, frozen=True):
-    """An answer to be written; `told` hears `written`, `failed` or `dropped`."""
+class CacheWrite(msgspec.Struct, frozen=True):
+    """An answer to be written; `on_result` hears `written`, `failed` or `dropped`."""
 
     key: str
     value: bytes
     ttl: float
-    told: Callable[[str], None]
+    on_result: Callable[[str], None]
 
 
-class Tier:
+class SharedCacheTier:
     """Looks and writes, neither of which ever raises or takes longer than it may. `name` stands in what it says.
 
     It is used from one event loop. A store that fails is left alone and tried again beside the requests: none of them
@@ -60,12 +60,12 @@ class Tier:
 
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
         self._store, self.budget, self._name = store, budget, name
-        self.reads, self.writes = Breaker(), Breaker()
+        self.reads, self.writes = CircuitBreaker(), CircuitBreaker()
         #: seconds that a look usually takes; None: not known yet
         self.round_trip: float | None = None
         self.seconds = Histogram(SECONDS)
         self._looks = 0
-        self._queue: deque[Write] = deque()
+        self._queue: deque[CacheWrite] = deque()
         self._bytes = 0
         self._more, self._failed = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,7 +74,7 @@ class Tier:
 
     def start(self) -> None:
         """Begin to reach the store; from within the event loop, and waiting for nothing."""
-        self._tasks = [asyncio.ensure_future(self._tend()), asyncio.ensure_future(self._write())]
+        self._tasks = [asyncio.ensure_future(self._monitor()), asyncio.ensure_future(self._write())]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -114,17 +114,17 @@ class Tier:
             self._took(time.perf_counter() - began)
         return value, "miss" if value is None else "hit"
 
-    def good(self) -> None:
+    def record_success(self) -> None:
         """A look brought what was asked for, or that there is none."""
         if self.reads.closed:
             self.reads.succeed()
 
-    def bad(self) -> None:
+    def record_fault(self) -> None:
         """A look brought something else."""
         self._fails("it holds values that are not this server's")
 
     def _took(self, seconds: float) -> None:
-        self.seconds.see(seconds)
+        self.seconds.observe(seconds)
         known = self.round_trip
         self.round_trip = seconds if known is None else known + _NEW * (seconds - known)
 
@@ -135,7 +135,7 @@ class Tier:
             self._failed.set()
             self._say(f"is left alone for now: {why}")
 
-    async def _tend(self) -> None:
+    async def _monitor(self) -> None:
         """Measure the way now and then; where the store failed, find out whether it is back."""
         while True:
             self._failed.clear()
@@ -170,11 +170,11 @@ class Tier:
 
     # --- writes
 
-    def put(self, write: Write) -> None:
+    def put(self, write: CacheWrite) -> None:
         """Write it soon; dropped where too much waits already, or the store does not take any."""
         full = len(self._queue) >= _MOST_WRITES or self._bytes + len(write.value) > _MOST_BYTES
         if full or not self.reads.closed or self.writes.wait() > 0:
-            write.told("dropped")
+            write.on_result("dropped")
             return
         self._queue.append(write)
         self._bytes += len(write.value)
@@ -188,11 +188,11 @@ class Tier:
                 write = self._queue.popleft()
                 self._bytes -= len(write.value)
                 if not self.reads.closed or self.writes.wait() > 0:
-                    write.told("dropped")
+                    write.on_result("dropped")
                     continue
-                write.told("written" if await self._written(write) else "failed")
+                write.on_result("written" if await self._written(write) else "failed")
 
-    async def _written(self, write: Write) -> bool:
+    async def _written(self, write: CacheWrite) -> bool:
         try:
             async with asyncio.timeout(_WRITING):
                 await self._store.put(write.key, write.value, write.ttl)

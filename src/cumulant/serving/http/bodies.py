@@ -11,7 +11,7 @@ _WORTH = 4096
 _GZIP, _ZLIB = 31, 15
 
 
-def decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     """`body` as it was before it was compressed by gzip or deflate; at most `limit` bytes are ever made.
 
     Raises:
@@ -24,17 +24,17 @@ def decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise HttpError(415, "the body has an encoding that is not accepted", hint="use gzip, deflate or none")
     stream = zlib.decompressobj(_GZIP if kind == b"gzip" else _ZLIB)
     try:
-        found = stream.decompress(body, limit + 1)
+        content = stream.decompress(body, limit + 1)
     except zlib.error as error:
         raise HttpError(400, f"the body is no {kind.decode()} stream: {error}") from None
-    if len(found) > limit:
+    if len(content) > limit:
         raise HttpError(413, f"the decompressed body is larger than {limit} bytes", hint="send fewer rows a request")
     if not stream.eof:
         raise HttpError(400, f"the {kind.decode()} stream ends too early")
-    return found
+    return content
 
 
-def compressed(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
+def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
     """`body` in the first encoding that `accepted` (the header Accept-Encoding) names and we know, and its name.
 
     Short bodies stay as they are, under the empty name.

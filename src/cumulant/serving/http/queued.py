@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cumulant.serving.http.messages import Request
 
 if TYPE_CHECKING:
-    from cumulant.serving.http.site import Site
+    from cumulant.serving.http.site import HttpSite
 
 
-class Waiting(NamedTuple):
+class QueuedRequest(NamedTuple):
     """`keep`: whether the connection is kept after the request; `head`: the bytes that its target and headers take."""
 
     request: Request
@@ -19,16 +19,16 @@ class Waiting(NamedTuple):
     head: int
 
 
-class Queued:
+class RequestQueue:
     """Requests in their order.
 
     The site counts their heads and bodies: a client decides how long they wait, as it need not read what is answered
     before.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: HttpSite) -> None:
         self._site = site
-        self._requests: deque[Waiting] = deque()
+        self._requests: deque[QueuedRequest] = deque()
         #: of their bodies
         self._bytes = 0
 
@@ -38,7 +38,7 @@ class Queued:
     def fits(self, body: bytes, head: int) -> bool:
         """Whether the site can hold one more request."""
         site, limits = self._site, self._site.limits
-        return (not body or site.held + len(body) <= limits.bodies) and site.heads + head <= limits.heads
+        return (not body or site.body_bytes + len(body) <= limits.bodies) and site.head_bytes + head <= limits.heads
 
     @property
     def crowded(self) -> bool:
@@ -54,17 +54,17 @@ class Queued:
     def add(self, request: Request, head: int, *, keep: bool) -> None:
         size = len(request.body)
         self._bytes += size
-        self._site.held += size
-        self._site.heads += head
-        self._requests.append(Waiting(request, keep, head))
+        self._site.body_bytes += size
+        self._site.head_bytes += head
+        self._requests.append(QueuedRequest(request, keep, head))
 
     def pop(self) -> tuple[Request, bool]:
         """The one that waited longest."""
         request, keep, head = self._requests.popleft()
         size = len(request.body)
         self._bytes -= size
-        self._site.held -= size
-        self._site.heads -= head
+        self._site.body_bytes -= size
+        self._site.head_bytes -= head
         return request, keep
 
     def clear(self) -> None:

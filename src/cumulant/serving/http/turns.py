@@ -32,7 +32,7 @@ _BODY, _LARGE, _OF_LARGE = 1500, 256 * 1024, 3.0
 _STANDING, _SHORTER, _FEW = 0.1, 0.5, 32
 
 
-class Waiting(Protocol):
+class WaitingConnection(Protocol):
     """A connection whose next request is whole."""
 
     def take_turn(self) -> None:
@@ -63,7 +63,7 @@ class Turns:
     ) -> None:
         self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
-        self._line: deque[tuple[Waiting, float]] = deque()
+        self._line: deque[tuple[WaitingConnection, float]] = deque()
         #: how many requests with a small body take as long as those in line
         self._load = 0.0
         self._began = self._ended = float("-inf")
@@ -114,7 +114,7 @@ class Turns:
             self._unmeasured = 0
             self._learn((self._busy() - self._asked) / _load(body))
 
-    def join(self, connection: Waiting, body: int) -> None:
+    def join(self, connection: WaitingConnection, body: int) -> None:
         """Wait in line with a body of so many bytes. Whoever is first has its turn when the sockets have been read."""
         if not self._line:
             self._filled = self._clock()

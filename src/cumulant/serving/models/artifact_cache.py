@@ -17,7 +17,7 @@ _YOUNG_SECONDS = 60.0
 
 
 @contextmanager
-def keeping() -> Iterator[str | None]:
+def artifact_folder() -> Iterator[str | None]:
     """The folder, until the block ends; None where no temporary folder can be written."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
@@ -26,25 +26,25 @@ def keeping() -> Iterator[str | None]:
         sys.stderr.write(f"what is served cannot be kept: {reason}; do not change its folders while they are served\n")
         yield None
         return
-    remove_left(folder.parent)
-    held = _lock(folder)
+    remove_abandoned(folder.parent)
+    lock = _lock(folder)
     try:
         yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        if lock is not None:
+            os.close(lock)
 
 
-def remove_left(place: Path) -> None:
+def remove_abandoned(place: Path) -> None:
     """Remove what servers that are gone have kept in `place`."""
     for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
                 continue
-        if (held := _lock(folder)) is not None:
+        if (lock := _lock(folder)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
+            os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:
@@ -52,12 +52,12 @@ def _lock(folder: Path) -> int | None:
     import fcntl
 
     try:
-        found = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:  # another user's, or removed by now
         return None
     try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(found)
+        os.close(descriptor)
         return None
-    return found
+    return descriptor

@@ -27,12 +27,12 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.core.system.memory import bounded_memory
-from cumulant.serving.models.content_pins import Pin, check, keep, pin, refuse_twins
-from cumulant.serving.models.opening import Opening
-from cumulant.serving.models.passed_checks import Passed
+from cumulant.serving.models.content_pins import Pin, check, copy_content, pin, refuse_duplicates
+from cumulant.serving.models.opening import ModelOpener
+from cumulant.serving.models.passed_checks import PassedChecks
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.channel import error_of, told_of
+from cumulant.serving.workers.channel import describe_error, restore_error
 
 #: to load and warm one version; until then other changes of the models wait
 _SECONDS = 300
@@ -62,7 +62,7 @@ class _CrashError(UsageError):
 _OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
 
 
-class Trial:
+class LoadCheck:
     """Tries models in processes of their own, and keeps the content that was tried where the server has a place for it.
 
     Raises what cannot be loaded, and leaves everything else as it is.
@@ -84,7 +84,7 @@ class Trial:
             if self._process is not None:
                 self._process.kill()
 
-    def first(self) -> list[Pin]:
+    def check_all(self) -> list[Pin]:
         """What a server starts with; a servable that is broken, or ends its process, is named on standard error and
         left out.
 
@@ -94,25 +94,25 @@ class Trial:
         folders = self._repository.folders()
         if len(folders) == 1:
             return [self._keep(self._only(folders[0]))]
-        found: list[Pin] = []
+        loadable: list[Pin] = []
         while folders:
-            pins, fault = self._tried(folders)
-            found += pins
+            pins, fault = self._check_folders(folders)
+            loadable += pins
             rest = folders[len(pins) + 1 :]
             if fault is not None:
-                if not isinstance(fault, _OF_A_FOLDER) or not (rest or found):
+                if not isinstance(fault, _OF_A_FOLDER) or not (rest or loadable):
                     raise fault
                 self._leave_out(folders[len(pins)], fault)
             folders = rest
-        refuse_twins(found)
-        return [self._keep(one) for one in found]
+        refuse_duplicates(loadable)
+        return [self._keep(pinned) for pinned in loadable]
 
     def _only(self, folder: Path) -> Pin:
         """What a start does each time has to cost little: a single servable is tried once for its content."""
-        passed, pinned = Passed(self._settings.passed), pin(folder)
+        passed, pinned = PassedChecks(self._settings.passed), pin(folder)
         if pinned in passed:
             return pinned
-        pins, fault = self._tried([folder])
+        pins, fault = self._check_folders([folder])
         if fault is not None:
             raise fault
         passed.add(pins[0])
@@ -123,9 +123,9 @@ class Trial:
         named = fault.message if str(folder) in fault.message else f"{folder}: {fault.message}"
         sys.stderr.write(f"{named}; the server starts without it\n")
 
-    def knows(self, pins: Iterable[Pin]) -> None:
+    def remember_names(self, pins: Iterable[Pin]) -> None:
         """Whose folders are whose: one that is broken later has no name to be found by."""
-        self._repository.knows({Path(one.folder): one.name for one in pins})
+        self._repository.remember_names({Path(pinned.folder): pinned.name for pinned in pins})
 
     def versions(self, name: str) -> list[Pin]:
         """Every version of a model as its folders hold it now, tried and kept.
@@ -136,36 +136,36 @@ class Trial:
             EngineUnavailableError: it was stopped.
             CumulantError: as `Opening`.
         """
-        pins, fault = self._tried(self._repository.versions(name))
+        pins, fault = self._check_folders(self._repository.versions(name))
         if isinstance(fault, _CrashError):
             raise UsageError(f"{fault.message}; what was served goes on", subject=name[:100], hint=fault.hint)
         if fault is not None:
             raise fault
-        return [self._keep(one) for one in pins]
+        return [self._keep(pinned) for pinned in pins]
 
-    def _tried(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
+    def _check_folders(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
         """Those that could be opened, up to the first that could not, and what was wrong with that one."""
-        code, said = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)), self._seconds)))
-        found: list[Pin] = []
-        for one in said.splitlines():
-            told = msgspec.json.decode(one, type=_Line)
-            if told.error is not None:
-                return found, error_of(told.error)
-            if told.pin is not None:
-                found.append(told.pin)
-        return found, None if len(found) == len(folders) else _crash(folders[len(found)], code, self._seconds)
+        code, output = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)), self._seconds)))
+        loadable: list[Pin] = []
+        for text in output.splitlines():
+            line = msgspec.json.decode(text, type=_Line)
+            if line.error is not None:
+                return loadable, restore_error(line.error)
+            if line.pin is not None:
+                loadable.append(line.pin)
+        return loadable, None if len(loadable) == len(folders) else _crash(folders[len(loadable)], code, self._seconds)
 
     def _run(self, orders: bytes) -> tuple[int, bytes]:
         """The exit code of a process with these orders, and what it said."""
         process = self._started()
         try:
-            said, _ = process.communicate(orders)
+            output, _ = process.communicate(orders)
         finally:
             process.kill()
             code = process.wait()
         if self._stopped:
             raise _ending()
-        return code, said
+        return code, output
 
     def _started(self) -> subprocess.Popen[bytes]:
         line = [sys.executable, "-P", "-m", "cumulant.serving.models.load_check"]
@@ -176,11 +176,11 @@ class Trial:
             return self._process
 
     def _keep(self, pinned: Pin) -> Pin:
-        if self._settings.kept is None:
+        if self._settings.artifacts is None:
             return pinned
         # A copy holds no links: where those of the folder lead can be seen here only.
         self._repository.check(Path(pinned.folder))
-        return keep(pinned, Path(self._settings.kept))
+        return copy_content(pinned, Path(self._settings.artifacts))
 
 
 def _ending() -> EngineUnavailableError:
@@ -216,13 +216,13 @@ def main() -> int:
         with bounded_memory():
             _open_all(orders)
     except CumulantError as error:
-        _say(_Line(error=told_of(error)))
+        _say(_Line(error=describe_error(error)))
     # Threads of engines may still hold their last run.
     os._exit(0)
 
 
 def _open_all(orders: _Orders) -> None:
-    opening = Opening(orders.settings, untried=True)
+    opening = ModelOpener(orders.settings, untried=True)
     for folder in map(Path, orders.folders):
         signal.alarm(orders.seconds)
         pinned = pin(folder)
@@ -231,7 +231,7 @@ def _open_all(orders: _Orders) -> None:
         _say(_Line(pin=pinned))
 
 
-def _try(opening: Opening, folder: Path) -> None:
+def _try(opening: ModelOpener, folder: Path) -> None:
     try:
         model = opening(folder)
         model.try_run()

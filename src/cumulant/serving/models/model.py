@@ -11,12 +11,12 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.servable.engine import Array
 from cumulant.servable.folder import load_description
 from cumulant.serving.models.graph_model import GraphModel
-from cumulant.serving.models.request_work import Work
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.protocol.reasons import Reasoning
-from cumulant.serving.protocol.tensors import Input, Output
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
 from cumulant.serving.scheduling.runner import Runner, Scheduling
-from cumulant.serving.sequences.sequence_store import Shelf
+from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -45,19 +45,19 @@ class Model(Protocol):
     @property
     def servable(self) -> Servable | GraphServable: ...
 
-    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+    def from_tensors(self, inputs: Sequence[InputTensor]) -> RequestWork:
         """Raises RequestError where the inputs do not fit."""
         ...
 
-    def from_rows(self, rows: Sequence[object]) -> Work:
+    def from_rows(self, rows: Sequence[object]) -> RequestWork:
         """Raises RequestError where a row does not fit; EngineUnavailableError where stored features do not come."""
         ...
 
-    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
+    def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:
         """What the engine gave, as the outputs that are wanted; all where none is named."""
         ...
 
-    def answers(self, work: Work, raw: Sequence[Array]) -> list[Any]:
+    def answers(self, work: RequestWork, raw: Sequence[Array]) -> list[Any]:
         """What the engine gave, as one answer a row."""
         ...
 
@@ -83,7 +83,7 @@ def open_model(
     store: OnlineStore | None = None,
     table: str | None = None,
     scheduling: Scheduling | None = None,
-    sequences: Shelf | None = None,
+    sequences: SequenceStore | None = None,
     refuse_invalid: bool = False,
     untried: bool = False,
 ) -> Model:

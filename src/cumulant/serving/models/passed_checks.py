@@ -22,7 +22,7 @@ _MOST = 1000
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def trials_folder(environment: Mapping[str, str]) -> str | None:
+def passed_checks_folder(environment: Mapping[str, str]) -> str | None:
     """Where this user keeps results of trials; None: there is no such place, and every start tries its model."""
     given = environment.get("XDG_CACHE_HOME")
     try:
@@ -32,7 +32,7 @@ def trials_folder(environment: Mapping[str, str]) -> str | None:
     return str(base / "cumulant" / "trials") if base.is_absolute() else None
 
 
-class Passed:
+class PassedChecks:
     """Contents that passed, as files of a folder that nobody but the user of this process can write to.
 
     A folder of another user, or one that others may write to, holds nothing that counts: whoever can write a servable
@@ -54,18 +54,18 @@ class Passed:
             if not _is_own(self._folder):
                 return
             (self._folder / _key(pinned)).touch(mode=0o600)
-            entries = sorted(self._folder.iterdir(), key=lambda one: one.stat().st_mtime_ns)
-            for one in entries[:-_MOST]:
-                one.unlink()
+            entries = sorted(self._folder.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+            for entry in entries[:-_MOST]:
+                entry.unlink()
 
 
 def _is_own(folder: Path) -> bool:
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    own = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
-    return stat.S_ISDIR(found.st_mode) and own
+    own = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
+    return stat.S_ISDIR(status.st_mode) and own
 
 
 def _key(pinned: Pin) -> str:

@@ -37,18 +37,18 @@ def open_cache(url: str, password: str | None) -> SharedCache:
     return cast("SharedCache", _client(url, scheme, "cache", "cache")(url, password=password))
 
 
-def place_of(url: str) -> str:
+def redacted_url(url: str) -> str:
     """`url` without its user and options, to be told to people."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _client(url: str, scheme: str, port: str, what: str) -> Any:
-    found = {point.name: point for point in entry_points(group="cumulant.drivers")}
-    if scheme not in found:
-        hint = did_you_mean(scheme, found) or f"installed: {', '.join(sorted(found)) or 'none'}"
+    drivers = {point.name: point for point in entry_points(group="cumulant.drivers")}
+    if scheme not in drivers:
+        hint = did_you_mean(scheme, drivers) or f"installed: {', '.join(sorted(drivers)) or 'none'}"
         raise UsageError(f'no driver is installed for "{scheme}://"', subject=url.partition("@")[2] or url, hint=hint)
-    driver = found[scheme].load()
+    driver = drivers[scheme].load()
     target = driver.clients.get(port) if isinstance(driver, Driver) else None
     if target is None:
         raise UsageError(f'the driver of "{scheme}://" holds no {what}', subject=scheme)

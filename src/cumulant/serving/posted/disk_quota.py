@@ -18,7 +18,7 @@ _LOOK, _SELDOM = 1.0, 20.0
 _RETRY = 30.0
 
 
-class Room:
+class DiskQuota:
     """Counts what lies in the folder, in blocks: by looking at it, and by what this process adds between two looks.
 
     Others who write between two looks are seen at the next one, so the bound may be passed by what they write
@@ -35,8 +35,8 @@ class Room:
         self._used, self._coming = 0, 0
         self._next = -_LOOK
 
-    def take(self, size: int) -> None:
-        """Room for a file of so many bytes that is about to be written; `done` must follow.
+    def reserve(self, size: int) -> None:
+        """Room for a file of so many bytes that is about to be written; `complete` must follow.
 
         Raises:
             UsageError: it does not fit into the empty folder.
@@ -50,7 +50,7 @@ class Room:
                 hint="post them in parts, or ingest a file",
             )
         with self._lock:
-            self._look()
+            self._measure()
             if self._used + self._coming + whole > self._most:
                 raise OverloadedError(
                     f"posted labels wait to be taken in, and no more than {self._most:,} bytes of them may wait",
@@ -59,11 +59,11 @@ class Room:
                 )
             self._coming += whole
 
-    def done(self, size: int, *, kept: bool) -> None:
+    def complete(self, size: int, *, written: bool) -> None:
         """The file is written, or is not: then its room is free again."""
         with self._lock:
             self._coming -= _blocks(size)
-            self._used += _blocks(size) if kept else 0
+            self._used += _blocks(size) if written else 0
 
     def used(self) -> int:
         """Bytes in the folder, as of the last look and with what was added here since.
@@ -72,16 +72,16 @@ class Room:
             OSError: the folder cannot be read.
         """
         with self._lock:
-            self._look()
+            self._measure()
             return self._used
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         begun = self._steady()
         if begun < self._next:
             return
         try:
-            with os.scandir(self._folder) as found:
-                whole = (entry for entry in found if not entry.name.startswith("."))  # others are being written
+            with os.scandir(self._folder) as entries:
+                whole = (entry for entry in entries if not entry.name.startswith("."))  # others are being written
                 self._used = sum(_blocks(_size(entry)) for entry in whole)
         except FileNotFoundError:
             self._used = 0

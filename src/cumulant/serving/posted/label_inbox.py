@@ -19,7 +19,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
 from cumulant.serving.http.messages import Request, Response, json_response
-from cumulant.serving.posted.disk_quota import Room
+from cumulant.serving.posted.disk_quota import DiskQuota
 from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.telemetry.metrics import Series
 
@@ -34,13 +34,13 @@ class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: str = ""
 
 
-class _Counted(msgspec.Struct, frozen=True):
+class _RawLabels(msgspec.Struct, frozen=True):
     """How many labels come, before they are decoded."""
 
     labels: list[msgspec.Raw] = []
 
 
-class Inbox:
+class LabelInbox:
     """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content.
 
     Args:
@@ -48,7 +48,7 @@ class Inbox:
     """
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._folder, self._room = folder, Room(folder, most)
+        self._folder, self._quota = folder, DiskQuota(folder, most)
         #: one at a time is decoded, which takes many times its bytes
         self._reading = threading.Lock()
         #: posts by what became of them
@@ -73,10 +73,10 @@ class Inbox:
 
     async def series(self) -> list[Series]:
         """What became of posts, and how much waits to be taken in. Files may be many: they are counted on a thread."""
-        found = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
+        series = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
         with contextlib.suppress(OSError):
-            found.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._room.used)))
-        return found
+            series.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._quota.used)))
+        return series
 
     def _keep(self, body: bytes) -> tuple[int, int]:
         """How many labels are new, and how many came before."""
@@ -103,12 +103,12 @@ class Inbox:
         if (self._folder / name).exists():
             sync(self._folder)
             return False
-        self._room.take(len(content))
+        self._quota.reserve(len(content))
         added = False
         try:
             added = self._written(name, content)
         finally:
-            self._room.done(len(content), kept=added)
+            self._quota.complete(len(content), written=added)
         return added
 
     def _written(self, name: str, content: bytes) -> bool:
@@ -131,7 +131,7 @@ class Inbox:
 
 def _read(body: bytes) -> PostedLabels:
     try:
-        if len(msgspec.json.decode(body, type=_Counted).labels) > _MOST:
+        if len(msgspec.json.decode(body, type=_RawLabels).labels) > _MOST:
             raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
         posted = msgspec.json.decode(body, type=PostedLabels)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -90,12 +90,12 @@ class EventSchema:
         checked = schema.rows(known)
         # Where a null corrects a value, a column that is left out must not become one.
         corrected = source in self._corrected
-        kept = [
+        complete = [
             {k: v for k, v in other.items() if isinstance(v, _SCALARS) or (v is None and corrected)}
             | ({k: v for k, v in row.items() if k in own} if corrected else row)
             for other, own, row in zip(others, known, checked, strict=True)
         ]
-        return CheckedEvents(source, kept, sorted({name[:100] for other in others for name in other}))
+        return CheckedEvents(source, complete, sorted({name[:100] for other in others for name in other}))
 
     def _schema(self, source: str) -> SourceSchema:
         if source not in self._schemas:

@@ -25,7 +25,7 @@ Scored = Literal["durable", "background", "off"]
 _NAMED = 5
 
 
-class Prepared(NamedTuple):
+class PreparedState(NamedTuple):
     """Models whose state is up to date, and what takes their rows in."""
 
     models: list[RowModel]
@@ -33,14 +33,14 @@ class Prepared(NamedTuple):
     advancer: Advancer | None
 
 
-class Taken(NamedTuple):
+class StateSwitch(NamedTuple):
     """Those who took rows in before, and the models that do now."""
 
     before: list[Advancer]
     models: list[RowModel]
 
 
-class Recorder:
+class StateRecorder:
     """Takes rows into the stored state of every model that looks back at their source, each once by its key."""
 
     def __init__(self, scored: Scored = "durable", *, most: int = 100_000, clock_skew: float | None = None) -> None:
@@ -64,30 +64,30 @@ class Recorder:
         """
         self.settle(self.take(self.prepare(models)))
 
-    def prepare(self, models: Iterable[Model]) -> Prepared:
+    def prepare(self, models: Iterable[Model]) -> PreparedState:
         """Bring the models' state up to date, on any thread; the store may let one wait for seconds.
 
         Raises:
             EngineUnavailableError: the store does not answer.
         """
-        found = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
-        for model in found:
+        stateful = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
+        for model in stateful:
             model.features.catch_up()
-        writers = [writer for model in found if (writer := model.features.writer()) is not None]
-        schema = EventSchema([model.servable.plan for model in found])
-        return Prepared(found, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
+        writers = [writer for model in stateful if (writer := model.features.writer()) is not None]
+        schema = EventSchema([model.servable.plan for model in stateful])
+        return PreparedState(stateful, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
 
-    def take(self, prepared: Prepared) -> Taken:
+    def take(self, prepared: PreparedState) -> StateSwitch:
         """Rows go to what was prepared from now on. At once, on the thread that scores."""
         before = self._advancers()
         self._advancer, self._schema, self._models = prepared.advancer, prepared.schema, prepared.models
         self._late = {}
-        return Taken(before, prepared.models)
+        return StateSwitch(before, prepared.models)
 
     def _advancers(self) -> list[Advancer]:
         return [*([] if self._advancer is None else [self._advancer]), *self._late.values()]
 
-    def settle(self, taken: Taken) -> None:
+    def settle(self, taken: StateSwitch) -> None:
         """Commit what the models before took in, and bring the present ones up to that; on any thread."""
         for advancer in taken.before:
             advancer.close()
@@ -121,16 +121,16 @@ class Recorder:
         if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
             return ()
         entity = model.servable.plan.entity
-        found = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
-        if not found:
+        numbers = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
+        if not numbers:
             return ()
-        named = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        named = ", ".join(numbers[:_NAMED]) + (", ..." if len(numbers) > _NAMED else "")
         text = "dated further ahead than serving.clock_skew: answered, and not stored for later rows"
-        return (f"row{'s' * (len(found) > 1)} {named}: {text}",)
+        return (f"row{'s' * (len(numbers) > 1)} {named}: {text}",)
 
     def _advancer_of(self, model: RowModel) -> Advancer | None:
         """What takes in this model's rows, also those that it answers after it was taken away."""
-        if any(model is one for one in self._models):
+        if any(model is present for present in self._models):
             return self._advancer
         if model not in self._late and (writer := model.features.writer()) is not None:
             self._late[model] = Advancer([writer], skew_us=self._skew_us)
@@ -146,21 +146,25 @@ class Recorder:
         events = self._schema.read(request.body)
         if self._advancer is None:
             raise RequestError("no model here has stored state")
-        done = await durable(self._posted(self._advancer, events.source, events.rows))
-        told: dict[str, object] = {"accepted": done.accepted, "duplicates": done.duplicates, "unkeyed": done.unkeyed}
+        done = await await_durable(self._posted(self._advancer, events.source, events.rows))
+        document: dict[str, object] = {
+            "accepted": done.accepted,
+            "duplicates": done.duplicates,
+            "unkeyed": done.unkeyed,
+        }
         warnings = [f"no served model reads {name}" for name in events.unread]
         if done.future:
-            told["future"] = done.future
+            document["future"] = done.future
             warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
         if done.early:
-            told["early"] = done.early
+            document["early"] = done.early
             warnings.append(
                 f"{done.early} rows correct or delete a row before their known time and are not stored: post them "
                 "again once that time has come, or with the time at which they became known"
             )
         if warnings:
-            told["warnings"] = warnings
-        return json_response(told)
+            document["warnings"] = warnings
+        return json_response(document)
 
     def _posted(
         self, advancer: Advancer, source: str, rows: Sequence[Row], *, scored: bool = False
@@ -184,7 +188,7 @@ class Recorder:
             advancer.close()
 
 
-async def durable(done: Future[Advanced]) -> Advanced:
+async def await_durable(done: Future[Advanced]) -> Advanced:
     """The outcome, once it is on the disk.
 
     Raises:

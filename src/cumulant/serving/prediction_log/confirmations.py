@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, REFUSED, Refused, frame
+from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, REFUSED, RefusedEntries, make_frame
 
 _RANGES = 1024
 #: a worker without a connection sends nothing again after so long
@@ -20,7 +20,7 @@ class Confirmations:
     def __init__(self) -> None:
         #: the newest number that came, and the newest that was settled
         self.last = self._settled = 0
-        self._refused: deque[Refused] = deque(maxlen=_RANGES)
+        self._refused: deque[RefusedEntries] = deque(maxlen=_RANGES)
         self._again: list[int] = []
 
     @property
@@ -44,16 +44,18 @@ class Confirmations:
         """The numbers from `first`, or all that are not settled, are not on the disk; how many they are."""
         begin = self._settled + 1 if first is None else first
         if begin <= self.last:
-            self._refused.append(Refused(begin, self.last, why))
+            self._refused.append(RefusedEntries(begin, self.last, why))
         return self.last + 1 - begin
 
     def frames(self) -> bytes:
         """What the worker is told of all that came since the last call."""
         first = min([self._settled + 1, *self._again])
         self._settled, self._again = self.last, []
-        refused = sorted((one for one in self._refused if one.last >= first), key=lambda one: one.first)
-        told = [frame(REFUSED, msgspec.msgpack.encode(one)) for one in refused]
-        return b"".join([*told, frame(COMMITTED, COUNTER.pack(self.last))])
+        refused = sorted(
+            (entries for entries in self._refused if entries.last >= first), key=lambda entries: entries.first
+        )
+        frames = [make_frame(REFUSED, msgspec.msgpack.encode(entries)) for entries in refused]
+        return b"".join([*frames, make_frame(COMMITTED, COUNTER.pack(self.last))])
 
 
 class Workers:
@@ -80,7 +82,7 @@ class Workers:
 
     def waiting(self) -> list[Confirmations]:
         """Those of which something came that the worker was not told of."""
-        return [one for one in self._confirmations.values() if one.waits]
+        return [confirmations for confirmations in self._confirmations.values() if confirmations.waits]
 
     def forget(self, worker: str) -> None:
         self._confirmations.pop(worker, None)

@@ -13,12 +13,20 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.plan import Field
-from cumulant.serving.prediction_log.client import MIB, Chunk, LogClient
-from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, HEAD, REFUSED, Entry, Like, Refused
+from cumulant.serving.prediction_log.client import MIB, FrameChunk, LogClient
+from cumulant.serving.prediction_log.entry import (
+    COMMITTED,
+    COUNTER,
+    HEAD,
+    REFUSED,
+    LogEntry,
+    PatternEntry,
+    RefusedEntries,
+)
 
 _RECEIVE = 64 * 1024
 _EXPIRY_SECONDS = 0.25
-_refused = msgspec.msgpack.Decoder(Refused).decode
+_refused = msgspec.msgpack.Decoder(RefusedEntries).decode
 
 
 class _Waiting(NamedTuple):
@@ -50,12 +58,12 @@ class ConfirmedClient(LogClient):
         super().__init__(path, worker=worker, region=region, personal=personal, limit=limit, interval=0.0)
         self._patience = patience
         self._waiting: deque[_Waiting] = deque()
-        self._unconfirmed: deque[Chunk] = deque()
+        self._unconfirmed: deque[FrameChunk] = deque()
         self._received = bytearray()
         self._reading = False
         self._expiry: asyncio.TimerHandle | None = None
 
-    def put(self, entry: Entry | Like) -> asyncio.Future[None]:
+    def put(self, entry: LogEntry | PatternEntry) -> asyncio.Future[None]:
         """As of `LogClient`; done once the entry is on the disk.
 
         Raises (by the future):
@@ -108,15 +116,15 @@ class ConfirmedClient(LogClient):
             self._forget(self._chunks)
         self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._waiting else None
 
-    def _forget(self, chunks: deque[Chunk]) -> None:
+    def _forget(self, chunks: deque[FrameChunk]) -> None:
         """Drop what no request waits for any more."""
         first = self._waiting[0].sequence if self._waiting else self._sequence + 1
         while chunks and chunks[0].last < first:
-            self._held -= len(chunks.popleft().data)
+            self._waiting_bytes -= len(chunks.popleft().data)
 
     # The connection -----------------------------------------------------------------------------------------------
 
-    def _sent(self, chunk: Chunk) -> None:
+    def _sent(self, chunk: FrameChunk) -> None:
         self._unconfirmed.append(chunk)
 
     def _connect(self) -> socket.socket | None:
@@ -168,5 +176,5 @@ class ConfirmedClient(LogClient):
             self._settle(last)
             while self._unconfirmed and self._unconfirmed[0].last <= last:
                 chunk = self._unconfirmed.popleft()
-                self._held -= len(chunk.data)
+                self._waiting_bytes -= len(chunk.data)
                 self.written += chunk.entries

@@ -15,10 +15,10 @@ Tensor = tuple[str, str, list[int], bytes]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Moment = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 #: until the year 9999
-Answered = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]
+AnswerTime = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False):
+class LogEntry(msgspec.Struct, array_like=True, gc=False):
     """One answered request. Times are microseconds since 1970 UTC, ages seconds; lists have one element a row.
 
     The request is either `rows` (a JSON list of raw row objects) or `tensors`; the answer either `answers` (a JSON
@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     """
 
     id: str
-    time_us: Answered
+    time_us: AnswerTime
     latency_us: Count
     model: str
     version: str
@@ -51,7 +51,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     invalid: list[str] = []
 
 
-class Like(msgspec.Struct, array_like=True, gc=False):
+class PatternEntry(msgspec.Struct, array_like=True, gc=False):
     """One answered request after a pattern: an entry that was sent before, of one tensor and one output.
 
     What stands here is its own, and so is the first size of its tensors; all else is as the pattern says.
@@ -59,11 +59,11 @@ class Like(msgspec.Struct, array_like=True, gc=False):
 
     pattern: int
     id: str
-    time_us: Answered
+    time_us: AnswerTime
     latency_us: Count
     #: the values of the tensor, and of the output
-    asked: bytes
-    answered: bytes
+    request: bytes
+    outputs: bytes
     sequence: Count = 0
     caller_id: str = ""
 
@@ -76,16 +76,16 @@ class Hello(msgspec.Struct, array_like=True):
     """
 
     worker: str
-    started_us: Answered
+    started_us: AnswerTime
     region: str
     personal: dict[str, list[Field]]
     #: those sent so far
-    patterns: list[Entry] = []
+    patterns: list[LogEntry] = []
     #: entries are confirmed once they are on the disk; until then the worker may send them again
     durable: bool = False
 
 
-class Refused(msgspec.Struct, array_like=True):
+class RefusedEntries(msgspec.Struct, array_like=True):
     """Entries that are not on the disk and will not be: the numbers `first` to `last`, and why."""
 
     first: int
@@ -107,6 +107,6 @@ COUNTER = Layout("<Q")
 MAX_FRAME = 64 * 1024 * 1024
 
 
-def frame(kind: int, payload: bytes) -> bytes:
+def make_frame(kind: int, payload: bytes) -> bytes:
     """One frame."""
     return HEAD.pack(len(payload) + 1, kind) + payload

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def command(
+def log_command(
     socket: str | Path,
     folder: str | Path,
     *,

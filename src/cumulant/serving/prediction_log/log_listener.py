@@ -13,7 +13,7 @@ from cumulant.core.errors import PortInUseError, UsageError
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
+def open_listener(path: Path) -> Iterator[socket.socket]:
     """A listening socket at `path`, for this user only; one that a killed process left there is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -31,9 +31,9 @@ def listening(path: Path) -> Iterator[socket.socket]:
             os.umask(before)
         listener.listen(64)
         listener.setblocking(False)  # noqa: FBT003
-        made = path.stat().st_ino
+        inode = path.stat().st_ino
         yield listener
-        if path.exists() and path.stat().st_ino == made:
+        if path.exists() and path.stat().st_ino == inode:
             path.unlink()
     finally:
         listener.close()

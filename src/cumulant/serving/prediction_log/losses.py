@@ -11,7 +11,7 @@ from collections.abc import Callable
 _SAY_SECONDS = 60.0
 
 
-class Losses:
+class LogLosses:
     """Counts what could not be kept, and says so on standard error once a minute at most."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
@@ -19,8 +19,8 @@ class Losses:
         self.refused = 0
         self.garbage = 0
         self.say = say
-        self._said = -_SAY_SECONDS
-        self._told = (0, 0, 0)
+        self._reported_at = -_SAY_SECONDS
+        self._reported = (0, 0, 0)
         self._error = ""
         self._lock = threading.Lock()
 
@@ -28,18 +28,18 @@ class Losses:
         with self._lock:  # files are closed on another thread
             self.rows += rows
         self._error = reason_of(error)
-        self.tell()
+        self.report()
 
     def refuse(self, error: OSError, requests: int) -> None:
         self.refused += requests
         self._error = reason_of(error)
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         counts = (self.rows, self.refused, self.garbage)
-        if self._told == counts or time.monotonic() - self._said < _SAY_SECONDS:
+        if self._reported == counts or time.monotonic() - self._reported_at < _SAY_SECONDS:
             return
-        self._said, self._told = time.monotonic(), counts
+        self._reported_at, self._reported = time.monotonic(), counts
         if self.refused:
             self.say(f"the prediction log could not take {self.refused} requests, answered with 503: {self._error}\n")
         if self.rows:

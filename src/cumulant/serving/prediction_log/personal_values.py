@@ -28,7 +28,7 @@ def personal_fields(servable: Servable | GraphServable) -> list[Field]:
     return [field for field in fields.values() if field.personal]
 
 
-class Hiding:
+class PersonalValueMask:
     """Replaces personal values by the keyed hashes that joins use: `mask` of the value as a frame holds it."""
 
     def __init__(self, key: bytes, models: Mapping[str, Iterable[Field]] | None = None) -> None:
@@ -64,10 +64,10 @@ class Hiding:
             return None
         if isinstance(value, dict | list):
             return mask(_ENCODE(value).decode(), self._key)
-        return mask(value if field is None else as_held(value, field), self._key)
+        return mask(value if field is None else convert_value(value, field), self._key)
 
 
-def as_held(value: object, field: Field) -> object:
+def convert_value(value: object, field: Field) -> object:
     """A request's value as a frame of the source holds it, so that its text is the same; as sent where it cannot be."""
     convert = _CONVERT.get(field.dtype)
     try:
@@ -101,8 +101,8 @@ def _date(value: object, _: Field) -> date:
 def _time(value: object, field: Field) -> datetime:
     if isinstance(value, int | float):
         return from_micros(round(value * 1_000_000))
-    found = datetime.fromisoformat(str(value))
-    local = found if found.tzinfo is not None else found.replace(tzinfo=ZoneInfo(field.zone or "UTC"))
+    moment = datetime.fromisoformat(str(value))
+    local = moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(field.zone or "UTC"))
     return local.astimezone(UTC)
 
 

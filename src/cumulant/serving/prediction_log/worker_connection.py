@@ -12,7 +12,7 @@ from cumulant.serving.prediction_log.entry import COUNTER, HEAD, MAX_FRAME, Hell
 
 if TYPE_CHECKING:
     from cumulant.serving.prediction_log.confirmations import Confirmations
-    from cumulant.serving.prediction_log.row_streams import Stream
+    from cumulant.serving.prediction_log.row_streams import PatternStream
 
 _RECEIVE = 256 * 1024
 
@@ -21,7 +21,7 @@ class GarbageError(Exception):
     """Bytes that no worker sends."""
 
 
-class Connection:
+class WorkerConnection:
     """Bytes of a socket as frames.
 
     Attributes:
@@ -34,14 +34,14 @@ class Connection:
     def __init__(self, channel: socket.socket) -> None:
         self.hello: Hello | None = None
         self.closed = False
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, PatternStream] = {}
         self.confirmations: Confirmations | None = None
         self._channel = channel
         self._buffer = bytearray()
         self._counter: int | None = None
 
     @property
-    def held(self) -> int:
+    def incomplete_bytes(self) -> int:
         """Bytes of a frame that is not complete."""
         return len(self._buffer)
 

@@ -18,7 +18,7 @@ _LOOKED_AT = 65_536
 _NUMBER_OF = re.compile(rb'"([^"\\]{1,100})"[ \t\r\n]*:[ \t\r\n]*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)')
 
 
-def decoded(decode: Callable[[Any], Any], body: bytes | memoryview, *, expected: str) -> Any:
+def decode_body(decode: Callable[[Any], Any], body: bytes | memoryview, *, expected: str) -> Any:
     """`body` by `decode`; `expected` tells what to send instead of an empty body.
 
     Raises:
@@ -52,5 +52,5 @@ def out_of_range(name: str | None) -> RequestError:
 
 
 def _field_out_of_range(body: bytes) -> str | None:
-    found = (match[1] for match in _NUMBER_OF.finditer(body) if math.isinf(float(match[2])))
-    return next(found, b"").decode(errors="replace") or None
+    names = (match[1] for match in _NUMBER_OF.finditer(body) if math.isinf(float(match[2])))
+    return next(names, b"").decode(errors="replace") or None

@@ -30,10 +30,10 @@ class Route(msgspec.Struct, frozen=True):
     @property
     def takes(self) -> bytes:
         """The methods, as the header Allow lists them."""
-        return allow(self.method)
+        return allow_header(self.method)
 
 
-def allow(method: str) -> bytes:
+def allow_header(method: str) -> bytes:
     """What the header Allow says of a path that takes `method`."""
     return b"GET, HEAD, OPTIONS" if method == "GET" else b"POST, OPTIONS"
 
@@ -75,31 +75,31 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def find(parts: Sequence[str]) -> Route | None:
+def find_route(parts: Sequence[str]) -> Route | None:
     """The route of a path in its parts; of two that fit, the one with fewer braces."""
-    found = [route for route in ROUTES if _fits(route.parts, parts)]
-    return min(found, key=lambda route: route.template.count("{"), default=None)
+    routes = [route for route in ROUTES if _fits(route.parts, parts)]
+    return min(routes, key=lambda route: route.template.count("{"), default=None)
 
 
 def _fits(template: Sequence[str], parts: Sequence[str]) -> bool:
     return len(template) == len(parts) and all(
-        one.startswith("{") or one == part for one, part in zip(template, parts, strict=True)
+        pattern.startswith("{") or pattern == part for pattern, part in zip(template, parts, strict=True)
     )
 
 
-def template(target: bytes) -> str:
+def path_template(target: bytes) -> str:
     """The template of a request's target; `UNKNOWN` where there is nothing."""
-    route = find(split(target))
+    route = find_route(split_path(target))
     return UNKNOWN if route is None else route.template
 
 
-def split(target: bytes) -> list[str]:
+def split_path(target: bytes) -> list[str]:
     """The parts of a target's path, decoded after they are taken apart."""
     path = target.partition(b"?")[0].decode("latin-1").rstrip("/").removeprefix("/")
     return [unquote(part, errors="replace") for part in path.split("/")] if path else []
 
 
-def options(target: bytes) -> Response:
+def answer_options(target: bytes) -> Response:
     """The answer to OPTIONS: the methods that the path takes.
 
     Raises:
@@ -107,7 +107,7 @@ def options(target: bytes) -> Response:
     """
     if target == b"*":
         return Response(200, b"", headers=((b"allow", b"GET, HEAD, POST, OPTIONS"),))
-    route = find(split(target))
+    route = find_route(split_path(target))
     if route is None:
         raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
     return Response(200, b"", headers=((b"allow", route.takes),))

@@ -12,7 +12,7 @@ OPEN = (b"/v2/health/", b"/ping", b"/health")
 _TEXT = b"text/plain; charset=utf-8"
 
 
-def probe(parts: Sequence[str], *, ready: bool) -> Response | None:
+def answer_probe(parts: Sequence[str], *, ready: bool) -> Response | None:
     """The answer at the path of `parts`; None for another one."""
     match parts:
         case ["ping"] | ["health"]:

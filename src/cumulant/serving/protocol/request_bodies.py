@@ -18,9 +18,9 @@ from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import MOST_ROWS, check_count
 from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.inference import HEADER_LENGTH
-from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much
-from cumulant.serving.protocol.shared_budget import Budget
-from cumulant.serving.workers.freed_memory import give_back
+from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
+from cumulant.serving.protocol.shared_budget import SharedBudget
+from cumulant.serving.workers.freed_memory import release_memory
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -90,8 +90,8 @@ def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
     parts = _parts(body)
     if isinstance(parts, list):
         check_count(len(parts))
-        return [_decode(one) for one in parts]
-    return {name: _listed(bytes(one), rows=wrapped and name == "rows") for name, one in parts.items()}
+        return [_decode(element) for element in parts]
+    return {name: _listed(bytes(element), rows=wrapped and name == "rows") for name, element in parts.items()}
 
 
 def _listed(text: bytes, *, rows: bool) -> Any:
@@ -100,10 +100,10 @@ def _listed(text: bytes, *, rows: bool) -> Any:
     elements = _elements(text)
     if rows:
         check_count(len(elements))
-    return [_decode(one) for one in elements]
+    return [_decode(element) for element in elements]
 
 
-class Reader:
+class BodyReader:
     """One thread: more would take more than their share from the requests that are answered meanwhile.
 
     Args:
@@ -113,9 +113,9 @@ class Reader:
     def __init__(self, most: int) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
         self._waiting = 0
-        self._most, self._decoded = most, Budget(most)
+        self._most, self._decoded = most, SharedBudget(most)
         #: when the last large body came, and whether a look at that is due
-        self._came, self._looking = 0.0, False
+        self._came, self._release_due = 0.0, False
 
     @asynccontextmanager
     async def __call__(
@@ -132,7 +132,7 @@ class Reader:
         `decoded` says how many bytes of memory the request takes; without it they are those of typed values.
         """
         loop = asyncio.get_running_loop()
-        self._look_later(loop)
+        self._schedule_release(loop)
         if self._waiting and self._waiting + size > _MOST:
             yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
             return
@@ -142,7 +142,7 @@ class Reader:
             if decoded is not None:
                 memory = await loop.run_in_executor(self._thread, decoded, request)
             if memory > self._most:
-                yield _given(too_much(memory, self._most))
+                yield _given(too_much_memory(memory, self._most))
                 return
             async with self._decoded.part(memory):
                 given = _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
@@ -152,19 +152,19 @@ class Reader:
         finally:
             self._waiting -= waiting
 
-    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _schedule_release(self, loop: asyncio.AbstractEventLoop) -> None:
         self._came = loop.time()
-        if not self._looking:
-            self._looking = True
-            loop.call_later(_IDLE, self._look, loop)
+        if not self._release_due:
+            self._release_due = True
+            loop.call_later(_IDLE, self._release_when_idle, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _release_when_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give back what large bodies left behind, once no others come that would use it."""
         if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
-            loop.call_later(_IDLE, self._look, loop)
+            loop.call_later(_IDLE, self._release_when_idle, loop)
             return
-        self._looking = False
-        self._thread.submit(give_back)
+        self._release_due = False
+        self._thread.submit(release_memory)
 
 
 def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
@@ -172,13 +172,13 @@ def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scorin
     outcomes = [outcome]
 
     def given(*_: object) -> Scoring[R]:
-        found = outcomes.pop()
+        result = outcomes.pop()
         try:
-            if isinstance(found, CumulantError):
-                raise found
-            return found
+            if isinstance(result, CumulantError):
+                raise result
+            return result
         finally:
-            del found  # an error whose traceback leads to itself stays until the collector comes by, and its body too
+            del result  # an error whose traceback leads to itself stays until the collector comes by, and its body too
 
     return given
 

@@ -17,7 +17,7 @@ from cumulant.core.servable import Datatype, FieldRule, Servable
 from cumulant.servable.encoder import category_of
 from cumulant.servable.engine import DTYPES
 from cumulant.serving.errors import HttpError
-from cumulant.serving.protocol.request_schema import short
+from cumulant.serving.protocol.request_schema import short_text
 
 #: rows that a warning names
 _NAMED = 5
@@ -58,7 +58,9 @@ class RequestRules:
             for datatype in _NARROW
         }
         self._known = {
-            one.feature: frozenset({None, *one.categories}) for one in servable.inputs if one.feature in servable.closed
+            encoded.feature: frozenset({None, *encoded.categories})
+            for encoded in servable.inputs
+            if encoded.feature in servable.closed
         }
 
         required = {name for name, rule in servable.rules.items() if rule.required}
@@ -167,7 +169,7 @@ class RequestRules:
         return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
 
     def _refusal(self, faults: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:
-        (name, rule), numbers = min(faults.items(), key=lambda one: one[1][0])
+        (name, rule), numbers = min(faults.items(), key=lambda item: item[1][0])
         where = f"row {numbers[0] + 1}: " if len(rows) > 1 else ""
         message = f"{where}{self.demand(name, rule, rows[numbers[0]][name])}"
         hint = "correct the value, or leave the row out" if len(rows) > 1 else "correct the value and send it again"
@@ -175,7 +177,7 @@ class RequestRules:
 
     def demand(self, name: str, rule: str, value: object) -> str:
         """What a refusal says of a value that breaks the rule; one of a personal field is not repeated."""
-        got = "" if self._fields[name].personal else short(value)
+        got = "" if self._fields[name].personal else short_text(value)
         return f'field "{name}" must {_demand(self._rules[name], rule)}{got and f", got {got}"} (rule {name}:{rule})'
 
 
@@ -187,7 +189,7 @@ def invalid_rows(faults: Mapping[Fault, Sequence[int]], count: int) -> list[str]
     for (name, rule), numbers in faults.items():
         for number in numbers:
             rows[number].append(f"{name}:{rule}")
-    return [",".join(one) for one in rows]
+    return [",".join(broken) for broken in rows]
 
 
 def _is_known(value: Any, known: frozenset[str | None]) -> bool:
@@ -211,7 +213,7 @@ def _demand(rule: FieldRule, broken: str) -> str:
         case "max":
             return f"be at most {rule.max}"
         case "in":
-            listed = [str(one) for one in rule.members or ()]
+            listed = [str(member) for member in rule.members or ()]
             return f"be one of {', '.join(listed[:_NAMED])}" + (
                 f" and {len(listed) - _NAMED} more" * (len(listed) > _NAMED)
             )

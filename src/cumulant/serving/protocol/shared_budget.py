@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Budget:
+class SharedBudget:
     """`most` of something, on one event loop; what is more than that is given where nothing else is taken."""
 
     def __init__(self, most: int) -> None:

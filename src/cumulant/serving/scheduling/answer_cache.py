@@ -34,7 +34,7 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float = 300.0
 
 
-class Cache:
+class AnswerCache:
     """The engine's outputs by its inputs, of one model version; what was unused longest leaves first.
 
     A key is made of what the engine reads: for a project's model that is after its stored features were added, so a
@@ -43,7 +43,7 @@ class Cache:
 
     def __init__(self, caching: Caching) -> None:
         self._bounds = caching
-        self._kept: OrderedDict[bytes, tuple[float, int, Raw]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[float, int, Raw]] = OrderedDict()
         self._bytes = 0
         self._flights: dict[bytes, asyncio.Future[Raw]] = {}
         self.hits = self.misses = 0
@@ -59,7 +59,7 @@ class Cache:
     def last(self, feeds: Mapping[str, Array]) -> Raw | None:
         """What was answered for these inputs, however old that is."""
         key = key_of(feeds)
-        entry = None if key is None else self._kept.get(key)
+        entry = None if key is None else self._entries.get(key)
         return None if entry is None else entry[2]
 
     def _worth(self, seconds: float) -> bool:
@@ -71,7 +71,7 @@ class Cache:
             saved = self._trial_hits * seconds
             if saved < self._trial_looks * _LOOK:
                 self._pause = _PAUSE
-                self._kept.clear()
+                self._entries.clear()
                 self._bytes = 0
             self._trial_hits = self._trial_looks = 0
         return not self._pause
@@ -79,17 +79,17 @@ class Cache:
     def get(self, key: bytes) -> Raw | None:
         """What was answered for `key`, where that is not too old."""
         self._trial_looks += 1
-        entry = self._kept.get(key)
+        entry = self._entries.get(key)
         if entry is None:
             self.misses += 1
             return None
         born, size, raw = entry
         if time.monotonic() - born > self._bounds.ttl:
-            del self._kept[key]
+            del self._entries[key]
             self._bytes -= size
             self.misses += 1
             return None
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         self.hits += 1
         self._trial_hits += 1
         return raw
@@ -97,22 +97,22 @@ class Cache:
     def put(self, key: bytes, raw: Sequence[Array]) -> None:
         """Keep an answer; one that is larger than the whole bound is not kept."""
         # A slice of a larger batch would keep all of it.
-        kept = [array if array.base is None else array.copy() for array in raw]
-        if any(array.dtype.hasobject for array in kept):
+        copies = [array if array.base is None else array.copy() for array in raw]
+        if any(array.dtype.hasobject for array in copies):
             return
-        size = len(key) + _ENTRY + sum(array.nbytes for array in kept)
+        size = len(key) + _ENTRY + sum(array.nbytes for array in copies)
         if size > self._bounds.limit:
             return
-        for array in kept:
+        for array in copies:
             array.flags.writeable = False
-        old = self._kept.pop(key, None)
+        old = self._entries.pop(key, None)
         self._bytes += size - (old[1] if old else 0)
-        self._kept[key] = (time.monotonic(), size, kept)
+        self._entries[key] = (time.monotonic(), size, copies)
         while self._bytes > self._bounds.limit:
-            _, (_, freed, _) = self._kept.popitem(last=False)
+            _, (_, freed, _) = self._entries.popitem(last=False)
             self._bytes -= freed
 
-    def found(self, key: bytes, raw: Sequence[Array]) -> None:
+    def put_shared(self, key: bytes, raw: Sequence[Array]) -> None:
         """Keep what was found elsewhere: looks have paid off though this cache held nothing."""
         self._trial_hits += 1
         self.put(key, raw)

@@ -12,7 +12,7 @@ _OUTLIER = 3.0
 _ALIKE = 0.25
 
 
-class Cost:
+class RunCost:
     """Seconds of a run as `fixed + rows * each`, by least squares over runs whose weight decays.
 
     Both parts are kept at or above 0, since a run of more rows never takes less time.

@@ -16,10 +16,10 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
-from cumulant.serving.scheduling.answer_cache import Cache, Caching, key_of
-from cumulant.serving.scheduling.cost import Cost
+from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching, key_of
+from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
-from cumulant.serving.scheduling.job_queue import Demand, Job, Line
+from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 
 if TYPE_CHECKING:
     from cumulant.serving.cache.shared_answers import SharedAnswers
@@ -46,7 +46,7 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
     caching: Caching = Caching()
 
 
-class Witness(Protocol):
+class RunObserver(Protocol):
     """Hears of the request that is being answered, in its own context."""
 
     def ran(self, waited: float) -> None: ...
@@ -75,18 +75,18 @@ class Runner:
         self.exact = exact
         #: gathering saves time, by what was measured
         self.pays = exact
-        self.cost = Cost()
-        self.line = Line()
+        self.cost = RunCost()
+        self.queue = JobQueue()
         self.refused = 0
-        self.witness: Witness | None = None
-        self.cache = Cache(caching or self._bounds.caching)
+        self.observer: RunObserver | None = None
+        self.cache = AnswerCache(caching or self._bounds.caching)
         #: answers that other servers may have given; None: there is no such cache
         self.shared: SharedAnswers | None = None
         #: seconds that requests waited for their run, seconds of runs, rows of the runs that gathered
         self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
         self._busy_until = 0.0
         self._busy = self._closed = False
-        self._inbox: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[list[ScoringJob] | None] = SimpleQueue()
         #: of the line, and of whether the engine's thread is busy
         self._lock = Lock()
         self._thread: Thread | None = None
@@ -133,8 +133,8 @@ class Runner:
         for turn in range(_MOST_REPEATS):
             if turn >= _REPEATS and time.perf_counter() > end:
                 break
-            for rows, one in feeds.items():
-                least[rows] = min(least[rows], self._time(one))
+            for rows, example in feeds.items():
+                least[rows] = min(least[rows], self._time(example))
         return least
 
     def _time(self, feeds: Feeds) -> float:
@@ -164,23 +164,23 @@ class Runner:
         expected = self.cost.of(rows)
         key = self._key(feeds, expected)
         if key is not None and (known := self.cache.get(key)) is not None:
-            if self.witness is not None:
-                self.witness.hit()
+            if self.observer is not None:
+                self.observer.hit()
             return known
         if self._busy or expected > self._bounds.inline:
             return None
         if self.shared is not None and key is not None and self.shared.pays(expected):
             return None
         started = time.perf_counter()
-        found = self._engine.run(feeds, self._outputs)
+        outputs = self._engine.run(feeds, self._outputs)
         seconds = time.perf_counter() - started
         self.cost.learn(rows, seconds)
-        self.ran.see(seconds)
+        self.ran.observe(seconds)
         if key is not None:
-            self.cache.put(key, found)
+            self.cache.put(key, outputs)
             if self.shared is not None:
-                self.shared.keep(key, found, expected)
-        return found
+                self.shared.keep(key, outputs, expected)
+        return outputs
 
     def _key(self, feeds: Feeds, seconds: float) -> bytes | None:
         """The request's name in the caches, where one of them pays for a run of `seconds`."""
@@ -209,26 +209,26 @@ class Runner:
                     raise  # this request was given up, not the one whose run it waits for
             except (DeadlineError, OverloadedError):
                 pass  # the other one was refused for its own deadline or place, which are not this one's
-        job = Job(feeds, rows, demand, asyncio.get_running_loop().create_future())
-        late: list[Job] = []
+        job = ScoringJob(feeds, rows, demand, asyncio.get_running_loop().create_future())
+        late: list[ScoringJob] = []
         with self._lock:
             self._admit(rows, demand)
-            self.line.put(job)
+            self.queue.put(job)
             if not self._busy:
                 self._wake(late)
         _too_late(late)
         if key is not None:
             self._fly(key, job, expected)
-        found = await job.future
-        if self.witness is not None:
-            self.witness.ran(job.waited)
-        return found
+        outputs = await job.future
+        if self.observer is not None:
+            self.observer.ran(job.waited)
+        return outputs
 
-    def _fly(self, key: bytes, job: Job, seconds: float) -> None:
+    def _fly(self, key: bytes, job: ScoringJob, seconds: float) -> None:
         """Tell the caches of a run that is to come."""
         self.cache.fly(key, job.future)
         if self.shared is not None:
-            job.future.add_done_callback(_sharing(self.shared, key, seconds))
+            job.future.add_done_callback(_share_result(self.shared, key, seconds))
 
     async def _elsewhere(
         self, shared: SharedAnswers, key: bytes | None, seconds: float, demand: Demand
@@ -240,8 +240,8 @@ class Runner:
             return None
         look = shared.look(key, seconds)
         known = None if look is None else await asyncio.shield(look)
-        if known is not None and self.witness is not None:
-            self.witness.hit()
+        if known is not None and self.observer is not None:
+            self.observer.hit()
         return known
 
     def _admit(self, rows: int, demand: Demand) -> None:
@@ -251,7 +251,7 @@ class Runner:
             self.refused += 1
             raise DeadlineError(f"the answer would take {took * 1000:.0f} ms, longer than the request's timeout")
         while wait > self._bounds.queue:
-            victim = self.line.evict(demand, rows)
+            victim = self.queue.evict(demand, rows)
             self.refused += 1
             if victim is None:
                 raise OverloadedError("the model has more to do than it can do in time", retry_after=wait)
@@ -264,17 +264,17 @@ class Runner:
     def wait(self) -> float:
         """Seconds until what waits now is done."""
         ahead = max(0.0, self._busy_until - time.perf_counter()) if self._busy else 0.0
-        if not self.line.jobs:
+        if not self.queue.jobs:
             return ahead
-        runs = max(1, -(-self.line.rows // self._most_rows())) if self.pays else self.line.jobs
-        return ahead + runs * self.cost.fixed + self.line.rows * self.cost.each
+        runs = max(1, -(-self.queue.rows // self._most_rows())) if self.pays else self.queue.jobs
+        return ahead + runs * self.cost.fixed + self.queue.rows * self.cost.each
 
     def _most_rows(self) -> int:
         return min(self._bounds.batch_rows, self.cost.rows_within(self._bounds.batch))
 
     # --- runs
 
-    def _wake(self, late: list[Job]) -> None:
+    def _wake(self, late: list[ScoringJob]) -> None:
         """Give the idle engine what waits; with the lock held."""
         batch = self._next(late)
         if not batch:
@@ -292,13 +292,13 @@ class Runner:
                 results = self._scored(batch)
                 seconds = time.perf_counter() - started
                 _on_loop_of(batch[0], self._finish, batch, results, seconds)
-                late: list[Job] = []
+                late: list[ScoringJob] = []
                 with self._lock:
                     batch = self._next(late)
                 if late:
                     _on_loop_of(late[0], _too_late, late)
 
-    def _next(self, late: list[Job]) -> list[Job]:
+    def _next(self, late: list[ScoringJob]) -> list[ScoringJob]:
         """The jobs of the next run, none where nothing waits; with the lock held."""
         batch = self._gather(late)
         self._busy = bool(batch)
@@ -308,23 +308,23 @@ class Runner:
         now = time.perf_counter()
         for job in batch:
             job.waited = now - job.since
-            self.waited.see(job.waited)
+            self.waited.observe(job.waited)
         self._busy_until = now + self.cost.of(sum(job.rows for job in batch))
         return batch
 
-    def _gather(self, late: list[Job]) -> list[Job]:
+    def _gather(self, late: list[ScoringJob]) -> list[ScoringJob]:
         """The next jobs to score together. Those that nobody waits for any more are dropped, those past their time are
         put into `late`.
         """
-        batch: list[Job] = []
+        batch: list[ScoringJob] = []
         rows, most = 0, self._most_rows()
 
-        def fits(job: Job) -> bool:
+        def fits(job: ScoringJob) -> bool:
             return not batch or (
                 self.pays and job.signature == batch[0].signature and rows + job.rows <= most
             )  # fmt: skip
 
-        while (job := self.line.take(fits)) is not None:
+        while (job := self.queue.take(fits)) is not None:
             if job.future.done():
                 continue
             if job.demand.deadline is not None and time.perf_counter() + self.cost.of(job.rows) > job.demand.deadline:
@@ -334,7 +334,7 @@ class Runner:
             rows += job.rows
         return batch
 
-    def _scored(self, batch: Sequence[Job]) -> list[list[Array] | CumulantError]:
+    def _scored(self, batch: Sequence[ScoringJob]) -> list[list[Array] | CumulantError]:
         """What each job gets. A batch that the engine refuses is scored job by job: one must not spoil the others."""
         try:
             if len(batch) == 1:
@@ -346,11 +346,13 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - the thread's edge: the engine's thread must outlive any fault
             return [CumulantError(f"the engine failed: {error}")] * len(batch)
 
-    def _finish(self, batch: Sequence[Job], results: Sequence[list[Array] | CumulantError], seconds: float) -> None:
+    def _finish(
+        self, batch: Sequence[ScoringJob], results: Sequence[list[Array] | CumulantError], seconds: float
+    ) -> None:
         rows = sum(job.rows for job in batch)
         self.cost.learn(rows, seconds)
-        self.ran.see(seconds)
-        self.gathered.see(rows)
+        self.ran.observe(seconds)
+        self.gathered.observe(rows)
         for job, result in zip(batch, results, strict=True):
             if job.future.done():
                 continue
@@ -372,13 +374,13 @@ class Runner:
             self._thread = None
 
 
-def _on_loop_of(job: Job, call: Callable[..., None], *arguments: object) -> None:
+def _on_loop_of(job: ScoringJob, call: Callable[..., None], *arguments: object) -> None:
     """Futures belong to their event loop. One that is closed has nobody left who waits."""
     with contextlib.suppress(RuntimeError):
         job.future.get_loop().call_soon_threadsafe(call, *arguments)
 
 
-def _sharing(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asyncio.Future[list[Array]]], None]:
+def _share_result(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asyncio.Future[list[Array]]], None]:
     def ran(future: asyncio.Future[list[Array]]) -> None:
         if not future.cancelled() and future.exception() is None:
             shared.keep(key, future.result(), seconds)
@@ -386,7 +388,7 @@ def _sharing(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asy
     return ran
 
 
-def _too_late(jobs: Sequence[Job]) -> None:
+def _too_late(jobs: Sequence[ScoringJob]) -> None:
     for job in jobs:
         if not job.future.done():
             job.future.set_exception(DeadlineError("the request's timeout passed while it waited"))

@@ -12,7 +12,7 @@ from cumulant.serving.settings import Settings
 
 
 @contextmanager
-def sequence_place(settings: Settings) -> Iterator[Settings]:
+def sequence_folder(settings: Settings) -> Iterator[Settings]:
     """The settings with a folder that all workers reach; where none is named, one for as long as the server lives.
 
     A machine without any place to write keeps None: models with state are refused there, others are served.

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from cumulant.serving.http.refusals import Refusal
-from cumulant.serving.telemetry.observation import Note
+from cumulant.serving.http.refusals import HttpRefusal
+from cumulant.serving.telemetry.observation import RequestNote
 
 #: lines that wait to be written; more are dropped and counted
 _MOST = 8192
@@ -38,13 +38,13 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._thread.start()
 
-    def began(self, note: Note) -> None:
+    def began(self, note: RequestNote) -> None:
         """Nothing is written before the answer."""
 
-    def ended(self, note: Note) -> None:
+    def ended(self, note: RequestNote) -> None:
         self._put(line_of(note))
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: HttpRefusal) -> None:
         """Requests that no `Note` was made of: they were refused before they were whole."""
         self._put(refusal_line(refusal))
 
@@ -78,7 +78,7 @@ class AccessLog:
         self._thread.join(patience)
 
 
-def line_of(note: Note) -> dict[str, object]:
+def line_of(note: RequestNote) -> dict[str, object]:
     """The line of a request that was answered."""
     ok = note.status == 0 if note.protocol == "grpc" else note.status < 500
     line: dict[str, object] = {
@@ -108,7 +108,7 @@ def line_of(note: Note) -> dict[str, object]:
     return line
 
 
-def refusal_line(refusal: Refusal) -> dict[str, object]:
+def refusal_line(refusal: HttpRefusal) -> dict[str, object]:
     """The line of requests that were refused before they were whole; nothing that was sent is in it."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -134,7 +134,7 @@ def fault_line(error: BaseException, *, where: Mapping[str, str] | None = None) 
     return _encode(line) + b"\n"
 
 
-def say_fault() -> None:
+def write_fault() -> None:
     """Write the exception that is being handled."""
     error = sys.exc_info()[1]
     if error is not None:

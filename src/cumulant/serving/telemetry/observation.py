@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 
-class Note(msgspec.Struct, gc=False):
+class RequestNote(msgspec.Struct, gc=False):
     """One request. `began`: nanoseconds since 1970; `received`: by `time.perf_counter`."""
 
     #: `http` or `grpc`
@@ -41,32 +41,32 @@ class Note(msgspec.Struct, gc=False):
     trace_id: str = ""
 
 
-class Watcher(Protocol):
+class RequestObserver(Protocol):
     """Hears of each request when it begins and when it is answered; neither may wait for anything."""
 
-    def began(self, note: Note) -> None: ...
+    def began(self, note: RequestNote) -> None: ...
 
-    def ended(self, note: Note) -> None: ...
+    def ended(self, note: RequestNote) -> None: ...
 
 
-class Watch:
+class RequestObservation:
     """The request that is being answered now, for those who know something of it, and who is told of it at the end."""
 
-    def __init__(self, watchers: tuple[Watcher, ...]) -> None:
-        self._watchers = watchers
-        self._present: ContextVar[Note | None] = ContextVar("note", default=None)
+    def __init__(self, observers: tuple[RequestObserver, ...]) -> None:
+        self._observers = observers
+        self._present: ContextVar[RequestNote | None] = ContextVar("note", default=None)
 
-    def begin(self, note: Note) -> None:
+    def begin(self, note: RequestNote) -> None:
         """What is done from here on, in this context, belongs to `note`."""
         self._present.set(note)
-        for watcher in self._watchers:
-            watcher.began(note)
+        for observer in self._observers:
+            observer.began(note)
 
-    def end(self, note: Note, status: int) -> None:
+    def end(self, note: RequestNote, status: int) -> None:
         """The request was answered."""
         note.status, note.seconds = status, time.perf_counter() - note.received
-        for watcher in self._watchers:
-            watcher.ended(note)
+        for observer in self._observers:
+            observer.ended(note)
 
     # --- what scoring knows
 

@@ -17,7 +17,7 @@ from cumulant.serving.models.content_pins import Pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
 from cumulant.serving.workers.event_loops import ending, new_loop
-from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.worker import Worker
 
 
@@ -41,20 +41,20 @@ class _Fleet:
         self._channel = channel
 
     async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        found: list[Any] = await self._channel.call("everywhere", {"verb": verb, "arguments": dict(arguments)})
-        return found
+        answers: list[Any] = await self._channel.call("everywhere", {"verb": verb, "arguments": dict(arguments)})
+        return answers
 
 
 async def _run(worker: Worker, orders: Orders) -> None:
     ended = asyncio.Event()
-    doors = Doors([socket.socket(fileno=number) for number in orders.listeners], orders.place)
+    listeners = Listeners([socket.socket(fileno=number) for number in orders.listeners], orders.place)
 
     async def answer(verb: str, arguments: Mapping[str, Any]) -> Any:
         if verb == "end":
             ended.set()
             return None
-        if verb == "mind":
-            return await doors.mind(arguments["places"])
+        if verb == "take_over":
+            return await listeners.take_over(arguments["places"])
         return await worker.staff.do(verb, arguments)
 
     link = socket.socket(fileno=orders.channel)
@@ -71,7 +71,7 @@ async def _run(worker: Worker, orders: Orders) -> None:
         starting.append(asyncio.ensure_future(channel.call("ready", {"models": models})))
 
     with ending(ended):
-        await worker.run(doors, ended, started, _Fleet(channel))
+        await worker.run(listeners, ended, started, _Fleet(channel))
     listening.cancel()
 
 

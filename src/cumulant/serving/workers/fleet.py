@@ -26,7 +26,7 @@ class Fleet(Protocol):
         ...
 
 
-class Alone:
+class SingleWorker:
     """A fleet of one."""
 
     def __init__(self, duties: Duties) -> None:

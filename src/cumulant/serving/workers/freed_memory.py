@@ -6,7 +6,7 @@ import ctypes
 import sys
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return what reading and optimizing a model left behind: a tenth of an idle worker. A few milliseconds.
 
     The C library of glibc keeps it for later allocations otherwise. Other systems are left as they are.

@@ -14,7 +14,7 @@ from cumulant.core.network.accepting import take_connections
 from cumulant.serving.workers.sockets import BACKLOG
 
 
-class Doors:
+class Listeners:
     """`own`: the place of this worker's socket among `listeners`, which are closed with it."""
 
     def __init__(self, listeners: Sequence[socket.socket], own: int = 0) -> None:
@@ -26,9 +26,9 @@ class Doors:
     async def open(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
         """Take connections from this worker's own socket."""
         self._protocol = protocol
-        await self.mind(())
+        await self.take_over(())
 
-    async def mind(self, orphans: Collection[int]) -> None:
+    async def take_over(self, orphans: Collection[int]) -> None:
         """Take connections from those sockets as well, and from no others."""
         async with self._turn:
             if self._protocol is None:

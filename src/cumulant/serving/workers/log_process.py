@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.settings import Settings
 
 #: seconds between two looks at the process: what workers hand over meanwhile waits in their memory
@@ -30,7 +30,7 @@ _PATIENCE = 60.0
 
 
 @contextmanager
-def log_place(settings: Settings) -> Iterator[Settings]:
+def log_socket_folder(settings: Settings) -> Iterator[Settings]:
     """The settings with a place for the log's socket that only this user can reach; unchanged without a log."""
     if settings.log is None or settings.log_socket is not None:
         yield settings
@@ -40,7 +40,7 @@ def log_place(settings: Settings) -> Iterator[Settings]:
 
 
 @asynccontextmanager
-async def scribe(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
+async def run_log_process(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
     """Keep the log process running, which hashes personal values with `salt`; when the block ends it writes what it
     has and ends.
     """
@@ -74,7 +74,7 @@ async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[
 
 def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
     """The salt goes where neither an argument nor a variable would keep it."""
-    line = command(
+    line = log_command(
         str(settings.log_socket),
         str(settings.log),
         keep=settings.log_keep,

@@ -14,10 +14,10 @@ from cumulant.flows.ledger.actions import check
 from cumulant.flows.review.http.app import Application
 from cumulant.flows.review.http.callers import Caller, Callers
 from cumulant.flows.review.views import spec_of
-from cumulant.serving.http.limits import Limits
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.limits import HttpLimits
+from cumulant.serving.http.site import HttpSite
 from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
-from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.sockets import bind, split_address, url_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: an answer is a label and a note
 _BODY = 64 * 1024
-_LIMITS = Limits(body=_BODY, bodies=64 * _BODY)
+_LIMITS = HttpLimits(body=_BODY, bodies=64 * _BODY)
 _DRAIN_SECONDS = 10.0
 
 
@@ -69,8 +69,8 @@ def serve(
         opened = Opened(url=url_of(listener), pid=os.getpid(), model=project.name, guarded=known.guarded)
 
         async def answer() -> None:
-            ended, doors = asyncio.Event(), Doors([listener])
-            site = Site(app, _LIMITS, app.admitted if known.guarded else None)
+            ended, doors = asyncio.Event(), Listeners([listener])
+            site = HttpSite(app, _LIMITS, app.admitted if known.guarded else None)
             with ending(ended):
                 await doors.open(site)
                 site.start()

@@ -28,7 +28,7 @@ _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Journal:
+class PartJournal:
     """The journal that this process writes, locked against recovery by others.
 
     Raises:
@@ -107,7 +107,7 @@ def _locked(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, age: float = 0.0) -> Iterator[bytes | None]:
+def claim_journal(path: Path, age: float = 0.0) -> Iterator[bytes | None]:
     """The content of a journal that nobody writes any more; None where somebody does, or has recovered it, and where it
     was written less than `age` seconds ago.
     """
