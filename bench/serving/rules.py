@@ -20,7 +20,7 @@ import rows
 from model import booster
 
 from cumulant.core.servable import FieldRule
-from cumulant.servable.folder import load_servable, seal
+from cumulant.servable.folder import load_servable, write_sealed
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.models.model import ModelSet, open_model
@@ -50,7 +50,7 @@ def _folders(place: Path) -> dict[str, Path]:
         found[name] = folder = place / f"with-{count}"
         shutil.copytree(plain, folder)
         rules = {one: FieldRule(required=True, min=-100, max=100.0) for one in _NAMES[:count]}
-        seal(folder, msgspec.structs.replace(load_servable(folder), rules=rules))
+        write_sealed(folder, msgspec.structs.replace(load_servable(folder), rules=rules))
     return found
 
 

@@ -22,7 +22,9 @@ def closed_features(features: pl.DataFrame, inputs: Sequence[Input]) -> tuple[st
     Of others, such as names of many merchants, rare values are the rule: a warning at each would be noise.
     """
     return tuple(
-        one.feature for one in inputs if one.kind == "category" and _is_closed(features[one.feature], one.categories)
+        declared.feature
+        for declared in inputs
+        if declared.kind == "category" and _is_closed(features[declared.feature], declared.categories)
     )
 
 

@@ -15,7 +15,7 @@ from cumulant.core.errors import DefinitionError, IntegrityError, RequestError, 
 from cumulant.core.servable import Datatype, TensorSpec
 from cumulant.core.system.memory import bounded_memory
 from cumulant.servable.bounded_run import run_bounded
-from cumulant.servable.engine_errors import lacks_memory, plain
+from cumulant.servable.engine_errors import lacks_memory, plain_message
 
 Array = NDArray[Any]
 
@@ -61,13 +61,15 @@ class Engine:
             DefinitionError: a run of an untried graph took too long, or too much memory.
         """
         try:
-            found: list[Array] = self._run(outputs or self._names, feeds)
+            arrays: list[Array] = self._run(outputs or self._names, feeds)
         except self._refused as error:
             if self._untried and lacks_memory(error):
                 hint = "save a smaller model, use more memory, or give rows that it takes: `package --sample FILE`"
-                raise DefinitionError(f"a run of the graph has too little memory: {plain(error)}", hint=hint) from None
-            raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
-        return found
+                raise DefinitionError(
+                    f"a run of the graph has too little memory: {plain_message(error)}", hint=hint
+                ) from None
+            raise RequestError(f"the model cannot take these inputs: {plain_message(error)}") from None
+        return arrays
 
 
 def _plain_run(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], list[Array]]:
@@ -82,8 +84,8 @@ def engine_version() -> str:
     """The release of what runs the graphs."""
     import onnxruntime
 
-    found: str = onnxruntime.__version__
-    return found
+    release: str = onnxruntime.__version__
+    return release
 
 
 def _spec(node: Any, path: Path) -> TensorSpec:
@@ -110,7 +112,7 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _load_errors() as error:
         raise IntegrityError(
-            f"{path} is no graph that onnxruntime can run: {plain(error)}", subject=str(path)
+            f"{path} is no graph that onnxruntime can run: {plain_message(error)}", subject=str(path)
         ) from None
 
 

@@ -68,11 +68,13 @@ def _read(path: Path) -> Servable | GraphServable:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from error
     try:
-        found = msgspec.json.decode(text, type=_Format).format
-        if found not in _KINDS:
+        format_name = msgspec.json.decode(text, type=_Format).format
+        if format_name not in _KINDS:
             hint = "build the servable again with this version of Cumulant"
-            raise IntegrityError(f'{path} has format "{found}", expected "{FORMAT}"', subject=str(path), hint=hint)
-        return msgspec.json.decode(text, type=_KINDS[found])
+            raise IntegrityError(
+                f'{path} has format "{format_name}", expected "{FORMAT}"', subject=str(path), hint=hint
+            )
+        return msgspec.json.decode(text, type=_KINDS[format_name])
     except (msgspec.DecodeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not a servable's description: {error}", subject=str(path)) from None
 
@@ -85,10 +87,10 @@ def _check_inside(folder: Path, name: str) -> None:
 
 def _check_file(path: Path, expected: str) -> None:
     try:
-        found = file_digest(path)
+        digest = file_digest(path)
     except OSError:
         raise IntegrityError(f"{path} is listed in {DESCRIPTION} but cannot be read", subject=str(path)) from None
-    if found != expected:
+    if digest != expected:
         hint = "fetch or build the servable again"
         raise IntegrityError(f"{path} was altered after it was written", subject=str(path), hint=hint)
 
@@ -126,7 +128,7 @@ def _replace(draft: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def seal(folder: Path, servable: _AnyServable) -> _AnyServable:
+def write_sealed(folder: Path, servable: _AnyServable) -> _AnyServable:
     """Write the description of `folder`, with the checksums of every other file in it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: file_digest(folder / name) for name in names if name != DESCRIPTION}

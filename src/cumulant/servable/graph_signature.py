@@ -20,30 +20,30 @@ def check_described(servable: GraphServable, engine: Engine) -> None:
         raise _wrong(servable, f'the graph has the input "{name[:100]}", which is not described')
     if not outputs:
         raise _wrong(servable, "no output is described")
-    for kind, described, found in (("input", inputs, graph_inputs), ("output", outputs, graph_outputs)):
+    for kind, described, actual in (("input", inputs, graph_inputs), ("output", outputs, graph_outputs)):
         for name, spec in described.items():
-            if name not in found:
+            if name not in actual:
                 raise _wrong(servable, f'the {kind} "{name[:100]}" is described, and the graph has none of that name')
-            if not _fits(spec, found[name], declared=kind == "input"):
-                words = f"is described as {_words(spec)}, and the graph has {_words(found[name])}"
+            if not _fits(spec, actual[name], declared=kind == "input"):
+                words = f"is described as {_words(spec)}, and the graph has {_words(actual[name])}"
                 raise _wrong(servable, f'the {kind} "{name[:100]}" {words}')
 
 
 def _by_name(specs: Sequence[TensorSpec], servable: GraphServable) -> Mapping[str, TensorSpec]:
-    found = {spec.name: spec for spec in specs}
-    if len(found) < len(specs):
+    by_name = {spec.name: spec for spec in specs}
+    if len(by_name) < len(specs):
         raise _wrong(servable, "a tensor is described twice")
-    return found
+    return by_name
 
 
-def _fits(described: TensorSpec, found: TensorSpec, *, declared: bool) -> bool:
+def _fits(described: TensorSpec, actual: TensorSpec, *, declared: bool) -> bool:
     """The shapes of outputs are inferred by the engine, by each release of it more of them: they are not compared."""
-    if described.datatype != found.datatype or min(described.shape, default=0) < -1:
+    if described.datatype != actual.datatype or min(described.shape, default=0) < -1:
         return False
     if not declared:
         return True
-    return len(described.shape) == len(found.shape) and all(
-        -1 in sizes or len(set(sizes)) == 1 for sizes in zip(described.shape, found.shape, strict=True)
+    return len(described.shape) == len(actual.shape) and all(
+        -1 in sizes or len(set(sizes)) == 1 for sizes in zip(described.shape, actual.shape, strict=True)
     )
 
 

@@ -22,9 +22,9 @@ def check_state(servable: GraphServable) -> None:
     inputs = {spec.name: spec for spec in servable.inputs}
     outputs = {spec.name: spec for spec in servable.outputs}
     try:
-        for one in servable.state:
-            _check_pair(one.input, one.output, inputs, outputs)
-            _check_declared(one, inputs[one.input])
+        for state in servable.state:
+            _check_pair(state.input, state.output, inputs, outputs)
+            _check_declared(state, inputs[state.input])
         _check_once(servable.state)
     except DefinitionError as error:
         raise IntegrityError(f"{servable.name}: {error.message}", subject=servable.name, hint=error.hint) from None
@@ -59,16 +59,16 @@ def try_state(engine: Engine, states: Sequence[StateTensor], feeds: Mapping[str,
     Raises:
         DefinitionError: the graph cannot go on.
     """
-    kept = initial_state(states, rows)
+    carried = initial_state(states, rows)
     names = [state.output for state in states]
     for _ in range(2):
         try:
-            found = engine.run({**feeds, **kept}, names)
+            arrays = engine.run({**feeds, **carried}, names)
         except RequestError as error:
             raise DefinitionError(f"the graph cannot run on its state: {error.message}", hint=_EXPORT) from None
-        for state, array in zip(states, found, strict=True):
+        for state, array in zip(states, arrays, strict=True):
             check_next(state, array)
-        kept = {state.input: array for state, array in zip(states, found, strict=True)}
+        carried = {state.input: array for state, array in zip(states, arrays, strict=True)}
 
 
 def initial_state(states: Sequence[StateTensor], rows: int) -> dict[str, Array]:
@@ -93,10 +93,10 @@ def check_next(state: StateTensor, array: Array) -> None:
 
 
 def _check_pair(name: str, output: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
-    for kind, one, known in (("input", name, inputs), ("output", output, outputs)):
-        if one not in known:
-            hint = did_you_mean(one, known) or f"known {kind}s: {', '.join(known)}"
-            raise DefinitionError(f'the graph has no {kind} "{one}" to keep as state', subject=one, hint=hint)
+    for kind, tensor, known in (("input", name, inputs), ("output", output, outputs)):
+        if tensor not in known:
+            hint = did_you_mean(tensor, known) or f"known {kind}s: {', '.join(known)}"
+            raise DefinitionError(f'the graph has no {kind} "{tensor}" to keep as state', subject=tensor, hint=hint)
     got, given = inputs[name], outputs[output]
     if got.datatype != given.datatype or len(got.shape) != len(given.shape):
         raise DefinitionError(
@@ -117,7 +117,7 @@ def _check_declared(state: StateTensor, spec: TensorSpec) -> None:
 
 
 def _check_once(states: Sequence[StateTensor]) -> None:
-    for kind, names in (("input", [one.input for one in states]), ("output", [one.output for one in states])):
+    for kind, names in (("input", [state.input for state in states]), ("output", [state.output for state in states])):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise DefinitionError(f"the {kind} {twice} is named twice as state", subject=twice)
@@ -125,7 +125,7 @@ def _check_once(states: Sequence[StateTensor]) -> None:
 
 def _symbols(model: ModelProto) -> dict[str, list[str]]:
     """What the graph calls the sizes of its inputs; "" for fixed and nameless ones."""
-    return {one.name: [size.dim_param for size in one.type.tensor_type.shape.dim] for one in model.graph.input}
+    return {value.name: [size.dim_param for size in value.type.tensor_type.shape.dim] for value in model.graph.input}
 
 
 def _shape(spec: TensorSpec, symbols: Sequence[str], rows: set[str]) -> tuple[int, ...]:

@@ -1,5 +1,5 @@
-"""The data plane: a program of its own that answers from servable folders.
+"""The model server: a program of its own that scores requests with servables.
 
-It needs numpy, onnxruntime, msgspec and uvicorn, and reads nothing but the folders it is given and the
-online state that their feature plans name.
+It needs numpy, onnxruntime, msgspec and httptools, and reads only the folders that it is started with and the online
+state that their feature plans name.
 """

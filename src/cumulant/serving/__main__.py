@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options that the words ask for; ends the process with a message where there are no such options."""
+    """Parsed options; ends the process with a message where an option is unknown."""
     parser = _parser()
     options, others = parser.parse_known_args(arguments)
     if others:
@@ -240,7 +240,7 @@ def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
 
 
 def _cache(declared: Sequence[str], budget: str) -> tuple[Literal["auto", "on", "off"], SharedCacheConfig | None]:
-    """What `--cache` declares."""
+    """Cache mode and shared cache that `--cache` declares."""
     from cumulant.core.units import duration
     from cumulant.serving.cache.shared_cache import SharedCacheConfig
 
@@ -264,7 +264,7 @@ def _cache(declared: Sequence[str], budget: str) -> tuple[Literal["auto", "on", 
 
 
 def _fallback(declared: Sequence[str]) -> FallbackConfig:
-    """What `--fallback` declares."""
+    """Fallback that `--fallback` declares."""
     import msgspec
 
     from cumulant.serving.models.fallback_config import FallbackConfig

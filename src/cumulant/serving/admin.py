@@ -1,4 +1,4 @@
-"""Paths about the server rather than a prediction: repository, configuration, statistics."""
+"""Administrative paths: model repository, configuration, statistics, metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cumulant.serving.workers.fleet import Fleet
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _NS = 1e9
-#: bytes of what the repository is asked
+#: bytes of a request body to the repository
 _MOST_BODY = 64 * 1024
 
 
@@ -57,7 +57,7 @@ async def _load(control: Control, name: str, document: Mapping[str, Any]) -> Non
 
 
 def no_parameters() -> RequestError:
-    """The refusal of another content or configuration than the folder's."""
+    """Error for load parameters, which are not supported."""
     return RequestError("loading takes no parameters: a model is what its folder holds", subject="parameters")
 
 
@@ -88,25 +88,25 @@ def _body(request: Request) -> Mapping[str, Any]:
 
 
 async def gather_series(fleet: Fleet) -> list[Series]:
-    """What all workers counted, added up."""
+    """Metric series of all workers, summed."""
     answers = await fleet.everywhere("metrics", {})
     return sum_series(msgspec.convert(series, Series) for answer in answers for series in answer)
 
 
 async def answer_metrics(fleet: Fleet) -> Response:
-    """`/metrics`, of all workers."""
+    """`/metrics` over all workers."""
     text = exposition(await gather_series(fleet))
     return Response(200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 async def answer_statistics(fleet: Fleet, models: Sequence[Model]) -> Response:
-    """The statistics extension, of all workers: times in nanoseconds since the server started."""
+    """Statistics extension over all workers: times in nanoseconds since the server started."""
     series = await gather_series(fleet)
     return json_response({"model_stats": [model_statistics(model, series) for model in models]})
 
 
 def model_statistics(model: Model, series: Sequence[Series]) -> dict[str, Any]:
-    """One model's counts as the protocol names them."""
+    """Statistics of one model under the protocol's names."""
     own = [item for item in series if item.labels[:2] == (model.name, model.version)]
 
     def total(family: str) -> float:
@@ -142,7 +142,7 @@ def model_statistics(model: Model, series: Sequence[Series]) -> dict[str, Any]:
 
 
 def _sequences(model: Model) -> dict[str, Any]:
-    """What is kept between the requests of a sequence, where anything is."""
+    """State tensors of a stateful graph; empty for other models."""
     if not isinstance(model.servable, GraphServable) or not model.stateful:
         return {}
     states = [

@@ -1,4 +1,4 @@
-"""The application: what each path answers."""
+"""The HTTP application: routing, authentication and scoring requests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ Verb = Callable[[Model, Request], Scoring[Response]]
 
 
 class PredictionsResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The answer to several plain JSON rows, in their order."""
+    """Response to several plain JSON rows, in their order."""
 
     model: str
     version: str
@@ -74,7 +74,7 @@ class PredictionsResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     predictions: list[Any]
     #: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
-    #: how they were made where the model had no time: `cached`, `servable` or `constant`
+    #: the fallback that answered under overload: `cached`, `servable` or `constant`
     degraded: str = ""
 
 
@@ -82,10 +82,10 @@ _EXPECTED = 'send the fields of one row: {"FIELD": VALUE, ...}; GET /v1/models/N
 
 
 class ServingApplication:
-    """Answers for the models of a `ModelSet`.
+    """Serves the models of a `ModelSet`.
 
-    Every fault of a request is a 4xx with `{"error": "..."}`, and the connection goes on. 429: more to do than can be
-    done in time. 503: the store of the features does not answer, or the server is draining.
+    Every error of a request is a 4xx with `{"error": "..."}`, and the connection stays open. 429: overload. 503: the
+    online store does not answer, or the server is draining.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class ServingApplication:
 
     @property
     def models(self) -> ModelSet:
-        """What is answered for; setting it is how a version is put in place of another."""
+        """The served models; setting them swaps versions."""
         return self._models
 
     @models.setter
@@ -131,15 +131,15 @@ class ServingApplication:
         self._known.clear()
 
     def join(self, fleet: Fleet, control: Control, may_control: bool) -> None:
-        """Speak for all workers from now on."""
+        """Connect the application to the other workers and to model control."""
         self.fleet, self.control, self.may_control = fleet, control, may_control
 
     def metadata(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """Server metadata of the protocol."""
         return {"name": self.name, "version": __version__, "extensions": list(_EXTENSIONS)}
 
     def series(self) -> list[Series]:
-        """What this process counted."""
+        """Metric series of this process."""
         series = self.metrics.series()
         for model in self._models:
             series += runner_series(model.name, model.version, model.runner)
@@ -182,7 +182,7 @@ class ServingApplication:
             raise HttpError(403, fault, hint="call 127.0.0.1, name this server with --allow-host, or give it a token")
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request is answered, by its head. Health is for probes, which carry no token."""
+        """Whether a request with this head is authorized. Health paths need no token."""
         return target.startswith(OPEN) or self._knows(headers.get(b"authorization", b""))
 
     def _knows(self, authorization: bytes) -> bool:
@@ -234,7 +234,7 @@ class ServingApplication:
                 return self._get(path, parts, method)
 
     def _only_model(self) -> Model:
-        """The model that a path without a name means."""
+        """The only served model, for paths without a name."""
         names = self.models.names()
         if len(names) != 1:
             hint = f"ask one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
@@ -317,7 +317,7 @@ class ServingApplication:
         return self.score(request, read, endpoint, model)
 
     async def _score_large(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
-        """A large body is read on another thread; where the model was swapped meanwhile, again for the present one."""
+        """Read a large body on another thread, and again where the model was swapped meanwhile."""
 
         def memory(request: Request) -> int:
             return decoded_memory(request, tensors=endpoint == _TENSORS, csv=endpoint == "invocations")
@@ -361,7 +361,7 @@ class ServingApplication:
 
 
 class _Self:
-    """The duties of an application that joined no fleet: it tells what it counted."""
+    """Duties of an application without a fleet: its own metrics."""
 
     def __init__(self, app: ServingApplication) -> None:
         self._app = app
@@ -380,7 +380,7 @@ def _path(request: Request) -> str:
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
-    """Version and verb of what follows `/models/NAME`."""
+    """Version and verb in the path after `/models/NAME`."""
     match rest:
         case []:
             return None, ""

@@ -1,4 +1,4 @@
-"""Answered requests as entries of the prediction log."""
+"""Entries of the prediction log for answered requests."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _COPIED = 4096
 
 
 class ScoredRequest(Protocol):
-    """A request that was scored, and the caller's name of it; empty: none."""
+    """Scored request with the caller's request id; empty: none."""
 
     work: RequestWork
     id: str
 
 
 class PredictionLogger:
-    """Hands every answered request to the log process; costs a few microseconds."""
+    """Passes every answered request to the log process, at a few microseconds each."""
 
     def __init__(self, client: LogClient) -> None:
         self.client = client
@@ -56,7 +56,7 @@ class PredictionLogger:
         self._sent_patterns: dict[bytes, int] = {}
 
     def describe(self, models: ModelSet) -> None:
-        """Before the first entry of a model: which of its fields are personal."""
+        """Register the personal fields of models, before their first entries."""
         self._patterns.clear()
         for model in models:
             self.client.describe(model.name, personal_fields(model.servable))
@@ -101,7 +101,7 @@ class PredictionLogger:
         return self.client.put(entry)
 
     def _without_ignored(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
-        """The rows without columns that the model ignores: whether they are personal, its servable does not know."""
+        """Rows without ignored columns, which may be personal and are not declared."""
         ignored = self._ignored.get((model.name, model.version), frozenset())
         return [
             {name: value for name, value in row.items() if name not in ignored} if isinstance(row, dict) else row
@@ -131,7 +131,7 @@ class PredictionLogger:
         entry.columns = self._columns.get((model.name, model.version), [])
 
     def _pattern(self, model: Model, work: RequestWork, inputs: Array, outputs: Array, marks: Marks) -> int | None:
-        """The number of what this entry has in common with others; None where it must be written out."""
+        """Number of the entry's pattern; None where the entry must be written in full."""
         sizes, answered_shape = inputs.shape, outputs.shape
         if not sizes or sizes[:1] != answered_shape[:1]:
             return None
@@ -184,7 +184,7 @@ def _tensor(name: str, datatype: str, array: Array) -> Tensor:
 
 
 def _event_times(plan: FeaturePlan, work: RequestWork) -> list[int | None] | None:
-    """The moment that each row was scored for, in microseconds."""
+    """Prediction time of each row, in microseconds."""
     if plan.predict_at is None:
         return None
     column, offset = plan.predict_at.column, plan.predict_at.offset_us

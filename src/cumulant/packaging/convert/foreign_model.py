@@ -20,7 +20,7 @@ TREES, NETS = 1e-6, 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
+class ForeignModel:
     """`files` are external data of the graph, by their name beside it; `notes` is what a person should know."""
 
     kind: str
@@ -35,12 +35,12 @@ class Foreign:
     packages: Mapping[str, str] = field(default_factory=dict)
 
 
-def versions(*names: str) -> dict[str, str]:
+def installed_versions(*names: str) -> dict[str, str]:
     """Of the packages that are installed, their versions."""
-    found = {}
+    installed = {}
     for name in names:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

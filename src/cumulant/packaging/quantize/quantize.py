@@ -11,9 +11,9 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Candidate
-from cumulant.packaging.quantize.choice import ORIGINAL, Aim, choose
+from cumulant.packaging.quantize.choice import ORIGINAL, Aim, choose_form
 from cumulant.packaging.quantize.measure import Array
-from cumulant.packaging.quantize.search import tried, why_nothing
+from cumulant.packaging.quantize.search import explain_no_forms, try_forms
 
 #: seconds spent on the clock, in all
 _BUDGET = 60.0
@@ -51,13 +51,13 @@ def quantize(
     if not 0 <= accuracy_loss < 1:
         raise DataError(f"the accuracy loss must be at least 0 and below 1, not {accuracy_loss:g}")
     with TemporaryDirectory() as folder:
-        found = tried(
+        forms = try_forms(
             model, sample, accuracy_loss=accuracy_loss, folder=Path(folder), budget=budget, threshold=threshold
         )
-        candidates = choose(found.trials, aim=aim, accuracy_loss=accuracy_loss)
-        chosen = next(one for one in candidates if one.chosen)
+        candidates = choose_form(forms.trials, aim=aim, accuracy_loss=accuracy_loss)
+        chosen = next(candidate for candidate in candidates if candidate.chosen)
         if chosen.kind != ORIGINAL or out.resolve() != model.resolve():
-            shutil.copyfile(found.paths[chosen.kind], out)
+            shutil.copyfile(forms.paths[chosen.kind], out)
     if len(candidates) == 1:
-        return (msgspec.structs.replace(candidates[0], reason=why_nothing(model)),)
+        return (msgspec.structs.replace(candidates[0], reason=explain_no_forms(model)),)
     return candidates

@@ -1,4 +1,4 @@
-"""The worker's end of the prediction log: it never waits, never raises into a request, and holds bounded memory."""
+"""Client of the log process in a worker: it never waits, never raises into a request, and has bounded memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FAULTS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.Msgspec
 
 
 class FrameChunk(NamedTuple):
-    """Whole frames in one buffer, how many entries are in them, and the number of the last one."""
+    """Complete frames in one buffer, with the number of their entries and the last sequence number."""
 
     data: bytearray
     entries: int
@@ -58,7 +58,7 @@ class LogClient:
         worker: the given name and a suffix of this life of the process, as it stands in the log.
         written: entries handed to the log process.
         lost: entries dropped, because memory was full or because they cannot be encoded.
-        refused: entries whose requests were not answered for want of their being logged.
+        refused: entries whose requests were answered with 503, as they could not be logged.
     """
 
     durable = False
@@ -105,16 +105,16 @@ class LogClient:
         return self._waiting_bytes
 
     def describe(self, model: str, fields: Iterable[Field]) -> None:
-        """Say which request fields of a model are personal; call it before the model's first entry.
+        """Register the personal request fields of a model, before the model's first entry.
 
-        Of a model that nobody described, the log holds no value: all become keyed hashes.
+        All values of a model that is not registered are logged as keyed hashes.
         """
         known = list(fields)
         self._hello.personal[model] = known
         self._append(DESCRIBE, msgspec.msgpack.encode((model, known)))
 
     def pattern(self, entry: LogEntry) -> int | None:
-        """Say once what many entries have in common; the number by which they name it. None: there are too many."""
+        """Register the common part of many entries; returns its number, or None where there are too many patterns."""
         number = len(self._hello.patterns)
         payload = msgspec.msgpack.encode((number, entry))
         if number == PATTERNS or self._patterns + len(payload) > _PATTERN_BYTES:
@@ -125,9 +125,9 @@ class LogClient:
         return number
 
     def put(self, entry: LogEntry | PatternEntry) -> asyncio.Future[None] | None:
-        """Take one entry: give it its number and keep it until the next batch goes.
+        """Number an entry and queue it for the next batch.
 
-        A client that confirms entries gives what is to be waited for.
+        A client that confirms entries returns a future to wait for.
         """
         self._take(entry)
         return None
@@ -159,7 +159,7 @@ class LogClient:
             self._wait(self._interval)
 
     async def close(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - ends without an error when time is up
-        """Send what waits, for at most `timeout` seconds, and say goodbye. What is left then counts as lost."""
+        """Send queued entries for at most `timeout` seconds; the others count as lost."""
         if self._closed:
             return
         self._closed = True
@@ -207,7 +207,7 @@ class LogClient:
             self._wait(_RETRY_SECONDS)
 
     def _send(self) -> None:
-        """Give the socket as much as it takes now."""
+        """Write as much as the socket accepts now."""
         try:
             channel = self._socket or self._connect()
             while channel is not None and self._chunks:
@@ -224,7 +224,7 @@ class LogClient:
             self._disconnect()
 
     def _sent(self, chunk: FrameChunk) -> None:
-        """The log process has taken a chunk."""
+        """Account for a chunk that was sent."""
         self._waiting_bytes -= len(chunk.data)
         self.written += chunk.entries
 
@@ -266,7 +266,7 @@ class LogClient:
             self._wait(_RETRY_SECONDS)
 
     def _resume(self) -> None:
-        """Forget what the lost connection took of the first chunk; a frame cut in two is lost."""
+        """Drop the sent part of the first chunk after a lost connection; a frame that was cut is lost."""
         if not self._offset:
             return
         data, entries, last = self._chunks.popleft()
@@ -285,7 +285,7 @@ class LogClient:
 
 
 def _shared() -> int:
-    """A small nameless file that another process may read: it outlives a kill of this one."""
+    """Descriptor of a small anonymous file that another process can read after this one is killed."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("cumulant-log")
     else:

@@ -1,4 +1,4 @@
-"""The worker's end of a log that answers wait for: each entry is confirmed once it is on the disk."""
+"""Client of a durable prediction log: each entry is confirmed once it is on the disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _refused = msgspec.msgpack.Decoder(RefusedEntries).decode
 
 
 class _Waiting(NamedTuple):
-    """A request that is answered once its entry is on the disk; `until` by the loop's clock."""
+    """Request that waits for its entry to be durable; `until` by the loop's clock."""
 
     sequence: int
     until: float
@@ -38,7 +38,7 @@ class _Waiting(NamedTuple):
 
 
 class ConfirmedClient(LogClient):
-    """Sends entries at once, keeps them until they are confirmed, and sends them again to the next log process.
+    """Sends entries at once and keeps them until they are confirmed, for a restarted log process.
 
     An entry that is not confirmed within `patience` seconds is refused; it may be in the log all the same.
     """
@@ -99,7 +99,7 @@ class ConfirmedClient(LogClient):
             done.set_exception(EngineUnavailableError(f"the prediction could not be logged: {why}", hint="try again"))
 
     def _settle(self, last: int, why: str | None = None) -> None:
-        """Answer the requests up to the number `last`: with a refusal where `why` says so."""
+        """Complete the requests up to the number `last`; with `why`, refuse them."""
         while self._waiting and self._waiting[0].sequence <= last:
             done = self._waiting.popleft().done
             if why is not None:
@@ -117,7 +117,7 @@ class ConfirmedClient(LogClient):
         self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._waiting else None
 
     def _forget(self, chunks: deque[FrameChunk]) -> None:
-        """Drop what no request waits for any more."""
+        """Drop chunks that no request waits for."""
         first = self._waiting[0].sequence if self._waiting else self._sequence + 1
         while chunks and chunks[0].last < first:
             self._waiting_bytes -= len(chunks.popleft().data)
@@ -141,7 +141,7 @@ class ConfirmedClient(LogClient):
         super()._disconnect()
 
     def _resume(self) -> None:
-        """Send again what was not confirmed."""
+        """Queue unconfirmed chunks again."""
         self._received.clear()
         self._offset = 0
         self._chunks.extendleft(reversed(self._unconfirmed))

@@ -1,4 +1,4 @@
-"""What a worker hands to the log process, and the frames that carry it over the socket."""
+"""Entries that workers send to the log process, and the frames of the protocol between them."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class LogEntry(msgspec.Struct, array_like=True, gc=False):
 
 
 class PatternEntry(msgspec.Struct, array_like=True, gc=False):
-    """One answered request after a pattern: an entry that was sent before, of one tensor and one output.
+    """Answered request by a pattern: a registered entry of one tensor and one output.
 
-    What stands here is its own, and so is the first size of its tensors; all else is as the pattern says.
+    These fields and the first size of its tensors are its own; all others are those of the pattern.
     """
 
     pattern: int
@@ -69,9 +69,9 @@ class PatternEntry(msgspec.Struct, array_like=True, gc=False):
 
 
 class Hello(msgspec.Struct, array_like=True):
-    """The first frame of a connection: who writes, and which fields of which models are personal.
+    """First frame of a connection: the worker, and the personal fields of models.
 
-    With it comes a file descriptor, where the system can pass one: its first eight bytes are the newest sequence
+    A file descriptor is passed with it, where the system can pass one: its first eight bytes are the newest sequence
     number that the worker gave, so that a killed worker's last entries are known to be missing.
     """
 
@@ -86,7 +86,7 @@ class Hello(msgspec.Struct, array_like=True):
 
 
 class RefusedEntries(msgspec.Struct, array_like=True):
-    """Entries that are not on the disk and will not be: the numbers `first` to `last`, and why."""
+    """Refused entries, which are not logged: the numbers `first` to `last`, and the reason."""
 
     first: int
     last: int

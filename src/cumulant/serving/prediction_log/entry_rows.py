@@ -1,4 +1,4 @@
-"""From an entry to the texts of its rows: one JSON object for what was asked, one for what was answered."""
+"""Rows of an entry as JSON: one object for the request, one for the outputs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _hidden(row: msgspec.Raw, hide: Hide) -> bytes:
 
 
 def bounded_text(text: bytes) -> str:
-    """A row's text; in place of a long one its size and hash."""
+    """Text of a row, replaced by its size and hash where it is long."""
     if len(text) <= LARGE:
         return text.decode()
     return _large(len(text), hashlib.sha256(text).hexdigest(), {})
@@ -112,7 +112,7 @@ def _tensor_texts(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide 
 
 
 def _one_row(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | None) -> str:
-    """The commonest request, by the shortest way: one row of numbers."""
+    """Text of one row of numbers: the fast path of the most frequent request."""
     row: dict[str, Any] = {}
     size = sum(len(tensor[3]) for tensor in tensors)
     if size > LARGE:
@@ -164,7 +164,7 @@ def _row_texts(
 
 
 def _large_rows(arrays: dict[str, np.ndarray[Any, Any]], count: int, size: int) -> Iterator[str]:
-    """Rows that are known by their hash only: over their tensors' bytes, one tensor after the other."""
+    """Texts of large rows: their size, and a hash over the bytes of their tensors in order."""
     shapes = {name: list(array.shape[1:]) for name, array in arrays.items()}
     for row in range(count):
         digest = hashlib.sha256()
@@ -175,7 +175,7 @@ def _large_rows(arrays: dict[str, np.ndarray[Any, Any]], count: int, size: int) 
 
 
 def _array(datatype: str, shape: Sequence[int], raw: bytes) -> np.ndarray[Any, Any]:
-    """The tensor by rows; a row of one element is that element."""
+    """Tensor by rows; a row of one element becomes that element."""
     wanted = (shape[0],) if len(shape) > 1 and math.prod(shape[1:]) == 1 else tuple(shape)
     if any(size < 0 for size in shape):
         raise ValueError("a negative size")
@@ -203,7 +203,7 @@ def _elements(raw: bytes, count: int) -> list[object]:
 
 
 def _text(element: bytes) -> object:
-    """Text as it is; bytes that are no text in base64, and marked as such."""
+    """Text, or an object with base64 for bytes that are not UTF-8."""
     try:
         return element.decode()
     except UnicodeDecodeError:
@@ -211,7 +211,7 @@ def _text(element: bytes) -> object:
 
 
 def to_python(array: np.ndarray[Any, Any]) -> list[Any]:
-    """As Python values. JSON has no infinities: they become text, and NaN becomes null."""
+    """Array as Python values. Infinities, which JSON lacks, become text, and NaN becomes null."""
     if array.size == 0:
         return [[] for _ in range(len(array))] if array.ndim else []
     if array.dtype.kind == "f" and not np.isfinite(array).all():

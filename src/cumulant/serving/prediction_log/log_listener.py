@@ -1,4 +1,4 @@
-"""The socket where workers connect to the log process."""
+"""Listening socket of the log process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cumulant.core.errors import PortInUseError, UsageError
 
 @contextmanager
 def open_listener(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at `path`, for this user only; one that a killed process left there is replaced."""
+    """Listening socket at `path`, for this user only; a stale one of a killed process is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_left(path)

@@ -1,4 +1,4 @@
-"""Counts of what the log process could not keep."""
+"""Counts of rows and requests that the log process could not write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAY_SECONDS = 60.0
 
 
 class LogLosses:
-    """Counts what could not be kept, and says so on standard error once a minute at most."""
+    """Counts losses and reports them on standard error, once a minute at most."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self.rows = 0
@@ -49,7 +49,7 @@ class LogLosses:
 
 
 def reason_of(error: OSError) -> str:
-    """What failed, and what to do; pyarrow's own words are long and may lack the number."""
+    """Reason of a failure with a hint; messages of pyarrow are long and may lack the error number."""
     if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
         return "the disk is full; free some space"
     return f"{error.strerror or error}; check the folder and its permissions"

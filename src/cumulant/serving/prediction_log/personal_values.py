@@ -1,4 +1,4 @@
-"""Personal values on their way to disk: only keyed hashes arrive there."""
+"""Masking of personal values: only keyed hashes of them are written to disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def personal_fields(servable: Servable | GraphServable) -> list[Field]:
-    """The personal fields of a servable's requests, also of those that only come with a row, such as its key. A graph's
-    description knows of none.
+    """Personal fields of a servable's requests, including optional ones such as the key of a row.
+
+    Graphs declare none.
     """
     if not isinstance(servable, Servable):
         return []
@@ -38,11 +39,11 @@ class PersonalValueMask:
             self.describe(model, fields)
 
     def describe(self, model: str, fields: Iterable[Field]) -> None:
-        """Fields that any version of a model called personal stay hidden."""
+        """Add personal fields of a model; those of its other versions stay masked."""
         self._models.setdefault(model, {}).update({field.name: field for field in fields})
 
     def of(self, model: str) -> Callable[[dict[str, object]], None] | None:
-        """What hides a row's personal values in place; None where the model has none."""
+        """Function that masks a row's personal values in place; None where the model has none."""
         fields = self._models.get(model)
         if fields is None:
             return self._hide_all
@@ -53,7 +54,7 @@ class PersonalValueMask:
             row[name] = self._hidden(row[name], fields[name])
 
     def _hide_all(self, row: dict[str, object]) -> None:
-        """Of a model that nobody described, any value may be personal."""
+        """Mask every value of a row, for models whose fields are unknown."""
         for name, value in row.items():
             row[name] = self._hidden(value, None)
 
@@ -68,7 +69,7 @@ class PersonalValueMask:
 
 
 def convert_value(value: object, field: Field) -> object:
-    """A request's value as a frame of the source holds it, so that its text is the same; as sent where it cannot be."""
+    """A request's value in the type of its source, so that equal values have equal hashes; unchanged where it has none."""
     convert = _CONVERT.get(field.dtype)
     try:
         return value if convert is None else convert(value, field)

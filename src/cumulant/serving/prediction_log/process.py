@@ -74,7 +74,7 @@ class LogProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogProcess:
-    """The state of the process. `run` returns when it was asked to end, with everything written."""
+    """State of the log process. `run` returns after a stop signal, once all entries are written."""
 
     def __init__(self, settings: LogProcessSettings, *, say: Callable[[str], object] = sys.stderr.write) -> None:
         self.losses = LogLosses(say)
@@ -101,7 +101,7 @@ class LogProcess:
         self.ending = False
 
     def run(self, listener: socket.socket, wake: socket.socket) -> None:
-        """Work until `ending` is set; a byte on `wake` lets it look."""
+        """Process entries until `ending` is set; a byte on `wake` wakes the loop."""
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(4096))
         self._recover()
@@ -132,7 +132,7 @@ class LogProcess:
         return bool(events)
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Take the next worker that knocks, if any does."""
+        """Accept the next connection, if any waits."""
         try:
             channel, _ = listener.accept()
         except OSError:
@@ -188,7 +188,7 @@ class LogProcess:
             self.losses.garbage += 1
 
     def _take_durable(self, connection: WorkerConnection, known: Confirmations, kind: int, payload: memoryview) -> None:
-        """Take an entry whose worker waits for it.
+        """Take an entry of a worker with durable logging.
 
         Raises:
             GarbageError: it has no number that could be refused.
@@ -212,8 +212,9 @@ class LogProcess:
             known.refuse(f"the values of an entry do not fit its description: {error}", entry.sequence)
 
     def _confirm(self) -> None:
-        """Put what came on the disk, of all workers at once, and tell them; also of those that have left meanwhile,
-        which may come back and ask for the same.
+        """Commit the entries of all workers at once and send confirmations.
+
+        Entries of disconnected workers are included, as these may reconnect and send them again.
         """
         waiting = self._workers.waiting()
         try:
@@ -265,15 +266,12 @@ class LogProcess:
     # Disk -------------------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Write the rows that a killed process left in journals; workers may send the last of them again."""
+        """Recover rows from journals of a killed process; workers may send the last of them again."""
         with contextlib.suppress(OSError):  # as upkeep
             recover(self._settings.folder, self._workers.recovered, say=self.losses.say)
 
     def _publish_rows(self) -> None:
-        """Make visible what came so far, and then how workers ended: their last rows are there by then.
-
-        On a thread: columns are made and synced by libraries that let this one go on.
-        """
+        """Publish the rows so far, and then the ends of workers, on a thread of its own."""
         if self._publishing is not None and self._publishing.is_alive():
             return
         lives, self._lives = self._lives, []
@@ -320,7 +318,7 @@ class LogProcess:
             )  # fmt: skip
 
     def _finish(self, listener: socket.socket) -> None:
-        """Take what workers have sent already, write it, and end."""
+        """Process pending frames, write all rows, and end."""
         self._selector.unregister(listener)
         until = time.monotonic() + _DRAIN_SECONDS
         while time.monotonic() < until and (self._accept(listener) or self._step(0.0, listener)):
@@ -363,7 +361,7 @@ def run(settings: LogProcessSettings) -> None:
 
 @contextmanager
 def _signals(log: LogProcess) -> Iterator[socket.socket]:
-    """SIGTERM and SIGINT end the log; a byte arrives at the socket, so that it looks at once."""
+    """Stop the log on SIGTERM and SIGINT; a byte on the yielded socket wakes its loop."""
 
     def end(*_: object) -> None:
         log.ending = True

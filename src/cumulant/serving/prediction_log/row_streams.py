@@ -1,6 +1,6 @@
-"""Entries that follow a pattern, on a short way to columns: many at once, and none of them as an object of its own.
+"""Columns of entries that follow a pattern, built for many entries at once.
 
-What they read as on disk is what `rows.texts` makes of them.
+On disk they equal the result of `entry_rows.row_texts`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NEWLINE = ord("\n")
 
 
 class PatternStream:
-    """What a worker's entries of one pattern have in common.
+    """Common part of a worker's entries of one pattern.
 
     Raises:
         ValueError: the pattern has not one tensor and one output.
@@ -35,7 +35,7 @@ class PatternStream:
         self._request, self._outputs = _form(entry.tensors[0], entry.columns), _form(entry.outputs[0], ())
 
     def rows(self, like: PatternEntry) -> int:
-        """Its rows, where both of its matrices have as many; 0 where only `whole` can be made of it."""
+        """Number of rows, where both matrices agree; 0 where only `whole` can convert the entry."""
         inputs, outputs = self._request, self._outputs
         if inputs is None or outputs is None:
             return 0
@@ -43,7 +43,7 @@ class PatternStream:
         return 0 if rest or len(like.outputs) != count * outputs.size else count
 
     def whole(self, like: PatternEntry) -> LogEntry:
-        """The entry as it would be without a pattern.
+        """The entry in full, without a pattern.
 
         Raises:
             ValueError: its bytes are not those of tensors of the pattern.
@@ -54,13 +54,13 @@ class PatternStream:
 
     @cached_property
     def texts(self) -> tuple[Callable[[Iterable[bytes]], pa.Array], Callable[[Iterable[bytes]], pa.Array]]:
-        """What makes the column of requests, and that of outputs, of the matrices' bytes."""
+        """Functions that convert matrices to the columns of requests and of outputs."""
         if self._request is None or self._outputs is None:
             raise ValueError("its rows are no numbers")
         return _column(self._request), _column(self._outputs)
 
     def columns(self, likes: Sequence[PatternEntry], schema: pa.Schema) -> list[pa.Array]:
-        """Their rows by the schema's columns. Each of `likes` has `rows`."""
+        """Columns of the entries in the order of the schema; each entry has `rows`."""
         request, outputs = (
             make(raws)
             for make, raws in zip(
@@ -91,7 +91,7 @@ class PatternStream:
 
 
 class _Form(NamedTuple):
-    """How the rows of a matrix read: each value under its own of `names`, or all as a list under the only one."""
+    """Layout of the rows of a matrix: one name for each value, or one for the list of all."""
 
     dtype: np.dtype[Any]
     width: int
@@ -104,7 +104,7 @@ class _Form(NamedTuple):
 
 
 def _form(tensor: Tensor, columns: Sequence[str]) -> _Form | None:
-    """None of what is no matrix of numbers, or has large rows."""
+    """Layout of a tensor; None where it is no matrix of numbers, or has large rows."""
     name, datatype, shape, _ = tensor
     dtype = FIXED.get(datatype)
     if dtype is None or not 1 <= len(shape) <= 2:
@@ -148,7 +148,7 @@ def _texts(lines: bytes) -> pa.Array:
 
 
 def _objects(form: _Form) -> Callable[[list[list[Any]]], list[Any]]:
-    """Makes objects of rows. Those of fixed fields are quicker to make and to write than dictionaries."""
+    """Function from rows to objects; fixed fields are faster than dictionaries."""
     names = form.names
     if len(names) != form.width:
         return lambda rows: [{names[0]: row} for row in rows]

@@ -1,4 +1,4 @@
-"""One worker's connection, as the log process sees it."""
+"""Connection of a worker to the log process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GarbageError(Exception):
 
 
 class WorkerConnection:
-    """Bytes of a socket as frames.
+    """Frames received on a socket.
 
     Attributes:
         hello: the worker's first frame, once it came.
@@ -49,7 +49,7 @@ class WorkerConnection:
         return self._channel.fileno()
 
     def receive(self) -> bool:
-        """Read what is there now; False at the end of the connection."""
+        """Read available bytes; False at the end of the connection."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._channel, _RECEIVE, 1)
         except (BlockingIOError, InterruptedError):
@@ -65,7 +65,7 @@ class WorkerConnection:
         return bool(data)
 
     def send(self, data: bytes) -> bool:
-        """Give the worker a few bytes; False where it does not take them."""
+        """Send a few bytes; False where the worker does not accept them."""
         try:
             return self._channel.send(data) == len(data)
         except OSError:
@@ -94,7 +94,7 @@ class WorkerConnection:
             del self._buffer[:place]
 
     def last(self) -> int | None:
-        """The newest number that the worker gave, read from the memory that it shared."""
+        """Last sequence number of the worker, read from its shared memory."""
         if self._counter is None:
             return None
         with contextlib.suppress(OSError):

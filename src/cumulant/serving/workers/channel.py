@@ -1,4 +1,4 @@
-"""Calls between the processes of one server, both ways, over a socket that both hold."""
+"""Remote calls between the processes of one server, in both directions, over a socket pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class GoneError(EngineUnavailableError):
-    """The process at the other end has ended; what a living one cannot reach is told by other errors."""
+    """The process at the other end has ended."""
 
 
 class ChannelMessage(msgspec.Struct, array_like=True):
@@ -34,7 +34,7 @@ class ChannelMessage(msgspec.Struct, array_like=True):
 
 
 class Channel:
-    """One end. `answer` does what the other end asks for."""
+    """One end of a channel; `answer` handles the calls of the other end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
         self._reader, self._writer, self._answer = reader, writer, answer
@@ -43,7 +43,7 @@ class Channel:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
-        """What the other end answers.
+        """Result of a call.
 
         Raises:
             CumulantError: as the other end raised it.
@@ -58,7 +58,7 @@ class Channel:
             self._pending.pop(number, None)
 
     async def listen(self) -> None:
-        """Answer and receive until the other end is gone."""
+        """Process messages until the other end is closed."""
         decode = msgspec.msgpack.Decoder(ChannelMessage).decode
         try:
             while True:
@@ -96,7 +96,7 @@ class Channel:
             body = await self._answer(message.verb, message.body)
         except CumulantError as error:
             return ChannelMessage("error", message.number, body=describe_error(error))
-        except Exception as error:  # noqa: BLE001 - the edge: who asks must hear something, or would wait for ever
+        except Exception as error:  # noqa: BLE001 - the edge: without an answer the caller would wait for ever
             traceback.print_exc(file=sys.stderr)
             fault = ["CumulantError", f"{message.verb} failed: {type(error).__name__}", None, None]
             return ChannelMessage("error", message.number, body=fault)
@@ -110,13 +110,13 @@ class Channel:
 
 
 def describe_error(error: CumulantError) -> tuple[str, str, str | None, str | None]:
-    """An error as another process is told of it."""
+    """Serializable form of an error: class name, message, subject, hint."""
     kind = next(base.__name__ for base in type(error).__mro__ if hasattr(errors, base.__name__))
     return kind, error.message, error.subject, error.hint
 
 
 def restore_error(described: Sequence[Any]) -> CumulantError:
-    """The error that another process told of."""
+    """Error from its serializable form."""
     kind = getattr(errors, str(described[0]), CumulantError)
     if not (isinstance(kind, type) and issubclass(kind, CumulantError)):
         kind = CumulantError

@@ -22,7 +22,7 @@ from cumulant.serving.workers.worker import Worker
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a child is started with: one JSON document on its standard input."""
+    """Start parameters of a worker process: one JSON document on its standard input."""
 
     settings: Settings
     #: descriptor of the inherited socket
@@ -30,12 +30,12 @@ class Orders(msgspec.Struct, frozen=True):
     #: descriptors of all workers' listening sockets, and this worker's place among them
     listeners: tuple[int, ...]
     place: int
-    #: what is served
+    #: pinned content of the served models
     pins: tuple[Pin, ...]
 
 
 class _Fleet:
-    """All workers, asked through the supervisor."""
+    """All workers, called through the supervisor."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -76,7 +76,7 @@ async def _run(worker: Worker, orders: Orders) -> None:
 
 
 def main() -> int:
-    """Exit code 0 when it was asked to end, 4 where it could not start."""
+    """Exit code: 0 after a normal end, 4 where the worker could not start."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     try:
         worker = Worker(orders.settings, pins=orders.pins)

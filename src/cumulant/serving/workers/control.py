@@ -1,4 +1,4 @@
-"""Loading, swapping and unloading models, and what a worker tells of itself."""
+"""Model control: loading, swapping and unloading models on all workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 class WorkerDuties:
-    """One worker's duties. A model is opened and warmed on a thread, so that requests go on meanwhile.
+    """Commands that one worker executes. A model is loaded and warmed on a thread, so that requests are served meanwhile.
 
-    `put` lets a set of models answer from then on; where it raises, the set before goes on.
+    `put` activates a set of models; where it raises, the former set stays active.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class WorkerDuties:
             raise
 
     async def _replace(self, name: str, models: list[Model]) -> None:
-        """From now on `models` answer for `name`; those before finish what they have."""
+        """Activate `models` under `name`; the former ones finish their requests."""
         async with self._turn:
             old = [model for model in self.models if model.name == name]
             after = ModelSet([*self.models.where(lambda served: served.name != name), *models])
@@ -100,7 +100,7 @@ class WorkerDuties:
 
 
 def pins_of(repository: Repository, name: str) -> list[Pin]:
-    """Every version of a model as the disk holds it now, untried.
+    """Pins of every version of a model on disk, without a load check.
 
     Raises:
         NotFoundError: there is none.
@@ -109,7 +109,7 @@ def pins_of(repository: Repository, name: str) -> list[Pin]:
 
 
 def open_pinned(pinned: Pin, open_one: Open) -> Model:
-    """The model of exactly that content.
+    """Model of exactly the pinned content.
 
     Raises:
         IntegrityError: the folder holds another one by now.
@@ -131,7 +131,7 @@ def _close(models: list[Model]) -> None:
 
 
 class Control:
-    """Model control over all workers: a model is put in place everywhere or nowhere.
+    """Model control over all workers: a model is activated on all of them or on none.
 
     `check_versions` returns the versions of a name after a load check; by default none is made. `left_out` maps folders
     that are not served since the start to the reason.
@@ -174,7 +174,7 @@ class Control:
             return [str(version) for version in answers[0]]
 
     async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
-        """Finish a change even where its caller goes away in the middle: half of it would stay."""
+        """Finish a change even where its caller is cancelled, so that no change is left half done."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._finished)
@@ -186,7 +186,7 @@ class Control:
             task.exception()  # it may be that nobody waits for it any more
 
     async def unload(self, name: str) -> None:
-        """Stop answering for a model; what was accepted is answered.
+        """Unload a model; accepted requests are still answered.
 
         Raises:
             NotFoundError: it is not loaded.
@@ -201,7 +201,7 @@ class Control:
             await self._fleet.everywhere("unload", {"name": name})
 
     async def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
-        """Every servable of the repository and whether it is served."""
+        """Every servable of the repository with its state."""
         loaded = {(name, version) for name, version in (await self._fleet.everywhere("ready", {}))[0]}
         entries: list[dict[str, str]] = []
         for folder, description in await asyncio.to_thread(self._repository.descriptions):

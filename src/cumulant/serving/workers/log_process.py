@@ -1,4 +1,4 @@
-"""The log process, kept running beside the workers."""
+"""Supervision of the log process."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def log_socket_folder(settings: Settings) -> Iterator[Settings]:
 
 @asynccontextmanager
 async def run_log_process(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
-    """Keep the log process running, which hashes personal values with `salt`; when the block ends it writes what it
-    has and ends.
+    """Keep the log process running; when the block ends it writes pending entries and ends.
+
+    `salt` is the key of the hashes of personal values.
     """
     if settings.log is None or settings.log_socket is None:
         yield
@@ -73,7 +74,7 @@ async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[
 
 
 def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
-    """The salt goes where neither an argument nor a variable would keep it."""
+    """Start the log process; the salt is passed on standard input, not in arguments or variables."""
     line = log_command(
         str(settings.log_socket),
         str(settings.log),

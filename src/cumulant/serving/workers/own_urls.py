@@ -1,4 +1,4 @@
-"""The URLs by which a gateway may reach a server, as the address that it listens on may be written."""
+"""URLs by which a gateway may reach a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the server: claim the address, start what answers, announce, drain."""
+"""Start and run the server: bind the address, start the workers, announce, drain."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["Ready", "bind", "print_ready", "run", "serve", "split_address", "wri
 
 
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a server says when it answers: its real address, and the models with their versions."""
+    """Ready message: the real address, and the models with their versions."""
 
     url: str
     pid: int
@@ -66,9 +66,9 @@ def serve(
     drain: str = "10s",
     announce: Callable[[Ready], None] | None = None,
 ) -> None:
-    """Answer for the servables in `folders` until SIGTERM or SIGINT; what was accepted is finished first.
+    """Serve the servables in `folders` until SIGTERM or SIGINT; accepted requests are answered first.
 
-    Port 0 takes a free port; `announce` hears the real address. `online` is the URL of the stored features,
+    Port 0 takes a free port; `announce` is called with the real address. `online` is the URL of the stored features,
     `table` the name of their state. Off loopback the server answers anyone, hence `insecure`.
 
     Raises:
@@ -95,7 +95,7 @@ def run(
     announce: Callable[[Ready], None] | None = None,
     salts: Sequence[bytes] = (),
 ) -> None:
-    """Answer as `settings` say until SIGTERM or SIGINT. Of `salts`, the one that the models were made for is the key
+    """Serve by `settings` until SIGTERM or SIGINT. Of `salts`, the one that the models were made for is the key
     of the hashes of personal values in the prediction log; without any these are hidden.
 
     Raises:
@@ -186,7 +186,7 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
 
 
 def _first(settings: Settings) -> tuple[Settings, list[Pin]]:
-    """What is served at the start, and the settings with what is left out."""
+    """Load-checked content at the start, and the settings with the excluded folders."""
     load_check = LoadCheck(settings)
     pins = load_check.check_all()
     return msgspec.structs.replace(settings, left_out=load_check.left_out), pins
@@ -227,6 +227,6 @@ def write_ready(path: Path, ready: Ready) -> None:
 
 
 def print_ready(ready: Ready) -> None:
-    """One JSON line on standard output."""
+    """Print the ready message as one JSON line on standard output."""
     sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Addresses and the sockets that listen on them."""
+"""Addresses and listening sockets."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def can_share_port() -> bool:
 
 
 def raise_file_limit() -> None:
-    """Let this process and its workers hold as many connections as the system grants; the usual 1,024 are soon used."""
+    """Raise the limit of open files to what the system grants: each connection needs one."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limit

@@ -1,4 +1,4 @@
-"""The process above several workers: starts them, starts them again, and passes on what one asks of all."""
+"""Supervisor of several workers: starts and restarts them, and relays calls between them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class _Member(msgspec.Struct):
 
     @property
     def answers(self) -> bool:
-        """Whether it has come to answer requests."""
+        """Whether it serves requests."""
         return self.ready.done() and self.ready.exception() is None
 
 
 async def _end_if_stuck(member: _Member) -> None:
-    """End a worker that has stopped: the system goes on to give it connections, which nobody answers."""
+    """End a hung worker: the system still routes connections to it, which are never answered."""
     if not member.answers:
         return
     try:
@@ -63,9 +63,9 @@ async def _end_if_stuck(member: _Member) -> None:
 
 
 class WorkerSupervisor:
-    """Keeps `settings.workers` processes answering on one address, which `claim` holds for them.
+    """Keeps `settings.workers` processes running on one address, which `reserve_address` holds for them.
 
-    The workers share nothing and take connections by SO_REUSEPORT; the supervisor is on no request's way.
+    The workers share nothing and accept connections by SO_REUSEPORT; requests do not pass through the supervisor.
     """
 
     def __init__(self, settings: Settings, pins: Sequence[Pin]) -> None:
@@ -85,7 +85,7 @@ class WorkerSupervisor:
         self._ending = False
 
     async def run(self, started: Callable[[list[list[str]]], None]) -> None:
-        """Run the workers until this process is asked to end; `started` hears the models once all answer.
+        """Run the workers until the process is stopped; `started` is called with the models once all are ready.
 
         Raises:
             EngineUnavailableError: a worker did not start.
@@ -105,7 +105,7 @@ class WorkerSupervisor:
                 await self._end()
 
     async def _all_ready(self) -> list[Any]:
-        """What each worker says of its models, once all of them answer."""
+        """Models of each worker, once all are ready."""
         ready = asyncio.gather(*(member.ready for member in self._members.values()))
         try:
             return await asyncio.wait_for(ready, _START_SECONDS)
@@ -169,7 +169,7 @@ class WorkerSupervisor:
                 await asyncio.sleep(_PAUSES[-1])
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
+        """Results of all ready workers; a worker that ends meanwhile is restarted with the current models."""
         match verb:
             case "metrics":
                 return [*await self._ask(verb, arguments), self._own_series()]
@@ -186,8 +186,8 @@ class WorkerSupervisor:
                 return await self._ask(verb, arguments)
 
     async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """Every worker does it, or is ended: another one takes its place, with what the others serve."""
-        # Told beforehand: a worker that is started meanwhile is not asked.
+        """Apply a change on every worker; one that fails is restarted with the models of the others."""
+        # Set beforehand: a worker that is started meanwhile gets the new content at its start.
         name = str(arguments["name"])
         before = self._pins.pop(name, ())
         if verb == "commit":
@@ -212,7 +212,7 @@ class WorkerSupervisor:
         remove_unserved(pins, chain(*self._pins.values(), *self._staged.values()))
 
     async def _share_listeners(self) -> None:
-        """Let the workers that answer take the connections that wait for those that do not."""
+        """Let ready workers accept the connections of the others."""
         if not self._keepers or self._ending:
             return
         answering = {place for place, member in self._members.items() if member.answers and not member.listening.done()}
@@ -232,7 +232,7 @@ class WorkerSupervisor:
         return successes
 
     async def _answers(self, verb: str, arguments: Mapping[str, Any]) -> list[tuple[_Member, Any]]:
-        """What each worker says, or the error that it met."""
+        """Result or error of each worker."""
         members = [member for member in self._members.values() if not member.listening.done()]
         if verb in _ASK_SECONDS:  # nobody waits for one that starts; changes do, so that it takes part in them
             members = [member for member in members if member.answers]
@@ -245,7 +245,7 @@ class WorkerSupervisor:
         return [["cumulant_workers", [], alive, []], ["cumulant_worker_starts_total", [], self._starts, []]]
 
     async def _end(self) -> None:
-        """Let the workers finish what they accepted; end those that do not come to an end."""
+        """Let the workers drain; kill those that do not end in time."""
         self._ending = True
         for keeper in self._keepers:
             keeper.cancel()
@@ -268,7 +268,7 @@ def _pins_in(arguments: Mapping[str, Any]) -> tuple[Pin, ...]:
 
 
 def _is_refusal(answer: object) -> bool:
-    """Whether a worker that goes on could not do what it was asked."""
+    """Whether a running worker failed the command."""
     return isinstance(answer, CumulantError) and not isinstance(answer, GoneError)
 
 

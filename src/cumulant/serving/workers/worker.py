@@ -1,4 +1,4 @@
-"""One process that answers: its models, its connections, its part in the fleet."""
+"""One worker process: its models, connections and commands."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _URGENT = (*OPEN, b"/metrics")
 
 
 def is_urgent(target: bytes) -> bool:
-    """Whether a request is answered whatever waits: also one that asks whether a model is ready."""
+    """Whether a request is answered at once, such as a readiness probe of a model."""
     if target.startswith(_URGENT):
         return True
     return target.startswith(b"/v2/models/") and target.partition(b"?")[0].endswith(b"/ready")
 
 
 class Worker:
-    """Loads the models when it is made: those of `pins`, or else all that its folders hold.
+    """Worker that loads the models of `pins`, or else of its folders, when it is created.
 
     Raises:
         NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `open_model`.
@@ -146,7 +146,7 @@ class Worker:
         started: Callable[[], None],
         fleet: Fleet | None = None,
     ) -> None:
-        """Answer until `ended` is set; then finish what was accepted."""
+        """Serve until `ended` is set, then drain."""
         self._observers.follow(self.app.models)
         self.app.join(fleet := fleet or SingleWorker(self.staff), self._control(fleet), self._settings.control)
         log = self._open_log()
@@ -185,14 +185,14 @@ class Worker:
         return await start(self.app, settings.grpc_host, settings.grpc_port, shared=can_share_port(), watch=watch)
 
     def close(self) -> None:
-        """Commit what the state was told, and let the store go."""
+        """Commit pending state updates and close the stores."""
         self._observers.close()
         self.recorder.close()
         self._opening.close()
 
 
 def _marks(request: object) -> Marks:
-    """Gateways speak HTTP: a call over gRPC did not come by one, and nothing of it is believed; it has our id."""
+    """Marks of a request. Gateways use HTTP only, so a gRPC call has an own id and no arm."""
     if isinstance(request, Request):
         return marks_of(request.headers)
     return Marks(request=getattr(request, "name", "") or new_name())

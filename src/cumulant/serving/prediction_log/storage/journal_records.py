@@ -15,7 +15,7 @@ _BEGINNING = re.compile(rb"(?=(?:[\x91-\x9f]|\xdc..|\xdd.{4})\xdc\x00)", re.DOTA
 
 
 class JournalRecords(msgspec.Struct):
-    """What a journal holds.
+    """Records of a journal.
 
     Attributes:
         rows: those of the records that can be read.

@@ -1,4 +1,4 @@
-"""The log's folder: which files hold its rows, which are in the making, and what is known of each worker.
+"""Layout of the log's folder: row files, drafts, journals, and the state of each worker.
 
     date=2026-11-24/LIFE-000001-000001.parquet     one part, as written
     date=2026-11-24/LIFE-000001-000017.parquet     parts 1 to 17 of that life of the log process, merged
@@ -43,7 +43,7 @@ class PredictionFile(NamedTuple):
 
 
 class WorkerLife(msgspec.Struct, kw_only=True):
-    """What is known of one life of a worker."""
+    """State of one worker process."""
 
     worker: str
     #: microseconds since 1970 UTC
@@ -107,7 +107,7 @@ def list_day_files(folder: Path, day: date) -> list[PredictionFile]:
 
 
 def split_covered(files: Iterable[PredictionFile]) -> tuple[list[PredictionFile], list[PredictionFile]]:
-    """Files that hold rows, and those whose rows another one holds too."""
+    """Current files, and those that a merged file covers."""
     lives = defaultdict(list)
     for file in files:
         lives[file.life].append(file)
@@ -137,7 +137,7 @@ def current_files(folder: Path, since: date | None = None, until: date | None = 
 
 
 def read_lives(folder: Path) -> list[WorkerLife]:
-    """The lives of workers, oldest first."""
+    """States of all workers, oldest first."""
     records = []
     for path in (folder / "workers").glob("*.json"):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
@@ -146,7 +146,7 @@ def read_lives(folder: Path) -> list[WorkerLife]:
 
 
 def read_life(folder: Path, worker: str) -> WorkerLife | None:
-    """What is known of a worker, if anything."""
+    """State of a worker; None where there is none."""
     try:
         return msgspec.json.decode(_life_path(folder, worker).read_bytes(), type=WorkerLife)
     except (OSError, msgspec.MsgspecError):
@@ -154,7 +154,7 @@ def read_life(folder: Path, worker: str) -> WorkerLife | None:
 
 
 def write_life(folder: Path, known: WorkerLife) -> None:
-    """Keep what is known of a worker; readers see the old text or the new one.
+    """Write the state of a worker atomically.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -165,7 +165,7 @@ def write_life(folder: Path, known: WorkerLife) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Put a file in place as a whole; as `write_life`."""
+    """Write a JSON file atomically; as `write_life`."""
     aside = path.with_name(f".{path.name}")
     aside.write_bytes(msgspec.json.encode(value))
     aside.replace(path)

@@ -1,6 +1,6 @@
 """Reading the prediction log while it is written. A reader never sees half a file, nor a row twice.
 
-What a person asks of the log goes without pyarrow's functions over columns: importing those takes longer than the rest.
+Interactive queries avoid pyarrow's compute functions: importing those takes longer than the query.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> 
 
 
 def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
-    """Whether the characters of all texts together hold `wanted`: false where no text is it, and soon known."""
+    """Whether the joined characters of all texts contain `wanted`: a fast test that excludes most files."""
     needle = wanted.encode()
     return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
 
@@ -218,7 +218,7 @@ def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) 
 
 
 def find_gaps(folder: Path) -> list[LogGap]:
-    """What was answered and is not in the log, by worker: each hole in its sequence numbers, and its lost end.
+    """Answered requests that are not in the log, by worker: gaps in the sequence numbers, and lost ends.
 
     A worker's end is known where the log process saw it end; numbers of days that are no longer kept are no gap.
 
@@ -279,7 +279,7 @@ def _numbers(path: Path) -> dict[str, Integers]:
 
 
 def _distinct(numbers: Integers) -> Integers:
-    """As `np.unique`, which makes a table of hashes of numbers that are in order almost always."""
+    """Unique numbers; faster than `np.unique`, as they are almost always sorted."""
     if not (numbers[1:] >= numbers[:-1]).all():
         numbers = np.sort(numbers)
     first = np.ones(len(numbers), dtype=bool)
@@ -309,12 +309,12 @@ def logged_days(folder: Path, since: date | None = None, until: date | None = No
 
 
 def read_day(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
-    """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
+    """Results of `read` for each file of a day, each row once, although files are merged meanwhile."""
     return _of_day(folder, day, lambda paths: [read(path) for path in paths])
 
 
 def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Result:
-    """What `read` makes of the files of a day, which hold each row once, although files are merged meanwhile."""
+    """Result of `read` for the files of a day, each row once, although files are merged meanwhile."""
     for _ in range(_LISTINGS):
         try:
             return read([file.path for file in log_folder.current_files(folder, day, day)])
@@ -351,7 +351,7 @@ def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """What the reading of a file raises, with the file's name."""
+    """Convert errors of reading a file to StorageError with its name."""
     try:
         yield
     except FileNotFoundError:

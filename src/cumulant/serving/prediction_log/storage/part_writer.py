@@ -1,4 +1,4 @@
-"""Writing rows: columns in memory, row groups in a file that nobody sees, and a whole file by one renaming."""
+"""Writing rows: columns in memory, row groups in a draft file, and a visible file by one renaming."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class LogPart:
                 _remove(journal, self._writing.parent)
 
     def discard(self) -> int:
-        """Drop the file in the making; how many rows are lost. Those in a journal stay there, for the next recovery."""
+        """Delete the draft file; returns the lost rows. Rows in a journal are kept for the next recovery."""
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(OSError, pa.ArrowException):
@@ -170,7 +170,7 @@ class LogPart:
         return self.rows - self.journal.rows
 
     def _seal(self) -> None:
-        """Make columns of what came."""
+        """Convert queued rows to columns."""
         batches = [stream.columns(likes, SCHEMA) for stream, likes in self._likes.items()]
         if self._rows:
             columns = zip(*self._rows, strict=True)
@@ -201,7 +201,7 @@ class LogParts:
     def __init__(
         self, folder: Path, hiding: PersonalValueMask, *, file_size: int, failed: Callable[[OSError, int], None]
     ) -> None:
-        """`failed` is told of each failure to write, and how many rows it cost."""
+        """`failed` is called with each write error and the number of lost rows."""
         self.written = 0
         self._folder, self._hiding, self._file_size, self._failed = folder, hiding, file_size, failed
         self._life = f"{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.{secrets.token_hex(3)}"
@@ -272,7 +272,7 @@ class LogParts:
         self.publish(self.take())
 
     def take(self) -> list[LogPart]:
-        """The parts so far, which are the caller's now; later rows go to others."""
+        """The open parts, which are handed over to the caller; later rows go to new parts."""
         parts = list(self._open.values())
         self._open.clear()
         return parts

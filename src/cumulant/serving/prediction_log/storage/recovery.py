@@ -1,4 +1,4 @@
-"""Rows that a killed log process left in journals become readable."""
+"""Recovery of rows from the journals of a killed log process."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _of_today(records: JournalRecords) -> list[Row]:
 
 
 def _set_aside(path: Path) -> str:
-    """Keep a journal under a name that no recovery reads; which, in words."""
+    """Rename a journal so that no recovery reads it; returns a notice with its name."""
     return f"the file is kept as {path.rename(path.with_suffix('.damaged'))}"
 
 

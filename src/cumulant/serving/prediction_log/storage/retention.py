@@ -1,4 +1,4 @@
-"""Which days of the log are deleted: a clock that is wrong for some hours must not cost a single row.
+"""Retention of the log's days: a clock that is wrong for some hours must not delete a single row.
 
 A day that is older than what is kept enters a list. It is deleted once the log has run for another day with the day on
 the list all the while; where the clock goes back before, the day leaves the list. Running time is measured by the
@@ -20,7 +20,7 @@ GRACE = 86_400.0
 
 
 class DaysDue(msgspec.Struct, frozen=True, kw_only=True):
-    """Days that are due, each with the seconds of running time since it was listed; `at`: seconds since 1970."""
+    """Days due for deletion, each with the seconds of running time on the list; `at`: seconds since 1970."""
 
     at: float = 0.0
     days: dict[str, float] = {}
@@ -68,7 +68,7 @@ def _path(folder: Path, keep: timedelta) -> Path:
 
 
 def describe_listing(before: DaysDue, after: DaysDue, keep: timedelta) -> str | None:
-    """A sentence for several days that became due at once, as after a clock's jump; None where at most one did."""
+    """Notice for several days that became due at once, as after a clock's jump; None for at most one."""
     fresh = [date.fromisoformat(name) for name in after.days.keys() - before.days.keys()]
     if len(fresh) < 2:
         return None

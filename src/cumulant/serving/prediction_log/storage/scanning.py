@@ -1,5 +1,6 @@
-"""The rows of the prediction log as a pyarrow dataset, and its batches. Importing these parts of pyarrow takes half a
-second: only readers of whole days need them.
+"""The prediction log as a pyarrow dataset, and its batches.
+
+Importing these parts of pyarrow takes half a second: only readers of whole days need them.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def batches(
 
 
 def batches_of(dataset: ds.Dataset, columns: list[str], *, wanted: Any = None) -> Iterator[pa.RecordBatch]:
-    """As `batches`, of what `scan` found. Raises OSError, ArrowException."""
+    """As `batches`, of a dataset of `scan`. Raises OSError, ArrowException."""
     for group in _groups(dataset):
         yield from group.to_batches(columns=columns, filter=wanted)
 

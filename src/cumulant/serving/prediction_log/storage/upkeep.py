@@ -41,9 +41,9 @@ def upkeep(
     steady: float = 0.0,
     say: Callable[[str], object] = sys.stderr.write,
 ) -> None:
-    """Do what is due. Processes that share a folder take turns: one that comes second does nothing.
+    """Merge and delete files that are due. Of processes that share a folder, one at a time does so.
 
-    `steady`: seconds since the caller's last turn, by a clock that nobody sets; `say` is told of what is deleted.
+    `steady`: seconds since the caller's last turn, by a monotonic clock; `say` is called with what is deleted.
 
     Raises:
         OSError: the disk is full or cannot be written; what was there is untouched.
@@ -146,7 +146,7 @@ def _merge(folder: Path, run: list[PredictionFile]) -> None:
 
 
 class _DamagedError(Exception):
-    """A file that no writer leaves: it is set aside, and its rows show as a gap."""
+    """Damaged file, which is renamed; its rows show as a gap."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
@@ -182,7 +182,7 @@ def _read(path: Path) -> Iterator[pa.Table]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Files in the making that nobody makes any more."""
+    """Delete drafts of ended processes."""
     for draft in path.glob(f".*{log_folder.WRITING}"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - draft.stat().st_mtime > _LEFT_SECONDS:
@@ -190,7 +190,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _forget(folder: Path, day: date, path: Path) -> None:
-    """Delete a day; what is kept of its workers says up to which number their rows are gone on purpose."""
+    """Delete a day, and record in the state of its workers up to which number rows were deleted."""
     for worker, last in _last_numbers([file.path for file in log_folder.list_day_files(folder, day)]).items():
         known = log_folder.read_life(folder, worker)
         if known is None:
@@ -204,7 +204,7 @@ def _forget(folder: Path, day: date, path: Path) -> None:
 
 
 def _forget_lives(folder: Path, keep: timedelta) -> None:
-    """Workers that ended without a row, longer ago than rows are kept."""
+    """Delete the states of workers that ended without a row, longer ago than rows are kept."""
     oldest = (datetime.now(UTC) - keep - timedelta(days=1)).timestamp()
     for known in log_folder.read_lives(folder):
         if known.last == known.forgotten and known.started / 1_000_000 < oldest:
