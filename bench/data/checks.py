@@ -25,7 +25,7 @@ STEP = 500_000
 OURS = """
 import json, sys
 from pathlib import Path
-from cumulant.project import load
+from cumulant.project.file.loading import load
 from cumulant.flows.data.validate import validate
 project = load(Path(sys.argv[1]))
 found = validate(project, principal=project.principal()).snapshots["events"]

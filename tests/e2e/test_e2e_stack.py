@@ -39,7 +39,7 @@ ROW = {
 #: a supervisor whose controller only lives: what it decides is tested elsewhere
 SUPERVISED = """
 import asyncio, sys; from pathlib import Path
-import msgspec; from cumulant.project import load
+import msgspec; from cumulant.project.file.loading import load
 from cumulant.flows.stack.programs import stack; from cumulant.flows.stack.supervisor import Supervisor
 with load(Path(sys.argv[1])) as project:
     sleep = (sys.executable, "-c", "import time; time.sleep(3600)")

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from cumulant.features.definition.definitions import source
     from cumulant.features.definition.expressions import Expr
     from cumulant.features.definition.functions import coalesce, col, concat, greatest, least, lit, when
+    from cumulant.features.offline.polars_compiler import expression
 
 _MODULES = {
     "source": "definition.definitions",
     "Expr": "definition.expressions",
+    "expression": "offline.polars_compiler",
     **dict.fromkeys(("coalesce", "col", "concat", "greatest", "least", "lit", "when"), "definition.functions"),
 }
 
-__all__ = ["Expr", "coalesce", "col", "concat", "greatest", "least", "lit", "source", "when"]
+__all__ = ["Expr", "coalesce", "col", "concat", "expression", "greatest", "least", "lit", "source", "when"]
 
 
 def __getattr__(name: str) -> Any:

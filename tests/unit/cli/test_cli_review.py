@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from cumulant import outcomes
 from cumulant.cli.monitoring import review_session
 from cumulant.flows.outcomes.labels import FOLDER
 from cumulant.flows.review.service import tell
@@ -271,7 +270,7 @@ def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(revie
     case = review("list").document[0]["id"]
     file = tmp_path / "decisions.csv"
     file.write_text(f"case,label\n{case},1\n")
-    monkeypatch.setattr(outcomes, "locked", partial(locked, patience=0.0))
+    monkeypatch.setattr("cumulant.outcomes.labels.store.locked", partial(locked, patience=0.0))
     with load(queue) as project, locked(project.state / FOLDER):
         document = review("decide", "--from", str(file)).document
     assert (document["decided"], document["labelled"], document["problems"]) == (1, 0, {})

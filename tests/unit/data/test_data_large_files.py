@@ -360,7 +360,9 @@ import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data import Room, SourceSpec, ingest
+from cumulant.data.parts.memory_budget import Room
+from cumulant.data.spec import SourceSpec
+from cumulant.data.ingestion import ingest
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
 root = Path(sys.argv[1])

@@ -82,12 +82,10 @@ def test_card_payments(place, published):
     assert datetime(2018, 4, 23, tzinfo=UTC) < known <= datetime(2018, 4, 24, tzinfo=UTC)
 
 
-def test_the_public_face_costs_no_engine():
+def test_specifications_and_snapshots_import_no_engine():
     code = (
         "import sys, cumulant.data, cumulant.data.spec, cumulant.data.snapshot, cumulant.data.events;"
         "heavy = {'polars', 'pandas', 'numpy', 'pyarrow', 'narwhals', 'ruamel.yaml'} & set(sys.modules);"
-        "assert not heavy, heavy;"
-        "assert all(hasattr(cumulant.data, name) for name in cumulant.data.__all__);"
-        "from cumulant.data import ingest; from cumulant.data import ingest as again; assert callable(again)"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -213,8 +213,8 @@ def test_values_that_do_not_fit_are_refused_by_name(field: str, value: Any) -> N
             ["numpy", "msgspec.msgpack.none", "polars", "cumulant.features.definition.definitions"],
         ),
         ("from cumulant.features import col, source, when", ["polars", "numpy"]),
-        ("from cumulant.features import parse, compile_plan, load", ["polars", "numpy"]),
-        ("from cumulant.features import OnlineFeatures", ["polars", "pandas", "pyarrow"]),
+        ("from cumulant.features.definition import loading, parsing, plan", ["polars", "numpy"]),
+        ("from cumulant.features.online.online import OnlineFeatures", ["polars", "pandas", "pyarrow"]),
     ],
 )
 def test_what_is_imported_when(code: str, absent: list[str]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant import data
 from cumulant.core.errors import DataError, UsageError
 from cumulant.data.snapshot import scan as data_scan
 from cumulant.flows.data.validate import validate
@@ -119,7 +118,7 @@ def test_a_column_that_nothing_needs_is_not_read(tmp_path: Path, monkeypatch: py
 
     folder = project(tmp_path / "notes")
     read(folder)
-    monkeypatch.setattr(data, "scan", scan)
+    monkeypatch.setattr("cumulant.data.snapshot.scan", scan)
     assert len(read(folder)) == ROWS
 
 
@@ -138,7 +137,7 @@ def test_no_step_of_a_training_reads_a_column_that_nothing_needs(
 
     made = load(project(tmp_path / "notes", timed=f", {timed}" if timed else ""))
     featurize(made, principal=ME)
-    monkeypatch.setattr(data, "scan", scan)
+    monkeypatch.setattr("cumulant.data.snapshot.scan", scan)
     assert train(made, principal=ME).model.version
 
 

@@ -72,9 +72,9 @@ PROGRAM = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from cumulant.project import load
+from cumulant.project.file.loading import load
 from cumulant.flows.alerting.alerts import deliver
-from cumulant.testing import ManualClock
+from cumulant.testing.clock import ManualClock
 print("here", flush=True)
 sys.stdin.readline()
 late = load(Path(sys.argv[1]))

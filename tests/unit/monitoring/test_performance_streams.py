@@ -42,7 +42,7 @@ import sys
 sys.modules["river"] = None  # as if it were not installed
 import numpy as np
 from cumulant.core.errors import MissingPartError
-from cumulant.monitoring.performance import changes
+from cumulant.monitoring.performance.streams import changes
 try:
     changes(np.zeros(3), "adwin")
 except MissingPartError as error:

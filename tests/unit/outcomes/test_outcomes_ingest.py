@@ -312,7 +312,9 @@ def test_the_inbox_is_taken_in_once_whatever_was_cut_off(tmp_path):
 
 WORKER = """
 import sys, pathlib
-from cumulant.outcomes import LabelSchema, Outcomes, ingest_file
+from cumulant.outcomes.labels.label_rows import LabelSchema
+from cumulant.outcomes.join.joining import Outcomes
+from cumulant.outcomes.labels.ingest import ingest_file
 base = pathlib.Path(sys.argv[1])
 for path in sorted(base.glob("*.csv")):
     ingest_file(base / "outcomes", path, LabelSchema())
@@ -351,7 +353,8 @@ def test_two_at_once_take_a_file_in_once(tmp_path):
     path = write(tmp_path / "x.jsonl", [{"id": f"r{one}", "label": 1} for one in range(30_000)])
     code = f"""
 import pathlib
-from cumulant.outcomes import LabelSchema, ingest_file
+from cumulant.outcomes.labels.label_rows import LabelSchema
+from cumulant.outcomes.labels.ingest import ingest_file
 print(ingest_file(pathlib.Path({str(tmp_path / "o")!r}), pathlib.Path({str(path)!r}), LabelSchema()).again)
 """
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]

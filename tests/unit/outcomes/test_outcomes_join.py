@@ -13,7 +13,6 @@ from outcomes_support import NOW, Clock, micros, opened, put, tell
 from cumulant.core.errors import StorageError
 from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
-from cumulant.serving import prediction_log as log
 from cumulant.serving.prediction_log.storage.log_folder import list_days as log_days
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
@@ -274,7 +273,7 @@ def test_a_day_that_is_deleted_while_the_log_is_read_has_no_rows(tmp_path, monke
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True})
     days = log_days(tmp_path / "log")
     shutil.rmtree(tmp_path / "log")
-    monkeypatch.setattr(log, "days", lambda _: days)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_folder.days", lambda _: days)
     assert report(opened(tmp_path), NOW).predictions == 0
 
 

@@ -268,7 +268,7 @@ def test_a_scorer_needs_numpy_onnxruntime_and_msgspec_only(tmp_path):
                     raise ImportError(f"{{name}} is not here")
 
         sys.meta_path.insert(0, Wall())
-        from cumulant.packaging import Scorer
+        from cumulant.servable.scorer import Scorer
         print(Scorer({str(out)!r}).score({{"f0": [1.0]}}).tolist())
     """
     done = subprocess.run(

@@ -230,7 +230,8 @@ def test_importing_the_project_room_loads_nothing_else():
 def test_loading_a_project_imports_no_engine(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\ndata: {a: {path: x.csv}}\ntraining: {target: y}\n")
     code = (
-        "import sys, cumulant.project as p; project = p.load(sys.argv[1]); project.check_drivers(); project.resolved(); p.json_schema();"
+        "import sys; from cumulant.project.file.loading import load; from cumulant.project.file.schema import json_schema;"
+        "project = load(sys.argv[1]); project.check_drivers(); project.resolved(); json_schema();"
         "print([m for m in ('polars', 'pandas', 'numpy', 'mlflow', 'sklearn', 'lightgbm', 'onnx', 'pyarrow', 'optuna') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -18,13 +18,14 @@ WORKER = """
 import os, signal, sys
 from review_support import desk
 from pathlib import Path
-from cumulant.review import Reviewer, moves
+from cumulant.review.transitions import Reviewer
+from cumulant.review import transitions
 found, _ = desk(Path(sys.argv[1]))
 who, cases, killed = Reviewer(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "killed"
 sys.stdin.read(1)
 for _ in range(cases):
     case = found.take(who)
-    found.move(case.id, who, "decided", lambda one, now: moves.decide(one, who, "true", found.spec, now))
+    found.move(case.id, who, "decided", lambda one, now: transitions.decide(one, who, "true", found.spec, now))
     print(case.id, flush=True)
 if killed:
     found.take(who)

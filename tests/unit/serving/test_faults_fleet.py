@@ -334,7 +334,7 @@ def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
 def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, count):
     with serving(repository, "--workers", count, "--log", tmp_path / "log") as (process, ready):
         assert answers(ready["url"]) == {12.0}
-        scribe = next(pid for pid in children(process) if b"serving.log" in command_of(pid))
+        scribe = next(pid for pid in children(process) if b"serving.prediction_log" in command_of(pid))
         os.kill(scribe, signal.SIGSTOP)
         process.terminate()
         within(60, lambda: children(process) == [scribe])
@@ -391,8 +391,8 @@ def trials(pid):
     below = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         below += [int(one) for one in (thread / "children").read_text().split()]
-    found = {one for one in below if b"serving.trial" in command_of(one)}
-    return found.union(*(trials(one) for one in set(below) if b"serving.child" in command_of(one)))
+    found = {one for one in below if b"serving.models.load_check" in command_of(one)}
+    return found.union(*(trials(one) for one in set(below) if b"serving.workers.child" in command_of(one)))
 
 
 def command_of(pid):

@@ -144,7 +144,7 @@ def test_a_stopped_worker_holds_up_neither_counts_nor_the_end(repository):
 def test_a_stopped_worker_is_replaced(repository):
     code = """
         import sys
-        from cumulant.serving import supervisor
+        from cumulant.serving.workers import supervisor
         from cumulant.serving.__main__ import main
         supervisor._LOOK_SECONDS, supervisor._HANG_SECONDS = 0.2, 0.5
         sys.exit(main())

@@ -65,13 +65,13 @@ def test_a_process_that_is_ended_as_soon_as_its_socket_is_there_ends_in_order(pl
     code = (
         "import os, signal, sys; from contextlib import contextmanager\n"
         "from cumulant.serving.prediction_log import __main__, process\n"
-        "real = process.listening\n"
+        "real = process.open_listener\n"
         "@contextmanager\n"
         "def ended(path):\n"
         "    with real(path) as listener:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        yield listener\n"
-        "process.listening = ended\n"
+        "process.open_listener = ended\n"
         "sys.exit(__main__.main())"
     )
     line = log_command(*place)
@@ -261,8 +261,8 @@ def test_entries_wait_for_a_log_process_that_comes_late(place):
 
 def test_it_ends_with_its_parent(place):
     code = (
-        "import os, subprocess, sys, time; from cumulant.serving.prediction_log import command; "
-        "p = subprocess.Popen(command(sys.argv[1], sys.argv[2], parent=os.getpid())); print(p.pid, flush=True); time.sleep(60)"
+        "import os, subprocess, sys, time; from cumulant.serving.prediction_log.log_command import log_command; "
+        "p = subprocess.Popen(log_command(sys.argv[1], sys.argv[2], parent=os.getpid())); print(p.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, *map(str, place)], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
@@ -440,12 +440,12 @@ def test_a_path_that_no_socket_can_have(tmp_path):
 
 def test_a_worker_imports_neither_pyarrow_nor_numpy():
     code = (
-        "import sys, asyncio; from cumulant.serving.prediction_log import Entry, LogClient, command\n"
+        "import sys, asyncio; from cumulant.serving.prediction_log.entry import LogEntry; from cumulant.serving.prediction_log.client import LogClient; from cumulant.serving.prediction_log.log_command import log_command\n"
         "async def work():\n"
         "    one = LogClient('/nowhere/log.sock', worker='w')\n"
-        "    one.put(Entry(id='a', time_us=1, latency_us=1, model='m', version='1'))\n"
+        "    one.put(LogEntry(id='a', time_us=1, latency_us=1, model='m', version='1'))\n"
         "    await one.close(timeout=0.1)\n"
-        "asyncio.run(work()); command('a', 'b')\n"
+        "asyncio.run(work()); log_command('a', 'b')\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG)

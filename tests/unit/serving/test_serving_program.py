@@ -221,7 +221,7 @@ def test_serve_in_a_thread_of_a_notebook_s_process(folder):
     """Without signals: the caller's handlers stay, and the server ends with its process."""
     code = f"""
         import threading, queue, httpx
-        from cumulant.serving import serve
+        from cumulant.serving.workers.server import serve
         heard = queue.Queue()
         thread = threading.Thread(target=serve, args=([{str(folder)!r}], "127.0.0.1", 0), daemon=True,
                                   kwargs={{"announce": heard.put}})

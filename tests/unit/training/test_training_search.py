@@ -79,7 +79,8 @@ PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
 import conftest
-from cumulant.training import TrainingSpec, search
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.search.search import search
 rows = conftest.make_rows("late", conftest.make_table())
 scratch, out, last, wait = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 jobs = int(sys.argv[5])

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from cumulant.core.errors import did_you_mean
 
-_PACKAGE = str(Path(__file__).parents[1])
+_PACKAGE = str(Path(__file__).parents[2])
 _NOT_IMPORTED = re.compile(r"cannot import name '(.+?)' from '(.+?)'")
 #: where a module was found, which Python adds to the name of a missing import
 _FOUND_AT = re.compile(r" \((?:/|[A-Za-z]:).*\)(?=$|\. Did)")

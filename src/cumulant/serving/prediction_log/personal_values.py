@@ -69,7 +69,7 @@ class PersonalValueMask:
 
 
 def convert_value(value: object, field: Field) -> object:
-    """A request's value in the type of its source, so that equal values have equal hashes; unchanged where it has none."""
+    """A value in the type of its source, so that equal values have equal hashes; unchanged where it cannot be."""
     convert = _CONVERT.get(field.dtype)
     try:
         return value if convert is None else convert(value, field)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class WorkerDuties:
-    """Commands that one worker executes. A model is loaded and warmed on a thread, so that requests are served meanwhile.
+    """Commands that one worker executes. Models are loaded on a thread, so that requests are served meanwhile.
 
     `put` activates a set of models; where it raises, the former set stays active.
     """
