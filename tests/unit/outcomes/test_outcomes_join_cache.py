@@ -224,7 +224,7 @@ def test_a_file_of_the_log_that_is_merged_while_it_is_read_is_read_elsewhere(tmp
 
 
 def moving(path, stored):
-    """`stored` of a log whose file is renamed after its first reader was made, and then has no rows there."""
+    """`iterate_files` of a log whose file is renamed after its first reader was made, and then has no rows there."""
 
     def listed(*args, **more):
         for file, read in stored(*args, **more):

@@ -159,7 +159,7 @@ def _run_failures() -> tuple[type[Exception], ...]:
 
 
 class _Answers:
-    """The outputs by plain names, as `foreign.answers` says them."""
+    """The outputs by plain names, as in `NamedAnswers`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

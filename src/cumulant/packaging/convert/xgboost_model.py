@@ -151,7 +151,7 @@ def _margin(base: np.float32, link: str) -> float:
 
 
 class _Tree:
-    """One tree's nodes, for `Ensemble.grow`."""
+    """One tree's nodes, for `TreeEnsemble.grow`."""
 
     def __init__(self, tree: Mapping[str, Any], weight: float) -> None:
         self._tree = tree

@@ -86,7 +86,7 @@ def exact_limit(successes: int, rows: int, *, upper: bool = False) -> float:
 
 
 def rows_to_show(accuracy_loss: float) -> int:
-    """The fewest rows, all agreeing, on which `exact` reaches 1 - `accuracy_loss`; a loss above 0."""
+    """The fewest rows, all agreeing, on which `exact_limit` reaches 1 - `accuracy_loss`; a loss above 0."""
     return math.ceil(math.log(LEVEL) / math.log1p(-accuracy_loss))
 
 

@@ -76,7 +76,7 @@ def run_sample(engine: Engine, sample: Sample) -> list[Array]:
 def measure_agreement(expected: Sequence[Array], answers: Sequence[Array], threshold: float | None = None) -> float:
     """The share of rows with the same decision, or 1 - relative error; the worst output and threshold count.
 
-    What is decided is said at `decisions.kept`. A number that should be finite and is not makes it 0.
+    What is decided is defined by `decisions.decisions_kept`. A number that should be finite and is not makes it 0.
     """
     return min(
         _output_agreement(original, answer, threshold) for original, answer in zip(expected, answers, strict=True)

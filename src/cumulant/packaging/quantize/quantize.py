@@ -36,7 +36,7 @@ def quantize(
     rows with the same decision must be at least 1 - `accuracy_loss`. Of two classes it is the decision at `threshold`
     of the second's probability, without one that at each of several; of more, the largest; where an output decides
     nothing, 1 - relative error counts. Of a share, the lower end of its exact one-sided 95% interval does, and forms
-    are tested so that 95% hold for all together (`choose`).
+    are tested so that 95% hold for all together (`choose_form`).
     `size` takes the smallest file, `speed` the fastest of those that are faster beyond the noise of the measurement.
     The original stays where nothing else is within the loss, smaller, or faster. Times are of one thread.
 

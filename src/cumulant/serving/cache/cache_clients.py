@@ -1,4 +1,4 @@
-"""A worker's models and the cache that servers share."""
+"""Connection of a worker's models to the shared cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cumulant.serving.telemetry.metrics import Series, shared_cache_series
 
 
 class SharedCacheClient:
-    """The cache that `settings` declare, for all models of this process.
+    """Shared cache of `settings`, for all models of this process.
 
     Raises:
         UsageError: nothing is declared, or as `open_cache`.
@@ -38,7 +38,7 @@ class SharedCacheClient:
         self.tier = SharedCacheTier(store, sharing.budget, name=f"the shared cache {redacted_url(sharing.url)}")
 
     def join(self, model: Model, folder: Path) -> None:
-        """Let `model`, which was loaded from `folder`, look for its answers there."""
+        """Connect `model`, which was loaded from `folder`, to the shared cache."""
         runner = model.runner
         runner.shared = SharedAnswers(
             self.tier,
@@ -62,7 +62,7 @@ class SharedCacheClient:
 
 
 def servable_identity(servable: Servable | GraphServable, folder: Path, outputs: list[str]) -> dict[str, object]:
-    """All that the engine's outputs depend on besides its inputs: equal on two machines where they serve the same."""
+    """Everything besides the inputs that determines the engine's outputs; equal where two servers share answers."""
     plan = servable.plan if isinstance(servable, Servable) else None
     return {
         "model": servable.name,

@@ -1,4 +1,4 @@
-"""Arrays as bytes that another process can check before it believes them.
+"""Arrays as bytes with a checksum, which another process verifies.
 
     magic and version | number of arrays | each: datatype, rank, sizes, bytes | hash over the key and all of this
 
@@ -75,7 +75,7 @@ def _read(body: bytes, specs: Sequence[TensorSpec]) -> list[Array] | None:
 
 
 def fits(array: Array, spec: TensorSpec) -> bool:
-    """The array is what the output was declared to be."""
+    """Whether an array has the declared datatype and shape of its output."""
     return (
         array.dtype == DTYPES[spec.datatype]
         and array.ndim == len(spec.shape)

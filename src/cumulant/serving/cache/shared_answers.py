@@ -1,4 +1,4 @@
-"""One model's answers in the cache that servers share."""
+"""Answers of one model in the shared cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LARGEST = 1024 * 1024
 
 
 class SharedCacheCounts(msgspec.Struct):
-    """What came of the looks and of the writes."""
+    """Lookups and writes by result."""
 
     looks: dict[str, int] = {}
     writes: dict[str, int] = {}
@@ -64,22 +64,22 @@ class SharedAnswers:
 
     @property
     def budget(self) -> float:
-        """The longest that a look takes, in seconds."""
+        """Longest lookup, in seconds."""
         return self._tier.budget
 
     def reachable(self, seconds: float) -> bool:
-        """A run of `seconds` is worth sharing: the store works, and a look takes less than the run."""
+        """Whether a run of `seconds` is worth sharing: the store works, and a lookup is faster."""
         tier = self._tier
         return tier.ready and (self._always or seconds > (tier.round_trip or 0.0))
 
     def pays(self, seconds: float) -> bool:
-        """Looking instead of running for `seconds` is likely to save time."""
+        """Whether a lookup is likely to save time against a run of `seconds`."""
         return self.reachable(seconds) and time.monotonic() >= self._until and not self._tier.busy
 
     def look(self, key: bytes, seconds: float) -> asyncio.Task[Raw | None] | None:
-        """A look for the outputs, one for all who ask at the same time; None where it would not pay.
+        """Lookup of the outputs, shared by concurrent callers; None where it would not pay.
 
-        Shield it: others may wait for it too. It never raises, and ends within the budget.
+        Shield the task, as other callers may wait for it. It never raises, and ends within the budget.
         """
         known = self._looks.get(key)
         if known is not None or not self.pays(seconds):
@@ -114,7 +114,7 @@ class SharedAnswers:
         self._count, self._saved, self._spent = 0, 0.0, 0.0
 
     def keep(self, key: bytes, raw: Sequence[Array], seconds: float) -> None:
-        """Share what a run of `seconds` gave; written soon, or never."""
+        """Share the outputs of a run of `seconds`, in the background."""
         if not self.reachable(seconds) or not all(map(fits, raw, self._specs)):
             return
         if sum(array.nbytes for array in raw) > _LARGEST:

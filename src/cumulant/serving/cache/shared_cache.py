@@ -1,4 +1,4 @@
-"""One process's part in a cache that several servers share: how far it is, whether it works, what is to be written."""
+"""Client of the shared cache: round-trip time, health and queued writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PROBE = "cumulant:probe"
 
 
 class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The cache that servers share, as it is declared. Times in seconds."""
+    """Configuration of the shared cache. Times in seconds."""
 
     url: str
     #: from the environment; never in the URL
@@ -43,7 +43,7 @@ class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheWrite(msgspec.Struct, frozen=True):
-    """An answer to be written; `on_result` hears `written`, `failed` or `dropped`."""
+    """An answer to write; `on_result` is called with `written`, `failed` or `dropped`."""
 
     key: str
     value: bytes
@@ -52,10 +52,9 @@ class CacheWrite(msgspec.Struct, frozen=True):
 
 
 class SharedCacheTier:
-    """Looks and writes, neither of which ever raises or takes longer than it may. `name` stands in what it says.
+    """Lookups and writes that never raise and are bounded in time; `name` is used in messages.
 
-    It is used from one event loop. A store that fails is left alone and tried again beside the requests: none of them
-    is the one that finds out whether it is back.
+    Use it from one event loop. A store that fails is retried in the background, never by a request.
     """
 
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
@@ -73,7 +72,7 @@ class SharedCacheTier:
     # --- its life
 
     def start(self) -> None:
-        """Begin to reach the store; from within the event loop, and waiting for nothing."""
+        """Start to connect to the store in the background; call it within the event loop."""
         self._tasks = [asyncio.ensure_future(self._monitor()), asyncio.ensure_future(self._write())]
 
     async def close(self) -> None:
@@ -87,7 +86,7 @@ class SharedCacheTier:
 
     @property
     def ready(self) -> bool:
-        """It works, and how long a look takes is known."""
+        """Whether the store works and its round-trip time is known."""
         return self.reads.closed and self.round_trip is not None
 
     # --- looks
@@ -97,7 +96,7 @@ class SharedCacheTier:
         return self._looks >= _MOST_LOOKS
 
     async def get(self, key: str) -> tuple[bytes | None, str]:
-        """The value, and what came of the look: `hit`, `miss`, `late` or `error`."""
+        """Value and result of a lookup: `hit`, `miss`, `late` or `error`."""
         self._looks += 1
         began = time.perf_counter()
         try:
@@ -115,12 +114,12 @@ class SharedCacheTier:
         return value, "miss" if value is None else "hit"
 
     def record_success(self) -> None:
-        """A look brought what was asked for, or that there is none."""
+        """Record a successful lookup."""
         if self.reads.closed:
             self.reads.succeed()
 
     def record_fault(self) -> None:
-        """A look brought something else."""
+        """Record a lookup with a foreign value."""
         self._fails("it holds values that are not this server's")
 
     def _took(self, seconds: float) -> None:
@@ -136,7 +135,7 @@ class SharedCacheTier:
             self._say(f"is left alone for now: {why}")
 
     async def _monitor(self) -> None:
-        """Measure the way now and then; where the store failed, find out whether it is back."""
+        """Measure the round-trip time regularly, and retry a store that failed."""
         while True:
             self._failed.clear()
             await self._try()
@@ -165,13 +164,13 @@ class SharedCacheTier:
             self._say("answers again")
 
     def _say(self, what: str) -> None:
-        """One line a change of state, of which there are few: the time between two tries grows."""
+        """Write a line on a change of state."""
         sys.stderr.write(f"{self._name} {what}\n")
 
     # --- writes
 
     def put(self, write: CacheWrite) -> None:
-        """Write it soon; dropped where too much waits already, or the store does not take any."""
+        """Queue a write; dropped where the queue is full or the store fails."""
         full = len(self._queue) >= _MOST_WRITES or self._bytes + len(write.value) > _MOST_BYTES
         if full or not self.reads.closed or self.writes.wait() > 0:
             write.on_result("dropped")

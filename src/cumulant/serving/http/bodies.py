@@ -1,4 +1,4 @@
-"""Compressed bodies, read with a bound and written where it is worth it."""
+"""Compression of bodies: bounded decompression, and compression of large responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GZIP, _ZLIB = 31, 15
 
 
 def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """`body` as it was before it was compressed by gzip or deflate; at most `limit` bytes are ever made.
+    """`body` without its gzip or deflate compression; at most `limit` bytes are produced.
 
     Raises:
         HttpError: 415 for another encoding, 400 for a broken stream, 413 where more than `limit` comes out.

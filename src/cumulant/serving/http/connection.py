@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: parsed by httptools, answered in order, bounded in bytes and time."""
+"""HTTP/1.1 connection: parsed by httptools, answered in order, bounded in bytes and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
 _PATIENCE = 64 * 1024 * 1024
-#: seconds between two looks at a connection's times
+#: seconds between two checks of a connection's timeouts
 SWEEP = 1.0
 #: headers that offer another protocol, and one that was answered already
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
@@ -100,7 +100,7 @@ class HttpConnection(asyncio.Protocol):
                 self._count_body()
 
     def _count_body(self) -> None:
-        """Count the part of a body that came, and refuse it where all of them hold too much."""
+        """Count a received part of a body, and refuse it where all bodies together are too large."""
         if self._refusal is not None or self._rejected:
             self._release_body()  # what is thrown away takes no memory
             return
@@ -116,9 +116,7 @@ class HttpConnection(asyncio.Protocol):
         self._body, self._parts = b"", None
 
     def _decline(self, rest: bytes) -> None:
-        """Another protocol is offered beside the request, at which the parser stops. An offer may be passed over: the
-        request is read again without it, together with its body.
-        """
+        """Ignore the offer of another protocol, at which the parser stops: parse the request again without it."""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._fail("malformed", 400, "this server is no proxy")
@@ -253,7 +251,7 @@ class HttpConnection(asyncio.Protocol):
         self._refuse("body", 413, text, close=close or size > self._limits.body + _PATIENCE)
 
     def _reject_head(self, size: int) -> None:
-        """Answer by the head alone; a body is thrown away, and one behind other requests waits for its turn without."""
+        """Refuse a request by its head; its body is discarded."""
         self._rejected = True
         if self._task is None and not self._waiting and self._writable:
             response = self._handle(self._request(b"", time.perf_counter()))
@@ -263,7 +261,7 @@ class HttpConnection(asyncio.Protocol):
             self._too_large(size)
 
     def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
-        """Answer before the request is whole; what is left of it is thrown away."""
+        """Refuse a request before it is complete; the rest of it is discarded."""
         if self._refusal is None:
             self._site.refusals.add(reason, status, self._client)
             self._refuse_with(error_response(status, text), close=close)
@@ -275,7 +273,7 @@ class HttpConnection(asyncio.Protocol):
             self._write(response, keep=not close, bare=self._parser.get_method() == b"HEAD")
 
     def _drop_or_queue(self, keep: bool) -> None:
-        """A refused request is at its end: answered already, or behind others of its connection."""
+        """Finish a refused request, which was answered already or waits for earlier ones."""
         if not self._answered and self._refusal is not None:
             # Order is kept by ending: an earlier request is still being answered.
             self._ending = True
@@ -283,7 +281,7 @@ class HttpConnection(asyncio.Protocol):
             self._end()
 
     def _fail(self, reason: Reason, status: int, text: str) -> None:
-        """Answer what cannot be read on, and end the connection."""
+        """Answer an error after which the connection cannot continue, and end it."""
         if self._answered:  # and counted
             self._end()
             return
@@ -316,7 +314,7 @@ class HttpConnection(asyncio.Protocol):
         self._site.turns.join(self, self._waiting.next_body)
 
     def take_turn(self) -> None:
-        """Answer the request that waits in line; one behind it on this connection waits in line again."""
+        """Answer the next queued request; one behind it on this connection is queued again."""
         self._queued = False
         if self._ready():
             request, keep = self._waiting.pop()
@@ -383,14 +381,14 @@ class HttpConnection(asyncio.Protocol):
             self._end()
 
     def _untaken(self) -> int:
-        """Bytes that were written and are not known to have reached the client."""
+        """Bytes that were written and are not confirmed by the client."""
         size = self._transport.get_write_buffer_size()
         if not (size or self._ending):
             return 0
         return size + count_unsent(self._transport.get_extra_info("socket"))
 
     def finish(self) -> None:
-        """End once what came has been answered."""
+        """Close the connection once all received requests are answered."""
         if self._task is None and not self._waiting and not self._begun:
             self._end()
 

@@ -1,4 +1,4 @@
-"""What the system knows of a connection."""
+"""State of a connection in the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole requests of one connection that wait for those before them."""
+"""Queue of complete requests of one connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class QueuedRequest(NamedTuple):
-    """`keep`: whether the connection is kept after the request; `head`: the bytes that its target and headers take."""
+    """Queued request; `keep`: the connection stays open after it; `head`: bytes of its target and headers."""
 
     request: Request
     keep: bool
@@ -20,10 +20,9 @@ class QueuedRequest(NamedTuple):
 
 
 class RequestQueue:
-    """Requests in their order.
+    """Requests of one connection in their order.
 
-    The site counts their heads and bodies: a client decides how long they wait, as it need not read what is answered
-    before.
+    The site counts their heads and bodies: a client that does not read earlier responses decides how long they wait.
     """
 
     def __init__(self, site: HttpSite) -> None:
@@ -36,19 +35,19 @@ class RequestQueue:
         return len(self._requests)
 
     def fits(self, body: bytes, head: int) -> bool:
-        """Whether the site can hold one more request."""
+        """Whether the site has memory for one more request."""
         site, limits = self._site, self._site.limits
         return (not body or site.body_bytes + len(body) <= limits.bodies) and site.head_bytes + head <= limits.heads
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits that no more is read."""
+        """Whether the queue is so long that reading pauses."""
         limits = self._site.limits
         return len(self._requests) > limits.waiting or self._bytes > limits.body
 
     @property
     def next_body(self) -> int:
-        """Bytes of the body of the one that waited longest."""
+        """Bytes of the body of the oldest request."""
         return len(self._requests[0].request.body)
 
     def add(self, request: Request, head: int, *, keep: bool) -> None:
@@ -59,7 +58,7 @@ class RequestQueue:
         self._requests.append(QueuedRequest(request, keep, head))
 
     def pop(self) -> tuple[Request, bool]:
-        """The one that waited longest."""
+        """Remove and return the oldest request."""
         request, keep, head = self._requests.popleft()
         size = len(request.body)
         self._bytes -= size

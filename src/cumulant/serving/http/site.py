@@ -18,9 +18,7 @@ Admitted = Callable[[bytes, Headers], bool]
 
 
 class HttpSite:
-    """The connections of one listening socket, and what answers them. Paths that are `urgent` are answered at
-    once, whatever waits.
-    """
+    """The connections of one listening socket and their handler; `urgent` paths skip the queue."""
 
     def __init__(
         self,
@@ -51,11 +49,11 @@ class HttpSite:
         return HttpConnection(self)
 
     def start(self) -> None:
-        """Begin to end connections that are slow or idle for too long."""
+        """Start to close connections that are slow or idle for too long."""
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
     def gone(self, connection: HttpConnection) -> None:
-        """A connection has ended."""
+        """Remove a closed connection."""
         self.connections.discard(connection)
         if self.draining and not self.connections:
             self._empty.set()
@@ -68,7 +66,7 @@ class HttpSite:
         self.start()
 
     async def drain(self, patience: float) -> None:
-        """Answer what was accepted, for at most `patience` seconds, then end every connection."""
+        """Answer accepted requests for at most `patience` seconds, then close every connection."""
         self.draining = True
         deadline = time.perf_counter() + patience
         for connection in tuple(self.connections):

@@ -1,4 +1,4 @@
-"""The folder in which a server keeps the content that it serves; one that a killed server left behind is removed."""
+"""Temporary folder with copies of the served content; abandoned folders of killed servers are removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _YOUNG_SECONDS = 60.0
 
 @contextmanager
 def artifact_folder() -> Iterator[str | None]:
-    """The folder, until the block ends; None where no temporary folder can be written."""
+    """Folder that exists until the block ends; None where no temporary folder can be written."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     except OSError as error:
@@ -37,7 +37,7 @@ def artifact_folder() -> Iterator[str | None]:
 
 
 def remove_abandoned(place: Path) -> None:
-    """Remove what servers that are gone have kept in `place`."""
+    """Remove the folders of ended servers in `place`."""
     for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
@@ -48,7 +48,7 @@ def remove_abandoned(place: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder, as long as it is open in this process; None where another one does."""
+    """Descriptor that locks the folder; None where another process has locked it."""
     import fcntl
 
     try:

@@ -1,4 +1,4 @@
-"""What is served, pinned by content: a worker that starts later serves what its siblings do, whatever is on disk."""
+"""Content pins: a worker that starts later serves the same content as the others, whatever is on disk."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Pin(msgspec.Struct, frozen=True):
     name: str
     folder: str
     digest: str
-    #: a folder with the same content that nobody else writes to; None: there is none
+    #: private folder with the same content; None: there is none
     copy: str | None = None
 
     @property
     def place(self) -> Path:
-        """Where it is read from."""
+        """Folder to read from."""
         return Path(self.copy or self.folder)
 
 
@@ -69,7 +69,7 @@ def check(pinned: Pin, hint: str = "load the model again to serve what the folde
 
 
 def copy_content(pinned: Pin, place: Path) -> Pin:
-    """The same content under `place`; where there is no room for it, `pinned` itself.
+    """Pin with a private copy of the content under `place`; `pinned` itself where the disk is full.
 
     Small files are copied, as some write over them in place; large ones are linked where the disk is the same.
 
@@ -120,7 +120,7 @@ def _link(path: Path, out: Path) -> None:
 
 
 def remove_unserved(before: Iterable[Pin], now: Iterable[Pin]) -> None:
-    """Remove what was kept of `before` and is not served any more."""
+    """Remove the copies of `before` that are not served any more."""
     served = {pinned.copy for pinned in now}
     for pinned in before:
         if pinned.copy is not None and pinned.copy not in served:

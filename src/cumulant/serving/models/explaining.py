@@ -1,4 +1,4 @@
-"""Methods that explain answers. They are named by a servable and made from what its folder holds, nothing else."""
+"""Explanation methods, which a servable names and parametrizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cumulant.servable.scorer import Scorer
 
 
 class RowsToScore(Protocol):
-    """What a method wants to know of some rows before it explains them."""
+    """Rows whose scores a method needs to explain some others."""
 
     @property
     def rows(self) -> Matrix:
@@ -23,7 +23,7 @@ class RowsToScore(Protocol):
 
     @property
     def owner(self) -> NDArray[np.int64]:
-        """[m] The explained row that each belongs to."""
+        """[m] Index of the explained row."""
         ...
 
     def contributions(self, scores: Floats, row_scores: Floats) -> Floats:
@@ -32,15 +32,15 @@ class RowsToScore(Protocol):
 
 
 class Explainer(Protocol):
-    """A method. It sees numbers only: a new one needs no engine, no file and no code of the user at serving time."""
+    """Explanation method. It works on numbers only, without engine, files or user code."""
 
     def select_rows(self, matrix: Matrix) -> RowsToScore:
-        """What is to be scored to explain these rows [n, k] of model inputs, missing values as NaN."""
+        """Rows to score to explain these rows [n, k] of model inputs, missing values as NaN."""
         ...
 
 
 def make_explainer(scorer: Scorer) -> Explainer:
-    """The method that the servable names, from what it brings.
+    """Explanation method of the servable.
 
     Raises:
         IntegrityError: there is no such method here, or a reference value does not fit its feature.

@@ -1,4 +1,4 @@
-"""What is answered instead of a refusal, when a model has more to do than it can do in time."""
+"""Fallback answers of an overloaded model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Fallback:
         self._constant = None if declared.constant is None else _constant(model, declared.constant)
 
     def raw(self, work: RequestWork) -> list[Array] | None:
-        """The engine's outputs to answer `work` with, which notes how they were made; None where nothing is left."""
+        """Outputs of the first fallback that can answer `work`, which records its kind; None where none can."""
         if self._cached and (cached := self._model.runner.cache.last(work.feeds)) is not None:
             return self._noted(work, "cached", cached)
         if self._cheap is not None and (cheaper := self._cheaper(self._cheap, work)) is not None:
@@ -54,7 +54,7 @@ class Fallback:
         return raw
 
     def _cheaper(self, cheap: Model, work: RequestWork) -> list[Array] | None:
-        """The cheaper servable's outputs, while it is quick itself."""
+        """Outputs of the cheaper servable, unless it is overloaded too."""
         try:
             if isinstance(cheap, RowModel):
                 own = cheap.from_rows(work.raw or [])
@@ -79,7 +79,7 @@ def _check_outputs(model: Model, given: Mapping[str, object], what: str) -> None
 
 
 def _constant(model: Model, given: Mapping[str, Any]) -> Answer | Sequence[Array]:
-    """One row of the constant, as the model's answers are."""
+    """Constant answer of one row, in the form of the model's answers."""
     if isinstance(model, RowModel):
         try:
             return msgspec.convert(given, Answer)

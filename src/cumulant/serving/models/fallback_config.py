@@ -1,4 +1,4 @@
-"""The fallback as it is declared."""
+"""Configuration of the fallback."""
 
 from __future__ import annotations
 

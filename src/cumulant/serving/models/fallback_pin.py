@@ -1,4 +1,4 @@
-"""The declared fallback's servable as it was when the server started, whatever becomes of its folder."""
+"""Pin of the fallback's servable at the start of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A servable that reads tensors: a graph that was made elsewhere."""
+"""Model of a graph servable, which reads tensors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class GraphModel:
         )
 
     def _may_batch(self) -> bool:
-        """What packaging saw, where the first size of every tensor is free."""
+        """Whether requests may share a run, as measured in packaging."""
         specs = (*self.servable.inputs, *self.servable.outputs)
         return self.servable.batching.exact and all(spec.shape[:1] == (-1,) for spec in specs)
 
@@ -231,7 +231,7 @@ class GraphModel:
         """Nested lists by input as tensors.
 
         Raises:
-            RequestError: there is no such input, or as `nested_input`.
+            RequestError: there is no such input, or as `input_of_lists`.
         """
         unknown = next((name for name in values if name not in self._specs), None)
         if unknown is not None:

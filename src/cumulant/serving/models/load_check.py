@@ -1,4 +1,4 @@
-"""A model is tried in a process of its own before it is loaded: one that ends its process ends nothing else.
+"""Load check: a model is loaded in a process of its own first, so that a crash ends nothing else.
 
 `python -m cumulant.serving.models.load_check` is that process: it opens one folder after the other and reports each on
 standard output.
@@ -48,14 +48,14 @@ class _Orders(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
-    """A folder that was opened, or what was wrong with it."""
+    """Result of one folder: its pin, or its error."""
 
     pin: Pin | None = None
     error: tuple[str, str, str | None, str | None] | None = None
 
 
 class _CrashError(UsageError):
-    """A model ended the process that tried it."""
+    """A model crashed the process of its load check."""
 
 
 #: faults of one folder, for which the others need not stand still; the rest is told of the server or its settings
@@ -63,9 +63,9 @@ _OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
 
 
 class LoadCheck:
-    """Tries models in processes of their own, and keeps the content that was tried where the server has a place for it.
+    """Checks models in processes of their own, and copies the checked content where the server has a folder for it.
 
-    Raises what cannot be loaded, and leaves everything else as it is.
+    Its methods raise the errors of models that cannot be loaded.
     """
 
     def __init__(self, settings: Settings, *, seconds: int = _SECONDS) -> None:
@@ -78,15 +78,14 @@ class LoadCheck:
         self._stopped = False
 
     def stop(self) -> None:
-        """End the trial that is under way on another thread, and begin no other."""
+        """Cancel a running check of another thread, and start no others."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
                 self._process.kill()
 
     def check_all(self) -> list[Pin]:
-        """What a server starts with; a servable that is broken, or ends its process, is named on standard error and
-        left out.
+        """Pins at the start of a server; servables that fail the check are reported and excluded.
 
         Raises:
             CumulantError: one cannot be loaded for a reason that is not its folder's, or none is left.
@@ -108,7 +107,7 @@ class LoadCheck:
         return [self._keep(pinned) for pinned in loadable]
 
     def _only(self, folder: Path) -> Pin:
-        """What a start does each time has to cost little: a single servable is tried once for its content."""
+        """Pin of the only servable, which is checked once per content to keep later starts fast."""
         passed, pinned = PassedChecks(self._settings.passed), pin(folder)
         if pinned in passed:
             return pinned
@@ -124,17 +123,17 @@ class LoadCheck:
         sys.stderr.write(f"{named}; the server starts without it\n")
 
     def remember_names(self, pins: Iterable[Pin]) -> None:
-        """Whose folders are whose: one that is broken later has no name to be found by."""
+        """Register the model names of folders, for those whose description breaks later."""
         self._repository.remember_names({Path(pinned.folder): pinned.name for pinned in pins})
 
     def versions(self, name: str) -> list[Pin]:
-        """Every version of a model as its folders hold it now, tried and kept.
+        """Checked and copied content of every version of a model.
 
         Raises:
             NotFoundError: there is none of that name.
             UsageError: the process that tried one was ended by it.
             EngineUnavailableError: it was stopped.
-            CumulantError: as `Opening`.
+            CumulantError: as `ModelOpener`.
         """
         pins, fault = self._check_folders(self._repository.versions(name))
         if isinstance(fault, _CrashError):
@@ -144,7 +143,7 @@ class LoadCheck:
         return [self._keep(pinned) for pinned in pins]
 
     def _check_folders(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
-        """Those that could be opened, up to the first that could not, and what was wrong with that one."""
+        """Pins of the folders up to the first that failed, and its error."""
         code, output = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)), self._seconds)))
         loadable: list[Pin] = []
         for text in output.splitlines():
@@ -156,7 +155,7 @@ class LoadCheck:
         return loadable, None if len(loadable) == len(folders) else _crash(folders[len(loadable)], code, self._seconds)
 
     def _run(self, orders: bytes) -> tuple[int, bytes]:
-        """The exit code of a process with these orders, and what it said."""
+        """Exit code and output of a check process with these orders."""
         process = self._started()
         try:
             output, _ = process.communicate(orders)
@@ -199,7 +198,7 @@ def _crash(folder: Path, code: int, seconds: int) -> _CrashError:
 
 
 def _first_to_go() -> None:
-    """Where the system runs out of time or memory, it is this process that waits or ends."""
+    """Lower the priority of this process, for processor time and for memory."""
     with contextlib.suppress(OSError, AttributeError):
         os.nice(_NICE)
     with contextlib.suppress(OSError):
@@ -207,7 +206,7 @@ def _first_to_go() -> None:
 
 
 def main() -> int:
-    """Exit code 0 when it told of every folder, or of one that cannot be opened."""
+    """Exit code 0 after a report on every folder, or on the first that fails."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=_Orders)
     _first_to_go()
     # The signal ends the process whatever an engine does; Python would not get to hear of a flag.

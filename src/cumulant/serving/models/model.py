@@ -1,4 +1,4 @@
-"""The models that a server answers for: tensors or rows in, answers out."""
+"""The model interface and the set of served models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """One version of a model, loaded. Both kinds of servable look the same from here."""
+    """Loaded version of a model, of either kind of servable."""
 
     name: str
     version: str
@@ -54,11 +54,11 @@ class Model(Protocol):
         ...
 
     def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:
-        """What the engine gave, as the outputs that are wanted; all where none is named."""
+        """Requested outputs from the engine's; all where none is named."""
         ...
 
     def answers(self, work: RequestWork, raw: Sequence[Array]) -> list[Any]:
-        """What the engine gave, as one answer a row."""
+        """One answer per row from the engine's outputs."""
         ...
 
     def try_run(self) -> None:
@@ -71,7 +71,7 @@ class Model(Protocol):
         ...
 
     def card(self) -> dict[str, object]:
-        """What a caller needs to know: request fields, an example row."""
+        """Model card: request fields, an example row."""
         ...
 
     def close(self) -> None: ...
@@ -141,5 +141,5 @@ class ModelSet:
         return list(self._models[name].values())
 
     def where(self, keep: Callable[[Model], bool]) -> ModelSet:
-        """The set of those models that `keep` says yes to."""
+        """Subset of the models for which `keep` is true."""
         return ModelSet(filter(keep, self))

@@ -1,4 +1,4 @@
-"""Servables as a server's settings want them opened: from its folders only, with its store and its fallback."""
+"""Opening of models by a server's settings, with its stores and fallback."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ModelOpener:
         )
 
     def close(self) -> None:
-        """Let the stores go."""
+        """Close the stores."""
         if self._store is not None:
             self._store.close()
         if self._sequences is not None:

@@ -1,4 +1,4 @@
-"""Which content passed a trial on this machine, so that a server does not try it again at each start."""
+"""Record of content that passed the load check on this machine, so that later starts skip it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def passed_checks_folder(environment: Mapping[str, str]) -> str | None:
-    """Where this user keeps results of trials; None: there is no such place, and every start tries its model."""
+    """Folder of this user's passed load checks; None where there is none."""
     given = environment.get("XDG_CACHE_HOME")
     try:
         base = Path(given) if given else Path.home() / ".cache"
@@ -46,7 +46,7 @@ class PassedChecks:
         return self._folder is not None and _is_own(self._folder) and (self._folder / _key(pinned)).is_file()
 
     def add(self, pinned: Pin) -> None:
-        """Nothing happens where the folder cannot be written."""
+        """Record a pin; without effect where the folder cannot be written."""
         if self._folder is None:
             return
         with suppress(OSError):
@@ -69,7 +69,7 @@ def _is_own(folder: Path) -> bool:
 
 
 def _key(pinned: Pin) -> str:
-    """Of the content, of what runs it, and of the memory that bounded it."""
+    """Key of the content, the engine and the machine's memory."""
     engine = importlib.util.find_spec("onnxruntime")
     origin = "" if engine is None or engine.origin is None else engine.origin
     changed = Path(origin).stat().st_mtime_ns if origin else 0

@@ -1,4 +1,4 @@
-"""Where models may come from: the folders that the server was started with, and nothing else."""
+"""Model repository: the folders that the server was started with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Repository:
         self._names: dict[Path, str] = {}
 
     def remember_names(self, names: Mapping[Path, str]) -> None:
-        """Take down the names of servables by their folders: one whose description breaks has none of its own."""
+        """Register the model names of folders, for those whose description breaks later."""
         self._names |= names
 
     def folders(self) -> list[Path]:
@@ -63,7 +63,7 @@ class Repository:
         return described
 
     def descriptions(self) -> list[tuple[Path, Servable | GraphServable | CumulantError]]:
-        """Every servable's folder with its description, or what is wrong with it."""
+        """Folder and description of every servable, or its error."""
         descriptions: list[tuple[Path, Servable | GraphServable | CumulantError]] = []
         for root in self._roots:
             for folder in _servables(root, _DEPTH):
@@ -105,7 +105,7 @@ def _version_order(folder: Path) -> tuple[int, int, str]:
 
 
 def _order(version: str) -> tuple[int, int, str]:
-    """Numbers by size, after anything else."""
+    """Sort key of versions: numbers by size, after other texts."""
     return (1, int(version), "") if version.isdecimal() and len(version) <= _DIGITS else (0, 0, version)
 
 

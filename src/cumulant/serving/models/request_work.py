@@ -1,4 +1,4 @@
-"""One request on its way through a model."""
+"""Work of one request on a model."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def check_any(rows: Sequence[object]) -> None:
 
 
 class ReasonsRequest(msgspec.Struct, frozen=True, gc=False):
-    """What of a request is to be explained: `count` reasons a row; `decided`: only of rows that are predicted true."""
+    """Requested reasons: `count` per row; `decided`: only of rows that are predicted true."""
 
     count: int
     decided: bool = False
 
 
 class RequestWork(msgspec.Struct, gc=False):
-    """What the engine is to run for a request, and what the answer needs besides."""
+    """Engine inputs of a request, and other data for its answer."""
 
     feeds: Feeds
     rows: int
@@ -69,7 +69,7 @@ class RequestWork(msgspec.Struct, gc=False):
         return max(ages) if ages else None
 
     def parameters(self) -> dict[str, object]:
-        """What the protocol's answer carries besides its outputs."""
+        """Response parameters of the protocol."""
         age = self.age() if self.ages else None
         parameters: dict[str, object] = {} if age is None else {"state_age": age}
         if self.fallback:

@@ -1,4 +1,4 @@
-"""A servable of a project: rows of request fields, stored features, model, calibration, threshold."""
+"""Model of a project's servable: request rows, stored features, scores, decisions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _NAMED = 5
 #: made-up rows of a trial
 _TRIED = 3
-#: what a servable that was never registered is called
+#: version of a servable that was never registered
 UNREGISTERED = "1"
 
 
 def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
-    """A warning where rows are predicted for moments before what is kept of their keys begins."""
+    """Warning for rows whose prediction time is before the stored history of their keys."""
     rows = [number for number, at in enumerate(since, 1) if at is not None]
     if not rows:
         return ()
@@ -123,7 +123,7 @@ class RowModel:
         return features
 
     def _made_up(self, rows: int) -> Feeds:
-        """Rows of noise of the model's width: they take as long as any, and neighbours would show in them."""
+        """Rows of noise of the model's width, to measure cost and batching."""
         return self.scorer.feeds(make_noise((rows, len(self.scorer.features)), rows).astype(np.float32))
 
     def try_run(self) -> None:
@@ -201,7 +201,7 @@ class RowModel:
         }
 
     def _written(self, field: str) -> dict[str, str]:
-        """How a file of rows writes the field, for clients that read one; requests carry plain numbers and ISO 8601."""
+        """Number and date formats of the field in files of rows, for clients that read such."""
         rule = self.servable.rules.get(field, FieldRule())
         formats = {"number_format": rule.number_format, "date_format": rule.date_format}
         return {name: form for name, form in formats.items() if form is not None}

@@ -1,4 +1,4 @@
-"""Made-up numbers that teach a model's cost before its first request."""
+"""Synthetic inputs to measure a model's cost before its first request."""
 
 from __future__ import annotations
 

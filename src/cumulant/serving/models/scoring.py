@@ -1,4 +1,4 @@
-"""One request through one model, whichever way it came: read, run, answer, count."""
+"""Scoring of requests over any protocol: read, run, answer, count."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _GONE = 499
 
 
 class Scoring(msgspec.Struct, Generic[R]):
-    """A request that was read: what to run, how urgent it is, and how to answer."""
+    """Decoded request: its work, its demand, and the function that builds the response."""
 
     work: RequestWork
     demand: Demand
@@ -86,7 +86,7 @@ def _classified(model: Model, call: InferenceCall, output: OutputTensor) -> Outp
 
 
 async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
-    """What the engine gives when its turn comes, or the declared fallback where it would not come in time."""
+    """Outputs of the engine, or of the fallback where the engine is overloaded."""
     work = scoring.work
     try:
         return await model.runner.later(work.feeds, work.rows, scoring.demand)
@@ -98,7 +98,7 @@ async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
 
 
 async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) -> None:
-    """Give the answers the reasons that are wanted of them: one more run, which waits for its turn as any other.
+    """Attach the requested reasons to the answers, by one more queued run.
 
     Raises:
         HttpError: 413, it would be too many rows.
@@ -133,27 +133,27 @@ async def _run_inquiry(model: Model, inquiry: Inquiry, demand: Demand) -> Sequen
 
 
 def _ignore(done: asyncio.Future[None]) -> None:
-    """Take the result of an entry that nobody waits for: the event loop would report its error as never retrieved."""
+    """Retrieve the error of an entry without a waiter, which the event loop would report otherwise."""
     if not done.cancelled():
         done.exception()
 
 
 async def _await_both(logged: Awaitable[None] | None, scored: Future[Advanced]) -> None:
-    """Wait for the log and for the stored state."""
+    """Wait for the log and the state update."""
     if logged is not None:
         await logged
     await await_durable(scored)
 
 
 class ScoringService:
-    """Scores requests, counts them in `metrics`, and tells of them to the log and to the stored state."""
+    """Scores requests, counts them in `metrics`, and passes them to the prediction log and the online state."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.prediction_logger: PredictionLogger | None = None
         self.recorder: StateRecorder | None = None
         self.watch: RequestObservation | None = None
-        #: reads what a gateway in front says of a request; None: there is none, and nobody is believed
+        #: reads the gateway marks of a request; None: there is no gateway
         self.marks: Callable[[TimedRequest], Marks] | None = None
 
     def __call__(
@@ -209,7 +209,7 @@ class ScoringService:
         return response
 
     async def _durable(self, stored: Awaitable[None], response: R, count: Callable[[int], None]) -> R:
-        """The answer, once what must outlive it is on the disk."""
+        """Response, once its records are durable."""
         status = 503
         try:
             await stored
@@ -224,7 +224,7 @@ class ScoringService:
     def _tell(
         self, request: TimedRequest, scoring: Scoring[R], raw: Sequence[Array], model: Model
     ) -> Awaitable[None] | None:
-        """What is to be waited for before the answer goes."""
+        """Log a request and update the state; returns what to wait for before the response."""
         logged = None
         if self.prediction_logger is not None:
             marks = NONE if self.marks is None else self.marks(request)

@@ -1,4 +1,4 @@
-"""How much a folder may hold that several processes write to and somebody else empties."""
+"""Disk quota of a folder that several processes write to and another one empties."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RETRY = 30.0
 
 
 class DiskQuota:
-    """Counts what lies in the folder, in blocks: by looking at it, and by what this process adds between two looks.
+    """Tracks the size of the folder, in blocks: measured regularly, plus what this process writes in between.
 
-    Others who write between two looks are seen at the next one, so the bound may be passed by what they write
-    meanwhile; a file that came while it was looked counts twice until the next look. What lies there is never touched.
+    Writes of other processes count from the next measurement on, so they may exceed the quota meanwhile; a file that
+    is written during a measurement counts twice until the next. Files are never deleted.
 
     Args:
         most: bytes.
@@ -36,7 +36,7 @@ class DiskQuota:
         self._next = -_LOOK
 
     def reserve(self, size: int) -> None:
-        """Room for a file of so many bytes that is about to be written; `complete` must follow.
+        """Reserve space for a file of `size` bytes before it is written; `complete` must follow.
 
         Raises:
             UsageError: it does not fit into the empty folder.
@@ -60,13 +60,13 @@ class DiskQuota:
             self._coming += whole
 
     def complete(self, size: int, *, written: bool) -> None:
-        """The file is written, or is not: then its room is free again."""
+        """Complete a reservation; unless the file was written, its space is released."""
         with self._lock:
             self._coming -= _blocks(size)
             self._used += _blocks(size) if written else 0
 
     def used(self) -> int:
-        """Bytes in the folder, as of the last look and with what was added here since.
+        """Bytes in the folder at the last measurement, plus what was written here since.
 
         Raises:
             OSError: the folder cannot be read.

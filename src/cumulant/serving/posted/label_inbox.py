@@ -1,4 +1,4 @@
-"""Posted labels: what became of predictions, kept in files until the project takes them in.
+"""Posted labels, stored in files until the project ingests them.
 
 A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is judged when it is
 taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
@@ -35,13 +35,13 @@ class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _RawLabels(msgspec.Struct, frozen=True):
-    """How many labels come, before they are decoded."""
+    """Undecoded labels, to count them before they are decoded."""
 
     labels: list[msgspec.Raw] = []
 
 
 class LabelInbox:
-    """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content.
+    """Stores posted labels in `folder`, one file per post, once by its batch or else its content.
 
     Args:
         most: bytes that may wait there; what was accepted stays, and what has no room is refused.
@@ -72,14 +72,14 @@ class LabelInbox:
         return json_response({"accepted": accepted, "duplicates": duplicates})
 
     async def series(self) -> list[Series]:
-        """What became of posts, and how much waits to be taken in. Files may be many: they are counted on a thread."""
+        """Metric series of posts by result, and of waiting bytes, which are measured on a thread."""
         series = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
         with contextlib.suppress(OSError):
             series.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._quota.used)))
         return series
 
     def _keep(self, body: bytes) -> tuple[int, int]:
-        """How many labels are new, and how many came before."""
+        """Counts of new and of duplicate labels."""
         with self._reading:
             posted = _read(body)
         name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
@@ -94,10 +94,10 @@ class LabelInbox:
         return (count, 0) if added else (0, count)
 
     def _write(self, name: str, content: bytes) -> bool:
-        """Whether it is new. Either way it is on the disk afterwards.
+        """Write a file durably; returns whether it is new.
 
         Raises:
-            UsageError, OverloadedError: as `Room.take`; not where it is there already.
+            UsageError, OverloadedError: as `DiskQuota.reserve`; not where it is there already.
             OSError: it cannot be written.
         """
         if (self._folder / name).exists():

@@ -1,4 +1,4 @@
-"""State that moves on: by the rows that were scored, and by events that are posted."""
+"""Updates of the online state by scored rows and by posted events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMED = 5
 
 
 class PreparedState(NamedTuple):
-    """Models whose state is up to date, and what takes their rows in."""
+    """Models with current state, and the advancer of their rows."""
 
     models: list[RowModel]
     schema: EventSchema
@@ -34,14 +34,14 @@ class PreparedState(NamedTuple):
 
 
 class StateSwitch(NamedTuple):
-    """Those who took rows in before, and the models that do now."""
+    """Former advancers, and the models that replace theirs."""
 
     before: list[Advancer]
     models: list[RowModel]
 
 
 class StateRecorder:
-    """Takes rows into the stored state of every model that looks back at their source, each once by its key."""
+    """Applies rows to the online state of every model with windows over their source, once per key."""
 
     def __init__(self, scored: Scored = "durable", *, most: int = 100_000, clock_skew: float | None = None) -> None:
         """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory. Rows dated more
@@ -57,7 +57,7 @@ class StateRecorder:
         self._most, self._waiting, self._lock = most, 0, threading.Lock()
 
     def put(self, models: Iterable[Model]) -> None:
-        """Serve these models' state from now on.
+        """Switch to the state of these models.
 
         Raises:
             EngineUnavailableError: the store does not answer.
@@ -78,7 +78,7 @@ class StateRecorder:
         return PreparedState(stateful, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
 
     def take(self, prepared: PreparedState) -> StateSwitch:
-        """Rows go to what was prepared from now on. At once, on the thread that scores."""
+        """Switch to prepared state at once, on the thread that scores."""
         before = self._advancers()
         self._advancer, self._schema, self._models = prepared.advancer, prepared.schema, prepared.models
         self._late = {}
@@ -88,7 +88,7 @@ class StateRecorder:
         return [*([] if self._advancer is None else [self._advancer]), *self._late.values()]
 
     def settle(self, taken: StateSwitch) -> None:
-        """Commit what the models before took in, and bring the present ones up to that; on any thread."""
+        """Commit the rows of the former models and update the present ones; on any thread."""
         for advancer in taken.before:
             advancer.close()
         with contextlib.suppress(CumulantError):  # the next row that is taken in does the same
@@ -96,9 +96,9 @@ class StateRecorder:
                 model.features.catch_up()
 
     def scored(self, model: Model, rows: Sequence[Row]) -> Future[Advanced] | None:
-        """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
+        """Apply answered rows to the state; done once they are durable. None where nothing is to be waited for.
 
-        A row without its key is not taken in: nobody could tell it from another.
+        Rows without a key are skipped, as duplicates of them could not be detected.
         """
         if self._mode == "off" or not isinstance(model, RowModel) or not model.looks_back:
             return None
@@ -113,11 +113,11 @@ class StateRecorder:
 
     @property
     def skewed(self) -> bool:
-        """Whether rows that are dated too far ahead are kept out of the stored state."""
+        """Whether rows that are dated too far ahead are excluded from the online state."""
         return self._skew_us is not None and self._mode != "off"
 
     def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
-        """A warning where rows are dated so far ahead that `scored` does not take them in."""
+        """Warning for rows dated so far ahead that `scored` skips them."""
         if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
             return ()
         entity = model.servable.plan.entity
@@ -129,7 +129,7 @@ class StateRecorder:
         return (f"row{'s' * (len(numbers) > 1)} {named}: {text}",)
 
     def _advancer_of(self, model: RowModel) -> Advancer | None:
-        """What takes in this model's rows, also those that it answers after it was taken away."""
+        """Advancer of a model's rows, also of one that was unloaded and still answers."""
         if any(model is present for present in self._models):
             return self._advancer
         if model not in self._late and (writer := model.features.writer()) is not None:
@@ -183,13 +183,13 @@ class StateRecorder:
             self._waiting += rows
 
     def close(self) -> None:
-        """Commit what was taken in."""
+        """Commit applied rows."""
         for advancer in self._advancers():
             advancer.close()
 
 
 async def await_durable(done: Future[Advanced]) -> Advanced:
-    """The outcome, once it is on the disk.
+    """Result of an update, once it is durable.
 
     Raises:
         EngineUnavailableError: it could not be stored.

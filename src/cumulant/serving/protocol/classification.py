@@ -17,7 +17,7 @@ _INT64 = 2**63
 
 
 def check_class_count(name: str, value: object) -> int:
-    """How many classes an output is asked for.
+    """Requested number of classes of an output.
 
     Raises:
         RequestError: that is no whole number above 0.
@@ -30,7 +30,7 @@ def check_class_count(name: str, value: object) -> int:
 
 
 def check_ranked(counts: Mapping[str, int], known: Mapping[str, tuple[str, list[int]]]) -> None:
-    """Raises RequestError where an output is asked for classes whose values have no order."""
+    """Raises RequestError for classification of an output without ordered values."""
     for name in counts:
         datatype = known[name][0]
         if datatype in _UNRANKED:
@@ -66,7 +66,7 @@ def _ranked(row: Array, count: int, labels: Sequence[str]) -> list[str]:
 
 
 def _descending(row: Array) -> Array:
-    """Places by value, by a stable sort of the turned row: unsigned numbers have no negative."""
+    """Indices in descending order, by a stable sort of the reversed row, as unsigned numbers have no negative."""
     turned = np.argsort(row[::-1], kind="stable")[::-1]
     order = len(row) - 1 - turned
     if row.dtype.kind != "f":

@@ -1,4 +1,4 @@
-"""CSV text as rows: a line of names, then a line a row; an empty cell is null."""
+"""Rows from CSV text: a header line, then one line per row; an empty cell is null."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_csv_rows(text: str, model: Model) -> list[object]:
 
 
 def first_repeated(names: Sequence[str]) -> str | None:
-    """The first name that stands in `names` a second time."""
+    """First name that occurs twice in `names`; None where there is none."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

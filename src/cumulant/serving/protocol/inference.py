@@ -1,4 +1,4 @@
-"""Inference requests of the protocol over HTTP: a JSON document, with raw tensors behind it where they are binary."""
+"""Inference requests of the protocol over HTTP: a JSON document, followed by binary tensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _decode: Callable[[bytes | memoryview], InferRequest] = msgspec.json.Decoder(Inf
 
 
 class InferenceCall(msgspec.Struct):
-    """One inference request, whichever way it came."""
+    """Inference request over any protocol."""
 
     id: str | None
     inputs: list[InputTensor]
@@ -91,7 +91,7 @@ def _read_output(output: RequestOutput, binary: dict[str, bool], classes: dict[s
 
 
 def refuse_shared_memory(name: str, parameters: Collection[str]) -> None:
-    """Raises RequestError for a tensor that is said to lie in memory that the caller shares."""
+    """Raises RequestError for a tensor in shared memory, which is not supported."""
     if "shared_memory_region" in parameters:
         raise RequestError(
             f'"{name[:100]}" is said to lie in a shared_memory_region: this server has no memory shared with callers',
@@ -128,7 +128,7 @@ _USUAL = 100
 def write_answer(
     call: InferenceCall, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
 ) -> Response:
-    """The answer, in the form that the call asks for."""
+    """Response in the requested form, JSON or binary."""
     if not (call.binary or call.binary_default):
         tensors = [json_tensor(output) for output in outputs]
         return Response(200, encode(InferResponse(name, version, tensors, call.id, dict(parameters))))

@@ -32,7 +32,7 @@ _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 def read(model: Model, request: Request) -> Scoring[Response]:
-    """What is to be scored, of a JSON document in one of `FORMATS` or of CSV with a line of names.
+    """Scoring of a JSON document in one of `FORMATS` or of CSV with a header line.
 
     Raises:
         HttpError: 415 for another content type or charset.
@@ -61,7 +61,7 @@ def read(model: Model, request: Request) -> Scoring[Response]:
 
 
 def _content_type(header: bytes) -> tuple[str, str]:
-    """The type, and the codec of its charset; no header means JSON."""
+    """Content type and codec of the charset; JSON without a header."""
     kind, _, rest = header.decode("latin-1").lower().partition(";")
     kind = kind.strip() or "application/json"
     if kind not in {"application/json", "text/csv"}:
@@ -86,7 +86,7 @@ def _text(body: bytes, charset: str) -> str:
 
 
 def _document(text: str, model: Model) -> tuple[str, RequestWork, object]:
-    """The form, what is to be scored, and how many reasons are asked for."""
+    """Format, work, and requested number of reasons."""
     body = text.encode()
     if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
         check_lists(body)
@@ -106,7 +106,7 @@ def _document(text: str, model: Model) -> tuple[str, RequestWork, object]:
 
 
 def _reasons_param(params: object, model: Model) -> object:
-    """The only parameter that a model may take: how many reasons are wanted."""
+    """Requested number of reasons, the only supported parameter."""
     if not params:
         return None
     if model.reasons is None:
@@ -134,7 +134,7 @@ def _split(value: object, model: Model) -> RequestWork:
 
 
 def _own_columns(model: Model) -> list[str]:
-    """Those of a graph that reads one matrix: a frame without names has them in their order."""
+    """Columns of a graph that reads one matrix, for frames without names."""
     if not isinstance(model, GraphModel) or not model.servable.columns:
         raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
     return list(model.servable.columns)

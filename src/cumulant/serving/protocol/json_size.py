@@ -1,4 +1,4 @@
-"""How much memory a body of JSON or CSV takes once it is decoded, and how many rows it holds, both beforehand."""
+"""Upper bounds of memory and rows of a JSON or CSV body, before it is decoded."""
 
 from __future__ import annotations
 

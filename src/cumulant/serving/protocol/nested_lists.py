@@ -1,4 +1,4 @@
-"""Nested lists of JSON as tensors."""
+"""Tensors from nested JSON lists."""
 
 from __future__ import annotations
 

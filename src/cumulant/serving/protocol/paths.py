@@ -1,4 +1,4 @@
-"""The paths of the server as a table: what there is, by which method, and the template that a path has in logs."""
+"""Route table of the server: paths, methods, and path templates for logs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def allow_header(method: str) -> bytes:
-    """What the header Allow says of a path that takes `method`."""
+    """Header Allow of a path that takes `method`."""
     return b"GET, HEAD, OPTIONS" if method == "GET" else b"POST, OPTIONS"
 
 

@@ -1,4 +1,4 @@
-"""Reasons of answers: what was asked for, which rows of a request they are of, and how they are told."""
+"""Reasons of answers: the request parameter, the rows to explain, and the result."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ OUTPUT: Mapping[str, tuple[str, list[int]]] = {NAME: ("BYTES", [-1])}
 DESCRIBED: Mapping[str, object] = {
     "name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}
 }  # fmt: skip
-#: what is said where the model had the time to answer, but not to explain
+#: warning where an overloaded model answers without reasons
 LEFT_OUT = "reasons are left out: the model has more to do than it can do in time"
 
 
 class Inquiry(msgspec.Struct, gc=False):
-    """Further rows for the engine, and the answers that they explain."""
+    """Further rows for the engine, and the answers to explain."""
 
     feeds: Feeds
     rows: int
@@ -49,7 +49,7 @@ class Reasoning:
     """The reasons of one servable.
 
     Raises:
-        IntegrityError: as `explainer`, or only decisions are explained and the model makes none.
+        IntegrityError: as `make_explainer`, or only decisions are explained and the model makes none.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -65,7 +65,7 @@ class Reasoning:
         self._usual = min(self.spec.count, self.most)
 
     def read(self, count: object) -> ReasonsRequest | None:
-        """What is to be explained, where the request asks for `asked` reasons a row; None: it does not say.
+        """Reasons to compute for a requested `count` per row; None: the request does not say.
 
         Raises:
             RequestError: it is no number of reasons that the model can give.
@@ -80,18 +80,18 @@ class Reasoning:
         return ReasonsRequest(count) if count else None
 
     def card(self) -> dict[str, object]:
-        """What a caller needs to know of them."""
+        """Description of the reasons for the model card."""
         return {"method": self.spec.method, "when": self.spec.when, "usual": self._usual, "most": self.most}
 
     @property
     def usual(self) -> ReasonsRequest:
-        """Where reasons are asked for, and not how many."""
+        """Default request of reasons, without a count."""
         return ReasonsRequest(self._usual)
 
     def plan(
         self, why: ReasonsRequest, matrix: Matrix, answers: Sequence[Answer], raw: Sequence[Array]
     ) -> Inquiry | None:
-        """What to ask the engine to explain the answers to the rows of `matrix` [n, k]; None where there is nothing.
+        """Rows for the engine that explain the answers to the rows of `matrix` [n, k]; None where there are none.
 
         Raises:
             HttpError: 413, it would be more rows than one request may bring.
@@ -120,7 +120,7 @@ class Reasoning:
         return HttpError(413, text, hint=f'send fewer rows in one request, or ask for "{NAME}": 0')
 
     def attach(self, inquiry: Inquiry, raw: Sequence[Array]) -> None:
-        """Give the answers their reasons, from what the engine says of the inquiry's rows."""
+        """Attach reasons to the answers, from the engine's outputs for the inquiry's rows."""
         question = inquiry.question
         row_scores = (
             self._scores(self._scorer.finish(raw), inquiry.chosen[question.owner]) if inquiry.rows else np.empty(0)
@@ -193,10 +193,10 @@ def read_reasons(reasoning: Reasoning | None, count: object) -> ReasonsRequest |
 
 
 def read_reasons_output(reasoning: Reasoning | None, count: object, wanted: Sequence[str]) -> ReasonsRequest | None:
-    """As `why`, for a request that may select outputs: to name that of the reasons is to ask for them.
+    """As `read_reasons`, for a request that may select outputs, among them that of the reasons.
 
     Raises:
-        RequestError: as `why`.
+        RequestError: as `read_reasons`.
     """
     if count is None and wanted and reasoning is not None:
         return reasoning.usual if NAME in wanted else None
@@ -204,7 +204,7 @@ def read_reasons_output(reasoning: Reasoning | None, count: object, wanted: Sequ
 
 
 def read_reasons_query(target: bytes, declared: object) -> object:
-    """The number of reasons that the query of `target` asks for; `told`: what the body asks for.
+    """Requested number of reasons in the query of `target`; `declared`: that of the body.
 
     Raises:
         RequestError: the query's is no number, or both are given.

@@ -1,4 +1,4 @@
-"""Answers as they leave: errors in words, large bodies compressed."""
+"""Final responses: errors as JSON, large bodies compressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGE = 4096
 
 
 def compress_response(response: Response, request: Request) -> Response:
-    """Compressed where the caller takes it and it is worth it."""
+    """The response, compressed where the caller accepts it and it pays."""
     accepted = request.headers.get(b"accept-encoding")
     if not accepted:
         return response
@@ -25,7 +25,7 @@ def compress_response(response: Response, request: Request) -> Response:
 
 
 def error_reply(error: CumulantError) -> Response:
-    """An error as the caller sees it."""
+    """Response for an error."""
     return error_response(status_of(error), error.full_text, headers_of(error))
 
 

@@ -1,4 +1,4 @@
-"""Large bodies are read on a thread of their own, in short turns, so that other requests go on meanwhile."""
+"""Reading of large bodies on a thread of their own, so that other requests are served meanwhile."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ _decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
 
 
 def is_large(request: Request, *, tensors: bool = True) -> bool:
-    """Whether so much of the body is JSON, or raw texts, that reading it would hold up other requests; raw numbers are
-    taken as they lie there, where the path takes `tensors`.
+    """Whether decoding the body would delay other requests: it has much JSON, or binary texts.
+
+    Binary numbers need no decoding, where the path takes `tensors`.
     """
     size = len(request.body)
     if size <= LARGE or not tensors:
@@ -104,7 +105,7 @@ def _listed(text: bytes, *, rows: bool) -> Any:
 
 
 class BodyReader:
-    """One thread: more would take more than their share from the requests that are answered meanwhile.
+    """Reads large bodies on one thread; more would delay other requests.
 
     Args:
         most: bytes of memory that decoded bodies may take together, until they are answered; also those of one alone.
@@ -126,10 +127,10 @@ class BodyReader:
         size: int,
         decoded: Callable[[Q], int] | None = None,
     ) -> AsyncIterator[Callable[[Model, Q], Scoring[R]]]:
-        """What `read` makes of the request of `size` bytes, as one that has been read already: it raises
-        OverloadedError where too many large bodies wait, and HttpError (413) for one that takes too much memory.
+        """Result of `read` for a request of `size` bytes, as a function that returns or raises it.
 
-        `decoded` says how many bytes of memory the request takes; without it they are those of typed values.
+        It raises OverloadedError where too many large bodies wait, and HttpError (413) for one that takes too much
+        memory. `decoded` estimates the bytes of memory of the request; by default those of typed values.
         """
         loop = asyncio.get_running_loop()
         self._schedule_release(loop)
@@ -159,7 +160,7 @@ class BodyReader:
             loop.call_later(_IDLE, self._release_when_idle, loop)
 
     def _release_when_idle(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give back what large bodies left behind, once no others come that would use it."""
+        """Release the memory of large bodies once no others arrive."""
         if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
             loop.call_later(_IDLE, self._release_when_idle, loop)
             return
@@ -168,7 +169,7 @@ class BodyReader:
 
 
 def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
-    """Gives or raises the outcome, once, where the request is counted."""
+    """Function that returns or raises the outcome once, where the request is counted."""
     outcomes = [outcome]
 
     def given(*_: object) -> Scoring[R]:
@@ -191,7 +192,7 @@ def _outcome(read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q) -
 
 
 def without_frames(error: E) -> E:
-    """The error without what led to it, whose frames hold the body and all that was made of it."""
+    """The error without its traceback, whose frames hold the body."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
@@ -205,7 +206,7 @@ _WRAPPED = {"rows", "reasons"}
 
 
 def rows_of(value: object, model: Model) -> tuple[list[object], bool, object]:
-    """The rows in a body, whether it was one bare row, and how many reasons it asks for."""
+    """Rows of a body, whether it was one bare row, and the requested number of reasons."""
     if isinstance(value, list):
         return value, False, None
     if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:

@@ -1,4 +1,4 @@
-"""The data contract's rules for the values of a request, as the servable carries them, and categories never seen."""
+"""Rules of the data contract for the values of a request, and warnings for unseen categories."""
 
 from __future__ import annotations
 
@@ -102,16 +102,14 @@ class RequestRules:
         columns: Mapping[str, Sequence[Any]],
         broken: Mapping[Fault, list[int]],
     ) -> dict[Fault, list[int]]:
-        """The broken rules, and what only warns: missing values, negative ones and categories that no training row
-        had.
-        """
+        """The broken rules, and warnings for missing or negative values and categories absent from training."""
         missing = self._missing(rows) if self.complete else {}
         negative = self._negative(rows) if self.nonnegative else {}
         unseen = self._unseen(columns, broken) if self._known else {}
         return {**broken, **missing, **negative, **unseen} if missing or negative or unseen else dict(broken)
 
     def _missing(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
-        """Fields that are missing here and in no row of training, with their rows."""
+        """Missing fields that were never missing in training, with their rows."""
         faults: dict[Fault, list[int]] = {}
         for number, row in enumerate(rows):
             if None in row.values():
@@ -122,7 +120,7 @@ class RequestRules:
         return faults
 
     def _negative(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
-        """Fields that are below 0 here and in no row of training, with their rows."""
+        """Negative fields that were never negative in training, with their rows."""
         faults: dict[Fault, list[int]] = {}
         for number, row in enumerate(rows):
             for name in self.nonnegative:
@@ -146,7 +144,7 @@ class RequestRules:
         return faults
 
     def unseen_values(self, feature: str, values: Iterable[Any]) -> list[Any]:
-        """Those of the values that the model has not seen as categories of the feature."""
+        """Values that are no known categories of the feature."""
         known = self._known.get(feature)
         return [] if known is None else [value for value in values if not _is_known(value, known)]
 
@@ -159,7 +157,7 @@ class RequestRules:
             self.counts[f"{name}:{rule}"] += len(rows)
 
     def sentence(self, name: str, rule: str) -> str:
-        """What a warning says of the rule, without its rows."""
+        """Warning text of a rule, without its rows."""
         if rule == UNSEEN:
             return f"{name} has a value that the model has not seen, which it takes for a missing one"
         if rule == MISSING:
@@ -176,7 +174,7 @@ class RequestRules:
         return HttpError(422, message, hint=hint)
 
     def demand(self, name: str, rule: str, value: object) -> str:
-        """What a refusal says of a value that breaks the rule; one of a personal field is not repeated."""
+        """Error text for a value that breaks the rule, without the value of a personal field."""
         got = "" if self._fields[name].personal else short_text(value)
         return f'field "{name}" must {_demand(self._rules[name], rule)}{got and f", got {got}"} (rule {name}:{rule})'
 
@@ -244,7 +242,7 @@ def _test(rule: FieldRule, dtype: DType) -> Test:
 
 
 def _is_unknown(value: Any) -> bool:
-    """Text of blanks, or an infinite number, as the check of the data has them."""
+    """Whether a value counts as null: blank text, or an infinite number."""
     return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isinf(value)
 
 
@@ -267,7 +265,7 @@ def _widened(rule: FieldRule, datatype: Datatype) -> FieldRule:
 
 
 def _is_matched(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether the pattern says the same of the text as the check of the data, and says it in a short time."""
+    """Whether the pattern can be matched in a short time, with the same result as in the data checks."""
     return len(text) <= _MOST_TEXT and (not pattern.flags & re.ASCII or text.isascii())
 
 

@@ -1,4 +1,4 @@
-"""The request schema: raw fields of a row, checked and brought to the plan's types."""
+"""Request schema: checks the raw fields of a row and converts them to the plan's types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INT64 = 2**63
 NAMED = 10
 
 
-#: what is said of a column of the training source that a request need not carry
+#: warning text by the reason why a column is not needed
 _UNREAD: Mapping[Unread, str] = {
     "late": "is not known at the moment of prediction",
     "target": "is what the model predicts",
@@ -65,7 +65,7 @@ class RequestSchema:
         return [self._row(row, f"row {number}: ") for number, row in enumerate(raw, 1)]
 
     def warnings(self, names: Collection[str]) -> tuple[str, ...]:
-        """What a caller should know of columns that were ignored, one sentence a column."""
+        """Warnings for ignored columns, one sentence per column."""
         return tuple(
             f"{name} {_UNREAD[why]} and was ignored; leave it out" for name, why in self.unread.items() if name in names
         )
@@ -114,7 +114,7 @@ class RequestSchema:
 
 
 def _fields_beside(plan: FeaturePlan) -> list[Field]:
-    """Fields that come with a row of the predicted source, and are no request fields, where windows look back at it."""
+    """Optional fields of the predicted source's rows, where windows read that source."""
     measures = (spec.window or spec.lookup for spec in plan.features)
     if all(measure is None or measure.source != plan.entity for measure in measures):
         return []
@@ -124,7 +124,7 @@ def _fields_beside(plan: FeaturePlan) -> list[Field]:
 
 
 def fields_with_row(source: Source) -> set[str]:
-    """The fields of a source that are known when a row begins; the others become known later."""
+    """Fields of a source that are known when a row begins; the others become known later."""
     later = set(source.known) | {known.column for known in source.known.values()}
     return {field.name for field in source.fields} - later
 
@@ -152,7 +152,7 @@ def _fields(names: Sequence[str], verb: str = "") -> str:
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names in quotes, each cut to 100 characters; of many the first and how many more there are."""
+    """Quoted names, each cut to 100 characters, with the number of further ones."""
     listed = ", ".join(f'"{name[:100]}"' for name in names[:NAMED])
     return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"
 
@@ -174,7 +174,7 @@ def _kind(value: object) -> str:
 
 
 def short_text(value: object) -> str:
-    """A scalar as a message repeats it; empty for what is none."""
+    """Short text of a scalar for a message; empty for other values."""
     if isinstance(value, (list, dict, bool)) or value is None:
         return ""
     text = repr(value) if isinstance(value, str) else str(value)

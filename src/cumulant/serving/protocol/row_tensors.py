@@ -1,4 +1,4 @@
-"""Tensors to rows and answers to tensors: one input a request field, one output a kind of answer."""
+"""Conversion of tensors to rows and of answers to tensors: one input per request field."""
 
 from __future__ import annotations
 

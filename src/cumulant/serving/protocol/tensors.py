@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2 as they travel: JSON, raw bytes, typed lists; and as numpy arrays."""
+"""Tensors of the Open Inference Protocol v2: JSON, raw bytes, typed lists, and numpy arrays."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class InferRequest(msgspec.Struct):
 
 
 class InputTensor(msgspec.Struct, gc=False):
-    """One tensor of a request, whichever way it came."""
+    """Tensor of a request over any protocol."""
 
     name: str
     datatype: str
@@ -76,7 +76,7 @@ class InputTensor(msgspec.Struct, gc=False):
 
 
 class OutputTensor(msgspec.Struct, gc=False):
-    """One tensor of an answer; `values` in row-major order, an array or a list."""
+    """Tensor of an answer; `values` in row-major order, an array or a list."""
 
     name: str
     datatype: str
@@ -125,7 +125,7 @@ def to_list(tensor: InputTensor) -> list[Any]:
     """The values of a tensor as a list, with None where JSON says null.
 
     Raises:
-        RequestError: as `elements`; values of JSON are checked for their number only.
+        RequestError: as `to_array`; values of JSON are checked for their number only.
     """
     content = tensor.content
     if isinstance(content, memoryview):
@@ -176,7 +176,7 @@ class TensorConverter:
 
 
 def raw_bytes(tensor: OutputTensor) -> bytes:
-    """The tensor's values as the binary extension sends them: little-endian; texts each after its length."""
+    """Values in the binary format: little-endian; each text after its length."""
     if tensor.datatype != "BYTES":
         wire = _WIRE[tensor.datatype]
         return np.asarray(tensor.values, dtype=wire).tobytes()
@@ -189,7 +189,7 @@ def raw_bytes(tensor: OutputTensor) -> bytes:
 
 
 def json_tensor(tensor: OutputTensor) -> JsonTensor:
-    """The tensor as JSON carries it: values in row-major order."""
+    """Tensor in JSON format: values in row-major order."""
     flat = tensor.values.ravel().tolist() if isinstance(tensor.values, np.ndarray) else tensor.values
     return JsonTensor(tensor.name, tensor.datatype, tensor.shape, data=flat)
 

@@ -1,4 +1,4 @@
-"""Answers that were given before, kept while that pays."""
+"""Prediction cache in memory, used while it saves time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerCache:
-    """The engine's outputs by its inputs, of one model version; what was unused longest leaves first.
+    """Cache of the engine's outputs by its inputs, of one model version; least recently used entries leave first.
 
     A key is made of what the engine reads: for a project's model that is after its stored features were added, so a
     change of these is another key.
@@ -51,19 +51,19 @@ class AnswerCache:
         self._pause = 0
 
     def key(self, feeds: Mapping[str, Array], seconds: float) -> bytes | None:
-        """The key of a request whose run would take `seconds`; None while keeping answers does not pay."""
+        """Cache key of a request whose run would take `seconds`; None while caching does not pay."""
         if self._bounds.mode == "off" or (self._bounds.mode == "auto" and not self._worth(seconds)):
             return None
         return key_of(feeds)
 
     def last(self, feeds: Mapping[str, Array]) -> Raw | None:
-        """What was answered for these inputs, however old that is."""
+        """Cached outputs for these inputs, however old."""
         key = key_of(feeds)
         entry = None if key is None else self._entries.get(key)
         return None if entry is None else entry[2]
 
     def _worth(self, seconds: float) -> bool:
-        """Judged over the last trial: the time that hits saved against the time of all looks."""
+        """Whether caching pays: the time that hits saved against the time of all lookups."""
         if self._pause:
             self._pause -= 1
             return False
@@ -77,7 +77,7 @@ class AnswerCache:
         return not self._pause
 
     def get(self, key: bytes) -> Raw | None:
-        """What was answered for `key`, where that is not too old."""
+        """Cached outputs for `key`, unless expired."""
         self._trial_looks += 1
         entry = self._entries.get(key)
         if entry is None:
@@ -95,7 +95,7 @@ class AnswerCache:
         return raw
 
     def put(self, key: bytes, raw: Sequence[Array]) -> None:
-        """Keep an answer; one that is larger than the whole bound is not kept."""
+        """Store outputs, unless they are larger than the whole cache."""
         # A slice of a larger batch would keep all of it.
         copies = [array if array.base is None else array.copy() for array in raw]
         if any(array.dtype.hasobject for array in copies):
@@ -113,16 +113,16 @@ class AnswerCache:
             self._bytes -= freed
 
     def put_shared(self, key: bytes, raw: Sequence[Array]) -> None:
-        """Keep what was found elsewhere: looks have paid off though this cache held nothing."""
+        """Store outputs from the shared cache, and count them as a hit."""
         self._trial_hits += 1
         self.put(key, raw)
 
     def flight(self, key: bytes) -> asyncio.Future[Raw] | None:
-        """The run that works on the same inputs now."""
+        """Pending run of the same inputs."""
         return self._flights.get(key)
 
     def fly(self, key: bytes, future: asyncio.Future[Raw]) -> None:
-        """Let others wait for `future` rather than run the same inputs again."""
+        """Register a pending run, so that equal requests wait for it."""
         self._flights[key] = future
 
         def landed(done: asyncio.Future[Raw]) -> None:
@@ -135,7 +135,7 @@ class AnswerCache:
 
 
 def key_of(feeds: Mapping[str, Array]) -> bytes | None:
-    """Equal for equal inputs of one model only, in every process; None for texts, which have no bytes of their own."""
+    """Cache key of inputs, equal in every process; None for texts, which have no fixed bytes."""
     parts: list[bytes] = []
     # A request may name its inputs in any order; a model's inputs are the same ones each time.
     for array in feeds.values() if len(feeds) == 1 else (feeds[name] for name in sorted(feeds)):

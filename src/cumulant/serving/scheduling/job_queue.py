@@ -1,4 +1,4 @@
-"""The jobs that wait for a model: by priority, and within one by turns of the clients."""
+"""Queue of scoring jobs: by priority, and fair between clients of equal priority."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cumulant.servable.engine import Array
 
 
 class SequencePosition(msgspec.Struct, frozen=True, gc=False):
-    """A request's place in a sequence of requests that share state."""
+    """Position of a request in a sequence of requests that share state."""
 
     #: which sequence
     key: bytes
@@ -25,7 +25,7 @@ class SequencePosition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
-    """What a caller asks of the order: `deadline` by `time.perf_counter`, lower `priority` first, and who it is."""
+    """Scheduling parameters of a request: `deadline` by `time.perf_counter`, lower `priority` first, client."""
 
     deadline: float | None = None
     priority: int = 0
@@ -35,7 +35,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 
 
 class ScoringJob:
-    """The rows of one request that wait to be scored."""
+    """Queued rows of one request."""
 
     __slots__ = ("demand", "feeds", "future", "rows", "signature", "since", "waited")
 
@@ -54,7 +54,7 @@ class ScoringJob:
 
 
 class JobQueue:
-    """Jobs in waiting. Of equal priority, each client in turn gives its oldest job."""
+    """Queue of jobs. Of equal priority, clients take turns with their oldest job."""
 
     def __init__(self) -> None:
         self._levels: dict[int, OrderedDict[str, deque[ScoringJob]]] = {}

@@ -1,4 +1,4 @@
-"""One model's engine: run at once while idle and cheap, else on a thread, gathering what comes meanwhile."""
+"""Runner of one model's engine: inline while idle and cheap, else batched on a thread."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunObserver(Protocol):
-    """Hears of the request that is being answered, in its own context."""
+    """Observer of the current request, called in its context."""
 
     def ran(self, waited: float) -> None: ...
 
@@ -93,11 +93,11 @@ class Runner:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what the engine is asked for."""
+        """Names of the engine's outputs."""
         return list(self._outputs)
 
     def specs(self) -> list[TensorSpec]:
-        """What these outputs are declared to be."""
+        """Declared datatype and shape of these outputs."""
         known = {spec.name: spec for spec in self._engine.outputs}
         return [known[name] for name in self._outputs]
 
@@ -119,7 +119,7 @@ class Runner:
         self.pays = self.exact and seconds[8] / 8 < 0.8 * seconds[1]
 
     def try_run(self, feeds: Feeds) -> list[Array]:
-        """What the engine gives, without its turn in the line: for a model that answers nobody yet.
+        """Outputs of the engine without queueing, for a model that is not served yet.
 
         Raises:
             CumulantError: as `packaging.Engine.run`.
@@ -127,7 +127,7 @@ class Runner:
         return self._engine.run(feeds, self._outputs)
 
     def _least(self, feeds: Mapping[int, Feeds]) -> dict[int, float]:
-        """Seconds of a run of each size, which take turns."""
+        """Least seconds of a run of each size, measured in turns."""
         least = dict.fromkeys(feeds, float("inf"))
         end = time.perf_counter() + _PATIENCE
         for turn in range(_MOST_REPEATS):
@@ -156,7 +156,7 @@ class Runner:
     # --- requests
 
     def now(self, feeds: Feeds, rows: int) -> list[Array] | None:
-        """The outputs, where nothing waits and the run is short; else None, and `later` must be asked.
+        """Outputs, where nothing waits and the run is short; else None, and `later` must be called.
 
         Raises:
             RequestError: as `Engine.run`.
@@ -183,14 +183,14 @@ class Runner:
         return outputs
 
     def _key(self, feeds: Feeds, seconds: float) -> bytes | None:
-        """The request's name in the caches, where one of them pays for a run of `seconds`."""
+        """Cache key of the request, where a cache pays for a run of `seconds`."""
         key = self.cache.key(feeds, seconds)
         if key is None and self.shared is not None and self.shared.reachable(seconds):
             return key_of(feeds)
         return key
 
     async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
-        """The outputs, when the model's turn comes.
+        """Outputs, after queueing.
 
         Raises:
             RequestError: as `Engine.run`.
@@ -225,7 +225,7 @@ class Runner:
         return outputs
 
     def _fly(self, key: bytes, job: ScoringJob, seconds: float) -> None:
-        """Tell the caches of a run that is to come."""
+        """Register a queued run with the caches."""
         self.cache.fly(key, job.future)
         if self.shared is not None:
             job.future.add_done_callback(_share_result(self.shared, key, seconds))
@@ -233,7 +233,7 @@ class Runner:
     async def _elsewhere(
         self, shared: SharedAnswers, key: bytes | None, seconds: float, demand: Demand
     ) -> list[Array] | None:
-        """What the shared cache knows, where looking pays and the request has the time for it."""
+        """Outputs from the shared cache, where a lookup pays and the deadline allows it."""
         if key is None or self.cache.flight(key) is not None:
             return None
         if demand.deadline is not None and time.perf_counter() + shared.budget + seconds > demand.deadline:
@@ -262,7 +262,7 @@ class Runner:
             wait = self.wait()
 
     def wait(self) -> float:
-        """Seconds until what waits now is done."""
+        """Seconds until all queued jobs are done."""
         ahead = max(0.0, self._busy_until - time.perf_counter()) if self._busy else 0.0
         if not self.queue.jobs:
             return ahead
@@ -275,7 +275,7 @@ class Runner:
     # --- runs
 
     def _wake(self, late: list[ScoringJob]) -> None:
-        """Give the idle engine what waits; with the lock held."""
+        """Start the idle engine on queued jobs; with the lock held."""
         batch = self._next(late)
         if not batch:
             return
@@ -335,7 +335,7 @@ class Runner:
         return batch
 
     def _scored(self, batch: Sequence[ScoringJob]) -> list[list[Array] | CumulantError]:
-        """What each job gets. A batch that the engine refuses is scored job by job: one must not spoil the others."""
+        """Outputs or error of each job. A batch that fails is scored job by job, to isolate the faulty one."""
         try:
             if len(batch) == 1:
                 return [self._engine.run(batch[0].feeds, self._outputs)]
@@ -362,7 +362,7 @@ class Runner:
                 job.future.set_result(result)
 
     def close(self) -> None:
-        """Finish what waits, then end the thread. A request that comes even later is answered too, by another one."""
+        """Finish queued jobs, then end the thread. A later request is still answered, by a new thread."""
         with self._lock:
             self._closed = True
             self._rest()
@@ -375,7 +375,7 @@ class Runner:
 
 
 def _on_loop_of(job: ScoringJob, call: Callable[..., None], *arguments: object) -> None:
-    """Futures belong to their event loop. One that is closed has nobody left who waits."""
+    """Call on the event loop of the job's future; without effect where the loop is closed."""
     with contextlib.suppress(RuntimeError):
         job.future.get_loop().call_soon_threadsafe(call, *arguments)
 

@@ -1,4 +1,4 @@
-"""Runs a graph with state: one request of a sequence after the other, each on what the one before left."""
+"""Runner of stateful graphs: the requests of a sequence run in order, each on the state of the last."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_RUNS = 64
 
 
 def no_state(model: str) -> RequestError:
-    """What a request hears that names no sequence."""
+    """Error for a request without a sequence to a stateful model."""
     return RequestError(
         f"the model {model[:100]} keeps state between requests, and this one names no sequence",
         subject="sequence_id",
@@ -88,7 +88,7 @@ class SequenceRunner(Runner):
 
     @asynccontextmanager
     async def _turn(self, key: bytes) -> AsyncIterator[None]:
-        """Nobody else's of this worker; given to those who wait in the order in which they came."""
+        """Exclusive turn of a sequence in this worker, in the order of arrival."""
         lock, waiting = self._turns.setdefault(key, (asyncio.Lock(), [0]))
         if waiting[0] > _MOST_WAITING:
             raise OverloadedError(f"{waiting[0]} requests of the sequence wait already", retry_after=1.0)
@@ -102,7 +102,7 @@ class SequenceRunner(Runner):
                 del self._turns[key]
 
     def _previous_state(self, turn: SequencePosition, rows: int) -> SequenceState | None:
-        """What the request goes on from; None where it starts the sequence."""
+        """State that the request continues; None where it starts the sequence."""
         if turn.starts:
             _check_step(turn, 0)
             return None
@@ -136,7 +136,7 @@ class SequenceRunner(Runner):
         return await asyncio.get_running_loop().run_in_executor(self._store.executor, put)
 
     def _next_states(self, outputs: Sequence[Array]) -> list[Array]:
-        """Raises RequestError for state that the next request could not run on."""
+        """Next state tensors. Raises RequestError for state that the next request could not run on."""
         states = [outputs[place] for place in self._results]
         try:
             for spec, array in zip(self._states, states, strict=True):

@@ -1,4 +1,4 @@
-"""The state of sequences in one SQLite file that all workers of a server share."""
+"""Store of sequence state: one SQLite file that all workers of a server share."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _FILE = "sequences.db"
 
 
 class SequenceBounds(msgspec.Struct, frozen=True):
-    """Of all sequences of a server together."""
+    """Limits over all sequences of a server."""
 
     sequences: int = 10_000
     bytes: int = 256 * 1024 * 1024
 
 
 class SequenceState(msgspec.Struct, frozen=True):
-    """A sequence as it was found. `revision` is another one after every change, also of one that began anew."""
+    """Stored state of a sequence; `revision` changes with every update and restart."""
 
     revision: int
     #: requests that it took in
@@ -55,7 +55,7 @@ class SequenceState(msgspec.Struct, frozen=True):
 
 
 class SequenceStore:
-    """Reads and changes sequences; several processes may do so at once, each with a shelf of its own on `folder`.
+    """Reads and changes sequences; several processes may do so at once, each with a store of its own on `folder`.
 
     What `put` has accepted outlives the process; the file is opened on first use. Reads come from one thread and
     writes from one, which may be another.
@@ -74,7 +74,7 @@ class SequenceStore:
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="sequences")
 
     def find(self, model: str, key: bytes) -> SequenceState | None:
-        """The sequence as it is; None where there is none, or where it was idle for too long."""
+        """State of a sequence; None where there is none, or it expired."""
         with self._storage_errors():
             if self._reader is None:
                 self._reader = self._open()
@@ -182,7 +182,7 @@ class SequenceStore:
 
 
 def _into_wal(connection: sqlite3.Connection) -> None:
-    """Several workers may do so at once, and SQLite lets none of them wait for that."""
+    """Switch to WAL with retries: SQLite does not wait for other workers that do the same."""
     end = time.monotonic() + _WAIT
     while True:
         try:

@@ -1,6 +1,6 @@
-"""Lines of JSON on standard error: one a request where asked for, and one for each fault of the server's own.
+"""JSON lines on standard error: one per request with the access log, and one per internal error.
 
-Neither holds what a caller sent: no body, no path as it was written, no header but a printable request id.
+They contain no data of callers: no body, no raw path, no header but a printable request id.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Writes on a thread of its own, so that a slow reader of standard error holds up no request.
+    """Access log with a thread of its own, so that a slow reader of standard error delays no request.
 
-    What does not fit is dropped; how many lines that were is said in the next line that fits.
+    Lines beyond the queue are dropped; the next line carries their count.
     """
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
@@ -45,7 +45,7 @@ class AccessLog:
         self._put(line_of(note))
 
     def refused(self, refusal: HttpRefusal) -> None:
-        """Requests that no `Note` was made of: they were refused before they were whole."""
+        """Write refusals of incomplete requests, which have no `RequestNote`."""
         self._put(refusal_line(refusal))
 
     def _put(self, line: dict[str, object]) -> None:
@@ -79,7 +79,7 @@ class AccessLog:
 
 
 def line_of(note: RequestNote) -> dict[str, object]:
-    """The line of a request that was answered."""
+    """Line of an answered request."""
     ok = note.status == 0 if note.protocol == "grpc" else note.status < 500
     line: dict[str, object] = {
         "time": datetime.fromtimestamp(note.began / 1e9, UTC).isoformat(timespec="milliseconds"),
@@ -109,7 +109,7 @@ def line_of(note: RequestNote) -> dict[str, object]:
 
 
 def refusal_line(refusal: HttpRefusal) -> dict[str, object]:
-    """The line of requests that were refused before they were whole; nothing that was sent is in it."""
+    """Line of refusals of incomplete requests; it contains no request data."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": "info",
@@ -122,7 +122,7 @@ def refusal_line(refusal: HttpRefusal) -> dict[str, object]:
 
 
 def fault_line(error: BaseException, *, where: Mapping[str, str] | None = None) -> bytes:
-    """A fault of the server's own: its kind and the places in the code. Its words may hold a caller's values."""
+    """Line of an internal error: its class and code locations, without its message, which may contain request data."""
     frames = traceback.extract_tb(error.__traceback__)
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -1,4 +1,4 @@
-"""Counts of what was answered, as Prometheus reads them; those of several workers add up."""
+"""Prometheus metrics of the server; those of several workers are summed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Labels = tuple[str, ...]
 
 
 class Family(msgspec.Struct, frozen=True):
-    """One metric: its kind, what it says, and the names of its labels."""
+    """One metric: its type, help text and label names."""
 
     kind: str
     help: str
@@ -70,7 +70,7 @@ FAMILIES = {
 
 
 class Series(msgspec.Struct, array_like=True):
-    """One line of numbers; a histogram has the counts of its buckets and the sum of what it saw."""
+    """One series; a histogram has the counts of its buckets and the sum of its observations."""
 
     family: str
     labels: Labels
@@ -79,7 +79,7 @@ class Series(msgspec.Struct, array_like=True):
 
 
 class Metrics:
-    """The counts of one process; used from its event loop."""
+    """Request counters of one process; used from its event loop."""
 
     def __init__(self) -> None:
         self._requests: defaultdict[tuple[Labels, int], int] = defaultdict(int)
@@ -102,23 +102,23 @@ class Metrics:
 
 
 def fallback_series(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
-    """What a model's fallback answered."""
+    """Series of a model's fallback."""
     return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
 
 
 def rule_series(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
-    """Rows by the rule of the data contract that they broke."""
+    """Series of rows by the broken rule of the data contract."""
     return [Series("cumulant_invalid_rows_total", (model, version, rule), count) for rule, count in counts.items()]
 
 
 def connection_series(refused: Mapping[Reason, int], present: int) -> list[Series]:
-    """What HTTP connections refused, and how many there are."""
+    """Series of refused requests and open connections."""
     series = [Series("cumulant_http_refused_total", (reason,), count) for reason, count in refused.items()]
     return [*series, Series("cumulant_connections", (), present)]
 
 
 def runner_series(model: str, version: str, runner: Runner) -> list[Series]:
-    """What a model's runner counted."""
+    """Series of a model's runner."""
     labels, cache = (model, version), runner.cache
     series = [
         _histogram("cumulant_queue_seconds", labels, runner.waited),
@@ -139,7 +139,7 @@ def runner_series(model: str, version: str, runner: Runner) -> list[Series]:
 
 
 def shared_cache_series(tier: SharedCacheTier) -> list[Series]:
-    """How a worker stands with the shared cache."""
+    """Series of a worker's shared cache."""
     return [
         _histogram("cumulant_shared_cache_seconds", (), tier.seconds),
         Series("cumulant_shared_cache_open_workers", ("read",), float(not tier.reads.closed)),
@@ -152,7 +152,7 @@ def _histogram(family: str, labels: Labels, seen: Histogram) -> Series:
 
 
 def sum_series(series: Iterable[Series]) -> list[Series]:
-    """The series of several processes as those of one."""
+    """Sum of the series of several processes."""
     totals: dict[tuple[str, Labels], Series] = {}
     for item in series:
         known = totals.get((item.family, item.labels))

@@ -1,4 +1,4 @@
-"""The application with someone watching: one note a request over HTTP, told when it is answered."""
+"""HTTP application with observation of its requests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST = 256
 
 
 class ObservedApp:
-    """Answers as `handle` does, and tells `watch`. Where nobody watches, `handle` itself is to be used."""
+    """Handler that observes the requests of `handle`."""
 
     def __init__(self, handle: Handler, watch: RequestObservation, *, behind_gateway: bool = False) -> None:
-        """`behind_gateway`: requests have names of ours, see `gateway.Trust`."""
+        """`behind_gateway`: requests carry ids of the server, see `gateway_headers.Trust`."""
         self._handle, self._watch, self._behind_gateway = handle, watch, behind_gateway
         #: of paths that were asked for before; bounded, as callers choose them
         self._templates: dict[bytes, str] = {}

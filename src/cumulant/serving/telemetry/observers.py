@@ -1,4 +1,4 @@
-"""Who watches the requests of a worker, by its settings: the access log, traces, both or nobody."""
+"""Observers of a worker's requests by its settings: access log, traces, both or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RequestObservers:
-    """Where nobody watches, `watch` is None and requests take the way they take without it.
+    """The configured observers; `watch` is None where there are none.
 
     Raises:
         UsageError: as `Tracing`.
@@ -37,21 +37,21 @@ class RequestObservers:
         self.watch = RequestObservation(observers) if observers else None
 
     def wrap(self, handle: Handler) -> Handler:
-        """`handle`, watched."""
+        """`handle` with observation, where any is configured."""
         return handle if self.watch is None else ObservedApp(handle, self.watch, behind_gateway=self._behind_gateway)
 
     def refused(self, refusal: HttpRefusal) -> None:
-        """A connection refused requests before they were whole."""
+        """Log refusals of incomplete requests."""
         if self._log is not None:
             self._log.refused(refusal)
 
     def follow(self, models: ModelSet) -> None:
-        """Hear of the runs of `models` too."""
+        """Observe the runs of `models`."""
         for model in models:
             model.runner.observer = self.watch
 
     def close(self) -> None:
-        """Write and send what waits."""
+        """Flush the log and the traces."""
         for observer in (self._tracing, self._log):
             if observer is not None:
                 observer.close()

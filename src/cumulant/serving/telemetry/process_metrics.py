@@ -1,4 +1,4 @@
-"""What this process takes of the machine, under the names that Prometheus has for it."""
+"""Resource metrics of this process under Prometheus' standard names."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _PROBES, _CALLS = ("/v2/health/", "/ping", "/health", "/grpc.health.v1."), ("/Se
 
 
 def is_probe(path: str) -> bool:
-    """Whether a path is asked every few seconds by what watches the server: its spans would hide the others."""
+    """Whether a path is a health probe, whose frequent spans would hide the others."""
     return path.startswith(_PROBES) or path.endswith(_CALLS)
 
 
@@ -81,17 +81,17 @@ class Tracing:
         span.end(note.began + int(note.seconds * 1e9))
 
     def close(self) -> None:
-        """Send what was not sent."""
+        """Flush pending spans."""
         self._provider.shutdown()
 
 
 def is_failed(note: RequestNote) -> bool:
-    """Whether the request failed by the server's doing: HTTP 5xx, or one of the codes of gRPC that say so."""
+    """Whether the request failed with a server error: HTTP 5xx, or such a code of gRPC."""
     return note.status in {2, 4, 12, 13, 14, 15} if note.protocol == "grpc" else note.status >= 500
 
 
 def start_attributes(note: RequestNote) -> dict[str, str]:
-    """Attributes that a sampler may look at."""
+    """Span attributes at the start, which a sampler may use."""
     common = {"client.address": note.client, "network.protocol.name": "http"}
     if note.protocol == "grpc":
         service, _, method = note.path.lstrip("/").rpartition("/")
@@ -100,7 +100,7 @@ def start_attributes(note: RequestNote) -> dict[str, str]:
 
 
 def end_attributes(note: RequestNote) -> dict[str, Any]:
-    """What is known at the end."""
+    """Span attributes at the end."""
     status = "rpc.grpc.status_code" if note.protocol == "grpc" else "http.response.status_code"
     attributes: dict[str, Any] = {status: note.status}
     if is_failed(note):
