@@ -1,4 +1,4 @@
-"""Does the packaged graph answer as the model it was made from?"""
+"""Comparison of a packaged graph's answers with the original model's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS = "fiu"
 
 
 def rows_to_compare(expected: Mapping[str, Array]) -> NDArray[np.intp]:
-    """Of many rows, those nearest to the decision on both sides, and others evenly."""
+    """Rows to compare: of many, those nearest to the decision on both sides, and others evenly."""
     count = len(next(iter(expected.values())))
     score = expected.get("probability")
     return choose_rows(score, 0.5) if score is not None and score.ndim == 1 else spread_evenly(count, ROWS)
@@ -25,7 +25,7 @@ def rows_to_compare(expected: Mapping[str, Array]) -> NDArray[np.intp]:
 def compare_answers(
     expected: Mapping[str, Array], answers: Mapping[str, Array], *, tolerance: float, name: str
 ) -> Parity:
-    """The largest difference (of values above 1, relative to the value) and the number of decisions that change.
+    """Largest difference (of values above 1, relative to the value) and number of changed decisions.
 
     Raises:
         ParityError: a difference above `tolerance`, an answer of another shape, or a missing answer.

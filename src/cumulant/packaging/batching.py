@@ -1,4 +1,4 @@
-"""Does a row's answer depend on the rows beside it? Asked before rows of different requests share a run."""
+"""Test whether a row's answer depends on the other rows of its batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the packaged model answer as the trained one? Asked before a servable is written."""
+"""Parity check of a packaged model with the trained one, before a servable is written."""
 
 from __future__ import annotations
 

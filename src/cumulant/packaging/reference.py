@@ -1,4 +1,4 @@
-"""Reference values of features: what explanations measure a contribution against."""
+"""Reference values of features, against which explanations measure contributions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEAST_ROWS = 3
 
 
 def reference_values(features: pl.DataFrame, inputs: Sequence[Input]) -> dict[str, Reference]:
-    """Feature to its usual value in these training rows; null where no row has one.
+    """Typical value by feature in these training rows; null where no row has one.
 
     Numbers: the median, rounded to a part of the middle half's width where fewer than three rows hold it. Flags: the
     commoner one. Texts: the commonest that the model knows.

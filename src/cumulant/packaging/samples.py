@@ -1,4 +1,4 @@
-"""Rows for the checks of packaging: read from a file, or made up from what the graph takes."""
+"""Sample rows for the checks of packaging: read from a file, or random ones that fit the graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMATS = "a .csv or .parquet table, an .npy matrix, or an .npz with one array 
 
 @dataclass(frozen=True)
 class ModelSample:
-    """Rows by input name, as they were read: not yet cast to what the graph takes. `given`: a person's own.
+    """Rows by input name, not yet cast to the graph's types. `given`: the user's own rows.
 
     An array without a dimension is a single value, which all rows share.
     """
@@ -44,7 +44,7 @@ class ModelSample:
         return ModelSample(take_rows(self.values, rows), self.given)
 
     def feeds(self, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
-        """The rows as the graph takes them.
+        """Rows in the graph's types and shapes.
 
         Raises:
             DataError: an input is missing, has another shape, or holds values of another kind.
@@ -113,7 +113,7 @@ def read_sample(path: Path, inputs: Sequence[TensorSpec], columns: Sequence[str]
 
 
 def check_sample(sample: ModelSample, inputs: Sequence[TensorSpec], subject: str) -> ModelSample:
-    """The sample, once it is known to have rows, equally many for each input that is no single value.
+    """The sample, after a check that it has equally many rows for each input that is no single value.
 
     Raises:
         DataError: it has not.

@@ -1,4 +1,4 @@
-"""What a model file is, told by its content; its name is only believed where the content cannot tell."""
+"""Kind of a model file, identified by its content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OTHERS = {
 
 
 def identify(path: Path) -> Kind:
-    """What stands at `path`.
+    """Kind of the model at `path`.
 
     Raises:
         NotFoundError: nothing stands there.

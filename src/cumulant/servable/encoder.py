@@ -103,7 +103,7 @@ def _code_column(declared: Input) -> Callable[[Values], ArrayLike]:
 
 
 def category_of(value: object) -> str | None:
-    """How a value that is no text is written as a category: `true`, `3`, `2.5`; None for missing."""
+    """Category text of a value that is no text: `true`, `3`, `2.5`; None for missing."""
     if value is None or value != value:  # noqa: PLR0124 - NaN is the one value that differs from itself
         return None
     return ("true" if value else "false") if isinstance(value, (bool, np.bool_)) else str(value)

@@ -54,7 +54,7 @@ class Engine:
         self._refused = run_errors()
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] = ()) -> list[Array]:
-        """The named outputs, all by default, for `feeds` by input name.
+        """Named outputs, all by default, for `feeds` by input name.
 
         Raises:
             RequestError: the graph cannot take these values, such as a size that does not fit another.
@@ -81,7 +81,7 @@ def _plain_run(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], l
 
 
 def engine_version() -> str:
-    """The release of what runs the graphs."""
+    """Version of onnxruntime."""
     import onnxruntime
 
     release: str = onnxruntime.__version__
@@ -117,7 +117,7 @@ def _session(path: Path) -> Any:
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises for a file that it cannot load; its errors share no base."""
+    """Errors of onnxruntime for a file that it cannot load; they share no base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
@@ -125,7 +125,7 @@ def _load_errors() -> tuple[type[Exception], ...]:
 
 
 def run_errors() -> tuple[type[Exception], ...]:
-    """What it raises for values that a graph cannot take."""
+    """Errors of onnxruntime for values that a graph cannot take."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "NotImplemented")

@@ -1,4 +1,4 @@
-"""What onnxruntime says of a failure, without its own code, files and numbers: callers and users read it."""
+"""Readable messages of onnxruntime's errors, without its source locations and codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def plain_message(error: Exception) -> str:
-    """The first line of an engine's error in at most 300 characters; the operator that failed stays named."""
+    """First line of an engine's error in at most 300 characters, with the operator that failed."""
     line = str(error).strip().split("\n", 1)[0]
     line = _FILE.sub("", _CODE.sub("", line))
     line = _NODE.sub(lambda match: f"{match[1]} ({match[2]}): " if match[2] else f"{match[1]}: ", line)

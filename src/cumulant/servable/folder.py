@@ -1,4 +1,4 @@
-"""A servable's folder: written whole or not at all, checked before it is used."""
+"""A servable's folder: written atomically, verified before use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Format(msgspec.Struct):
 
 
 def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
-    """The description of the servable in `folder`, after checking the SHA-256 of every listed file.
+    """Description of the servable in `folder`, after checking the SHA-256 of every listed file.
 
     Raises:
         NotFoundError: there is no servable in `folder`.
@@ -97,9 +97,9 @@ def _check_file(path: Path, expected: str) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
+    """Temporary folder that is renamed to `out` when the block succeeds, and deleted otherwise.
 
-    A folder that stands at `out` is replaced.
+    An existing folder `out` is replaced.
 
     Raises:
         StorageError: the disk is full or the place cannot be written.
@@ -145,14 +145,14 @@ def write_description(folder: Path, servable: Servable | GraphServable) -> None:
 
 
 def with_version(folder: Path, version: str) -> Servable | GraphServable:
-    """Say in the description which registered version this copy is."""
+    """Write the registered version into the description of this copy."""
     servable = msgspec.structs.replace(load_description(folder, verify=False), version=version)
     write_description(folder, servable)
     return servable
 
 
 def with_salt(folder: Path, fingerprint: str) -> Servable | GraphServable:
-    """Say in the description which salt a server of this copy needs for the hashes of personal values; empty: any."""
+    """Write the fingerprint of the required salt into the description of this copy; empty: any."""
     servable = load_description(folder, verify=False)
     if isinstance(servable, Servable):
         servable = msgspec.structs.replace(servable, salt_fingerprint=fingerprint)

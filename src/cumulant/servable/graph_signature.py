@@ -1,4 +1,4 @@
-"""Whether a graph has the inputs and outputs that its servable describes."""
+"""Check of a graph's inputs and outputs against its servable's description."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from cumulant.core.errors import IntegrityError
 from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.servable.engine import Engine
 
-_HINT = "package the model again; callers are told what the description says"
+_HINT = "package the model again; callers rely on its description"
 
 
 def check_described(servable: GraphServable, engine: Engine) -> None:
-    """Raises IntegrityError where callers would be told of other tensors than the graph has."""
+    """Raises IntegrityError where the description names other tensors than the graph has."""
     inputs, outputs = _by_name(servable.inputs, servable), _by_name(servable.outputs, servable)
     graph_inputs = {spec.name: spec for spec in engine.inputs}
     graph_outputs = {spec.name: spec for spec in engine.outputs}

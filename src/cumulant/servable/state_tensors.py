@@ -18,7 +18,7 @@ _EXPORT = "export the graph so that what it gives is what it takes"
 
 
 def check_state(servable: GraphServable) -> None:
-    """Raises IntegrityError where a description declares state that its tensors cannot be."""
+    """Raises IntegrityError where the declared state does not match the tensors."""
     inputs = {spec.name: spec for spec in servable.inputs}
     outputs = {spec.name: spec for spec in servable.outputs}
     try:
@@ -31,7 +31,7 @@ def check_state(servable: GraphServable) -> None:
 
 
 def pair_state(pairs: Mapping[str, str], engine: Engine, model: ModelProto) -> tuple[StateTensor, ...]:
-    """The state that `pairs`, output by input, name, once two steps of the graph were seen to go together.
+    """State tensors of `pairs`, output by input.
 
     A free size is that of the request's rows where the graph calls it as it calls the rows of an input that callers
     send, or where it comes first; any other one begins at 0.
@@ -54,7 +54,7 @@ def pair_state(pairs: Mapping[str, str], engine: Engine, model: ModelProto) -> t
 
 
 def try_state(engine: Engine, states: Sequence[StateTensor], feeds: Mapping[str, Array], rows: int) -> None:
-    """Two steps with `feeds`, of which the second runs on what the first left.
+    """Run two steps with `feeds`, the second on the state of the first.
 
     Raises:
         DefinitionError: the graph cannot go on.
@@ -72,7 +72,7 @@ def try_state(engine: Engine, states: Sequence[StateTensor], feeds: Mapping[str,
 
 
 def initial_state(states: Sequence[StateTensor], rows: int) -> dict[str, Array]:
-    """What the first request of a sequence, of `rows` rows, runs on."""
+    """Initial state of a sequence of requests with `rows` rows."""
     return {
         state.input: np.zeros([rows if size == -1 else size for size in state.shape], DTYPES[state.datatype])
         for state in states
@@ -124,7 +124,7 @@ def _check_once(states: Sequence[StateTensor]) -> None:
 
 
 def _symbols(model: ModelProto) -> dict[str, list[str]]:
-    """What the graph calls the sizes of its inputs; "" for fixed and nameless ones."""
+    """Symbolic sizes of the graph's inputs; "" for fixed and unnamed ones."""
     return {value.name: [size.dim_param for size in value.type.tensor_type.shape.dim] for value in model.graph.input}
 
 

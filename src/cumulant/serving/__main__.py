@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sequence-count", metavar="N", type=int, default=10_000, help="most sequences; default %(default)s")
     add("--sequence-bytes", metavar="SIZE", default="256MiB", help="most bytes of their state; default %(default)s")
     add("--log", metavar="DIR", help="keep a prediction log there")
-    add("--labels", metavar="DIR", help="take posted labels, and keep them there until they are taken in")
+    add("--labels", metavar="DIR", help="accept posted labels, and store them there until they are ingested")
     add("--labels-size", metavar="SIZE", default="1GiB", help="most bytes of them; default %(default)s")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
     add(
@@ -231,7 +231,7 @@ def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
 
     if expected != (path is not None):
         text = (
-            "--behind-gateway and --gateway-key-file go together: what a gateway says is believed with its token only"
+            "--behind-gateway and --gateway-key-file go together: a gateway's headers are trusted with its token only"
         )
         raise UsageError(
             text, hint="`cumulant up` gives both; a gateway of your own starts with --gateway-key-file too"

@@ -85,7 +85,7 @@ class Trust:
         self.rejected += 1
         if self.rejected == 1:
             sys.stderr.write(
-                "a request has a gateway's token that this server does not believe: it was made with another key, or "
+                "a request has a gateway's token that this server does not accept: it was made with another key, or "
                 f"for an address that is none of {', '.join(self._urls)}. Give gateway and server the same "
                 "--gateway-key-file, and name the host that the gateway dials with --allow-host\n"
             )

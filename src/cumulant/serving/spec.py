@@ -48,7 +48,7 @@ class ReasonsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             description="Rows with reasons where the request does not say: all, none, or those predicted true."
         ),
     ] = "asked"
-    codes: Annotated[dict[str, str], msgspec.Meta(description="Feature to the text that tells a person of it.")] = {}
+    codes: Annotated[dict[str, str], msgspec.Meta(description="Reason text by feature.")] = {}
 
 
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,7 +113,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     labels_size: Annotated[
         str,
         msgspec.Meta(
-            description="How much of posted labels may wait to be taken in; a post beyond it is answered with 429."
+            description="How much of posted labels may wait for ingestion; a post beyond it is answered with 429."
         ),
     ] = "1GiB"
     reasons: Annotated[ReasonsSpec | None, msgspec.Meta(description="Reasons of answers. Default: none.")] = None

@@ -1,4 +1,4 @@
-"""The model inside a folder that MLflow wrote."""
+"""Model files inside folders of MLflow models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
 
 
 def find_mlflow_model(folder: Path, *, trust_pickle: bool) -> Path:
-    """The file or servable that answers for the MLflow model in `folder`: our own servable before any flavour.
+    """File or servable of the MLflow model in `folder`; an own servable takes precedence over flavours.
 
     Raises:
         UsageError: the model is a pickle, and `trust_pickle` is not given.

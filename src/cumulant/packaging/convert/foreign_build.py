@@ -1,4 +1,4 @@
-"""From a model that was made elsewhere to a servable's folder."""
+"""Building of servables from foreign models."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _first_step(
     name: str,
     tolerance: float | None,
 ) -> Parity:
-    """Of the first rows of the sample, without the state that comes out."""
+    """Parity of a sequence's first step, without its next state."""
     part = rows.take(slice(0, _FIRST))
     carried = initial_state(states, part.rows)
     sent = [spec for spec in engine.inputs if spec.name not in carried]

@@ -1,4 +1,4 @@
-"""A model that was made elsewhere, as a graph with what is known about it."""
+"""Foreign models: a converted graph with its metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TREES, NETS = 1e-6, 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignModel:
-    """`files` are external data of the graph, by their name beside it; `notes` is what a person should know."""
+    """Converted model; `files` are external data of the graph by name, `notes` are hints for the user."""
 
     kind: str
     converter: str
@@ -36,7 +36,7 @@ class ForeignModel:
 
 
 def installed_versions(*names: str) -> dict[str, str]:
-    """Of the packages that are installed, their versions."""
+    """Versions of the installed ones of these packages."""
     installed = {}
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""Does a graph run at all? It is asked with made-up inputs where nobody gave a sample."""
+"""Test runs of a graph on synthetic inputs, where there is no sample."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_runs(engine: Engine, feeds: Mapping[str, Array], name: str) -> None:
             return
     if first is not None:
         reason = first.message.partition(": ")[2] or first.message
-        hint = "mend the graph; if it refuses made-up values only, add --sample FILE with rows that it takes"
+        hint = "fix the graph; if it refuses made-up values only, add --sample FILE with rows that it takes"
         raise DefinitionError(
             f"onnxruntime loads the graph of {name} and cannot run it: {reason}", subject=name, hint=hint
         )

@@ -1,4 +1,4 @@
-"""Which columns must a row carry? A missing value is tried in each: not every model bears it."""
+"""Required columns of a model, by a test with missing values in each column."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def _numbers(engine: Engine, matrix: Array) -> dict[str, Array] | None:
 
 
 class _Probe:
-    """Do the original and its graph bear missing values?"""
+    """Tests whether the original and its graph accept missing values."""
 
     def __init__(self, foreign: ForeignModel, engine: Engine, tolerance: float | None) -> None:
         self._foreign, self._engine, self._tolerance = foreign, engine, tolerance
         self._asks = True
 
     def learn(self, matrix: Array) -> None:
-        """Ask the original only where it takes such rows at all: made-up ones it may refuse for other reasons."""
+        """Include the original only where it accepts these rows: it may refuse synthetic ones for other reasons."""
         self._asks = self.bears(matrix)
 
     def bears(self, matrix: Array) -> bool:

@@ -1,4 +1,4 @@
-"""From a model's file to a graph, by what the file is."""
+"""Conversion of a model file to a graph, by its kind."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None =
 
 
 def untrusted_pickle(path: Path) -> UsageError:
-    """The refusal of a pickle."""
+    """Error for a pickle without trust."""
     hint = "add --trust-pickle if you trust whoever made it, or save the model as ONNX, LightGBM text or XGBoost JSON"
     return UsageError(f"{path} is a pickle, which may run any code when it is read", subject=str(path), hint=hint)

@@ -1,4 +1,4 @@
-"""Models in memory, and those that a pickle holds."""
+"""Conversion of models in memory and in pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX files as they are: checked, copied with their external data, mended where a server could not read them."""
+"""ONNX files: checked, copied with their external data, and fixed where a server could not read them."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def _free_rows(model: ModelProto) -> None:
 
 
 def _predict(original: ModelProto | Path, labels: Mapping[str, tuple[str, ...]]) -> Predict:
-    """The graph as it came, in onnxruntime."""
+    """Prediction function of the original graph in onnxruntime."""
     sessions: list[Any] = []
 
     def predict(values: Mapping[str, Array]) -> dict[str, Array]:

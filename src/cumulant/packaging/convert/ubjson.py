@@ -1,4 +1,4 @@
-"""UBJSON, the binary form of XGBoost's models, read without believing the sizes that it claims."""
+"""Decoder of UBJSON, the binary format of XGBoost's models, which verifies all claimed sizes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def import_onnx() -> Any:
 
 
 class GraphBuilder:
-    """Nodes and constants of one graph; `x` names its input [n, k] as `inner`, float64 unless told."""
+    """Nodes and constants of one graph; `x` names its input [n, k] as `inner`, by default float64."""
 
     def __init__(self, width: int, *, source: Float = "FP32", inner: Float = "FP64") -> None:
         self._onnx = import_onnx()

@@ -1,4 +1,4 @@
-"""What a reader of the graph alone needs to use it: columns in their order, classes, calibration, threshold, target.
+"""Metadata of a graph for use without its servable: columns, classes, calibration, threshold, target.
 
 The values stand in the model's `metadata_props`, as `onnxruntime` gives them by `get_modelmeta().custom_metadata_map`.
 """

@@ -1,4 +1,4 @@
-"""Which form of a graph is taken, and why not the others. Pure."""
+"""Choice between the forms of a graph, with reasons. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARGIN = 0.05
 
 
 class FormTrial(NamedTuple):
-    """A form as measured. `fault`: why it could not be measured at all; `note`: what its user should know."""
+    """Measured form. `fault`: why it could not be measured; `note`: a hint for the user."""
 
     kind: str
     size: int = 0

@@ -1,4 +1,4 @@
-"""What a form must keep: the largest class, or the decision at a threshold; and how surely a sample shows it."""
+"""Decisions that a form must keep: largest class or side of a threshold; and their confidence limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROUNDING = 1e-3
 
 
 def decisions_kept(expected: Array, answers: Array, threshold: float | None) -> list[Array] | None:
-    """Of each decision that is looked at, whether each row keeps it; None for numbers that decide nothing.
+    """Whether each row keeps each compared decision; None for numbers that decide nothing.
 
     Labels and other outputs that are no floats are compared as they are, [n, 3 or more] numbers by their largest class.
     Of two classes the probability of the second is held against `threshold`, without one against each of `COMMON`.

@@ -1,4 +1,4 @@
-"""The layers of a graph that carry weights, and the inputs they meet on a sample."""
+"""Layers of a graph with weights, and their inputs on a sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a form of a graph is held to: its answers, its time beside the original's, its independence of neighbours."""
+"""Measurements of a form: agreement of its answers, time relative to the original, batch independence."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def _in_batches(engine: Engine, sample: Sample, size: int) -> list[Array]:
 
 
 def run_model(model: Any, sample: Sample) -> list[Array]:
-    """The answers of a graph that is in memory."""
+    """Outputs of a graph in memory."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())

@@ -1,4 +1,4 @@
-"""Bits for each layer: few where it hurts least."""
+"""Mixed precision: fewer bits for layers with less effect on the answers."""
 
 from __future__ import annotations
 

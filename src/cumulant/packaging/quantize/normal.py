@@ -1,4 +1,4 @@
-"""A graph as the quantizers expect it: a recent operator set, and weights among the initializers."""
+"""Normal form of graphs for quantizers: a recent operator set, and weights among the initializers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def opset_of(model: ModelProto) -> int:
 
 
 def _collect_constants(model: ModelProto) -> None:
-    """What nodes `Constant` hold becomes initializers, where it is a tensor as those are."""
+    """Convert tensors of `Constant` nodes to initializers."""
     graph = model.graph
     for node in [item for item in graph.node if item.op_type == "Constant"]:
         value = next((item for item in node.attribute if item.name == "value"), None)

@@ -1,4 +1,4 @@
-"""Every form of one graph, made and measured."""
+"""Building and measuring of every form of a graph."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _AnsweredRows(NamedTuple):
 
 
 class _Requirement(NamedTuple):
-    """What forms are held to: the loss of decisions at a threshold; rows to learn from, and fresh ones."""
+    """Requirement for forms: allowed loss at a threshold, on calibration rows and fresh ones."""
 
     loss: float
     threshold: float | None
@@ -221,7 +221,7 @@ def _forms(proto: ModelProto, engine: Engine, aim: _Requirement) -> Iterator[tup
 
 
 def explain_no_forms(model: Path) -> str:
-    """What the graph lacks, where no form of it was tried."""
+    """Reason why no form of the graph was tried."""
     proto = _load(model)
     try:
         normalize_graph(proto)
@@ -241,13 +241,13 @@ def _copy(model: ModelProto) -> ModelProto:
 
 
 def _rest(model: ModelProto) -> ModelProto:
-    """What a form left as float32, such as tables, as int8 weights."""
+    """The form with its remaining float32 weights, such as tables, as int8."""
     rounder = Rounder(find_layers(model), {})
     return packed.pack_weights(model, rounder.plan(dict.fromkeys(rounder.layers, 8)))
 
 
 class _FormWork:
-    """What several forms of one graph share: moments, ranges, sensitivities; each computed when first wanted."""
+    """Shared data of several forms: moments, ranges, sensitivities; each computed on first use."""
 
     def __init__(self, base: ModelProto, model_layers: tuple[WeightedLayer, ...], step: int, aim: _Requirement) -> None:
         self._base, self._layers, self._step = base, model_layers, step

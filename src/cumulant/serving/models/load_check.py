@@ -137,7 +137,7 @@ class LoadCheck:
         """
         pins, fault = self._check_folders(self._repository.versions(name))
         if isinstance(fault, _CrashError):
-            raise UsageError(f"{fault.message}; what was served goes on", subject=name[:100], hint=fault.hint)
+            raise UsageError(f"{fault.message}; the loaded versions stay active", subject=name[:100], hint=fault.hint)
         if fault is not None:
             raise fault
         return [self._keep(pinned) for pinned in pins]

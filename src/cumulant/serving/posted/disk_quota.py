@@ -53,8 +53,8 @@ class DiskQuota:
             self._measure()
             if self._used + self._coming + whole > self._most:
                 raise OverloadedError(
-                    f"posted labels wait to be taken in, and no more than {self._most:,} bytes of them may wait",
-                    hint="nothing of this post was kept: post it again when `cumulant labels ingest` has been by",
+                    f"posted labels wait for ingestion, and no more than {self._most:,} bytes of them may wait",
+                    hint="nothing of this post was stored: post it again after `cumulant labels ingest`",
                     retry_after=_RETRY,
                 )
             self._coming += whole

@@ -95,7 +95,7 @@ class RefusedEntries(msgspec.Struct, array_like=True):
 
 #: kinds of a frame
 HELLO, ENTRY, DESCRIBE, GOODBYE, PATTERN, LIKE = 1, 2, 3, 4, 5, 6
-#: those from the log process: every number so far that it did not refuse is on the disk (a `COUNTER`), and `RefusedEntries`
+#: frames of the log process: all numbers so far without those refused are durable (a `COUNTER`); `RefusedEntries`
 COMMITTED, REFUSED = 7, 8
 #: the most patterns of a worker
 PATTERNS = 1024

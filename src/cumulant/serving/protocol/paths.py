@@ -47,7 +47,7 @@ def _of_model(api: str, verb: str, method: Method, summary: str) -> tuple[Route,
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("/", "GET", "Name and version of the server, and where to go on."),
+    Route("/", "GET", "Name and version of the server, and links."),
     Route("/openapi.json", "GET", "This document."),
     Route("/ping", "GET", "Whether the server takes requests, as SageMaker asks."),
     Route("/health", "GET", "Whether the server takes requests, as MLflow asks."),
@@ -67,8 +67,8 @@ ROUTES: tuple[Route, ...] = (
     *_of_model("v1", "predict", "POST", "Predictions for plain JSON rows."),
     *_of_model("v1", "invocations", "POST", "Predictions in MLflow's formats."),
     Route("/invocations", "POST", "Predictions in MLflow's formats, of the only model."),
-    Route("/v1/events", "POST", "Tell what became known: rows of a source that models look back at."),
-    Route("/v1/labels", "POST", "Tell what became of predictions, by their id or by key and time."),
+    Route("/v1/events", "POST", "Post events: rows of a source that models have windows over."),
+    Route("/v1/labels", "POST", "Post labels of predictions, by their id or by key and time."),
     Route("/v2/repository/index", "POST", "The servables of the server's folders, and whether they are served."),
     Route("/v2/repository/models/{model}/load", "POST", "Load a model, or what replaced its folder."),
     Route("/v2/repository/models/{model}/unload", "POST", "Unload a model."),

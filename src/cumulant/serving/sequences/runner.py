@@ -142,13 +142,13 @@ class SequenceRunner(Runner):
             for spec, array in zip(self._states, states, strict=True):
                 check_next(spec, array)
         except DefinitionError as error:
-            raise RequestError(f"the model cannot go on after this request: {error.message}") from None
+            raise RequestError(f"the model cannot continue after this request: {error.message}") from None
         return states
 
 
 def _check_step(turn: SequencePosition, done: int) -> None:
     if turn.step is not None and turn.step != done + 1:
         raise HttpError(
-            409, f"the sequence has taken in {done} requests, so that step {turn.step} is not the next",
+            409, f"the sequence has processed {done} requests, so that step {turn.step} is not the next",
             hint="leave sequence_step out, or start the sequence again",
         )  # fmt: skip

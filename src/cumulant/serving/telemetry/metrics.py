@@ -37,23 +37,21 @@ FAMILIES = {
     "cumulant_run_seconds": Family("histogram", "Time of the engine's runs.", _MODEL, SECONDS),
     "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, ROWS),
     "cumulant_refused_total": Family("counter", "Requests refused since they could not be in time.", _MODEL),
-    "cumulant_cache_total": Family("counter", "Looks into the prediction cache.", (*_MODEL, "result")),
-    "cumulant_shared_cache_total": Family("counter", "Looks into the shared cache.", (*_MODEL, "result")),
+    "cumulant_cache_total": Family("counter", "Lookups in the prediction cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_total": Family("counter", "Lookups in the shared cache.", (*_MODEL, "result")),
     "cumulant_shared_cache_writes_total": Family("counter", "Answers for the shared cache.", (*_MODEL, "result")),
-    "cumulant_shared_cache_seconds": Family("histogram", "Time of looks into the shared cache.", (), SECONDS),
+    "cumulant_shared_cache_seconds": Family("histogram", "Time of lookups in the shared cache.", (), SECONDS),
     "cumulant_shared_cache_open_workers": Family(
-        "gauge", "Workers that leave the shared cache alone since it fails, by what they leave.", ("part",)
+        "gauge", "Workers with an open circuit breaker of the shared cache, by read and write.", ("part",)
     ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_invalid_rows_total": Family(
         "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
     ),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
-    "cumulant_gateway_tokens_rejected_total": Family(
-        "counter", "Requests with a gateway's token that was not believed.", ()
-    ),
+    "cumulant_gateway_tokens_rejected_total": Family("counter", "Requests with a rejected gateway token.", ()),
     "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
-    "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait to be taken in.", (), once=True),
+    "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait for ingestion.", (), once=True),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
     "cumulant_http_refused_total": Family(
