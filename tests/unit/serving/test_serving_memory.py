@@ -12,14 +12,14 @@ from cumulant.serving.models.sample_inputs import make_noise
 
 _HELD = """
 from pathlib import Path
-from cumulant.serving.workers.freed_memory import give_back
+from cumulant.serving.workers.freed_memory import release_memory
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 junk = [bytes(1000) for _ in range(50_000)]
 last = bytes(1000)  # above all others: what is free below it stays with the process
 del junk
 before = held()
-give_back()
+release_memory()
 print(before - held())
 """
 
