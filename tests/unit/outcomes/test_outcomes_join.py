@@ -273,7 +273,7 @@ def test_a_day_that_is_deleted_while_the_log_is_read_has_no_rows(tmp_path, monke
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True})
     days = log_days(tmp_path / "log")
     shutil.rmtree(tmp_path / "log")
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_folder.days", lambda _: days)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_folder.list_days", lambda _: days)
     assert report(opened(tmp_path), NOW).predictions == 0
 
 

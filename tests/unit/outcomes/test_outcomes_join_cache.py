@@ -219,7 +219,7 @@ def test_a_batch_without_rows_is_no_fault(tmp_path):
 def test_a_file_of_the_log_that_is_merged_while_it_is_read_is_read_elsewhere(tmp_path, monkeypatch):
     predict(tmp_path, "a")
     (path,) = (tmp_path / "log").rglob("*.parquet")
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.stored", moving(path, log_stored))
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.iterate_files", moving(path, log_stored))
     assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 

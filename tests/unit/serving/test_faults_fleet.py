@@ -31,7 +31,7 @@ from cumulant.serving.prediction_log.storage.log_reader import recent_prediction
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers import supervisor
 from cumulant.serving.workers.control import open_pinned
-from cumulant.serving.workers.event_loops import signals_kept
+from cumulant.serving.workers.event_loops import restore_signals
 from cumulant.serving.workers.worker import Worker
 
 LOAD = "/v2/repository/models/graph/load"
@@ -248,7 +248,7 @@ def test_workers_that_do_not_come_to_answer_are_told_of_in_words(tmp_path, hosti
     monkeypatch.setattr(supervisor, "_START_SECONDS", 1.0)
     monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 0.1)
     settings = Settings(folders=(str(folder),), host="127.0.0.1", port=0, workers=2, drain=-5.0)
-    with signals_kept(), pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
+    with restore_signals(), pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
         asyncio.run(supervisor.WorkerSupervisor(settings, [pin(folder)]).run(lambda _: None))
 
 

@@ -38,8 +38,8 @@ def needed_columns(
         return ()
     probe = _Probe(foreign, engine, tolerance)
     probe.learn(matrix)
-    needed = tuple(name for place, name in enumerate(columns) if not probe.bears(_without_column(matrix, place)))
-    return needed if needed or probe.bears(np.full_like(matrix, np.nan)) else tuple(columns)
+    needed = tuple(name for place, name in enumerate(columns) if not probe.accepts(_without_column(matrix, place)))
+    return needed if needed or probe.accepts(np.full_like(matrix, np.nan)) else tuple(columns)
 
 
 def _whole(rows: ModelSample, engine: Engine) -> Array:
@@ -78,16 +78,16 @@ class _Probe:
 
     def __init__(self, foreign: ForeignModel, engine: Engine, tolerance: float | None) -> None:
         self._foreign, self._engine, self._tolerance = foreign, engine, tolerance
-        self._asks = True
+        self._includes_original = True
 
     def learn(self, matrix: Array) -> None:
         """Include the original only where it accepts these rows: it may refuse synthetic ones for other reasons."""
-        self._asks = self.bears(matrix)
+        self._includes_original = self.accepts(matrix)
 
-    def bears(self, matrix: Array) -> bool:
+    def accepts(self, matrix: Array) -> bool:
         """Whether both answer these rows, with numbers, and alike."""
         answers = _numbers(self._engine, matrix)
-        return answers is not None and (not self._asks or self._agree(matrix, answers))
+        return answers is not None and (not self._includes_original or self._agree(matrix, answers))
 
     def _agree(self, matrix: Array, answers: dict[str, Array]) -> bool:
         try:

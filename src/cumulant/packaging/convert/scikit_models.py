@@ -181,7 +181,7 @@ class _Answers:
         for node in graph.graph.node:
             node.output[:] = [inside.get(name, name) for name in node.output]
             node.input[:] = [inside.get(name, name) for name in node.input]
-        kinds = [output.type.tensor_type.elem_type or self._unsaid(onnx) for output in graph.graph.output]
+        kinds = [output.type.tensor_type.elem_type or self._label_type(onnx) for output in graph.graph.output]
         del graph.graph.output[:]
         # Without probabilities a classifier's scores are left out: they are no answer that people read.
         wanted = 1 if self._classifier and not self._soft else len(outputs)
@@ -189,7 +189,7 @@ class _Answers:
             self._output(graph, onnx, tensor, element)
         return graph
 
-    def _unsaid(self, onnx: Any) -> int:
+    def _label_type(self, onnx: Any) -> int:
         """The type of labels, where the converter leaves it out."""
         whole = np.asarray(self._model.classes_).dtype.kind in "biu" if self._classifier else False
         return int(onnx.TensorProto.INT64 if whole else onnx.TensorProto.STRING)

@@ -98,12 +98,12 @@ class SharedAnswers:
         elif result in {"hit", "miss"}:
             self._tier.record_success()
         self.counts.look(result)
-        self._judge(seconds if raw is not None else 0.0, time.perf_counter() - began)
+        self._weigh(seconds if raw is not None else 0.0, time.perf_counter() - began)
         if raw is not None:
             self._on_hit(key, raw)
         return raw
 
-    def _judge(self, saved: float, spent: float) -> None:
+    def _weigh(self, saved: float, spent: float) -> None:
         self._count += 1
         self._saved += saved
         self._spent += spent

@@ -103,14 +103,14 @@ class SharedCacheTier:
             async with asyncio.timeout(self.budget):
                 value = await self._store.get(key)
         except TimeoutError:
-            self._fails("it did not answer in time")
+            self._record_failure("it did not answer in time")
             return None, "late"
         except CumulantError as error:
-            self._fails(str(error))
+            self._record_failure(str(error))
             return None, "error"
         finally:
             self._looks -= 1
-            self._took(time.perf_counter() - began)
+            self._record_seconds(time.perf_counter() - began)
         return value, "miss" if value is None else "hit"
 
     def record_success(self) -> None:
@@ -120,14 +120,14 @@ class SharedCacheTier:
 
     def record_fault(self) -> None:
         """Record a lookup with a foreign value."""
-        self._fails("it holds values that are not this server's")
+        self._record_failure("it holds values that are not this server's")
 
-    def _took(self, seconds: float) -> None:
+    def _record_seconds(self, seconds: float) -> None:
         self.seconds.observe(seconds)
         known = self.round_trip
         self.round_trip = seconds if known is None else known + _NEW * (seconds - known)
 
-    def _fails(self, why: str) -> None:
+    def _record_failure(self, why: str) -> None:
         was_closed = self.reads.closed
         self.reads.fail()
         if was_closed and not self.reads.closed:
@@ -138,13 +138,13 @@ class SharedCacheTier:
         """Measure the round-trip time regularly, and retry a store that failed."""
         while True:
             self._failed.clear()
-            await self._try()
+            await self._probe_store()
             if self.reads.closed:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._failed.wait(), _EVERY)
             await asyncio.sleep(self.reads.wait())
 
-    async def _try(self) -> None:
+    async def _probe_store(self) -> None:
         was_closed = self.reads.closed
         try:
             async with asyncio.timeout(_REACHING):
@@ -158,7 +158,7 @@ class SharedCacheTier:
             if was_closed:
                 self._say(f"is left alone for now: {str(error) or 'it does not answer in time'}")
             return
-        self._took(time.perf_counter() - began)
+        self._record_seconds(time.perf_counter() - began)
         self.reads.succeed()
         if not was_closed:
             self._say("answers again")

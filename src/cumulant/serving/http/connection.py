@@ -76,7 +76,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._release_body()
-        self._site.gone(self)
+        self._site.remove(self)
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()

@@ -52,7 +52,7 @@ class HttpSite:
         """Start to close connections that are slow or idle for too long."""
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
-    def gone(self, connection: HttpConnection) -> None:
+    def remove(self, connection: HttpConnection) -> None:
         """Remove a closed connection."""
         self.connections.discard(connection)
         if self.draining and not self.connections:

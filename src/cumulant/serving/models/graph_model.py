@@ -84,7 +84,7 @@ class GraphModel:
             else Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
         )
         if not untried:
-            self.runner.measure(self._made_up)
+            self.runner.measure(self._synthetic_feeds)
 
     def _sequenced(
         self, engine: Engine, scheduling: Scheduling | None, sequences: SequenceStore | None
@@ -109,16 +109,16 @@ class GraphModel:
         specs = (*self.servable.inputs, *self.servable.outputs)
         return self.servable.batching.exact and all(spec.shape[:1] == (-1,) for spec in specs)
 
-    def _made_up(self, rows: int) -> Feeds:
+    def _synthetic_feeds(self, rows: int) -> Feeds:
         if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
             raise RequestError("the inputs are too large to make some up")
         state = initial_state(self.servable.state, rows)
-        return state | {spec.name: _made_up(spec, rows) for spec in self._specs.values()}
+        return state | {spec.name: _synthetic_input(spec, rows) for spec in self._specs.values()}
 
     def try_run(self) -> None:
         example = self._exemplary()
         try:
-            feeds = self._made_up(1) if example is None else example
+            feeds = self._synthetic_feeds(1) if example is None else example
             raw = self.runner.try_run(feeds)
         except RequestError as error:
             if example is None:  # made-up values may be none that the graph takes: an index, a text
@@ -302,7 +302,7 @@ def _metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _made_up(spec: TensorSpec, rows: int) -> Array:
+def _synthetic_input(spec: TensorSpec, rows: int) -> Array:
     shape = tuple(rows if place == 0 and size == -1 else _SOME if size == -1 else size
                   for place, size in enumerate(spec.shape))  # fmt: skip
     dtype = DTYPES[spec.datatype]

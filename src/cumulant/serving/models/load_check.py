@@ -92,7 +92,7 @@ class LoadCheck:
         """
         folders = self._repository.folders()
         if len(folders) == 1:
-            return [self._keep(self._only(folders[0]))]
+            return [self._copy(self._check_single(folders[0]))]
         loadable: list[Pin] = []
         while folders:
             pins, fault = self._check_folders(folders)
@@ -104,9 +104,9 @@ class LoadCheck:
                 self._leave_out(folders[len(pins)], fault)
             folders = rest
         refuse_duplicates(loadable)
-        return [self._keep(pinned) for pinned in loadable]
+        return [self._copy(pinned) for pinned in loadable]
 
-    def _only(self, folder: Path) -> Pin:
+    def _check_single(self, folder: Path) -> Pin:
         """Pin of the only servable, which is checked once per content to keep later starts fast."""
         passed, pinned = PassedChecks(self._settings.passed), pin(folder)
         if pinned in passed:
@@ -140,7 +140,7 @@ class LoadCheck:
             raise UsageError(f"{fault.message}; the loaded versions stay active", subject=name[:100], hint=fault.hint)
         if fault is not None:
             raise fault
-        return [self._keep(pinned) for pinned in pins]
+        return [self._copy(pinned) for pinned in pins]
 
     def _check_folders(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
         """Pins of the folders up to the first that failed, and its error."""
@@ -152,29 +152,31 @@ class LoadCheck:
                 return loadable, restore_error(line.error)
             if line.pin is not None:
                 loadable.append(line.pin)
-        return loadable, None if len(loadable) == len(folders) else _crash(folders[len(loadable)], code, self._seconds)
+        return loadable, None if len(loadable) == len(folders) else _crash_error(
+            folders[len(loadable)], code, self._seconds
+        )
 
     def _run(self, orders: bytes) -> tuple[int, bytes]:
         """Exit code and output of a check process with these orders."""
-        process = self._started()
+        process = self._start()
         try:
             output, _ = process.communicate(orders)
         finally:
             process.kill()
             code = process.wait()
         if self._stopped:
-            raise _ending()
+            raise _stopping_error()
         return code, output
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         line = [sys.executable, "-P", "-m", "cumulant.serving.models.load_check"]
         with self._lock:
             if self._stopped:
-                raise _ending()
+                raise _stopping_error()
             self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             return self._process
 
-    def _keep(self, pinned: Pin) -> Pin:
+    def _copy(self, pinned: Pin) -> Pin:
         if self._settings.artifacts is None:
             return pinned
         # A copy holds no links: where those of the folder lead can be seen here only.
@@ -182,11 +184,11 @@ class LoadCheck:
         return copy_content(pinned, Path(self._settings.artifacts))
 
 
-def _ending() -> EngineUnavailableError:
+def _stopping_error() -> EngineUnavailableError:
     return EngineUnavailableError("the server is ending and loads no models any more")
 
 
-def _crash(folder: Path, code: int, seconds: int) -> _CrashError:
+def _crash_error(folder: Path, code: int, seconds: int) -> _CrashError:
     hint = "build the servable again, or give the machine more memory"
     if code == -signal.SIGALRM:
         how = f"was not ready within {seconds} s"
@@ -197,7 +199,7 @@ def _crash(folder: Path, code: int, seconds: int) -> _CrashError:
     return _CrashError(f"{folder} cannot be loaded: the process that tried it {how}", subject=str(folder), hint=hint)
 
 
-def _first_to_go() -> None:
+def _lower_priority() -> None:
     """Lower the priority of this process, for processor time and for memory."""
     with contextlib.suppress(OSError, AttributeError):
         os.nice(_NICE)
@@ -208,14 +210,14 @@ def _first_to_go() -> None:
 def main() -> int:
     """Exit code 0 after a report on every folder, or on the first that fails."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=_Orders)
-    _first_to_go()
+    _lower_priority()
     # The signal ends the process whatever an engine does; Python would not get to hear of a flag.
     signal.alarm(orders.seconds)
     try:
         with bounded_memory():
             _open_all(orders)
     except CumulantError as error:
-        _say(_Line(error=describe_error(error)))
+        _print_line(_Line(error=describe_error(error)))
     # Threads of engines may still hold their last run.
     os._exit(0)
 
@@ -227,7 +229,7 @@ def _open_all(orders: _Orders) -> None:
         pinned = pin(folder)
         _try(opening, folder)
         check(pinned)
-        _say(_Line(pin=pinned))
+        _print_line(_Line(pin=pinned))
 
 
 def _try(opening: ModelOpener, folder: Path) -> None:
@@ -242,7 +244,7 @@ def _try(opening: ModelOpener, folder: Path) -> None:
     model.close()
 
 
-def _say(line: _Line) -> None:
+def _print_line(line: _Line) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
     sys.stdout.buffer.flush()
 

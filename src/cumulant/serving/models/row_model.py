@@ -98,7 +98,7 @@ class RowModel:
         self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         if not untried:
-            self.runner.measure(self._made_up)
+            self.runner.measure(self._synthetic_feeds)
 
     def _metadata(self) -> Mapping[str, dict[str, Any]]:
         required = set(self.required)
@@ -122,12 +122,12 @@ class RowModel:
         features.state()
         return features
 
-    def _made_up(self, rows: int) -> Feeds:
+    def _synthetic_feeds(self, rows: int) -> Feeds:
         """Rows of noise of the model's width, to measure cost and batching."""
         return self.scorer.feeds(make_noise((rows, len(self.scorer.features)), rows).astype(np.float32))
 
     def try_run(self) -> None:
-        feeds = self._made_up(_TRIED)
+        feeds = self._synthetic_feeds(_TRIED)
         try:
             answers = self.answers(RequestWork(feeds, _TRIED), self.runner.try_run(feeds))
         except (RequestError, ValueError, IndexError) as error:  # the last two: of answers that fit no class or row

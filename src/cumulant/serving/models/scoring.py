@@ -179,7 +179,7 @@ class ScoringService:
         except CumulantError as error:
             self._observe(model, endpoint, status_of(error), rows, request)
             raise
-        stored = self._tell(request, scoring, raw, model)
+        stored = self._record(request, scoring, raw, model)
         if stored is not None:
             return self._durable(stored, response, lambda status: self._observe(model, endpoint, status, rows, request))
         self._observe(model, endpoint, 200, rows, request)
@@ -194,7 +194,7 @@ class ScoringService:
                 raw = await _or_fallback(model, scoring)
             await _explain(model, scoring, raw)
             response = scoring.finish(raw)
-            stored = self._tell(request, scoring, raw, model)
+            stored = self._record(request, scoring, raw, model)
             if stored is not None:
                 await stored
             status = 200
@@ -221,7 +221,7 @@ class ScoringService:
             count(status)
         return response
 
-    def _tell(
+    def _record(
         self, request: TimedRequest, scoring: Scoring[R], raw: Sequence[Array], model: Model
     ) -> Awaitable[None] | None:
         """Log a request and update the state; returns what to wait for before the response."""

@@ -17,7 +17,7 @@ def open_listener(path: Path) -> Iterator[socket.socket]:
     """Listening socket at `path`, for this user only; a stale one of a killed process is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_left(path)
+        _remove_stale(path)
         before = os.umask(0o177)
         try:
             listener.bind(str(path))
@@ -39,7 +39,7 @@ def open_listener(path: Path) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _remove_left(path: Path) -> None:
+def _remove_stale(path: Path) -> None:
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):

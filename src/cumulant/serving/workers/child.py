@@ -16,7 +16,7 @@ from cumulant.core.system.stderr import lossy_stderr
 from cumulant.serving.models.content_pins import Pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
-from cumulant.serving.workers.event_loops import ending, new_loop
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop
 from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.worker import Worker
 
@@ -70,7 +70,7 @@ async def _run(worker: Worker, orders: Orders) -> None:
         models = [[model.name, model.version] for model in worker.app.models]
         starting.append(asyncio.ensure_future(channel.call("ready", {"models": models})))
 
-    with ending(ended):
+    with end_on_signals(ended):
         await worker.run(listeners, ended, started, _Fleet(channel))
     listening.cancel()
 

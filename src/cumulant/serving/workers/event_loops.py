@@ -26,7 +26,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextmanager
-def short_turns() -> Iterator[None]:
+def shorten_thread_turns() -> Iterator[None]:
     """Shorter thread switch interval, so that a busy event loop does not delay the engine's thread."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, _TURN_SECONDS))
@@ -37,7 +37,7 @@ def short_turns() -> Iterator[None]:
 
 
 @contextmanager
-def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
+def end_on_signals(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
     """SIGTERM and SIGINT set `ended`, and so does the end of the process `parent`.
 
     Afterwards they do nothing: who asks a second time does not cut off what is still being written. `signals_kept` ends
@@ -67,7 +67,7 @@ def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
+def restore_signals() -> Iterator[None]:
     """Restore the handlers of SIGTERM and SIGINT when the block ends."""
     if threading.current_thread() is not threading.main_thread():
         yield

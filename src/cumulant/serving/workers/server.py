@@ -25,7 +25,7 @@ from cumulant.serving.prediction_log.personal_values import personal_fields
 from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt
 from cumulant.serving.sequences.state_folder import sequence_folder
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
 from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.log_process import log_socket_folder, run_log_process
 from cumulant.serving.workers.sockets import (
@@ -107,7 +107,7 @@ def run(
     raise_file_limit()
     open_to_all = insecure or settings.token is not None
     with (
-        signals_kept(),
+        restore_signals(),
         pin_fallback(settings) as fixed,
         _with_grpc(fixed, insecure=open_to_all) as bound,
         log_socket_folder(bound) as logged,
@@ -175,7 +175,7 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
     async def answer() -> None:
         ended = asyncio.Event()
         async with run_log_process(settings, salt):
-            with ending(ended, settings.parent):
+            with end_on_signals(ended, settings.parent):
                 await worker.run(Listeners([listener]), ended, lambda: announce(ready) if announce else None)
 
     try:

@@ -19,7 +19,7 @@ from cumulant.serving.models.content_pins import Pin, remove_unserved
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel, GoneError
 from cumulant.serving.workers.child import Orders
-from cumulant.serving.workers.event_loops import ending
+from cumulant.serving.workers.event_loops import end_on_signals
 from cumulant.serving.workers.sockets import open_shared
 
 #: a worker that ends within this many seconds of its start is started again with growing pauses
@@ -91,7 +91,7 @@ class WorkerSupervisor:
             EngineUnavailableError: a worker did not start.
         """
         ended = asyncio.Event()
-        with ending(ended, self._settings.parent):
+        with end_on_signals(ended, self._settings.parent):
             try:
                 places = range(self._settings.workers)
                 self._listeners = [open_shared(self._settings.host, self._settings.port) for _ in places]

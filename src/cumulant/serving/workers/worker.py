@@ -34,7 +34,7 @@ from cumulant.serving.telemetry.metrics import Series, connection_series
 from cumulant.serving.telemetry.observers import RequestObservers
 from cumulant.serving.telemetry.process_metrics import process_series
 from cumulant.serving.workers.control import Control, WorkerDuties, open_pinned
-from cumulant.serving.workers.event_loops import short_turns
+from cumulant.serving.workers.event_loops import shorten_thread_turns
 from cumulant.serving.workers.fleet import Fleet, SingleWorker
 from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.own_urls import own_urls
@@ -151,7 +151,7 @@ class Worker:
         self.app.join(fleet := fleet or SingleWorker(self.staff), self._control(fleet), self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
-            stack.enter_context(short_turns())
+            stack.enter_context(shorten_thread_turns())
             stack.callback(listeners.close)
             await listeners.open(self._site)
             self._site.start()

@@ -16,7 +16,7 @@ from cumulant.flows.review.http.callers import Caller, Callers
 from cumulant.flows.review.views import spec_of
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
-from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
 from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.sockets import bind, split_address, url_of
 
@@ -65,13 +65,13 @@ def serve(
     project.keep_salt()
     known = Callers(callers, principal)
     host, port = split_address(http)
-    with signals_kept(), bind(host, port, insecure=insecure or known.guarded) as listener:
+    with restore_signals(), bind(host, port, insecure=insecure or known.guarded) as listener:
         opened = Opened(url=url_of(listener), pid=os.getpid(), model=project.name, guarded=known.guarded)
 
         async def answer() -> None:
             ended, doors = asyncio.Event(), Listeners([listener])
             site = HttpSite(app, _LIMITS, app.admitted if known.guarded else None)
-            with ending(ended):
+            with end_on_signals(ended):
                 await doors.open(site)
                 site.start()
                 announce(opened)

@@ -115,7 +115,7 @@ class LogPart:
             OSError: the disk is full or cannot be written; the part is spoilt.
         """
         self._rows.append(row)
-        return self._took(1, size)
+        return self._count_rows(1, size)
 
     def add_like(self, like: PatternEntry, stream: PatternStream, rows: int) -> bool:
         """Take the rows of a matrix, as `add`."""
@@ -123,9 +123,9 @@ class LogPart:
         if likes is None:
             likes = self._likes[stream] = []
         likes.append(like)
-        return self._took(rows, len(like.request) + len(like.outputs))
+        return self._count_rows(rows, len(like.request) + len(like.outputs))
 
-    def _took(self, rows: int, size: int) -> bool:
+    def _count_rows(self, rows: int, size: int) -> bool:
         self.rows += rows
         self._waiting += rows
         self._bytes += size
@@ -283,7 +283,7 @@ class LogParts:
             try:
                 part.close()
             except (OSError, pa.ArrowException) as error:
-                self._spoilt(part, error)
+                self._drop_part(part, error)
                 continue
             self.written += part.rows
 
@@ -300,14 +300,14 @@ class LogParts:
             written = add(part)
         except (OSError, pa.ArrowException) as error:
             del self._open[day]
-            self._spoilt(part, error)
+            self._drop_part(part, error)
             return
         # One with a journal is closed after those before it: a merge may cover the number of one that is missing.
         if written and part.journal is None and part.size >= self._file_size:
             del self._open[day]
             self.publish([part])
 
-    def _spoilt(self, part: LogPart, error: Exception) -> None:
+    def _drop_part(self, part: LogPart, error: Exception) -> None:
         if lost := part.discard():
             self._failed(error if isinstance(error, OSError) else OSError(str(error)), lost)
 

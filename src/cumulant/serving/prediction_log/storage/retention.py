@@ -25,7 +25,7 @@ class DaysDue(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
     days: dict[str, float] = {}
 
-    def later(self, due: Iterable[date], *, now: datetime, steady: float) -> DaysDue:
+    def advance(self, due: Iterable[date], *, now: datetime, steady: float) -> DaysDue:
         """The list after `steady` seconds of one process, with the days that are `due` now.
 
         Processes that share the folder take turns, so that what passed since the last turn is the least that any
@@ -38,7 +38,7 @@ class DaysDue(msgspec.Struct, frozen=True, kw_only=True):
             days={name: self.days[name] + passed if name in self.days else 0.0 for name in names},
         )
 
-    def over(self, grace: float = GRACE) -> list[date]:
+    def expired(self, grace: float = GRACE) -> list[date]:
         """The days that have waited long enough."""
         return [date.fromisoformat(name) for name, waited in self.days.items() if waited >= grace]
 

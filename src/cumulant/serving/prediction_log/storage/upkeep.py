@@ -71,13 +71,13 @@ def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], obj
     now = datetime.now(UTC)
     due = [day for day, _ in log_folder.list_days(folder) if day < now.date() - keep]
     before = retention.read(folder, keep)
-    after = before.later(due, now=now, steady=steady)
+    after = before.advance(due, now=now, steady=steady)
     if text := retention.describe_listing(before, after, keep):
         say(f"{text}\n")
     if after.days or before.days:
         with contextlib.suppress(OSError):  # a full disk is what deleting helps against
             retention.write(folder, keep, after)
-    return set(after.over())
+    return set(after.expired())
 
 
 @contextlib.contextmanager
