@@ -253,15 +253,17 @@ def copies(runs, out):
 
 
 def forms(runs, out):
-    from cumulant.packaging.quantize.choice import ORIGINAL, Trial, choose
-    from cumulant.packaging.quantize.decisions import exact
-    from cumulant.packaging.quantize.measure import agreement, bound
+    from cumulant.packaging.quantize.choice import ORIGINAL, FormTrial, choose_form
+    from cumulant.packaging.quantize.decisions import exact_limit
+    from cumulant.packaging.quantize.measure import agreement_bound, measure_agreement
 
     def drawn(rng, shares, ordered):
         hits = rng.binomial(ROWS, shares)
         far = 1 - np.array(shares) if ordered else rng.random(len(shares))
-        return [Trial(ORIGINAL, 100, 1.0)] + [
-            Trial(f"form {k}", 90 - k, hits[k] / ROWS, bound=exact(int(hits[k]), ROWS), distance=float(far[k]))
+        return [FormTrial(ORIGINAL, 100, 1.0)] + [
+            FormTrial(
+                f"form {k}", 90 - k, hits[k] / ROWS, bound=exact_limit(int(hits[k]), ROWS), distance=float(far[k])
+            )
             for k in range(len(shares))
         ]
 
@@ -276,18 +278,18 @@ def forms(runs, out):
         for ordered in (True, False):
             wrong = 0
             for seed in range(many):
-                found = choose(drawn(np.random.default_rng(seed), shares, ordered), aim="size", accuracy_loss=LOSS)
+                found = choose_form(drawn(np.random.default_rng(seed), shares, ordered), aim="size", accuracy_loss=LOSS)
                 chosen = next(place for place, one in enumerate(found) if one.chosen)
                 wrong += chosen > 0 and shares[chosen - 1] < 1 - LOSS
             show(out, "forms", f"{name}; {'nearest first' if ordered else 'order by chance'}", wrong, many)
     sound = sum(
-        choose(drawn(np.random.default_rng(seed), [0.9999, 0.9995, 0.999], True), aim="size", accuracy_loss=LOSS)[
+        choose_form(drawn(np.random.default_rng(seed), [0.9999, 0.9995, 0.999], True), aim="size", accuracy_loss=LOSS)[
             3
         ].chosen
         for seed in range(many)
     )
     show(out, "forms", "power: the smallest of 3 sound forms is taken", sound, many)
-    decisions(runs, out, agreement, bound)
+    decisions(runs, out, measure_agreement, agreement_bound)
 
 
 def decisions(runs, out, agreement, bound):

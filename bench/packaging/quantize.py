@@ -23,9 +23,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from cumulant.packaging.quantize.choice import ORIGINAL, choose
-from cumulant.packaging.quantize.measure import agreement, answers, paces
-from cumulant.packaging.quantize.search import tried
+from cumulant.packaging.quantize.choice import ORIGINAL, choose_form
+from cumulant.packaging.quantize.measure import measure_agreement, run_sample, time_engines
+from cumulant.packaging.quantize.search import try_forms
 from cumulant.servable.engine import Engine
 
 SAMPLE, FRESH, OF_ONE_SUFFIX = 2400, 2000, 100
@@ -85,7 +85,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
-        found = tried(options.model, sample, accuracy_loss=options.loss, folder=Path(folder), budget=60)
+        found = try_forms(options.model, sample, accuracy_loss=options.loss, folder=Path(folder), budget=60)
         print(f"tried in {time.perf_counter() - started:.0f} s; load {os.getloadavg()[0]:.1f}\n")
         print(
             "| form | bytes | smaller | agreement, 2,000 files | at least (95%) | time at 1 row | time at 32 rows |\n|---|---|---|---|---|---|---|"
@@ -104,14 +104,14 @@ def main() -> None:
 
 def judge(found, loss: float, fresh: dict) -> None:
     engine = Engine(found.paths[ORIGINAL])
-    expected = answers(engine, fresh)
+    expected = run_sample(engine, fresh)
     classes = len(np.unique(expected[0].argmax(axis=1)))
     for aim in ("size", "speed"):
-        candidates = choose(found.trials, aim=aim, accuracy_loss=loss)
+        candidates = choose_form(found.trials, aim=aim, accuracy_loss=loss)
         chosen = next(one for one in candidates if one.chosen)
         other = Engine(found.paths[chosen.kind])
-        share = agreement(expected, answers(other, fresh))
-        both = paces([engine, other], fresh, budget=30)[1]
+        share = measure_agreement(expected, run_sample(other, fresh))
+        both = time_engines([engine, other], fresh, budget=30)[1]
         times = ", ".join(
             f"{pace.ratio:.2f} of the time at {pace.rows} rows ({pace.seconds * 1e3:.1f} ms)" for pace in both
         )

@@ -19,8 +19,8 @@ import numpy as np
 
 from cumulant.core.plan import Field
 from cumulant.serving.prediction_log.client import LogClient
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 COLUMNS = [f"f{n}" for n in range(30)]
@@ -34,13 +34,13 @@ def entry(kind, number):
     values = RANDOM.random((rows, 30), dtype=np.float32)
     row = dict(zip(COLUMNS, (round(value, 4) for value in values[0].tolist()), strict=True))
     if kind == "json":
-        return Entry(**given, model="plain", rows=msgspec.json.encode([row]), answers=ANSWER)
+        return LogEntry(**given, model="plain", rows=msgspec.json.encode([row]), answers=ANSWER)
     if kind == "personal":
         row = {"email": f"person{number}@example.com", **row}
-        return Entry(**given, model="people", rows=msgspec.json.encode([row]), answers=ANSWER)
+        return LogEntry(**given, model="people", rows=msgspec.json.encode([row]), answers=ANSWER)
     raw = values.tobytes()
     outputs = [("probability", "FP32", [rows], bytes(4 * rows))]
-    return Entry(**given, model="plain", tensors=[("x", "FP32", [rows, 30], raw)], columns=COLUMNS, outputs=outputs)
+    return LogEntry(**given, model="plain", tensors=[("x", "FP32", [rows, 30], raw)], columns=COLUMNS, outputs=outputs)
 
 
 def cpu(pid):
@@ -51,7 +51,7 @@ def cpu(pid):
 async def measure(kind, entries, rows):
     with tempfile.TemporaryDirectory() as folder:
         socket, place = f"{folder}/log.sock", Path(folder) / "log"
-        process = subprocess.Popen(command(socket, place, visible="1s"))
+        process = subprocess.Popen(log_command(socket, place, visible="1s"))
         while not os.path.exists(socket):
             await asyncio.sleep(0.02)
         people = [Field("email", "str", personal=True)]

@@ -8,9 +8,9 @@ import lightgbm
 import numpy as np
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.graph import GraphBuilder
 from cumulant.packaging.graphs.lightgbm_trees import add_boosters
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 
 WIDTH = 30
 
@@ -34,7 +34,7 @@ def write_servable(out: Path, trees: int = 300, leaves: int = 63) -> Path:
 
 def write_graph(out: Path, text: str, columns: list[str], version: str = "1") -> None:
     """A LightGBM model's text as a servable's folder."""
-    graph = Graph(WIDTH)
+    graph = GraphBuilder(WIDTH)
     result, outputs = add_boosters(graph, [text])
     servable = GraphServable(
         name="bench",
@@ -47,7 +47,7 @@ def write_graph(out: Path, text: str, columns: list[str], version: str = "1") ->
     )
     with new_folder(out) as folder:
         (folder / "model.onnx").write_bytes(graph.finish(result, outputs).SerializeToString())
-        seal(folder, servable)
+        write_sealed(folder, servable)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ import rows
 from model import booster
 
 from cumulant.core.servable import FieldRule
-from cumulant.servable.folder import load_servable, seal
-from cumulant.serving.app import Application
+from cumulant.servable.folder import load_servable, write_sealed
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.models.model import ModelSet, open_model
 
@@ -50,12 +50,12 @@ def _folders(place: Path) -> dict[str, Path]:
         found[name] = folder = place / f"with-{count}"
         shutil.copytree(plain, folder)
         rules = {one: FieldRule(required=True, min=-100, max=100.0) for one in _NAMES[:count]}
-        seal(folder, msgspec.structs.replace(load_servable(folder), rules=rules))
+        write_sealed(folder, msgspec.structs.replace(load_servable(folder), rules=rules))
     return found
 
 
 async def _measure(folders: dict[str, Path]) -> dict[str, list[np.ndarray]]:
-    apps = {name: Application(ModelSet([open_model(folder)])) for name, folder in folders.items()}
+    apps = {name: ServingApplication(ModelSet([open_model(folder)])) for name, folder in folders.items()}
     bodies = [one.partition(b"\r\n\r\n")[2] for one in rows.requests(_REQUESTS)]
     found: dict[str, list[np.ndarray]] = {name: [] for name in apps}
     for number in range(_ROUNDS):
@@ -67,7 +67,7 @@ async def _measure(folders: dict[str, Path]) -> dict[str, list[np.ndarray]]:
     return found
 
 
-async def _one(app: Application, body: bytes) -> float:
+async def _one(app: ServingApplication, body: bytes) -> float:
     request = Request("POST", b"/v1/models/rows/predict", {b"host": b"127.0.0.1"}, body, received=time.perf_counter())
     begin = time.perf_counter()
     answer = app(request)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from payloads import WIDTH
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 
 HEAVY_SECONDS = 1.15e-3
 """What a row of the heavy servable is made to cost."""
@@ -102,4 +102,4 @@ def write_heavy(light: Path, out: Path, times: int) -> None:
     )  # fmt: skip
     with new_folder(out) as folder:
         (folder / "model.onnx").write_bytes(found.SerializeToString())
-        seal(folder, servable)
+        write_sealed(folder, servable)

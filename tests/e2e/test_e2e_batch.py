@@ -21,7 +21,7 @@ from cumulant.core.servable import Batching, GraphServable
 from cumulant.flows.serving.predict import predict
 from cumulant.flows.serving.serve import prepare_service, running
 from cumulant.servable.engine import Engine
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def network(folder, size):
         (draft / "model.onnx").write_bytes(model.SerializeToString())
         engine = Engine(draft / "model.onnx")
         names = tuple(f"c{number}" for number in range(WIDTH))
-        seal(draft, GraphServable(name="network", inputs=engine.inputs, outputs=engine.outputs, columns=names,
+        write_sealed(draft, GraphServable(name="network", inputs=engine.inputs, outputs=engine.outputs, columns=names,
                                   batching=Batching(exact=True)))  # fmt: skip
     return folder
 

@@ -66,11 +66,11 @@ def _run(case: Case, source: Path, out: Path) -> tuple[int, str]:
 def _tried(folder: Path) -> int:
     """As a server tries a model before it loads it."""
     from cumulant.core.errors import CumulantError
-    from cumulant.serving.models.load_check import Trial
+    from cumulant.serving.models.load_check import LoadCheck
     from cumulant.serving.settings import Settings
 
     try:
-        Trial(Settings(folders=(str(folder),)), seconds=60).versions("m")
+        LoadCheck(Settings(folders=(str(folder),)), seconds=60).versions("m")
     except CumulantError as error:
         print(error.message, error.hint or "")
         return 2

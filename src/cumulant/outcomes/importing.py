@@ -20,11 +20,11 @@ from cumulant.outcomes.labels.atomic_files import write_bytes
 from cumulant.outcomes.labels.label_rows import parse_value, read_moment
 from cumulant.outcomes.labels.store import lock_folder, writing_to
 from cumulant.outcomes.labels.target_values import parse_number
-from cumulant.serving.prediction_log.personal_values import as_held
+from cumulant.serving.prediction_log.personal_values import convert_value
 from cumulant.serving.prediction_log.storage.durable import sync
 
 if TYPE_CHECKING:
-    from cumulant.serving.prediction_log.storage.part_writer import Part
+    from cumulant.serving.prediction_log.storage.part_writer import LogPart
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 _DECODE = msgspec.json.Decoder().decode
@@ -109,7 +109,7 @@ class _ImportWriter:
         self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
         self._shown, self._used = shown, set(names.values()) - set(key)
         self._until = until
-        self._parts: dict[date, Part] = {}
+        self._parts: dict[date, LogPart] = {}
         self._number = 0
 
     def write(self, path: Path) -> ImportReport:
@@ -139,16 +139,16 @@ class _ImportWriter:
                         raise DataError(f"{path} has no column {column}", subject=str(path), hint=hint)
             yield from batch
 
-    def _part(self, day: date) -> Part:
+    def _part(self, day: date) -> LogPart:
         # The same file has the same parts, by name and content, however often it is begun.
         if day not in self._parts:
-            from cumulant.serving.prediction_log.storage.part_writer import Part
+            from cumulant.serving.prediction_log.storage.part_writer import LogPart
 
             if len(self._parts) >= _OPEN:
                 self._close()
             self._number += 1
             ordinal = (day - EPOCH.date()).days
-            self._parts[day] = Part(self._draft, ordinal, f"imported.{self._content}", self._number)
+            self._parts[day] = LogPart(self._draft, ordinal, f"imported.{self._content}", self._number)
         return self._parts[day]
 
     def _close(self) -> None:
@@ -183,7 +183,7 @@ def _value_masker(fields: Mapping[str, Field], salt: bytes) -> _Show:
         if field is None or value is None:
             return value
         sent = _typed_value(value, field)
-        return sent if sent is None or not field.personal else mask(as_held(sent, field), salt)
+        return sent if sent is None or not field.personal else mask(convert_value(sent, field), salt)
 
     return show
 
@@ -195,8 +195,8 @@ def _typed_value(value: object, field: Field) -> object:
     if not value.strip():
         return None
     with contextlib.suppress(ValueError):
-        return as_held(int(value), field)
-    return as_held(parse_value(value), field)
+        return convert_value(int(value), field)
+    return convert_value(parse_value(value), field)
 
 
 def _outputs(parts: Mapping[str, Any]) -> dict[str, object]:

@@ -149,7 +149,7 @@ def scan_predictions(
     Raises:
         StorageError: a file cannot be read.
     """
-    from cumulant.serving.prediction_log.storage.log_folder import files as log_files
+    from cumulant.serving.prediction_log.storage.log_folder import current_files as log_files
 
     for days in _groups(folder, since, until, size or _AT_ONCE):
 
@@ -189,11 +189,11 @@ def _scan_log(files: list[Path], name: str | None = None) -> pl.LazyFrame:
 
 def _groups(folder: Path, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
     """Days whose files are read at once."""
-    from cumulant.serving.prediction_log.storage.log_folder import days
+    from cumulant.serving.prediction_log.storage.log_folder import list_days
 
     sized = (
         (day, _size(path))
-        for day, path in days(folder)
+        for day, path in list_days(folder)
         if (since is None or day >= since) and (until is None or day <= until)
     )
     return _read_at_once(sized, size)

@@ -1,4 +1,4 @@
-"""From a trained model to a servable: one folder that answers as the model did.
+"""Packaging of trained models as servables: one folder that gives the model's answers.
 
-`Scorer` and `load_servable` need numpy, onnxruntime and msgspec only; `build` also needs onnx.
+Building needs onnx; scoring needs numpy, onnxruntime and msgspec only.
 """

@@ -1,4 +1,4 @@
-"""Does the packaged graph answer as the model it was made from?"""
+"""Comparison of a packaged graph's answers with the original model's."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import ParityError
 from cumulant.core.servable import Parity
-from cumulant.packaging.parity import ROWS, choose, evenly
+from cumulant.packaging.parity import ROWS, choose_rows, spread_evenly
 from cumulant.servable.engine import Array
 
 _NUMBERS = "fiu"
 
 
 def rows_to_compare(expected: Mapping[str, Array]) -> NDArray[np.intp]:
-    """Of many rows, those nearest to the decision on both sides, and others evenly."""
+    """Rows to compare: of many, those nearest to the decision on both sides, and others evenly."""
     count = len(next(iter(expected.values())))
     score = expected.get("probability")
-    return choose(score, 0.5) if score is not None and score.ndim == 1 else evenly(count, ROWS)
+    return choose_rows(score, 0.5) if score is not None and score.ndim == 1 else spread_evenly(count, ROWS)
 
 
-def compare(expected: Mapping[str, Array], found: Mapping[str, Array], *, tolerance: float, name: str) -> Parity:
-    """The largest difference (of values above 1, relative to the value) and the number of decisions that change.
+def compare_answers(
+    expected: Mapping[str, Array], answers: Mapping[str, Array], *, tolerance: float, name: str
+) -> Parity:
+    """Largest difference (of values above 1, relative to the value) and number of changed decisions.
 
     Raises:
         ParityError: a difference above `tolerance`, an answer of another shape, or a missing answer.
     """
     gap, flips, rows = 0.0, np.zeros(0, bool), 0
     for output, want in expected.items():
-        got = found[output]
+        got = answers[output]
         if want.shape != got.shape:
             raise ParityError(f"{output} has the shape {got.shape}, the original's {want.shape}", subject=name)
         rows = len(want)
@@ -49,10 +51,10 @@ def compare(expected: Mapping[str, Array], found: Mapping[str, Array], *, tolera
 
 
 def _gap(want: Array, got: Array) -> float:
-    one, other = want.astype(np.float64), got.astype(np.float64)
-    same = (one == other) | (np.isnan(one) & np.isnan(other))  # infinities too
+    expected, other = want.astype(np.float64), got.astype(np.float64)
+    same = (expected == other) | (np.isnan(expected) & np.isnan(other))  # infinities too
     with np.errstate(invalid="ignore"):
-        gaps = np.where(same, 0.0, np.abs(other - one) / np.maximum(1, np.abs(one)))
+        gaps = np.where(same, 0.0, np.abs(other - expected) / np.maximum(1, np.abs(expected)))
     # A NaN on one side only is no agreement at all.
     return float(np.nan_to_num(gaps, nan=np.inf).max(initial=0.0))
 

@@ -1,4 +1,4 @@
-"""Does a row's answer depend on the rows beside it? Asked before rows of different requests share a run."""
+"""Test whether a row's answer depends on the other rows of its batch."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def _compare(engine: Engine, feeds: Mapping[str, Array], count: int) -> Batching
     single = [np.concatenate(parts) for parts in zip(*alone, strict=True)]
     worst: dict[str, float] = {}
     for rows in _batches(count):
-        found = engine.run({name: array[rows] for name, array in feeds.items()})
-        for spec, one, many in zip(engine.outputs, single, found, strict=True):
-            if many.shape[:1] != (len(rows),) or many.shape[1:] != one.shape[1:]:
+        batched = engine.run({name: array[rows] for name, array in feeds.items()})
+        for spec, lone, many in zip(engine.outputs, single, batched, strict=True):
+            if many.shape[:1] != (len(rows),) or many.shape[1:] != lone.shape[1:]:
                 return Batching(exact=False, reason=f"{spec.name} changes its shape with the rows beside a row")
-            if not same_bits(one[rows], many):
-                worst[spec.name] = max(worst.get(spec.name, 0.0), _difference(one[rows], many))
+            if not same_bits(lone[rows], many):
+                worst[spec.name] = max(worst.get(spec.name, 0.0), _difference(lone[rows], many))
     if worst:
-        said = ", ".join(f"{name} by up to {value:.2g}" for name, value in worst.items())
-        return Batching(exact=False, reason=f"the rows beside a row change {said}")
+        changes = ", ".join(f"{name} by up to {value:.2g}" for name, value in worst.items())
+        return Batching(exact=False, reason=f"the rows beside a row change {changes}")
     sizes = ", ".join(str(size) for size in _SIZES if size <= count)
     return Batching(exact=True, reason=f"{count} rows alone and in batches of {sizes}: no bit differs")
 
@@ -60,17 +60,17 @@ def _batches(count: int) -> Iterator[Array]:
             yield from (order[start : start + size] for start in range(0, count, size))
 
 
-def same_bits(one: Array, other: Array) -> bool:
+def same_bits(first: Array, second: Array) -> bool:
     """Whether two arrays are equal to the last bit, NaN for NaN."""
-    if one.dtype != other.dtype or one.shape != other.shape:
+    if first.dtype != second.dtype or first.shape != second.shape:
         return False
-    if one.dtype == object:
-        return bool((one == other).all())
-    return np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+    if first.dtype == object:
+        return bool((first == second).all())
+    return np.ascontiguousarray(first).tobytes() == np.ascontiguousarray(second).tobytes()
 
 
-def _difference(one: Array, other: Array) -> float:
-    if one.dtype.kind not in "fiu":
+def _difference(first: Array, second: Array) -> float:
+    if first.dtype.kind not in "fiu":
         return 1.0
-    gaps: Sequence[float] = np.abs(one.astype(np.float64) - other.astype(np.float64)).ravel().tolist()
+    gaps: Sequence[float] = np.abs(first.astype(np.float64) - second.astype(np.float64)).ravel().tolist()
     return max(gaps, default=0.0)

@@ -12,16 +12,16 @@ from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import FieldRule, Reasons, Servable, Unread
 from cumulant.packaging.graphs.engine_trees import add_catboost, add_xgboost
-from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.graph import GraphBuilder
 from cumulant.packaging.graphs.graph_metadata import describe_graph
 from cumulant.packaging.graphs.lightgbm_trees import add_boosters
 from cumulant.packaging.graphs.linear_graph import add_constant, add_linear
 from cumulant.packaging.graphs.perceptron_graph import add_perceptrons
-from cumulant.packaging.graphs.target_means_graph import add_widening, added_columns, before
-from cumulant.packaging.graphs.user_graph import adopt
-from cumulant.packaging.parity import measure
+from cumulant.packaging.graphs.target_means_graph import add_widening, count_added_columns, prepend_widening
+from cumulant.packaging.graphs.user_graph import adapt_graph
+from cumulant.packaging.parity import measure_parity
 from cumulant.servable.description import Columns, TrainedModel
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 from cumulant.servable.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def build(
 ) -> Servable:
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
-    `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
+    `sample` holds feature rows for the parity check (`measure_parity`); `example` is a request row;
     `lineage` says what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
     `complete`, `nonnegative`, `salt_fingerprint` and `reasons` are as in `Servable`; `target` is named in the
     graph. Equal inputs give equal bytes.
@@ -61,7 +61,7 @@ def build(
         ParityError: the packaged model does not answer as the trained one; nothing is left at `out`.
         StorageError: the folder cannot be written.
     """
-    unknown = [one.feature for one in model.inputs if one.feature not in plan.names]
+    unknown = [declared.feature for declared in model.inputs if declared.feature not in plan.names]
     if unknown:
         raise DefinitionError(f"the model reads {unknown[0]}, which is no feature of the plan", subject=unknown[0])
     draft = Servable(
@@ -87,9 +87,9 @@ def build(
     describe_graph(graph, draft, target)
     with new_folder(out) as folder:
         (folder / draft.model).write_bytes(graph.SerializeToString(deterministic=True))
-        sealed = seal(folder, draft)
-        parity = measure(Scorer(folder, verify=False), model, _frame(sample), tolerance=tolerance)
-        return seal(folder, msgspec.structs.replace(sealed, parity=parity))
+        sealed = write_sealed(folder, draft)
+        parity = measure_parity(Scorer(folder, verify=False), model, _frame(sample), tolerance=tolerance)
+        return write_sealed(folder, msgspec.structs.replace(sealed, parity=parity))
 
 
 def _frame(sample: pl.DataFrame | Columns) -> pl.DataFrame:
@@ -108,10 +108,10 @@ def to_onnx(model: TrainedModel) -> ModelProto:
     wanted = len(model.classes) if model.task == "multiclass" else 1
     widening, model = model.widened() if model.kind == "widened" else (None, model)
     if model.kind == "onnx":
-        wide = width + (0 if widening is None else added_columns(widening))
-        adopted = adopt(model.onnx(), width=wide, task=model.task, classes=len(model.classes))
-        return adopted if widening is None else before(adopted, widening, width)
-    graph = Graph(width)
+        wide = width + (0 if widening is None else count_added_columns(widening))
+        adopted = adapt_graph(model.onnx(), width=wide, task=model.task, classes=len(model.classes))
+        return adopted if widening is None else prepend_widening(adopted, widening, width)
+    graph = GraphBuilder(width)
     if widening is not None:
         graph.x = add_widening(graph, widening, width)
     result, outputs = _add(graph, model)
@@ -129,7 +129,7 @@ _AVERAGED = {
 }
 
 
-def _add(graph: Graph, model: TrainedModel) -> tuple[str, int]:
+def _add(graph: GraphBuilder, model: TrainedModel) -> tuple[str, int]:
     """Append the model; returns the name of its uncalibrated answer and the number of outputs."""
     match model.kind:
         case "lightgbm" | "xgboost" | "catboost" | "mlp":
@@ -149,7 +149,7 @@ def _add(graph: Graph, model: TrainedModel) -> tuple[str, int]:
             raise DefinitionError("members of a blend read one matrix: the blend is widened, not a member")
 
 
-def _add_blend(graph: Graph, model: TrainedModel) -> tuple[str, int]:
+def _add_blend(graph: GraphBuilder, model: TrainedModel) -> tuple[str, int]:
     """Append the members, all of which read the same input, and their weighted sum."""
     total, outputs = "", set[int]()
     for weight, member in model.members():

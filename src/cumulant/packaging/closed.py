@@ -1,4 +1,4 @@
-"""What no training row had, so that it is news in a request: values outside of categories, and missing fields."""
+"""Features and fields whose unseen categories, nulls or negative values are worth a warning in a request."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _UNSEEN_ROWS = 3
 
 
 def closed_features(features: pl.DataFrame, inputs: Sequence[Input]) -> tuple[str, ...]:
-    """Features whose categories hold at least 99% of the rows with a value, judged from these training rows.
+    """Features whose categories cover at least 99% of the rows with a value, by these training rows.
 
     Of others, such as names of many merchants, rare values are the rule: a warning at each would be noise.
     """
     return tuple(
-        one.feature for one in inputs if one.kind == "category" and _is_closed(features[one.feature], one.categories)
+        declared.feature
+        for declared in inputs
+        if declared.kind == "category" and _is_closed(features[declared.feature], declared.categories)
     )
 
 
@@ -35,17 +37,16 @@ def _is_closed(column: pl.Series, categories: Sequence[str]) -> bool:
 
 
 def complete_fields(names: Iterable[str], nulls: Mapping[str, int], rows: int) -> tuple[str, ...]:
-    """Those of the fields that no row lacks, of so many rows that at most 1% of later ones lack it; `nulls`: field to
-    the rows of the source that lack it.
-    """
+    """Fields without nulls in so many rows that at most 1% of later rows have one; `nulls`: nulls by field."""
     if rows * _MOST < _UNSEEN_ROWS:
         return ()
     return tuple(name for name in names if nulls.get(name) == 0)
 
 
 def nonnegative_fields(lowest: Mapping[str, float | None], present: Mapping[str, int]) -> tuple[str, ...]:
-    """Those of the number fields that are below 0 in no row, of so many rows with a value that at most 1% of later ones
-    are; `lowest`: field to its least value, None where it is not known; `present`: field to its rows with a value.
+    """Number fields without negative values in so many rows that at most 1% of later rows have one.
+
+    `lowest`: least value by field, None where unknown; `present`: rows with a value by field.
     """
     return tuple(
         name

@@ -1,4 +1,4 @@
-"""What packaging reports."""
+"""Events of packaging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference values of features: what explanations measure a contribution against."""
+"""Reference values of features, against which explanations measure contributions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LEAST_ROWS = 3
 
 
 def reference_values(features: pl.DataFrame, inputs: Sequence[Input]) -> dict[str, Reference]:
-    """Feature to its usual value in these training rows; null where no row has one.
+    """Typical value by feature in these training rows; null where no row has one.
 
     Numbers: the median, rounded to a part of the middle half's width where fewer than three rows hold it. Flags: the
     commoner one. Texts: the commonest that the model knows.
     """
-    return {one.feature: _usual(features[one.feature], one) for one in inputs}
+    return {declared.feature: _usual(features[declared.feature], declared) for declared in inputs}
 
 
-def _usual(column: pl.Series, one: Input) -> Reference:
-    match one.kind:
+def _usual(column: pl.Series, declared: Input) -> Reference:
+    match declared.kind:
         case "category":
-            return one.categories[0] if one.categories else None
+            return declared.categories[0] if declared.categories else None
         case "flag":
             share = column.mean()
             return None if share is None else float(share) > 0.5  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Rows for the checks of packaging: read from a file, or made up from what the graph takes."""
+"""Sample rows for the checks of packaging: read from a file, or random ones that fit the graph."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _FORMATS = "a .csv or .parquet table, an .npy matrix, or an .npz with one array 
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Rows by input name, as they were read: not yet cast to what the graph takes. `given`: a person's own.
+class ModelSample:
+    """Rows by input name, not yet cast to the graph's types. `given`: the user's own rows.
 
     An array without a dimension is a single value, which all rows share.
     """
@@ -40,11 +40,11 @@ class Sample:
     def rows(self) -> int:
         return row_count(self.values)
 
-    def take(self, rows: Any) -> Sample:
-        return Sample(take_rows(self.values, rows), self.given)
+    def take(self, rows: Any) -> ModelSample:
+        return ModelSample(take_rows(self.values, rows), self.given)
 
     def feeds(self, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
-        """The rows as the graph takes them.
+        """Rows in the graph's types and shapes.
 
         Raises:
             DataError: an input is missing, has another shape, or holds values of another kind.
@@ -76,7 +76,7 @@ def _cast(values: Mapping[str, Array], spec: TensorSpec) -> Array:
         )
     try:
         if spec.datatype == "BYTES":
-            return np.array([str(one) for one in array.ravel()], dtype=object).reshape(array.shape)
+            return np.array([str(value) for value in array.ravel()], dtype=object).reshape(array.shape)
         return np.asarray(array, DTYPES[spec.datatype], order="C")
     except (TypeError, ValueError) as error:
         raise DataError(f'the sample of "{spec.name}" cannot be read as {spec.datatype}: {error}') from None
@@ -88,7 +88,7 @@ def _single(array: Array) -> Array:
     return flat[:1].reshape(()) if array.ndim == 1 and len(flat) and (flat == flat[0]).all() else array
 
 
-def read_sample(path: Path, inputs: Sequence[TensorSpec], columns: Sequence[str]) -> Sample:
+def read_sample(path: Path, inputs: Sequence[TensorSpec], columns: Sequence[str]) -> ModelSample:
     """The rows in `path`, a .csv, .parquet, .npy or .npz file, for the inputs of a graph.
 
     Of a table, the columns named `columns` are one matrix [n, k], or each input has the column of its name; other
@@ -106,14 +106,14 @@ def read_sample(path: Path, inputs: Sequence[TensorSpec], columns: Sequence[str]
         case ".npz":
             values = _arrays(path)
         case ".csv" | ".parquet":
-            values = of_frame(_table(path), inputs, columns)
+            values = arrays_of_frame(_table(path), inputs, columns)
         case _:
             raise DataError(f'"{path.name}" names no format', subject=str(path), hint=f"use {_FORMATS}")
-    return checked(Sample(values, given=True), inputs, str(path))
+    return check_sample(ModelSample(values, given=True), inputs, str(path))
 
 
-def checked(sample: Sample, inputs: Sequence[TensorSpec], subject: str) -> Sample:
-    """The sample, once it is known to have rows, equally many for each input that is no single value.
+def check_sample(sample: ModelSample, inputs: Sequence[TensorSpec], subject: str) -> ModelSample:
+    """The sample, after a check that it has equally many rows for each input that is no single value.
 
     Raises:
         DataError: it has not.
@@ -126,10 +126,10 @@ def checked(sample: Sample, inputs: Sequence[TensorSpec], subject: str) -> Sampl
     if len(sizes) > 1 or 0 in sizes:
         raise DataError("the sample has no rows, or not equally many for each input", subject=subject)
     values = {name: array if name in rows else _single(array) for name, array in sample.values.items()}
-    return Sample(values, sample.given)
+    return ModelSample(values, sample.given)
 
 
-def of_frame(frame: pl.DataFrame, inputs: Sequence[TensorSpec], columns: Sequence[str]) -> dict[str, Array]:
+def arrays_of_frame(frame: pl.DataFrame, inputs: Sequence[TensorSpec], columns: Sequence[str]) -> dict[str, Array]:
     """The arrays by input name that a table holds.
 
     Raises:
@@ -153,16 +153,16 @@ def _numeric(frame: pl.DataFrame) -> list[str]:
 
 
 def _values(frame: pl.DataFrame, name: str) -> Array:
-    found: Array = np.array([np.nan if one is None else one for one in frame[name].to_list()], np.float64)
-    return found
+    numbers: Array = np.array([np.nan if value is None else value for value in frame[name].to_list()], np.float64)
+    return numbers
 
 
 def _column(frame: pl.DataFrame, spec: TensorSpec) -> Array:
-    found = np.array(frame[spec.name].to_list(), object if spec.datatype == "BYTES" else None)
-    return found.reshape(-1, 1) if len(spec.shape) == 2 else found
+    values = np.array(frame[spec.name].to_list(), object if spec.datatype == "BYTES" else None)
+    return values.reshape(-1, 1) if len(spec.shape) == 2 else values
 
 
-def table_or_none(path: Path | None) -> pl.DataFrame | None:
+def read_table_if_any(path: Path | None) -> pl.DataFrame | None:
     """The table in `path`; None where there is no path, or where the file is no table."""
     is_table = path is not None and path.suffix.lower() in (".csv", ".parquet") and path.is_file()
     return _table(path) if is_table and path is not None else None
@@ -197,27 +197,30 @@ def _load(stream: Any, path: Path) -> Array:
         if dtype.hasobject or int(np.prod([float(size) for size in shape])) * dtype.itemsize > _MOST:
             raise DataError(f"{path} holds objects or more than 2 GiB", subject=str(path))
         stream.seek(0)
-        found: Array = np.lib.format.read_array(stream, allow_pickle=False)
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{path} is no array of numpy: {error}", subject=str(path)) from None
-    return found
+    return array
 
 
 def _arrays(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [one for one in archive.infolist() if one.filename.endswith(".npy")]
-            if sum(one.file_size for one in members) > _MOST:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            if sum(member.file_size for member in members) > _MOST:
                 raise DataError(f"{path} holds more than 2 GiB", subject=str(path))
-            return {one.filename.removesuffix(".npy"): _load(io.BytesIO(archive.read(one)), path) for one in members}
+            return {
+                member.filename.removesuffix(".npy"): _load(io.BytesIO(archive.read(member)), path)
+                for member in members
+            }
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise DataError(f"{path} is no .npz file: {error}", subject=str(path)) from None
 
 
-def random_sample(inputs: Sequence[TensorSpec], *, seed: int = 0) -> Sample:
+def random_sample(inputs: Sequence[TensorSpec], *, seed: int = 0) -> ModelSample:
     """Made-up rows: normal numbers, whole numbers 0 and 1, truth values, short texts."""
     rng = np.random.default_rng(seed)
-    return Sample({spec.name: _random(spec, rng) for spec in inputs}, given=False)
+    return ModelSample({spec.name: _random(spec, rng) for spec in inputs}, given=False)
 
 
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
@@ -226,6 +229,6 @@ def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
         shape = (min(shape[0], 2), *shape[1:])
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
-        return np.array([f"text {one}" for one in rng.integers(0, 9, int(np.prod(shape)))], object).reshape(shape)
+        return np.array([f"text {number}" for number in rng.integers(0, 9, int(np.prod(shape)))], object).reshape(shape)
     values = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
     return np.asarray(values, dtype)

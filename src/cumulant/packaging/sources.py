@@ -1,4 +1,4 @@
-"""What a model file is, told by its content; its name is only believed where the content cannot tell."""
+"""Kind of a model file, identified by its content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OTHERS = {
 
 
 def identify(path: Path) -> Kind:
-    """What stands at `path`.
+    """Kind of the model at `path`.
 
     Raises:
         NotFoundError: nothing stands there.
@@ -94,6 +94,6 @@ def _by_content(head: bytes) -> Kind | None:
 
 
 def _unknown(path: Path, head: bytes) -> DataError:
-    found = next((text for mark, text in _OTHERS.items() if head.startswith(mark)), None)
-    said = f"{path} is {found}" if found else f"{path} is no model that can be packaged"
-    return DataError(said, subject=str(path), hint=ACCEPTED)
+    description = next((text for mark, text in _OTHERS.items() if head.startswith(mark)), None)
+    message = f"{path} is {description}" if description else f"{path} is no model that can be packaged"
+    return DataError(message, subject=str(path), hint=ACCEPTED)

@@ -1,1 +1,1 @@
-"""The servable: its folder, its engine, and how a row is scored. All that serving needs."""
+"""The servable: its folder, its engine, and scoring of rows; everything that serving needs of a model."""

@@ -1,4 +1,4 @@
-"""Runs of a graph that was not tried before: one that takes too long or too much memory is given up."""
+"""Bounded runs of an untried graph: one that takes too long or too much memory is aborted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASE_SECONDS, ROW_SECONDS = 60.0, 0.1
 
 
 def run_bounded(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
-    """`session.run(outputs, feeds)`, given up once its time is over. What runs then ends after its present operator.
+    """`session.run(outputs, feeds)`, aborted after a time limit; the run ends after its current operator.
 
     Its memory is bounded by the machine's (`bounded_memory`).
 

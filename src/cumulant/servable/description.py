@@ -1,4 +1,4 @@
-"""What packaging must know of a trained model."""
+"""Interface of trained models for packaging."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Kind = Literal["lightgbm", "xgboost", "catboost", "mlp", "linear", "naive", "onn
 
 
 class TrainedModel(Protocol):
-    """A model as training leaves it. `predict` takes the float32 matrix that `inputs` describe.
+    """Trained model. `predict` takes the float32 matrix that `inputs` describe.
 
     It answers calibrated probabilities of the second class ([n], binary), probabilities ([n, classes],
     multiclass) or values ([n], regression).
@@ -62,7 +62,7 @@ class TrainedModel(Protocol):
         ...
 
     def widened(self) -> tuple[Widening, TrainedModel]:
-        """`widened`: how the matrix becomes that of the model inside, and that model."""
+        """`widened`: the widening of the matrix, and the inner model."""
         ...
 
     def onnx(self) -> bytes:

@@ -25,10 +25,12 @@ class Encoder:
     """
 
     def __init__(self, inputs: Sequence[Input]) -> None:
-        self.features = tuple(one.feature for one in inputs)
-        self._codes = tuple(_codes(one) if one.kind == "category" else _number for one in inputs)
-        self._columns = tuple(_code_column(one) if one.kind == "category" else _number_column for one in inputs)
-        center = np.array([one.center for one in inputs], dtype=np.float64)
+        self.features = tuple(declared.feature for declared in inputs)
+        self._codes = tuple(_codes(declared) if declared.kind == "category" else _number for declared in inputs)
+        self._columns = tuple(
+            _code_column(declared) if declared.kind == "category" else _number_column for declared in inputs
+        )
+        center = np.array([declared.center for declared in inputs], dtype=np.float64)
         self._center = center if center.any() else None
 
     def matrix(self, columns: Columns) -> Matrix:
@@ -82,8 +84,8 @@ def _number_column(values: Values) -> ArrayLike:
     return np.asarray(values, dtype=np.float64)
 
 
-def _codes(one: Input) -> Callable[[object], float]:
-    codes: dict[object, float] = {text: float(code) for code, text in enumerate(one.categories)}
+def _codes(declared: Input) -> Callable[[object], float]:
+    codes: dict[object, float] = {text: float(code) for code, text in enumerate(declared.categories)}
 
     def code(value: object) -> float:
         return codes.get(value if isinstance(value, str) else category_of(value), _NAN)
@@ -91,8 +93,8 @@ def _codes(one: Input) -> Callable[[object], float]:
     return code
 
 
-def _code_column(one: Input) -> Callable[[Values], ArrayLike]:
-    code = _codes(one)
+def _code_column(declared: Input) -> Callable[[Values], ArrayLike]:
+    code = _codes(declared)
 
     def column(values: Values) -> ArrayLike:
         return [code(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
@@ -101,7 +103,7 @@ def _code_column(one: Input) -> Callable[[Values], ArrayLike]:
 
 
 def category_of(value: object) -> str | None:
-    """How a value that is no text is written as a category: `true`, `3`, `2.5`; None for missing."""
+    """Category text of a value that is no text: `true`, `3`, `2.5`; None for missing."""
     if value is None or value != value:  # noqa: PLR0124 - NaN is the one value that differs from itself
         return None
     return ("true" if value else "false") if isinstance(value, (bool, np.bool_)) else str(value)

@@ -15,7 +15,7 @@ from cumulant.core.errors import DefinitionError, IntegrityError, RequestError, 
 from cumulant.core.servable import Datatype, TensorSpec
 from cumulant.core.system.memory import bounded_memory
 from cumulant.servable.bounded_run import run_bounded
-from cumulant.servable.engine_errors import lacks_memory, plain
+from cumulant.servable.engine_errors import lacks_memory, plain_message
 
 Array = NDArray[Any]
 
@@ -54,20 +54,22 @@ class Engine:
         self._refused = run_errors()
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] = ()) -> list[Array]:
-        """The named outputs, all by default, for `feeds` by input name.
+        """Named outputs, all by default, for `feeds` by input name.
 
         Raises:
             RequestError: the graph cannot take these values, such as a size that does not fit another.
             DefinitionError: a run of an untried graph took too long, or too much memory.
         """
         try:
-            found: list[Array] = self._run(outputs or self._names, feeds)
+            arrays: list[Array] = self._run(outputs or self._names, feeds)
         except self._refused as error:
             if self._untried and lacks_memory(error):
                 hint = "save a smaller model, use more memory, or give rows that it takes: `package --sample FILE`"
-                raise DefinitionError(f"a run of the graph has too little memory: {plain(error)}", hint=hint) from None
-            raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
-        return found
+                raise DefinitionError(
+                    f"a run of the graph has too little memory: {plain_message(error)}", hint=hint
+                ) from None
+            raise RequestError(f"the model cannot take these inputs: {plain_message(error)}") from None
+        return arrays
 
 
 def _plain_run(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], list[Array]]:
@@ -79,11 +81,11 @@ def _plain_run(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], l
 
 
 def engine_version() -> str:
-    """The release of what runs the graphs."""
+    """Version of onnxruntime."""
     import onnxruntime
 
-    found: str = onnxruntime.__version__
-    return found
+    release: str = onnxruntime.__version__
+    return release
 
 
 def _spec(node: Any, path: Path) -> TensorSpec:
@@ -110,12 +112,12 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _load_errors() as error:
         raise IntegrityError(
-            f"{path} is no graph that onnxruntime can run: {plain(error)}", subject=str(path)
+            f"{path} is no graph that onnxruntime can run: {plain_message(error)}", subject=str(path)
         ) from None
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises for a file that it cannot load; its errors share no base."""
+    """Errors of onnxruntime for a file that it cannot load; they share no base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
@@ -123,7 +125,7 @@ def _load_errors() -> tuple[type[Exception], ...]:
 
 
 def run_errors() -> tuple[type[Exception], ...]:
-    """What it raises for values that a graph cannot take."""
+    """Errors of onnxruntime for values that a graph cannot take."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "NotImplemented")

@@ -1,4 +1,4 @@
-"""What onnxruntime says of a failure, without its own code, files and numbers: callers and users read it."""
+"""Readable messages of onnxruntime's errors, without its source locations and codes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def lacks_memory(error: Exception) -> bool:
     return _NO_MEMORY.search(str(error)) is not None
 
 
-def plain(error: Exception) -> str:
-    """The first line of an engine's error in at most 300 characters; the operator that failed stays named."""
+def plain_message(error: Exception) -> str:
+    """First line of an engine's error in at most 300 characters, with the operator that failed."""
     line = str(error).strip().split("\n", 1)[0]
     line = _FILE.sub("", _CODE.sub("", line))
-    line = _NODE.sub(lambda found: f"{found[1]} ({found[2]}): " if found[2] else f"{found[1]}: ", line)
-    line = _MEMORY.sub(lambda found: f"it needs {int(found[1]):,} bytes of memory at once", _PLACE.sub("", line))
+    line = _NODE.sub(lambda match: f"{match[1]} ({match[2]}): " if match[2] else f"{match[1]}: ", line)
+    line = _MEMORY.sub(lambda match: f"it needs {int(match[1]):,} bytes of memory at once", _PLACE.sub("", line))
     return line.strip()[:_LENGTH] or type(error).__name__

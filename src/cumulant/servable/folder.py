@@ -1,4 +1,4 @@
-"""A servable's folder: written whole or not at all, checked before it is used."""
+"""A servable's folder: written atomically, verified before use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Format(msgspec.Struct):
 
 
 def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
-    """The description of the servable in `folder`, after checking the SHA-256 of every listed file.
+    """Description of the servable in `folder`, after checking the SHA-256 of every listed file.
 
     Raises:
         NotFoundError: there is no servable in `folder`.
@@ -68,11 +68,13 @@ def _read(path: Path) -> Servable | GraphServable:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from error
     try:
-        found = msgspec.json.decode(text, type=_Format).format
-        if found not in _KINDS:
+        format_name = msgspec.json.decode(text, type=_Format).format
+        if format_name not in _KINDS:
             hint = "build the servable again with this version of Cumulant"
-            raise IntegrityError(f'{path} has format "{found}", expected "{FORMAT}"', subject=str(path), hint=hint)
-        return msgspec.json.decode(text, type=_KINDS[found])
+            raise IntegrityError(
+                f'{path} has format "{format_name}", expected "{FORMAT}"', subject=str(path), hint=hint
+            )
+        return msgspec.json.decode(text, type=_KINDS[format_name])
     except (msgspec.DecodeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not a servable's description: {error}", subject=str(path)) from None
 
@@ -85,19 +87,19 @@ def _check_inside(folder: Path, name: str) -> None:
 
 def _check_file(path: Path, expected: str) -> None:
     try:
-        found = file_digest(path)
+        digest = file_digest(path)
     except OSError:
         raise IntegrityError(f"{path} is listed in {DESCRIPTION} but cannot be read", subject=str(path)) from None
-    if found != expected:
+    if digest != expected:
         hint = "fetch or build the servable again"
         raise IntegrityError(f"{path} was altered after it was written", subject=str(path), hint=hint)
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
+    """Temporary folder that is renamed to `out` when the block succeeds, and deleted otherwise.
 
-    A folder that stands at `out` is replaced.
+    An existing folder `out` is replaced.
 
     Raises:
         StorageError: the disk is full or the place cannot be written.
@@ -126,7 +128,7 @@ def _replace(draft: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def seal(folder: Path, servable: _AnyServable) -> _AnyServable:
+def write_sealed(folder: Path, servable: _AnyServable) -> _AnyServable:
     """Write the description of `folder`, with the checksums of every other file in it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: file_digest(folder / name) for name in names if name != DESCRIPTION}
@@ -143,14 +145,14 @@ def write_description(folder: Path, servable: Servable | GraphServable) -> None:
 
 
 def with_version(folder: Path, version: str) -> Servable | GraphServable:
-    """Say in the description which registered version this copy is."""
+    """Write the registered version into the description of this copy."""
     servable = msgspec.structs.replace(load_description(folder, verify=False), version=version)
     write_description(folder, servable)
     return servable
 
 
 def with_salt(folder: Path, fingerprint: str) -> Servable | GraphServable:
-    """Say in the description which salt a server of this copy needs for the hashes of personal values; empty: any."""
+    """Write the fingerprint of the required salt into the description of this copy; empty: any."""
     servable = load_description(folder, verify=False)
     if isinstance(servable, Servable):
         servable = msgspec.structs.replace(servable, salt_fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""Whether a graph has the inputs and outputs that its servable describes."""
+"""Check of a graph's inputs and outputs against its servable's description."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from cumulant.core.errors import IntegrityError
 from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.servable.engine import Engine
 
-_HINT = "package the model again; callers are told what the description says"
+_HINT = "package the model again; callers rely on its description"
 
 
 def check_described(servable: GraphServable, engine: Engine) -> None:
-    """Raises IntegrityError where callers would be told of other tensors than the graph has."""
+    """Raises IntegrityError where the description names other tensors than the graph has."""
     inputs, outputs = _by_name(servable.inputs, servable), _by_name(servable.outputs, servable)
     graph_inputs = {spec.name: spec for spec in engine.inputs}
     graph_outputs = {spec.name: spec for spec in engine.outputs}
@@ -20,30 +20,30 @@ def check_described(servable: GraphServable, engine: Engine) -> None:
         raise _wrong(servable, f'the graph has the input "{name[:100]}", which is not described')
     if not outputs:
         raise _wrong(servable, "no output is described")
-    for kind, described, found in (("input", inputs, graph_inputs), ("output", outputs, graph_outputs)):
+    for kind, described, actual in (("input", inputs, graph_inputs), ("output", outputs, graph_outputs)):
         for name, spec in described.items():
-            if name not in found:
+            if name not in actual:
                 raise _wrong(servable, f'the {kind} "{name[:100]}" is described, and the graph has none of that name')
-            if not _fits(spec, found[name], declared=kind == "input"):
-                words = f"is described as {_words(spec)}, and the graph has {_words(found[name])}"
+            if not _fits(spec, actual[name], declared=kind == "input"):
+                words = f"is described as {_words(spec)}, and the graph has {_words(actual[name])}"
                 raise _wrong(servable, f'the {kind} "{name[:100]}" {words}')
 
 
 def _by_name(specs: Sequence[TensorSpec], servable: GraphServable) -> Mapping[str, TensorSpec]:
-    found = {spec.name: spec for spec in specs}
-    if len(found) < len(specs):
+    by_name = {spec.name: spec for spec in specs}
+    if len(by_name) < len(specs):
         raise _wrong(servable, "a tensor is described twice")
-    return found
+    return by_name
 
 
-def _fits(described: TensorSpec, found: TensorSpec, *, declared: bool) -> bool:
+def _fits(described: TensorSpec, actual: TensorSpec, *, declared: bool) -> bool:
     """The shapes of outputs are inferred by the engine, by each release of it more of them: they are not compared."""
-    if described.datatype != found.datatype or min(described.shape, default=0) < -1:
+    if described.datatype != actual.datatype or min(described.shape, default=0) < -1:
         return False
     if not declared:
         return True
-    return len(described.shape) == len(found.shape) and all(
-        -1 in sizes or len(set(sizes)) == 1 for sizes in zip(described.shape, found.shape, strict=True)
+    return len(described.shape) == len(actual.shape) and all(
+        -1 in sizes or len(set(sizes)) == 1 for sizes in zip(described.shape, actual.shape, strict=True)
     )
 
 

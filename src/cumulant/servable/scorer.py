@@ -1,4 +1,4 @@
-"""Answers of a servable: encode, run the graph, calibrate, decide."""
+"""Scoring by a servable: encode, run the graph, calibrate, decide."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Scorer:
         return self.finish(self.engine.run(self.feeds(matrix), self._outputs))
 
     def feeds(self, matrix: Matrix) -> dict[str, Matrix]:
-        """What the engine takes for the encoded matrix [n, k]."""
+        """Engine inputs for the encoded matrix [n, k]."""
         return {self._input: matrix}
 
     def finish(self, raw: Sequence[Array]) -> Floats:
-        """Calibrated answers from what the engine gave, as `score`."""
+        """Calibrated answers from the engine's outputs, as `score`."""
         answers = calibrate(raw[0].astype(np.float64, copy=False), self.servable.calibration)
         return answers if self.servable.task == "multiclass" else answers.reshape(-1)
 
@@ -64,7 +64,7 @@ class Scorer:
         return self.decide(self.score(columns), age=age)
 
     def decide(self, scores: Floats, *, age: Sequence[float | None] | None = None) -> list[Answer]:
-        """The answers that `scores` mean, with the servable's threshold and labels."""
+        """Answers for `scores`, by the servable's threshold and labels."""
         ages = age if age is not None else [None] * len(scores)
         servable = self.servable
         if servable.task == "regression":
@@ -80,7 +80,7 @@ class Scorer:
 
 
 def labels(servable: Servable) -> tuple[str | int | bool, ...]:
-    """The predictions that a classifier gives: its classes, as numbers where the target was; false and true."""
+    """Labels of a classifier: its classes, as numbers where the target was, or false and true."""
     if servable.task == "binary" and servable.classes in _TRUTH:
         return (False, True)
     if servable.whole:

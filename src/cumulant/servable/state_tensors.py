@@ -18,20 +18,20 @@ _EXPORT = "export the graph so that what it gives is what it takes"
 
 
 def check_state(servable: GraphServable) -> None:
-    """Raises IntegrityError where a description declares state that its tensors cannot be."""
+    """Raises IntegrityError where the declared state does not match the tensors."""
     inputs = {spec.name: spec for spec in servable.inputs}
     outputs = {spec.name: spec for spec in servable.outputs}
     try:
-        for one in servable.state:
-            _check_pair(one.input, one.output, inputs, outputs)
-            _check_declared(one, inputs[one.input])
+        for state in servable.state:
+            _check_pair(state.input, state.output, inputs, outputs)
+            _check_declared(state, inputs[state.input])
         _check_once(servable.state)
     except DefinitionError as error:
         raise IntegrityError(f"{servable.name}: {error.message}", subject=servable.name, hint=error.hint) from None
 
 
 def pair_state(pairs: Mapping[str, str], engine: Engine, model: ModelProto) -> tuple[StateTensor, ...]:
-    """The state that `pairs`, output by input, name, once two steps of the graph were seen to go together.
+    """State tensors of `pairs`, output by input.
 
     A free size is that of the request's rows where the graph calls it as it calls the rows of an input that callers
     send, or where it comes first; any other one begins at 0.
@@ -54,25 +54,25 @@ def pair_state(pairs: Mapping[str, str], engine: Engine, model: ModelProto) -> t
 
 
 def try_state(engine: Engine, states: Sequence[StateTensor], feeds: Mapping[str, Array], rows: int) -> None:
-    """Two steps with `feeds`, of which the second runs on what the first left.
+    """Run two steps with `feeds`, the second on the state of the first.
 
     Raises:
         DefinitionError: the graph cannot go on.
     """
-    kept = initial_state(states, rows)
+    carried = initial_state(states, rows)
     names = [state.output for state in states]
     for _ in range(2):
         try:
-            found = engine.run({**feeds, **kept}, names)
+            arrays = engine.run({**feeds, **carried}, names)
         except RequestError as error:
             raise DefinitionError(f"the graph cannot run on its state: {error.message}", hint=_EXPORT) from None
-        for state, array in zip(states, found, strict=True):
+        for state, array in zip(states, arrays, strict=True):
             check_next(state, array)
-        kept = {state.input: array for state, array in zip(states, found, strict=True)}
+        carried = {state.input: array for state, array in zip(states, arrays, strict=True)}
 
 
 def initial_state(states: Sequence[StateTensor], rows: int) -> dict[str, Array]:
-    """What the first request of a sequence, of `rows` rows, runs on."""
+    """Initial state of a sequence of requests with `rows` rows."""
     return {
         state.input: np.zeros([rows if size == -1 else size for size in state.shape], DTYPES[state.datatype])
         for state in states
@@ -93,10 +93,10 @@ def check_next(state: StateTensor, array: Array) -> None:
 
 
 def _check_pair(name: str, output: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
-    for kind, one, known in (("input", name, inputs), ("output", output, outputs)):
-        if one not in known:
-            hint = did_you_mean(one, known) or f"known {kind}s: {', '.join(known)}"
-            raise DefinitionError(f'the graph has no {kind} "{one}" to keep as state', subject=one, hint=hint)
+    for kind, tensor, known in (("input", name, inputs), ("output", output, outputs)):
+        if tensor not in known:
+            hint = did_you_mean(tensor, known) or f"known {kind}s: {', '.join(known)}"
+            raise DefinitionError(f'the graph has no {kind} "{tensor}" to keep as state', subject=tensor, hint=hint)
     got, given = inputs[name], outputs[output]
     if got.datatype != given.datatype or len(got.shape) != len(given.shape):
         raise DefinitionError(
@@ -117,15 +117,15 @@ def _check_declared(state: StateTensor, spec: TensorSpec) -> None:
 
 
 def _check_once(states: Sequence[StateTensor]) -> None:
-    for kind, names in (("input", [one.input for one in states]), ("output", [one.output for one in states])):
+    for kind, names in (("input", [state.input for state in states]), ("output", [state.output for state in states])):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise DefinitionError(f"the {kind} {twice} is named twice as state", subject=twice)
 
 
 def _symbols(model: ModelProto) -> dict[str, list[str]]:
-    """What the graph calls the sizes of its inputs; "" for fixed and nameless ones."""
-    return {one.name: [size.dim_param for size in one.type.tensor_type.shape.dim] for one in model.graph.input}
+    """Symbolic sizes of the graph's inputs; "" for fixed and unnamed ones."""
+    return {value.name: [size.dim_param for size in value.type.tensor_type.shape.dim] for value in model.graph.input}
 
 
 def _shape(spec: TensorSpec, symbols: Sequence[str], rows: set[str]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The data plane: a program of its own that answers from servable folders.
+"""The model server: a program of its own that scores requests with servables.
 
 It needs the extra `serve` (numpy, onnxruntime, httptools, uvloop, grpcio, pyarrow) and msgspec, and reads nothing but
 the folders it is given and the online state that their feature plans name.

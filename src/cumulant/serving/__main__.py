@@ -17,14 +17,14 @@ from cumulant.serving.options import add_options
 from cumulant.serving.options import options as server_options
 
 if TYPE_CHECKING:
-    from cumulant.serving.cache.shared_cache import Sharing
-    from cumulant.serving.models.fallback_config import Declared
+    from cumulant.serving.cache.shared_cache import SharedCacheConfig
+    from cumulant.serving.models.fallback_config import FallbackConfig
     from cumulant.serving.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code: 0 done, 1 refused, 2 usage, 3 try again, 4 cannot work."""
-    options = options_of(arguments)
+    options = parse_options(arguments)
     try:
         _serve(options)
     except CumulantError as error:
@@ -33,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options that the words ask for; ends the process with a message where there are no such options."""
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed options; ends the process with a message where an option is unknown."""
     parser = _parser()
-    found, others = parser.parse_known_args(arguments)
+    options, others = parser.parse_known_args(arguments)
     if others:
         wrong = next((word for word in others if word.startswith("-")), others[0])
         near = did_you_mean(wrong.partition("=")[0], re.findall(r"--[a-z-]+", parser.format_usage()))
         parser.error(f"unrecognized arguments: {' '.join(others)}" + (f"; {near}" if near else ""))
-    return found
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +65,7 @@ def _serve(options: argparse.Namespace) -> None:
     def announce(ready: server.Ready) -> None:
         if options.ready_file:
             server.write_ready(options.ready_file, ready)
-        server.say(ready)
+        server.print_ready(ready)
 
     salts = read_salts(options.salt_file, os.environ)
     server.run(_settings(options), insecure=options.insecure, announce=announce, salts=salts)
@@ -73,7 +73,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.serving.access_token import read_token
-    from cumulant.serving.models.passed_checks import trials_folder
+    from cumulant.serving.models.passed_checks import passed_checks_folder
     from cumulant.serving.scheduling.answer_cache import Caching
     from cumulant.serving.scheduling.runner import Scheduling
     from cumulant.serving.settings import Settings
@@ -97,7 +97,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "scheduling": Scheduling(queue=numbers["queue"], caching=Caching(mode=mode)),
         "sharing": sharing,
         "fallback": _fallback(options.fallback),
-        "passed": trials_folder(os.environ),
+        "passed": passed_checks_folder(os.environ),
         "traces": _traces(options.traces),
     }
     alike = {name: value for name, value in numbers.items() if name in Settings.__struct_fields__}
@@ -127,62 +127,62 @@ def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
     from cumulant.core.network.gateway_token import read_key
 
     if expected != (path is not None):
-        told = (
-            "--behind-gateway and --gateway-key-file go together: what a gateway says is believed with its token only"
+        text = (
+            "--behind-gateway and --gateway-key-file go together: a gateway's headers are trusted with its token only"
         )
         raise UsageError(
-            told, hint="`cumulant up` gives both; a gateway of your own starts with --gateway-key-file too"
+            text, hint="`cumulant up` gives both; a gateway of your own starts with --gateway-key-file too"
         )
     return None if path is None else read_key(path)
 
 
-def _cache(given: Sequence[str], budget: float) -> tuple[Literal["auto", "on", "off"], Sharing | None]:
+def _cache(declared: Sequence[str], budget: float) -> tuple[Literal["auto", "on", "off"], SharedCacheConfig | None]:
     """What `--cache` declares."""
-    from cumulant.serving.cache.shared_cache import Sharing
+    from cumulant.serving.cache.shared_cache import SharedCacheConfig
 
     mode: Literal["auto", "on", "off"] = "auto"
     url: str | None = None
-    for one in given:
-        match one:
+    for option in declared:
+        match option:
             case "auto" | "on" | "off":
-                mode = one
-            case _ if "://" in one and url is None:
-                url = one
+                mode = option
+            case _ if "://" in option and url is None:
+                url = option
             case _:
                 hint = "write auto, on or off, and at most one URL such as valkey://127.0.0.1:6379/0"
-                raise UsageError(f'"{one}" is no cache', subject=one, hint=hint)
+                raise UsageError(f'"{option}" is no cache', subject=option, hint=hint)
     if url is None:
         return mode, None
     if mode == "off":
         raise UsageError("the cache is off and shared at once", hint="leave out one of the two --cache")
     password = os.environ.get("CUMULANT_CACHE_PASSWORD") or None
-    return mode, Sharing(url=url, password=password, budget=budget)
+    return mode, SharedCacheConfig(url=url, password=password, budget=budget)
 
 
-def _fallback(given: Sequence[str]) -> Declared:
-    """What `--fallback` declares."""
+def _fallback(declared: Sequence[str]) -> FallbackConfig:
+    """Fallback that `--fallback` declares."""
     import msgspec
 
-    from cumulant.serving.models.fallback_config import Declared
+    from cumulant.serving.models.fallback_config import FallbackConfig
 
-    found: dict[str, object] = {}
-    for one in given:
-        kind, equals, value = one.partition("=")
+    fields: dict[str, object] = {}
+    for option in declared:
+        kind, equals, value = option.partition("=")
         if (kind, bool(equals)) not in {("cached", False), ("servable", True), ("constant", True)}:
             hint = 'write cached, servable=DIR or constant={"prediction": false}'
-            raise UsageError(f'"{one}" is no fallback', subject=one, hint=hint)
+            raise UsageError(f'"{option}" is no fallback', subject=option, hint=hint)
         try:
-            found[kind] = msgspec.json.decode(value, type=dict) if kind == "constant" else value or True
+            fields[kind] = msgspec.json.decode(value, type=dict) if kind == "constant" else value or True
         except msgspec.DecodeError as error:
-            raise UsageError(f"the constant of the fallback is no JSON object: {error}", subject=one) from None
-    return msgspec.convert(found, Declared)
+            raise UsageError(f"the constant of the fallback is no JSON object: {error}", subject=option) from None
+    return msgspec.convert(fields, FallbackConfig)
 
 
 def _traces(url: str | None) -> str | None:
-    from cumulant.serving.telemetry.tracing import wanted
+    from cumulant.serving.telemetry.tracing import traces_requested
 
     if url is None:
-        return "" if wanted(os.environ) else None
+        return "" if traces_requested(os.environ) else None
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url} is no address of a collector", subject=url, hint="--traces http://127.0.0.1:4318")
     return url

@@ -1,4 +1,4 @@
-"""The token that callers send: from a file or a variable, never from an argument, which every user could read."""
+"""Access token of callers, from a file or a variable: arguments are visible to every user of the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST = 16
 
 
 def read_token(path: Path | None, environment: Mapping[str, str], *, least: int = LEAST) -> str | None:
-    """The token in the file, else in the variable; None where neither is given. Space around it is none of its own.
+    """Token in the file, else in the variable, without surrounding space; None where neither is given.
 
     A caller sends the token that it was given, so that there `least` is 1.
 
@@ -29,15 +29,15 @@ def read_token(path: Path | None, environment: Mapping[str, str], *, least: int 
         check_private(path)
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"{path} cannot be read: {told}", subject=str(path)) from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{path} cannot be read: {reason}", subject=str(path)) from None
     if not token:
         raise UsageError(f"{path} is empty", subject=str(path))
     return _checked(token, str(path), least)
 
 
 def _checked(token: str, source: str, least: int) -> str:
-    """The token itself is never repeated: messages are logged."""
+    """The checked token. Messages never contain it, as they are logged."""
     if not all(33 <= ord(letter) <= 126 for letter in token):
         raise UsageError(
             f"the token in {source} holds a space, a line break or a letter that no header carries",

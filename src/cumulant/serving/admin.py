@@ -1,4 +1,4 @@
-"""Paths about the server rather than a prediction: repository, configuration, statistics."""
+"""Administrative paths: model repository, configuration, statistics, metrics."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import UNREGISTERED
-from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.reasons import DESCRIBED
-from cumulant.serving.telemetry.metrics import Series, added, exposition
+from cumulant.serving.telemetry.metrics import Series, exposition, sum_series
 from cumulant.serving.workers.control import Control
 from cumulant.serving.workers.fleet import Fleet
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _NS = 1e9
-#: bytes of what the repository is asked
+#: bytes of a request body to the repository
 _MOST_BODY = 64 * 1024
 
 
-async def repository(control: Control | None, request: Request, parts: Sequence[str]) -> Response:
+async def answer_repository(control: Control | None, request: Request, parts: Sequence[str]) -> Response:
     """`/v2/repository/index` and `/v2/repository/models/NAME/load|unload`.
 
     Raises:
         HttpError: 403 where model control is off.
         CumulantError: as `Control`.
     """
-    asked = _body(request)
+    document = _body(request)
     match parts:
         case ["index"]:
             if control is None:
                 raise HttpError(503, "the server is starting")
-            return json_response(await control.index(ready_only=_ready_only(asked)))
+            return json_response(await control.index(ready_only=_ready_only(document)))
         case ["models", name, "load"]:
-            await _load(allowed(control), name, asked)
+            await _load(require_control(control), name, document)
         case ["models", name, "unload"]:
-            await allowed(control).unload(name)
+            await require_control(control).unload(name)
         case _:
             raise HttpError(404, "there is nothing at this path", hint="see /v2/repository/index")
     return Response(200, b"{}")
 
 
-async def _load(control: Control, name: str, asked: Mapping[str, Any]) -> None:
-    if asked.get("parameters"):
+async def _load(control: Control, name: str, document: Mapping[str, Any]) -> None:
+    if document.get("parameters"):
         raise no_parameters()
     try:
         await control.load(name)
@@ -57,18 +57,18 @@ async def _load(control: Control, name: str, asked: Mapping[str, Any]) -> None:
 
 
 def no_parameters() -> RequestError:
-    """The refusal of another content or configuration than the folder's."""
+    """Error for load parameters, which are not supported."""
     return RequestError("loading takes no parameters: a model is what its folder holds", subject="parameters")
 
 
-def _ready_only(asked: Mapping[str, Any]) -> bool:
-    found = asked.get("ready", False)
-    if not isinstance(found, bool):
+def _ready_only(document: Mapping[str, Any]) -> bool:
+    ready_only = document.get("ready", False)
+    if not isinstance(ready_only, bool):
         raise RequestError('"ready" must be true or false', subject="ready")
-    return found
+    return ready_only
 
 
-def allowed(control: Control | None) -> Control:
+def require_control(control: Control | None) -> Control:
     """Raises HttpError (403) where model control is off."""
     if control is None:
         hint = "start the server with --model-control explicit"
@@ -81,44 +81,44 @@ def _body(request: Request) -> Mapping[str, Any]:
         return {}
     if len(request.body) > _MOST_BODY:
         raise HttpError(413, f"the body of a request to the repository is larger than {_MOST_BODY} bytes")
-    found = decoded(_decode, request.body, expected="send {}")
-    if not isinstance(found, dict):
+    document = decode_body(_decode, request.body, expected="send {}")
+    if not isinstance(document, dict):
         raise RequestError("the body must be a JSON object")
-    return found
+    return document
 
 
-async def all_series(fleet: Fleet) -> list[Series]:
-    """What all workers counted, added up."""
-    told = await fleet.everywhere("metrics", {})
-    return added(msgspec.convert(series, Series) for one in told for series in one)
+async def gather_series(fleet: Fleet) -> list[Series]:
+    """Metric series of all workers, summed."""
+    answers = await fleet.everywhere("metrics", {})
+    return sum_series(msgspec.convert(series, Series) for answer in answers for series in answer)
 
 
-async def metrics(fleet: Fleet) -> Response:
-    """`/metrics`, of all workers."""
-    text = exposition(await all_series(fleet))
+async def answer_metrics(fleet: Fleet) -> Response:
+    """`/metrics` over all workers."""
+    text = exposition(await gather_series(fleet))
     return Response(200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
 
-async def statistics(fleet: Fleet, models: Sequence[Model]) -> Response:
-    """The statistics extension, of all workers: times in nanoseconds since the server started."""
-    series = await all_series(fleet)
+async def answer_statistics(fleet: Fleet, models: Sequence[Model]) -> Response:
+    """Statistics extension over all workers: times in nanoseconds since the server started."""
+    series = await gather_series(fleet)
     return json_response({"model_stats": [model_statistics(model, series) for model in models]})
 
 
 def model_statistics(model: Model, series: Sequence[Series]) -> dict[str, Any]:
-    """One model's counts as the protocol names them."""
-    mine = [one for one in series if one.labels[:2] == (model.name, model.version)]
+    """Statistics of one model under the protocol's names."""
+    own = [item for item in series if item.labels[:2] == (model.name, model.version)]
 
     def total(family: str) -> float:
-        return sum(one.value for one in mine if one.family == family)
+        return sum(item.value for item in own if item.family == family)
 
-    answered = [one for one in mine if one.family == "cumulant_requests_total"]
-    good = sum(one.value for one in answered if one.labels[3] == "200")
-    bad = sum(one.value for one in answered if one.labels[3] != "200")
+    answered = [item for item in own if item.family == "cumulant_requests_total"]
+    good = sum(item.value for item in answered if item.labels[3] == "200")
+    bad = sum(item.value for item in answered if item.labels[3] != "200")
     spent = round(total("cumulant_request_seconds") * _NS)
     waited = round(total("cumulant_queue_seconds") * _NS)
     ran = round(total("cumulant_run_seconds") * _NS)
-    runs = sum(sum(one.counts) for one in mine if one.family == "cumulant_run_seconds")
+    runs = sum(sum(item.counts) for item in own if item.family == "cumulant_run_seconds")
 
     def span(count: float, ns: int) -> dict[str, int]:
         return {"count": int(count), "ns": ns}
@@ -142,23 +142,23 @@ def model_statistics(model: Model, series: Sequence[Series]) -> dict[str, Any]:
 
 
 def _sequences(model: Model) -> dict[str, Any]:
-    """What is kept between the requests of a sequence, where anything is."""
+    """State tensors of a stateful graph; empty for other models."""
     if not isinstance(model.servable, GraphServable) or not model.stateful:
         return {}
     states = [
         {
-            "input_name": one.input,
-            "output_name": one.output,
-            "data_type": f"TYPE_{one.datatype}",
-            "dims": list(one.shape),
+            "input_name": tensor.input,
+            "output_name": tensor.output,
+            "data_type": f"TYPE_{tensor.datatype}",
+            "dims": list(tensor.shape),
         }
-        for one in model.servable.state
+        for tensor in model.servable.state
     ]
     idle = round(model.servable.state_idle * 1e6)
     return {"sequence_batching": {"max_sequence_idle_microseconds": idle, "state": states}}
 
 
-def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
+def model_metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
     """Model metadata of the protocol."""
     return {
         "name": model.name,
@@ -173,7 +173,7 @@ def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
     }
 
 
-def configuration(model: Model) -> dict[str, Any]:
+def model_configuration(model: Model) -> dict[str, Any]:
     """The model configuration extension."""
 
     def tensor(name: str, datatype: str, shape: Sequence[int]) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def configuration(model: Model) -> dict[str, Any]:
         "backend": "cumulant",
         "max_batch_size": 0,
         "version_policy": {"specific": {"versions": [model.version]}},
-        "input": [tensor(one["name"], one["datatype"], one["shape"]) for one in model.inputs.values()],
+        "input": [tensor(spec["name"], spec["datatype"], spec["shape"]) for spec in model.inputs.values()],
         "output": [tensor(name, datatype, shape) for name, (datatype, shape) in model.outputs.items()],
         **_sequences(model),
         "parameters": {"unregistered": {"string_value": str(model.version == UNREGISTERED).lower()}},

@@ -1,4 +1,4 @@
-"""The application: what each path answers."""
+"""The HTTP application: routing, authentication and scoring requests."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ from cumulant.core.network.hosts import Hosts
 from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
 from cumulant.servable.engine import Array
-from cumulant.serving.admin import configuration, metadata, metrics, repository, statistics
+from cumulant.serving.admin import (
+    answer_metrics,
+    answer_repository,
+    answer_statistics,
+    model_configuration,
+    model_metadata,
+)
 from cumulant.serving.errors import HttpError
 from cumulant.serving.gateway_headers import name_of
-from cumulant.serving.http.bodies import decompressed
+from cumulant.serving.http.bodies import decompress
 from cumulant.serving.http.messages import Request, Response, encode, json_response
 from cumulant.serving.models.model import Model, ModelSet
-from cumulant.serving.models.request_work import Work
-from cumulant.serving.models.scoring import Counted, Scoring, inference
-from cumulant.serving.posted.label_inbox import Inbox
+from cumulant.serving.models.request_work import RequestWork
+from cumulant.serving.models.scoring import Scoring, ScoringService, read_inference
+from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.protocol import invocations
 from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
-from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.json_size import check_decoded, most_decoded
 from cumulant.serving.protocol.openapi import document
-from cumulant.serving.protocol.paths import allow, options, split
-from cumulant.serving.protocol.probes import OPEN, probe
-from cumulant.serving.protocol.reasons import queried, why
-from cumulant.serving.protocol.replies import LARGE, fault, packed, refusal
+from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
+from cumulant.serving.protocol.probes import OPEN, answer_probe
+from cumulant.serving.protocol.reasons import read_reasons, read_reasons_query
+from cumulant.serving.protocol.replies import LARGE, compress_response, error_reply, fault_reply
 from cumulant.serving.protocol.request_bodies import (
-    Reader,
+    BodyReader,
     decode_rows,
     decoded_memory,
     is_large,
@@ -43,9 +49,9 @@ from cumulant.serving.protocol.request_bodies import (
 )
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.scheduling.job_queue import Demand
-from cumulant.serving.telemetry.metrics import Metrics, Series, of_fallback, of_rules, of_runner
+from cumulant.serving.telemetry.metrics import Metrics, Series, fallback_series, rule_series, runner_series
 from cumulant.serving.workers.control import Control
-from cumulant.serving.workers.fleet import Alone, Fleet
+from cumulant.serving.workers.fleet import Fleet, SingleWorker
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256
@@ -60,8 +66,8 @@ _EXTENSIONS = (
 Verb = Callable[[Model, Request], Scoring[Response]]
 
 
-class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The answer to several plain JSON rows, in their order."""
+class PredictionsResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Response to several plain JSON rows, in their order."""
 
     model: str
     version: str
@@ -69,18 +75,18 @@ class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
     predictions: list[Any]
     #: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
-    #: how they were made where the model had no time: `cached`, `servable` or `constant`
+    #: the fallback that answered under overload: `cached`, `servable` or `constant`
     degraded: str = ""
 
 
 _EXPECTED = 'send the fields of one row: {"FIELD": VALUE, ...}; GET /v1/models/NAME lists them'
 
 
-class Application:
-    """Answers for the models of a `ModelSet`.
+class ServingApplication:
+    """Serves the models of a `ModelSet`.
 
-    Every fault of a request is a 4xx with `{"error": "..."}`, and the connection goes on. 429: more to do than can be
-    done in time. 503: the store of the features does not answer, or the server is draining.
+    Every error of a request is a 4xx with `{"error": "..."}`, and the connection stays open. 429: overload. 503: the
+    online store does not answer, or the server is draining.
     """
 
     def __init__(
@@ -95,20 +101,20 @@ class Application:
         self._models = models
         self.metrics = Metrics()
         #: scores a request over any protocol, and counts it
-        self.score = Counted(self.metrics)
+        self.score = ScoringService(self.metrics)
         self.draining = False
         self.name = name
         self._token = None if token is None else f"Bearer {token}".encode()
         self._hosts = hosts or Hosts(local=False)
         #: all workers; who loads and unloads models on them, and whether by request
-        self.fleet: Fleet = Alone(_Self(self))
+        self.fleet: Fleet = SingleWorker(_Self(self))
         self.control: Control | None = None
         self.may_control = False
         #: where posted labels go; None: nowhere
-        self.inbox: Inbox | None = None
+        self.inbox: LabelInbox | None = None
         self.body_limit = body_limit
         #: reads large bodies beside the event loop
-        self.reader = Reader(most_decoded(body_limit))
+        self.reader = BodyReader(most_decoded(body_limit))
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
@@ -117,7 +123,7 @@ class Application:
 
     @property
     def models(self) -> ModelSet:
-        """What is answered for; setting it is how a version is put in place of another."""
+        """The served models; setting them swaps versions."""
         return self._models
 
     @models.setter
@@ -126,46 +132,46 @@ class Application:
         self._known.clear()
 
     def join(self, fleet: Fleet, control: Control, may_control: bool) -> None:
-        """Speak for all workers from now on."""
+        """Connect the application to the other workers and to model control."""
         self.fleet, self.control, self.may_control = fleet, control, may_control
 
     def metadata(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """Server metadata of the protocol."""
         return {"name": self.name, "version": __version__, "extensions": list(_EXTENSIONS)}
 
     def series(self) -> list[Series]:
-        """What this process counted."""
-        found = self.metrics.series()
+        """Metric series of this process."""
+        series = self.metrics.series()
         for model in self._models:
-            found += of_runner(model.name, model.version, model.runner)
+            series += runner_series(model.name, model.version, model.runner)
             if model.rules is not None:
-                found += of_rules(model.name, model.version, model.rules.counts)
+                series += rule_series(model.name, model.version, model.rules.counts)
             if model.fallback is not None:
-                found += of_fallback(model.name, model.version, model.fallback.counts)
-        return found
+                series += fallback_series(model.name, model.version, model.fallback.counts)
+        return series
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
             if not request.target.startswith(OPEN):
                 self._admit(request.headers)
             if b"content-encoding" in request.headers:
-                request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
-            found = options(request.target) if request.method == "OPTIONS" else self._route(request)
+                request.body = decompress(request.body, request.headers[b"content-encoding"], self.body_limit)
+            response = answer_options(request.target) if request.method == "OPTIONS" else self._route(request)
         except CumulantError as error:
-            return refusal(error)
+            return error_reply(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
-            return fault()
-        if isinstance(found, Response):
-            return packed(found, request) if len(found.body) >= LARGE else found
-        return self._later(found, request)
+            return fault_reply()
+        if isinstance(response, Response):
+            return compress_response(response, request) if len(response.body) >= LARGE else response
+        return self._later(response, request)
 
-    async def _later(self, found: Awaitable[Response], request: Request) -> Response:
+    async def _later(self, response: Awaitable[Response], request: Request) -> Response:
         try:
-            return packed(await found, request)
+            return compress_response(await response, request)
         except CumulantError as error:
-            return refusal(error)
+            return error_reply(error)
         except Exception:  # noqa: BLE001 - the edge, as above
-            return fault()
+            return fault_reply()
 
     def _admit(self, headers: Mapping[bytes, bytes]) -> None:
         """Raises HttpError: 401 without the token; 403, where none is needed, for what a page of another site sends."""
@@ -177,7 +183,7 @@ class Application:
             raise HttpError(403, fault, hint="call 127.0.0.1, name this server with --allow-host, or give it a token")
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request is answered, by its head. Health is for probes, which carry no token."""
+        """Whether a request with this head is authorized. Health paths need no token."""
         return target.startswith(OPEN) or self._knows(headers.get(b"authorization", b""))
 
     def _knows(self, authorization: bytes) -> bool:
@@ -202,7 +208,7 @@ class Application:
             return self._score(request, *known)
         path = _path(request)
         method = request.method
-        match split(request.target):
+        match split_path(request.target):
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
                 if (api, verb) in self._verbs:
@@ -224,12 +230,12 @@ class Application:
                 )
             case ["v1", "events" | "labels"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
-                return self._post(split(request.target)[1:], request)
+                return self._post(split_path(request.target)[1:], request)
             case parts:
                 return self._get(path, parts, method)
 
-    def _only(self) -> Model:
-        """The model that a path without a name means."""
+    def _only_model(self) -> Model:
+        """The only served model, for paths without a name."""
         names = self.models.names()
         if len(names) != 1:
             hint = f"ask one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
@@ -237,13 +243,13 @@ class Application:
         return self.models.get(names[0])
 
     def _get(self, path: str, parts: Sequence[str], method: str) -> Response | Awaitable[Response]:
-        found = self._server(parts)
-        if found is None:
+        response = self._server(parts)
+        if response is None:
             raise _no_path(path)
-        if not isinstance(found, Response) and method not in {"GET", "HEAD"}:
-            found.close()
+        if not isinstance(response, Response) and method not in {"GET", "HEAD"}:
+            response.close()
         _allow(method, "GET")
-        return found
+        return response
 
     def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
         match parts:
@@ -264,14 +270,14 @@ class Application:
     def _about(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
         if parts == ["openapi.json"]:
             return json_response(document(self))
-        return probe(parts, ready=not self.draining) or self._told_by_all(parts)
+        return answer_probe(parts, ready=not self.draining) or self._from_all_workers(parts)
 
-    def _told_by_all(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
+    def _from_all_workers(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
         match parts:
             case ["v2", "models", "stats"]:
-                return statistics(self.fleet, list(self.models))
+                return answer_statistics(self.fleet, list(self.models))
             case ["metrics"]:
-                return metrics(self.fleet)
+                return answer_metrics(self.fleet)
             case _:
                 return None
 
@@ -279,22 +285,22 @@ class Application:
         model = self.models.get(name, version)
         match api, verb:
             case "v2", "":
-                return json_response(metadata(model, [one.version for one in self.models.versions(name)]))
+                return json_response(model_metadata(model, [served.version for served in self.models.versions(name)]))
             case "v2", "ready":
                 return json_response(ModelReadyResponse(model.name, not self.draining), 503 if self.draining else 200)
             case "v2", "config":
-                return json_response(configuration(model))
+                return json_response(model_configuration(model))
             case "v2", "stats":
-                return statistics(self.fleet, [model] if version else self.models.versions(name))
+                return answer_statistics(self.fleet, [model] if version else self.models.versions(name))
             case _:
                 return json_response(model.card())
 
     def _post(self, parts: Sequence[str], request: Request) -> Response | Awaitable[Response]:
         if not parts:
-            return self._score(request, invocations.read, "invocations", self._only())
+            return self._score(request, invocations.read, "invocations", self._only_model())
         if parts[0] == "repository":
             control = self.control if self.may_control or parts[1:] == ["index"] else None
-            return repository(control, request, parts[1:])
+            return answer_repository(control, request, parts[1:])
         check_decoded(request.body, most_decoded(self.body_limit))
         if parts == ["labels"]:
             if self.inbox is None:
@@ -308,19 +314,19 @@ class Application:
 
     def _score(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response | Awaitable[Response]:
         if is_large(request, tensors=endpoint == _TENSORS):
-            return self._apart(request, read, endpoint, model)
+            return self._score_large(request, read, endpoint, model)
         return self.score(request, read, endpoint, model)
 
-    async def _apart(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
-        """A large body is read on another thread; where the model was swapped meanwhile, again for the present one."""
+    async def _score_large(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
+        """Read a large body on another thread, and again where the model was swapped meanwhile."""
 
         def memory(request: Request) -> int:
             return decoded_memory(request, tensors=endpoint == _TENSORS, csv=endpoint == "invocations")
 
         async with self.reader(read, model, request, len(request.body), memory) as given:
-            if any(model is one for one in self._models):
-                found = self.score(request, given, endpoint, model)
-                return found if isinstance(found, Response) else await found
+            if any(model is served for served in self._models):
+                response = self.score(request, given, endpoint, model)
+                return response if isinstance(response, Response) else await response
         again = self._route(request)
         return again if isinstance(again, Response) else await again
 
@@ -328,13 +334,13 @@ class Application:
         call = read_call(
             request.body, request.headers.get(HEADER_LENGTH), received=request.received, client=request.client
         )
-        return inference(model, call, write_answer)
+        return read_inference(model, call, write_answer)
 
     def _predict(self, model: Model, request: Request) -> Scoring[Response]:
         decode = partial(decode_rows, wrapped="rows" not in model.inputs)
-        rows, single, asked = rows_of(decoded(decode, request.body, expected=_EXPECTED), model)
+        rows, single, reasons = rows_of(decode_body(decode, request.body, expected=_EXPECTED), model)
         work = model.from_rows(rows)
-        work.why = why(model.reasons, queried(request.target, asked))
+        work.reasons = read_reasons(model.reasons, read_reasons_query(request.target, reasons))
         # Our name, where a gateway or the check of its token gave one.
         request_id = request_id_of(request) if self.score.marks is None else name_of(request.headers)
 
@@ -342,7 +348,7 @@ class Application:
             answers = model.answers(work, raw)
             if single:
                 return Response(200, encode(_single(answers[0], model, request_id, work)))
-            several = Predictions(
+            several = PredictionsResponse(
                 model=model.name,
                 version=model.version,
                 request_id=request_id,
@@ -356,9 +362,9 @@ class Application:
 
 
 class _Self:
-    """The duties of an application that joined no fleet: it tells what it counted."""
+    """Duties of an application without a fleet: its own metrics."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: ServingApplication) -> None:
         self._app = app
 
     async def do(self, verb: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ARG002 - as Duties
@@ -375,7 +381,7 @@ def _path(request: Request) -> str:
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
-    """Version and verb of what follows `/models/NAME`."""
+    """Version and verb in the path after `/models/NAME`."""
     match rest:
         case []:
             return None, ""
@@ -391,8 +397,8 @@ def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
 
 def _allow(method: str, allowed: str) -> None:
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
-        told = f"this path takes {allowed}, not {method[:20]}"
-        raise HttpError(405, told, headers=((b"allow", allow(allowed)),))
+        text = f"this path takes {allowed}, not {method[:20]}"
+        raise HttpError(405, text, headers=((b"allow", allow_header(allowed)),))
 
 
 def _no_path(path: str) -> NotFoundError:
@@ -400,9 +406,9 @@ def _no_path(path: str) -> NotFoundError:
     return NotFoundError(f"there is nothing at {path[:200]}", subject=path[:200], hint=hint)
 
 
-def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: Work) -> dict[str, Any]:
-    found = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
-    told = {**found, "model": model.name, "version": model.version, "request_id": request_id}
+def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: RequestWork) -> dict[str, Any]:
+    fields = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
+    document = {**fields, "model": model.name, "version": model.version, "request_id": request_id}
     if work.fallback:
-        told["degraded"] = work.fallback
-    return told | {"warnings": work.warnings} if work.warnings else told
+        document["degraded"] = work.fallback
+    return document | {"warnings": work.warnings} if work.warnings else document

@@ -17,7 +17,7 @@ from cumulant.core.errors import (
 
 
 class HttpError(RequestError):
-    """A request refused for its form rather than its fields, with the status that says so."""
+    """Refused request with an HTTP status of its own."""
 
     def __init__(
         self, status: int, message: str, *, hint: str | None = None, headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -28,7 +28,7 @@ class HttpError(RequestError):
 
 
 def status_of(error: CumulantError) -> int:
-    """The HTTP status that tells the caller what kind of fault it was."""
+    """HTTP status of an error."""
     match error:
         case HttpError():
             return error.status
@@ -45,7 +45,7 @@ def status_of(error: CumulantError) -> int:
 
 
 def headers_of(error: CumulantError) -> tuple[tuple[bytes, bytes], ...]:
-    """When to try again, where that helps; what a refusal of the form must say besides."""
+    """HTTP headers of an error, such as Retry-After."""
     match error:
         case HttpError():
             return error.headers

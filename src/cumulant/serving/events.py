@@ -1,4 +1,4 @@
-"""What serving reports. The server itself writes no events: whoever starts it does."""
+"""Events of serving. They are written by the process that starts the server, not by the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ServiceStarted(Fact, frozen=True, kw_only=True):
 
 
 class ServiceStopped(Fact, frozen=True, kw_only=True):
-    """A server was asked to end and has answered what it had accepted."""
+    """A server was stopped after it answered all accepted requests."""
 
     kind: ClassVar[str] = "serving.stopped"
 

@@ -1,7 +1,7 @@
-"""What a gateway in front says of a request: its arm, whether it is a copy, its name.
+"""Headers of the gateway in front: arm, shadow copy and request id.
 
-Believed only with the gateway's token, so that no other process that reaches the server's port can make evidence of a
-release. A request without it is answered as an ordinary one: without an arm, under a name that the server gives.
+They are trusted only with the gateway's token, so that no other process that reaches the server's port can forge
+evidence of a release. A request without the token is served without an arm, under an id that the server assigns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ARMS = {CHAMPION.encode(): CHAMPION, CANDIDATE.encode(): CANDIDATE}
 
 
 class Marks(NamedTuple):
-    """`arm`: that the caller was assigned; `served`: whose server this is, empty where the gateway does not say."""
+    """`arm`: assigned to the caller; `served`: arm of this server, empty where unknown."""
 
     arm: str = ""
     served: str = ""
@@ -52,10 +52,10 @@ NONE = Marks()
 
 
 class Trust:
-    """Tells requests that the gateway forwarded from all others.
+    """Verifies the gateway's token of requests.
 
     Args:
-        urls: of this server, as a gateway may write them; a token of any of them is believed.
+        urls: of this server, as a gateway may write them; a token of any of them is valid.
     """
 
     def __init__(self, key: bytes, urls: Collection[str]) -> None:
@@ -65,11 +65,12 @@ class Trust:
         self.rejected = 0
 
     def check(self, headers: dict[bytes, bytes]) -> bool:
-        """Take out of the headers what must not be believed; each request has a name of ours afterwards. Returns
-        whether the gateway forwarded it.
+        """Whether the gateway forwarded the request; otherwise its gateway headers are removed.
+
+        Each request has a request id of the server afterwards.
         """
         token = headers.pop(_TOKEN, b"")
-        believed = any(hmac.compare_digest(token, one) for one in self._tokens)
+        believed = any(hmac.compare_digest(token, own_token) for own_token in self._tokens)
         if not believed:
             if token:
                 self._reject()
@@ -80,26 +81,24 @@ class Trust:
         return believed
 
     def _reject(self) -> None:
-        """Count it, and say once what to do: a release behind this gateway gets no evidence."""
+        """Count a rejected token, and write a hint once: a release behind this gateway gets no evidence."""
         self.rejected += 1
         if self.rejected == 1:
             sys.stderr.write(
-                "a request has a gateway's token that this server does not believe: it was made with another key, or "
+                "a request has a gateway's token that this server does not accept: it was made with another key, or "
                 f"for an address that is none of {', '.join(self._urls)}. Give gateway and server the same "
                 "--gateway-key-file, and name the host that the gateway dials with --allow-host\n"
             )
 
-    def over(self, handle: Handler) -> Handler:
-        """Answers as `handle`, whose requests are checked first. The server names a request on the answer itself where
-        no gateway forwarded it.
-        """
+    def wrap(self, handle: Handler) -> Handler:
+        """`handle` with checked requests; responses that no gateway forwards carry the request id."""
         check = self.check
 
         def checked(request: Request) -> Response | Awaitable[Response]:
             if check(request.headers):
                 return handle(request)
-            name, found = request.headers[_REQUEST], handle(request)
-            return _named(found, name) if isinstance(found, Response) else _named_later(found, name)
+            name, response = request.headers[_REQUEST], handle(request)
+            return _named(response, name) if isinstance(response, Response) else _named_later(response, name)
 
         return checked
 
@@ -113,17 +112,17 @@ async def _named_later(response: Awaitable[Response], name: bytes) -> Response:
 
 
 def new_name() -> str:
-    """A name of ours for a request, which no caller can guess."""
+    """A new request id, which callers cannot guess."""
     return os.urandom(16).hex()
 
 
 def name_of(headers: Mapping[bytes, bytes]) -> str:
-    """Our name of a request whose headers were checked; empty: it has none."""
+    """Request id of the server in checked headers; empty: none."""
     return printable_id(headers.get(_REQUEST, b""))
 
 
 def marks_of(headers: Mapping[bytes, bytes]) -> Marks:
-    """The marks in a request's headers, which were checked; what is none of them is left out."""
+    """Gateway marks in checked headers."""
     name, caller = headers.get(_REQUEST, b""), headers.get(_CALLER, b"")
     return Marks(
         arm=_ARMS.get(headers.get(_ARM, b""), ""),

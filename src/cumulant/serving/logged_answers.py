@@ -1,4 +1,4 @@
-"""Answered requests as entries of the prediction log."""
+"""Entries of the prediction log for answered requests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cumulant.servable.engine import Array
 from cumulant.serving.gateway_headers import Marks
 from cumulant.serving.http.messages import encode
 from cumulant.serving.models.model import Model, ModelSet
-from cumulant.serving.models.request_work import Work
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.prediction_log.client import LogClient
-from cumulant.serving.prediction_log.entry import PATTERNS, Entry, Like, Tensor
+from cumulant.serving.prediction_log.entry import PATTERNS, LogEntry, PatternEntry, Tensor
 from cumulant.serving.prediction_log.personal_values import personal_fields
-from cumulant.serving.protocol.request_schema import come_with_row
-from cumulant.serving.protocol.tensors import Output, raw_bytes
+from cumulant.serving.protocol.request_schema import fields_with_row
+from cumulant.serving.protocol.tensors import OutputTensor, raw_bytes
 
 #: numbers lie in memory as they travel
 _NATIVE = sys.byteorder == "little"
@@ -33,15 +33,15 @@ _NATIVE = sys.byteorder == "little"
 _COPIED = 4096
 
 
-class Told(Protocol):
-    """A request that was scored, and the caller's name of it; empty: none."""
+class ScoredRequest(Protocol):
+    """Scored request with the caller's request id; empty: none."""
 
-    work: Work
+    work: RequestWork
     id: str
 
 
-class Logbook:
-    """Hands every answered request to the log process; costs a few microseconds."""
+class PredictionLogger:
+    """Passes every answered request to the log process, at a few microseconds each."""
 
     def __init__(self, client: LogClient) -> None:
         self.client = client
@@ -53,10 +53,10 @@ class Logbook:
         #: numbers of patterns, by all that their entries have in common
         self._patterns: dict[tuple[object, ...], int | None] = {}
         #: those that the client was told, so that a model that is loaded again needs no other one
-        self._told: dict[bytes, int] = {}
+        self._sent_patterns: dict[bytes, int] = {}
 
     def describe(self, models: ModelSet) -> None:
-        """Before the first entry of a model: which of its fields are personal."""
+        """Register the personal fields of models, before their first entries."""
         self._patterns.clear()
         for model in models:
             self.client.describe(model.name, personal_fields(model.servable))
@@ -67,7 +67,7 @@ class Logbook:
             self._ignored[model.name, model.version] = _ignored(model.servable)
 
     def put(
-        self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks
+        self, model: Model, scoring: ScoredRequest, raw: Sequence[Array], received: float, marks: Marks
     ) -> Future[None] | None:
         """One answered request; `received` by `time.perf_counter`. It has our name, and the caller's beside it; without
         a gateway callers may name their requests.
@@ -82,34 +82,34 @@ class Logbook:
         caller = marks.caller if scoring.id in {"", name} else scoring.id
         now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)
         if work.raw is None and len(work.feeds) == len(raw) == 1:
-            (asked,), (answered,) = work.feeds.values(), raw
-            pattern = self._pattern(model, work, asked, answered, marks)
+            (inputs,), (outputs,) = work.feeds.values(), raw
+            pattern = self._pattern(model, work, inputs, outputs, marks)
             if pattern is not None:
-                like = Like(pattern, name, now, latency, _memory(asked), _memory(answered), caller_id=caller)
+                like = PatternEntry(pattern, name, now, latency, _memory(inputs), _memory(outputs), caller_id=caller)
                 return self.client.put(like)
         entry = self._entry(model, work, marks)
         entry.id, entry.time_us, entry.latency_us, entry.caller_id = name, now, latency, caller
         if work.raw is not None:
-            entry.rows = encode(self._asked(model, work.raw) if work.warnings else work.raw)
+            entry.rows = encode(self._without_ignored(model, work.raw) if work.warnings else work.raw)
             entry.answers = encode(model.answers(work, raw))
         else:
             self._add_tensors(entry, model, work, raw)
         entry.invalid = list(work.invalid)
         if isinstance(model.servable, Servable):
-            entry.event_times = _moments(model.servable.plan, work)
+            entry.event_times = _event_times(model.servable.plan, work)
             entry.ages = list(work.ages) or None
         return self.client.put(entry)
 
-    def _asked(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
-        """The rows without columns that the model ignores: whether they are personal, its servable does not know."""
+    def _without_ignored(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
+        """Rows without ignored columns, which may be personal and are not declared."""
         ignored = self._ignored.get((model.name, model.version), frozenset())
         return [
             {name: value for name, value in row.items() if name not in ignored} if isinstance(row, dict) else row
             for row in rows
         ]
 
-    def _entry(self, model: Model, work: Work, marks: Marks) -> Entry:
-        return Entry(
+    def _entry(self, model: Model, work: RequestWork, marks: Marks) -> LogEntry:
+        return LogEntry(
             id="",
             time_us=0,
             latency_us=0,
@@ -122,7 +122,7 @@ class Logbook:
             fingerprint=self._fingerprints.get((model.name, model.version), ""),
         )
 
-    def _add_tensors(self, entry: Entry, model: Model, work: Work, raw: Sequence[Array]) -> None:
+    def _add_tensors(self, entry: LogEntry, model: Model, work: RequestWork, raw: Sequence[Array]) -> None:
         entry.tensors = [_tensor(name, model.inputs[name]["datatype"], array) for name, array in work.feeds.items()]
         entry.outputs = [
             _tensor(name, datatype, array)
@@ -130,30 +130,30 @@ class Logbook:
         ]
         entry.columns = self._columns.get((model.name, model.version), [])
 
-    def _pattern(self, model: Model, work: Work, asked: Array, answered: Array, marks: Marks) -> int | None:
-        """The number of what this entry has in common with others; None where it must be written out."""
-        sizes, answers = asked.shape, answered.shape
-        if not sizes or sizes[:1] != answers[:1]:
+    def _pattern(self, model: Model, work: RequestWork, inputs: Array, outputs: Array, marks: Marks) -> int | None:
+        """Number of the entry's pattern; None where the entry must be written in full."""
+        sizes, answered_shape = inputs.shape, outputs.shape
+        if not sizes or sizes[:1] != answered_shape[:1]:
             return None
         common = marks.arm, marks.served, marks.shadow, work.fallback
-        key = (model.name, model.version, common, sizes[1:], answers[1:])
+        key = (model.name, model.version, common, sizes[1:], answered_shape[1:])
         if key in self._patterns:
             return self._patterns[key]
         if len(self._patterns) == PATTERNS:
             return None
-        found = self._patterns[key] = self._learn(model, work, asked, answered, marks)
-        return found
+        number = self._patterns[key] = self._learn(model, work, inputs, outputs, marks)
+        return number
 
-    def _learn(self, model: Model, work: Work, asked: Array, answered: Array, marks: Marks) -> int | None:
-        if any(array.dtype.hasobject or 0 in array.shape[1:] for array in (asked, answered)) or not _NATIVE:
+    def _learn(self, model: Model, work: RequestWork, inputs: Array, outputs: Array, marks: Marks) -> int | None:
+        if any(array.dtype.hasobject or 0 in array.shape[1:] for array in (inputs, outputs)) or not _NATIVE:
             return None
         entry = self._entry(model, work, marks)
-        self._add_tensors(entry, model, work, [answered])
+        self._add_tensors(entry, model, work, [outputs])
         entry.tensors, entry.outputs = [(*entry.tensors[0][:3], b"")], [(*entry.outputs[0][:3], b"")]
         content = msgspec.msgpack.encode(entry)
-        number = self._told.get(content)
+        number = self._sent_patterns.get(content)
         if number is None and (number := self.client.pattern(entry)) is not None:
-            self._told[content] = number
+            self._sent_patterns[content] = number
         return number
 
 
@@ -164,7 +164,7 @@ def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
     if not isinstance(servable, Servable):
         return frozenset()
     source = servable.plan.sources.get(servable.plan.entity)
-    return frozenset(servable.unread) - (set() if source is None else come_with_row(source))
+    return frozenset(servable.unread) - (set() if source is None else fields_with_row(source))
 
 
 def _memory(array: Array) -> bytes:
@@ -180,16 +180,16 @@ def _memory(array: Array) -> bytes:
 def _tensor(name: str, datatype: str, array: Array) -> Tensor:
     if _NATIVE and datatype != "BYTES":
         return name, datatype, list(array.shape), array.tobytes()
-    return name, datatype, list(array.shape), raw_bytes(Output(name, datatype, array.shape, array))
+    return name, datatype, list(array.shape), raw_bytes(OutputTensor(name, datatype, array.shape, array))
 
 
-def _moments(plan: FeaturePlan, work: Work) -> list[int | None] | None:
-    """The moment that each row was scored for, in microseconds."""
+def _event_times(plan: FeaturePlan, work: RequestWork) -> list[int | None] | None:
+    """Prediction time of each row, in microseconds."""
     if plan.predict_at is None:
         return None
     column, offset = plan.predict_at.column, plan.predict_at.offset_us
-    found: list[int | None] = []
+    moments: list[int | None] = []
     for row in work.checked:
         when = row.get(column)
-        found.append(None if when is None else micros(when - EPOCH) + offset)
-    return found
+        moments.append(None if when is None else micros(when - EPOCH) + offset)
+    return moments

@@ -1,4 +1,4 @@
-"""What a server is told when it starts; its workers are told the same."""
+"""Settings of a server and its workers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.serving.cache.shared_cache import Sharing
+from cumulant.serving.cache.shared_cache import SharedCacheConfig
 from cumulant.serving.models.content_pins import Pin
-from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.scheduling.runner import Scheduling
 
 
@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     table: str | None = None
     body_limit: int = 8 * 1024 * 1024
     drain: float = 10.0
-    #: what the server calls itself
+    #: name of the server
     name: str = "cumulant"
     #: models may be loaded and unloaded by request
     control: bool = False
@@ -36,19 +36,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     #: names of this server beside loopback's, where it needs no token: of a proxy in front; `*`: any
     hosts: tuple[str, ...] = ()
-    #: of the gateway in front, whose words on a request are believed; None: there is none
+    #: key of the gateway in front, whose headers are trusted; None: no gateway
     gateway_key: bytes | None = None
     scheduling: Scheduling = Scheduling()
     #: the cache that servers share; None: each has its own only
-    sharing: Sharing | None = None
-    fallback: Declared = Declared()
+    sharing: SharedCacheConfig | None = None
+    fallback: FallbackConfig = FallbackConfig()
     #: the content of the fallback's servable; set by whoever starts the server
     fallback_pin: Pin | None = None
-    #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
+    #: how scored rows enter the online state: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"
     #: seconds by which rows may be dated after now and still enter the stored state; None: any
     clock_skew: float | None = None
-    #: what becomes of rows that break the data contract that their model carries
+    #: handling of rows that break the data contract of their model
     invalid: Literal["warn", "refuse"] = "warn"
     #: folder of the prediction log; None: none is kept
     log: str | None = None
@@ -59,15 +59,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     salt_fingerprint: str = ""
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
-    #: where the content that is served is kept; set by whoever starts the workers
-    kept: str | None = None
-    #: folder of what passed its trial earlier; None: a model is tried at each start
+    #: folder of the copies that are served; set by the process that starts the workers
+    artifacts: str | None = None
+    #: folder of passed load checks; None: a model is checked at each start
     passed: str | None = None
     #: folder of posted labels; None: none are taken
     labels: str | None = None
-    #: of those that wait to be taken in
+    #: bytes of posted labels that wait for ingestion
     labels_size: int = 1024 * 1024 * 1024
-    #: folders that could not be served at the start, and why; set by whoever tried them
+    #: folders that could not be loaded at the start, and why
     left_out: dict[str, str] = {}
     region: str = ""
     #: a line of JSON a request on standard error

@@ -64,7 +64,7 @@ class ReasonsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             description="Rows with reasons where the request does not say: all, none, or those predicted true."
         ),
     ] = "asked"
-    codes: Annotated[dict[str, str], msgspec.Meta(description="Feature to the text that tells a person of it.")] = {}
+    codes: Annotated[dict[str, str], msgspec.Meta(description="Reason text by feature.")] = {}
 
 
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,10 +8,10 @@ import pytest
 
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
 
 NOW = time.time_ns() // 1000
 KEY = b"pepper"
@@ -21,10 +21,10 @@ def fill(folder):
     def failed(error, rows):
         raise error
 
-    hiding = Hiding(KEY, {"shop": [Field("email", "str", personal=True)], "other": []})
-    parts = Parts(folder, hiding, file_size=1 << 26, failed=failed)
+    hiding = PersonalValueMask(KEY, {"shop": [Field("email", "str", personal=True)], "other": []})
+    parts = LogParts(folder, hiding, file_size=1 << 26, failed=failed)
     for number in (1, 2, 5):
-        one = Entry(
+        one = LogEntry(
             id=f"r{number}", time_us=NOW + number, latency_us=1500, model="shop" if number < 5 else "other", version="3",
             sequence=number, event_times=[0, None], ages=[60.0], arm="a", served_arm="b",
             rows=b'[{"email":"ada@example.com","pages":4},{"email":null}]',
@@ -32,7 +32,7 @@ def fill(folder):
         )  # fmt: skip
         parts.add(one, "w.1", "eu")
     parts.close()
-    log_folder.write_life(folder, log_folder.Life(worker="w.1", started=1, last=6))
+    log_folder.write_life(folder, log_folder.WorkerLife(worker="w.1", started=1, last=6))
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from cumulant.core.servable import Batching, GraphServable, TensorSpec
-from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.graph import GraphBuilder
 from cumulant.packaging.graphs.lightgbm_trees import add_boosters
 from cumulant.servable.engine import Engine
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 
 COLUMNS = tuple(f"f{number}" for number in range(6))
 
@@ -23,7 +23,7 @@ def trees(folder, count=40, *, required=()):
     label = (rows[:, :3].sum(axis=1) + random.normal(size=len(rows)) > 0).astype(int)
     settings = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1, "seed": 7}
     found = lightgbm.train(settings, lightgbm.Dataset(rows, label), num_boost_round=count)
-    graph = Graph(len(COLUMNS))
+    graph = GraphBuilder(len(COLUMNS))
     result, outputs = add_boosters(graph, [found.model_to_string()])
     servable = GraphServable(
         name="forest",
@@ -35,7 +35,7 @@ def trees(folder, count=40, *, required=()):
     )
     with new_folder(folder) as draft:
         (draft / "model.onnx").write_bytes(graph.finish(result, outputs).SerializeToString())
-        seal(draft, servable)
+        write_sealed(draft, servable)
     return folder
 
 
@@ -48,7 +48,9 @@ def write(folder, nodes, inputs, outputs, *, batching=Batching(exact=True), init
     with new_folder(folder) as draft:
         (draft / "model.onnx").write_bytes(model.SerializeToString())
         engine = Engine(draft / "model.onnx")
-        seal(draft, GraphServable(name="graph", inputs=engine.inputs, outputs=engine.outputs, batching=batching))
+        write_sealed(
+            draft, GraphServable(name="graph", inputs=engine.inputs, outputs=engine.outputs, batching=batching)
+        )
     return folder
 
 

@@ -10,7 +10,7 @@ from cumulant.cli.app import run
 from cumulant.core.errors import UsageError
 from cumulant.flows.serving import serve as serving
 from cumulant.flows.serving.serve import Service, command, folders_command
-from cumulant.serving.__main__ import options_of
+from cumulant.serving.__main__ import parse_options
 from cumulant.serving.spec import FallbackSpec, ServingSpec
 
 GIVEN = {
@@ -20,7 +20,7 @@ GIVEN = {
 
 
 def read(line):
-    found = options_of(line[3:])
+    found = parse_options(line[3:])
     return found.log, found.log_keep, found.log_write, found.fallback, found.queue, found.drain, found.sequences
 
 

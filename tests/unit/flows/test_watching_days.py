@@ -21,8 +21,8 @@ from cumulant.monitoring import tables
 from cumulant.monitoring.drift.blocks import by_time
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.monitoring.tables import open_table
-from cumulant.serving.prediction_log.storage.log_reader import recent
-from cumulant.serving.prediction_log.storage.part_writer import Part
+from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
+from cumulant.serving.prediction_log.storage.part_writer import LogPart
 
 FIRST = date(2026, 3, 1)
 FIRST_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ SPEC = DriftPolicy()
 
 def write(folder, day, rows, number=1, life="a"):
     """One file of the log. A row: moment, request, answer."""
-    part = Part(folder, (day - date(1970, 1, 1)).days, life, number)
+    part = LogPart(folder, (day - date(1970, 1, 1)).days, life, number)
     at = datetime.combine(day, datetime.min.time(), UTC)
     for place, (moment, asked, said) in enumerate(rows):
         part.add(
@@ -220,7 +220,7 @@ def test_a_request_without_rows_of_an_earlier_version_does_not_count(root):
         for name in ("full", "empty")
     )
     assert (mixed.rows, mixed.drift) == (19, plain.drift)
-    assert len(recent(root / "empty", limit=30)) == 19
+    assert len(recent_predictions(root / "empty", limit=30)) == 19
 
 
 def test_a_damaged_file_of_the_log_is_named(root):

@@ -11,7 +11,7 @@ from cumulant.flows.monitoring.monitor import Asked, monitor
 from cumulant.flows.monitoring.reference import Served
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.ports.registry import ModelVersion
-from cumulant.serving.prediction_log.storage.part_writer import Part
+from cumulant.serving.prediction_log.storage.part_writer import LogPart
 
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 def write(folder, day, rows, version, *, shadow=False, model="m", lag=timedelta()):
     at = FIRST + day * DAY
     number = int(version) + 10 * shadow + 20 * (model != "m")
-    part = Part(folder, (at.date() - date(1970, 1, 1)).days, "a", number)
+    part = LogPart(folder, (at.date() - date(1970, 1, 1)).days, "a", number)
     for place in range(rows):
         moment = at + timedelta(minutes=place) - lag
         part.add(

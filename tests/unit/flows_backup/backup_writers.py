@@ -14,9 +14,9 @@ from cumulant.core.events import Actor, Fact
 from cumulant.outcomes.labels.atomic_files import write_bytes
 from cumulant.outcomes.labels.ingest import ingest_inbox
 from cumulant.project.file.loading import load
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.serving.prediction_log.storage.upkeep import upkeep
 
 
@@ -35,7 +35,7 @@ class Rows:
     """One life of a log process: a file a row, which may be merged."""
 
     def __init__(self, log):
-        self.parts = Parts(log, Hiding(SALT, {}), file_size=1 << 26, failed=print)
+        self.parts = LogParts(log, PersonalValueMask(SALT, {}), file_size=1 << 26, failed=print)
 
     def put(self, name):
         self.parts.add(entry(name), "w", "")
@@ -48,7 +48,7 @@ class Rows:
 
 def entry(name):
     now, answers = time.time_ns() // 1000, b'[{"prediction":1}]'
-    return Entry(id=name, time_us=now, latency_us=9, model="m", version="1", rows=b'[{"x":1}]', answers=answers)
+    return LogEntry(id=name, time_us=now, latency_us=9, model="m", version="1", rows=b'[{"x":1}]', answers=answers)
 
 
 @cache

@@ -8,9 +8,9 @@ from cumulant.core.plan import Field
 from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.labels.ingest import ingest_file
 from cumulant.outcomes.labels.label_rows import LabelSchema
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SALT = b"pepper"
@@ -38,13 +38,15 @@ def put(folder, *rows):
     def failed(error, count):
         raise error
 
-    parts = Parts(folder, Hiding(SALT, dict.fromkeys(("m", "n"), KEY[:1])), file_size=1 << 26, failed=failed)
+    parts = LogParts(
+        folder, PersonalValueMask(SALT, dict.fromkeys(("m", "n"), KEY[:1])), file_size=1 << 26, failed=failed
+    )
     for place, row in enumerate(rows):
         at = row.get("at", NOW - timedelta(hours=1))
         request = [{"card": row.get("card", "c1"), "number": row.get("number", 1), "at": at.isoformat()}]
         answer = {"prediction": row.get("p", 0.25) >= 0.5, "probability": row.get("p", 0.25)}
         full = not row.get("empty")
-        entry = Entry(
+        entry = LogEntry(
             id=row["id"], time_us=row.get("time", micros(NOW)), latency_us=9, model=row.get("model", "m"), version=row.get("version", "1"),
             sequence=place + 1, event_times=[micros(at) - 3_600_000_000], arm=row.get("arm", ""), served_arm=row.get("served_arm", ""),
             shadow=row.get("shadow", False), rows=json.dumps(request * full).encode(), answers=json.dumps([answer] * full).encode(),

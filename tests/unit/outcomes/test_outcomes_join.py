@@ -13,7 +13,7 @@ from outcomes_support import NOW, Clock, micros, opened, put, tell
 from cumulant.core.errors import StorageError
 from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
-from cumulant.serving.prediction_log.storage.log_folder import days as log_days
+from cumulant.serving.prediction_log.storage.log_folder import list_days as log_days
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
 LATER = (NOW - timedelta(hours=1)).isoformat()
@@ -166,7 +166,7 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     import pyarrow.parquet as pq
 
     from cumulant.serving.prediction_log.storage import log_folder
-    from cumulant.serving.prediction_log.storage.log_reader import stored
+    from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
     put(tmp_path / "log", {"id": "a"})
     outcomes = opened(tmp_path)
@@ -175,7 +175,7 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     merged = []
 
     def merging(folder):
-        found = list(stored(folder))
+        found = list(iterate_files(folder))
         if not merged:
             ((file, _),) = found
             wider = log_folder.part_path(folder, file.day, file.life, file.first, file.last + 1)
@@ -184,7 +184,7 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
             merged.append(wider)
         return found
 
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.stored", merging)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.iterate_files", merging)
     assert outcomes.advance().labelled == 1
     assert merged
 
@@ -273,7 +273,7 @@ def test_a_day_that_is_deleted_while_the_log_is_read_has_no_rows(tmp_path, monke
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True})
     days = log_days(tmp_path / "log")
     shutil.rmtree(tmp_path / "log")
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_folder.days", lambda _: days)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_folder.list_days", lambda _: days)
     assert report(opened(tmp_path), NOW).predictions == 0
 
 

@@ -16,7 +16,7 @@ from cumulant.outcomes.join.join_cache import JoinCache
 from cumulant.outcomes.labels import outcome_folder as place
 from cumulant.outcomes.labels.compaction import _merge
 from cumulant.outcomes.labels.outcome_folder import find_ingested, list_batches
-from cumulant.serving.prediction_log.storage.log_reader import stored as log_stored
+from cumulant.serving.prediction_log.storage.log_reader import iterate_files as log_stored
 
 DAYS = 3
 
@@ -219,12 +219,12 @@ def test_a_batch_without_rows_is_no_fault(tmp_path):
 def test_a_file_of_the_log_that_is_merged_while_it_is_read_is_read_elsewhere(tmp_path, monkeypatch):
     predict(tmp_path, "a")
     (path,) = (tmp_path / "log").rglob("*.parquet")
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.stored", moving(path, log_stored))
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_reader.iterate_files", moving(path, log_stored))
     assert rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
 
 
 def moving(path, stored):
-    """`stored` of a log whose file is renamed after its first reader was made, and then has no rows there."""
+    """`iterate_files` of a log whose file is renamed after its first reader was made, and then has no rows there."""
 
     def listed(*args, **more):
         for file, read in stored(*args, **more):

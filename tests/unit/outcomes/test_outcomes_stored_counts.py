@@ -88,7 +88,7 @@ def test_counts_are_made_once_and_again_when_something_changed(tmp_path, counted
 def test_counts_are_made_again_where_a_file_was_replaced_by_one_of_the_same_size_and_time(tmp_path, counted):
     log_of_days(tmp_path)
     stored(tmp_path)
-    (path, *_) = [file.path for file in log_folder.files(tmp_path / "log")]
+    (path, *_) = [file.path for file in log_folder.current_files(tmp_path / "log")]
     before = path.stat()
     shutil.copy2(path, path.with_suffix(".copy"))
     path.with_suffix(".copy").replace(path)

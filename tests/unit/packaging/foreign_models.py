@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cumulant.packaging.convert.foreign_build import build_graph
-from cumulant.packaging.samples import Sample
+from cumulant.packaging.samples import ModelSample
 
 CATEGORIES = 17
 
@@ -28,7 +28,7 @@ def target(matrix, rng):
 
 def given(array, name="input"):
     """A sample of one input."""
-    return lambda inputs, columns: Sample({name: array}, given=True)
+    return lambda inputs, columns: ModelSample({name: array}, given=True)
 
 
 def built(foreign, out, sample=None, **options):

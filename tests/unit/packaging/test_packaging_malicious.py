@@ -17,7 +17,7 @@ from foreign_models import network, save_external
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError
 from cumulant.flows.backup.archive import read
 from cumulant.packaging.convert.boosters import check_text
-from cumulant.packaging.convert.flavours import model_inside
+from cumulant.packaging.convert.flavours import find_mlflow_model
 from cumulant.packaging.convert.onnx_files import from_graph, read_graph
 from cumulant.packaging.convert.xgboost_model import XgboostTrees, read_xgboost
 
@@ -53,7 +53,7 @@ def test_a_path_that_no_file_can_have_is_outside(tmp_path, location):
 def test_nor_does_an_mlflow_folder_have_it(tmp_path, name):
     (tmp_path / "MLmodel").write_text(f"flavors: {{lightgbm: {{data: {name}}}}}")
     with pytest.raises(DataError, match="outside its folder"):
-        model_inside(tmp_path, trust_pickle=False)
+        find_mlflow_model(tmp_path, trust_pickle=False)
 
 
 def _wide(model):

@@ -13,7 +13,7 @@ from cumulant.core.errors import DataError, DefinitionError
 from cumulant.packaging.convert import trial_run
 from cumulant.packaging.convert.onnx_files import from_graph, read_graph
 from cumulant.servable import bounded_run
-from cumulant.servable.engine_errors import plain
+from cumulant.servable.engine_errors import plain_message
 
 
 def graph(node, *constants, width="m"):
@@ -79,7 +79,7 @@ MATMUL = f"{RAN}MatMul node. Name:'mm' Status Message: matmul_helper.h:59 Comput
     ],
 )
 def test_words_of_the_engine_are_plain(said, words):
-    assert plain(RuntimeError(said)) == words
+    assert plain_message(RuntimeError(said)) == words
 
 
 def test_rows_that_do_not_fit_are_refused_in_plain_words(tmp_path):

@@ -12,16 +12,16 @@ from quantization_graphs import KINDS, ids, network, run, save
 
 from cumulant.packaging.quantize import search
 from cumulant.packaging.quantize.choice import ORIGINAL
-from cumulant.packaging.quantize.layers import layers
-from cumulant.packaging.quantize.measure import neighbours_matter
-from cumulant.packaging.quantize.search import tried
+from cumulant.packaging.quantize.layers import find_layers
+from cumulant.packaging.quantize.measure import measure_batching_of
+from cumulant.packaging.quantize.search import try_forms
 
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
     model = network(folder)
-    return model, tried(model, ids(240), accuracy_loss=0.05, folder=folder, budget=0.5)
+    return model, try_forms(model, ids(240), accuracy_loss=0.05, folder=folder, budget=0.5)
 
 
 def test_every_form_is_made_loads_and_answers_as_measured(forms):
@@ -47,7 +47,7 @@ def test_every_form_is_made_loads_and_answers_as_measured(forms):
 def test_forms_are_smaller_by_what_their_bits_promise(forms):
     model, found = forms
     sizes = {one.kind: one.size for one in found.trials}
-    weights = sum(4 * one.value.size for one in layers(onnx.load(model)))
+    weights = sum(4 * one.value.size for one in find_layers(onnx.load(model)))
     assert sizes["int8 weights"] - sizes["4-bit weights"] > 0.08 * weights
     assert sizes[ORIGINAL] - sizes["float16 weights"] > 0.45 * weights
     assert sizes["4-bit weights"] < sizes["int8 weights"] < sizes["float16 weights"] < sizes[ORIGINAL]
@@ -65,7 +65,7 @@ def test_a_layer_computed_in_int8_is_not_computed_in_float(forms):
 
 def test_relative_error_holds_where_there_are_no_classes(tmp_path):
     path = network(tmp_path, classes=False)
-    found = tried(path, ids(80), accuracy_loss=0.05, folder=tmp_path, budget=0.2)
+    found = try_forms(path, ids(80), accuracy_loss=0.05, folder=tmp_path, budget=0.2)
     order = np.random.default_rng(0).permutation(80)
     held_out = {"ids": ids(80)["ids"][np.sort(order[20:])]}
     expected = [float(value) for value in run(path, held_out)[0]]
@@ -83,7 +83,7 @@ def test_a_graph_with_a_fixed_number_of_rows_is_run_with_it(tmp_path):
     path = tmp_path / "fixed.onnx"
     onnx.save(model, path)
     # 202 rows: neither part is a whole number of calls
-    found = tried(path, ids(202), accuracy_loss=0.1, folder=tmp_path, budget=0.2)
+    found = try_forms(path, ids(202), accuracy_loss=0.1, folder=tmp_path, budget=0.2)
     assert {one.kind for one in found.trials} == KINDS
     assert {one.kind: one.fault for one in found.trials if one.fault} == {}
     assert all([pace.rows for pace in one.paces] == [4] for one in found.trials)
@@ -94,8 +94,8 @@ def test_a_quantizer_that_fails_is_recorded_and_the_others_go_on(tmp_path, monke
     def broken(model):
         raise ValueError("an operator that it does not know\nand more")
 
-    monkeypatch.setattr(search.forms, "dynamic_int8", broken)
-    found = tried(network(tmp_path), ids(90), accuracy_loss=0.1, folder=tmp_path, budget=0.2)
+    monkeypatch.setattr(search.forms, "to_dynamic_int8", broken)
+    found = try_forms(network(tmp_path), ids(90), accuracy_loss=0.1, folder=tmp_path, budget=0.2)
     faults = {one.kind: one.fault for one in found.trials if one.fault}
     assert faults == {"int8 dynamic": "could not be made: ValueError: an operator that it does not know"}
     assert "int8 dynamic" not in found.paths
@@ -103,7 +103,7 @@ def test_a_quantizer_that_fails_is_recorded_and_the_others_go_on(tmp_path, monke
 
 def test_neighbours_matter_to_dynamic_activations_only(tmp_path, forms):
     _, found = forms
-    assert not neighbours_matter(found.paths["int8 dynamic"], ids(40)).exact
+    assert not measure_batching_of(found.paths["int8 dynamic"], ids(40)).exact
     path = save(
         tmp_path,
         "relu",
@@ -112,7 +112,7 @@ def test_neighbours_matter_to_dynamic_activations_only(tmp_path, forms):
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 3])],
         {},
     )
-    verdict = neighbours_matter(path, {"x": np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)})
+    verdict = measure_batching_of(path, {"x": np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)})
     assert verdict.exact
     assert "32 rows" in verdict.reason
     noted = next(one for one in found.trials if one.kind == "int8 dynamic")

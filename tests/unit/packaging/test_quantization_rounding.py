@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from quantization_graphs import ids, network, run, save
 
-from cumulant.packaging.quantize.layers import layers, second_moments
-from cumulant.packaging.quantize.lookup import lookups
-from cumulant.packaging.quantize.mixed import LADDER, Rounder, first_good, ladder
-from cumulant.packaging.quantize.packed import PLANES, packed
-from cumulant.packaging.quantize.rounding import group_size, rounded
+from cumulant.packaging.quantize.layers import find_layers, second_moments
+from cumulant.packaging.quantize.lookup import replace_lookups
+from cumulant.packaging.quantize.mixed import LADDER, Rounder, first_good, make_ladder
+from cumulant.packaging.quantize.packed import PLANES, pack_weights
+from cumulant.packaging.quantize.rounding import group_size, round_weights
 
 
 @pytest.mark.parametrize("bits", PLANES)
 def test_packed_weights_are_those_of_the_codes(tmp_path, bits):
     path = network(tmp_path)
     model = onnx.load(path)
-    found = layers(model)
+    found = find_layers(model)
     assert [one.op for one in found] == ["Gather", "Conv", "MatMul", "Gemm"]
-    codes = {one.weight: (one, rounded(one.rows, bits, group_size(one.rows.shape[1], 32))) for one in found}
-    answers = run(packed(model, codes).SerializeToString(), ids(50))[0]
+    codes = {one.weight: (one, round_weights(one.rows, bits, group_size(one.rows.shape[1], 32))) for one in found}
+    answers = run(pack_weights(model, codes).SerializeToString(), ids(50))[0]
     for one in model.graph.initializer:
         value = numpy_helper.to_array(one)
         if one.name in codes:
@@ -42,7 +42,7 @@ def test_packed_weights_are_those_of_the_codes(tmp_path, bits):
 @given(seed=st.integers(0, 2**20), bits=st.sampled_from(sorted(PLANES)), scale=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_codes_fit_their_bits_and_err_by_half_a_step_at_most_unless_clipped(seed, bits, scale):
     rows = np.random.default_rng(seed).normal(size=(6, 32)) * scale
-    codes = rounded(rows, bits, 16)
+    codes = round_weights(rows, bits, 16)
     top = 2 ** (bits - 1)
     assert codes.values.min() >= -top
     assert codes.values.max() <= top - 1
@@ -58,14 +58,14 @@ def test_rounding_by_the_inputs_seen_errs_less_on_such_inputs():
     fresh = rng.permutation(inputs)[:500]
     lost = [
         np.linalg.norm(fresh @ (codes.weights - rows).T)
-        for codes in (rounded(rows, 4, 32, inputs.T @ inputs), rounded(rows, 4, 32))
+        for codes in (round_weights(rows, 4, 32, inputs.T @ inputs), round_weights(rows, 4, 32))
     ]
     assert lost[0] < 0.9 * lost[1]
 
 
 def test_moments_of_a_convolution_are_those_of_its_windows(tmp_path):
     model = onnx.load(network(tmp_path))
-    found = [one for one in layers(model) if one.op == "Conv"]
+    found = [one for one in find_layers(model) if one.op == "Conv"]
     sample = ids(7)
     total = second_moments(model, found, sample)["kernel"]
     table = numpy_helper.to_array(next(one for one in model.graph.initializer if one.name == "table"))
@@ -80,8 +80,8 @@ def test_moments_of_a_convolution_are_those_of_its_windows(tmp_path):
 
 def test_a_ladder_rises_one_layer_at_a_time_and_ends_at_the_finest(tmp_path):
     model = onnx.load(network(tmp_path))
-    rounder = Rounder(layers(model), {})
-    steps = ladder(rounder, dict.fromkeys(rounder.layers, 1.0))
+    rounder = Rounder(find_layers(model), {})
+    steps = make_ladder(rounder, dict.fromkeys(rounder.layers, 1.0))
     assert set(steps[0].plan.values()) == {LADDER[0]}
     assert set(steps[-1].plan.values()) == {LADDER[-1]}
     for one, other in pairwise(steps):
@@ -119,7 +119,7 @@ def one_hot(folder, table):
 
 def test_a_one_hot_product_becomes_a_lookup_with_the_same_numbers(tmp_path):
     path = one_hot(tmp_path, np.random.default_rng(0).normal(size=(40, 32)).astype(np.float32))
-    found, replaced = lookups(onnx.load(path))
+    found, replaced = replace_lookups(onnx.load(path))
     assert replaced == 1
     # ids outside the table too: the product has zeros there
     feeds = {"ids": np.random.default_rng(1).integers(-3, 44, size=(30, 5)).astype(np.int32)}
@@ -127,4 +127,4 @@ def test_a_one_hot_product_becomes_a_lookup_with_the_same_numbers(tmp_path):
 
 
 def test_a_product_that_is_not_one_hot_stays(tmp_path):
-    assert lookups(onnx.load(network(tmp_path)))[1] == 0
+    assert replace_lookups(onnx.load(network(tmp_path)))[1] == 0

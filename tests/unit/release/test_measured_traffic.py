@@ -18,9 +18,9 @@ from cumulant.core.units import to_micros
 from cumulant.flows.release.plan.measured_traffic import measured_traffic, rate_of, traffic_of
 from cumulant.flows.release.plan.release_plan import Plan, planned
 from cumulant.release.spec import CanarySpec, StagesSpec
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
 
 DAY = 86_400.0
 
@@ -35,9 +35,9 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 def logged(folder: Path, times: np.ndarray, *, rows: int = 1, model: str = "late", shadow: bool = False) -> None:
     """Requests at moments in seconds from `NOW` on, in a file of their own."""
-    parts = Parts(folder, Hiding(b"k", {model: []}), file_size=1 << 26, failed=lambda error, rows: None)
+    parts = LogParts(folder, PersonalValueMask(b"k", {model: []}), file_size=1 << 26, failed=lambda error, rows: None)
     for number, at in enumerate(times):
-        entry = Entry(
+        entry = LogEntry(
             id=f"r{number}", time_us=to_micros(NOW) + round(at * 1e6), latency_us=1, model=model, version="1",
             sequence=number, event_times=[None] * rows, ages=[None] * rows, shadow=shadow,
             rows=msgspec.json.encode([{"x": 1}] * rows), answers=msgspec.json.encode([{"prediction": 1}] * rows),

@@ -18,9 +18,9 @@ from cumulant.flows.release.controller.mirrored_rows import compared, mirrored
 from cumulant.ports.traffic import EndpointHealth
 from cumulant.release.decide import start
 from cumulant.release.spec import MetricSpec
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -66,9 +66,9 @@ def exchange(arm=CANDIDATE, *, status=200, revision=2, seconds=0.0, **other):
 
 def logged(folder, rows, *, arm=CHAMPION):
     """Rows as (id, version, shadow, microseconds, outputs)."""
-    parts = Parts(folder, Hiding(b"k", {"late": []}), file_size=1 << 26, failed=lambda error, rows: None)
+    parts = LogParts(folder, PersonalValueMask(b"k", {"late": []}), file_size=1 << 26, failed=lambda error, rows: None)
     for sequence, (name, version, shadow, time, outputs) in enumerate(rows, 1):
-        entry = Entry(
+        entry = LogEntry(
             id=name, time_us=time, latency_us=1, model="late", version=version, sequence=sequence, event_times=[None],
             ages=[None], arm=arm, served_arm=CANDIDATE if shadow else CHAMPION, shadow=shadow,
             rows=b'[{"pages":4}]', answers=msgspec.json.encode([outputs]),

@@ -21,9 +21,9 @@ from cumulant.release.decide import decide, lacking
 from cumulant.release.evidence.accumulate import seen
 from cumulant.release.evidence.look import Look
 from cumulant.release.spec import CanarySpec, StagesSpec
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.storage.part_writer import Parts
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.testing.clock import ManualClock
 
 ADA = Principal("user:ada")
@@ -108,11 +108,14 @@ def test_a_step_says_that_no_key_falls_to_an_arm():
 
 
 def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):
-    parts = Parts(
-        late.state / PREDICTIONS, Hiding(b"k", {"late": []}), file_size=1 << 26, failed=lambda error, rows: None
+    parts = LogParts(
+        late.state / PREDICTIONS,
+        PersonalValueMask(b"k", {"late": []}),
+        file_size=1 << 26,
+        failed=lambda error, rows: None,
     )
     rows = [{"customer": number % 4} if number else {"shop": 1} for number in range(12)]
-    entry = Entry(
+    entry = LogEntry(
         id="r", time_us=to_micros(datetime.now(UTC)), latency_us=1, model="late", version="1", sequence=1,
         event_times=[None] * 12, ages=[None] * 12, rows=msgspec.json.encode(rows),
         answers=msgspec.json.encode([{"prediction": 1}] * 12),

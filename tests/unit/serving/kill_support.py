@@ -16,7 +16,7 @@ from pathlib import Path
 from log_support import listens, wait_for
 from serving_models import ROW
 
-from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 PREDICT = "/v1/models/flight-late/predict"
@@ -132,6 +132,6 @@ def missing(log, acknowledged):
     found = scan(log).to_table(columns=["id", "worker", "sequence"])
     names = found["id"].to_pylist()
     assert len(names) == len(set(names)), "a row is there twice"
-    counted = sum(gap.count for gap in gaps(log))
+    counted = sum(gap.count for gap in find_gaps(log))
     lost = len(set(acknowledged) - set(names))
     return lost, counted

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.serving.prediction_log.client import LogClient
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 ANSWERS = b'[{"prediction":1}]'
@@ -18,7 +18,7 @@ ANSWERS = b'[{"prediction":1}]'
 
 def entry(name, *, rows=b'[{"x":1}]', now=None, **more):
     when = time.time_ns() // 1000 if now is None else now
-    return Entry(id=name, time_us=when, latency_us=90, model="m", version="1", rows=rows, answers=ANSWERS, **more)
+    return LogEntry(id=name, time_us=when, latency_us=90, model="m", version="1", rows=rows, answers=ANSWERS, **more)
 
 
 def client(socket, **more):
@@ -38,7 +38,7 @@ def wait_for(condition, seconds=LONG):
 
 
 def start(socket, folder, *more, visible="200ms", stderr=None, env=None, **options):
-    line = [*command(socket, folder, visible=visible, **options), *more]
+    line = [*log_command(socket, folder, visible=visible, **options), *more]
     process = subprocess.Popen(line, stderr=stderr, env={**os.environ, **(env or {})})
     wait_for(lambda: listens(socket) or process.poll() is not None)
     return process

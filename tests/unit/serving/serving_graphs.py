@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cumulant.core.servable import Batching, GraphServable
 from cumulant.servable.engine import Engine
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 
 KINDS = {
     "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,
@@ -29,7 +29,7 @@ def write(folder, graph, *, name="graph", version="", exact=True, columns=(), re
             name=name, version=version, inputs=engine.inputs, outputs=engine.outputs, batching=Batching(exact=exact),
             columns=columns, required=required,
         )  # fmt: skip
-        seal(draft, servable)
+        write_sealed(draft, servable)
     return folder
 
 

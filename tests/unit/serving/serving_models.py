@@ -12,8 +12,8 @@ from cumulant.core.expr import Call, Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, KnownAt, PredictAt, Source, Window
 from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
-from cumulant.serving.http.limits import Limits
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.limits import HttpLimits
+from cumulant.serving.http.site import HttpSite
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.payload import LinearWeights
 
@@ -137,7 +137,7 @@ def call(app, method, path, body=None, **settings):
 
 async def ask(app, method, path, **settings):
     loop = asyncio.get_running_loop()
-    site = Site(app, Limits(body=app.body_limit))
+    site = HttpSite(app, HttpLimits(body=app.body_limit))
     server = await loop.create_server(site, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     async with server, httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:

@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from cumulant.core.servable import Batching, GraphServable, StateTensor, TensorSpec
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 
 ELEMENTS = {
     "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,
@@ -38,7 +38,7 @@ def write(out, name, inputs, outputs, nodes, *, version="1", exact=False, **desc
     )
     with new_folder(out) as folder:
         (folder / "model.onnx").write_bytes(model.SerializeToString())
-        seal(folder, servable)
+        write_sealed(folder, servable)
     return out
 
 

@@ -13,7 +13,7 @@ from cumulant.core.errors import RequestError
 from cumulant.core.servable import Reasons
 from cumulant.flows.serving.batch.batch_model import in_folder
 from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 
 REFERENCE = {"distance": 800.0, "hour": 9.0, "carrier": "AA", "charter": False}
@@ -40,7 +40,7 @@ def answered(model, out, reasons, *, part_rows=9):
 
 
 def served(folder, count):
-    app = Application(ModelSet([open_model(folder)]))
+    app = ServingApplication(ModelSet([open_model(folder)]))
     body = {"rows": ROWS, "reasons": count}
     return [one["reasons"] for one in call(app, "POST", "/v1/models/flight-late/predict", body).json()["predictions"]]
 

@@ -11,10 +11,10 @@ import pytest
 from serving_graphs import scale
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.models.content_pins import keep, pin
+from cumulant.serving.models.content_pins import copy_content, pin
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.channel import GoneError, error_of, told_of
-from cumulant.serving.workers.supervisor import Supervisor, _Member
+from cumulant.serving.workers.channel import GoneError, describe_error, restore_error
+from cumulant.serving.workers.supervisor import WorkerSupervisor, _Member
 
 STORE = EngineUnavailableError("the store does not answer")
 
@@ -35,7 +35,7 @@ class Worker:
 
 def over(workers, pins=()):
     """A supervisor of these workers, from within an event loop."""
-    found = Supervisor(Settings(folders=(), workers=len(workers)), pins)
+    found = WorkerSupervisor(Settings(folders=(), workers=len(workers)), pins)
     for place, worker in enumerate(workers):
         forever = asyncio.get_running_loop().create_future()
         process = SimpleNamespace(pid=place)
@@ -51,7 +51,7 @@ def change(pins, key="k"):
 def kept(tmp_path):
     """Two versions' content, as a server keeps it."""
     (tmp_path / "kept").mkdir()
-    return [keep(pin(scale(tmp_path / f"{k}", float(k))), tmp_path / "kept") for k in (2, 3)]
+    return [copy_content(pin(scale(tmp_path / f"{k}", float(k))), tmp_path / "kept") for k in (2, 3)]
 
 
 @pytest.mark.parametrize("verb", ["commit", "unload"])
@@ -115,4 +115,4 @@ def test_content_of_a_load_that_was_made_stays(kept):
 
 
 def test_an_error_of_the_channel_is_told_as_one_that_every_process_knows():
-    assert type(error_of(told_of(GoneError("x")))) is EngineUnavailableError
+    assert type(restore_error(describe_error(GoneError("x")))) is EngineUnavailableError

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.workers.listeners import Listeners
 
 
 @pytest.mark.parametrize("beside", [(), (1,)])
@@ -15,10 +15,10 @@ def test_a_worker_that_ends_while_it_takes_over_a_socket_takes_no_more_connectio
     async def story():
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         places = [listener.getsockname() for listener in listeners]
-        doors = Doors(listeners)
+        doors = Listeners(listeners)
         if beside:
             await doors.open(asyncio.Protocol)
-            taking = asyncio.ensure_future(doors.mind(beside))
+            taking = asyncio.ensure_future(doors.take_over(beside))
         else:
             taking = asyncio.ensure_future(doors.open(asyncio.Protocol))
         await asyncio.sleep(0)  # it is under way

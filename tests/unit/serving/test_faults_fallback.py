@@ -16,10 +16,10 @@ from test_faults_processes import within, workers
 from test_serving_fleet import children, serving
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError
-from cumulant.serving.models.fallback_config import Declared
-from cumulant.serving.models.fallback_pin import fallback_pinned
-from cumulant.serving.models.opening import Opening
-from cumulant.serving.models.request_work import Work
+from cumulant.serving.models.fallback_config import FallbackConfig
+from cumulant.serving.models.fallback_pin import pin_fallback
+from cumulant.serving.models.opening import ModelOpener
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.settings import Settings
 
 LOAD = "/v2/repository/models/graph/load"
@@ -31,14 +31,14 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "kept"))
     scale(tmp_path / "models" / "graph")
     cheap = scale(tmp_path / "cheap", 10.0, name="cheap")
-    return Settings(folders=(str(tmp_path / "models"),), fallback=Declared(servable=str(cheap)))
+    return Settings(folders=(str(tmp_path / "models"),), fallback=FallbackConfig(servable=str(cheap)))
 
 
 def total(settings):
     """What the fallback answers to a row of ones, in a server or worker that has just opened its models."""
-    opening = Opening(settings)
+    opening = ModelOpener(settings)
     model = opening(Path(settings.folders[0]) / "graph")
-    raw = model.fallback.raw(Work({"x": np.ones((1, 3), np.float32)}, 1))
+    raw = model.fallback.raw(RequestWork({"x": np.ones((1, 3), np.float32)}, 1))
     opening.close()
     return float(raw[1][0])
 
@@ -51,7 +51,7 @@ def half_copied(folder):
 
 @pytest.mark.parametrize("change", [half_copied, shutil.rmtree, lambda folder: scale(folder, 20.0, name="cheap")])
 def test_what_is_opened_later_answers_as_what_was_opened_first(settings, change):
-    with fallback_pinned(settings) as pinned:
+    with pin_fallback(settings) as pinned:
         assert total(pinned) == 30.0
         change(Path(settings.fallback.servable))
         assert total(pinned) == 30.0
@@ -60,7 +60,7 @@ def test_what_is_opened_later_answers_as_what_was_opened_first(settings, change)
 
 def test_where_nothing_can_be_kept_changed_content_is_not_taken(settings, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(Path(tempfile.gettempdir()) / "none"))
-    with fallback_pinned(settings) as pinned:
+    with pin_fallback(settings) as pinned:
         assert "cannot be kept" in capsys.readouterr().err
         assert total(pinned) == 30.0
         scale(Path(settings.fallback.servable), 20.0, name="cheap")
@@ -72,7 +72,7 @@ def test_where_nothing_can_be_kept_changed_content_is_not_taken(settings, monkey
 @pytest.mark.parametrize(("change", "error"), [(half_copied, IntegrityError), (shutil.rmtree, NotFoundError)])
 def test_a_fallback_that_is_broken_at_the_start_is_named(settings, change, error):
     change(folder := Path(settings.fallback.servable))
-    with pytest.raises(CumulantError, match=str(folder)) as caught, fallback_pinned(settings):
+    with pytest.raises(CumulantError, match=str(folder)) as caught, pin_fallback(settings):
         pass
     assert type(caught.value) is error
 

@@ -23,15 +23,15 @@ from test_serving_fleet import BODY, INFER, children, metric, serving
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, UsageError
 from cumulant.serving.models import content_pins
-from cumulant.serving.models.artifact_cache import keeping
-from cumulant.serving.models.content_pins import keep, pin
-from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.artifact_cache import artifact_folder
+from cumulant.serving.models.content_pins import copy_content, pin
+from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.model import open_model
-from cumulant.serving.prediction_log.storage.log_reader import recent
+from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers import supervisor
 from cumulant.serving.workers.control import open_pinned
-from cumulant.serving.workers.event_loops import signals_kept
+from cumulant.serving.workers.event_loops import restore_signals
 from cumulant.serving.workers.worker import Worker
 
 LOAD = "/v2/repository/models/graph/load"
@@ -109,7 +109,7 @@ def test_nothing_is_served_where_every_model_crashes(tmp_path, hostile, monkeypa
         (tmp_path / "models" / name / "hostile").touch()
     monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
     with pytest.raises(Exception, match="SIGSEGV"):
-        Trial(Settings(folders=(str(tmp_path / "models"),))).first()
+        LoadCheck(Settings(folders=(str(tmp_path / "models"),))).check_all()
 
 
 def test_models_that_do_not_get_ready_are_ended_each_at_its_limit(tmp_path, hostile, monkeypatch):
@@ -117,9 +117,9 @@ def test_models_that_do_not_get_ready_are_ended_each_at_its_limit(tmp_path, host
         scale(tmp_path / "models" / name, name=name)
         (tmp_path / "models" / name / "endless").touch()
     monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
-    trial = Trial(Settings(folders=(str(tmp_path / "models"),)), seconds=1)
+    trial = LoadCheck(Settings(folders=(str(tmp_path / "models"),)), seconds=1)
     with pytest.raises(UsageError, match=r"b cannot be loaded: .* was not ready within 1 s"):
-        trial.first()
+        trial.check_all()
     assert trial.left_out.keys() == {str(tmp_path / "models" / "a")}
 
 
@@ -153,12 +153,12 @@ def test_a_server_starts_without_broken_servables_and_says_which(repository, cou
 
 def test_a_single_broken_servable_and_several_of_them_do_not_start(tmp_path):
     corrupt(scale(tmp_path / "models" / "a", name="a"))
-    trial = Trial(Settings(folders=(str(tmp_path / "models"),)))
+    trial = LoadCheck(Settings(folders=(str(tmp_path / "models"),)))
     with pytest.raises(IntegrityError):
-        Worker(Settings(folders=(str(tmp_path / "models"),)), pins=trial.first())
+        Worker(Settings(folders=(str(tmp_path / "models"),)), pins=trial.check_all())
     half_written(scale(tmp_path / "models" / "b", name="b"))
     with pytest.raises(IntegrityError):
-        trial.first()
+        trial.check_all()
 
 
 def test_a_load_of_what_broke_while_it_is_served_says_what_is_wrong(repository):
@@ -212,10 +212,10 @@ def test_content_that_was_not_kept_is_served_only_while_it_is_the_same(tmp_path)
 def test_kept_content_that_was_damaged_is_kept_anew(tmp_path):
     folder, place = scale(tmp_path / "graph"), tmp_path / "kept"
     place.mkdir()
-    kept = keep(pin(folder), place)
+    kept = copy_content(pin(folder), place)
     with (kept.place / "model.onnx").open("ab") as stream:
         stream.write(b"x")
-    assert keep(pin(folder), place) == kept
+    assert copy_content(pin(folder), place) == kept
     open_pinned(kept, open_model).close()
     assert [one.name for one in place.iterdir()] == [kept.digest]
 
@@ -228,14 +228,14 @@ def test_content_that_another_worker_has_just_kept_is_not_taken_away(tmp_path, m
     def slowly(path, out):
         if not (tmp_path / "kept" / wanted.digest).exists():
             monkeypatch.setattr(content_pins, "_link", link)
-            keep(wanted, tmp_path / "kept")
+            copy_content(wanted, tmp_path / "kept")
         link(path, out)
 
     monkeypatch.setattr(content_pins, "_link", slowly)
     place = tmp_path / "kept" / wanted.digest
     opened = []
     monkeypatch.setattr(content_pins, "check", lambda one: opened.append(place.stat().st_ino))
-    assert keep(wanted, tmp_path / "kept").kept == str(place)
+    assert copy_content(wanted, tmp_path / "kept").copy == str(place)
     assert len(opened) == 2
     assert len(set(opened)) == 1
     assert [one.name for one in (tmp_path / "kept").iterdir()] == [wanted.digest]
@@ -248,8 +248,8 @@ def test_workers_that_do_not_come_to_answer_are_told_of_in_words(tmp_path, hosti
     monkeypatch.setattr(supervisor, "_START_SECONDS", 1.0)
     monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 0.1)
     settings = Settings(folders=(str(folder),), host="127.0.0.1", port=0, workers=2, drain=-5.0)
-    with signals_kept(), pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
-        asyncio.run(supervisor.Supervisor(settings, [pin(folder)]).run(lambda _: None))
+    with restore_signals(), pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
+        asyncio.run(supervisor.WorkerSupervisor(settings, [pin(folder)]).run(lambda _: None))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -272,19 +272,19 @@ def test_what_is_kept_is_not_taken_from_outside_the_repository(tmp_path, count):
 
 def test_a_disk_without_room_is_said(tmp_path, capfd):
     pinned = pin(scale(tmp_path / "graph"))
-    assert keep(pinned, tmp_path / "graph" / "model.onnx") == pinned
+    assert copy_content(pinned, tmp_path / "graph" / "model.onnx") == pinned
     assert "is served without a copy" in capfd.readouterr().err
 
 
 def test_what_a_killed_server_kept_is_removed_and_what_a_living_one_keeps_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead, young = tmp_path / "cumulant-kept-dead", tmp_path / "cumulant-kept-young"
-    with keeping() as living:
+    with artifact_folder() as living:
         for folder in (dead, young):
             folder.mkdir()
         for folder in (dead, living):
             os.utime(folder, (0, 0))
-        with keeping() as other:
+        with artifact_folder() as other:
             assert not dead.exists()
             assert all(Path(one).is_dir() for one in (living, other, young))
     assert list(tmp_path.iterdir()) == [young]
@@ -293,7 +293,7 @@ def test_what_a_killed_server_kept_is_removed_and_what_a_living_one_keeps_is_not
 def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as change:
         change.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-        with keeping() as place:
+        with artifact_folder() as place:
             assert place is None
     assert "cannot be kept" in capsys.readouterr().err
 
@@ -364,7 +364,7 @@ def test_a_server_that_ends_before_its_log_has_started_loses_nothing(repository,
         assert answer.status_code == 200
         process.terminate()
         assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
-    assert len(recent(log)) == 1
+    assert len(recent_predictions(log)) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2])

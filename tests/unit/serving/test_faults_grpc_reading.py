@@ -12,11 +12,11 @@ from serving_graphs import echo, scale
 from test_faults_reading import MANY, Gate
 
 from cumulant.core.errors import RequestError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.codec import is_large, read_message
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol import request_bodies
-from cumulant.serving.protocol.tensors import PIECE, Input, elements
+from cumulant.serving.protocol.tensors import PIECE, InputTensor, to_array
 
 
 def asked(rows, *, typed=True):
@@ -37,7 +37,7 @@ def totals(answer):
 @pytest.fixture
 def gated(tmp_path):
     model = open_model(scale(tmp_path / "graph", 2.0))
-    return Application(ModelSet([model])), Gate(model)
+    return ServingApplication(ModelSet([model])), Gate(model)
 
 
 def run(app, talk):
@@ -154,8 +154,8 @@ def test_values_that_are_gone_through_piece_by_piece_are_all_there(tmp_path, cou
     values = {"FP32": [k / 2 for k in range(count)], "INT64": list(range(count)), "BOOL": [k % 3 == 0 for k in range(count)],
               "BYTES": [f"é{k}" for k in range(count)]}[datatype]  # fmt: skip
     fields = {"FP32": "fp32_contents", "INT64": "int64_contents", "BOOL": "bool_contents", "BYTES": "bytes_contents"}
-    assert elements(Input("x", datatype, [count], values)).tolist() == values
-    app = Application(ModelSet([open_model(echo(tmp_path / "echo", (datatype,)))]))
+    assert to_array(InputTensor("x", datatype, [count], values)).tolist() == values
+    app = ServingApplication(ModelSet([open_model(echo(tmp_path / "echo", (datatype,)))]))
     given = [value.encode() for value in values] if datatype == "BYTES" else values
     sent = message("ModelInferRequest", model_name="graph")
     tensor = sent.inputs.add(name=f"in_{datatype}", datatype=datatype, shape=[count, 1])
@@ -172,8 +172,8 @@ def test_a_value_that_does_not_fit_is_found_in_every_piece():
     values = [0] * (2 * PIECE)
     values[-1] = 2**40
     with pytest.raises(Exception, match="no INT32"):
-        elements(Input("x", "INT32", [len(values)], values))
-    assert np.array_equal(elements(Input("x", "INT64", [len(values)], values)), np.array(values))
+        to_array(InputTensor("x", "INT32", [len(values)], values))
+    assert np.array_equal(to_array(InputTensor("x", "INT64", [len(values)], values)), np.array(values))
 
 
 @pytest.mark.parametrize("field", ["inputs", "outputs", "raw_input_contents", "parameters"])

@@ -12,13 +12,13 @@ from serving_models import call
 from test_serving_http import bodies, post, run, said, server, slow, statuses, talk, until
 
 from cumulant.core.errors import RequestError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.codec import read_message
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request, Response
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol.inference import demand
+from cumulant.serving.protocol.inference import read_demand
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.worker import Worker
 
@@ -48,7 +48,7 @@ async def read_slowly(address, *requests, pause):
 
 def test_a_large_last_answer_reaches_a_client_that_takes_some_seconds():
     async def act():
-        async with server(large_or_slow, Limits()) as (_, address):
+        async with server(large_or_slow, HttpLimits()) as (_, address):
             return await read_slowly(address, post(b"", extra="Connection: close\r\n"), pause=2.5)
 
     assert bodies(run(act)) == [LARGE]
@@ -56,7 +56,7 @@ def test_a_large_last_answer_reaches_a_client_that_takes_some_seconds():
 
 def test_an_accepted_request_is_answered_though_the_next_one_is_broken():
     async def act():
-        async with server(large_or_slow, Limits()) as (_, address):
+        async with server(large_or_slow, HttpLimits()) as (_, address):
             return await read_slowly(address, post(b"first", "/slow/2.5"), b"no http\r\n\r\n", pause=0)
 
     assert bodies(run(act)) == [b"first"]
@@ -73,15 +73,17 @@ def test_a_tunnel_is_refused():
 
 
 def test_all_unfinished_bodies_together_are_bounded():
-    limits = Limits(body=1000, bodies=2500)
+    limits = HttpLimits(body=1000, bodies=2500)
 
     async def act():
         async with server(limits=limits) as (site, address):
             pairs = [await asyncio.open_connection(*address) for _ in range(4)]
             for number, (_, writer) in enumerate(pairs[:3]):
                 writer.write(post(b"x" * 1000)[:-1])
-                await until(lambda n=number: site.held + 999 * sum(site.refusals.counts.values()) == 999 * (n + 1))
-            assert site.held <= limits.bodies
+                await until(
+                    lambda n=number: site.body_bytes + 999 * sum(site.refusals.counts.values()) == 999 * (n + 1)
+                )
+            assert site.body_bytes <= limits.bodies
             refused = await asyncio.wait_for(pairs[2][0].read(65536), 60)
             pairs[0][1].write(b"x")
             answered = await asyncio.wait_for(pairs[0][0].read(65536), 60)
@@ -89,7 +91,7 @@ def test_all_unfinished_bodies_together_are_bounded():
             other = await asyncio.wait_for(pairs[3][0].read(65536), 60)
             for _, writer in pairs:
                 writer.close()
-            await until(lambda: not site.held)
+            await until(lambda: not site.body_bytes)
             return statuses(refused + answered + other)
 
     assert run(act) == [429, 200, 200]
@@ -100,7 +102,7 @@ def echo_body(request):
 
 
 def test_bodies_that_wait_behind_others_of_their_connection_are_bounded_together():
-    limits = Limits(body=1000, bodies=2500)
+    limits = HttpLimits(body=1000, bodies=2500)
 
     async def act():
         answer = asyncio.Event()
@@ -113,8 +115,10 @@ def test_bodies_that_wait_behind_others_of_their_connection_are_bounded_together
             pairs = [await asyncio.open_connection(*address) for _ in range(4)]
             for number, (_, writer) in enumerate(pairs):
                 writer.write(post(b"a") + post(b"x" * 900))
-                await until(lambda n=number: site.held + 900 * sum(site.refusals.counts.values()) == 900 * (n + 1))
-            held, answered = [site.held], []
+                await until(
+                    lambda n=number: site.body_bytes + 900 * sum(site.refusals.counts.values()) == 900 * (n + 1)
+                )
+            held, answered = [site.body_bytes], []
             answer.set()
             for reader, writer in pairs:
                 found = b""
@@ -122,14 +126,14 @@ def test_bodies_that_wait_behind_others_of_their_connection_are_bounded_together
                     found += data
                 answered.append(statuses(found))
                 writer.close()
-            held.append(site.held)
+            held.append(site.body_bytes)
             answer.clear()
             _, lost = await asyncio.open_connection(*address)
             lost.write(post(b"a") + post(b"x" * 900))
-            await until(lambda: site.held == 900)
+            await until(lambda: site.body_bytes == 900)
             for connection in site.connections:
                 connection.abort()
-            await until(lambda: not site.held)
+            await until(lambda: not site.body_bytes)
             lost.close()
             return held, answered
 
@@ -146,7 +150,7 @@ def test_heads_of_requests_that_wait_behind_others_are_bounded_together(header):
             return Response(200, b"")
 
         answer = asyncio.Event()
-        async with server(held, limits=Limits(heads=30_000)) as (site, address):
+        async with server(held, limits=HttpLimits(heads=30_000)) as (site, address):
             pairs = []
             for number in range(8):
                 pairs.append(await asyncio.open_connection(*address))
@@ -154,7 +158,7 @@ def test_heads_of_requests_that_wait_behind_others_are_bounded_together(header):
                 await until(lambda n=number: sum(map(was_read, site.connections)) == n + 1)
             # The first is refused in the middle of its requests, the second after the one that is being answered.
             assert site.refusals.counts["crowded"] >= 2
-            most = site.heads
+            most = site.head_bytes
             answer.set()
             found = await asyncio.wait_for(asyncio.gather(*(all_of(reader) for reader, _ in pairs)), 60)
             for _, writer in pairs:
@@ -164,7 +168,7 @@ def test_heads_of_requests_that_wait_behind_others_are_bounded_together(header):
     most, answers, site = run(act)
     assert 20_000 < most <= 30_000
     assert (min(answers), max(answers)) == (1, 6)
-    assert site.heads == 0
+    assert site.head_bytes == 0
 
 
 def was_read(connection):
@@ -190,7 +194,7 @@ def test_a_chunked_body_that_does_not_end_is_cut_off(begin, piece, token):
     """With and without a handler that answers by the head alone."""
 
     async def act():
-        site = Site(echo_body, Limits(), None if token else lambda *_: False)
+        site = HttpSite(echo_body, HttpLimits(), None if token else lambda *_: False)
         async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
             _, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
             writer.write(CHUNKED + begin + piece * 100)
@@ -224,11 +228,11 @@ def test_a_request_of_http_1_0_needs_no_host():
 
 def test_large_requests_behind_a_slow_one_are_not_all_read():
     async def act():
-        async with server(limits=Limits(body=400_000)) as (site, address):
+        async with server(limits=HttpLimits(body=400_000)) as (site, address):
             _, writer = await asyncio.open_connection(*address)
             writer.write(post(b"first", "/slow/3") + post(b"x" * 400_000) * 30)
             await asyncio.sleep(0.5)
-            held = site.held
+            held = site.body_bytes
             writer.close()
             return held
 
@@ -238,7 +242,9 @@ def test_large_requests_behind_a_slow_one_are_not_all_read():
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     home = tmp_path_factory.mktemp("faults")
-    return Application(ModelSet([open_model(scale(home / "graph")), open_model(echo(home / "echo", name="echo"))]))
+    return ServingApplication(
+        ModelSet([open_model(scale(home / "graph")), open_model(echo(home / "echo", name="echo"))])
+    )
 
 
 def infer(app, model="graph", **more):
@@ -251,7 +257,7 @@ def test_numbers_of_hundreds_of_digits_are_the_callers_fault(app, value):
     for name in ("timeout", "priority"):
         assert infer(app, parameters={name: value}).status_code == 400
         with pytest.raises(RequestError):
-            demand({name: value}, 0.0, "")
+            read_demand({name: value}, 0.0, "")
 
 
 @pytest.mark.parametrize("shape", [[10**300] * 32, [0, 10**30], [0, 2**40, 2**40], [10**4000], [1, 10**4000]])
@@ -311,7 +317,7 @@ def test_a_client_that_goes_on_reading_keeps_its_connection_and_one_that_stops_d
             return found
 
     async def act():
-        async with server(large_or_slow, Limits(request=1.5)) as (site, address):
+        async with server(large_or_slow, HttpLimits(request=1.5)) as (site, address):
             steady = asyncio.ensure_future(reader(address, 20, 0.3))
             lazy = socket.create_connection(address)
             with lazy:
@@ -325,10 +331,10 @@ def test_a_client_that_goes_on_reading_keeps_its_connection_and_one_that_stops_d
 
 @pytest.mark.parametrize("head", [post(b"x" * 900)[:-900], post(b"", extra="Expect: 100-continue\r\n")])
 def test_a_request_without_a_token_is_refused_before_its_body_comes(head, tmp_path):
-    app = Application(ModelSet([open_model(scale(tmp_path / "graph"))]), token="secret")
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "graph"))]), token="secret")
 
     async def act():
-        site = Site(app, Limits(), app.admitted)
+        site = HttpSite(app, HttpLimits(), app.admitted)
         listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
         async with listening:
             reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
@@ -338,7 +344,7 @@ def test_a_request_without_a_token_is_refused_before_its_body_comes(head, tmp_pa
             assert b"100 Continue" not in answer
             writer.write(b"x" * 500)
             await asyncio.sleep(0.05)
-            assert site.held == 0, "its body is kept"
+            assert site.body_bytes == 0, "its body is kept"
             writer.close()
 
     run(act)
@@ -354,7 +360,7 @@ def test_a_request_without_a_token_behind_another_waits_for_its_turn(tmp_path):
         return headers.get(b"authorization") == b"yes"
 
     async def act():
-        site = Site(handle, Limits(), admitted)
+        site = HttpSite(handle, HttpLimits(), admitted)
         listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
         async with listening:
             known = post(b"a", extra="Authorization: yes\r\n")
@@ -371,8 +377,8 @@ def test_a_body_without_a_token_behind_a_slow_request_is_not_counted(length):
     """It is thrown away, so that it takes nothing from the callers who have one."""
 
     async def act():
-        limits = Limits(body=1000, bodies=1000)
-        site = Site(lambda request: slow(request, 0.5), limits, lambda _, headers: b"authorization" in headers)
+        limits = HttpLimits(body=1000, bodies=1000)
+        site = HttpSite(lambda request: slow(request, 0.5), limits, lambda _, headers: b"authorization" in headers)
         async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
             address = listening.sockets[0].getsockname()
             known = post(b"a", extra="Authorization: yes\r\n")
@@ -383,7 +389,7 @@ def test_a_body_without_a_token_behind_a_slow_request_is_not_counted(length):
                 await hostile.drain()
                 await asyncio.sleep(0.01)
             await until(lambda: site.refusals.counts["body"] == int(length > 1000))
-            counted, refused = site.held, site.refusals.counts["body"]
+            counted, refused = site.body_bytes, site.refusals.counts["body"]
             found = await talk(address, post(b"x" * 900, extra="Authorization: yes\r\nConnection: close\r\n"))
             hostile.close()
             await site.drain(0)
@@ -395,14 +401,14 @@ def test_a_body_without_a_token_behind_a_slow_request_is_not_counted(length):
 
 def test_a_body_without_a_token_is_not_counted_where_its_refusal_cannot_be_written():
     async def act():
-        site = Site(echo_body, Limits(body=1000, bodies=1000), lambda *_: False)
+        site = HttpSite(echo_body, HttpLimits(body=1000, bodies=1000), lambda *_: False)
         async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
             _, hostile = await asyncio.open_connection(*listening.sockets[0].getsockname())
             await until(lambda: site.connections)
             (connection,) = site.connections
             connection.pause_writing()
             connection.data_received(post(b"x" * 900)[:-100])
-            counted = site.held
+            counted = site.body_bytes
             hostile.close()
             await site.drain(0)
             await asyncio.sleep(0.05)
@@ -418,6 +424,6 @@ def test_two_bodies_of_the_most_bytes_may_come_at_once(body_limit, tmp_path):
     try:
         limits = worker._site.limits
         assert limits.body == body_limit
-        assert limits.bodies >= max(2 * body_limit, Limits().bodies)
+        assert limits.bodies >= max(2 * body_limit, HttpLimits().bodies)
     finally:
         worker.close()

@@ -19,16 +19,16 @@ import pytest
 from serving_models import ROW, servable
 
 from cumulant.core.errors import CumulantError, RequestError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.posted.label_inbox import Inbox
-from cumulant.serving.protocol.csv_rows import csv_rows
+from cumulant.serving.posted.label_inbox import LabelInbox
+from cumulant.serving.protocol.csv_rows import read_csv_rows
 from cumulant.serving.protocol.inference import HEADER_LENGTH
 from cumulant.serving.protocol.json_size import decoded_bytes, most_decoded
 from cumulant.serving.protocol.request_bodies import LARGE, decoded_memory
-from cumulant.serving.protocol.shared_budget import Budget
-from cumulant.serving.protocol.tensors import Input, elements
+from cumulant.serving.protocol.shared_budget import SharedBudget
+from cumulant.serving.protocol.tensors import InputTensor, to_array
 
 MIB = 1 << 20
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def app(folder):
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -180,7 +180,7 @@ def test_raw_texts_stay_within_the_bound(text):
     head = b'{"inputs":[{"datatype":"BYTES"}]}'
     request = Request("POST", INFER.encode(), {HEADER_LENGTH: b"%d" % len(head)}, head + raw)
     bound = decoded_memory(request, tensors=True, csv=False)
-    assert peak(lambda: elements(Input("x", "BYTES", [LARGE // 4], memoryview(raw)))) < bound
+    assert peak(lambda: to_array(InputTensor("x", "BYTES", [LARGE // 4], memoryview(raw)))) < bound
     assert bound < most_decoded(len(request.body))
 
 
@@ -194,7 +194,7 @@ def test_rows_of_csv_stay_within_the_bound(app, row, kind):
     request = Request("POST", b"/invocations", {b"content-type": kind}, body)
     bound = decoded_memory(request, tensors=False, csv=True)
     model = app.models.get("flight-late")
-    assert peak(lambda: csv_rows(body.decode(), model)) < bound
+    assert peak(lambda: read_csv_rows(body.decode(), model)) < bound
     assert decoded_memory(request, tensors=False, csv=False) == decoded_bytes(body)
 
 
@@ -206,7 +206,7 @@ def test_rows_of_csv_stay_within_the_bound(app, row, kind):
     ],
 )
 def test_raw_texts_and_csv_count_by_what_they_take_decoded(folder, path, headers, body):
-    app = Application(ModelSet([open_model(folder)]), body_limit=2 * LARGE // 8)
+    app = ServingApplication(ModelSet([open_model(folder)]), body_limit=2 * LARGE // 8)
     answer = asyncio.run(app(Request("POST", path.encode(), headers, body)))
     assert (answer.status, b"once it is decoded" in answer.body) == (413, True)
 
@@ -214,14 +214,14 @@ def test_raw_texts_and_csv_count_by_what_they_take_decoded(folder, path, headers
 def test_too_many_labels_are_refused_before_they_are_decoded(tmp_path):
     body = b'{"labels":[%s{"label":}]}' % (b"{}," * 100_001)
     with pytest.raises(RequestError, match="cannot be read"):
-        asyncio.run(Inbox(tmp_path, MIB).post(Request("POST", b"/v1/labels", {}, body)))
+        asyncio.run(LabelInbox(tmp_path, MIB).post(Request("POST", b"/v1/labels", {}, body)))
     with pytest.raises(RequestError, match="100,000 labels"):
-        asyncio.run(Inbox(tmp_path, MIB).post(Request("POST", b"/v1/labels", {}, body.replace(b":}", b":1}"))))
+        asyncio.run(LabelInbox(tmp_path, MIB).post(Request("POST", b"/v1/labels", {}, body.replace(b":}", b":1}"))))
 
 
 def test_a_budget_is_given_in_turn_and_never_passed():
     async def act():
-        budget, order, most = Budget(10), [], 0
+        budget, order, most = SharedBudget(10), [], 0
 
         async def hold(name, size, opened):
             nonlocal most

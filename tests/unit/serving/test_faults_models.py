@@ -20,13 +20,13 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, Integrit
 from cumulant.core.ids import file_digest
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.service import _config
-from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
-from cumulant.serving.workers.control import Control, Staff
-from cumulant.serving.workers.fleet import Alone
+from cumulant.serving.workers.control import Control, WorkerDuties
+from cumulant.serving.workers.fleet import SingleWorker
 from cumulant.serving.workers.worker import Worker
 
 
@@ -181,8 +181,8 @@ def staff_of(root, opened=open_model, put=None):
         return []
 
     repository = Repository([root])
-    staff = Staff(ModelSet([open_model(root / "graph")]), repository, opened, put=keep, told=told)
-    return staff, Control(Alone(staff), repository)
+    staff = WorkerDuties(ModelSet([open_model(root / "graph")]), repository, opened, put=keep, series=told)
+    return staff, Control(SingleWorker(staff), repository)
 
 
 def test_a_load_is_finished_or_undone_though_its_caller_goes_away(tmp_path):
@@ -250,7 +250,7 @@ def test_changes_at_once_do_not_undo_each_other(tmp_path):
             await asyncio.sleep(0.05)
 
         staff, control = staff_of(tmp_path, put=slowly)
-        other = Control(Alone(staff), Repository([tmp_path]))  # as another worker's, with a lock of its own
+        other = Control(SingleWorker(staff), Repository([tmp_path]))  # as another worker's, with a lock of its own
         await asyncio.gather(control.load("b"), other.load("c"))
         return sorted(staff.models.names())
 
@@ -291,7 +291,7 @@ def test_versions_of_many_digits_are_texts(tmp_path):
 def test_two_folders_with_the_same_version_are_both_named(tmp_path):
     first, second = scale(tmp_path / "m" / "a"), scale(tmp_path / "m" / "b")
     settings = Settings(folders=(str(tmp_path / "m"),))
-    for start in (lambda: Worker(settings), Trial(settings).first):
+    for start in (lambda: Worker(settings), LoadCheck(settings).check_all):
         with pytest.raises(UsageError, match="version 1 is given twice") as caught:
             start()
         assert str(first) in caught.value.message

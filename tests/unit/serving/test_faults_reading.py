@@ -13,14 +13,14 @@ import msgspec
 import pytest
 from serving_graphs import scale
 
-from cumulant.serving.app import Application
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.app import ServingApplication
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol import request_bodies
 from cumulant.serving.protocol.inference import HEADER_LENGTH
-from cumulant.serving.protocol.request_bodies import LARGE, Reader, decode_rows, is_large
+from cumulant.serving.protocol.request_bodies import LARGE, BodyReader, decode_rows, is_large
 
 INFER = "/v2/models/graph/infer"
 MANY = 40_000
@@ -48,12 +48,12 @@ class Gate:
 @pytest.fixture
 def gated(tmp_path):
     model = open_model(scale(tmp_path / "graph", 2.0))
-    return Application(ModelSet([model])), Gate(model)
+    return ServingApplication(ModelSet([model])), Gate(model)
 
 
 @asynccontextmanager
 async def client_of(app):
-    listening = await asyncio.get_running_loop().create_server(Site(app, Limits()), "127.0.0.1", 0)
+    listening = await asyncio.get_running_loop().create_server(HttpSite(app, HttpLimits()), "127.0.0.1", 0)
     host, port = listening.sockets[0].getsockname()
     async with listening, httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=30) as client:
         yield client
@@ -119,7 +119,7 @@ def test_large_bodies_that_wait_are_bounded(gated, monkeypatch):
 
 def test_bodies_that_are_being_scored_wait_no_more():
     async def act():
-        reader, size = Reader(1 << 30), 60 << 20
+        reader, size = BodyReader(1 << 30), 60 << 20
         async with AsyncExitStack() as scored:
             for number in range(4):
                 given = await scored.enter_async_context(reader(lambda *_: 7, None, number, size, lambda _: 1))
@@ -132,7 +132,7 @@ def test_bodies_that_are_being_scored_wait_no_more():
 
 def test_a_client_that_goes_away_is_no_fault_of_the_server(tmp_path, monkeypatch):
     model = open_model(scale(tmp_path / "graph", 2.0))
-    app = Application(ModelSet([model]))
+    app = ServingApplication(ModelSet([model]))
 
     async def act():
         monkeypatch.setattr(model.runner, "now", lambda *_: None)

@@ -13,7 +13,7 @@ from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.materialization import materialize
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.serving.models.row_model import RowModel
-from cumulant.serving.posted.state_updates import Recorder
+from cumulant.serving.posted.state_updates import StateRecorder
 
 
 class Held:
@@ -28,7 +28,7 @@ class Held:
 
 
 def test_rows_beyond_what_may_wait_are_refused_until_some_are_on_the_disk():
-    recorder, disk = Recorder(most=10), Held()
+    recorder, disk = StateRecorder(most=10), Held()
     rows = [{"x": 1}] * 4
     for _ in range(2):
         recorder._posted(disk, "flights", rows)
@@ -42,7 +42,7 @@ def test_rows_beyond_what_may_wait_are_refused_until_some_are_on_the_disk():
 
 
 def test_one_large_post_is_taken_where_nothing_waits():
-    recorder, disk = Recorder(most=10), Held()
+    recorder, disk = StateRecorder(most=10), Held()
     recorder._posted(disk, "flights", [{"x": 1}] * 50)
     with pytest.raises(EngineUnavailableError):
         recorder._posted(disk, "flights", [{"x": 1}] * 50)
@@ -60,7 +60,7 @@ def test_a_row_that_is_answered_after_its_model_was_taken_away_is_not_lost(tmp_p
         "distance": 500.0, "sched_dep": datetime(2013, 4, 3, tzinfo=UTC), "carrier": "UA", "tail": "N9"
     }  # fmt: skip
     old, *new = [RowModel(folder, store=store) for _ in range(1 + after)]
-    recorder = Recorder()
+    recorder = StateRecorder()
     try:
         recorder.put([old])
         recorder.put(new)

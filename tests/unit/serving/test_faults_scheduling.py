@@ -26,11 +26,11 @@ def test_who_waits_for_anothers_run_does_not_get_its_deadline_or_its_place():
         first = asyncio.ensure_future(made.later(feeds(1), 1))
         deadline = time.perf_counter() + 1.0  # far enough off that it is not refused at once on a busy machine
         owner = asyncio.ensure_future(made.later(feeds(2), 1, Demand(deadline, 5)))
-        await until(lambda: made.line.jobs == 1)
+        await until(lambda: made.queue.jobs == 1)
         follower = asyncio.ensure_future(made.later(feeds(2), 1))
         await asyncio.sleep(0.1 if refuse else 1.1)
         if refuse:
-            victim = made.line.evict(Demand(None, 1), 1)
+            victim = made.queue.evict(Demand(None, 1), 1)
             victim.future.set_exception(OverloadedError("a request that goes before took its place"))
         engine.gate.set()
         found = await asyncio.wait_for(follower, 10)
@@ -53,7 +53,7 @@ def test_requests_without_rows_wait_in_a_bounded_line_too(exact):
         made.pays = exact and made.pays
         tasks = [asyncio.ensure_future(made.later(empty, 0)) for _ in range(500)]
         await asyncio.sleep(0.05)
-        waiting = made.line.jobs
+        waiting = made.queue.jobs
         engine.gate.set()
         await asyncio.wait(tasks, timeout=10)
         return waiting, sum(isinstance(task.exception(), OverloadedError) for task in tasks)
@@ -110,7 +110,7 @@ def test_every_request_gets_its_own_answer_or_its_own_refusal(actions, exact, ca
             _, late = await asyncio.wait([task for task, _, _ in asked], timeout=10)
             assert not late, "a request is never answered"
         await until(lambda: not made._busy)
-        assert (made.line.jobs, made.line.rows, len(made.line), made.line._held) == (0, 0, 0, {})
+        assert (made.queue.jobs, made.queue.rows, len(made.queue), made.queue._waiting_rows) == (0, 0, 0, {})
         assert not made.cache._flights
         for place, (task, values, seconds) in enumerate(asked):
             judge(task, values, seconds, queue, gone=place in cancelled)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from cumulant.serving.http.connection import Connection
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.connection import HttpConnection
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Response
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.site import HttpSite
 from cumulant.serving.http.turns import Turns
 
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"
@@ -62,7 +62,7 @@ class Wire(asyncio.Transport):
 
     def __init__(self, world):
         super().__init__()
-        self.world, self.due, self.connection = world, 0.0, Connection(world.site)
+        self.world, self.due, self.connection = world, 0.0, HttpConnection(world.site)
         self.connection.connection_made(self)
 
     def is_closing(self):
@@ -91,8 +91,8 @@ class World:
         draw = np.random.default_rng(1)
         self.core, self.answer = core, answer
         self.due = np.sort(draw.random(draw.poisson(rate * seconds)) * seconds)
-        turns = Turns(Limits().turn, QUEUE, clock=lambda: core.now, busy=lambda: core.used)
-        self.site = Site(self.handle, Limits(queue=QUEUE), turns=turns)
+        turns = Turns(HttpLimits().turn, QUEUE, clock=lambda: core.now, busy=lambda: core.used)
+        self.site = HttpSite(self.handle, HttpLimits(queue=QUEUE), turns=turns)
         self.free, self.answers = [Wire(self) for _ in range(connections)], []
 
     def handle(self, _):

@@ -7,10 +7,10 @@ from functools import wraps
 
 import pytest
 
-from cumulant.serving.http.connection import Connection
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.connection import HttpConnection
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Response
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.site import HttpSite
 from cumulant.serving.http.turns import Turns
 from cumulant.serving.workers.worker import is_urgent
 
@@ -77,7 +77,7 @@ class Loop:
         self.answered: list[tuple[bytes, float]] = []
         self.slow, self.takes = slow, EACH
         turns = Turns(TURN, QUEUE, each=EACH, clock=self.clock, busy=self.clock)
-        self.site = Site(self.handle, Limits(), urgent=is_urgent, turns=turns)
+        self.site = HttpSite(self.handle, HttpLimits(), urgent=is_urgent, turns=turns)
 
     def handle(self, request):
         if request.body in self.slow:
@@ -90,7 +90,7 @@ class Loop:
         return Response(200, request.body)
 
     def connect(self):
-        connection, wire = Connection(self.site), Wire()
+        connection, wire = HttpConnection(self.site), Wire()
         connection.connection_made(wire)
         return connection, wire
 
@@ -150,7 +150,7 @@ async def test_what_would_wait_too_long_is_refused_before_its_body_comes():
     assert b"retry-after: 1\r\n" in refused.written
     assert b"has more to do than it can do in time" in refused.written
     waiting = len(b"2345last")
-    assert (loop.site.refusals.counts["busy"], loop.site.held, last.statuses) == (1, waiting, [])
+    assert (loop.site.refusals.counts["busy"], loop.site.body_bytes, last.statuses) == (1, waiting, [])
     await rest()
     # The body is thrown away, and the connection goes on.
     connection.data_received(b"x" * 100_000 + post(b"again"))
@@ -332,7 +332,7 @@ async def test_a_request_behind_another_of_its_connection_is_not_refused():
     assert loop.answered[-1][0] == b"behind it"
 
 
-@pytest.mark.parametrize("size", [3, Limits().body + 1])
+@pytest.mark.parametrize("size", [3, HttpLimits().body + 1])
 @on_loop
 async def test_a_refusal_ends_a_connection_whose_client_waits_to_send_its_body(size):
     loop = Loop()

@@ -16,9 +16,9 @@ from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.folder import load_description, write_description
 from cumulant.serving.models.content_pins import pin
-from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.model import open_model
-from cumulant.serving.models.passed_checks import Passed, trials_folder
+from cumulant.serving.models.passed_checks import PassedChecks, passed_checks_folder
 from cumulant.serving.settings import Settings
 
 
@@ -65,7 +65,7 @@ def fixed(folder):
 
 
 def trial(folder, *, seconds=60, passed=None):
-    return Trial(Settings(folders=(str(folder),), passed=None if passed is None else str(passed)), seconds=seconds)
+    return LoadCheck(Settings(folders=(str(folder),), passed=None if passed is None else str(passed)), seconds=seconds)
 
 
 def described(folder, **changes):
@@ -76,7 +76,7 @@ def described(folder, **changes):
 
 def test_a_single_model_without_an_end_does_not_start(tmp_path):
     endless(tmp_path / "one")
-    for start in (trial(tmp_path, seconds=2).first, lambda: trial(tmp_path, seconds=2).versions("graph")):
+    for start in (trial(tmp_path, seconds=2).check_all, lambda: trial(tmp_path, seconds=2).versions("graph")):
         with pytest.raises(UsageError, match="was not ready within 2 s"):
             start()
 
@@ -85,10 +85,10 @@ def test_a_single_model_without_an_end_does_not_start(tmp_path):
 def test_a_model_that_wants_too_much_memory_is_left_out(tmp_path):
     bomb(tmp_path / "bomb")
     with pytest.raises(IntegrityError, match=r"too little memory: .*bytes of memory at once"):
-        trial(tmp_path).first()
+        trial(tmp_path).check_all()
     scale(tmp_path / "sound", name="sound")
     two = trial(tmp_path)
-    assert [one.name for one in two.first()] == ["sound"]
+    assert [one.name for one in two.check_all()] == ["sound"]
     assert "too little memory" in two.left_out[str(tmp_path / "bomb")]
 
 
@@ -156,7 +156,7 @@ def test_an_example_of_unknown_shape_is_not_tried(tmp_path):
 
 def test_a_row_model_whose_graph_gives_other_answers_is_refused(tmp_path):
     model = servable(tmp_path / "one") / "model.onnx"
-    trial(tmp_path).first()
+    trial(tmp_path).check_all()
     wide = helper.make_graph(
         [helper.make_node("Concat", ["x", "x"], ["y"], axis=1), helper.make_node("Cast", ["y"], ["z"], to=11)],
         "wide", [tensor("x", "FP32", ["n", "k"])], [tensor("z", "FP64", ["n", "m"])],
@@ -169,46 +169,46 @@ def test_a_row_model_whose_graph_gives_other_answers_is_refused(tmp_path):
     text["files"]["model.onnx"] = hashlib.sha256(content).hexdigest()
     path.write_text(json.dumps(text))
     with pytest.raises(IntegrityError, match="gives 24 answers for 3 rows"):
-        trial(tmp_path).first()
+        trial(tmp_path).check_all()
 
 
 def test_every_kind_of_tensor_is_tried(tmp_path):
     echo(tmp_path / "echo")
-    (pinned,) = trial(tmp_path).first()
+    (pinned,) = trial(tmp_path).check_all()
     assert pinned.name == "graph"
 
 
 def test_content_that_passed_is_not_tried_again(tmp_path, monkeypatch):
     models, passed = tmp_path / "models", tmp_path / "cache" / "trials"
     scale(models / "one", 2.0)
-    (first,) = trial(models, passed=passed).first()
+    (first,) = trial(models, passed=passed).check_all()
     assert passed.stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))  # no process can be started from here on
-    assert trial(models, passed=passed).first() == [first]
+    assert trial(models, passed=passed).check_all() == [first]
     for change in (lambda: scale(models / "one", 3.0), lambda: passed.chmod(0o777)):
         change()
         with pytest.raises(FileNotFoundError):
-            trial(models, passed=passed).first()
+            trial(models, passed=passed).check_all()
         scale(models / "one", 2.0)
 
 
 def test_results_that_others_can_write_do_not_count(tmp_path):
     one = pin(scale(tmp_path / "one"))
-    passed = Passed(str(tmp_path / "trials"))
+    passed = PassedChecks(str(tmp_path / "trials"))
     assert one not in passed
     passed.add(one)
     assert one in passed
     (tmp_path / "link").symlink_to(tmp_path / "trials")
-    assert one not in Passed(str(tmp_path / "link"))
-    assert one not in Passed(None)
+    assert one not in PassedChecks(str(tmp_path / "link"))
+    assert one not in PassedChecks(None)
     (tmp_path / "trials").chmod(0o770)
     assert one not in passed
     (tmp_path / "file").touch()
-    Passed(str(tmp_path / "file" / "trials")).add(one)  # cannot be made: nothing happens
+    PassedChecks(str(tmp_path / "file" / "trials")).add(one)  # cannot be made: nothing happens
 
 
 def test_where_results_are_kept(monkeypatch, tmp_path):
-    assert trials_folder({"XDG_CACHE_HOME": "/somewhere"}) == "/somewhere/cumulant/trials"
-    assert trials_folder({"XDG_CACHE_HOME": "relative"}) is None
+    assert passed_checks_folder({"XDG_CACHE_HOME": "/somewhere"}) == "/somewhere/cumulant/trials"
+    assert passed_checks_folder({"XDG_CACHE_HOME": "relative"}) is None
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert trials_folder({}) == str(tmp_path / ".cache" / "cumulant" / "trials")
+    assert passed_checks_folder({}) == str(tmp_path / ".cache" / "cumulant" / "trials")

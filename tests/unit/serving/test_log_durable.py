@@ -16,11 +16,21 @@ from log_support import ANSWERS, LONG, end, entry, ids, running, start, wait_for
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.serving.prediction_log.confirmations import Confirmations
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
-from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Entry, Hello, frame
+from cumulant.serving.prediction_log.entry import (
+    COMMITTED,
+    COUNTER,
+    ENTRY,
+    HEAD,
+    HELLO,
+    REFUSED,
+    Hello,
+    LogEntry,
+    make_frame,
+)
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.journal import claimed
-from cumulant.serving.prediction_log.storage.journal_records import read
-from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.journal import claim_journal
+from cumulant.serving.prediction_log.storage.journal_records import read_records
+from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.recovery import recover
 from cumulant.serving.prediction_log.storage.scanning import scan
 
@@ -72,7 +82,7 @@ def test_what_was_confirmed_is_read_after_kills_of_the_log_process(where, form):
     one, found = asyncio.run(work())
     assert len(found) == 450  # those that the killed process had not confirmed went to the next one
     assert ids(where[1]) == found
-    assert gaps(where[1]) == []
+    assert find_gaps(where[1]) == []
     assert journals(where[1]) == []
     assert (one.written, one.lost, one.refused, one.waiting) == (450, 0, 0, 0)
 
@@ -157,7 +167,7 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_confirmed(where, tmp_pat
         assert {name[0] for name in names} >= {"a", "e"}
         assert {type(error) for error in errors} == {EngineUnavailableError}
         assert all("the disk is full; free some space" in str(error) for error in errors)
-        assert sum(gap.count for gap in gaps(small / "log")) == len(errors)
+        assert sum(gap.count for gap in find_gaps(small / "log")) == len(errors)
         assert "answered with 503: the disk is full; free some space" in said
         assert "lost" not in said
     finally:
@@ -185,7 +195,7 @@ def test_without_a_log_process_requests_are_refused_in_time_and_nothing_is_kept(
 def test_an_entry_that_is_not_what_it_says_is_refused_alone(where):
     async def work():
         one = client(where[0])
-        wrong = Entry(id="b", time_us=1, latency_us=1, model="m", version="1", answers=ANSWERS)
+        wrong = LogEntry(id="b", time_us=1, latency_us=1, model="m", version="1", answers=ANSWERS)
         wrong.tensors = [("x", "FP32", [1, 2], b"???")]
         waiting = {"a": one.put(entry("a")), "b": one.put(wrong), "c": one.put(entry("c"))}
         found = await confirmed(waiting)
@@ -216,7 +226,7 @@ def test_an_entry_that_comes_again_after_its_connection_ended_is_told_of_as_it_w
         hello = Hello(f"worker-{name}", 0, "", {"m": []}, [], durable=True)
         asked = entry(name)
         asked.sequence = 1
-        return frame(HELLO, msgspec.msgpack.encode(hello)) + frame(ENTRY, msgspec.msgpack.encode(asked))
+        return make_frame(HELLO, msgspec.msgpack.encode(hello)) + make_frame(ENTRY, msgspec.msgpack.encode(asked))
 
     expected = [COMMITTED] if writable else [REFUSED, COMMITTED]
     day = where[1] / f"date={datetime.now(UTC).date()}"
@@ -239,7 +249,7 @@ def test_a_journal_is_read_up_to_a_record_that_is_incomplete_or_damaged(tmp_path
     parts = journaled(tmp_path, 3)
     (journal,) = journals(tmp_path)
     whole = journal.read_bytes()
-    with claimed(journal) as content:
+    with claim_journal(journal) as content:
         assert content is None  # it is written
     for part in parts.take():
         part.journal.leave(journal)
@@ -253,8 +263,8 @@ def test_a_journal_is_read_up_to_a_record_that_is_incomplete_or_damaged(tmp_path
         (whole[:-9] + b"x" + whole[-8:], 2),
     ]:
         journal.write_bytes(data)
-        with claimed(journal) as content:
-            records = read(content)
+        with claim_journal(journal) as content:
+            records = read_records(content)
         assert (len(records.rows), records.damaged) == (count, 0)
     assert records.rows[0][0] == "r0"
 
@@ -283,7 +293,7 @@ def test_rows_of_a_part_that_could_not_be_written_are_recovered_beside_a_merged_
         else:
             part.close = lambda: (_ for _ in ()).throw(OSError(28, "full"))
             parts.publish([part])
-    first, last = log_folder.listed(tmp_path, DAY)
+    first, last = log_folder.list_day_files(tmp_path, DAY)
     first.path.rename(log_folder.part_path(tmp_path, DAY, first.life, first.first, last.last))  # as a merge names it
     last.path.unlink()
     recover(tmp_path)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from log_support import LONG, client, entry, handed_over, lost, running
 
 from cumulant.core.plan import Field
-from cumulant.serving.prediction_log.entry import PATTERNS, Like
+from cumulant.serving.prediction_log.entry import PATTERNS, PatternEntry
 from cumulant.serving.prediction_log.entry_rows import LARGE
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.row_streams import Stream
-from cumulant.serving.prediction_log.storage.log_reader import gaps
-from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, Parts
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.row_streams import PatternStream
+from cumulant.serving.prediction_log.storage.log_reader import find_gaps
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogParts
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 KINDS = {"BOOL": "?", "UINT8": "u1", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
@@ -37,7 +37,7 @@ def pattern_of(one):
 
 
 def written(folder, put, hiding=None):
-    parts = Parts(folder, hiding or Hiding(b"key", {"m": []}), file_size=1 << 26, failed=fail)
+    parts = LogParts(folder, hiding or PersonalValueMask(b"key", {"m": []}), file_size=1 << 26, failed=fail)
     put(parts)
     parts.close()
     table = scan(folder).to_table()
@@ -57,9 +57,11 @@ def both(tmp_path, entries, hiding=None):
     def likes(parts):
         streams = {}
         for one in entries:
-            made = Stream(pattern_of(one), "w", "eu")
+            made = PatternStream(pattern_of(one), "w", "eu")
             stream = streams.setdefault((one.tensors[0][1], *one.columns), made)
-            parts.add_like(Like(0, one.id, one.time_us, 90, one.tensors[0][3], one.outputs[0][3], one.sequence), stream)
+            parts.add_like(
+                PatternEntry(0, one.id, one.time_us, 90, one.tensors[0][3], one.outputs[0][3], one.sequence), stream
+            )
 
     return written(tmp_path / "a", plainly, hiding), written(tmp_path / "b", likes, hiding)
 
@@ -117,7 +119,9 @@ def test_more_rows_than_a_batch_and_large_ones(tmp_path, rows, width):
     assert plain == likes
 
 
-@pytest.mark.parametrize("hiding", [Hiding(b"key", {"m": [Field("a", "float", personal=True)]}), Hiding(b"key", {})])
+@pytest.mark.parametrize(
+    "hiding", [PersonalValueMask(b"key", {"m": [Field("a", "float", personal=True)]}), PersonalValueMask(b"key", {})]
+)
 def test_personal_values_are_hidden_here_too(tmp_path, hiding):
     one = entry(
         "r", rows=b"", now=NOW, columns=["a", "b"], tensors=[tensor("x", "FP64", 2, (2,), [1234.5, 2.0])],
@@ -133,8 +137,8 @@ def test_personal_values_are_hidden_here_too(tmp_path, hiding):
 )
 def test_bytes_that_do_not_fit_their_pattern(tmp_path, asked, answered):
     one = entry("r", rows=b"", now=NOW, tensors=[("x", "FP32", [1, 2], b"")], outputs=[("y", "FP64", [1, 1], b"")])
-    parts = Parts(tmp_path, Hiding(b"key", {"m": []}), file_size=1 << 26, failed=fail)
-    stream, like = Stream(one, "w", ""), Like(0, "r", NOW, 90, asked, answered, 1)
+    parts = LogParts(tmp_path, PersonalValueMask(b"key", {"m": []}), file_size=1 << 26, failed=fail)
+    stream, like = PatternStream(one, "w", ""), PatternEntry(0, "r", NOW, 90, asked, answered, 1)
     if len(asked) % 8:
         with pytest.raises(ValueError, match="do not fit"):
             parts.add_like(like, stream)
@@ -155,11 +159,11 @@ def test_patterns_are_known_to_a_log_process_that_comes_later(tmp_path):
                 "", rows=b"", now=0, tensors=[(name, "FP64", [1, 1], b"")], outputs=[("y", "FP64", [1, 1], b"")]
             )
             number = one.pattern(pattern)
-            one.put(Like(number, name, NOW, 90, np.ones(1).tobytes(), np.zeros(1).tobytes()))
+            one.put(PatternEntry(number, name, NOW, 90, np.ones(1).tobytes(), np.zeros(1).tobytes()))
             await asyncio.sleep(0.1)
         with running(path, folder) as process:
             await handed_over(one, 2)
-            one.put(Like(0, "x", NOW, 90, np.ones(1).tobytes(), np.zeros(1).tobytes()))
+            one.put(PatternEntry(0, "x", NOW, 90, np.ones(1).tobytes(), np.zeros(1).tobytes()))
             await one.close(LONG)
             process.terminate()
             await asyncio.to_thread(process.wait)
@@ -169,7 +173,7 @@ def test_patterns_are_known_to_a_log_process_that_comes_later(tmp_path):
     assert (one.written, one.lost) == (3, 0)
     found = scan(folder).to_table(columns=["sequence", "request"]).sort_by("sequence")["request"].to_pylist()
     assert found == ['{"x":1.0}', '{"z":1.0}', '{"x":1.0}']
-    assert lost(gaps(folder)) == []
+    assert lost(find_gaps(folder)) == []
 
 
 def test_patterns_of_a_worker_are_bounded(tmp_path):
@@ -192,7 +196,7 @@ def test_many_wide_patterns_do_not_keep_a_worker_from_another_log_process(tmp_pa
             outputs = [("y", "FP64", [1, 1], b"")]
             wide = entry(str(version), rows=b"", now=0, columns=columns, tensors=tensors, outputs=outputs)
             numbers.append(one.pattern(wide))
-        one.put(Like(0, "x", NOW, 90, np.ones(len(columns)).tobytes(), np.zeros(1).tobytes()))
+        one.put(PatternEntry(0, "x", NOW, 90, np.ones(len(columns)).tobytes(), np.zeros(1).tobytes()))
         with running(path, folder) as process:
             await one.close(LONG)
             process.terminate()

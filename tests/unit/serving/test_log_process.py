@@ -23,9 +23,9 @@ from log_support import LONG, client, end, entry, ids, lost, memory, put, runnin
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.serving.prediction_log.client import LogClient
-from cumulant.serving.prediction_log.entry import DESCRIBE, ENTRY, HEAD, HELLO, MAX_FRAME, Hello, frame
-from cumulant.serving.prediction_log.log_command import command
-from cumulant.serving.prediction_log.storage.log_reader import find, gaps, recent
+from cumulant.serving.prediction_log.entry import DESCRIBE, ENTRY, HEAD, HELLO, MAX_FRAME, Hello, make_frame
+from cumulant.serving.prediction_log.log_command import log_command
+from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions, recent_predictions
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 
@@ -40,15 +40,15 @@ def test_what_workers_put_can_be_read_and_found(place):
         one = put(place[0], [entry(f"r{n:03d}", **values) for n in range(600)])
         wait_for(lambda: place[1].exists() and scan(place[1]).count_rows() == 1200)
     assert (one.written, one.lost, one.waiting) == (600, 0, 0)
-    first, second = find(place[1], "r007")
+    first, second = find_predictions(place[1], "r007")
     assert (first.row, first.request, first.event_time, first.state_age) == (0, '{"x":1}', 5, 1.5)
     assert (second.row, second.request, second.event_time, second.state_age) == (1, '{"x":2}', None, None)
     assert (first.worker, first.sequence, first.model, first.latency_us) == (one.worker, 8, "m", 90)
-    assert gaps(place[1]) == []
-    assert find(place[1], "nothing") == []
+    assert find_gaps(place[1]) == []
+    assert find_predictions(place[1], "nothing") == []
     # all of one microsecond: the newest are those that were put last
-    assert [p.id for p in recent(place[1], limit=3)] == ["r599", "r599", "r598"]
-    assert recent(place[1], model="other") == []
+    assert [p.id for p in recent_predictions(place[1], limit=3)] == ["r599", "r599", "r598"]
+    assert recent_predictions(place[1], model="other") == []
 
 
 def test_the_end_writes_everything_that_was_sent(place):
@@ -56,7 +56,7 @@ def test_the_end_writes_everything_that_was_sent(place):
         put(place[0], [entry(f"r{n:05d}") for n in range(5000)])
         assert end(process) == 0
     assert len(ids(place[1])) == 5000
-    assert gaps(place[1]) == []
+    assert find_gaps(place[1]) == []
     assert not place[0].exists()
 
 
@@ -65,16 +65,16 @@ def test_a_process_that_is_ended_as_soon_as_its_socket_is_there_ends_in_order(pl
     code = (
         "import os, signal, sys; from contextlib import contextmanager\n"
         "from cumulant.serving.prediction_log import __main__, process\n"
-        "real = process.listening\n"
+        "real = process.open_listener\n"
         "@contextmanager\n"
         "def ended(path):\n"
         "    with real(path) as listener:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        yield listener\n"
-        "process.listening = ended\n"
+        "process.open_listener = ended\n"
         "sys.exit(__main__.main())"
     )
-    line = command(*place)
+    line = log_command(*place)
     options = line[line.index("cumulant.serving.prediction_log") + 1 :]
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def test_personal_values_never_reach_the_disk(place, tmp_path):
 
         asyncio.run(work())
         assert end(process) == 0
-    told = "".join(find(place[1], name)[0].request for name in "abc")
+    told = "".join(find_predictions(place[1], name)[0].request for name in "abc")
     assert mask("ada@example.com", b"pepper") in told
     assert mask("4242424242424242", b"pepper") in told
     assert mask("Grace Hopper", b"pepper") in told
@@ -119,7 +119,7 @@ def test_a_killed_worker_loses_what_it_had_not_sent_and_the_gap_says_so(place):
         assert worker.stdout.readline() == "done\n"
         worker.kill()
         worker.communicate()
-        found = wait_for(lambda: place[1].exists() and gaps(place[1]))
+        found = wait_for(lambda: place[1].exists() and find_gaps(place[1]))
     kept = sequences(place[1])
     assert kept == list(range(1, 769))  # three batches of 256
     assert [(gap.first, gap.last, gap.count) for gap in found] == [(769, 1000, 232)]
@@ -143,7 +143,7 @@ def test_a_killed_log_process_loses_what_nobody_could_see_yet_and_the_gap_says_s
     kept = sequences(place[1])
     assert before == kept[: len(before)]
     assert len(set(kept)) == len(kept)
-    missing = lost(gaps(place[1]))
+    missing = lost(find_gaps(place[1]))
     assert sorted(kept + missing) == list(range(1, 4001))
     # What the killed process had received and not shown yet, and nothing from before or after.
     assert missing == list(range(before[-1] + 1, before[-1] + 1 + len(missing)))
@@ -183,7 +183,7 @@ def test_a_stopped_log_process_costs_bounded_memory_and_the_gap_is_exact(place):
     assert grown < 4 * limit
     assert one.lost == dropped
     assert one.written + one.lost == 60_002
-    assert sum(gap.count for gap in gaps(place[1])) == dropped
+    assert sum(gap.count for gap in find_gaps(place[1])) == dropped
     assert {"first", "last"} <= set(ids(place[1]))
 
 
@@ -228,7 +228,7 @@ def test_the_end_of_a_worker_does_not_wait_for_a_log_process_that_hangs(place):
     assert seconds < 60
     assert one.lost > 1000
     assert one.written + one.lost == 5001
-    assert lost(gaps(place[1])) == list(range(one.written + 1, 5002))
+    assert lost(find_gaps(place[1])) == list(range(one.written + 1, 5002))
 
 
 def test_an_entry_that_cannot_be_encoded_is_lost_alone(place):
@@ -237,7 +237,7 @@ def test_an_entry_that_cannot_be_encoded_is_lost_alone(place):
         assert end(process) == 0
     assert (one.written, one.lost) == (2, 1)
     assert ids(place[1]) == ["a", "b"]
-    assert lost(gaps(place[1])) == [2]
+    assert lost(find_gaps(place[1])) == [2]
 
 
 def test_entries_wait_for_a_log_process_that_comes_late(place):
@@ -256,13 +256,13 @@ def test_entries_wait_for_a_log_process_that_comes_late(place):
 
     assert asyncio.run(work()).written == 300
     assert len(ids(place[1])) == 300
-    assert gaps(place[1]) == []
+    assert find_gaps(place[1]) == []
 
 
 def test_it_ends_with_its_parent(place):
     code = (
-        "import os, subprocess, sys, time; from cumulant.serving.prediction_log.log_command import command; "
-        "p = subprocess.Popen(command(sys.argv[1], sys.argv[2], parent=os.getpid())); print(p.pid, flush=True); time.sleep(60)"
+        "import os, subprocess, sys, time; from cumulant.serving.prediction_log.log_command import log_command; "
+        "p = subprocess.Popen(log_command(sys.argv[1], sys.argv[2], parent=os.getpid())); print(p.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, *map(str, place)], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
@@ -314,7 +314,7 @@ def test_a_full_disk_costs_rows_that_are_counted_and_it_recovers(place, tmp_path
         assert said.count("the prediction log lost") == 1
         # The first failure is told at once; what comes later in the minute is only counted.
         assert re.search(r"lost \d+ rows so far: the disk is full; free some space", said)
-        assert sum(gap.count for gap in gaps(small / "log")) == 500 - len(late) > 0
+        assert sum(gap.count for gap in find_gaps(small / "log")) == 500 - len(late) > 0
         assert len(ids(small / "log")) == 200 + len(late)
         assert not list((small / "log").rglob(".*.writing"))
     finally:
@@ -337,7 +337,7 @@ def shout(path, data):
             pass
 
 
-HELLO_FRAME = frame(HELLO, msgspec.msgpack.encode(Hello("evil", 1, "", {})))
+HELLO_FRAME = make_frame(HELLO, msgspec.msgpack.encode(Hello("evil", 1, "", {})))
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +353,7 @@ def attacked(tmp_path_factory):
 @given(st.binary(max_size=300), st.booleans(), st.sampled_from([None, HELLO, ENTRY, DESCRIBE, 4, 9]))
 def test_garbage_is_refused_and_good_workers_are_served(attacked, data, greets, kind):
     path, _, process = attacked
-    shout(path, (HELLO_FRAME if greets else b"") + (data if kind is None else frame(kind, data)))
+    shout(path, (HELLO_FRAME if greets else b"") + (data if kind is None else make_frame(kind, data)))
     assert process.poll() is None
 
 
@@ -362,13 +362,13 @@ def test_after_garbage_good_workers_are_served_and_memory_is_bounded(attacked):
     long = HEAD.pack(MAX_FRAME, ENTRY)
     values = [{"id": "x", "time_us": 2**63}, ["a", 2**62, 1, "m", "1"], ["a", -1, 1, "m", "1"], ["a"], 5]
     for value in values:
-        shout(path, HELLO_FRAME + frame(ENTRY, msgspec.msgpack.encode(value)))
+        shout(path, HELLO_FRAME + make_frame(ENTRY, msgspec.msgpack.encode(value)))
     shout(path, HELLO_FRAME + HEAD.pack(MAX_FRAME + 1, ENTRY))
     shout(path, HELLO_FRAME + HEAD.pack(0, ENTRY))
     shout(path, HELLO_FRAME + HELLO_FRAME)
     deep = b"[" * 100_000 + b"]" * 100_000
-    shout(path, HELLO_FRAME + frame(ENTRY, msgspec.msgpack.encode(entry("deep", rows=deep))))
-    shout(path, HELLO_FRAME + frame(ENTRY, b"\x91" * 100_000))
+    shout(path, HELLO_FRAME + make_frame(ENTRY, msgspec.msgpack.encode(entry("deep", rows=deep))))
+    shout(path, HELLO_FRAME + make_frame(ENTRY, b"\x91" * 100_000))
     before = memory(process.pid)
     channels = []
     for _ in range(8):  # eight frames that never end, of 60 MB each
@@ -395,7 +395,7 @@ def test_after_garbage_good_workers_are_served_and_memory_is_bounded(attacked):
 def test_a_socket_is_for_one_log_process_and_its_user(place):
     with running(*place):
         assert stat.S_IMODE(place[0].stat().st_mode) == 0o600
-        second = subprocess.run(command(*place), capture_output=True, text=True, timeout=LONG)
+        second = subprocess.run(log_command(*place), capture_output=True, text=True, timeout=LONG)
         assert (second.returncode, second.stdout) == (3, "")
         assert "another log process serves this socket" in second.stderr
 
@@ -409,7 +409,7 @@ def test_a_socket_that_a_killed_process_left_is_replaced_and_anything_else_is_no
         assert put(place[0], [entry("a")]).written == 1
         assert end(process) == 0
     place[0].write_text("mine")
-    refused = subprocess.run(command(*place), capture_output=True, text=True, timeout=LONG)
+    refused = subprocess.run(log_command(*place), capture_output=True, text=True, timeout=LONG)
     assert refused.returncode == 2
     assert "something else" in refused.stderr
     assert place[0].read_text() == "mine"
@@ -425,14 +425,14 @@ def test_a_socket_that_a_killed_process_left_is_replaced_and_anything_else_is_no
     ],
 )
 def test_wrong_settings_are_told(place, options, code, said):
-    ended = subprocess.run(command(*place, **options), capture_output=True, text=True, timeout=LONG)
+    ended = subprocess.run(log_command(*place, **options), capture_output=True, text=True, timeout=LONG)
     assert ended.returncode == code
     assert said in ended.stderr
 
 
 def test_a_path_that_no_socket_can_have(tmp_path):
     ended = subprocess.run(
-        command(tmp_path / ("x" * 200), tmp_path / "log"), capture_output=True, text=True, timeout=20
+        log_command(tmp_path / ("x" * 200), tmp_path / "log"), capture_output=True, text=True, timeout=20
     )
     assert ended.returncode == 2
     assert "short path" in ended.stderr
@@ -440,12 +440,12 @@ def test_a_path_that_no_socket_can_have(tmp_path):
 
 def test_a_worker_imports_neither_pyarrow_nor_numpy():
     code = (
-        "import sys, asyncio; from cumulant.serving.prediction_log.entry import Entry; from cumulant.serving.prediction_log.client import LogClient; from cumulant.serving.prediction_log.log_command import command\n"
+        "import sys, asyncio; from cumulant.serving.prediction_log.entry import LogEntry; from cumulant.serving.prediction_log.client import LogClient; from cumulant.serving.prediction_log.log_command import log_command\n"
         "async def work():\n"
         "    one = LogClient('/nowhere/log.sock', worker='w')\n"
-        "    one.put(Entry(id='a', time_us=1, latency_us=1, model='m', version='1'))\n"
+        "    one.put(LogEntry(id='a', time_us=1, latency_us=1, model='m', version='1'))\n"
         "    await one.close(timeout=0.1)\n"
-        "asyncio.run(work()); command('a', 'b')\n"
+        "asyncio.run(work()); log_command('a', 'b')\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LONG)

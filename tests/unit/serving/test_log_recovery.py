@@ -206,7 +206,7 @@ def test_the_newest_number_of_a_worker_is_read_while_its_file_is_merged(tmp_path
         parts.add(msgspec.structs.replace(entry(f"r{number}"), sequence=number), "w", "")
         parts.add(msgspec.structs.replace(entry(f"o{number}"), sequence=9), "other", "")
         parts.close()
-    files, listings = place.files, []
+    files, listings = place.current_files, []
 
     def merging(*arguments, **more):
         listed = files(*arguments, **more)
@@ -214,7 +214,7 @@ def test_the_newest_number_of_a_worker_is_read_while_its_file_is_merged(tmp_path
         upkeep(tmp_path, keep=None, file_size=2**20, file_age=0.0)
         return listed
 
-    monkeypatch.setattr(place, "files", merging)
+    monkeypatch.setattr(place, "current_files", merging)
     assert (newest_number(tmp_path, "w"), newest_number(tmp_path, "nobody")) == (2, 0)
     assert listings == [2, 1, 1]
 
@@ -274,7 +274,7 @@ def test_rows_that_pyarrow_refuses_stop_neither_other_parts_nor_the_log(tmp_path
 
 
 def test_rows_after_one_that_could_not_be_added_are_recovered_once(tmp_path, monkeypatch):
-    parts, add = parts_of(tmp_path), parts_module.Part.add
+    parts, add = parts_of(tmp_path), parts_module.LogPart.add
 
     def failing(part, row, size):
         if row[0] == "r1":
@@ -284,7 +284,7 @@ def test_rows_after_one_that_could_not_be_added_are_recovered_once(tmp_path, mon
     for number in range(4):
         parts.add_durable(entry(f"r{number}", now=NOON), "w", "")
     with monkeypatch.context() as patched:
-        patched.setattr(parts_module.Part, "add", failing)
+        patched.setattr(parts_module.LogPart, "add", failing)
         parts.commit()
     parts.close()
     recover(tmp_path)

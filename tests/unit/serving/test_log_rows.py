@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.data.masking import mask_frame
-from cumulant.serving.prediction_log.entry import Entry
-from cumulant.serving.prediction_log.entry_rows import LARGE, texts
-from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.entry_rows import LARGE, row_texts
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 
 KEY = b"pepper"
-PLAIN = Hiding(KEY, {"m": []})
+PLAIN = PersonalValueMask(KEY, {"m": []})
 KINDS = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -28,12 +28,12 @@ KINDS = {
 
 
 def entry(**more):
-    return Entry(id="a", time_us=1, latency_us=1, model="m", version="1", **more)
+    return LogEntry(id="a", time_us=1, latency_us=1, model="m", version="1", **more)
 
 
 def rows(one, hiding=PLAIN):
-    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(one), type=Entry)
-    return [(json.loads(asked), json.loads(answered)) for asked, answered in texts(sent, hiding.of("m"))]
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(one), type=LogEntry)
+    return [(json.loads(asked), json.loads(answered)) for asked, answered in row_texts(sent, hiding.of("m"))]
 
 
 def as_json(value):
@@ -48,7 +48,7 @@ def packed(elements):
 
 def test_json_rows_are_kept_as_they_were_sent():
     asked = b'[{"x": 1.50, "y": "\\u00e9"}, {"x": 2}]'
-    found = list(texts(entry(rows=asked, answers=b'[{"p":1},{"p":2}]'), None))
+    found = list(row_texts(entry(rows=asked, answers=b'[{"p":1},{"p":2}]'), None))
     assert found == [('{"x": 1.50, "y": "\\u00e9"}', '{"p":1}'), ('{"x": 2}', '{"p":2}')]
 
 
@@ -145,13 +145,13 @@ def test_an_entry_of_no_row_is_one_row():
 )
 def test_bytes_that_are_no_tensor_are_refused_before_a_row_is_made(tensor):
     with pytest.raises(ValueError):
-        texts(entry(tensors=[tensor]), None)
+        row_texts(entry(tensors=[tensor]), None)
 
 
 # Personal values
 
 
-PERSONAL = Hiding(KEY, {"m": [Field("email", "str", personal=True), Field("age", "int", personal=True)]})
+PERSONAL = PersonalValueMask(KEY, {"m": [Field("email", "str", personal=True), Field("age", "int", personal=True)]})
 
 
 def test_personal_values_are_keyed_hashes_wherever_they_stand():
@@ -169,7 +169,7 @@ def test_personal_values_are_keyed_hashes_wherever_they_stand():
 
 
 def test_a_name_sent_twice_hides_both():
-    (row,) = texts(entry(rows=b'[{"email":"ada@x.com","email":"eve@x.com"}]'), PERSONAL.of("m"))
+    (row,) = row_texts(entry(rows=b'[{"email":"ada@x.com","email":"eve@x.com"}]'), PERSONAL.of("m"))
     assert "@" not in row[0]
 
 
@@ -179,16 +179,19 @@ def test_nested_personal_values_are_hashed_whole():
 
 
 def test_of_a_model_that_nobody_described_every_value_is_hidden():
-    assert rows(entry(rows=b'[{"a": "ada", "b": 1}]'), Hiding(KEY))[0][0] == {"a": mask("ada", KEY), "b": mask(1, KEY)}
+    assert rows(entry(rows=b'[{"a": "ada", "b": 1}]'), PersonalValueMask(KEY))[0][0] == {
+        "a": mask("ada", KEY),
+        "b": mask(1, KEY),
+    }
 
 
 def test_without_a_key_nothing_can_be_guessed():
-    hiding = Hiding(b"", {"m": [Field("email", "str", personal=True)]})
+    hiding = PersonalValueMask(b"", {"m": [Field("email", "str", personal=True)]})
     assert rows(entry(rows=b'[{"email": "ada"}]'), hiding)[0][0] == {"email": "#hidden"}
 
 
 def test_what_one_version_calls_personal_stays_hidden_in_others():
-    hiding = Hiding(KEY, {"m": [Field("email", "str", personal=True)]})
+    hiding = PersonalValueMask(KEY, {"m": [Field("email", "str", personal=True)]})
     hiding.describe("m", [])
     assert rows(entry(rows=b'[{"email": "ada"}]'), hiding)[0][0] == {"email": mask("ada", KEY)}
 
@@ -218,7 +221,7 @@ def test_hashes_are_those_of_a_source_so_that_labels_join(dtype, sent, zone):
         "time": dt.datetime(1984, 5, 1, 6, tzinfo=dt.UTC),
     }  # fmt: skip
     joined = mask_frame(pl.DataFrame({"who": [held[dtype]]}), ["who"], KEY)["who"][0]
-    hiding = Hiding(KEY, {"m": [Field("who", dtype, personal=True, zone=zone)]})
+    hiding = PersonalValueMask(KEY, {"m": [Field("who", dtype, personal=True, zone=zone)]})
     assert rows(entry(rows=msgspec.json.encode([{"who": sent}])), hiding)[0][0] == {"who": joined}
 
 

@@ -11,10 +11,15 @@ from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
-from cumulant.serving.prediction_log.personal_values import Hiding
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage import log_folder, retention
-from cumulant.serving.prediction_log.storage.log_reader import find, gaps, numbered, recent
-from cumulant.serving.prediction_log.storage.part_writer import DAY_US, GROUP_ROWS, SCHEMA, Parts
+from cumulant.serving.prediction_log.storage.log_reader import (
+    find_gaps,
+    find_predictions,
+    numbered_rows,
+    recent_predictions,
+)
+from cumulant.serving.prediction_log.storage.part_writer import DAY_US, GROUP_ROWS, SCHEMA, LogParts
 from cumulant.serving.prediction_log.storage.scanning import batches, scan
 from cumulant.serving.prediction_log.storage.upkeep import upkeep
 
@@ -29,7 +34,7 @@ def fail(error, rows):
 @pytest.fixture
 def log(tmp_path):
     """Writes entries `first` to `last`, one file a call."""
-    parts = Parts(tmp_path, Hiding(b"", {"m": []}), file_size=1 << 26, failed=fail)
+    parts = LogParts(tmp_path, PersonalValueMask(b"", {"m": []}), file_size=1 << 26, failed=fail)
 
     def write(first, last, *, worker="w", now=NOW):
         for number in range(first, last + 1):
@@ -51,7 +56,7 @@ def waited(folder, *, keep=KEEP):
     tidy(folder, keep=keep)
     listed = retention.read(folder, keep)
     days = dict.fromkeys(listed.days, retention.GRACE)
-    retention.write(folder, keep, retention.Waiting(at=listed.at, days=days))
+    retention.write(folder, keep, retention.DaysDue(at=listed.at, days=days))
     tidy(folder, keep=keep)
 
 
@@ -80,14 +85,14 @@ def test_files_of_a_version_with_fewer_columns_are_read_and_merged(log, later):
     (old,) = log.folder.rglob("*.parquet")
     table = pq.read_table(old, partitioning=None).drop_columns(later)
     pq.write_table(table, old)
-    assert find(log.folder, "r3")[0].caller_id == ""
-    assert find(log.folder, "r3", by="caller_id") == []
+    assert find_predictions(log.folder, "r3")[0].caller_id == ""
+    assert find_predictions(log.folder, "r3", by="caller_id") == []
     log(6, 9)
-    assert len(recent(log.folder)) == len(scan(log.folder).to_table()) == 9
+    assert len(recent_predictions(log.folder)) == len(scan(log.folder).to_table()) == 9
     tidy(log.folder)
     assert len(parquet(log.folder)) == 1
     assert sequences(log.folder) == list(range(1, 10))
-    assert {one.caller_id for one in recent(log.folder)} == {""}
+    assert {one.caller_id for one in recent_predictions(log.folder)} == {""}
 
 
 def test_many_small_files_become_one_at_any_age(log):
@@ -111,7 +116,7 @@ def test_files_are_merged_up_to_their_size_at_once(log):
 
 
 def test_a_large_file_is_closed_at_its_size(tmp_path):
-    parts = Parts(tmp_path, Hiding(b"", {"m": []}), file_size=1000, failed=fail)
+    parts = LogParts(tmp_path, PersonalValueMask(b"", {"m": []}), file_size=1000, failed=fail)
     for number in range(2 * GROUP_ROWS + 5):
         parts.add(entry(f"r{number}", now=NOW), "w", "")
     assert len(parquet(tmp_path)) == 2
@@ -129,7 +134,7 @@ def test_a_merge_that_was_cut_off_after_its_renaming_shows_no_row_twice(log):
         path.write_bytes(data)
     assert len(parquet(log.folder)) == 3
     assert sequences(log.folder) == list(range(1, 21))
-    assert len(find(log.folder, "r3")) == 1
+    assert len(find_predictions(log.folder, "r3")) == 1
     tidy(log.folder)
     assert len(parquet(log.folder)) == 1
 
@@ -149,9 +154,9 @@ def test_old_days_can_be_scanned_beside_the_newest(log):
     today = dt.datetime.now(dt.UTC).date()
     week = scan(log.folder, since=today - dt.timedelta(days=6), until=today - dt.timedelta(days=1))
     assert sorted(week.to_table()["sequence"].to_pylist()) == [2, 6]
-    assert [one.sequence for one in recent(log.folder, limit=3)] == [1, 2, 6]
+    assert [one.sequence for one in recent_predictions(log.folder, limit=3)] == [1, 2, 6]
     since = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
-    assert [one.sequence for one in recent(log.folder, since=since)] == [1, 2]
+    assert [one.sequence for one in recent_predictions(log.folder, since=since)] == [1, 2]
 
 
 def test_rows_stand_in_the_folder_of_their_day(log):
@@ -161,23 +166,23 @@ def test_rows_stand_in_the_folder_of_their_day(log):
     assert len({path.parent for path in log.folder.rglob("*.parquet")}) == 2
     for path in log.folder.rglob("*.parquet"):
         day = dt.date.fromisoformat(path.parent.name.removeprefix("date="))
-        (row,) = recent(log.folder, since=dt.datetime.combine(day, dt.time(), dt.UTC))[-1:]
+        (row,) = recent_predictions(log.folder, since=dt.datetime.combine(day, dt.time(), dt.UTC))[-1:]
         assert dt.datetime.fromtimestamp(row.time / 1e6, dt.UTC).date() == day
 
 
 def test_days_that_are_not_kept_go_and_leave_no_gap(log):
-    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1))
-    log_folder.write_life(log.folder, log_folder.Life(worker="gone", started=1, last=3, closed=True))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="w", started=1))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="gone", started=1, last=3, closed=True))
     log(1, 5, now=NOW - 100 * DAY_US)
     log(1, 3, worker="gone", now=NOW - 100 * DAY_US)
     log(8, 9, now=NOW - 3 * DAY_US)
-    assert lost(gaps(log.folder)) == [6, 7]
+    assert lost(find_gaps(log.folder)) == [6, 7]
     waited(log.folder)
     assert sequences(log.folder) == [8, 9]
-    assert lost(gaps(log.folder)) == [6, 7]
-    assert [life.worker for life in log_folder.lives(log.folder)] == ["w"]
+    assert lost(find_gaps(log.folder)) == [6, 7]
+    assert [life.worker for life in log_folder.read_lives(log.folder)] == ["w"]
     waited(log.folder, keep=dt.timedelta(days=2))
-    assert gaps(log.folder) == []
+    assert find_gaps(log.folder) == []
     assert sequences(log.folder) == []
 
 
@@ -253,7 +258,7 @@ def test_what_could_not_be_deleted_is_not_told_and_a_full_disk_hinders_nothing(l
     log(1, 3, now=NOW - 100 * DAY_US)
     tidy(log.folder)
     listed = retention.read(log.folder, KEEP)
-    retention.write(log.folder, KEEP, retention.Waiting(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0)))
+    retention.write(log.folder, KEEP, retention.DaysDue(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0)))
     monkeypatch.setattr(retention, "write", full)
     with monkeypatch.context() as patch:
         patch.setattr("cumulant.serving.prediction_log.storage.upkeep.shutil.rmtree", lambda *_, **__: None)
@@ -273,33 +278,33 @@ def test_a_list_that_cannot_be_read_waits_anew(log):
 
 
 def test_gaps_in_front_between_and_at_the_end(log):
-    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1, last=12))
-    log_folder.write_life(log.folder, log_folder.Life(worker="nothing", started=1, last=2))
-    log_folder.write_life(log.folder, log_folder.Life(worker="idle", started=1, last=0, closed=True))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="w", started=1, last=12))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="nothing", started=1, last=2))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="idle", started=1, last=0, closed=True))
     log(3, 4)
     log(7, 9)
     log(5, 6, worker="unknown")
-    found = [(gap.worker, gap.first, gap.last, gap.count) for gap in gaps(log.folder)]
+    found = [(gap.worker, gap.first, gap.last, gap.count) for gap in find_gaps(log.folder)]
     assert found == [("nothing", 1, 2, 2), ("w", 1, 2, 2), ("w", 5, 6, 2), ("w", 10, 12, 3)]
 
 
 def test_numbers_that_are_out_of_order_or_twice_in_a_file_are_no_gap(log):
-    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1, last=6))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="w", started=1, last=6))
     log(4, 6)
     (part,) = log.folder.rglob("*.parquet")
     table = pq.read_table(part)
     pq.write_table(table.take([2, 0, 1, 0]), part)
     log(1, 2)
-    assert [(gap.first, gap.last) for gap in gaps(log.folder)] == [(3, 3)]
+    assert [(gap.first, gap.last) for gap in find_gaps(log.folder)] == [(3, 3)]
 
 
 def test_rows_by_number_are_those_of_the_workers_that_are_asked_for(log):
     log(1, 3)
     log(2, 9, worker="v")
-    day = log_folder.days(log.folder)[0][0]
+    day = log_folder.list_days(log.folder)[0][0]
 
     def found(numbers, *workers):
-        return [(row["worker"], row["sequence"]) for row in numbered(log.folder, day, numbers, workers)]
+        return [(row["worker"], row["sequence"]) for row in numbered_rows(log.folder, day, numbers, workers)]
 
     assert found([2, 9], "w") == [("w", 2)]
     assert sorted(found([3, 9], "v", "w")) == [("v", 3), ("v", 9), ("w", 3)]
@@ -320,19 +325,19 @@ def test_a_file_in_the_making_is_no_file_and_goes_when_nobody_makes_it(log):
 
 
 def test_a_damaged_file_is_named_set_aside_and_shows_as_a_gap(log):
-    log_folder.write_life(log.folder, log_folder.Life(worker="w", started=1, last=9))
+    log_folder.write_life(log.folder, log_folder.WorkerLife(worker="w", started=1, last=9))
     for first in (1, 4, 7):
         log(first, first + 2)
     middle = sorted(log.folder.rglob("*.parquet"))[1]
     middle.write_bytes(middle.read_bytes()[:-20])
     with pytest.raises(StorageError, match="cannot be read") as caught:
-        gaps(log.folder)
+        find_gaps(log.folder)
     assert caught.value.subject == str(middle)
     tidy(log.folder)
     tidy(log.folder)
     assert len(parquet(log.folder)) == 1
     assert middle.with_suffix(".damaged").exists()
-    assert lost(gaps(log.folder)) == [4, 5, 6]
+    assert lost(find_gaps(log.folder)) == [4, 5, 6]
 
 
 @pytest.mark.parametrize("age", [0, 5])
@@ -365,7 +370,7 @@ def test_two_log_processes_of_one_folder_take_turns(log):
 
 def test_lives_of_log_processes_are_merged_apart(tmp_path):
     for _ in range(2):
-        parts = Parts(tmp_path, Hiding(b"", {"m": []}), file_size=1 << 26, failed=fail)
+        parts = LogParts(tmp_path, PersonalValueMask(b"", {"m": []}), file_size=1 << 26, failed=fail)
         for number in range(3):
             parts.add(entry(f"r{number}", now=NOW), "w", "")
             parts.close()
@@ -376,7 +381,7 @@ def test_lives_of_log_processes_are_merged_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", "x" * 500, ".."])
 def test_a_worker_cannot_name_a_file_elsewhere(tmp_path, name):
-    log_folder.write_life(tmp_path / "log", log_folder.Life(worker=name, started=1))
+    log_folder.write_life(tmp_path / "log", log_folder.WorkerLife(worker=name, started=1))
     (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written.parent == tmp_path / "log" / "workers"
 
@@ -390,12 +395,12 @@ def test_a_file_that_is_only_a_name_is_told(log):
     (part,) = log.folder.rglob("*.parquet")
     part.with_name("x-000001-000001.parquet").symlink_to("nowhere")
     with pytest.raises(StorageError, match="vanish"):
-        gaps(log.folder)
+        find_gaps(log.folder)
 
 
 def test_an_empty_folder_and_none_at_all(tmp_path):
     for folder in (tmp_path, tmp_path / "nothing"):
-        assert gaps(folder) == []
-        assert find(folder, "a") == []
-        assert recent(folder) == []
+        assert find_gaps(folder) == []
+        assert find_predictions(folder, "a") == []
+        assert recent_predictions(folder) == []
         assert scan(folder).count_rows() == 0

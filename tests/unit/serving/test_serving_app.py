@@ -15,9 +15,9 @@ from serving_models import FIELDS, PLAIN, ROW, ask, call, model_of, servable
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.servable.folder import with_version
 from cumulant.servable.scorer import Scorer
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.models.row_model import late
+from cumulant.serving.models.row_model import late_warnings
 
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
 
@@ -30,11 +30,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(folders):
-    return Application(ModelSet([open_model(folders["binary"])]), body_limit=100_000)
+    return ServingApplication(ModelSet([open_model(folders["binary"])]), body_limit=100_000)
 
 
 def application(folder):
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 def tensors(rows):
@@ -199,7 +199,7 @@ def test_a_draining_server_is_not_ready(folders):
 def test_versions(folders, tmp_path):
     for number in "12":
         with_version(servable(tmp_path / number), number)
-    app = Application(ModelSet([open_model(tmp_path / "1"), open_model(tmp_path / "2")]))
+    app = ServingApplication(ModelSet([open_model(tmp_path / "1"), open_model(tmp_path / "2")]))
     assert call(app, "GET", "/v2/models/flight-late").json()["versions"] == ["1", "2"]
     assert call(app, "POST", PREDICT, ROW).json()["version"] == "2"
     assert call(app, "POST", "/v1/models/flight-late/versions/1/predict", ROW).json()["version"] == "1"
@@ -494,4 +494,4 @@ def test_classes_that_are_whole_numbers_are_answered_as_numbers(tmp_path, task, 
 
 
 def test_warnings_count_rows_from_1():
-    assert late([None, 0, 5])[0].startswith("rows 2, 3: the prediction is for a moment before 1970-01-01")
+    assert late_warnings([None, 0, 5])[0].startswith("rows 2, 3: the prediction is for a moment before 1970-01-01")

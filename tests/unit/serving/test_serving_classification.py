@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as arrays
 from serving_models import ROW, call, servable
 from tensor_models import write_scores
 
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol.classification import classified
-from cumulant.serving.protocol.tensors import Output
+from cumulant.serving.protocol.classification import classify
+from cumulant.serving.protocol.tensors import OutputTensor
 
 INFER = "/v2/models/scores/infer"
 X = [0.1, 0.7, 0.2, 3.0, 3.0, -1.0]
@@ -26,7 +26,7 @@ TOP_2 = ["0.7:1:dog", "0.2:2:eel", "3.0:0:cat", "3.0:1:dog"]
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    return Application(ModelSet([open_model(write_scores(tmp_path_factory.mktemp("scores") / "one"))]))
+    return ServingApplication(ModelSet([open_model(write_scores(tmp_path_factory.mktemp("scores") / "one"))]))
 
 
 def asked(*outputs, **more):
@@ -78,7 +78,7 @@ def test_texts_have_no_scores(app):
 
 
 def test_probabilities_of_a_project_s_model_carry_their_classes(tmp_path):
-    app = Application(ModelSet([open_model(servable(tmp_path / "one", task="multiclass"))]))
+    app = ServingApplication(ModelSet([open_model(servable(tmp_path / "one", task="multiclass"))]))
     name = app.models.names()[0]
     inputs = [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [ROW["distance"]]},
               {"name": "sched_dep", "datatype": "BYTES", "shape": [1], "data": [ROW["sched_dep"]]}]  # fmt: skip
@@ -122,7 +122,7 @@ def test_any_tensor_is_ranked_as_a_plain_loop_does(data, datatype, k):
     shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
     array = data.draw(arrays.arrays(KINDS[datatype], shape))
     declared = [-1, *shape[1:]] if data.draw(st.booleans()) else list(shape)
-    found = classified(Output("y", datatype, shape, array), k, declared, ())
+    found = classify(OutputTensor("y", datatype, shape, array), k, declared, ())
     rows = [array[i].ravel() for i in range(shape[0])] if declared[0] == -1 else [array.ravel()]
     expected = []
     for row in rows:

@@ -13,7 +13,7 @@ from log_support import wait_for
 from serving_models import ROW, servable
 
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.prediction_log.storage.log_reader import gaps
+from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 
@@ -121,7 +121,7 @@ def test_answers_of_every_kind_wait_for_a_log_that_can_be_written(folder, tmp_pa
         told = httpx.get(f"{ready['url']}/metrics").text
         assert 'cumulant_log_records_total{result="refused"} 5' in told
         assert 'cumulant_log_records_total{result="lost"} 0' in told
-        assert sum(gap.count for gap in gaps(log)) == 5
+        assert sum(gap.count for gap in find_gaps(log)) == 5
     finally:
         stop(process)
         subprocess.run(["umount", "-l", small], check=True)

@@ -15,10 +15,10 @@ from serving_models import call
 from test_serving_fleet import BODY, serving
 
 from cumulant.core.version import __version__
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.telemetry.metrics import FAMILIES, Series, added, exposition
-from cumulant.serving.telemetry.process_metrics import of_process
+from cumulant.serving.telemetry.metrics import FAMILIES, Series, exposition, sum_series
+from cumulant.serving.telemetry.process_metrics import process_series
 
 #: units and words that a name may end in
 _ENDS = ("_total", "_seconds", "_bytes", "_rows", "_info", "_workers", "_connections", "_fds", "_seconds_total")
@@ -49,7 +49,7 @@ def test_names_follow_the_conventions():
     "name", ['a"b', "back\\slash", "line\nbreak", 'all\\n"\n\\', "ünïcode ✓", "x{y=1} 5", "\u2028\r"]
 )
 def test_hostile_names_of_models_come_back_as_they_are(tmp_path, name):
-    app = Application(ModelSet([open_model(scale(tmp_path / "one", name=name))]))
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one", name=name))]))
     assert call(app, "POST", "/invocations", {"inputs": [[1, 2, 3]]}).status_code == 200
     samples, _ = parsed(call(app, "GET", "/metrics").content.decode())
     labels = (("endpoint", "invocations"), ("model", name), ("status", "200"), ("version", "1"))
@@ -106,18 +106,18 @@ def test_counters_only_grow_and_workers_stand_apart(tmp_path):
 
 
 def test_what_a_process_takes():
-    found = {series.family: series.value for series in of_process()}
+    found = {series.family: series.value for series in process_series()}
     assert abs(found["process_cpu_seconds_total"] - time.process_time()) < 1
     assert 0 < found["process_open_fds"] <= found["process_max_fds"]
     assert time.time() - 3600 * 24 < found["process_start_time_seconds"] < time.time()
     with ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(open(os.devnull))
-        more = {series.family: series.value for series in of_process()}
+        more = {series.family: series.value for series in process_series()}
     assert more["process_open_fds"] == found["process_open_fds"] + 5
 
 
 def test_what_is_said_once_is_not_added_up():
     build = Series("cumulant_build_info", ("1", "3.11"), 1)
     workers = Series("cumulant_rows_total", ("m", "1"), 2)
-    assert [one.value for one in added([build, workers, build, workers])] == [1, 4]
+    assert [one.value for one in sum_series([build, workers, build, workers])] == [1, 4]

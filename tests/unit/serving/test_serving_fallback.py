@@ -10,11 +10,11 @@ from serving_graphs import scale, slow
 from serving_models import ROW, call, servable
 
 from cumulant.core.errors import UsageError
-from cumulant.serving.app import Application
-from cumulant.serving.http.limits import Limits
-from cumulant.serving.http.site import Site
+from cumulant.serving.app import ServingApplication
+from cumulant.serving.http.limits import HttpLimits
+from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.fallback import Fallback
-from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
@@ -32,13 +32,13 @@ def application(folder, declared=None, cheap=None):
     model = open_model(folder, scheduling=TIGHT)
     if declared is not None:
         model.fallback = Fallback(model, declared, None if cheap is None else open_model(cheap))
-    return Application(ModelSet([model])), model
+    return ServingApplication(ModelSet([model])), model
 
 
 async def storm(app, bodies, path=INFER):
     """All at once, and what each was answered."""
     loop = asyncio.get_running_loop()
-    site = Site(app, Limits())
+    site = HttpSite(app, HttpLimits())
     listening = await loop.create_server(site, "127.0.0.1", 0, backlog=512)
     host, port = listening.sockets[0].getsockname()
     limits = httpx.Limits(max_connections=len(bodies))
@@ -72,7 +72,7 @@ def test_a_timeout_that_cannot_be_met_is_told_at_once(folder):
 
 def test_with_a_constant_every_request_is_answered_and_marked(folder):
     constant = {"y": [0.5] * 700}
-    app, model = application(folder, Declared(constant=constant))
+    app, model = application(folder, FallbackConfig(constant=constant))
     answers = asyncio.run(storm(app, [body(float(k), id=str(k)) for k in range(150)]))
     assert {answer.status_code for answer in answers} == {200}
     degraded = [one for one in (answer.json() for answer in answers) if "parameters" in one]
@@ -86,7 +86,7 @@ def test_with_a_constant_every_request_is_answered_and_marked(folder):
 
 def test_a_cheaper_servable_answers_with_its_own_numbers(folder, tmp_path):
     cheap = slow(tmp_path / "cheap", depth=1, name="cheap")
-    app, model = application(folder, Declared(servable=str(cheap)), cheap)
+    app, model = application(folder, FallbackConfig(servable=str(cheap)), cheap)
     if model.fallback._cheap.runner.cost.of(1) > 0.0004:
         model.fallback._cheap.runner.cost.fixed = model.fallback._cheap.runner.cost.each = 0.0
     answers = asyncio.run(storm(app, [body(float(k)) for k in range(150)]))
@@ -96,10 +96,10 @@ def test_a_cheaper_servable_answers_with_its_own_numbers(folder, tmp_path):
 
 
 def test_the_last_answer_to_the_same_input_is_better_than_a_constant(folder):
-    app, model = application(folder, Declared(cached=True, constant={"y": [0.5] * 700}))
+    app, model = application(folder, FallbackConfig(cached=True, constant={"y": [0.5] * 700}))
     first = call(app, "POST", INFER, body(3.0)).json()["outputs"][0]["data"]
-    model.runner.cache._kept = type(model.runner.cache._kept)(
-        (key, (-1e9, size, raw)) for key, (_, size, raw) in model.runner.cache._kept.items()
+    model.runner.cache._entries = type(model.runner.cache._entries)(
+        (key, (-1e9, size, raw)) for key, (_, size, raw) in model.runner.cache._entries.items()
     )  # too old to be taken for fresh
     bodies = [body(3.0) if k % 2 else body(float(k)) for k in range(200)]
     answers = asyncio.run(storm(app, bodies))
@@ -114,9 +114,9 @@ def test_the_last_answer_to_the_same_input_is_better_than_a_constant(folder):
 
 def test_rows_are_answered_by_a_constant_too(tmp_path):
     model = open_model(servable(tmp_path / "servable"), scheduling=Scheduling(inline=0.0, queue=-1.0))
-    app = Application(ModelSet([model]))
+    app = ServingApplication(ModelSet([model]))
     assert call(app, "POST", "/v1/models/flight-late/predict", ROW).status_code == 429
-    model.fallback = Fallback(model, Declared(constant={"prediction": False, "probability": 0.01}), None)
+    model.fallback = Fallback(model, FallbackConfig(constant={"prediction": False, "probability": 0.01}), None)
     found = call(app, "POST", "/v1/models/flight-late/predict", ROW).json()
     assert (found["prediction"], found["probability"], found["degraded"]) == (False, 0.01, "constant")
     found = call(app, "POST", "/v1/models/flight-late/predict", [ROW, ROW]).json()
@@ -127,11 +127,11 @@ def test_rows_are_answered_by_a_constant_too(tmp_path):
 def test_a_fallback_that_does_not_fit_is_refused_when_it_is_declared(folder, tmp_path):
     model = open_model(folder)
     with pytest.raises(UsageError, match="lacks the output y"):
-        Fallback(model, Declared(constant={"z": 1}), None)
+        Fallback(model, FallbackConfig(constant={"z": 1}), None)
     with pytest.raises(UsageError, match="no FP32"):
-        Fallback(model, Declared(constant={"y": "much"}), None)
+        Fallback(model, FallbackConfig(constant={"y": "much"}), None)
     with pytest.raises(UsageError, match="lacks the output y"):
-        Fallback(model, Declared(servable="x"), open_model(scale(tmp_path / "other")))
+        Fallback(model, FallbackConfig(servable="x"), open_model(scale(tmp_path / "other")))
     rows = open_model(servable(tmp_path / "rows"))
     with pytest.raises(UsageError, match="no answer"):
-        Fallback(rows, Declared(constant={"probability": 1}), None)
+        Fallback(rows, FallbackConfig(constant={"probability": 1}), None)

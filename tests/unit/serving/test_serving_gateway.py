@@ -25,7 +25,7 @@ from cumulant.features.online.materialization import materialize
 from cumulant.ports.traffic import Opening
 from cumulant.serving.gateway_headers import NONE, Marks, Trust, marks_of
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.prediction_log.storage.log_reader import find, recent
+from cumulant.serving.prediction_log.storage.log_reader import find_predictions, recent_predictions
 from cumulant.testing.gateways import Reader, wait_for
 from cumulant.testing.gateways import running as gateway
 
@@ -105,7 +105,7 @@ def test_the_log_has_the_gateways_words_on_arm_copy_and_request(tmp_path, key_fi
         headers = {"cumulant-request-id": "q2", "cumulant-arm": "candidate", "cumulant-served-arm": "champion"}
         answer = httpx.post(url + PREDICT, json=ROW, headers=by_gateway(url, **headers, **{"x-request-id": "mine"}))
         assert answer.json()["request_id"] == "q2"
-    (copy,), (rescued,) = find(log, "q1"), find(log, "q2")
+    (copy,), (rescued,) = find_predictions(log, "q1"), find_predictions(log, "q2")
     assert (copy.arm, copy.served_arm, copy.shadow, copy.caller_id) == ("candidate", "candidate", True, "body-id")
     assert (rescued.arm, rescued.served_arm, rescued.shadow) == ("candidate", "champion", False)
     assert rescued.caller_id == "mine"
@@ -128,7 +128,7 @@ def test_the_token_of_each_spelling_of_the_address_is_believed(tmp_path, key_fil
         figures = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         process.terminate()
         lines = process.stderr.read()
-    assert [bool(find(log, f"q{number}")) for number in range(5)] == [True, True, True, False, False]
+    assert [bool(find_predictions(log, f"q{number}")) for number in range(5)] == [True, True, True, False, False]
     assert "cumulant_gateway_tokens_rejected_total 2" in figures
     assert lines.count("--allow-host") == 1
 
@@ -145,11 +145,11 @@ def test_a_forged_request_is_answered_and_is_no_evidence(tmp_path, key_file, tok
         assert [one.status_code for one in answers] == [200] * 3
         process.terminate()
         lines = [json.loads(line) for line in process.stderr.read().splitlines() if line.startswith("{")]
-    assert find(log, "q1") == find(log, "mine") == find(log, "body-id") == []
-    rows = recent(log)
+    assert find_predictions(log, "q1") == find_predictions(log, "mine") == find_predictions(log, "body-id") == []
+    rows = recent_predictions(log)
     assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("", "", False)] * 3
     assert sorted(one.caller_id for one in rows) == ["body-id", "mine", "mine"]
-    assert find(log, answer.json()["request_id"])[0].caller_id == "mine"
+    assert find_predictions(log, answer.json()["request_id"])[0].caller_id == "mine"
     names = {one.headers["cumulant-request-id"] for one in answers}
     assert {line["request_id"] for line in lines} == {one.id for one in rows} == names
     assert {line["caller_id"] for line in lines} == {"mine", "body-id"}
@@ -184,7 +184,7 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
     finally:
         process.terminate()
         _, written = process.communicate()
-    rows = recent(log)
+    rows = recent_predictions(log)
     lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     assert sorted(one.id for one in rows) == sorted(names)
     assert [(line["request_id"], line["caller_id"]) for line in lines] == [(name, "mine") for name in names]
@@ -223,7 +223,7 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file):
     assert len({*names, "q1", "mine"}) == 5
     assert [answer.json()["request_id"] for answer in answers] == [one.request for one in told] == names
     assert [one.caller_id for one in told] == ["mine", "mine", ""]
-    rows = [find(log, name)[0] for name in names]
+    rows = [find_predictions(log, name)[0] for name in names]
     assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("champion", "champion", False)] * 3
     assert [one.caller_id for one in rows] == ["mine", "mine", ""]
     assert KEY.hex().encode() not in (tmp_path / "out").read_bytes()
@@ -255,10 +255,10 @@ def test_no_caller_of_a_server_without_a_gateway_chooses_its_arm(tmp_path):
         assert infer(url, SAID).status_code == 200
         answer = httpx.post(url + PREDICT, json=ROW, headers=SAID | {"x-request-id": "mine"})
         assert answer.json()["request_id"] == "mine"
-    (one,), (named,) = find(log, "body-id"), find(log, "mine")
+    (one,), (named,) = find_predictions(log, "body-id"), find_predictions(log, "mine")
     assert (one.arm, one.served_arm, one.shadow, one.caller_id) == ("", "", False, "")
     assert (named.arm, named.served_arm, named.shadow, named.caller_id) == ("", "", False, "")
-    assert find(log, "q1") == []
+    assert find_predictions(log, "q1") == []
 
 
 def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path, key_file):

@@ -15,22 +15,22 @@ from serving_graphs import KINDS, echo, scale, tensor, write
 from serving_models import call
 
 from cumulant.servable.engine import DTYPES
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol.tensors import Input, Output, elements, raw_bytes
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, raw_bytes, to_array
 
 INFER = "/v2/models/graph/infer"
 
 
 @pytest.fixture(scope="module")
 def echoing(tmp_path_factory):
-    return Application(ModelSet([open_model(echo(tmp_path_factory.mktemp("echo") / "graph"))]))
+    return ServingApplication(ModelSet([open_model(echo(tmp_path_factory.mktemp("echo") / "graph"))]))
 
 
 @pytest.fixture(scope="module")
 def scaling(tmp_path_factory):
     folder = scale(tmp_path_factory.mktemp("scale") / "graph", columns=("a", "b", "c"))
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 def some(datatype, shape=(2, 3)):
@@ -58,7 +58,7 @@ def binary_request(arrays, *, binary_output=True, **document):
     """A request whose tensors follow the JSON document."""
     parts, inputs = [], []
     for name, datatype, array in arrays:
-        raw = raw_bytes(Output(name, datatype, array.shape, array))
+        raw = raw_bytes(OutputTensor(name, datatype, array.shape, array))
         parts.append(raw)
         inputs.append({"name": name, "datatype": datatype, "shape": list(array.shape),
                        "parameters": {"binary_data_size": len(raw)}})  # fmt: skip
@@ -75,7 +75,9 @@ def read_binary(answer):
         size = one.get("parameters", {}).get("binary_data_size")
         content = one["data"] if size is None else rest[:size]
         rest = rest[size or 0 :]
-        found[one["name"]] = elements(Input(one["name"], one["datatype"], one["shape"], content)).reshape(one["shape"])
+        found[one["name"]] = to_array(InputTensor(one["name"], one["datatype"], one["shape"], content)).reshape(
+            one["shape"]
+        )
     assert len(rest) == 0 or not length
     return found
 
@@ -125,7 +127,7 @@ def test_raw_and_json_may_be_mixed_and_outputs_chosen_one_by_one(echoing):
 
 
 def test_narrower_floats_are_widened(tmp_path):
-    app = Application(ModelSet([open_model(echo(tmp_path / "graph", ("FP64",)))]))
+    app = ServingApplication(ModelSet([open_model(echo(tmp_path / "graph", ("FP64",)))]))
     for datatype in ("FP64", "FP32", "FP16"):
         one = as_json("in_FP64", datatype, some(datatype))
         found = read_binary(call(app, "POST", INFER, {"inputs": [one]}))["out_FP64"]
@@ -269,9 +271,9 @@ def test_values_survive_every_way_of_travelling(data, datatype):
     array = data.draw(
         hnp.arrays(dtype, hnp.array_shapes(max_dims=3, max_side=4), elements=hnp.from_dtype(dtype, **kinds))
     )
-    sent = memoryview(raw_bytes(Output("x", datatype, array.shape, array)))
+    sent = memoryview(raw_bytes(OutputTensor("x", datatype, array.shape, array)))
     for content in (sent, array.ravel().tolist()):
-        found = elements(Input("x", datatype, array.shape, content))
+        found = to_array(InputTensor("x", datatype, array.shape, content))
         assert found.dtype == dtype
         assert found.tobytes() == array.ravel().tobytes()
 
@@ -281,8 +283,8 @@ def test_values_survive_every_way_of_travelling(data, datatype):
 def test_texts_survive_every_way_of_travelling(texts):
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
-    sent = memoryview(raw_bytes(Output("x", "BYTES", array.shape, array)))
-    assert elements(Input("x", "BYTES", [len(texts)], sent)).tolist() == texts
+    sent = memoryview(raw_bytes(OutputTensor("x", "BYTES", array.shape, array)))
+    assert to_array(InputTensor("x", "BYTES", [len(texts)], sent)).tolist() == texts
 
 
 @settings(max_examples=100, deadline=None)
@@ -302,7 +304,9 @@ def test_no_bytes_make_a_fault_of_the_server(scaling, body, length):
     ],
 )
 def test_a_row_carries_what_the_model_cannot_do_without(tmp_path, row, said):
-    app = Application(ModelSet([open_model(scale(tmp_path / "m", columns=("a", "b", "c"), required=("a", "b")))]))
+    app = ServingApplication(
+        ModelSet([open_model(scale(tmp_path / "m", columns=("a", "b", "c"), required=("a", "b")))])
+    )
     for path, body in [("/v1/models/graph/predict", row), ("/invocations", {"dataframe_records": [row]})]:
         answer = call(app, "POST", path, body)
         assert (answer.status_code, answer.json()) == (400, {"error": said})
@@ -324,7 +328,7 @@ def weighted(tmp_path):
         [helper.make_node("Mul", ["x", "factor"], ["y"])], "weighted",
         [tensor("x", "FP32", ["n", 2]), tensor("factor", "FP32", [])], [tensor("y", "FP32", ["n", 2])],
     )  # fmt: skip
-    return Application(ModelSet([open_model(write(tmp_path / "weighted", graph, exact=False))]))
+    return ServingApplication(ModelSet([open_model(write(tmp_path / "weighted", graph, exact=False))]))
 
 
 def test_a_single_value_is_taken_as_a_tensor_and_in_rows(weighted):

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.serving.errors import HttpError
-from cumulant.serving.http.bodies import compressed, decompressed
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.bodies import compress, decompress
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Response
-from cumulant.serving.http.site import Site
+from cumulant.serving.http.site import HttpSite
 
-LIMITS = Limits(body=1000, headers=2000, header_count=20, target=200, request=0.3, idle=0.4, waiting=4)
+LIMITS = HttpLimits(body=1000, headers=2000, header_count=20, target=200, request=0.3, idle=0.4, waiting=4)
 
 
 def echo(request):
@@ -37,7 +37,7 @@ async def slow(request, seconds):
 
 @asynccontextmanager
 async def server(handle=echo, limits=LIMITS):
-    site = Site(handle, limits)
+    site = HttpSite(handle, limits)
     listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
     site.start()
     async with listening:
@@ -230,14 +230,14 @@ def test_draining_answers_what_was_accepted_and_ends_the_rest():
             await answer.wait()
             return Response(200, request.body)
 
-        async with server(held, Limits()) as (site, address):
+        async with server(held, HttpLimits()) as (site, address):
             _, idle = await asyncio.open_connection(*address)
             busy_reader, busy = await asyncio.open_connection(*address)
             half_reader, half = await asyncio.open_connection(*address)
             busy.write(post(b"busy"))
             await asyncio.wait_for(begun.wait(), 60)
             half.write(post(b"half")[:-2])
-            await until(lambda: len(site.connections) == 3 and site.held)
+            await until(lambda: len(site.connections) == 3 and site.body_bytes)
             draining = asyncio.ensure_future(site.drain(60))
             await asyncio.sleep(0.02)
             answer.set()
@@ -309,9 +309,9 @@ def test_random_bytes_never_end_the_server():
 
 @given(st.binary(max_size=5000))
 def test_what_was_compressed_is_read(content):
-    assert decompressed(gzip.compress(content), b"gzip", 5000) == content
-    assert decompressed(zlib.compress(content), b"Deflate", 5000) == content
-    assert decompressed(content, b"identity", 5000) == content
+    assert decompress(gzip.compress(content), b"gzip", 5000) == content
+    assert decompress(zlib.compress(content), b"Deflate", 5000) == content
+    assert decompress(content, b"identity", 5000) == content
 
 
 def test_bombs_and_broken_streams_are_refused():
@@ -325,14 +325,14 @@ def test_bombs_and_broken_streams_are_refused():
         (b"abc", b"br", 415),
     ):
         with pytest.raises(HttpError) as refused:
-            decompressed(body, encoding, 1000)
+            decompress(body, encoding, 1000)
         assert refused.value.status == status
 
 
 def test_long_answers_are_compressed_for_those_who_take_it():
     body = b"[0.123456]" * 1000
     for accepted, wanted in ((b"gzip", b"gzip"), (b"br, deflate;q=0.5", b"deflate"), (b"gzip;q=0", b""), (b"br", b"")):
-        packed, encoding = compressed(body, accepted)
+        packed, encoding = compress(body, accepted)
         assert encoding == wanted
-        assert (decompressed(packed, encoding, 20_000) if encoding else packed) == body
-    assert compressed(b"short", b"gzip") == (b"short", b"")
+        assert (decompress(packed, encoding, 20_000) if encoding else packed) == body
+    assert compress(b"short", b"gzip") == (b"short", b"")

@@ -7,7 +7,7 @@ from serving_graphs import echo, scale
 from serving_models import ROW, call, servable
 
 from cumulant.core.version import __version__
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 
 CSV = {"content-type": "text/csv; charset=utf-8"}
@@ -15,25 +15,25 @@ CSV = {"content-type": "text/csv; charset=utf-8"}
 
 @pytest.fixture(scope="module")
 def rows_app(tmp_path_factory):
-    return Application(ModelSet([open_model(servable(tmp_path_factory.mktemp("rows") / "one"))]))
+    return ServingApplication(ModelSet([open_model(servable(tmp_path_factory.mktemp("rows") / "one"))]))
 
 
 @pytest.fixture(scope="module")
 def matrix_app(tmp_path_factory):
     folder = scale(tmp_path_factory.mktemp("matrix") / "one", columns=("a", "b", "c"))
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 @pytest.fixture(scope="module")
 def tensors_app(tmp_path_factory):
     folder = echo(tmp_path_factory.mktemp("tensors") / "one", ("FP32", "BYTES"))
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 @pytest.fixture(scope="module")
 def single_app(tmp_path_factory):
     folder = echo(tmp_path_factory.mktemp("single") / "one", ("FP32",))
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 def predictions(app, body, path="/invocations", **settings):
@@ -183,20 +183,20 @@ def test_content_types(rows_app):
 
 def test_a_server_of_several_models_asks_for_a_name(tmp_path):
     models = [open_model(scale(tmp_path / name, name=name)) for name in ("one", "two")]
-    app = Application(ModelSet(models))
+    app = ServingApplication(ModelSet(models))
     assert "one, two at /v1/models/NAME/invocations" in refused(app, {"inputs": [[1, 2, 3]]}, 404)
     assert predictions(app, {"inputs": [[1, 2, 3]]}, "/v1/models/two/invocations")["total"] == [12.0]
 
 
 def test_a_reloaded_model_answers_at_the_path_without_a_name(tmp_path):
-    app = Application(ModelSet([open_model(scale(tmp_path / "a", 2.0))]))
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "a", 2.0))]))
     assert predictions(app, {"inputs": [[1, 2, 3]]})["total"] == [12.0]
     app.models = ModelSet([open_model(scale(tmp_path / "b", 3.0))])
     assert predictions(app, {"inputs": [[1, 2, 3]]})["total"] == [18.0]
 
 
 def test_probes_answer_without_a_token(tmp_path):
-    app = Application(ModelSet([open_model(scale(tmp_path / "a"))]), token="secret")
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "a"))]), token="secret")
     for path in ("/ping", "/health"):
         answer = call(app, "GET", path)
         assert (answer.status_code, answer.text) == (200, "\n")

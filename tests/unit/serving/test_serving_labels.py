@@ -9,11 +9,11 @@ import threading
 import pytest
 
 from cumulant.core.errors import OverloadedError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.posted.disk_quota import Room
-from cumulant.serving.posted.label_inbox import Inbox
+from cumulant.serving.posted.disk_quota import DiskQuota
+from cumulant.serving.posted.label_inbox import LabelInbox
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}
 
@@ -34,8 +34,8 @@ def post(app, body, method="POST"):
 
 @pytest.fixture
 def app(tmp_path):
-    found = Application(ModelSet([]))
-    found.inbox = Inbox(tmp_path / "inbox", 4 * BLOCK)
+    found = ServingApplication(ModelSet([]))
+    found.inbox = LabelInbox(tmp_path / "inbox", 4 * BLOCK)
     return found
 
 
@@ -139,7 +139,7 @@ def test_requests_go_on_while_the_folder_is_looked_through(app, tmp_path, monkey
         return await asked
 
     assert post(app, one("a"))[0] == 200
-    app.inbox = Inbox(tmp_path / "inbox", BLOCK)
+    app.inbox = LabelInbox(tmp_path / "inbox", BLOCK)
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", slowly)
         found = asyncio.run(talk())
@@ -155,30 +155,30 @@ def test_a_post_that_never_fits_is_said_to_be_too_large(app, tmp_path):
 
 def test_room_is_what_others_leave_and_comes_back_when_they_are_taken_in(tmp_path):
     now = [0.0]
-    room = Room(tmp_path, 2 * BLOCK, steady=lambda: now[0])
-    assert room.used() == 0
+    quota = DiskQuota(tmp_path, 2 * BLOCK, steady=lambda: now[0])
+    assert quota.used() == 0
     (tmp_path / "another").write_bytes(b"x" * (BLOCK + 1))
     (tmp_path / ".draft").write_bytes(b"x")
-    room.take(1)
-    room.done(1, kept=True)
-    assert room.used() == BLOCK, "another process is seen at the next look"
+    quota.reserve(1)
+    quota.complete(1, written=True)
+    assert quota.used() == BLOCK, "another process is seen at the next look"
     now[0] += 1.1
-    assert room.used() == 2 * BLOCK
+    assert quota.used() == 2 * BLOCK
     with pytest.raises(OverloadedError):
-        room.take(1)
+        quota.reserve(1)
     (tmp_path / "another").unlink()
     now[0] += 1.1
-    room.take(2 * BLOCK)
+    quota.reserve(2 * BLOCK)
     with pytest.raises(OverloadedError):
-        room.take(1)
-    room.done(2 * BLOCK, kept=False)
-    assert room.used() == 0
-    assert Room(tmp_path / "none", 1).used() == 0
+        quota.reserve(1)
+    quota.complete(2 * BLOCK, written=False)
+    assert quota.used() == 0
+    assert DiskQuota(tmp_path / "none", 1).used() == 0
 
 
 def test_posts_at_once_never_pass_the_bound(tmp_path):
-    app = Application(ModelSet([]))
-    app.inbox = Inbox(tmp_path / "inbox", 8 * BLOCK)
+    app = ServingApplication(ModelSet([]))
+    app.inbox = LabelInbox(tmp_path / "inbox", 8 * BLOCK)
 
     async def all_at_once():
         return await asyncio.gather(*(ask(app, one(str(number))) for number in range(40)))

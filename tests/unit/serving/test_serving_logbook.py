@@ -12,12 +12,12 @@ from serving_models import FIELDS, PLAIN, ROW, SOURCE, servable
 from cumulant.core.plan import Field, KnownAt
 from cumulant.servable.folder import load_servable
 from cumulant.serving.gateway_headers import NONE, Marks
-from cumulant.serving.logged_answers import Logbook
+from cumulant.serving.logged_answers import PredictionLogger
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.models.request_work import Work
-from cumulant.serving.prediction_log.entry import PATTERNS, Like
+from cumulant.serving.models.request_work import RequestWork
+from cumulant.serving.prediction_log.entry import PATTERNS, PatternEntry
 from cumulant.serving.prediction_log.personal_values import personal_fields
-from cumulant.serving.prediction_log.row_streams import Stream
+from cumulant.serving.prediction_log.row_streams import PatternStream
 
 
 class Kept:
@@ -30,13 +30,13 @@ class Kept:
         pass
 
     def pattern(self, entry):
-        self.streams.append(Stream(entry, "w", ""))
+        self.streams.append(PatternStream(entry, "w", ""))
         return len(self.streams) - 1
 
     def put(self, entry):
-        if isinstance(entry, Like):
+        if isinstance(entry, PatternEntry):
             self.likes += 1
-            entry.asked, entry.answered = bytes(entry.asked), bytes(entry.answered)
+            entry.request, entry.outputs = bytes(entry.request), bytes(entry.outputs)
             entry = self.streams[entry.pattern].whole(entry)
         self.entries.append(entry)
 
@@ -44,7 +44,7 @@ class Kept:
 @pytest.fixture
 def book(tmp_path):
     model = open_model(graphs.echo(tmp_path / "m", ("FP32",), columns=("a", "b", "c"), version="7"))
-    found = Logbook(Kept())
+    found = PredictionLogger(Kept())
     found.describe(ModelSet([model]))
     yield found, model
     model.close()
@@ -53,7 +53,7 @@ def book(tmp_path):
 def put(book, feed, raw, *, marks=NONE, **more):
     found, model = book
     (name,) = model.inputs
-    scoring = SimpleNamespace(work=Work({name: feed}, len(feed), **more), id="r")
+    scoring = SimpleNamespace(work=RequestWork({name: feed}, len(feed), **more), id="r")
     found.put(model, scoring, [raw], time.perf_counter(), marks)
     return found.client.entries[-1]
 
@@ -116,7 +116,7 @@ def test_a_model_that_is_loaded_again_needs_no_other_pattern(book):
 def test_columns_that_the_model_does_not_read_are_not_logged(tmp_path):
     """They may be personal, which a servable that does not read them does not know."""
     model = open_model(servable(tmp_path / "m", unread={"ssn": "unused", "arr_delay": "target"}))
-    found = Logbook(Kept())
+    found = PredictionLogger(Kept())
     found.describe(ModelSet([model]))
     for rows in ([ROW | {"ssn": "078-05-1120"}], [ROW, ROW | {"ssn": "078-05-1120", "arr_delay": 3.5}], [ROW]):
         work = model.from_rows(rows)
@@ -134,7 +134,7 @@ def test_the_target_is_not_logged_and_the_key_is(tmp_path):
     )
     plan = msgspec.structs.replace(PLAIN, request=asked, sources={"flights": source})
     model = open_model(servable(tmp_path / "m", plan=plan, unread={"tail": "unused", "arr_delay": "late"}))
-    found = Logbook(Kept())
+    found = PredictionLogger(Kept())
     found.describe(ModelSet([model]))
     work = model.from_rows([ROW | {"arr_delay": 3.5}])
     found.put(model, SimpleNamespace(work=work, id="r"), model.runner.now(work.feeds, 1), time.perf_counter(), NONE)

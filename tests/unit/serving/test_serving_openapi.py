@@ -14,11 +14,11 @@ from serving_graphs import echo, scale
 from serving_models import ROW, call, servable
 from test_serving_fleet import serving
 
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol.openapi import document
 from cumulant.serving.protocol.openapi_schemas import row_schema
-from cumulant.serving.protocol.paths import ROUTES, UNKNOWN, template
+from cumulant.serving.protocol.paths import ROUTES, UNKNOWN, path_template
 
 #: what a request's schema cannot say: which columns a frame needs, which moments the stored history covers
 UNSAYABLE = "positive_data_acceptance"
@@ -35,14 +35,14 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(models):
-    return Application(ModelSet(open_model(models / name) for name in ("rows", "matrix", "echo")))
+    return ServingApplication(ModelSet(open_model(models / name) for name in ("rows", "matrix", "echo")))
 
 
 def test_the_document_is_valid_and_names_every_path(app):
     found = call(app, "GET", "/openapi.json").json()
     assert found["openapi"] == "3.1.0"
     assert found == json.loads(json.dumps(document(app)))
-    written = {template(path.encode()) for path in found["paths"]}
+    written = {path_template(path.encode()) for path in found["paths"]}
     off = {one.template for one in ROUTES if one.template.startswith("/v2/repository/models")}
     assert written == {one.template for one in ROUTES} - off - {"/invocations", "/v1/events", "/v1/labels"}
     ids = [operation["operationId"] for methods in found["paths"].values() for operation in methods.values()]
@@ -100,17 +100,19 @@ def test_the_examples_in_the_document_are_answered(app):
 
 
 def test_a_token_is_declared_where_one_is_needed(app):
-    guarded = document(Application(app.models, token="secret"))
+    guarded = document(ServingApplication(app.models, token="secret"))
     assert guarded["paths"]["/v2"]["get"]["security"] == [{"token": []}]
     assert "security" not in guarded["paths"]["/ping"]["get"]
     assert "securitySchemes" not in document(app)["components"]
 
 
 def test_templates_hide_what_a_caller_wrote():
-    assert template(b"/v1/models/a%2Fb/versions/3/predict?token=x") == "/v1/models/{model}/versions/{version}/predict"
-    assert template(b"/v2/models/stats") == "/v2/models/stats"
-    assert template(b"/v1/models/x/secret/y") == UNKNOWN
-    assert template(b"/\xff") == UNKNOWN
+    assert (
+        path_template(b"/v1/models/a%2Fb/versions/3/predict?token=x") == "/v1/models/{model}/versions/{version}/predict"
+    )
+    assert path_template(b"/v2/models/stats") == "/v2/models/stats"
+    assert path_template(b"/v1/models/x/secret/y") == UNKNOWN
+    assert path_template(b"/\xff") == UNKNOWN
 
 
 def test_rows_of_tensors_are_checked(app):

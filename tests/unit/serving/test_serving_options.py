@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.serving.__main__ import _settings, options_of
+from cumulant.serving.__main__ import _settings, parse_options
 from cumulant.serving.options import ServerOptions, declared, options, overridden, words
 from cumulant.serving.settings import Settings
 from cumulant.serving.spec import FallbackSpec, LogSpec, ServingSpec
@@ -26,7 +26,7 @@ SECTIONS = st.builds(
 
 
 def settings(line):
-    return _settings(options_of(["m", *line]))
+    return _settings(parse_options(["m", *line]))
 
 
 def test_a_server_without_options_has_the_settings_of_an_empty_section():
@@ -39,7 +39,7 @@ def test_a_server_without_options_has_the_settings_of_an_empty_section():
 @given(SECTIONS)
 def test_words_say_what_the_section_says(spec):
     values = overridden(declared(spec), {})
-    found = options_of(["m", *words(values)])
+    found = parse_options(["m", *words(values)])
     for one in options():
         if one.key in values and values[one.key] not in ((), None):
             assert getattr(found, one.key) == (list(values[one.key]) if one.kind == "several" else values[one.key])

@@ -18,14 +18,14 @@ from cumulant.core.errors import IntegrityError, OverloadedError
 from cumulant.core.servable import Reasons
 from cumulant.servable.folder import load_servable, write_description
 from cumulant.servable.scorer import Scorer
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.models.explaining import Occlusion
 from cumulant.serving.models.fallback import Fallback
-from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.models.scoring import inference
+from cumulant.serving.models.scoring import read_inference
 from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.training.model import FittedModel, ModelCard
@@ -51,11 +51,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(folders):
-    return Application(ModelSet([open_model(folders["binary"])]))
+    return ServingApplication(ModelSet([open_model(folders["binary"])]))
 
 
 def application(folder, **settings):
-    return Application(ModelSet([open_model(folder, **settings)]))
+    return ServingApplication(ModelSet([open_model(folder, **settings)]))
 
 
 def score(scorer, cells, kind=None):
@@ -135,7 +135,7 @@ def test_of_trees_too(tmp_path):
 
 
 def test_a_request_that_does_not_ask_gets_none_and_the_same_bits(app, folders):
-    bare = Application(ModelSet([open_model(servable_without(folders["binary"]))]))
+    bare = ServingApplication(ModelSet([open_model(servable_without(folders["binary"]))]))
     for path, body in ((PREDICT, [ROW] * 3), (INFER, {"inputs": TENSORS}), (INVOKE, {"dataframe_records": [ROW]})):
         found, plain = (call(one, "POST", path, body).json() for one in (app, bare))
         assert found | {"request_id": ""} == plain | {"request_id": ""}
@@ -152,7 +152,7 @@ def servable_without(folder):
 
 def test_the_runs_of_a_request_that_does_not_ask_have_its_own_rows_only(folders):
     model = open_model(folders["binary"])
-    app, seen = Application(ModelSet([model])), []
+    app, seen = ServingApplication(ModelSet([model])), []
     run = model.runner.now
     model.runner.now = lambda feeds, rows: seen.append(rows) or run(feeds, rows)
     call(app, "POST", PREDICT, [ROW] * 3)
@@ -165,7 +165,7 @@ def test_the_runs_of_a_request_that_does_not_ask_have_its_own_rows_only(folders)
 
 def test_features_at_their_reference_cost_nothing_and_are_no_reason():
     method = Occlusion(np.array([1.0, np.nan, 3.0], np.float32))
-    question = method.ask(np.array([[1.0, np.nan, 4.0], [1.0, 2.0, 3.0], [1.0, np.nan, 3.0]], np.float32))
+    question = method.select_rows(np.array([[1.0, np.nan, 4.0], [1.0, 2.0, 3.0], [1.0, np.nan, 3.0]], np.float32))
     np.testing.assert_array_equal(question.rows, np.array([[1, np.nan, 3], [1, np.nan, 3]], np.float32))
     assert question.owner.tolist() == [0, 1]
     found = question.contributions(np.array([5.0, 7.0, 9.0]), np.array([4.0, 9.0]))
@@ -305,7 +305,7 @@ def test_reasons_that_cannot_be_given_are_refused_when_the_servable_is_loaded(tm
 
 def test_a_refused_second_run_is_the_requests_refusal_but_not_where_a_fallback_is_declared(folders):
     model = open_model(folders["binary"])
-    app, run = Application(ModelSet([model])), model.runner.now
+    app, run = ServingApplication(ModelSet([model])), model.runner.now
 
     async def full(*_):
         raise OverloadedError("the model has more to do than it can do in time", retry_after=1.0)
@@ -314,7 +314,7 @@ def test_a_refused_second_run_is_the_requests_refusal_but_not_where_a_fallback_i
     model.runner.later = full
     refused = call(app, "POST", PREDICT + "?reasons=2", ROW)
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
-    model.fallback = Fallback(model, Declared(constant={"prediction": False, "probability": 0.0}), None)
+    model.fallback = Fallback(model, FallbackConfig(constant={"prediction": False, "probability": 0.0}), None)
     answer = call(app, "POST", PREDICT + "?reasons=2", ROW).json()
     assert answer["probability"] == Scorer(folders["binary"]).score({k: [v] for k, v in CELL.items()})[0]
     assert "reasons" not in answer
@@ -330,12 +330,12 @@ def test_rows_that_are_asked_of_the_engine_count_against_its_time(folders):
     tight = Scheduling(inline=0.0, queue=0.0, caching=Caching(mode="off"))
     model = open_model(folders["binary"], scheduling=tight)
     rows = model.from_rows([ROW] * 2000)
-    rows.why = model.reasons.why(4)
+    rows.reasons = model.reasons.read(4)
 
     async def crowd():
         raw = await model.runner.later(rows.feeds, rows.rows)
         (matrix,) = rows.feeds.values()
-        inquiry = model.reasons.inquire(rows.why, matrix, model.answers(rows, raw), raw)
+        inquiry = model.reasons.plan(rows.reasons, matrix, model.answers(rows, raw), raw)
         assert inquiry.rows == 8000
         found = await asyncio.gather(
             *(model.runner.later(inquiry.feeds, inquiry.rows) for _ in range(8)), return_exceptions=True
@@ -357,8 +357,8 @@ def test_grpc(folders):
         getattr(added.contents, field).extend(values)
     asked.parameters["reasons"].int64_param = 1
     call_ = read_call(asked, [], received=0.0, remaining=None, client="")
-    scoring = inference(model, call_, write_answer)
-    app = Application(ModelSet([model]))
+    scoring = read_inference(model, call_, write_answer)
+    app = ServingApplication(ModelSet([model]))
 
     class Sent:
         received = 0.0

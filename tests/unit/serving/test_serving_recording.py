@@ -22,7 +22,7 @@ from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.materialization import materialize
 from cumulant.flows.serving.predictions import show_prediction
-from cumulant.serving.prediction_log.storage.log_reader import find, gaps, recent
+from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions, recent_predictions
 
 PREDICT = "/v1/models/flight-late/predict"
 KNOWN = 150
@@ -188,10 +188,10 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
         ]
         assert httpx.post(f"{url}/v2/models/flight-late/infer", json={"id": "t", "inputs": tensors}).status_code == 200
         assert httpx.post(url + PREDICT, json={"distance": "x"}).status_code == 400
-    found = recent(log, limit=100)
+    found = recent_predictions(log, limit=100)
     assert sorted({one.id for one in found}) == sorted([*(f"r{number}" for number in range(30)), "t"])
-    assert gaps(log) == []
-    (one,) = find(log, "r7")
+    assert find_gaps(log) == []
+    (one,) = find_predictions(log, "r7")
     assert (one.model, one.version, one.region, one.shadow) == ("flight-late", "1", "eu", False)
     assert json.loads(one.outputs)["probability"] == answer.json()["probability"]
     fields = json.loads(one.request)
@@ -199,7 +199,7 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
     assert fields["tail"] != "N-secret"
     assert one.event_time == 1364932800_000000  # two hours before six in the evening in New York
     assert one.latency_us > 0
-    assert [json.loads(two.request)["distance"] for two in find(log, "t")] == [1.0, 2.0]
+    assert [json.loads(two.request)["distance"] for two in find_predictions(log, "t")] == [1.0, 2.0]
     everything = b"".join(path.read_bytes() for path in log.rglob("*") if path.is_file())
     assert b"N-secret" not in everything
 

@@ -12,7 +12,7 @@ from serving_graphs import scale
 from test_serving_fleet import metric, serving
 from test_serving_http import LIMITS, post, run, server, talk
 
-from cumulant.serving.http.refusals import Refusal, Refusals
+from cumulant.serving.http.refusals import HttpRefusal, Refusals
 
 CASES = [
     (b"hush hush\r\n\r\n", "malformed", 400),
@@ -67,14 +67,14 @@ def test_a_flood_is_told_once_a_second_with_its_number():
         refusals.add("malformed", 400, "10.0.0.1")
     refusals.add("slow", 408, "10.0.0.2")
     refusals.flush()
-    assert told == [Refusal("malformed", 400, "10.0.0.1", 1), Refusal("slow", 408, "10.0.0.2", 1)]
+    assert told == [HttpRefusal("malformed", 400, "10.0.0.1", 1), HttpRefusal("slow", 408, "10.0.0.2", 1)]
     now[0] += 1
     refusals.flush()
-    assert told[2:] == [Refusal("malformed", 400, "10.0.0.1", 499)]
+    assert told[2:] == [HttpRefusal("malformed", 400, "10.0.0.1", 499)]
     refusals.add("malformed", 400, "10.0.0.3")
     assert len(told) == 3
     refusals.flush(every=True)
-    assert told[3:] == [Refusal("malformed", 400, "10.0.0.3", 1)]
+    assert told[3:] == [HttpRefusal("malformed", 400, "10.0.0.3", 1)]
     assert refusals.counts["malformed"] == 501
 
 

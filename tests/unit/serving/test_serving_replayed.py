@@ -17,7 +17,7 @@ from cumulant.flows.replay.replay_progress import Asked, begin, keep
 from cumulant.flows.replay.replay_rows import Call, Told
 from cumulant.flows.replay.sending import Sender
 from cumulant.ports.traffic import Opening
-from cumulant.serving.prediction_log.storage.log_reader import recent
+from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
 
@@ -80,4 +80,4 @@ def test_posted_labels_match_the_prediction_log(tmp_path, kind):
         assert send(url, tmp_path, until=2) + send(url, tmp_path) == 5
         ids = posted(labels)
     assert len(ids) == len(set(ids)) == 5
-    assert set(ids) <= {one.id for one in recent(log)}
+    assert set(ids) <= {one.id for one in recent_predictions(log)}

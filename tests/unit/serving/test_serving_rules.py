@@ -18,11 +18,11 @@ from test_serving_recording import serving
 from cumulant.core.servable import FieldRule
 from cumulant.flows.serving import server_client as http_client
 from cumulant.packaging.closed import complete_fields, nonnegative_fields
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.prediction_log.storage.log_reader import find
+from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 from cumulant.serving.protocol.request_rules import RequestRules
 
 RULES = {
@@ -63,18 +63,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def warning(folder):
-    return Application(ModelSet([open_model(folder)]))
+    return ServingApplication(ModelSet([open_model(folder)]))
 
 
 @pytest.fixture
 def refusing(folder):
-    return Application(ModelSet([open_model(folder, refuse_invalid=True)]))
+    return ServingApplication(ModelSet([open_model(folder, refuse_invalid=True)]))
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_blank_text_is_no_value_of_a_field_that_may_not_be_null(tmp_path, value):
     model = servable(tmp_path / "model", rules={"tail": FieldRule(required=True)})
-    app = Application(ModelSet([open_model(model, refuse_invalid=True)]))
+    app = ServingApplication(ModelSet([open_model(model, refuse_invalid=True)]))
     refused = call(app, "POST", PREDICT, GOOD | {"tail": value})
     assert refused.status_code == 422
     assert "tail" in refused.text
@@ -83,7 +83,7 @@ def test_blank_text_is_no_value_of_a_field_that_may_not_be_null(tmp_path, value)
 def test_a_number_format_is_on_the_card_and_asks_nothing_of_a_request(tmp_path):
     rules = {"distance": FieldRule(number_format="1.234,5")}
     model = open_model(servable(tmp_path / "model", rules=rules), refuse_invalid=True)
-    app = Application(ModelSet([model]))
+    app = ServingApplication(ModelSet([model]))
     assert call(app, "POST", PREDICT, GOOD).status_code == 200
     (field,) = [one for one in model.card()["request"] if "number_format" in one]
     assert (field["name"], field["number_format"]) == ("distance", "1.234,5")
@@ -98,7 +98,7 @@ def test_a_field_that_training_never_lacked_is_warned_of_where_it_is_missing(tmp
     rules = {"seats": FieldRule(required=True)}
     folder = servable(tmp_path / "model", rules=rules, complete=("carrier", "seats", "distance"))
     for refuse in (False, True):
-        app = Application(ModelSet([open_model(folder, refuse_invalid=refuse)]))
+        app = ServingApplication(ModelSet([open_model(folder, refuse_invalid=refuse)]))
         assert "warnings" not in call(app, "POST", PREDICT, GOOD | {"tail": None}).json()
         for sent in (GOOD | {"carrier": None}, {name: GOOD[name] for name in GOOD if name != "carrier"}):
             told = call(app, "POST", PREDICT, [GOOD, sent]).json()["warnings"]
@@ -111,7 +111,7 @@ def test_a_number_that_was_never_negative_is_warned_of_where_it_is(tmp_path):
     rules = {"seats": FieldRule(min=1)}
     folder = servable(tmp_path / "model", rules=rules, nonnegative=("seats", "distance"))
     for refuse in (False, True):
-        app = Application(ModelSet([open_model(folder, refuse_invalid=refuse)]))
+        app = ServingApplication(ModelSet([open_model(folder, refuse_invalid=refuse)]))
         assert "warnings" not in call(app, "POST", PREDICT, [GOOD, GOOD | {"distance": None}]).json()
         told = call(app, "POST", PREDICT, [GOOD, GOOD | {"distance": -1.5}]).json()["warnings"]
         assert told == ["row 2: distance is negative, which it was in no row of training"]
@@ -226,7 +226,7 @@ def test_a_category_that_the_model_has_not_seen_warns_and_never_refuses(warning,
 
 
 def test_a_feature_whose_rare_values_are_the_rule_does_not_warn(tmp_path):
-    app = Application(ModelSet([open_model(servable(tmp_path / "model"))]))
+    app = ServingApplication(ModelSet([open_model(servable(tmp_path / "model"))]))
     assert "warnings" not in call(app, "POST", PREDICT, ROW | {"carrier": "ZZ"}).json()
 
 
@@ -239,9 +239,9 @@ def test_the_program_obeys_and_the_log_says_which_rule(folder, tmp_path, invalid
         metrics = httpx.get(f"{url}/metrics").text
     assert found.status_code == (200 if invalid == "warn" else 422)
     assert 'cumulant_invalid_rows_total{model="flight-late",version="1",rule="distance:min"} 1' in metrics
-    assert find(log, good.json()["request_id"])[0].invalid == ""
+    assert find_predictions(log, good.json()["request_id"])[0].invalid == ""
     if invalid == "warn":
-        rows = find(log, found.json()["request_id"])
+        rows = find_predictions(log, found.json()["request_id"])
         assert [one.invalid for one in rows] == ["", "distance:min,carrier:in"]
 
 
@@ -263,7 +263,9 @@ def test_a_pattern_of_ascii_texts_is_not_matched_with_others(warning):
 @pytest.mark.parametrize(("datatype", "letter"), [("FP16", "e"), ("FP32", "f"), ("FP64", "d")])
 @pytest.mark.parametrize("rule", [FieldRule(max=0.1), FieldRule(min=0.1), FieldRule(members=(0.1, 0.3))])
 def test_a_number_on_a_bound_passes_in_every_float_type(tmp_path, datatype, letter, rule):
-    app = Application(ModelSet([open_model(servable(tmp_path / "m", rules={"distance": rule}), refuse_invalid=True)]))
+    app = ServingApplication(
+        ModelSet([open_model(servable(tmp_path / "m", rules={"distance": rule}), refuse_invalid=True)])
+    )
 
     def status(value: float, *, binary: bool) -> int:
         inputs, raw = tensors([ROW | {"distance": value}]), b""

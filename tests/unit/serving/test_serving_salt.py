@@ -17,8 +17,8 @@ from test_serving_fleet import children, serving
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, fingerprint, mask
 from cumulant.servable.folder import load_servable, with_salt, with_version
-from cumulant.serving.prediction_log.salt import VARIABLE, fitting, read_salts
-from cumulant.serving.prediction_log.storage.log_reader import find
+from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt, read_salts
+from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 
 SALT = b"pepper-and-more-pepper"
 PREDICT = "/v1/models/flight-late/predict"
@@ -34,7 +34,7 @@ def ask(url, number=1):
 
 
 def logged(log):
-    (one,) = find(log, "r1")
+    (one,) = find_predictions(log, "r1")
     return json.loads(one.request)["tail"]
 
 
@@ -68,13 +68,13 @@ def test_a_file_without_a_salt_is_refused(tmp_path, content, words):
 def test_the_salt_that_the_models_were_made_for_is_chosen(tmp_path):
     one, free = load_servable(made(tmp_path / "one")), load_servable(servable(tmp_path / "free", name="free"))
     other = load_servable(made(tmp_path / "other", b"salt", name="other"))
-    assert fitting((SALT + b"\n", SALT), [one, free]) == SALT
-    assert fitting((SALT + b"\n", SALT), [free]) == SALT + b"\n"
-    assert fitting((), [one]) == b""
+    assert choose_salt((SALT + b"\n", SALT), [one, free]) == SALT
+    assert choose_salt((SALT + b"\n", SALT), [free]) == SALT + b"\n"
+    assert choose_salt((), [one]) == b""
     with pytest.raises(UsageError, match=r"personal values of other are"):
-        fitting((SALT,), [one, other])
+        choose_salt((SALT,), [one, other])
     with pytest.raises(UsageError, match="different salts"):
-        fitting((SALT, b"salt"), [one, other])
+        choose_salt((SALT, b"salt"), [one, other])
 
 
 @pytest.mark.parametrize("given", ["variable", "file"])

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
-from cumulant.serving.scheduling.answer_cache import Cache, Caching
-from cumulant.serving.scheduling.cost import Cost
-from cumulant.serving.scheduling.job_queue import Demand, Job, Line
+from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching
+from cumulant.serving.scheduling.cost import RunCost
+from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 from cumulant.serving.scheduling.runner import Runner, Scheduling
 
 OFF = Caching(mode="off")
@@ -75,7 +75,7 @@ def test_what_comes_while_the_engine_is_busy_is_gathered_where_that_changes_noth
         engine = Doubling(held=True)
         made = runner(engine, exact=exact)
         tasks = [asyncio.ensure_future(made.later(feeds(k, k + 0.5), 2)) for k in range(5)]
-        await until(lambda: made.line.rows == 8)
+        await until(lambda: made.queue.rows == 8)
         engine.gate.set()
         found = [(await task)[0].tolist() for task in tasks]
         assert found == [[[2.0 * k], [2.0 * k + 1]] for k in range(5)]
@@ -91,7 +91,7 @@ def test_rows_of_other_shapes_are_not_put_together():
         made = runner(engine)
         wide = {"x": np.ones((1, 3), np.float32)}
         tasks = [asyncio.ensure_future(made.later(one, 1)) for one in (feeds(1), feeds(2), wide, feeds(3))]
-        await until(lambda: made.line.rows == 3)
+        await until(lambda: made.queue.rows == 3)
         engine.gate.set()
         assert [(await task)[0].shape for task in tasks] == [(1, 1), (1, 1), (1, 3), (1, 1)]
         made.close()
@@ -104,7 +104,7 @@ def test_a_refused_row_does_not_spoil_its_batch():
         engine = Doubling(held=True)
         made = runner(engine)
         tasks = [asyncio.ensure_future(made.later(feeds(k), 1)) for k in (0, 1, float("nan"), 3)]
-        await until(lambda: made.line.rows == 3)
+        await until(lambda: made.queue.rows == 3)
         engine.gate.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [one[0].tolist() for one in (found[0], found[1], found[3])] == [[[0.0]], [[2.0]], [[6.0]]]
@@ -137,7 +137,7 @@ def test_a_cancelled_request_never_harms_its_batch():
         engine = Doubling(held=True)
         made = runner(engine)
         tasks = [asyncio.ensure_future(made.later(feeds(k), 1)) for k in range(4)]
-        await until(lambda: made.line.rows == 3)
+        await until(lambda: made.queue.rows == 3)
         tasks[0].cancel()  # in the engine
         tasks[2].cancel()  # in the line
         engine.gate.set()
@@ -154,10 +154,10 @@ def test_too_much_in_waiting_is_refused_and_less_urgent_work_gives_way():
         engine = Doubling(held=True)
         made = runner(engine, scheduling=Scheduling(inline=0.0, queue=0.0035, batch=10.0))
         tasks = [asyncio.ensure_future(made.later(feeds(k), 1, Demand(priority=5, client="a"))) for k in range(4)]
-        await until(lambda: made.line.rows == 3)
+        await until(lambda: made.queue.rows == 3)
         await asyncio.sleep(0.002)  # what runs is over its time by now
         tasks += [asyncio.ensure_future(made.later(feeds(4), 1, Demand(priority=5, client="a")))]
-        await until(lambda: made.line.rows == 4)
+        await until(lambda: made.queue.rows == 4)
         with pytest.raises(OverloadedError) as refused:
             await made.later(feeds(9), 1, Demand(priority=5, client="a"))
         assert 0 < refused.value.retry_after < 1
@@ -197,7 +197,7 @@ def test_closing_finishes_what_waits_and_ends_the_thread():
         engine = Doubling(held=True)
         made = runner(engine)
         tasks = [asyncio.ensure_future(made.later(feeds(k), 1)) for k in range(3)]
-        await until(lambda: made.line.rows == 2)
+        await until(lambda: made.queue.rows == 2)
         thread = made._thread
         made.close()
         engine.gate.set()
@@ -230,13 +230,13 @@ def test_measuring_finds_out_that_neighbours_change_answers():
 
 
 def job(client, priority, rows=1):
-    return Job(feeds(*range(rows)), rows, Demand(priority=priority, client=client), None)
+    return ScoringJob(feeds(*range(rows)), rows, Demand(priority=priority, client=client), None)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.integers(1, 3)), max_size=30))
 def test_jobs_leave_by_priority_and_by_turns_of_the_clients(wanted):
-    line, waiting = Line(), {}
+    line, waiting = JobQueue(), {}
     for client, priority, rows in wanted:
         one = job(client, priority, rows)
         line.put(one)
@@ -253,14 +253,14 @@ def test_jobs_leave_by_priority_and_by_turns_of_the_clients(wanted):
 
 
 def test_a_greedy_client_gives_way_to_one_below_its_share():
-    line = Line()
+    line = JobQueue()
     for _ in range(9):
         line.put(job("greedy", 5))
     line.put(job("modest", 5))
     assert line.evict(Demand(priority=5, client="greedy"), 1) is None
     victim = line.evict(Demand(priority=5, client="new"), 1)
     assert victim.demand.client == "greedy"
-    assert line.held("greedy") == 8
+    assert line.waiting_rows("greedy") == 8
     assert line.evict(Demand(priority=9, client="new"), 1) is None  # it is itself the least urgent
 
 
@@ -272,7 +272,7 @@ def test_a_greedy_client_gives_way_to_one_below_its_share():
     fixed=st.floats(0, 1e-2), each=st.floats(1e-6, 1e-3), sizes=st.lists(st.integers(1, 200), min_size=40, max_size=80)
 )
 def test_the_cost_is_learned(fixed, each, sizes):
-    cost = Cost()
+    cost = RunCost()
     for rows in (1, 64, *sizes):
         cost.learn(rows, fixed + rows * each)
     for _ in range(5):
@@ -284,7 +284,7 @@ def test_the_cost_is_learned(fixed, each, sizes):
 
 
 def test_one_slow_run_says_little_and_a_change_is_followed():
-    cost = Cost()
+    cost = RunCost()
     for _ in range(200):
         cost.learn(1, 1e-5)
     cost.learn(1, 1.0)
@@ -296,7 +296,7 @@ def test_one_slow_run_says_little_and_a_change_is_followed():
 
 def test_runs_of_nearly_one_size_on_a_busy_machine_never_make_rows_free():
     random = np.random.default_rng(4)
-    cost = Cost()
+    cost = RunCost()
     for rows in (1, 8, 32, *(int(size) for size in random.integers(7, 10, 4000))):
         stall = 3 if random.random() < 0.05 else 1
         cost.learn(rows, (4e-4 + 1e-3 * rows) * random.lognormal(0, 0.35) * stall)
@@ -307,7 +307,7 @@ def test_runs_of_nearly_one_size_on_a_busy_machine_never_make_rows_free():
 
 
 def test_the_cache_is_bounded_forgets_the_longest_unused_and_what_is_old():
-    cache = Cache(Caching(mode="on", limit=2000, ttl=0.05))
+    cache = AnswerCache(Caching(mode="on", limit=2000, ttl=0.05))
     keys = [cache.key(feeds(k), 1.0) for k in range(10)]
     assert len(set(keys)) == 10
     for k, key in enumerate(keys):
@@ -327,20 +327,20 @@ def test_the_cache_is_bounded_forgets_the_longest_unused_and_what_is_old():
 
 
 def test_equal_bytes_of_another_shape_are_another_input():
-    cache = Cache(Caching(mode="on"))
+    cache = AnswerCache(Caching(mode="on"))
     assert cache.key({"x": np.zeros((2, 3))}, 1.0) != cache.key({"x": np.zeros((3, 2))}, 1.0)
     assert cache.key({"x": np.array(["a"], dtype=object)}, 1.0) is None
 
 
 def test_the_cache_goes_off_where_it_does_not_pay_and_stays_where_it_does():
-    cheap = Cache(Caching())
+    cheap = AnswerCache(Caching())
     for k in range(3000):
         key = cheap.key(feeds(k), 1e-5)
         if key is not None and cheap.get(key) is None:
             cheap.put(key, [np.zeros(1)])
     assert cheap.key(feeds(1), 1e-5) is None
     assert (cheap.hits, cheap._bytes) == (0, 0)
-    dear = Cache(Caching())
+    dear = AnswerCache(Caching())
     for k in range(3000):
         key = dear.key(feeds(k % 100), 1e-3)
         if dear.get(key) is None:
@@ -355,10 +355,10 @@ def test_equal_requests_share_one_run_and_the_leader_may_leave():
         first = asyncio.ensure_future(made.later(feeds(7), 1))
         await until(lambda: made._busy)
         leader = asyncio.ensure_future(made.later(feeds(8), 1))
-        await until(lambda: made.line.rows == 1)
+        await until(lambda: made.queue.rows == 1)
         others = [asyncio.ensure_future(made.later(feeds(8), 1)) for _ in range(5)]
         await asyncio.sleep(0.01)
-        assert made.line.rows == 1
+        assert made.queue.rows == 1
         leader.cancel()
         await asyncio.sleep(0.01)
         engine.gate.set()

@@ -8,9 +8,9 @@ import pytest
 from log_support import ANSWERS
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.models.scoring import Counted
+from cumulant.serving.models.scoring import ScoringService
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
-from cumulant.serving.prediction_log.entry import Entry
+from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.telemetry.metrics import Metrics
 
 
@@ -26,7 +26,7 @@ class Logbook:
 
     def put(self, *_):
         when = time.time_ns() // 1000
-        return self.client.put(Entry(id="a", time_us=when, latency_us=1, model="m", version="1", answers=ANSWERS))
+        return self.client.put(LogEntry(id="a", time_us=when, latency_us=1, model="m", version="1", answers=ANSWERS))
 
 
 class Recorder:
@@ -45,8 +45,8 @@ def test_a_refused_row_leaves_no_error_that_nobody_retrieves(tmp_path):
     async def work():
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
         client = ConfirmedClient(tmp_path / "log.sock", worker="w", personal={"m": []}, patience=0.1)
-        counted = Counted(Metrics())
-        counted.logbook, counted.recorder = Logbook(client), Recorder()
+        counted = ScoringService(Metrics())
+        counted.prediction_logger, counted.recorder = Logbook(client), Recorder()
         with pytest.raises(EngineUnavailableError, match="too many rows"):
             counted._tell(Request(), Scored(), [], None)
         await client.close()

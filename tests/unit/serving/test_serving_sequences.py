@@ -23,25 +23,25 @@ from tensor_models import write, write_double, write_history, write_sums
 
 from cumulant.core.errors import DeadlineError, EngineUnavailableError, IntegrityError, OverloadedError, UsageError
 from cumulant.core.servable import StateTensor
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.protocol.openapi import document
 from cumulant.serving.scheduling.runner import Scheduling
-from cumulant.serving.sequences.sequence_store import Bounds, Shelf
+from cumulant.serving.sequences.sequence_store import SequenceBounds, SequenceStore
 
 INFER = "/v2/models/sums/infer"
 
 
 @pytest.fixture
 def shelf(tmp_path):
-    found = Shelf(tmp_path / "kept")
+    found = SequenceStore(tmp_path / "kept")
     yield found
     found.close()
 
 
 @pytest.fixture
 def app(tmp_path, shelf):
-    return Application(ModelSet([open_model(write_sums(tmp_path / "sums"), sequences=shelf)]))
+    return ServingApplication(ModelSet([open_model(write_sums(tmp_path / "sums"), sequences=shelf)]))
 
 
 def asked(values, outputs=(), **parameters):
@@ -107,7 +107,7 @@ def test_the_rows_of_a_sequence_stay_as_many(app):
 
 
 def test_state_may_grow(tmp_path, shelf):
-    app = Application(ModelSet([open_model(write_history(tmp_path / "h"), sequences=shelf)]))
+    app = ServingApplication(ModelSet([open_model(write_history(tmp_path / "h"), sequences=shelf)]))
     for number, size in enumerate((3, 1, 4)):
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [size], "data": [1] * size}],
                 "parameters": {"sequence_id": 5, "sequence_start": number == 0}}  # fmt: skip
@@ -129,7 +129,7 @@ def test_state_whose_rows_come_second_as_recurrent_networks_have_it(tmp_path, sh
     )
     state = (StateTensor("kept", "left", "FP32", (1, -1, 2)),)
     folder = write(tmp_path / "sums", "sums", inputs, outputs, nodes, state=state)
-    app = Application(ModelSet([open_model(folder, sequences=shelf)]))
+    app = ServingApplication(ModelSet([open_model(folder, sequences=shelf)]))
     assert step(app, [1, 2, 3, 4, 5, 6], sequence_id=1, sequence_start=True) == {"total": [1, 2, 3, 4, 5, 6]}
     assert step(app, [1, 1, 1, 1, 1, 1], sequence_id=1) == {"total": [2, 3, 4, 5, 6, 7]}
     assert "3 rows" in step(app, [1, 1], status=400, sequence_id=1)
@@ -168,7 +168,7 @@ def test_no_parameters_make_a_fault_of_the_server(app, several):
 
 
 def test_a_model_without_state_does_not_read_them(tmp_path):
-    app = Application(ModelSet([open_model(write_double(tmp_path / "d"))]))
+    app = ServingApplication(ModelSet([open_model(write_double(tmp_path / "d"))]))
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}],
             "parameters": {"sequence_id": 4}}  # fmt: skip
     assert call(app, "POST", "/v2/models/double/infer", body).json()["outputs"][0]["data"] == [2, 4, 6]
@@ -188,22 +188,22 @@ def test_overlapping_requests_of_one_sequence_are_answered_in_order(tmp_path, sh
 
 
 def tensor(n):
-    from cumulant.serving.protocol.tensors import Input
+    from cumulant.serving.protocol.tensors import InputTensor
 
-    return Input("x", "FP32", [1, 2], [float(n), 0.0])
+    return InputTensor("x", "FP32", [1, 2], [float(n), 0.0])
 
 
 def demand(start=False, end=False):
-    from cumulant.serving.scheduling.job_queue import Demand, Turn
+    from cumulant.serving.scheduling.job_queue import Demand, SequencePosition
 
-    return Demand(turn=Turn(b"i1", start, end))
+    return Demand(turn=SequencePosition(b"i1", start, end))
 
 
 def test_two_workers_that_share_a_shelf_agree_with_a_plain_loop(tmp_path):
     """The oracle: sums in Python. Two servers, each with its own shelf on the one folder, take random turns."""
     folder, rng = write_sums(tmp_path / "sums"), random.Random(1)
-    shelves = [Shelf(tmp_path / "kept") for _ in range(2)]
-    apps = [Application(ModelSet([open_model(folder, sequences=one)])) for one in shelves]
+    shelves = [SequenceStore(tmp_path / "kept") for _ in range(2)]
+    apps = [ServingApplication(ModelSet([open_model(folder, sequences=one)])) for one in shelves]
     sums: dict[int, np.ndarray] = {}
     for _ in range(150):
         who, x = rng.randrange(1, 6), [rng.randrange(100), rng.randrange(100)]
@@ -220,8 +220,8 @@ def test_two_workers_that_share_a_shelf_agree_with_a_plain_loop(tmp_path):
 
 def test_requests_that_meet_in_two_workers_are_each_applied_once(tmp_path):
     folder = write_sums(tmp_path / "sums")
-    shelves = [Shelf(tmp_path / "kept") for _ in range(2)]
-    apps = [Application(ModelSet([open_model(folder, sequences=one)])) for one in shelves]
+    shelves = [SequenceStore(tmp_path / "kept") for _ in range(2)]
+    apps = [ServingApplication(ModelSet([open_model(folder, sequences=one)])) for one in shelves]
     step(apps[0], [0, 0], sequence_id=1, sequence_start=True)
     seen: list[float] = []
 
@@ -245,7 +245,7 @@ def test_requests_that_meet_in_two_workers_are_each_applied_once(tmp_path):
 
 def test_an_idle_sequence_is_forgotten_and_makes_room(tmp_path):
     now = [1000.0]
-    shelf = Shelf(tmp_path, Bounds(sequences=2), clock=lambda: now[0])
+    shelf = SequenceStore(tmp_path, SequenceBounds(sequences=2), clock=lambda: now[0])
     one = [np.ones((1, 2), np.float32)]
     assert shelf.put("m", b"a", one, after=None, idle=10)
     assert shelf.put("m", b"b", one, after=None, idle=10)
@@ -263,7 +263,7 @@ def test_an_idle_sequence_is_forgotten_and_makes_room(tmp_path):
 
 
 def test_a_step_upon_what_is_there_no_more_changes_nothing(tmp_path):
-    shelf = Shelf(tmp_path)
+    shelf = SequenceStore(tmp_path)
     one = [np.ones((1, 2), np.float32)]
     shelf.put("m", b"a", one, after=None, idle=10)
     first = shelf.find("m", b"a")
@@ -275,8 +275,8 @@ def test_a_step_upon_what_is_there_no_more_changes_nothing(tmp_path):
 
 
 def test_bounds_of_bytes_are_kept_and_told_as_429(tmp_path):
-    shelf = Shelf(tmp_path / "kept", Bounds(bytes=200))
-    app = Application(ModelSet([open_model(write_sums(tmp_path / "sums"), sequences=shelf)]))
+    shelf = SequenceStore(tmp_path / "kept", SequenceBounds(bytes=200))
+    app = ServingApplication(ModelSet([open_model(write_sums(tmp_path / "sums"), sequences=shelf)]))
     step(app, [1, 2] * 8, sequence_id=1, sequence_start=True)
     answer = call(app, "POST", INFER, asked([1, 2] * 16, sequence_id=2, sequence_start=True))
     assert (answer.status_code, "bytes" in answer.json()["error"]) == (429, True)
@@ -318,7 +318,7 @@ def test_a_request_whose_time_passes_in_the_queue_takes_no_step(tmp_path, shelf)
 
 def test_a_new_version_starts_anew_and_the_old_one_s_state_stays_its_own(tmp_path, shelf):
     models = [open_model(write_sums(tmp_path / v, version=v), sequences=shelf) for v in ("1", "2")]
-    app = Application(ModelSet(models[:1]))
+    app = ServingApplication(ModelSet(models[:1]))
     step(app, [1, 2], sequence_id=1, sequence_start=True)
     app.models = ModelSet(models[1:])
     assert "new version" in step(app, [1, 2], status=404, sequence_id=1)
@@ -332,8 +332,8 @@ def test_a_new_version_starts_anew_and_the_old_one_s_state_stays_its_own(tmp_pat
 def test_state_outlives_the_process_that_keeps_it(tmp_path):
     folder = write_sums(tmp_path / "sums")
     for number in range(3):
-        shelf = Shelf(tmp_path / "kept")
-        app = Application(ModelSet([open_model(folder, sequences=shelf)]))
+        shelf = SequenceStore(tmp_path / "kept")
+        app = ServingApplication(ModelSet([open_model(folder, sequences=shelf)]))
         found = step(app, [1, 2], sequence_id=1, sequence_start=number == 0)
         shelf.close()
     assert found == {"total": [3, 6]}
@@ -350,8 +350,8 @@ def test_a_refused_request_leaves_the_state_as_it_was(app):
 def test_a_damaged_or_locked_file_is_told_and_is_no_fault(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "sequences.db").write_bytes(b"no database" * 500)
-    shelf = Shelf(tmp_path / "kept")
-    app = Application(ModelSet([open_model(write_sums(tmp_path / "sums"), sequences=shelf)]))
+    shelf = SequenceStore(tmp_path / "kept")
+    app = ServingApplication(ModelSet([open_model(write_sums(tmp_path / "sums"), sequences=shelf)]))
     assert "state of sequences" in step(app, [1, 2], status=503, sequence_id=1)
     with pytest.raises(EngineUnavailableError):
         shelf.put("m", b"a", [], after=None, idle=1)
@@ -443,7 +443,7 @@ def test_shared_memory_is_refused_in_words(app):
 
 
 def test_the_totals_are_those_of_the_rows(tmp_path):
-    rng, shelf = random.Random(2), Shelf(tmp_path)
+    rng, shelf = random.Random(2), SequenceStore(tmp_path)
     for _ in range(200):
         key = b"%d" % rng.randrange(8)
         states = None if rng.random() < 0.3 else [np.zeros(rng.randrange(5), np.float64)]

@@ -18,17 +18,17 @@ from serving_models import ROW, call, servable
 from test_serving_fleet import BODY, INFER, serving
 
 from cumulant.core.errors import UsageError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import Settings
 from cumulant.serving.telemetry.access_log import AccessLog, fault_line
-from cumulant.serving.telemetry.observation import Note, Watch
-from cumulant.serving.telemetry.observed_app import Watched
-from cumulant.serving.telemetry.observers import Watchers
-from cumulant.serving.telemetry.tracing import Tracing, is_probe, wanted
+from cumulant.serving.telemetry.observation import RequestNote, RequestObservation
+from cumulant.serving.telemetry.observed_app import ObservedApp
+from cumulant.serving.telemetry.observers import RequestObservers
+from cumulant.serving.telemetry.tracing import Tracing, is_probe, traces_requested
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, NOT = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -45,11 +45,11 @@ class Site:
 
     def __init__(self, app, *watchers):
         self.body_limit = app.body_limit
-        watch = Watch(watchers)
+        watch = RequestObservation(watchers)
         app.score.watch = watch
         for model in app.models:
-            model.runner.witness = watch
-        self._handle = Watched(app, watch)
+            model.runner.observer = watch
+        self._handle = ObservedApp(app, watch)
 
     def __call__(self, request):
         return self._handle(request)
@@ -70,7 +70,7 @@ def traced(app):
 
 
 def test_a_span_says_what_was_done_and_holds_nothing_of_the_payload(folder):
-    app = Application(ModelSet([open_model(folder)]))
+    app = ServingApplication(ModelSet([open_model(folder)]))
     site, spans = traced(app)
     headers = {"traceparent": SAMPLED, "tracestate": "vendor=1", "authorization": "Bearer hush"}
     assert call(site, "POST", f"{PREDICT}?key=hush", [ROW, ROW], headers=headers).status_code == 200
@@ -92,7 +92,7 @@ def test_a_span_says_what_was_done_and_holds_nothing_of_the_payload(folder):
 
 
 def test_the_parents_flag_decides(folder):
-    app = Application(ModelSet([open_model(folder)]))
+    app = ServingApplication(ModelSet([open_model(folder)]))
     site, spans = traced(app)
     for parent in (NOT, "garbage", ""):
         call(site, "POST", PREDICT, ROW, headers={"traceparent": parent})
@@ -102,7 +102,7 @@ def test_the_parents_flag_decides(folder):
 
 
 def test_probes_make_no_spans(folder):
-    app = Application(ModelSet([open_model(folder)]))
+    app = ServingApplication(ModelSet([open_model(folder)]))
     site, spans = traced(app)
     for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/health"):
         assert call(site, "GET", path).status_code == 200
@@ -114,7 +114,7 @@ def test_probes_make_no_spans(folder):
 
 
 def test_refusals_and_faults_are_told(folder, capsys, monkeypatch):
-    app = Application(ModelSet([open_model(folder)]))
+    app = ServingApplication(ModelSet([open_model(folder)]))
     site, spans = traced(app)
     assert call(site, "POST", PREDICT, {"distance": "secret"}).status_code == 400
     assert call(site, "GET", "/secret/path").status_code == 404
@@ -133,12 +133,12 @@ def test_refusals_and_faults_are_told(folder, capsys, monkeypatch):
 
 def test_the_wait_and_the_cache_are_seen(tmp_path):
     bounds = Scheduling(inline=0.0, queue=5.0)
-    app = Application(ModelSet([open_model(scale(tmp_path / "one"), scheduling=bounds)]))
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one"), scheduling=bounds)]))
     stream = io.BytesIO()
     log = AccessLog(stream)
     site = Site(app, log)
     assert call(site, "POST", INFER, BODY).status_code == 200
-    app.models.get("graph").runner.witness.hit()  # outside of a request: nobody's
+    app.models.get("graph").runner.observer.hit()  # outside of a request: nobody's
     log.close()
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert line["queue_ms"] >= 0
@@ -154,10 +154,10 @@ def test_a_hit_is_the_requests_own():
         def ended(self, note):
             seen.append((note.path, note.cached, note.rows, note.waited))
 
-    watch = Watch((Listener(),))
+    watch = RequestObservation((Listener(),))
 
     async def one(path, *, hit):
-        note = Note("http", "GET", path, "", time.time_ns(), time.perf_counter())
+        note = RequestNote("http", "GET", path, "", time.time_ns(), time.perf_counter())
         watch.begin(note)
         await asyncio.sleep(0.01)
         if hit:
@@ -176,7 +176,7 @@ def test_a_hit_is_the_requests_own():
 
 
 def test_access_lines(folder):
-    app = Application(ModelSet([open_model(folder)]))
+    app = ServingApplication(ModelSet([open_model(folder)]))
     stream = io.BytesIO()
     log = AccessLog(stream)
     site = Site(app, log)
@@ -206,7 +206,7 @@ def test_a_reader_that_stands_still_holds_up_nobody():
 
     stream = Stuck()
     log = AccessLog(stream)
-    note = Note("http", "GET", "/", "", time.time_ns(), time.perf_counter())
+    note = RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter())
     started = time.perf_counter()
     for _ in range(9000):
         log.ended(note)
@@ -238,7 +238,7 @@ def test_the_last_line_is_written_out_though_the_end_waits_behind_it():
 
     stream = Slow()
     log = AccessLog(stream)
-    log.ended(Note("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
+    log.ended(RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
     assert stream.entered.wait(60)
     ending = threading.Thread(target=log.close, args=(20,))
     ending.start()
@@ -259,17 +259,17 @@ def test_a_fault_line_holds_no_words_of_the_error():
 
 
 def test_nobody_watches_by_default(folder):
-    watchers = Watchers(Settings(folders=(str(folder),)))
-    app = Application(ModelSet([open_model(folder)]))
-    assert watchers.over(app) is app
+    watchers = RequestObservers(Settings(folders=(str(folder),)))
+    app = ServingApplication(ModelSet([open_model(folder)]))
+    assert watchers.wrap(app) is app
     assert watchers.watch is None
 
 
 def test_the_variables_of_opentelemetry_turn_traces_on():
-    assert not wanted({})
-    assert wanted({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})
-    assert wanted({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"})
-    assert not wanted({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"})
+    assert not traces_requested({})
+    assert traces_requested({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})
+    assert traces_requested({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"})
+    assert not traces_requested({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"})
 
 
 def test_traces_without_the_extra_say_what_to_install(monkeypatch):
@@ -280,13 +280,13 @@ def test_traces_without_the_extra_say_what_to_install(monkeypatch):
 
 
 def test_calls_over_grpc(tmp_path):
-    app = Application(ModelSet([open_model(scale(tmp_path / "one"))]))
+    app = ServingApplication(ModelSet([open_model(scale(tmp_path / "one"))]))
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter, stream = InMemorySpanExporter(), io.BytesIO()
     tracing, log = Tracing(None, service="shop", exporter=exporter), AccessLog(stream)
-    watch = Watch((tracing, log))
+    watch = RequestObservation((tracing, log))
     app.score.watch = watch
     request = INFERENCE.message("ModelInferRequest")(model_name="graph")
     tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 3])

@@ -22,10 +22,10 @@ from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
 from cumulant.drivers.valkey.location import settings_of
 from cumulant.serving.__main__ import _cache
-from cumulant.serving.cache.circuit_breaker import Breaker
+from cumulant.serving.cache.circuit_breaker import CircuitBreaker
 from cumulant.serving.cache.sealed_arrays import seal, unseal
 from cumulant.serving.cache.shared_answers import SharedAnswers
-from cumulant.serving.cache.shared_cache import Tier
+from cumulant.serving.cache.shared_cache import SharedCacheTier
 from cumulant.serving.scheduling.answer_cache import Caching, key_of
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.scheduling.runner import Runner, Scheduling
@@ -127,7 +127,7 @@ def answers(tier, *, version="1", **more):
 
 def test_a_breaker_opens_after_failures_in_a_row_and_waits_longer_each_time():
     clock = SimpleNamespace(now=0.0)
-    breaker = Breaker(lambda: clock.now, lambda: 0.5)
+    breaker = CircuitBreaker(lambda: clock.now, lambda: 0.5)
     for _ in range(4):
         breaker.fail()
     breaker.succeed()
@@ -162,9 +162,9 @@ def joined(store, engine, *, budget=BUDGET, mode="auto", seconds=0.01, round_tri
     """A runner whose engine seems to take `seconds` a run, and its tier, to be started."""
     made = Runner(engine, ["y"], exact=True, scheduling=Scheduling(queue=10.0), caching=Caching(mode=mode))
     made.cost.learn(1, seconds)
-    tier = Tier(store, budget)
+    tier = SharedCacheTier(store, budget)
     tier.round_trip = round_trip
-    made.shared = answers(tier, found=made.cache.found, always=mode == "on")
+    made.shared = answers(tier, on_hit=made.cache.put_shared, always=mode == "on")
     return made, tier
 
 

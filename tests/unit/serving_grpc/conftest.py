@@ -12,7 +12,7 @@ import pytest
 from serving_models import servable
 from tensor_models import write_double, write_echo, write_mixed
 
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.runner import Scheduling
 
@@ -31,7 +31,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def app(folders):
     models = [open_model(folder) for folder in folders.values()]
-    yield Application(ModelSet(models))
+    yield ServingApplication(ModelSet(models))
     for model in models:
         model.close()
 
@@ -40,5 +40,5 @@ def app(folders):
 def slow(folders):
     """Nothing runs on the event loop: requests wait for their turn."""
     model = open_model(folders["double"], scheduling=Scheduling(inline=0.0))
-    yield Application(ModelSet([model]))
+    yield ServingApplication(ModelSet([model]))
     model.close()

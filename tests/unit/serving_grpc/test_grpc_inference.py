@@ -10,7 +10,7 @@ from grpc_support import EDGES, FIELDS, SERVICE, Code, doubled, echoed, message,
 from serving_models import call as http
 from tensor_models import ELEMENTS
 
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.models.model import ModelSet, open_model
 
@@ -48,7 +48,7 @@ def test_statistics_count_what_was_answered_over_grpc(folders):
         )
         return await client.ask("ModelStatistics", message("ModelStatisticsRequest", name="double"))
 
-    app = Application(ModelSet([model]))
+    app = ServingApplication(ModelSet([model]))
     (found,) = over(app, talk).model_stats
     assert (found.inference_count, found.inference_stats.success.count, found.inference_stats.fail.count) == (3, 3, 1)
     assert found.inference_stats.success.ns > 0

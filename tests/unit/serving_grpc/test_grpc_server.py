@@ -14,18 +14,18 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_support import SERVICE, Code, doubled, message, over
 
 from cumulant.core.errors import PortInUseError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.messages import HEALTH, REFLECTION
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.repository import Repository
-from cumulant.serving.workers.control import Control, Staff
-from cumulant.serving.workers.fleet import Alone
+from cumulant.serving.workers.control import Control, WorkerDuties
+from cumulant.serving.workers.fleet import SingleWorker
 
 
 def test_a_token_is_needed_but_for_health(folders):
     model = open_model(folders["double"])
-    app = Application(ModelSet([model]), token="sesame")
+    app = ServingApplication(ModelSet([model]), token="sesame")
 
     async def talk(client):
         for metadata in ((), (("authorization", "Bearer sesam"),), (("authorization", "sesame"),)):
@@ -46,7 +46,7 @@ def test_a_token_is_needed_but_for_health(folders):
 def test_models_are_loaded_and_unloaded_where_control_is_on(folders):
     repository = Repository([str(folders["double"])])
     model = open_model(folders["double"])
-    app = Application(ModelSet([model]))
+    app = ServingApplication(ModelSet([model]))
     named = {"model_name": "double"}
 
     async def talk(client):
@@ -58,8 +58,8 @@ def test_models_are_loaded_and_unloaded_where_control_is_on(folders):
         async def told():
             return app.series()
 
-        staff = Staff(app.models, repository, open_model, put=put, told=told)
-        fleet = Alone(staff)
+        staff = WorkerDuties(app.models, repository, open_model, put=put, series=told)
+        fleet = SingleWorker(staff)
         app.join(fleet, Control(fleet, repository), False)
         for name in ("Load", "Unload"):
             asked = message(f"RepositoryModel{name}Request", **named)

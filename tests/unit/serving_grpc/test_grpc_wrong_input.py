@@ -9,7 +9,7 @@ import pytest
 from grpc_support import SERVICE, Code, doubled, echoed, message, over
 from serving_models import servable
 
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
 
 
@@ -101,7 +101,7 @@ def test_a_request_without_rows_is_an_invalid_argument(tmp_path):
     async def talk(client):
         await client.refused(Code.INVALID_ARGUMENT, "no rows to score", "ModelInfer", asked)
 
-    over(Application(ModelSet([open_model(servable(tmp_path / "m"))])), talk)
+    over(ServingApplication(ModelSet([open_model(servable(tmp_path / "m"))])), talk)
 
 
 def test_random_bytes_never_are_an_internal_error(app):
@@ -140,7 +140,7 @@ def test_random_bytes_never_are_an_internal_error(app):
 
 def test_a_message_beyond_the_limit(folders):
     model = open_model(folders["double"])
-    app = Application(ModelSet([model]), body_limit=10_000)
+    app = ServingApplication(ModelSet([model]), body_limit=10_000)
 
     async def talk(client):
         zeros = doubled([0.0] * 300_000)

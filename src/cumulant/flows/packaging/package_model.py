@@ -24,7 +24,7 @@ from cumulant.servable.folder import with_salt
 
 if TYPE_CHECKING:
     from cumulant.packaging.convert.foreign_build import Shrink
-    from cumulant.packaging.convert.foreign_model import Foreign
+    from cumulant.packaging.convert.foreign_model import ForeignModel
     from cumulant.packaging.quantize.choice import Aim
     from cumulant.project.project import Project
 
@@ -141,9 +141,9 @@ def _package(
 ) -> Packaged:  # fmt: skip
     kind = identify(path)
     if kind == "mlflow":
-        from cumulant.packaging.convert.flavours import model_inside
+        from cumulant.packaging.convert.flavours import find_mlflow_model
 
-        path = model_inside(path, trust_pickle=trust_pickle)
+        path = find_mlflow_model(path, trust_pickle=trust_pickle)
         kind = identify(path)
     if kind == "servable":
         if shrink is not None or state:
@@ -169,7 +169,7 @@ def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
 
 
 def written(
-    foreign: Foreign, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
+    foreign: ForeignModel, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
     tolerance: float | None, shrink: Shrink | None = None, state: Mapping[str, str] | None = None, idle: float = 600.0,
 ) -> Packaged:  # fmt: skip
     """The servable of a model that was read, built at `out`."""

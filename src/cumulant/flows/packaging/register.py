@@ -14,7 +14,7 @@ from cumulant.core.servable import GraphServable
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.packaging.package_model import Packaged, check_place, checked_name, package, written
 from cumulant.packaging.convert.model_objects import from_object
-from cumulant.packaging.samples import Sample, checked, of_frame, read_sample
+from cumulant.packaging.samples import ModelSample, arrays_of_frame, check_sample, read_sample
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def _frame(sample: Any) -> Any:
     import polars as pl
 
     if isinstance(sample, str | Path):
-        from cumulant.packaging.samples import table_or_none
+        from cumulant.packaging.samples import read_table_if_any
 
-        return table_or_none(Path(sample))
+        return read_table_if_any(Path(sample))
     if isinstance(sample, pl.DataFrame):
         return sample
     kind = type(sample).__module__.partition(".")[0]
@@ -137,10 +137,12 @@ def _rows(sample: object) -> Rows | None:
         return lambda inputs, columns: read_sample(Path(sample), inputs, columns)
     frame = _frame(sample)
     if frame is not None:
-        return lambda inputs, columns: checked(
-            Sample(of_frame(frame, inputs, columns), given=True), inputs, "the sample"
+        return lambda inputs, columns: check_sample(
+            ModelSample(arrays_of_frame(frame, inputs, columns), given=True), inputs, "the sample"
         )
     if isinstance(sample, dict):
         arrays = {str(key): np.asarray(value) for key, value in sample.items()}
-        return lambda inputs, _: checked(Sample(arrays, given=True), inputs, "the sample")
-    return lambda inputs, _: checked(Sample({inputs[0].name: np.asarray(sample)}, given=True), inputs, "the sample")
+        return lambda inputs, _: check_sample(ModelSample(arrays, given=True), inputs, "the sample")
+    return lambda inputs, _: check_sample(
+        ModelSample({inputs[0].name: np.asarray(sample)}, given=True), inputs, "the sample"
+    )

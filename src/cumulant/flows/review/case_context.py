@@ -46,10 +46,10 @@ class CaseReader:
         return self._rows.get(place)
 
     def _read(self, day: date, cases: Sequence[Case]) -> dict[_Place, dict[str, Any]]:
-        from cumulant.serving.prediction_log.storage.log_reader import numbered
+        from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
         numbers = sorted({one.sequence for one in cases})
-        rows = numbered(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
+        rows = numbered_rows(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:

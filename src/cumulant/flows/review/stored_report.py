@@ -29,7 +29,9 @@ def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[st
     asked = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
     try:
         files = [
-            file_version(file.path) for day in days for file in log_folder.files(project.state / PREDICTIONS, day, day)
+            file_version(file.path)
+            for day in days
+            for file in log_folder.current_files(project.state / PREDICTIONS, day, day)
         ]
     except FileNotFoundError:  # merged since it was listed
         return make()

@@ -13,7 +13,7 @@ from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.core.units import from_micros
 from cumulant.outcomes.join.prediction_refs import key_refs
-from cumulant.serving.prediction_log.personal_values import as_held
+from cumulant.serving.prediction_log.personal_values import convert_value
 
 if TYPE_CHECKING:
     import polars as pl
@@ -166,4 +166,4 @@ def _as_logged(column: pl.Series, field: Field, salt: bytes) -> list[object]:
     values: list[object] = column.to_list()
     if not field.personal:
         return values
-    return [None if value is None else mask(as_held(value, field), salt) for value in values]
+    return [None if value is None else mask(convert_value(value, field), salt) for value in values]

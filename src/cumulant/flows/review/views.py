@@ -212,10 +212,10 @@ def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
 
 def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
     """What was answered, by place in the log."""
-    from cumulant.serving.prediction_log.storage.log_reader import numbered
+    from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
     numbers, workers = [case.sequence for case in cases], {case.worker for case in cases}
-    rows = numbered(project.state / PREDICTIONS, day, numbers, workers)
+    rows = numbered_rows(project.state / PREDICTIONS, day, numbers, workers)
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 

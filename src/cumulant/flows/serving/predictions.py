@@ -16,7 +16,7 @@ from cumulant.flows.ledger.actions import check
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.serving.prediction_log.storage.log_reader import Gap
+    from cumulant.serving.prediction_log.storage.log_reader import LogGap
 
 FOLDER = "predictions"
 
@@ -61,9 +61,9 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
         StorageError: a file cannot be read.
     """
     # Rows whose caller gave no id have an empty one.
-    from cumulant.serving.prediction_log.storage.log_reader import find
+    from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 
-    found = request and (find(folder, request) or find(folder, request, by="caller_id"))
+    found = request and (find_predictions(folder, request) or find_predictions(folder, request, by="caller_id"))
     if not found:
         raise NotFoundError(
             f'no prediction with the id "{request}" is in the log',
@@ -81,20 +81,20 @@ def list_predictions(
     Raises:
         StorageError: a file cannot be read.
     """
-    from cumulant.serving.prediction_log.storage.log_reader import recent
+    from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    return [_view(one) for one in recent(folder, model=model, since=since, limit=limit)]
+    return [_view(one) for one in recent_predictions(folder, model=model, since=since, limit=limit)]
 
 
-def lost_predictions(folder: Path) -> list[Gap]:
+def lost_predictions(folder: Path) -> list[LogGap]:
     """Requests that were answered and are not in the log.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    from cumulant.serving.prediction_log.storage.log_reader import gaps
+    from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 
-    return gaps(folder)
+    return find_gaps(folder)
 
 
 def _view(one: Prediction) -> PredictionView:

@@ -97,7 +97,8 @@ class JoinCache:
         raise outcome_folder.vanishing_files_error(self.outcomes.log)
 
     def _rows(self, taken: RowSink, since: date | None, at: datetime) -> None:
-        from cumulant.serving.prediction_log.storage.log_reader import stored
+
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         before = self._index()
         labels = _Labels(self.outcomes, before.batches)
@@ -105,7 +106,7 @@ class JoinCache:
         numbers: dict[str, int] = {}  # by the file of the log
         files: dict[str, _Entry] = {}
         changed: dict[str, tuple[Path, log_Rows]] = {}
-        for file, read in stored(self.outcomes.log, since=since):
+        for file, read in iterate_files(self.outcomes.log, since=since):
             name = _identity(file.path)
             if name in numbers:
                 continue

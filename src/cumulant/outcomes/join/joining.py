@@ -35,7 +35,7 @@ from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_f
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
-    from cumulant.serving.prediction_log.storage.log_folder import File
+    from cumulant.serving.prediction_log.storage.log_folder import PredictionFile
     from cumulant.serving.prediction_log.storage.log_reader import Rows
 
 _TIME = pa.timestamp("us", "UTC")
@@ -139,12 +139,12 @@ class Outcomes(LabelledLog):
 
     def _is_log_read(self, progress: JoinProgress) -> bool:
         """Whether the log has nothing new, as at most calls."""
-        from cumulant.serving.prediction_log.storage.log_reader import stored
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
-        return all(self._is_read(progress, file) for file, _ in stored(self.log))
+        return all(self._is_read(progress, file) for file, _ in iterate_files(self.log))
 
     @staticmethod
-    def _is_read(progress: JoinProgress, file: File) -> bool:
+    def _is_read(progress: JoinProgress, file: PredictionFile) -> bool:
         return progress.is_read(file.day, file.life, file.first, file.last)
 
     def _referenced_rows(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
@@ -172,11 +172,11 @@ class Outcomes(LabelledLog):
 
         A file that is merged before it is read is listed again: else its rows would miss these labels for ever.
         """
-        from cumulant.serving.prediction_log.storage.log_reader import stored
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         referenced = cache(referenced)
         for _ in range(outcome_folder.LISTINGS):
-            listed = [(*stored_file, self._is_read(progress, stored_file[0])) for stored_file in stored(self.log)]
+            listed = [(*listing, self._is_read(progress, listing[0])) for listing in iterate_files(self.log)]
             old = [file.path for file, _, seen in listed if seen]
             wanted = referenced() if old else None
             try:

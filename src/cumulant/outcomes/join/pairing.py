@@ -68,13 +68,13 @@ def _candidate_answers(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.Data
     """Answers with the ids of these rows, of the days and files that may have them; some of them twice, where files
     are merged meanwhile.
     """
-    from cumulant.serving.prediction_log.storage.log_reader import stored
+    from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
     ids, first = _ids(mirrored), _moment(mirrored["time"].min()) - _APART
     last = _moment(mirrored["time"].max()) + _APART
     for _ in range(outcome_folder.LISTINGS):
         gone = False
-        for file, read in stored(folder, since=first.date(), until=last.date()):
+        for file, read in iterate_files(folder, since=first.date(), until=last.date()):
             if _modified_time(file.path) >= first.timestamp():
                 yield from _answers_in(read, ids)
                 gone |= not file.path.exists()

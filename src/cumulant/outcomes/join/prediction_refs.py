@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import Field
 from cumulant.core.units import EPOCH, micros
-from cumulant.serving.prediction_log.personal_values import as_held
+from cumulant.serving.prediction_log.personal_values import convert_value
 
 _ENCODE = msgspec.json.Encoder().encode
 #: between the parts of a reference
@@ -63,7 +63,7 @@ def source_text(value: object, field: Field) -> str:
     """The text of a value as a frame of the source holds it; personal ones are texts already."""
     if field.personal or type(value) is SOURCE_TYPES.get(field.dtype):  # as almost all are
         return str(value)
-    return str(as_held(value, field))
+    return str(convert_value(value, field))
 
 
 def request_ref_fields(ref: str) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.join.prediction_refs import id_ref, key_ref
 from cumulant.outcomes.labels.formatted import UnreadableText, parse_numbers
 from cumulant.outcomes.labels.target_values import parse_number, target_values
-from cumulant.serving.prediction_log.personal_values import as_held
+from cumulant.serving.prediction_log.personal_values import convert_value
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 #: of a text that is kept of a row that cannot be used
@@ -163,7 +163,7 @@ class LabelReader:
             return None
         values = []
         for field in self._schema.key:
-            value = as_held(_as_field_type(self._in_format(row[field.name], field), field), field)
+            value = convert_value(_as_field_type(self._in_format(row[field.name], field), field), field)
             values.append(mask(value, self._salt) if field.personal else str(value))
         return _ENCODE(values).decode()
 

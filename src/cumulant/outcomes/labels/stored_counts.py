@@ -75,7 +75,7 @@ def _inputs(folder: Path, predictions: Path) -> str | None:
     if not labels:
         return None
     try:
-        files = [file_version(path) for path in (*labels, *(file.path for file in log.files(predictions)))]
+        files = [file_version(path) for path in (*labels, *(file.path for file in log.current_files(predictions)))]
     except FileNotFoundError:
         return None
     return digest([__version__, *files])

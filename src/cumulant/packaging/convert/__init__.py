@@ -1,1 +1,1 @@
-"""Models that were made elsewhere: read, converted to a graph, compared with the original."""
+"""Conversion of foreign models to graphs, compared with the original."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from cumulant.core.errors import DataError, missing_part
-from cumulant.packaging.convert.foreign_model import TREES, Foreign, versions
-from cumulant.packaging.convert.output_names import Answers
+from cumulant.packaging.convert.foreign_model import TREES, ForeignModel, installed_versions
+from cumulant.packaging.convert.output_names import NamedAnswers
 from cumulant.packaging.convert.trial_run import try_reading
-from cumulant.packaging.graphs.graph import INPUT, Graph
+from cumulant.packaging.graphs.graph import INPUT, GraphBuilder
 from cumulant.packaging.graphs.lightgbm_trees import ALL_LINKS, add_boosters
 from cumulant.servable.engine import Array
 
@@ -24,7 +24,7 @@ _CATEGORICAL = 1
 _PLAIN = re.compile(r"Column_\d+")
 
 
-def read_booster(path: Path) -> Foreign:
+def read_booster(path: Path) -> ForeignModel:
     """The LightGBM model in a text file.
 
     Raises:
@@ -40,7 +40,7 @@ def read_booster(path: Path) -> Foreign:
     return from_booster(text, None)
 
 
-def from_booster(text: str, booster: Any, *, labels: Sequence[Any] = (), names: Sequence[str] = ()) -> Foreign:
+def from_booster(text: str, booster: Any, *, labels: Sequence[Any] = (), names: Sequence[str] = ()) -> ForeignModel:
     """The graph of a model's text. `booster` is the model itself where it is at hand; `labels` a classifier's.
 
     Raises:
@@ -49,28 +49,28 @@ def from_booster(text: str, booster: Any, *, labels: Sequence[Any] = (), names: 
     """
     original = booster if booster is not None else _load(text)
     objective, width = _header(text, "objective"), original.num_feature()
-    graph = Graph(width, source="FP64")
+    graph = GraphBuilder(width, source="FP64")
     try:
         scores, outputs = add_boosters(graph, [text], links=ALL_LINKS)
     except json.JSONDecodeError as error:  # a name or a setting in it holds what no text should
         raise DataError(f"LightGBM cannot describe the model: {error}", hint=_CUT) from None
-    answers = Answers(classes=_classes(objective, outputs), labels=labels)
-    found = tuple(names) or tuple(original.feature_name())
+    answers = NamedAnswers(classes=_classes(objective, outputs), labels=labels)
+    columns = tuple(names) or tuple(original.feature_name())
 
     def predict(values: Mapping[str, Array]) -> dict[str, Array]:
         matrix = np.ascontiguousarray(values[INPUT], np.float64)
         return answers.expected(np.asarray(original.predict(matrix, num_threads=1)))
 
-    return Foreign(
+    return ForeignModel(
         kind="LightGBM",
         converter="cumulant, float64 trees",
         model=answers.finish(graph, scores, outputs),
         tolerance=TREES,
         predict=predict,
-        columns=() if all(_PLAIN.fullmatch(name) for name in found) else found,
+        columns=() if all(_PLAIN.fullmatch(name) for name in columns) else columns,
         classes=answers.texts,
         notes=_notes(text),
-        packages=versions("lightgbm", "onnx"),
+        packages=installed_versions("lightgbm", "onnx"),
     )
 
 
@@ -93,13 +93,13 @@ def _classes(objective: str, outputs: int) -> int:
 
 
 def _header(text: str, key: str) -> str:
-    found = re.search(rf"^{key}=(.*)$", text[: text.find("\nTree=")], re.MULTILINE)
-    return found[1].strip() if found else ""
+    match = re.search(rf"^{key}=(.*)$", text[: text.find("\nTree=")], re.MULTILINE)
+    return match[1].strip() if match else ""
 
 
 def _notes(text: str) -> tuple[str, ...]:
-    found = re.search(r"^pandas_categorical:(.*)$", text, re.MULTILINE)
-    if found is None or found[1].strip() in ("", "null", "[]"):
+    match = re.search(r"^pandas_categorical:(.*)$", text, re.MULTILINE)
+    if match is None or match[1].strip() in ("", "null", "[]"):
         return ()
     return ("categorical columns are read as pandas' category codes, in the order of training",)
 
@@ -129,8 +129,8 @@ def _check_outputs(head: dict[str, str], trees: int, subject: str) -> None:
     """LightGBM believes its head: with other numbers than those of its trees it reads beyond them."""
     outputs, classes = int(head.get("num_tree_per_iteration", "")), int(head.get("num_class", ""))
     if not 1 <= outputs == classes or trees % outputs:
-        said = f"the LightGBM model claims {classes} classes and {outputs} trees an iteration, of {trees} trees"
-        raise DataError(said, subject=subject, hint=_CUT)
+        text = f"the LightGBM model claims {classes} classes and {outputs} trees an iteration, of {trees} trees"
+        raise DataError(text, subject=subject, hint=_CUT)
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -150,7 +150,7 @@ def _check_tree(tree: dict[str, str], most: int, subject: str) -> None:
         raise wrong
     for number in (*tree["leaf_value"].split(), *columns["threshold"], *columns["decision_type"]):
         float(number)
-    children = [int(one) for name in ("left_child", "right_child") for one in columns[name]]
+    children = [int(child) for name in ("left_child", "right_child") for child in columns[name]]
     # Every node but the first and every leaf is somebody's child once: no node is its own ancestor.
     if sorted(children) != [*range(-leaves, 0), *range(1, splits)]:
         raise wrong
@@ -163,7 +163,7 @@ def _check_categories(tree: dict[str, str], columns: dict[str, list[str]], wrong
     chosen = [float(threshold) for threshold, kind in zip(columns["threshold"], columns["decision_type"], strict=True)
               if int(kind) & _CATEGORICAL]  # fmt: skip
     sets = int(tree.get("num_cat", "0"))
-    bounds = [int(one) for one in tree.get("cat_boundaries", "").split()]
+    bounds = [int(bound) for bound in tree.get("cat_boundaries", "").split()]
     words = tree.get("cat_threshold", "").split()
     if any(not 0 <= place < sets for place in chosen):
         raise wrong

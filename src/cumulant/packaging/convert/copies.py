@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.servable.folder import load_description, new_folder, seal
+from cumulant.servable.folder import load_description, new_folder, write_sealed
 
 
 def copy_servable(source: Path, out: Path, *, name: str | None = None) -> Servable | GraphServable:
@@ -18,10 +18,10 @@ def copy_servable(source: Path, out: Path, *, name: str | None = None) -> Servab
         NotFoundError, IntegrityError: there is no servable, or a file was altered.
         StorageError: the folder cannot be written.
     """
-    found = load_description(source)
+    description = load_description(source)
     with new_folder(out) as folder:
-        for one in found.files:
-            (folder / one).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / one, folder / one)
-        named = found if name is None else msgspec.structs.replace(found, name=name, version="")
-        return seal(folder, named)
+        for path in description.files:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, folder / path)
+        named = description if name is None else msgspec.structs.replace(description, name=name, version="")
+        return write_sealed(folder, named)

@@ -1,4 +1,4 @@
-"""The model inside a folder that MLflow wrote."""
+"""Model files inside folders of MLflow models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cumulant.core.errors import DataError, DefinitionError
-from cumulant.packaging.convert.model_files import untrusted
+from cumulant.packaging.convert.model_files import untrusted_pickle
 from cumulant.packaging.sources import identify, is_inside
 
 _MOST = 1 << 20
@@ -22,8 +22,8 @@ _FILES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def model_inside(folder: Path, *, trust_pickle: bool) -> Path:
-    """The file or servable that answers for the MLflow model in `folder`: our own servable before any flavour.
+def find_mlflow_model(folder: Path, *, trust_pickle: bool) -> Path:
+    """File or servable of the MLflow model in `folder`; an own servable takes precedence over flavours.
 
     Raises:
         UsageError: the model is a pickle, and `trust_pickle` is not given.
@@ -37,10 +37,10 @@ def model_inside(folder: Path, *, trust_pickle: bool) -> Path:
     for flavour, keys in _FILES.items():
         for name in (flavours[flavour].get(key) for key in keys if flavour in flavours):
             if isinstance(name, str):
-                found = _file(folder, name)
-                if identify(found) == "pickle" and not trust_pickle:
-                    raise untrusted(found)
-                return found
+                path = _file(folder, name)
+                if identify(path) == "pickle" and not trust_pickle:
+                    raise untrusted_pickle(path)
+                return path
     listed = ", ".join(sorted(flavours)) or "none"
     hint = f"log it with one of mlflow.{', mlflow.'.join(_FILES)}"
     raise DefinitionError(f"the MLflow model has no flavour that is read here; it has {listed}", hint=hint)
@@ -67,6 +67,8 @@ def _file(folder: Path, name: str) -> Path:
     if not is_inside(path, folder):
         raise DataError(f'the MLflow model names "{name[:_NAMED]}", outside its folder: refused', subject=str(folder))
     if path.is_dir():  # some flavours keep the file in a folder of its own
-        inner = [one for one in sorted(path.iterdir()) if one.suffix in (".onnx", ".json", ".ubj", ".txt", ".lgb")]
+        inner = [
+            entry for entry in sorted(path.iterdir()) if entry.suffix in (".onnx", ".json", ".ubj", ".txt", ".lgb")
+        ]
         return inner[0] if inner else path
     return path

@@ -1,4 +1,4 @@
-"""From a model that was made elsewhere to a servable's folder."""
+"""Building of servables from foreign models."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 from cumulant.core.errors import DataError, IntegrityError, RequestError
 from cumulant.core.servable import Batching, Candidate, GraphServable, Parity, StateTensor, TensorSpec
-from cumulant.packaging.agreement import compare, rows_to_compare
+from cumulant.packaging.agreement import compare_answers, rows_to_compare
 from cumulant.packaging.batching import measure_batching
-from cumulant.packaging.convert.foreign_model import Foreign
+from cumulant.packaging.convert.foreign_model import ForeignModel
 from cumulant.packaging.convert.graph_run import check_runs
 from cumulant.packaging.convert.missing_values import needed_columns
-from cumulant.packaging.convert.onnx_files import refuse
-from cumulant.packaging.samples import Sample, random_sample, row_count, take_rows
+from cumulant.packaging.convert.onnx_files import unservable_graph
+from cumulant.packaging.samples import ModelSample, random_sample, row_count, take_rows
 from cumulant.servable.engine import Array, Engine
-from cumulant.servable.folder import new_folder, seal
+from cumulant.servable.folder import new_folder, write_sealed
 from cumulant.servable.state_tensors import initial_state, pair_state, try_state
 
 #: the rows of a sample for a graph's inputs and the names of its columns
-Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], Sample]
+Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], ModelSample]
 #: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
 Shrink = Callable[[Path, Mapping[str, Array]], tuple[Candidate, ...]]
 #: rows that the first step of a graph with state is compared on
@@ -31,7 +31,7 @@ _FIRST = 256
 
 
 def build_graph(
-    foreign: Foreign,
+    foreign: ForeignModel,
     *,
     name: str,
     out: Path,
@@ -65,8 +65,10 @@ def build_graph(
             shutil.copyfile(file, folder / place)
         engine = load_engine(folder / draft.model, name)
         if state:
-            draft = msgspec.structs.replace(draft, state_idle=idle, lineage=_made(foreign, lineage))
-            return seal(folder, _with_state(foreign, engine, draft, sample=sample, pairs=state, tolerance=tolerance))
+            draft = msgspec.structs.replace(draft, state_idle=idle, lineage=_full_lineage(foreign, lineage))
+            return write_sealed(
+                folder, _with_state(foreign, engine, draft, sample=sample, pairs=state, tolerance=tolerance)
+            )
         columns = foreign.columns if _is_matrix(engine, len(foreign.columns)) else ()
         rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
         parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
@@ -89,40 +91,48 @@ def build_graph(
             parity=parity,
             candidates=candidates,
             batching=measure_batching(engine, feeds),
-            lineage=_made(foreign, lineage),
+            lineage=_full_lineage(foreign, lineage),
             example=_example(feeds) if rows.given else {},
         )
-        return seal(folder, servable)
+        return write_sealed(folder, servable)
 
 
 def _first_step(
-    foreign: Foreign, engine: Engine, rows: Sample, states: Sequence[StateTensor], *, name: str, tolerance: float | None
+    foreign: ForeignModel,
+    engine: Engine,
+    rows: ModelSample,
+    states: Sequence[StateTensor],
+    *,
+    name: str,
+    tolerance: float | None,
 ) -> Parity:
-    """Of the first rows of the sample, without the state that comes out."""
+    """Parity of a sequence's first step, without its next state."""
     part = rows.take(slice(0, _FIRST))
-    kept = initial_state(states, part.rows)
-    sent = [spec for spec in engine.inputs if spec.name not in kept]
-    feeds = {**part.feeds(sent), **kept}
-    left = {state.output for state in states}
+    carried = initial_state(states, part.rows)
+    sent = [spec for spec in engine.inputs if spec.name not in carried]
+    feeds = {**part.feeds(sent), **carried}
+    state_outputs = {state.output for state in states}
     expected = {
-        key: array for key, array in _original(foreign, {**part.values, **kept}, name).items() if key not in left
+        key: array
+        for key, array in _original_answers(foreign, {**part.values, **carried}, name).items()
+        if key not in state_outputs
     }
-    found = dict(zip([spec.name for spec in engine.outputs], _ran(engine, feeds, name), strict=True))
-    return compare(expected, found, tolerance=_tolerance(foreign, tolerance), name=name)
+    answers = dict(zip([spec.name for spec in engine.outputs], _run_engine(engine, feeds, name), strict=True))
+    return compare_answers(expected, answers, tolerance=_tolerance(foreign, tolerance), name=name)
 
 
-def _tolerance(foreign: Foreign, given: float | None) -> float:
+def _tolerance(foreign: ForeignModel, given: float | None) -> float:
     return foreign.tolerance if given is None else given
 
 
-def _ran(engine: Engine, feeds: Mapping[str, Array], name: str) -> list[Array]:
+def _run_engine(engine: Engine, feeds: Mapping[str, Array], name: str) -> list[Array]:
     try:
         return engine.run(feeds)
     except RequestError as error:
         raise _misfit(error, name) from None
 
 
-def _original(foreign: Foreign, values: Mapping[str, Array], name: str) -> dict[str, Array]:
+def _original_answers(foreign: ForeignModel, values: Mapping[str, Array], name: str) -> dict[str, Array]:
     try:
         return foreign.predict(values)
     except RequestError as error:
@@ -133,12 +143,12 @@ def _misfit(error: RequestError, name: str) -> DataError:
     return DataError(f"the sample does not fit the model: {error.message}", subject=name)
 
 
-def _made(foreign: Foreign, lineage: Mapping[str, str]) -> dict[str, str]:
+def _full_lineage(foreign: ForeignModel, lineage: Mapping[str, str]) -> dict[str, str]:
     return {**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}}
 
 
 def _with_state(
-    foreign: Foreign,
+    foreign: ForeignModel,
     engine: Engine,
     draft: GraphServable,
     *,
@@ -191,20 +201,22 @@ def load_engine(path: Path, subject: str) -> Engine:
         return Engine(path, untried=True)
     except IntegrityError as error:
         # The draft's place says nothing to anybody: it is gone when the message is read.
-        raise refuse(IntegrityError(error.message.replace(str(path), f"the graph of {subject}")), subject) from None
+        raise unservable_graph(
+            IntegrityError(error.message.replace(str(path), f"the graph of {subject}")), subject
+        ) from None
 
 
 def _is_matrix(engine: Engine, columns: int) -> bool:
     return len(engine.inputs) == 1 and len(engine.inputs[0].shape) == 2 and engine.inputs[0].shape[1] == columns
 
 
-def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance: float | None) -> Parity:
+def _parity(foreign: ForeignModel, engine: Engine, rows: ModelSample, name: str, tolerance: float | None) -> Parity:
     rows.feeds(engine.inputs)  # a misfit is told in the sample's words before the original meets it
-    expected = {key: np.atleast_1d(array) for key, array in _original(foreign, rows.values, name).items()}
+    expected = {key: np.atleast_1d(array) for key, array in _original_answers(foreign, rows.values, name).items()}
     # An answer that is not of one row is that of all rows together.
     by_row = all(len(array) == rows.rows for array in expected.values())
     chosen = rows_to_compare(expected) if by_row else slice(None)
     part = {key: array[chosen] for key, array in expected.items()}
-    found = _ran(engine, rows.take(chosen).feeds(engine.inputs), name)
-    answers = {spec.name: np.atleast_1d(array) for spec, array in zip(engine.outputs, found, strict=True)}
-    return compare(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)
+    raw = _run_engine(engine, rows.take(chosen).feeds(engine.inputs), name)
+    answers = {spec.name: np.atleast_1d(array) for spec, array in zip(engine.outputs, raw, strict=True)}
+    return compare_answers(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)

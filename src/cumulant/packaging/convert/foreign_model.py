@@ -1,4 +1,4 @@
-"""A model that was made elsewhere, as a graph with what is known about it."""
+"""Foreign models: a converted graph with its metadata."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TREES, NETS = 1e-6, 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
-    """`files` are external data of the graph, by their name beside it; `notes` is what a person should know."""
+class ForeignModel:
+    """Converted model; `files` are external data of the graph by name, `notes` are hints for the user."""
 
     kind: str
     converter: str
@@ -35,12 +35,12 @@ class Foreign:
     packages: Mapping[str, str] = field(default_factory=dict)
 
 
-def versions(*names: str) -> dict[str, str]:
-    """Of the packages that are installed, their versions."""
-    found = {}
+def installed_versions(*names: str) -> dict[str, str]:
+    """Versions of the installed ones of these packages."""
+    installed = {}
     for name in names:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,4 +1,4 @@
-"""Does a graph run at all? It is asked with made-up inputs where nobody gave a sample."""
+"""Test runs of a graph on synthetic inputs, where there is no sample."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ def check_runs(engine: Engine, feeds: Mapping[str, Array], name: str) -> None:
     Raises:
         DefinitionError: it takes none of them.
     """
-    if any(np.prod([float(one) for one in _shape(spec, max(_SIZES))]) > _MOST for spec in engine.inputs):
+    if any(
+        np.prod([float(trial_feeds) for trial_feeds in _shape(spec, max(_SIZES))]) > _MOST for spec in engine.inputs
+    ):
         return
     first: RequestError | None = None
-    for one in (feeds, *_simple(engine)):
+    for trial_feeds in (feeds, *_simple(engine)):
         try:
-            engine.run(one)
+            engine.run(trial_feeds)
         except RequestError as error:
             first = first or error
         else:
             return
     if first is not None:
-        said = first.message.partition(": ")[2] or first.message
-        hint = "mend the graph; if it refuses made-up values only, add --sample FILE with rows that it takes"
+        reason = first.message.partition(": ")[2] or first.message
+        hint = "fix the graph; if it refuses made-up values only, add --sample FILE with rows that it takes"
         raise DefinitionError(
-            f"onnxruntime loads the graph of {name} and cannot run it: {said}", subject=name, hint=hint
+            f"onnxruntime loads the graph of {name} and cannot run it: {reason}", subject=name, hint=hint
         )
 
 
@@ -48,7 +50,9 @@ def _simple(engine: Engine) -> Iterator[dict[str, Array]]:
 
 
 def _shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
-    return tuple((1 if place == 0 else size) if one == -1 else one for place, one in enumerate(spec.shape))
+    return tuple(
+        (1 if place == 0 else size) if declared == -1 else declared for place, declared in enumerate(spec.shape)
+    )
 
 
 def _filled(spec: TensorSpec, size: int, value: int) -> Array:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from cumulant.core.errors import DefinitionError
-from cumulant.packaging.convert.foreign_model import TREES, Foreign, versions
-from cumulant.packaging.convert.output_names import Answers
-from cumulant.packaging.graphs.graph import INPUT, Graph
-from cumulant.packaging.graphs.tree_ensemble import LEQ, Ensemble, Leaf, Split
+from cumulant.packaging.convert.foreign_model import TREES, ForeignModel, installed_versions
+from cumulant.packaging.convert.output_names import NamedAnswers
+from cumulant.packaging.graphs.graph import INPUT, GraphBuilder
+from cumulant.packaging.graphs.tree_ensemble import LEQ, TreeEnsemble, TreeLeaf, TreeSplit
 from cumulant.servable.engine import Array
 
 _NAMES = frozenset({"HistGradientBoostingClassifier", "HistGradientBoostingRegressor"})
@@ -29,7 +29,7 @@ def is_hist_boosting(model: Any) -> bool:
     return type(model).__name__ in _NAMES and type(model).__module__.startswith("sklearn.")
 
 
-def from_hist_boosting(model: Any) -> Foreign:
+def from_hist_boosting(model: Any) -> ForeignModel:
     """The graph of a fitted HistGradientBoostingClassifier or -Regressor.
 
     Raises:
@@ -44,12 +44,12 @@ def from_hist_boosting(model: Any) -> Foreign:
     if link is None:
         raise DefinitionError(f"the loss {model.loss!r} of the {name} has no ONNX form here", hint=_OTHER)
     outputs = int(model.n_trees_per_iteration_)
-    graph = Graph(int(model.n_features_in_), source="FP64")
+    graph = GraphBuilder(int(model.n_features_in_), source="FP64")
     scores = graph.link(link, _trees(model, outputs).add_to(graph), outputs)
     labels = getattr(model, "classes_", ())
-    answers = Answers(classes=len(labels), labels=labels)
-    columns = tuple(str(one) for one in getattr(model, "feature_names_in_", ()))
-    return Foreign(
+    answers = NamedAnswers(classes=len(labels), labels=labels)
+    columns = tuple(str(column) for column in getattr(model, "feature_names_in_", ()))
+    return ForeignModel(
         kind="scikit-learn",
         converter="cumulant, float64 trees",
         model=answers.finish(graph, scores, outputs),
@@ -57,12 +57,12 @@ def from_hist_boosting(model: Any) -> Foreign:
         predict=lambda values: answers.expected(_scores(model, values, columns)),
         columns=columns,
         classes=answers.texts,
-        packages=versions("scikit-learn", "onnx"),
+        packages=installed_versions("scikit-learn", "onnx"),
     )
 
 
-def _trees(model: Any, outputs: int) -> Ensemble:
-    ensemble = Ensemble(outputs)
+def _trees(model: Any, outputs: int) -> TreeEnsemble:
+    ensemble = TreeEnsemble(outputs)
     for target, value in enumerate(np.ravel(model._baseline_prediction)):  # noqa: SLF001
         ensemble.constant(float(value), target)
     for iteration in model._predictors:  # noqa: SLF001
@@ -72,16 +72,16 @@ def _trees(model: Any, outputs: int) -> Ensemble:
 
 
 class _Tree:
-    """One tree's nodes, for `Ensemble.grow`."""
+    """One tree's nodes, for `TreeEnsemble.grow`."""
 
     def __init__(self, nodes: Any) -> None:
         self._nodes = nodes
 
-    def look(self, place: int) -> Leaf | Split:
+    def look(self, place: int) -> TreeLeaf | TreeSplit:
         node = self._nodes[place]
         if node["is_leaf"]:
-            return Leaf(float(node["value"]))
-        return Split(
+            return TreeLeaf(float(node["value"]))
+        return TreeSplit(
             int(node["feature_idx"]),
             LEQ,
             float(node["num_threshold"]),

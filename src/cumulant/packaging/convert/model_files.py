@@ -1,4 +1,4 @@
-"""From a model's file to a graph, by what the file is."""
+"""Conversion of a model file to a graph, by its kind."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from cumulant.core.errors import UsageError
 from cumulant.packaging.convert.boosters import read_booster
-from cumulant.packaging.convert.foreign_model import Foreign
+from cumulant.packaging.convert.foreign_model import ForeignModel
 from cumulant.packaging.convert.onnx_files import read_graph
-from cumulant.packaging.samples import table_or_none
+from cumulant.packaging.samples import read_table_if_any
 from cumulant.packaging.sources import Kind, identify
 
 
-def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None = None) -> Foreign:
+def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None = None) -> ForeignModel:
     """The model in the file `path`. `example` is a file of rows; a table tells a scikit-learn model's column types.
 
     Raises:
@@ -34,13 +34,13 @@ def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None =
             from cumulant.packaging.convert.model_objects import from_object, unpickle
 
             if not trust_pickle:
-                raise untrusted(path)
-            return from_object(unpickle(path), example=table_or_none(example))
+                raise untrusted_pickle(path)
+            return from_object(unpickle(path), example=read_table_if_any(example))
         case _:
             raise UsageError(f"{path} is a folder, not a model's file", subject=str(path))
 
 
-def untrusted(path: Path) -> UsageError:
-    """The refusal of a pickle."""
+def untrusted_pickle(path: Path) -> UsageError:
+    """Error for a pickle without trust."""
     hint = "add --trust-pickle if you trust whoever made it, or save the model as ONNX, LightGBM text or XGBoost JSON"
     return UsageError(f"{path} is a pickle, which may run any code when it is read", subject=str(path), hint=hint)

@@ -1,4 +1,4 @@
-"""Models in memory, and those that a pickle holds."""
+"""Conversion of models in memory and in pickles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import DataError, UsageError, missing_part
 from cumulant.packaging.convert.boosters import from_booster
-from cumulant.packaging.convert.foreign_model import Foreign
+from cumulant.packaging.convert.foreign_model import ForeignModel
 from cumulant.packaging.convert.hist_boosting import from_hist_boosting, is_hist_boosting
 from cumulant.packaging.convert.onnx_files import decode, from_graph
 
@@ -40,7 +40,7 @@ def unpickle(path: Path) -> Any:
         raise DataError(f"{path} cannot be unpickled: {error!r}", subject=str(path), hint=hint) from None
 
 
-def from_object(model: Any, *, example: pl.DataFrame | None = None) -> Foreign:
+def from_object(model: Any, *, example: pl.DataFrame | None = None) -> ForeignModel:
     """The graph of a model in memory; `example` is a table of rows, which tells the types of its columns.
 
     Raises:
@@ -81,7 +81,7 @@ def _family(model: Any) -> str:
     return next((name for name in ("lightgbm", "xgboost", "sklearn") if name in packages), "")
 
 
-def _lightgbm(model: Any) -> Foreign:
+def _lightgbm(model: Any) -> ForeignModel:
     booster = getattr(model, "booster_", model)
     if not hasattr(booster, "model_to_string"):
         raise UsageError("this LightGBM object is no model", hint=f"give {_KINDS}")
@@ -90,7 +90,7 @@ def _lightgbm(model: Any) -> Foreign:
     return from_booster(booster.model_to_string(), booster, labels=labels, names=_names(model))
 
 
-def _xgboost(model: Any) -> Foreign:
+def _xgboost(model: Any) -> ForeignModel:
     import msgspec
 
     from cumulant.packaging.convert.xgboost_model import from_document

@@ -1,4 +1,4 @@
-"""ONNX files as they are: checked, copied with their external data, mended where a server could not read them."""
+"""ONNX files: checked, copied with their external data, and fixed where a server could not read them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
 from cumulant.core.system.memory import bounded_memory
-from cumulant.packaging.convert.foreign_model import NETS, Foreign, Predict, versions
+from cumulant.packaging.convert.foreign_model import NETS, ForeignModel, Predict, installed_versions
 from cumulant.packaging.convert.trial_run import try_reading
-from cumulant.packaging.graphs.graph import ML_DOMAIN, onnx_part
+from cumulant.packaging.graphs.graph import ML_DOMAIN, import_onnx
 from cumulant.packaging.sources import ACCEPTED, is_inside
 from cumulant.servable.bounded_run import run_bounded
 from cumulant.servable.engine import Array, run_errors
-from cumulant.servable.engine_errors import plain
+from cumulant.servable.engine_errors import plain_message
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -34,7 +34,7 @@ _LONGEST_NAME = 1000
 _MOST_VALUES = 2**31
 
 
-def read_graph(path: Path) -> Foreign:
+def read_graph(path: Path) -> ForeignModel:
     """The ONNX graph in a file, with the files of its external data.
 
     Raises:
@@ -43,12 +43,12 @@ def read_graph(path: Path) -> Foreign:
         DefinitionError: it has an input or output that is no plain tensor.
     """
     model = decode(path.read_bytes(), str(path))
-    files = external_data(model, path)
+    files = external_files(model, path)
     try_reading("onnxruntime", path)
     return from_graph(model, path=path, files=files)
 
 
-def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[str, Path] | None = None) -> Foreign:
+def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[str, Path] | None = None) -> ForeignModel:
     """A graph that is at hand. `path` is where it stands, if in a file.
 
     Raises:
@@ -57,12 +57,12 @@ def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[st
     _refuse_shapeless(model)
     _refuse_claims(model)
     original = model if path is None else path
-    changed = onnx_part().ModelProto()
+    changed = import_onnx().ModelProto()
     changed.CopyFrom(model)
     labels = _unzip(changed)
     _free_rows(changed)
     notes = (f"the list of maps {', '.join(labels)} became a tensor",) if labels else ()
-    return Foreign(
+    return ForeignModel(
         kind="ONNX",
         converter="none",
         model=changed,
@@ -71,33 +71,35 @@ def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[st
         classes=next(iter(labels.values()), ()),
         files=dict(files or {}),
         notes=notes,
-        packages=versions("onnx", "onnxruntime"),
+        packages=installed_versions("onnx", "onnxruntime"),
     )
 
 
 def _refuse_shapeless(model: ModelProto) -> None:
     """An input without a shape says not even whether it has rows; onnxruntime takes it for a single value."""
-    for one in model.graph.input:
-        if one.type.HasField("tensor_type") and not one.type.tensor_type.HasField("shape"):
+    for value in model.graph.input:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
             hint = "export the model with its shapes; a size that each request chooses is a name, such as n"
-            raise DefinitionError(f"the input {one.name} declares no shape", subject=one.name, hint=hint)
+            raise DefinitionError(f"the input {value.name} declares no shape", subject=value.name, hint=hint)
 
 
 def _refuse_claims(model: ModelProto) -> None:
     """Outputs of one name, of which a caller could get one only; names and inputs that no request can hold."""
-    for name in (one.name for one in (*model.graph.input, *model.graph.output)):
+    for name in (value.name for value in (*model.graph.input, *model.graph.output)):
         if len(name) > _LONGEST_NAME:
             hint = "export the model again with shorter names"
             raise DefinitionError(f'"{name[:_NAMED]}..." is a name of {len(name):,} letters', hint=hint)
-    for name, count in Counter(one.name for one in model.graph.output).items():
+    for name, count in Counter(value.name for value in model.graph.output).items():
         if count > 1:
             hint = "export the model again with a name of its own for each output"
             raise DefinitionError(f'the graph has {count} outputs "{name[:_NAMED]}"', hint=hint)
-    for one in model.graph.input:
-        sizes = [size.dim_value for size in one.type.tensor_type.shape.dim if size.dim_value > 0]
+    for value in model.graph.input:
+        sizes = [size.dim_value for size in value.type.tensor_type.shape.dim if size.dim_value > 0]
         if prod(sizes) > _MOST_VALUES:
             hint = "export the model with the sizes of its requests; a size that each chooses is a name, such as n"
-            raise DefinitionError(f'the input "{one.name[:_NAMED]}" has more values than a request can hold', hint=hint)
+            raise DefinitionError(
+                f'the input "{value.name[:_NAMED]}" has more values than a request can hold', hint=hint
+            )
 
 
 def decode(content: bytes, subject: str) -> ModelProto:
@@ -108,7 +110,7 @@ def decode(content: bytes, subject: str) -> ModelProto:
     """
     from google.protobuf.message import DecodeError
 
-    onnx = onnx_part()
+    onnx = import_onnx()
     try:
         model: ModelProto = onnx.ModelProto.FromString(content)
     except DecodeError:
@@ -118,22 +120,22 @@ def decode(content: bytes, subject: str) -> ModelProto:
     return model
 
 
-def external_data(model: ModelProto, path: Path) -> dict[str, Path]:
+def external_files(model: ModelProto, path: Path) -> dict[str, Path]:
     """The files beside `path` that hold the graph's weights, by the name that the graph gives them.
 
     Raises:
         DataError: one leaves the folder, is missing, or is smaller than the graph says.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for tensor in _tensors(model):
-        if tensor.data_location != onnx_part().TensorProto.EXTERNAL:
+        if tensor.data_location != import_onnx().TensorProto.EXTERNAL:
             continue
-        entries = {one.key: one.value for one in tensor.external_data}
+        entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         file = _beside(path, location)
         _check_extent(file, entries, tensor.name, path)
-        found[location] = file
-    return found
+        files[location] = file
+    return files
 
 
 def _beside(path: Path, location: str) -> Path:
@@ -183,13 +185,16 @@ def _of_graph(graph: Any, depth: int) -> Iterator[Any]:
 
 
 def _of_node(node: Any, depth: int) -> Iterator[Any]:
-    for one in node.attribute:
-        if one.HasField("t"):
-            yield one.t
-        yield from one.tensors
-        for sparse in (*one.sparse_tensors, *([one.sparse_tensor] if one.HasField("sparse_tensor") else [])):
+    for attribute in node.attribute:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in (
+            *attribute.sparse_tensors,
+            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+        ):
             yield from (sparse.values, sparse.indices)
-        for inner in (*one.graphs, *([one.g] if one.HasField("g") else [])):
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             yield from _of_graph(inner, depth + 1)
 
 
@@ -198,27 +203,27 @@ def _unzip(model: ModelProto) -> dict[str, tuple[str, ...]]:
 
     Returns the class labels by output name.
     """
-    graph, onnx = model.graph, onnx_part()
+    graph, onnx = model.graph, import_onnx()
     makers = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap" and node.domain == ML_DOMAIN}
-    found: dict[str, tuple[str, ...]] = {}
+    labels_of: dict[str, tuple[str, ...]] = {}
     for output in graph.output:
         node = makers.get(output.name)
         if node is None:
             continue
-        labels = [str(one, "utf-8") if isinstance(one, bytes) else str(one) for a in node.attribute
-                  for one in (*a.strings, *a.ints)]  # fmt: skip
-        found[output.name] = tuple(labels)
+        labels = [str(label, "utf-8") if isinstance(label, bytes) else str(label) for a in node.attribute
+                  for label in (*a.strings, *a.ints)]  # fmt: skip
+        labels_of[output.name] = tuple(labels)
         graph.node.remove(node)
         graph.node.append(onnx.helper.make_node("Identity", [node.input[0]], [output.name]))
         output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, ["n", len(labels)]))
-    return found
+    return labels_of
 
 
 def _free_rows(model: ModelProto) -> None:
     """Free the rows of outputs that say 1 where the inputs say any number: a converter's slip, which warns each run."""
-    constants = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in constants]
-    sizes = [one.type.tensor_type.shape.dim for one in inputs]
+    constants = {value.name for value in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    sizes = [value.type.tensor_type.shape.dim for value in inputs]
     if not sizes or any(not size or size[0].HasField("dim_value") for size in sizes):
         return
     for output in model.graph.output:
@@ -228,19 +233,21 @@ def _free_rows(model: ModelProto) -> None:
 
 
 def _predict(original: ModelProto | Path, labels: Mapping[str, tuple[str, ...]]) -> Predict:
-    """The graph as it came, in onnxruntime."""
+    """Prediction function of the original graph in onnxruntime."""
     sessions: list[Any] = []
 
     def predict(values: Mapping[str, Array]) -> dict[str, Array]:
         if not sessions:
             sessions.append(_session(original))
         session = sessions[0]
-        names = [one.name for one in session.get_outputs()]
-        feeds = {one.name: values[one.name].astype(_numpy(one.type), copy=False) for one in session.get_inputs()}
+        names = [tensor.name for tensor in session.get_outputs()]
+        feeds = {
+            tensor.name: values[tensor.name].astype(_numpy(tensor.type), copy=False) for tensor in session.get_inputs()
+        }
         try:
             ran = run_bounded(session, None, feeds)
         except run_errors() as error:
-            raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
+            raise RequestError(f"the model cannot take these inputs: {plain_message(error)}") from None
         return {name: _array(value, labels.get(name)) for name, value in zip(names, ran, strict=True)}
 
     return predict
@@ -259,9 +266,9 @@ def _session(original: ModelProto | Path) -> Any:
 
 def _numpy(kind: str) -> type[Any]:
     element = kind.removeprefix("tensor(").removesuffix(")")
-    found: type[Any] = {"float": np.float32, "double": np.float64, "string": np.object_, "bool": np.bool_,
+    dtype: type[Any] = {"float": np.float32, "double": np.float64, "string": np.object_, "bool": np.bool_,
                         "float16": np.float16}.get(element) or np.dtype(element).type  # fmt: skip
-    return found
+    return dtype
 
 
 def _array(value: Any, labels: tuple[str, ...] | None) -> Array:
@@ -270,6 +277,6 @@ def _array(value: Any, labels: tuple[str, ...] | None) -> Array:
     return np.array([[row[key] for key in row] for row in value], np.float32)
 
 
-def refuse(error: IntegrityError, subject: str) -> DefinitionError:
+def unservable_graph(error: IntegrityError, subject: str) -> DefinitionError:
     """The error of a graph that came from elsewhere and cannot be served."""
     return DefinitionError(error.message, subject=subject, hint="every input and output must be a plain tensor")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.servable import Datatype
-from cumulant.packaging.graphs.graph import Float, Graph
+from cumulant.packaging.graphs.graph import Float, GraphBuilder
 from cumulant.servable.engine import Array
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Outputs = dict[str, tuple[str, Datatype, tuple[int, ...]]]
 
 
-class Answers:
+class NamedAnswers:
     """How scores [n, m] become named outputs, in a graph and, for the comparison, in numpy."""
 
     def __init__(self, *, classes: int, labels: Sequence[Any] = (), datatype: Float = "FP64") -> None:
@@ -31,14 +31,14 @@ class Answers:
         if self.labels is not None and self.labels.dtype.kind in "biu":
             self.labels = self.labels.astype(np.int64)
         elif self.labels is not None:
-            self.labels = np.array([str(one) for one in labels], dtype=object)
+            self.labels = np.array([str(label) for label in labels], dtype=object)
         self._datatype = datatype
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return () if self.labels is None else tuple(str(one) for one in self.labels)
+        return () if self.labels is None else tuple(str(label) for label in self.labels)
 
-    def finish(self, graph: Graph, scores: str, outputs: int) -> ModelProto:
+    def finish(self, graph: GraphBuilder, scores: str, outputs: int) -> ModelProto:
         """The graph whose answers are `scores` [n, outputs]: probabilities of classes, or predictions."""
         named: Outputs = {}
         if self.classes and self.labels is not None:
@@ -51,7 +51,7 @@ class Answers:
             named["probabilities" if self.classes else "prediction"] = (scores, self._datatype, (outputs,))
         return graph.finish_named(named)
 
-    def _label(self, graph: Graph, scores: str) -> str:
+    def _label(self, graph: GraphBuilder, scores: str) -> str:
         labels = graph.constant(np.asarray(self.labels))
         if self.classes == 2:
             half = graph.constant(np.array(0.5, np.float64 if self._datatype == "FP64" else np.float32))
@@ -64,13 +64,13 @@ class Answers:
 
     def expected(self, scores: Array) -> dict[str, Array]:
         """The same outputs of the original's `scores`, [n] or [n, m]."""
-        found: dict[str, Array] = {}
+        outputs: dict[str, Array] = {}
         flat = scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
         if self.classes and self.labels is not None:
             place = (flat > 0.5).astype(int) if self.classes == 2 else flat.argmax(axis=1)
-            found["label"] = self.labels[place]
+            outputs["label"] = self.labels[place]
         if flat.ndim == 1:
-            found["probability" if self.classes else "prediction"] = flat
+            outputs["probability" if self.classes else "prediction"] = flat
         else:
-            found["probabilities" if self.classes else "prediction"] = flat
-        return found
+            outputs["probabilities" if self.classes else "prediction"] = flat
+        return outputs

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cumulant.packaging.convert.foreign_model import NETS, TREES, Foreign
-from cumulant.packaging.convert.scikit_models import Table, check_convertible, convert, dense
-from cumulant.packaging.graphs.graph import INPUT, onnx_part
+from cumulant.packaging.convert.foreign_model import NETS, TREES, ForeignModel
+from cumulant.packaging.convert.scikit_models import EstimatorTable, check_convertible, convert, to_dense
+from cumulant.packaging.graphs.graph import INPUT, import_onnx
 from cumulant.servable.engine import Array
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _BETWEEN, _LAST = "between", "model_"
 _SELF = "scikit-learn"
 
 
-def from_chain(pipeline: Any, last: Foreign, *, example: pl.DataFrame | None = None) -> Foreign:
+def from_chain(pipeline: Any, last: ForeignModel, *, example: pl.DataFrame | None = None) -> ForeignModel:
     """The graph of `pipeline`, whose last step is the model `last`.
 
     Raises:
@@ -28,11 +28,11 @@ def from_chain(pipeline: Any, last: Foreign, *, example: pl.DataFrame | None = N
     head = pipeline[:-1]
     check_convertible(head)
     columns = tuple(str(name) for name in getattr(pipeline, "feature_names_in_", ()))
-    table = Table(pipeline, columns, example)
+    table = EstimatorTable(pipeline, columns, example)
     graph, kind, notes = convert(head, table)
 
     def predict(values: Mapping[str, Array]) -> dict[str, Array]:
-        return last.predict({INPUT: dense(head.transform(table.original(values)))})
+        return last.predict({INPUT: to_dense(head.transform(table.original(values)))})
 
     return replace(
         last,
@@ -47,7 +47,7 @@ def from_chain(pipeline: Any, last: Foreign, *, example: pl.DataFrame | None = N
 
 
 def _joined(head: ModelProto, last: ModelProto) -> ModelProto:
-    onnx = onnx_part()
+    onnx = import_onnx()
     tail = onnx.compose.add_prefix(last, _LAST, rename_outputs=False)
     taken = tail.graph.input[0].type.tensor_type
     head.graph.node.append(onnx.helper.make_node("Cast", [head.graph.output[0].name], [_BETWEEN], to=taken.elem_type))
@@ -58,5 +58,5 @@ def _joined(head: ModelProto, last: ModelProto) -> ModelProto:
     del head.opset_import[:]
     head.opset_import.extend(tail.opset_import)
     head.ir_version = tail.ir_version
-    found: ModelProto = onnx.compose.merge_models(head, tail, io_map=[(_BETWEEN, f"{_LAST}{INPUT}")])
-    return found
+    merged: ModelProto = onnx.compose.merge_models(head, tail, io_map=[(_BETWEEN, f"{_LAST}{INPUT}")])
+    return merged

@@ -14,7 +14,7 @@ import numpy as np
 
 from cumulant.core.errors import DefinitionError, missing_part
 from cumulant.core.servable import Datatype
-from cumulant.packaging.convert.foreign_model import NETS, TREES, Foreign, versions
+from cumulant.packaging.convert.foreign_model import NETS, TREES, ForeignModel, installed_versions
 from cumulant.packaging.graphs.graph import INPUT, ML_OPSET, OPSET
 from cumulant.servable.engine import Array
 
@@ -30,7 +30,7 @@ _NAMES = ("label", "probability", "probabilities", "prediction", "transformed")
 _ML = min(ML_OPSET, 3)
 
 
-def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreign:
+def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> ForeignModel:
     """The graph of a fitted estimator or pipeline.
 
     Float64 is tried first, since scikit-learn computes in it; where a step has no float64 form, float32.
@@ -40,10 +40,10 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
     """
     check_convertible(model)
     columns = tuple(str(name) for name in getattr(model, "feature_names_in_", ()))
-    table = Table(model, columns, example)
+    table = EstimatorTable(model, columns, example)
     graph, kind, tried = convert(model, table)
     answers = _Answers(model)
-    return Foreign(
+    return ForeignModel(
         kind="scikit-learn",
         converter=f"skl2onnx, {kind}",
         model=answers.rename(graph),
@@ -52,7 +52,7 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
         columns=columns if table.matrix else (),
         classes=answers.texts,
         notes=tried,
-        packages=versions("scikit-learn", "skl2onnx", "onnx"),
+        packages=installed_versions("scikit-learn", "skl2onnx", "onnx"),
     )
 
 
@@ -65,7 +65,7 @@ def check_convertible(model: Any) -> None:
 
 def unconvertible(model: Any, path: str = "") -> Iterator[str]:
     """The steps inside `model` that skl2onnx knows no form of, by their place and class."""
-    known = _known()
+    known = _known_operators()
     inner = list(_steps(model))
     for name, step in inner:
         yield from unconvertible(step, f"{path}{name}.")
@@ -84,16 +84,16 @@ def _steps(model: Any) -> Iterator[tuple[str, Any]]:
             yield str(name), step
 
 
-def _known() -> Mapping[type, str]:
+def _known_operators() -> Mapping[type, str]:
     try:
         from skl2onnx._supported_operators import sklearn_operator_name_map
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "skl2onnx", "train") from None
-    found: Mapping[type, str] = sklearn_operator_name_map
-    return found
+    names: Mapping[type, str] = sklearn_operator_name_map
+    return names
 
 
-class Table:
+class EstimatorTable:
     """What the model reads: one numeric matrix, or one input a column."""
 
     def __init__(self, model: Any, columns: tuple[str, ...], example: pl.DataFrame | None) -> None:
@@ -126,7 +126,7 @@ def _datatype(kind: Any) -> Datatype:
     return "FP64" if kind.is_numeric() or str(kind) == "Boolean" else "BYTES"
 
 
-def convert(model: Any, table: Table) -> tuple[ModelProto, str, tuple[str, ...]]:
+def convert(model: Any, table: EstimatorTable) -> tuple[ModelProto, str, tuple[str, ...]]:
     import onnxruntime
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
@@ -159,7 +159,7 @@ def _run_failures() -> tuple[type[Exception], ...]:
 
 
 class _Answers:
-    """The outputs by plain names, as `foreign.answers` says them."""
+    """The outputs by plain names, as in `NamedAnswers`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -167,29 +167,29 @@ class _Answers:
         self._soft = self._classifier and hasattr(model, "predict_proba")
         labels = np.asarray(model.classes_) if self._classifier else np.zeros(0)
         self._count = len(labels)
-        self.texts = tuple(str(one) for one in labels)
+        self.texts = tuple(str(label) for label in labels)
         self._transforms = not hasattr(model, "predict")
 
     def rename(self, graph: ModelProto) -> ModelProto:
         """The outputs of skl2onnx under plain names; of two classes the second one's probability [n]."""
         import onnx
 
-        found = [one.name for one in graph.graph.output]
+        outputs = [output.name for output in graph.graph.output]
         # Names that the graph may use inside already are set aside by a first renaming.
-        taken = [*found, *(name for name in _NAMES if name not in found)]
+        taken = [*outputs, *(name for name in _NAMES if name not in outputs)]
         inside = {name: f"converted_{place}" for place, name in enumerate(taken)}
         for node in graph.graph.node:
             node.output[:] = [inside.get(name, name) for name in node.output]
             node.input[:] = [inside.get(name, name) for name in node.input]
-        kinds = [one.type.tensor_type.elem_type or self._unsaid(onnx) for one in graph.graph.output]
+        kinds = [output.type.tensor_type.elem_type or self._label_type(onnx) for output in graph.graph.output]
         del graph.graph.output[:]
         # Without probabilities a classifier's scores are left out: they are no answer that people read.
-        wanted = 1 if self._classifier and not self._soft else len(found)
-        for tensor, element in list(zip([inside[name] for name in found], kinds, strict=True))[:wanted]:
+        wanted = 1 if self._classifier and not self._soft else len(outputs)
+        for tensor, element in list(zip([inside[name] for name in outputs], kinds, strict=True))[:wanted]:
             self._output(graph, onnx, tensor, element)
         return graph
 
-    def _unsaid(self, onnx: Any) -> int:
+    def _label_type(self, onnx: Any) -> int:
         """The type of labels, where the converter leaves it out."""
         whole = np.asarray(self._model.classes_).dtype.kind in "biu" if self._classifier else False
         return int(onnx.TensorProto.INT64 if whole else onnx.TensorProto.STRING)
@@ -231,16 +231,16 @@ class _Answers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self._transforms:
-                return {"transformed": dense(self._model.transform(rows))}
+                return {"transformed": to_dense(self._model.transform(rows))}
             answer = np.asarray(self._model.predict(rows))
             if not self._classifier:
                 return {"prediction": answer[:, 0] if answer.ndim == 2 and answer.shape[1] == 1 else answer}
-            found = {"label": answer if answer.dtype.kind in "biu" else answer.astype(str).astype(object)}
+            outputs = {"label": answer if answer.dtype.kind in "biu" else answer.astype(str).astype(object)}
             if self._soft:
                 chances = np.asarray(self._model.predict_proba(rows))
-                found |= {"probability": chances[:, 1]} if self._count == 2 else {"probabilities": chances}
-            return found
+                outputs |= {"probability": chances[:, 1]} if self._count == 2 else {"probabilities": chances}
+            return outputs
 
 
-def dense(values: Any) -> Array:
+def to_dense(values: Any) -> Array:
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values)

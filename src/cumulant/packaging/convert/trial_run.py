@@ -1,6 +1,4 @@
-"""Reading a file with a native library in a process of its own first: a malformed one can end the whole process, or
-keep it for ever.
-"""
+"""Trial reads of files by native libraries in a child process: a malformed file can crash or hang the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UBJSON, the binary form of XGBoost's models, read without believing the sizes that it claims."""
+"""Decoder of UBJSON, the binary format of XGBoost's models, which verifies all claimed sizes."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class _Reader:
         return self._content[self._at - count : self._at]
 
     def _next(self, mark: bytes) -> bool:
-        found = self._content[self._at : self._at + 1] == mark
-        self._at += found
-        return found
+        matches = self._content[self._at : self._at + 1] == mark
+        self._at += matches
+        return matches
 
     def _number(self, mark: bytes) -> Any:
         kind = np.dtype(_NUMBERS[mark])
@@ -79,8 +79,8 @@ class _Reader:
         count = self._length() if self._next(b"#") else None
         if kind in _NUMBERS and count is not None:
             dtype = np.dtype(_NUMBERS[kind])
-            found: list[Any] = np.frombuffer(self._take(count * dtype.itemsize), dtype).tolist()
-            return found
+            numbers: list[Any] = np.frombuffer(self._take(count * dtype.itemsize), dtype).tolist()
+            return numbers
         if kind is not None:
             raise DataError(f"the binary JSON has an array of an unknown kind at byte {self._at:,}")
         return self._items(depth, count)
@@ -93,10 +93,10 @@ class _Reader:
 
     def _object(self, depth: int) -> dict[str, Any]:
         count = self._length() if self._next(b"#") else None
-        found: dict[str, Any] = {}
+        members: dict[str, Any] = {}
         read = 0
         while (read < count) if count is not None else not self._next(b"}"):
             key = self._text()
-            found[key] = self.value(depth + 1)
+            members[key] = self.value(depth + 1)
             read += 1
-        return found
+        return members

@@ -17,11 +17,11 @@ import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError
 from cumulant.packaging.convert import ubjson
-from cumulant.packaging.convert.foreign_model import TREES, Foreign, versions
-from cumulant.packaging.convert.output_names import Answers
+from cumulant.packaging.convert.foreign_model import TREES, ForeignModel, installed_versions
+from cumulant.packaging.convert.output_names import NamedAnswers
 from cumulant.packaging.convert.trial_run import try_reading
-from cumulant.packaging.graphs.graph import INPUT, Graph
-from cumulant.packaging.graphs.tree_ensemble import LT, MEMBER, Ensemble, Leaf, Split
+from cumulant.packaging.graphs.graph import INPUT, GraphBuilder
+from cumulant.packaging.graphs.tree_ensemble import LT, MEMBER, TreeEnsemble, TreeLeaf, TreeSplit
 from cumulant.servable.engine import Array
 
 _AGAIN = "save the model again with save_model('model.ubj')"
@@ -67,7 +67,7 @@ class XgboostTrees:
             self.objective = str(learner["objective"]["name"])
             self.features = int(parameters["num_feature"])
             self.outputs = max(1, int(parameters["num_class"]), int(parameters.get("num_target", 1)))
-            self.names = tuple(str(one) for one in learner.get("feature_names", ()))
+            self.names = tuple(str(feature) for feature in learner.get("feature_names", ()))
             self._best = learner.get("attributes", {}).get("best_iteration")
             self._base = parameters["base_score"]
             self._read(booster)
@@ -87,8 +87,8 @@ class XgboostTrees:
         if kind not in ("gbtree", "dart"):
             raise DefinitionError(f'XGBoost booster "{kind}" has no ONNX form here', hint=_OTHER)
         model = booster["gbtree"]["model"] if kind == "dart" else booster["model"]
-        self.trees, self.targets = list(model["trees"]), [int(one) for one in model["tree_info"]]
-        self.weights = [float(one) for one in booster["weight_drop"]] if kind == "dart" else [1.0] * len(self.trees)
+        self.trees, self.targets = list(model["trees"]), [int(value) for value in model["tree_info"]]
+        self.weights = [float(value) for value in booster["weight_drop"]] if kind == "dart" else [1.0] * len(self.trees)
         self.total = len(self.trees)
         # Each output has a tree of its own in each iteration.
         if not 0 < self.features <= _MOST_FEATURES or self.outputs > max(1, self.total):
@@ -117,20 +117,20 @@ class XgboostTrees:
     def margins(self) -> list[float]:
         """The base score of each output, before the link."""
         text = str(self._base).strip("[]")
-        values = [float(one) for one in text.split(",")]
-        found = [_margin(np.float32(value), self.link) for value in values]
-        return found if len(found) == self.outputs else [found[0]] * self.outputs
+        values = [float(part) for part in text.split(",")]
+        margins = [_margin(np.float32(value), self.link) for value in values]
+        return margins if len(margins) == self.outputs else [margins[0]] * self.outputs
 
-    def add_to(self, graph: Graph, x: str | None = None) -> str:
+    def add_to(self, graph: GraphBuilder, x: str | None = None) -> str:
         """Append the trees, which read the float32 `x`; returns the name of the scores, float32 [n, outputs]."""
-        ensemble = Ensemble(self.outputs, np.float32)
+        ensemble = TreeEnsemble(self.outputs, np.float32)
         for target, margin in enumerate(self.margins()):
             ensemble.constant(margin, target)
         for tree, target, weight in zip(self.trees, self.targets, self.weights, strict=False):
             ensemble.grow(0, target, _Tree(tree, weight).look)
         return ensemble.add_to(graph, x)
 
-    def answers(self, graph: Graph, scores: str) -> str:
+    def answers(self, graph: GraphBuilder, scores: str) -> str:
         """`scores` after the link, rounded to float32 as XGBoost's are."""
         if self.link == "identity":
             return scores
@@ -151,7 +151,7 @@ def _margin(base: np.float32, link: str) -> float:
 
 
 class _Tree:
-    """One tree's nodes, for `Ensemble.grow`."""
+    """One tree's nodes, for `TreeEnsemble.grow`."""
 
     def __init__(self, tree: Mapping[str, Any], weight: float) -> None:
         self._tree = tree
@@ -159,33 +159,39 @@ class _Tree:
         parts = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
         self._sets = {int(node): tree["categories"][start : start + size] for node, start, size in parts}
 
-    def look(self, node: int) -> Leaf | Split:
+    def look(self, node: int) -> TreeLeaf | TreeSplit:
         tree = self._tree
-        left, right = int(tree["left_children"][node]), int(tree["right_children"][node])
+        left_child, right_child = int(tree["left_children"][node]), int(tree["right_children"][node])
         value = float(tree["split_conditions"][node])
-        if left == -1:
-            return Leaf(float(np.float32(value) * self._weight))
+        if left_child == -1:
+            return TreeLeaf(float(np.float32(value) * self._weight))
         feature, default_left = int(tree["split_indices"][node]), bool(tree["default_left"][node])
         if node not in self._sets:
-            return Split(feature, LT, value, missing=default_left, yes=left, no=right)
-        members = tuple(float(one) for one in self._sets[node])
-        return Split(feature, MEMBER, 0.0, missing=not default_left, yes=right, no=left, members=members)
+            return TreeSplit(feature, LT, value, missing=default_left, yes=left_child, no=right_child)
+        members = tuple(float(category) for category in self._sets[node])
+        return TreeSplit(
+            feature, MEMBER, 0.0, missing=not default_left, yes=right_child, no=left_child, members=members
+        )
 
 
 def _check_tree(tree: Mapping[str, Any], features: int, number: int) -> None:
-    left, right = ([int(one) for one in tree[name]] for name in ("left_children", "right_children"))
-    count = len(left)
+    left_children, right_children = (
+        [int(child) for child in tree[name]] for name in ("left_children", "right_children")
+    )
+    count = len(left_children)
     if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
         raise DefinitionError("XGBoost trees with a vector in each leaf have no ONNX form here", hint=_OTHER)
     same = ("right_children", "split_indices", "split_conditions", "default_left")
     if count == 0 or any(len(tree[name]) != count for name in same):
         raise ValueError(f"nodes of tree {number}")
-    children = [one for one in (*left, *right) if one != -1]
+    children = [child for child in (*left_children, *right_children) if child != -1]
     # Every node has one parent at most, and the root none: no node is its own ancestor below the root.
-    wrong = len(set(children)) != len(children) or any(not 0 < one < count for one in children)
-    if wrong or any((one == -1) != (other == -1) for one, other in zip(left, right, strict=True)):
+    wrong = len(set(children)) != len(children) or any(not 0 < child < count for child in children)
+    if wrong or any(
+        (child == -1) != (sibling == -1) for child, sibling in zip(left_children, right_children, strict=True)
+    ):
         raise ValueError(f"nodes of tree {number}")
-    if any(not 0 <= int(one) < features for one in tree["split_indices"]):
+    if any(not 0 <= int(child) < features for child in tree["split_indices"]):
         raise ValueError(f"a feature of tree {number}")
     for value, goes_left in zip(tree["split_conditions"], tree["default_left"], strict=True):
         float(value), int(goes_left)
@@ -196,7 +202,7 @@ def _check_tree(tree: Mapping[str, Any], features: int, number: int) -> None:
             raise ValueError(f"the categories of tree {number}")
 
 
-def read_xgboost(path: Path) -> Foreign:
+def read_xgboost(path: Path) -> ForeignModel:
     """The XGBoost model in a JSON or UBJSON file.
 
     Raises:
@@ -217,12 +223,12 @@ def read_xgboost(path: Path) -> Foreign:
     return foreign
 
 
-def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -> Foreign:
+def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -> ForeignModel:
     """The graph of a model's document. `original()` gives the Booster; `labels` are a classifier's."""
     trees = XgboostTrees(document)
-    graph = Graph(trees.features, source="FP32", inner="FP32")
+    graph = GraphBuilder(trees.features, source="FP32", inner="FP32")
     scores = trees.answers(graph, trees.add_to(graph))
-    answers = Answers(classes=_classes(trees), labels=labels, datatype="FP32")
+    answers = NamedAnswers(classes=_classes(trees), labels=labels, datatype="FP32")
     booster: list[Any] = []
 
     def predict(values: Mapping[str, Array]) -> dict[str, Array]:
@@ -231,7 +237,7 @@ def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -
         return answers.expected(_predict(booster[0], np.asarray(values[INPUT], np.float64), trees))
 
     stopped = f"the first {trees.rounds} iterations answer: early stopping found the rest to do harm"
-    return Foreign(
+    return ForeignModel(
         kind="XGBoost",
         converter="cumulant, float32 trees",
         model=answers.finish(graph, scores, trees.outputs),
@@ -240,7 +246,7 @@ def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -
         columns=trees.names,
         classes=answers.texts,
         notes=(stopped,) if trees.rounds else (),
-        packages=versions("xgboost", "xgboost-cpu", "onnx"),
+        packages=installed_versions("xgboost", "xgboost-cpu", "onnx"),
     )
 
 

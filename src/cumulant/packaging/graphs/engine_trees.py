@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.packaging.convert.xgboost_model import XgboostTrees
-from cumulant.packaging.graphs.graph import Graph
-from cumulant.packaging.graphs.tree_ensemble import LEQ, MEMBER, Ensemble, Leaf, Split
+from cumulant.packaging.graphs.graph import GraphBuilder
+from cumulant.packaging.graphs.tree_ensemble import LEQ, MEMBER, TreeEnsemble, TreeLeaf, TreeSplit
 
 if TYPE_CHECKING:
     from cumulant.training.trainers.engine_models import SymmetricTree, SymmetricTrees
 
 
-def add_xgboost(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
+def add_xgboost(graph: GraphBuilder, texts: Sequence[str]) -> tuple[str, int]:
     """Append the average of the models' answers; returns its name and number of outputs.
 
     Raises:
@@ -25,22 +25,22 @@ def add_xgboost(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
     """
     models = [XgboostTrees(msgspec.json.decode(text)) for text in texts]
     x = graph.cast(graph.x, "FP32")  # exact: the graph's input is of float32
-    answers = [graph.cast(one.answers(graph, one.add_to(graph, x)), "FP64") for one in models]
+    answers = [graph.cast(model.answers(graph, model.add_to(graph, x)), "FP64") for model in models]
     return graph.mean(answers), models[0].outputs
 
 
-def add_catboost(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
+def add_catboost(graph: GraphBuilder, texts: Sequence[str]) -> tuple[str, int]:
     """Append the average of the models' answers; returns its name and number of outputs."""
     from cumulant.training.trainers.engine_models import CatboostModels
 
     models = CatboostModels(tuple(texts)).models
-    answers = [_symmetric(graph, one) for one in models]
+    answers = [_symmetric(graph, model) for model in models]
     return graph.mean(answers), len(models[0].bias)
 
 
-def _symmetric(graph: Graph, model: SymmetricTrees) -> str:
+def _symmetric(graph: GraphBuilder, model: SymmetricTrees) -> str:
     """The trees in float64, summed in CatBoost's order; each level's test stands once a node of the level."""
-    ensemble = Ensemble(len(model.bias))
+    ensemble = TreeEnsemble(len(model.bias))
     for target, value in enumerate(model.bias):
         ensemble.constant(value, target)
     for tree in model.trees:
@@ -49,13 +49,13 @@ def _symmetric(graph: Graph, model: SymmetricTrees) -> str:
     return graph.link(model.link, ensemble.add_to(graph), len(model.bias))
 
 
-def _look(tree: SymmetricTree, target: int, node: tuple[int, int]) -> Leaf | Split:
+def _look(tree: SymmetricTree, target: int, node: tuple[int, int]) -> TreeLeaf | TreeSplit:
     """The node at (level, answers of the levels above as bits)."""
     level, bits = node
     if level == len(tree.tests):
-        return Leaf(tree.leaves[bits][target])
+        return TreeLeaf(tree.leaves[bits][target])
     test, failed, passed = tree.tests[level], (level + 1, bits), (level + 1, bits | 1 << level)
     if test.code is None:
-        return Split(test.column, LEQ, test.border, missing=not test.missing, yes=failed, no=passed)
+        return TreeSplit(test.column, LEQ, test.border, missing=not test.missing, yes=failed, no=passed)
     members = (float(test.code),)
-    return Split(test.column, MEMBER, 0.0, missing=test.missing, yes=passed, no=failed, members=members)
+    return TreeSplit(test.column, MEMBER, 0.0, missing=test.missing, yes=passed, no=failed, members=members)

@@ -25,7 +25,7 @@ ML_DOMAIN = "ai.onnx.ml"
 OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
 
 
-def onnx_part() -> Any:
+def import_onnx() -> Any:
     """The `onnx` package, imported on first use."""
     try:
         import onnx
@@ -38,11 +38,11 @@ def onnx_part() -> Any:
     return onnx
 
 
-class Graph:
-    """Nodes and constants of one graph; `x` names its input [n, k] as `inner`, float64 unless told."""
+class GraphBuilder:
+    """Nodes and constants of one graph; `x` names its input [n, k] as `inner`, by default float64."""
 
     def __init__(self, width: int, *, source: Float = "FP32", inner: Float = "FP64") -> None:
-        self._onnx = onnx_part()
+        self._onnx = import_onnx()
         self._width = width
         self._source = source
         self._nodes: list[NodeProto] = []
@@ -54,8 +54,10 @@ class Graph:
 
     def _element(self, datatype: str) -> int:
         types = self._onnx.TensorProto
-        found: int = {"FP32": types.FLOAT, "FP64": types.DOUBLE, "INT64": types.INT64, "BYTES": types.STRING}[datatype]
-        return found
+        element: int = {"FP32": types.FLOAT, "FP64": types.DOUBLE, "INT64": types.INT64, "BYTES": types.STRING}[
+            datatype
+        ]
+        return element
 
     def add(self, op: str, *inputs: str, domain: str = "", output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its output."""
@@ -87,8 +89,8 @@ class Graph:
             case "exp":
                 return self._exp(score)
             case "sigmoid":
-                one = self.number(1)
-                return self.add("Div", one, self.add("Add", one, self._exp(self.add("Neg", score))))
+                unit = self.number(1)
+                return self.add("Div", unit, self.add("Add", unit, self._exp(self.add("Neg", score))))
             case _:
                 return self._softmax(score, outputs)
 

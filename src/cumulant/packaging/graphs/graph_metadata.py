@@ -1,4 +1,4 @@
-"""What a reader of the graph alone needs to use it: columns in their order, classes, calibration, threshold, target.
+"""Metadata of a graph for use without its servable: columns, classes, calibration, threshold, target.
 
 The values stand in the model's `metadata_props`, as `onnxruntime` gives them by `get_modelmeta().custom_metadata_map`.
 """
@@ -24,7 +24,7 @@ def describe_graph(graph: ModelProto, servable: Servable, target: str = "") -> N
         "model": servable.name,
         "task": servable.task,
         "target": target,
-        "columns": [one.feature for one in servable.inputs],
+        "columns": [declared.feature for declared in servable.inputs],
         "inputs": servable.inputs,
         "classes": servable.classes,
         "calibration": servable.calibration,
@@ -34,5 +34,5 @@ def describe_graph(graph: ModelProto, servable: Servable, target: str = "") -> N
         if value not in (None, "", ()):
             text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
             graph.metadata_props.add(key=f"{PREFIX}{name}", value=text)
-    names = ", ".join(one.feature for one in servable.inputs)
+    names = ", ".join(declared.feature for declared in servable.inputs)
     graph.graph.input[0].doc_string = f"float32 [rows, {len(servable.inputs)}], columns in this order: {names}"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cumulant.core.errors import DefinitionError, missing_part
-from cumulant.packaging.graphs.graph import Graph
-from cumulant.packaging.graphs.tree_ensemble import LEQ, MEMBER, Ensemble, Leaf, Split
+from cumulant.packaging.graphs.graph import GraphBuilder
+from cumulant.packaging.graphs.tree_ensemble import LEQ, MEMBER, TreeEnsemble, TreeLeaf, TreeSplit
 
 #: LightGBM's kZeroThreshold, a float32
 _ZERO = float(np.float32(1e-35))
@@ -45,7 +45,7 @@ ALL_LINKS = _LINKS | {
 _TRAIN_AGAIN = "train with another objective or setting, or bring the model as ONNX"
 
 
-def add_boosters(graph: Graph, texts: Sequence[str], *, links: Mapping[str, str] = _LINKS) -> tuple[str, int]:
+def add_boosters(graph: GraphBuilder, texts: Sequence[str], *, links: Mapping[str, str] = _LINKS) -> tuple[str, int]:
     """Append the average of the boosters' answers; returns its name and number of outputs.
 
     `links` are the objectives that are taken, with their link functions.
@@ -59,7 +59,7 @@ def add_boosters(graph: Graph, texts: Sequence[str], *, links: Mapping[str, str]
     return graph.mean([answer for answer, _ in answers]), answers[0][1]
 
 
-def _add_booster(graph: Graph, text: str, links: Mapping[str, str]) -> tuple[str, int]:
+def _add_booster(graph: GraphBuilder, text: str, links: Mapping[str, str]) -> tuple[str, int]:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
@@ -68,7 +68,7 @@ def _add_booster(graph: Graph, text: str, links: Mapping[str, str]) -> tuple[str
     # A model of a user's own objective says none: its answers are the raw scores.
     link, slope = _link(dump.get("objective") or "custom", links)
     outputs = int(dump["num_tree_per_iteration"])
-    ensemble = Ensemble(outputs)
+    ensemble = TreeEnsemble(outputs)
     for number, tree in enumerate(dump["tree_info"]):
         ensemble.grow(tree["tree_structure"], number % outputs, _node)
     score = ensemble.add_to(graph)
@@ -88,16 +88,16 @@ def _link(objective: str, links: Mapping[str, str]) -> tuple[str, float]:
     return links[name], slopes[0] if slopes else 1.0
 
 
-def _node(node: dict[str, Any]) -> Leaf | Split:
+def _node(node: dict[str, Any]) -> TreeLeaf | TreeSplit:
     if "leaf_coeff" in node:
         raise DefinitionError("LightGBM trees with linear leaves have no ONNX form", hint=_TRAIN_AGAIN)
     if "leaf_value" in node:
-        return Leaf(node["leaf_value"])
-    feature, left, right = node["split_feature"], node["left_child"], node["right_child"]
+        return TreeLeaf(node["leaf_value"])
+    feature, left_child, right_child = node["split_feature"], node["left_child"], node["right_child"]
     if node["decision_type"] == "==":
         members = tuple(float(code) for code in str(node["threshold"]).split("||"))
-        return Split(feature, MEMBER, 0.0, missing=False, yes=left, no=right, members=members)
-    return Split(feature, LEQ, _threshold(node), missing=_missing_goes_left(node), yes=left, no=right)
+        return TreeSplit(feature, MEMBER, 0.0, missing=False, yes=left_child, no=right_child, members=members)
+    return TreeSplit(feature, LEQ, _threshold(node), missing=_missing_goes_left(node), yes=left_child, no=right_child)
 
 
 def _threshold(node: dict[str, Any]) -> float:

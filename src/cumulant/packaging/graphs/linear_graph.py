@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.graph import GraphBuilder
 
 if TYPE_CHECKING:
     from cumulant.training.payloads.payload import LinearWeights
 
 
-def add_linear(graph: Graph, weights: LinearWeights) -> tuple[str, int]:
+def add_linear(graph: GraphBuilder, weights: LinearWeights) -> tuple[str, int]:
     """Append the model of `weights`; returns the name of its answer and the number of outputs."""
     outputs = len(weights.bias)
     return graph.link(weights.link, add_scores(graph, weights, graph.x), outputs), outputs
 
 
-def add_scores(graph: Graph, weights: LinearWeights, x: str) -> str:
+def add_scores(graph: GraphBuilder, weights: LinearWeights, x: str) -> str:
     """Append what the link of `weights` is applied to, [n, outputs], of the matrix `x`."""
     score = graph.add("Add", _numbers(graph, weights, x), graph.constant(np.array(weights.bias, np.float64)))
     for column, table in sorted(weights.tables.items()):
@@ -27,7 +27,7 @@ def add_scores(graph: Graph, weights: LinearWeights, x: str) -> str:
     return score
 
 
-def _numbers(graph: Graph, weights: LinearWeights, x: str) -> str:
+def _numbers(graph: GraphBuilder, weights: LinearWeights, x: str) -> str:
     """The part of the numeric columns, [n, outputs]; without any, zeros of that shape."""
     outputs = len(weights.bias)
     picked = graph.add("Gather", x, graph.constant(np.array(weights.columns, np.int64)), axis=1)
@@ -44,7 +44,9 @@ def _numbers(graph: Graph, weights: LinearWeights, x: str) -> str:
     return graph.add("Add", score, graph.add("MatMul", flags, graph.constant(missing)))
 
 
-def _category(graph: Graph, x: str, column: int, table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+def _category(
+    graph: GraphBuilder, x: str, column: int, table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> str:
     """The row of `table` for each code; its last row for missing codes."""
     codes = graph.add("Gather", x, graph.constant(np.array(column, np.int64)), axis=1)
     known = graph.add("Where", graph.add("IsNaN", codes), graph.number(len(table) - 1), codes)
@@ -52,7 +54,7 @@ def _category(graph: Graph, x: str, column: int, table: np.ndarray[tuple[int, ..
     return graph.add("Gather", graph.constant(table), rows, axis=0)
 
 
-def add_constant(graph: Graph, prior: Sequence[float]) -> tuple[str, int]:
+def add_constant(graph: GraphBuilder, prior: Sequence[float]) -> tuple[str, int]:
     """Append the same answer for every row."""
     rows = graph.add("Shape", graph.x, start=0, end=1)
     shape = graph.add("Concat", rows, graph.constant(np.array([1], np.int64)), axis=0)

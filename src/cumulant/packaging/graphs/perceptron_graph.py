@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.packaging.graphs.graph import Graph
+from cumulant.packaging.graphs.graph import GraphBuilder
 from cumulant.packaging.graphs.linear_graph import add_scores
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 _INT64 = 7
 
 
-def add_perceptrons(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
+def add_perceptrons(graph: GraphBuilder, texts: Sequence[str]) -> tuple[str, int]:
     """Append the average of the models' answers; returns its name and number of outputs."""
     from cumulant.training.payloads.perceptron import Perceptrons
 
     models, answers = Perceptrons(tuple(texts)).models, []
-    made: dict[NormalScores, str] = {}
+    score_names: dict[NormalScores, str] = {}
     for model in models:
-        if model.numbers not in made:
-            made[model.numbers] = _normal_scores(graph, model.numbers)
-        answers.append(_answer(graph, model, made[model.numbers]))
+        if model.numbers not in score_names:
+            score_names[model.numbers] = _normal_scores(graph, model.numbers)
+        answers.append(_answer(graph, model, score_names[model.numbers]))
     return graph.mean(answers), len(models[0].layers[-1].bias)
 
 
-def _answer(graph: Graph, model: Perceptron, scores: str) -> str:
+def _answer(graph: GraphBuilder, model: Perceptron, scores: str) -> str:
     hidden, zero = add_scores(graph, model.first, scores), graph.number(0)
     for layer in model.layers:
         weight = graph.constant(np.array(layer.weight, np.float64))
@@ -42,7 +42,7 @@ def _answer(graph: Graph, model: Perceptron, scores: str) -> str:
     return graph.link(model.link, graph.add("Add", graph.number(model.offset), scaled), len(model.layers[-1].bias))
 
 
-def _normal_scores(graph: Graph, numbers: NormalScores) -> str:
+def _normal_scores(graph: GraphBuilder, numbers: NormalScores) -> str:
     """As `NormalScores.apply`: [n, k] the scores of the numeric columns, then the codes of the categories."""
     codes = graph.add("Gather", graph.x, graph.constant(np.array(numbers.categories, np.int64)), axis=1)
     if not numbers.columns:
@@ -72,14 +72,14 @@ class _Tables:
     def __init__(self, numbers: NormalScores) -> None:
         from cumulant.training.payloads.perceptron import segments
 
-        knots = [np.array(one) for one in numbers.knots]
-        scores = [np.array(one) for one in numbers.scores]
+        knots = [np.array(values) for values in numbers.knots]
+        scores = [np.array(values) for values in numbers.scores]
         pairs = [segments(*pair) for pair in zip(knots, scores, strict=True)]
         sizes = [len(width) for width, _ in pairs]
         self.first = np.cumsum([0, *sizes[:-1]])
         self.width, self.slope = (np.concatenate([pair[place] for pair in pairs]) for place in (0, 1))
-        self.knot = np.concatenate([one[:size] for one, size in zip(knots, sizes, strict=True)])
-        self.score = np.concatenate([one[:size] for one, size in zip(scores, sizes, strict=True)])
+        self.knot = np.concatenate([values[:size] for values, size in zip(knots, sizes, strict=True)])
+        self.score = np.concatenate([values[:size] for values, size in zip(scores, sizes, strict=True)])
         self.inner: NDArray[np.float64] = np.full((len(knots), max(1, max(sizes) - 1)), np.nan)
-        for place, one in enumerate(knots):
-            self.inner[place, : max(0, len(one) - 2)] = one[1:-1]
+        for place, values in enumerate(knots):
+            self.inner[place, : max(0, len(values) - 2)] = values[1:-1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cumulant.core.errors import DefinitionError
-from cumulant.packaging.graphs.graph import INPUT, Graph, onnx_part
+from cumulant.packaging.graphs.graph import INPUT, GraphBuilder, import_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -19,47 +19,47 @@ _WIDE = "servable_matrix"
 _LEAST_OPSET = 13
 
 
-def add_widening(graph: Graph, widening: Widening, width: int) -> str:
+def add_widening(graph: GraphBuilder, widening: Widening, width: int) -> str:
     """Append what `Widening.apply` does; returns the name of the wide matrix, float64."""
     limits = np.full(width, np.inf)
-    limits[[one.column for one in widening.tables]] = widening.most
+    limits[[table.column for table in widening.tables]] = widening.most
     rare = graph.add("GreaterOrEqual", graph.x, graph.constant(limits))
     parts = [graph.add("Where", rare, graph.number(np.nan), graph.x)]
-    for one in widening.tables:
-        codes = graph.add("Gather", graph.x, graph.constant(np.array(one.column, np.int64)), axis=1)
-        known = graph.add("Where", graph.add("IsNaN", codes), graph.number(len(one.means) - 1), codes)
+    for table in widening.tables:
+        codes = graph.add("Gather", graph.x, graph.constant(np.array(table.column, np.int64)), axis=1)
+        known = graph.add("Where", graph.add("IsNaN", codes), graph.number(len(table.means) - 1), codes)
         rows = graph.add("Cast", known, to=7)  # 7: int64
-        means = np.array(one.means, dtype=np.float32).astype(np.float64)  # as the model was fitted on them
+        means = np.array(table.means, dtype=np.float32).astype(np.float64)  # as the model was fitted on them
         parts.append(graph.add("Gather", graph.constant(means), rows, axis=0))
     return graph.add("Concat", *parts, axis=1)
 
 
-def added_columns(widening: Widening) -> int:
-    return sum(len(one.means[0]) for one in widening.tables)
+def count_added_columns(widening: Widening) -> int:
+    return sum(len(table.means[0]) for table in widening.tables)
 
 
-def before(model: ModelProto, widening: Widening, width: int) -> ModelProto:
+def prepend_widening(model: ModelProto, widening: Widening, width: int) -> ModelProto:
     """`model`, which reads the wide matrix, reading the matrix of `width` columns.
 
     Raises:
         DefinitionError: its operators are too old.
     """
-    onnx = onnx_part()
-    if any(one.domain == "" and one.version < _LEAST_OPSET for one in model.opset_import):
+    onnx = import_onnx()
+    if any(item.domain == "" and item.version < _LEAST_OPSET for item in model.opset_import):
         raise DefinitionError(
             f"the model's ONNX graph has operators of before version {_LEAST_OPSET}, which cannot stand behind the"
             " lookup of texts with many values",
             hint=f"convert it with target_opset={_LEAST_OPSET} or newer",
         )
-    graph = Graph(width)
+    graph = GraphBuilder(width)
     wide = graph.cast(add_widening(graph, widening, width), "FP32")
-    first = graph.finish_named({_WIDE: (wide, "FP32", (width + added_columns(widening),))})
+    first = graph.finish_named({_WIDE: (wide, "FP32", (width + count_added_columns(widening),))})
     first.ir_version = model.ir_version
     del first.opset_import[:]
     first.opset_import.extend(model.opset_import)
-    constants = {one.name for one in model.graph.initializer}
-    (source,) = (one.name for one in model.graph.input if one.name not in constants)
+    constants = {item.name for item in model.graph.initializer}
+    (source,) = (item.name for item in model.graph.input if item.name not in constants)
     later = onnx.compose.add_prefix(model, "inner_")
     merged: ModelProto = onnx.compose.merge_models(first, later, io_map=[(_WIDE, f"inner_{source}")])
-    assert [one.name for one in merged.graph.input] == [INPUT]
+    assert [item.name for item in merged.graph.input] == [INPUT]
     return merged

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.packaging.graphs.graph import ML_DOMAIN, Graph, onnx_part
+from cumulant.packaging.graphs.graph import ML_DOMAIN, GraphBuilder, import_onnx
 
 LEQ, LT, MEMBER = 0, 1, 6
 
 
 @dataclass(frozen=True)
-class Leaf:
+class TreeLeaf:
     value: float
 
 
 @dataclass(frozen=True)
-class Split:
+class TreeSplit:
     """`yes` where the value passes (`mode` against `threshold`, or is one of `members`), and for NaN with `missing`."""
 
     feature: int
@@ -32,7 +32,7 @@ class Split:
     members: tuple[float, ...] = ()
 
 
-class Ensemble:
+class TreeEnsemble:
     """Trees are added one by one; parents come before children, and trees are summed in the order of adding.
 
     `dtype` is that of the input, the thresholds, the leaves and the sums.
@@ -51,33 +51,33 @@ class Ensemble:
         self._leaves: list[float] = []
         self._targets: list[int] = []
 
-    def grow(self, top: Any, target: int, look: Callable[[Any], Leaf | Split]) -> None:
+    def grow(self, top: Any, target: int, look: Callable[[Any], TreeLeaf | TreeSplit]) -> None:
         """Add the tree under `top`, whose leaves count for the output `target`; `look` says what a node is."""
         first = look(top)
-        if isinstance(first, Leaf):  # a tree that never split: both branches of a dummy split give its value
-            first = Split(0, LEQ, 0.0, missing=True, yes=top, no=top)
+        if isinstance(first, TreeLeaf):  # a tree that never split: both branches of a dummy split give its value
+            first = TreeSplit(0, LEQ, 0.0, missing=True, yes=top, no=top)
         self._roots.append(len(self._features))
-        waiting: list[tuple[Leaf | Split, list[tuple[int, int]] | None]] = [(first, None)]
+        waiting: list[tuple[TreeLeaf | TreeSplit, list[tuple[int, int]] | None]] = [(first, None)]
         while waiting:
             node, parent = waiting.pop()
-            place = self._leaf(node, target) if isinstance(node, Leaf) else self._split(node)
+            place = self._leaf(node, target) if isinstance(node, TreeLeaf) else self._split(node)
             if parent is not None:
                 parent.append(place)
-            if isinstance(node, Split):
+            if isinstance(node, TreeSplit):
                 # The stack gives the branch `yes` first, whose whole subtree precedes the branch `no`.
                 children = self._children[place[0]]
                 waiting += [(look(node.no), children), (look(node.yes), children)]
 
     def constant(self, value: float, target: int) -> None:
         """Add a tree that gives `value` to every row."""
-        self.grow(Leaf(value), target, lambda node: node)
+        self.grow(TreeLeaf(value), target, lambda node: node)
 
-    def _leaf(self, leaf: Leaf, target: int) -> tuple[int, int]:
+    def _leaf(self, leaf: TreeLeaf, target: int) -> tuple[int, int]:
         self._leaves.append(leaf.value)
         self._targets.append(target)
         return len(self._leaves) - 1, 1
 
-    def _split(self, split: Split) -> tuple[int, int]:
+    def _split(self, split: TreeSplit) -> tuple[int, int]:
         place = len(self._features)
         self._features.append(split.feature)
         self._thresholds.append(split.threshold)
@@ -88,7 +88,7 @@ class Ensemble:
             self._members[place] = split.members
         return place, 0
 
-    def add_to(self, graph: Graph, x: str | None = None) -> str:
+    def add_to(self, graph: GraphBuilder, x: str | None = None) -> str:
         """Append the operator, which reads `x` (default: the graph's); returns the name of its output, [n, outputs]."""
         members = [part for place in sorted(self._members) for part in (*self._members[place], np.nan)]
         attributes: dict[str, Any] = {
@@ -98,7 +98,7 @@ class Ensemble:
             "tree_roots": self._roots,
             "nodes_featureids": self._features,
             "nodes_splits": self._tensor(self._thresholds),
-            "nodes_modes": onnx_part().numpy_helper.from_array(np.array(self._modes, np.uint8)),
+            "nodes_modes": import_onnx().numpy_helper.from_array(np.array(self._modes, np.uint8)),
             "nodes_missing_value_tracks_true": self._missing,
             "nodes_truenodeids": [yes for (yes, _), _ in self._children],
             "nodes_trueleafs": [leaf for (_, leaf), _ in self._children],
@@ -112,5 +112,5 @@ class Ensemble:
         return graph.add("TreeEnsemble", x or graph.x, domain=ML_DOMAIN, **attributes)
 
     def _tensor(self, values: list[float]) -> Any:
-        found: NDArray[Any] = np.array(values, self._dtype)
-        return onnx_part().numpy_helper.from_array(found)
+        array: NDArray[Any] = np.array(values, self._dtype)
+        return import_onnx().numpy_helper.from_array(array)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import DefinitionError
-from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.graphs.graph import import_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.core.servable import Task
 
 
-def adopt(content: bytes, *, width: int, task: Task, classes: int) -> ModelProto:
+def adapt_graph(content: bytes, *, width: int, task: Task, classes: int) -> ModelProto:
     """The graph of `content` with one float32 input [n, width] and one float64 output [n, m].
 
     Of several outputs the last float tensor is taken: converters put the labels first. Of a binary
@@ -38,7 +38,7 @@ def adopt(content: bytes, *, width: int, task: Task, classes: int) -> ModelProto
 def _decode(content: bytes) -> ModelProto:
     from google.protobuf.message import DecodeError
 
-    onnx = onnx_part()
+    onnx = import_onnx()
     try:
         model: ModelProto = onnx.load_model_from_string(content)
         onnx.checker.check_model(model)
@@ -48,13 +48,13 @@ def _decode(content: bytes) -> ModelProto:
 
 
 def _check_input(model: ModelProto, width: int) -> None:
-    constants = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in constants]
+    constants = {value.name for value in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
         raise DefinitionError(f"the ONNX graph has {len(inputs)} inputs; it must take one float32 matrix [n, {width}]")
     name, tensor = inputs[0].name, inputs[0].type.tensor_type
     sizes = [size.dim_value for size in tensor.shape.dim]
-    if tensor.elem_type != onnx_part().TensorProto.FLOAT or len(sizes) != 2 or sizes[1] not in (0, width):
+    if tensor.elem_type != import_onnx().TensorProto.FLOAT or len(sizes) != 2 or sizes[1] not in (0, width):
         raise DefinitionError(f"the ONNX graph's input must be one float32 matrix [n, {width}]", subject=name)
     if sizes[0] != 0:
         raise DefinitionError("the ONNX graph's batch size is fixed; export it as dynamic", subject=name)
@@ -62,8 +62,10 @@ def _check_input(model: ModelProto, width: int) -> None:
 
 def _find_output(model: ModelProto) -> tuple[str, int, int | None]:
     """Name, rank and number of columns (where it is declared) of the answer."""
-    types = onnx_part().TensorProto
-    floats = [one for one in model.graph.output if one.type.tensor_type.elem_type in (types.FLOAT, types.DOUBLE)]
+    types = import_onnx().TensorProto
+    floats = [
+        output for output in model.graph.output if output.type.tensor_type.elem_type in (types.FLOAT, types.DOUBLE)
+    ]
     if not floats:
         hint = "with skl2onnx, convert with options={'zipmap': False}"
         raise DefinitionError("the ONNX graph has no float tensor among its outputs", hint=hint)
@@ -75,7 +77,7 @@ def _find_output(model: ModelProto) -> tuple[str, int, int | None]:
 
 
 def _set_output(model: ModelProto, result: str, rank: int, columns: int) -> None:
-    onnx, graph = onnx_part(), model.graph
+    onnx, graph = import_onnx(), model.graph
     helper, types = onnx.helper, onnx.TensorProto
     nodes: list[Any] = [helper.make_node("Cast", [result], ["servable_double"], to=types.DOUBLE)]
     last = "servable_double"

@@ -1,4 +1,4 @@
-"""Smaller or faster forms of a graph, each measured and held to a declared loss of accuracy.
+"""Quantization: smaller or faster forms of a graph within a declared loss of accuracy.
 
-Needs `onnx` (the extra `train`): it is work of packaging, not of serving.
+Needs `onnx` (the extra `train`).
 """

@@ -1,4 +1,4 @@
-"""Which form of a graph is taken, and why not the others. Pure."""
+"""Choice between the forms of a graph, with reasons. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from cumulant.core.servable import Candidate
-from cumulant.packaging.quantize.measure import Pace
+from cumulant.packaging.quantize.measure import FormTiming
 
 Aim = Literal["size", "speed"]
 
@@ -16,13 +16,13 @@ ORIGINAL = "original"
 MARGIN = 0.05
 
 
-class Trial(NamedTuple):
-    """A form as measured. `fault`: why it could not be measured at all; `note`: what its user should know."""
+class FormTrial(NamedTuple):
+    """Measured form. `fault`: why it could not be measured; `note`: a hint for the user."""
 
     kind: str
     size: int = 0
     agreement: float = 0.0
-    paces: tuple[Pace, ...] = ()
+    paces: tuple[FormTiming, ...] = ()
     fault: str = ""
     note: str = ""
     #: what the agreement is at least, given the number of rows; None: the agreement itself
@@ -37,7 +37,7 @@ class Trial(NamedTuple):
         return self.agreement if self.bound is None else self.bound
 
 
-def choose(trials: Sequence[Trial], *, aim: Aim, accuracy_loss: float) -> tuple[Candidate, ...]:
+def choose_form(trials: Sequence[FormTrial], *, aim: Aim, accuracy_loss: float) -> tuple[Candidate, ...]:
     """The trials in their order, one of them chosen; the first is the original.
 
     Forms whose agreement has a bound are tested one after the other, the nearest to the original (on other rows) first,
@@ -50,16 +50,16 @@ def choose(trials: Sequence[Trial], *, aim: Aim, accuracy_loss: float) -> tuple[
     """
     tested = _tested(trials, accuracy_loss)
     refusals = [
-        _refusal(one, trials[0], aim, accuracy_loss, tested=place in tested) for place, one in enumerate(trials)
+        _refusal(trial, trials[0], aim, accuracy_loss, tested=place in tested) for place, trial in enumerate(trials)
     ]
-    fit = [one for one, refusal in zip(trials, refusals, strict=True) if not refusal]
+    fit = [trial for trial, refusal in zip(trials, refusals, strict=True) if not refusal]
     best = min(fit, key=_size_key if aim == "size" else _speed_key, default=trials[0])
-    return tuple(_candidate(one, refusal, best, aim) for one, refusal in zip(trials, refusals, strict=True))
+    return tuple(_candidate(trial, refusal, best, aim) for trial, refusal in zip(trials, refusals, strict=True))
 
 
-def _tested(trials: Sequence[Trial], accuracy_loss: float) -> set[int]:
+def _tested(trials: Sequence[FormTrial], accuracy_loss: float) -> set[int]:
     """The places of the forms that are tested: in the order of their distance, up to the first that fails."""
-    tested = {place for place, one in enumerate(trials) if one.bound is None or one.fault}
+    tested = {place for place, trial in enumerate(trials) if trial.bound is None or trial.fault}
     for place in sorted(set(range(len(trials))) - tested, key=lambda place: trials[place].distance):
         tested.add(place)
         if not _keeps(trials[place], accuracy_loss):
@@ -67,12 +67,12 @@ def _tested(trials: Sequence[Trial], accuracy_loss: float) -> set[int]:
     return tested
 
 
-def _keeps(trial: Trial, accuracy_loss: float) -> bool:
+def _keeps(trial: FormTrial, accuracy_loss: float) -> bool:
     # 1e-12: a loss of 0.01 allows 0.99, which 1 - 0.01 misses by a bit
     return not trial.one_sided and trial.assured >= 1 - accuracy_loss - 1e-12
 
 
-def _refusal(trial: Trial, original: Trial, aim: Aim, accuracy_loss: float, *, tested: bool) -> str:
+def _refusal(trial: FormTrial, original: FormTrial, aim: Aim, accuracy_loss: float, *, tested: bool) -> str:
     """Why it cannot be taken; the original always can, if nothing else can."""
     if trial is original:
         return "no other form serves better"
@@ -87,14 +87,16 @@ def _refusal(trial: Trial, original: Trial, aim: Aim, accuracy_loss: float, *, t
     return _slowness(trial)
 
 
-def _shortfall(trial: Trial, accuracy_loss: float) -> str:
-    asked = f"less than the {1 - accuracy_loss:.2%} asked for"
+def _shortfall(trial: FormTrial, accuracy_loss: float) -> str:
+    requirement = f"less than the {1 - accuracy_loss:.2%} asked for"
     if trial.bound is None:
-        return f"agrees on {trial.agreement:.2%}, {asked}"
-    return f"agrees on {trial.agreement:.2%}, which shows {max(0.0, trial.bound):.2%} with 95% confidence, {asked}"
+        return f"agrees on {trial.agreement:.2%}, {requirement}"
+    return (
+        f"agrees on {trial.agreement:.2%}, which shows {max(0.0, trial.bound):.2%} with 95% confidence, {requirement}"
+    )
 
 
-def _slowness(trial: Trial) -> str:
+def _slowness(trial: FormTrial) -> str:
     if any(pace.low > 1 + MARGIN for pace in trial.paces):
         return f"slower than the original: {_times(trial)}"
     if not any(pace.high < 1 - MARGIN for pace in trial.paces):
@@ -102,20 +104,20 @@ def _slowness(trial: Trial) -> str:
     return ""
 
 
-def _size_key(trial: Trial) -> tuple[float, float]:
+def _size_key(trial: FormTrial) -> tuple[float, float]:
     return trial.size, _relative(trial)
 
 
-def _speed_key(trial: Trial) -> tuple[float, float]:
+def _speed_key(trial: FormTrial) -> tuple[float, float]:
     return _relative(trial), trial.size
 
 
-def _relative(trial: Trial) -> float:
+def _relative(trial: FormTrial) -> float:
     """Geometric mean of the time as a share of the original's."""
     return math.exp(sum(math.log(pace.ratio) for pace in trial.paces) / max(1, len(trial.paces)))
 
 
-def _candidate(trial: Trial, refusal: str, best: Trial, aim: Aim) -> Candidate:
+def _candidate(trial: FormTrial, refusal: str, best: FormTrial, aim: Aim) -> Candidate:
     chosen = trial is best
     if chosen and not refusal:
         reason = "the smallest within the loss" if aim == "size" else "the fastest within the loss"
@@ -135,5 +137,5 @@ def _candidate(trial: Trial, refusal: str, best: Trial, aim: Aim) -> Candidate:
     )
 
 
-def _times(trial: Trial) -> str:
+def _times(trial: FormTrial) -> str:
     return ", ".join(f"{pace.ratio:.2f} of the time at {pace.rows} rows" for pace in trial.paces)

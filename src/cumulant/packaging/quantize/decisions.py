@@ -1,4 +1,4 @@
-"""What a form must keep: the largest class, or the decision at a threshold; and how surely a sample shows it."""
+"""Decisions that a form must keep: largest class or side of a threshold; and their confidence limits."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ LEVEL = 0.05
 _ROUNDING = 1e-3
 
 
-def kept(expected: Array, found: Array, threshold: float | None) -> list[Array] | None:
-    """Of each decision that is looked at, whether each row keeps it; None for numbers that decide nothing.
+def decisions_kept(expected: Array, answers: Array, threshold: float | None) -> list[Array] | None:
+    """Whether each row keeps each compared decision; None for numbers that decide nothing.
 
     Labels and other outputs that are no floats are compared as they are, [n, 3 or more] numbers by their largest class.
     Of two classes the probability of the second is held against `threshold`, without one against each of `COMMON`.
     Numbers [n] or [n, 1] decide only where a threshold is declared.
     """
     if expected.dtype.kind != "f":
-        return [expected == found]
+        return [expected == answers]
     if not decides(expected, threshold):
         return None
     if expected.ndim == 2 and expected.shape[1] > 2:
-        return [_classes(expected) == _classes(found)]
-    ours, theirs = _scores(expected, expected), _scores(found, expected)
+        return [_classes(expected) == _classes(answers)]
+    ours, theirs = _scores(expected, expected), _scores(answers, expected)
     limits = COMMON if threshold is None else (threshold,)
     return [(ours >= limit) == (theirs >= limit) for limit in limits]
 
@@ -52,28 +52,31 @@ def check_threshold(answers: Sequence[Array], threshold: float | None) -> None:
         return
     if not 0 < threshold < 1:
         raise DataError(f"a threshold of {threshold:g} is no probability between 0 and 1")
-    if not any(one.dtype.kind == "f" and (one.ndim == 1 or (one.ndim == 2 and one.shape[1] <= 2)) for one in answers):
+    if not any(
+        answer.dtype.kind == "f" and (answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] <= 2))
+        for answer in answers
+    ):
         raise DataError(
             "a threshold decides between two classes, and no output has two",
             hint="leave the threshold out: of several classes the largest is held to",
         )
 
 
-def lost_side(expected: Array, found: Array, threshold: float | None, accuracy_loss: float) -> str:
+def describe_lost_side(expected: Array, answers: Array, threshold: float | None, accuracy_loss: float) -> str:
     """Why a form cannot be taken although few decisions change: of those on one side of a declared threshold, surely
     more than the loss do (lower end of the exact 95% interval). A form that never says yes agrees wherever yes is rare.
     """
     if threshold is None or expected.dtype.kind != "f" or not (expected.ndim == 1 or expected.shape[1] <= 2):
         return ""
-    yes, now = (_scores(one, expected) >= threshold for one in (expected, found))
+    yes, now = (_scores(scores, expected) >= threshold for scores in (expected, answers))
     for side, word in ((yes, "yes"), (~yes, "no")):
         rows, changed = int(side.sum()), int((side & (yes != now)).sum())
-        if changed and 1 - exact(rows - changed, rows, upper=True) > accuracy_loss:
+        if changed and 1 - exact_limit(rows - changed, rows, upper=True) > accuracy_loss:
             return f"changes {changed:,} of {rows:,} answers of {word} at the threshold of {threshold:g}"
     return ""
 
 
-def exact(successes: int, rows: int, *, upper: bool = False) -> float:
+def exact_limit(successes: int, rows: int, *, upper: bool = False) -> float:
     """The one-sided exact 95% limit of a share (Clopper and Pearson, 1934): the lower one, or the `upper`."""
     from scipy.special import betaincinv
 
@@ -83,7 +86,7 @@ def exact(successes: int, rows: int, *, upper: bool = False) -> float:
 
 
 def rows_to_show(accuracy_loss: float) -> int:
-    """The fewest rows, all agreeing, on which `exact` reaches 1 - `accuracy_loss`; a loss above 0."""
+    """The fewest rows, all agreeing, on which `exact_limit` reaches 1 - `accuracy_loss`; a loss above 0."""
     return math.ceil(math.log(LEVEL) / math.log1p(-accuracy_loss))
 
 
@@ -101,8 +104,8 @@ def _scores(answer: Array, original: Array) -> Array:
         second: Array = answer[:, 1]
         return second
     difference = np.clip(answer[:, 1].astype(np.float64) - answer[:, 0], -500, 500)
-    found: Array = 1 / (1 + np.exp(-difference))
-    return found
+    probabilities: Array = 1 / (1 + np.exp(-difference))
+    return probabilities
 
 
 def _probabilities(answer: Array) -> bool:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import missing_part
-from cumulant.packaging.graphs.graph import onnx_part
-from cumulant.packaging.quantize.layers import Floats, Layer, attribute
+from cumulant.packaging.graphs.graph import import_onnx
+from cumulant.packaging.quantize.layers import Floats, WeightedLayer, node_attribute
 from cumulant.packaging.quantize.packed import compact
-from cumulant.packaging.quantize.rounding import rounded
+from cumulant.packaging.quantize.rounding import round_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,15 +25,15 @@ _MICROSOFT = "com.microsoft"
 _BLOCK = 32
 
 
-def dynamic_int8(model: ModelProto) -> ModelProto:
+def to_dynamic_int8(model: ModelProto) -> ModelProto:
     """Weights int8, one scale an output; activations quantized at each call by the range they happen to have."""
-    onnx = onnx_part()
+    onnx = import_onnx()
     with TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         onnx.save(model, source)
         _quantization().quantize_dynamic(source, target, per_channel=True)
-        found: ModelProto = onnx.load(target)
-    return compact(found)
+        quantized: ModelProto = onnx.load(target)
+    return compact(quantized)
 
 
 def _quantization() -> Any:
@@ -56,60 +56,64 @@ def _quiet() -> Iterator[None]:
         root.setLevel(before)
 
 
-def half_computed(model: ModelProto) -> ModelProto:
+def to_float16(model: ModelProto) -> ModelProto:
     """Weights and arithmetic float16; inputs and outputs as they were."""
     try:
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "onnxruntime", "train") from None
-    copy = onnx_part().ModelProto()
+    copy = import_onnx().ModelProto()
     copy.CopyFrom(model)
     with _quiet():
-        found: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
-    return compact(found)
+        converted: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    return compact(converted)
 
 
-def four_bit_products(model: ModelProto, found: Mapping[str, Layer], moments: Mapping[str, Floats]) -> ModelProto:
+def to_four_bit_products(
+    model: ModelProto, products: Mapping[str, WeightedLayer], moments: Mapping[str, Floats]
+) -> ModelProto:
     """The products of `found` by onnxruntime's MatMulNBits: weights stay 4 bits in memory too.
 
     The nodes are written here: onnxruntime's own quantizer needs one more package and rounds without `moments`.
     """
-    onnx = onnx_part()
+    onnx = import_onnx()
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    for name, layer in found.items():
+    for name, layer in products.items():
         _replace(graph, layer, _four_bits(layer, moments.get(name), onnx), onnx)
-    if all(one.domain != _MICROSOFT for one in copy.opset_import):
+    if all(opset.domain != _MICROSOFT for opset in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid(_MICROSOFT, 1))
     return compact(copy)
 
 
-def can_be_four_bits(model: ModelProto, layer: Layer) -> bool:
+def can_be_four_bits(model: ModelProto, layer: WeightedLayer) -> bool:
     """Whether it is a plain product whose inputs fill whole blocks."""
     if layer.rows.shape[1] % _BLOCK:
         return False
     return layer.op == "MatMul" or (layer.op == "Gemm" and plain_gemm(model, layer))
 
 
-def plain_gemm(model: ModelProto, layer: Layer) -> bool:
+def plain_gemm(model: ModelProto, layer: WeightedLayer) -> bool:
     node = model.graph.node[layer.node]
-    return all(attribute(node, name, plain) == plain for name, plain in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
+    return all(
+        node_attribute(node, name, plain) == plain for name, plain in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
+    )
 
 
-def _four_bits(layer: Layer, moments: Floats | None, onnx: Any) -> list[Any]:
-    codes = rounded(layer.rows, 4, _BLOCK, moments)
-    held = (codes.values + 8).astype(np.uint8).reshape(len(codes.values), -1, _BLOCK)
-    packed = (held[..., 0::2] | (held[..., 1::2] << 4)).astype(np.uint8)
+def _four_bits(layer: WeightedLayer, moments: Floats | None, onnx: Any) -> list[Any]:
+    codes = round_weights(layer.rows, 4, _BLOCK, moments)
+    nibbles = (codes.values + 8).astype(np.uint8).reshape(len(codes.values), -1, _BLOCK)
+    packed = (nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)).astype(np.uint8)
     values = {f"{layer.weight}/bits": packed, f"{layer.weight}/scales": codes.scales.astype(np.float32).ravel()}
     return [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
 
 
-def _replace(graph: Any, layer: Layer, constants: list[Any], onnx: Any) -> None:
-    node = next(one for one in graph.node if layer.weight in one.input)
+def _replace(graph: Any, layer: WeightedLayer, constants: list[Any], onnx: Any) -> None:
+    node = next(entry for entry in graph.node if layer.weight in entry.input)
     place, outputs = list(graph.node).index(node), layer.rows.shape[0]
     bias = list(node.input[2:3])
-    inputs, output = [layer.source, *(one.name for one in constants)], node.output[0] + ("/product" if bias else "")
+    inputs, output = [layer.source, *(entry.name for entry in constants)], node.output[0] + ("/product" if bias else "")
     product = onnx.helper.make_node(
         "MatMulNBits", inputs, [output],
         domain=_MICROSOFT, K=layer.rows.shape[1], N=outputs, bits=4, block_size=_BLOCK, accuracy_level=4,

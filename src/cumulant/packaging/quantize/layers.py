@@ -1,4 +1,4 @@
-"""The layers of a graph that carry weights, and the inputs they meet on a sample."""
+"""Layers of a graph with weights, and their inputs on a sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.servable.engine import Engine
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SMALLEST = 1024
 _POSITIONS = 64
 
 
-class Layer(NamedTuple):
+class WeightedLayer(NamedTuple):
     """A node with one constant float32 matrix: MatMul, Gemm, Conv, or Gather from a table."""
 
     op: str
@@ -45,43 +45,43 @@ class Layer(NamedTuple):
         return value.T if self.transposed else value.reshape(len(value), -1)
 
 
-def layers(model: ModelProto) -> tuple[Layer, ...]:
+def find_layers(model: ModelProto) -> tuple[WeightedLayer, ...]:
     """Every layer whose weight is used once and large enough to be worth it."""
-    onnx = onnx_part()
-    known = {one.name: one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    onnx = import_onnx()
+    known = {item.name: item for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT}
     uses = [name for node in model.graph.node for name in node.input]
-    found = (_layer(place, node, known, onnx) for place, node in enumerate(model.graph.node))
-    return tuple(one for one in found if one is not None and uses.count(one.weight) == 1)
+    candidates = (_layer(place, node, known, onnx) for place, node in enumerate(model.graph.node))
+    return tuple(item for item in candidates if item is not None and uses.count(item.weight) == 1)
 
 
-def _layer(place: int, node: NodeProto, known: Mapping[str, Any], onnx: Any) -> Layer | None:
+def _layer(place: int, node: NodeProto, known: Mapping[str, Any], onnx: Any) -> WeightedLayer | None:
     at = {"MatMul": 1, "Gemm": 1, "Conv": 1, "Gather": 0}.get(node.op_type)
     if at is None or node.domain not in ("", "ai.onnx") or node.input[at] not in known:
         return None
     value = onnx.numpy_helper.to_array(known[node.input[at]])
     flat = value.ndim == 2 or (node.op_type == "Conv" and value.ndim in (3, 4))
-    if not flat or value.size < SMALLEST or not np.isfinite(value).all() or attribute(node, "axis", 0) != 0:
+    if not flat or value.size < SMALLEST or not np.isfinite(value).all() or node_attribute(node, "axis", 0) != 0:
         return None
-    straight = node.op_type in ("Conv", "Gather") or (node.op_type == "Gemm" and attribute(node, "transB", 0) == 1)
-    return Layer(node.op_type, place, node.input[at], node.input[1 - at], node.output[0], value, not straight)
+    straight = node.op_type in ("Conv", "Gather") or (node.op_type == "Gemm" and node_attribute(node, "transB", 0) == 1)
+    return WeightedLayer(node.op_type, place, node.input[at], node.input[1 - at], node.output[0], value, not straight)
 
 
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
+def node_attribute(node: NodeProto, name: str, default: Any) -> Any:
     """The node's attribute `name`, or `default`."""
-    for one in node.attribute:
-        if one.name == name:
-            return onnx_part().helper.get_attribute_value(one)
+    for item in node.attribute:
+        if item.name == name:
+            return import_onnx().helper.get_attribute_value(item)
     return default
 
 
-def seen(
+def iterate_values(
     model: ModelProto, names: Sequence[str], sample: Mapping[str, Array], batch: int = 1
 ) -> Iterator[dict[str, Array]]:
     """The values of the inner tensors `names` on each `batch` rows of the sample."""
-    onnx = onnx_part()
+    onnx = import_onnx()
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
-    given = {one.name for one in (*model.graph.output, *model.graph.input)}
+    given = {value_info.name for value_info in (*model.graph.output, *model.graph.input)}
     for name in names:
         if name not in given:
             open_model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
@@ -92,48 +92,50 @@ def seen(
         inner = [name for name in names if name not in sample]
         for start in range(0, len(next(iter(sample.values()))), batch):
             feeds = {name: value[start : start + batch] for name, value in sample.items()}
-            found = engine.run(feeds, inner) if inner else []
-            yield dict(zip(inner, found, strict=True)) | feeds
+            values = engine.run(feeds, inner) if inner else []
+            yield dict(zip(inner, values, strict=True)) | feeds
 
 
-def visits(model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int = 1) -> dict[str, float]:
+def count_products(
+    model: ModelProto, model_layers: Sequence[WeightedLayer], sample: Mapping[str, Array], batch: int = 1
+) -> dict[str, float]:
     """Products of a number with a weight that each layer computes for a row, by the name of its weight."""
     first = {name: value[:batch] for name, value in sample.items()}
-    (values,) = seen(model, sorted({one.output for one in found}), first, batch)
-    return {one.weight: values[one.output].size / batch * one.rows.shape[1] for one in found}
+    (values,) = iterate_values(model, sorted({layer.output for layer in model_layers}), first, batch)
+    return {layer.weight: values[layer.output].size / batch * layer.rows.shape[1] for layer in model_layers}
 
 
 def second_moments(
-    model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int = 1
+    model: ModelProto, model_layers: Sequence[WeightedLayer], sample: Mapping[str, Array], batch: int = 1
 ) -> dict[str, Floats]:
     """Sum of x xᵀ over the inputs x [inputs] that each layer meets, by the name of its weight."""
-    wanted = [one for one in found if one.op != "Gather"]
+    wanted = [layer for layer in model_layers if layer.op != "Gather"]
     totals: dict[str, Floats] = {}
     if not wanted:
         return totals
-    for values in seen(model, sorted({one.source for one in wanted}), sample, batch):
-        for one in wanted:
-            x = _inputs(one, model.graph.node[one.node], values[one.source])
+    for values in iterate_values(model, sorted({layer.source for layer in wanted}), sample, batch):
+        for layer in wanted:
+            x = _inputs(layer, model.graph.node[layer.node], values[layer.source])
             if x is not None and np.isfinite(x).all():
-                totals[one.weight] = totals.get(one.weight, 0.0) + x.T @ x
+                totals[layer.weight] = totals.get(layer.weight, 0.0) + x.T @ x
     return totals
 
 
-def _inputs(layer: Layer, node: NodeProto, value: Array) -> Floats | None:
+def _inputs(layer: WeightedLayer, node: NodeProto, value: Array) -> Floats | None:
     if layer.op != "Conv":
-        value = value.T if layer.op == "Gemm" and attribute(node, "transA", 0) else value
+        value = value.T if layer.op == "Gemm" and node_attribute(node, "transA", 0) else value
         return value.reshape(-1, value.shape[-1]).astype(np.float64)
-    if attribute(node, "group", 1) != 1 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+    if node_attribute(node, "group", 1) != 1 or node_attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
         return None
     return _windows(layer, node, value)
 
 
-def _windows(layer: Layer, node: NodeProto, value: Array) -> Floats:
+def _windows(layer: WeightedLayer, node: NodeProto, value: Array) -> Floats:
     """What a convolution's kernel sees, at some positions evenly over each row."""
     kernel = layer.value.shape[2:]
-    dilations = attribute(node, "dilations", [1] * len(kernel))
+    dilations = node_attribute(node, "dilations", [1] * len(kernel))
     reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
-    pads = attribute(node, "pads", [0] * 2 * len(kernel))
+    pads = node_attribute(node, "pads", [0] * 2 * len(kernel))
     sides = [(0, 0), (0, 0), *zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
     axes = tuple(range(2, value.ndim))
     view = np.lib.stride_tricks.sliding_window_view(np.pad(value, sides), reach, axis=axes)
@@ -143,5 +145,5 @@ def _windows(layer: Layer, node: NodeProto, value: Array) -> Floats:
     view = np.moveaxis(view, 1, 1 + len(kernel))
     flat = np.unique(np.linspace(0, np.prod(view.shape[1 : 1 + len(kernel)]) - 1, _POSITIONS).astype(int))
     places: Any = (slice(None), *np.unravel_index(flat, view.shape[1 : 1 + len(kernel)]))
-    found: Floats = view[places].reshape(-1, layer.value[0].size).astype(np.float64)
-    return found
+    windows: Floats = view[places].reshape(-1, layer.value[0].size).astype(np.float64)
+    return windows

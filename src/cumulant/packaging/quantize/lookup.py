@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.graphs.graph import import_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -20,37 +20,37 @@ _SPREADING = ("Expand", "Reshape", "Unsqueeze", "Identity")
 _MAXIMUM = 8
 
 
-def lookups(model: ModelProto) -> tuple[ModelProto, int]:
+def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
     """A copy of `model` with its one-hot products as Gather, and how many there were.
 
     An id outside the table gives a row of zeros in the product and an error in a lookup; ids are therefore
     clipped into a table with a row of zeros before and after.
     """
-    onnx = onnx_part()
+    onnx = import_onnx()
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     makers = {output: node for node in copy.graph.node for output in node.output}
-    constants = {one.name: one for one in copy.graph.initializer}
+    constants = {constant.name: constant for constant in copy.graph.initializer}
     ranks = _input_ranks(copy)
-    found = 0
+    count = 0
     for node in list(copy.graph.node):
         ids = _ids(node, makers, constants, ranks) if node.op_type == "MatMul" else None
         if ids is not None:
             place = list(copy.graph.node).index(node)
-            for new in reversed(_as_gather(copy, node, ids, found)):
+            for new in reversed(_as_gather(copy, node, ids, count)):
                 copy.graph.node.insert(place, new)
             copy.graph.node.remove(node)
-            found += 1
-    return copy, found
+            count += 1
+    return copy, count
 
 
 def _input_ranks(model: ModelProto) -> Mapping[str, int]:
-    types = onnx_part().TensorProto
+    types = import_onnx().TensorProto
     whole = (types.INT32, types.INT64)
     return {
-        one.name: len(one.type.tensor_type.shape.dim)
-        for one in model.graph.input
-        if one.type.tensor_type.elem_type in whole
+        value_info.name: len(value_info.type.tensor_type.shape.dim)
+        for value_info in model.graph.input
+        if value_info.type.tensor_type.elem_type in whole
     }
 
 
@@ -74,7 +74,7 @@ def _ids(
 
 
 def _counts_up(constant: Any, size: int) -> bool:
-    value = onnx_part().numpy_helper.to_array(constant)
+    value = import_onnx().numpy_helper.to_array(constant)
     return value.shape[-1:] == (size,) and value.size == size and bool((value.ravel() == np.arange(size)).all())
 
 
@@ -88,8 +88,8 @@ def _spread_from(name: str, makers: Mapping[str, Any]) -> str:
 
 
 def _as_gather(model: ModelProto, node: NodeProto, ids: str, number: int) -> list[Any]:
-    onnx = onnx_part()
-    at = next(k for k, one in enumerate(model.graph.initializer) if one.name == node.input[1])
+    onnx = import_onnx()
+    at = next(k for k, constant in enumerate(model.graph.initializer) if constant.name == node.input[1])
     table = onnx.numpy_helper.to_array(model.graph.initializer[at])
     zeros = np.zeros((1, table.shape[1]), table.dtype)
     name = f"lookup/{number}"

@@ -1,4 +1,4 @@
-"""What a form of a graph is held to: its answers, its time beside the original's, its independence of neighbours."""
+"""Measurements of a form: agreement of its answers, time relative to the original, batch independence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Batching
-from cumulant.packaging.quantize.decisions import decides, exact, kept
+from cumulant.packaging.quantize.decisions import decides, decisions_kept, exact_limit
 from cumulant.servable.engine import Engine
 
 Array = NDArray[Any]
@@ -30,7 +30,7 @@ _REPETITIONS = (7, 60)
 _ONE_SIDED = 1.6449
 
 
-class Pace(NamedTuple):
+class FormTiming(NamedTuple):
     """Seconds a call of `rows` rows, and the time as a share of the original's, both at the median.
 
     `low` and `high` bound the share's median: half the distance between quartiles, times 1.57 / sqrt(repetitions),
@@ -44,7 +44,7 @@ class Pace(NamedTuple):
     high: float
 
 
-def count(sample: Sample) -> int:
+def count_rows(sample: Sample) -> int:
     """Rows of the sample.
 
     Raises:
@@ -62,101 +62,109 @@ def fixed_rows(engine: Engine) -> int | None:
     return max(sizes, default=None)
 
 
-def answers(engine: Engine, sample: Sample) -> list[Array]:
+def run_sample(engine: Engine, sample: Sample) -> list[Array]:
     """Every output for all rows of the sample; of a graph with fixed rows, for as many as fill whole calls."""
     step = fixed_rows(engine) or _STEP
-    whole = count(sample) // step * step if fixed_rows(engine) else count(sample)
+    whole = count_rows(sample) // step * step if fixed_rows(engine) else count_rows(sample)
     parts = [
         engine.run({name: value[start : min(start + step, whole)] for name, value in sample.items()})
         for start in range(0, whole, step)
     ]
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def agreement(expected: Sequence[Array], found: Sequence[Array], threshold: float | None = None) -> float:
+def measure_agreement(expected: Sequence[Array], answers: Sequence[Array], threshold: float | None = None) -> float:
     """The share of rows with the same decision, or 1 - relative error; the worst output and threshold count.
 
-    What is decided is said at `decisions.kept`. A number that should be finite and is not makes it 0.
+    What is decided is defined by `decisions.decisions_kept`. A number that should be finite and is not makes it 0.
     """
-    return min(_agreement(one, other, threshold) for one, other in zip(expected, found, strict=True))
+    return min(
+        _output_agreement(original, answer, threshold) for original, answer in zip(expected, answers, strict=True)
+    )
 
 
-def _agreement(expected: Array, found: Array, threshold: float | None) -> float:
-    if not _comparable(expected, found):
+def _output_agreement(expected: Array, answers: Array, threshold: float | None) -> float:
+    if not _comparable(expected, answers):
         return 0.0
-    rows = kept(expected, found, threshold)
-    return max(0.0, 1 - relative_error(expected, found)) if rows is None else min(float(one.mean()) for one in rows)
+    rows = decisions_kept(expected, answers, threshold)
+    return (
+        max(0.0, 1 - relative_error(expected, answers))
+        if rows is None
+        else min(float(agrees.mean()) for agrees in rows)
+    )
 
 
-def _comparable(expected: Array, found: Array) -> bool:
-    if expected.shape != found.shape:
+def _comparable(expected: Array, answers: Array) -> bool:
+    if expected.shape != answers.shape:
         return False
-    return expected.dtype.kind != "f" or bool((np.isfinite(found) | ~np.isfinite(expected)).all())
+    return expected.dtype.kind != "f" or bool((np.isfinite(answers) | ~np.isfinite(expected)).all())
 
 
-def bound(expected: Sequence[Array], found: Sequence[Array], threshold: float | None = None) -> float:
+def agreement_bound(expected: Sequence[Array], answers: Sequence[Array], threshold: float | None = None) -> float:
     """What the agreement is at least, at one-sided 95% confidence; of the worst output and threshold.
 
     The exact limit where the agreement is a share of rows, of a relative error that of the normal distribution.
     """
-    return min(_bound(one, other, threshold) for one, other in zip(expected, found, strict=True))
+    return min(_bound(original, answer, threshold) for original, answer in zip(expected, answers, strict=True))
 
 
-def _bound(expected: Array, found: Array, threshold: float | None) -> float:
-    agrees = _agreement(expected, found, threshold)
+def _bound(expected: Array, answers: Array, threshold: float | None) -> float:
+    agrees = _output_agreement(expected, answers, threshold)
     if not decides(expected, threshold):
-        return min(agrees, 1 - _largest_error(expected, found)) if agrees else 0.0
+        return min(agrees, 1 - _largest_error(expected, answers)) if agrees else 0.0
     # a row keeps its labels where it keeps all of them, at the rate at which single ones are kept
-    return exact(math.floor(agrees * len(expected) + 1e-9), len(expected))
+    return exact_limit(math.floor(agrees * len(expected) + 1e-9), len(expected))
 
 
-def _largest_error(expected: Array, found: Array) -> float:
+def _largest_error(expected: Array, answers: Array) -> float:
     """The upper one-sided 95% limit of the relative error over rows like these: its square is a ratio of two means,
     with the variance of such (Cochran, Sampling techniques, 1977, 2.11).
     """
     usable = np.isfinite(expected)
     wide = np.where(usable, expected, 0).astype(np.float64)
-    lost = np.where(usable, found, 0).astype(np.float64) - wide
-    squares = [(one**2).reshape(len(one), -1).sum(axis=1) for one in (lost, wide)]
+    lost = np.where(usable, answers, 0).astype(np.float64) - wide
+    squares = [(values**2).reshape(len(values), -1).sum(axis=1) for values in (lost, wide)]
     total = max(float(squares[1].sum()), 1e-24)
     ratio = float(squares[0].sum()) / total
     spread = float(np.sqrt(((squares[0] - ratio * squares[1]) ** 2).sum())) / total
     return math.sqrt(ratio + _ONE_SIDED * spread)
 
 
-def shares(answers: Sequence[Array], threshold: float | None = None) -> bool:
+def is_share(answers: Sequence[Array], threshold: float | None = None) -> bool:
     """Whether the agreement of such answers is a share of rows, for one output at least."""
-    return any(decides(one, threshold) for one in answers)
+    return any(decides(answer, threshold) for answer in answers)
 
 
-def relative_error(expected: Array, found: Array) -> float:
+def relative_error(expected: Array, answers: Array) -> float:
     """|found - expected| / |expected| as Euclidean norms over the finite values; infinite for a lost number."""
     usable = np.isfinite(expected)
-    if not np.isfinite(found[usable]).all():
+    if not np.isfinite(answers[usable]).all():
         return math.inf
     wide = expected[usable].astype(np.float64)
-    distance = float(np.linalg.norm(found[usable].astype(np.float64) - wide))
+    distance = float(np.linalg.norm(answers[usable].astype(np.float64) - wide))
     return distance / max(float(np.linalg.norm(wide)), 1e-12) if distance else 0.0
 
 
-def distance(expected: Sequence[Array], found: Sequence[Array]) -> float:
+def measure_distance(expected: Sequence[Array], answers: Sequence[Array]) -> float:
     """Relative error over the float outputs: finer than agreement, to find what hurts least."""
-    pairs = [(one, other) for one, other in zip(expected, found, strict=True) if one.dtype.kind == "f"]
-    return max((relative_error(one, other) for one, other in pairs), default=0.0)
+    pairs = [
+        (original, answer) for original, answer in zip(expected, answers, strict=True) if original.dtype.kind == "f"
+    ]
+    return max((relative_error(original, answer) for original, answer in pairs), default=0.0)
 
 
-def paces(engines: Sequence[Engine], sample: Sample, *, budget: float) -> list[tuple[Pace, ...]]:
+def time_engines(engines: Sequence[Engine], sample: Sample, *, budget: float) -> list[tuple[FormTiming, ...]]:
     """The pace of each engine, the first being the original; about `budget` seconds in all.
 
     Repetitions are interleaved, so that a busy moment of the machine meets every form alike.
     """
     fixed = fixed_rows(engines[0])
-    sizes = (fixed,) if fixed else tuple(size for size in BATCHES if size <= count(sample))
-    found = [_paces(engines, sample, size, budget / len(sizes)) for size in sizes]
-    return list(zip(*found, strict=True))
+    sizes = (fixed,) if fixed else tuple(size for size in BATCHES if size <= count_rows(sample))
+    by_size = [_time_batch(engines, sample, size, budget / len(sizes)) for size in sizes]
+    return list(zip(*by_size, strict=True))
 
 
-def _paces(engines: Sequence[Engine], sample: Sample, rows: int, budget: float) -> list[Pace]:
+def _time_batch(engines: Sequence[Engine], sample: Sample, rows: int, budget: float) -> list[FormTiming]:
     feeds = {name: np.ascontiguousarray(value[:rows]) for name, value in sample.items()}
     for engine in engines:
         engine.run(feeds)
@@ -166,7 +174,7 @@ def _paces(engines: Sequence[Engine], sample: Sample, rows: int, budget: float) 
     fewest, most = _REPETITIONS
     wanted = min(most, max(fewest, int(budget / max(single, 1e-6))))
     rounds += [[_seconds(engine, feeds) for engine in engines] for _ in range(wanted - 1)]
-    return [_pace(rows, one, rounds) for one in range(len(engines))]
+    return [_timing(rows, place, rounds) for place in range(len(engines))]
 
 
 def _seconds(engine: Engine, feeds: Sample) -> float:
@@ -175,16 +183,16 @@ def _seconds(engine: Engine, feeds: Sample) -> float:
     return time.perf_counter() - started
 
 
-def _pace(rows: int, one: int, rounds: Sequence[Sequence[float]]) -> Pace:
-    ratios = np.array([times[one] / times[0] for times in rounds])
+def _timing(rows: int, place: int, rounds: Sequence[Sequence[float]]) -> FormTiming:
+    ratios = np.array([times[place] / times[0] for times in rounds])
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     notch = 1.57 * (high - low) / math.sqrt(len(ratios))
-    return Pace(
-        rows, median(times[one] for times in rounds), float(middle), float(middle - notch), float(middle + notch)
+    return FormTiming(
+        rows, median(times[place] for times in rounds), float(middle), float(middle - notch), float(middle + notch)
     )
 
 
-def neighbours_matter(path: Path, sample: Sample) -> Batching:
+def measure_batching_of(path: Path, sample: Sample) -> Batching:
     """Whether an answer of the graph at `path` changes, in any bit, with the rows it is scored beside.
 
     Compares each row of up to 32 alone, and among different neighbours.
@@ -192,26 +200,28 @@ def neighbours_matter(path: Path, sample: Sample) -> Batching:
     engine = Engine(path)
     if fixed_rows(engine):
         return Batching(exact=False, reason=f"the graph takes {fixed_rows(engine)} rows a call, no other number")
-    rows = min(count(sample), 32)
+    rows = min(count_rows(sample), 32)
     part = {name: value[:rows] for name, value in sample.items()}
     alone = [engine.run({name: value[k : k + 1] for name, value in part.items()}) for k in range(rows)]
     for size in (rows, max(1, rows // 2), 3):
         together = _in_batches(engine, part, size)
         for k in range(rows):
-            if any(one.tobytes() != other[k : k + 1].tobytes() for one, other in zip(alone[k], together, strict=True)):
+            if any(
+                lone.tobytes() != other[k : k + 1].tobytes() for lone, other in zip(alone[k], together, strict=True)
+            ):
                 return Batching(exact=False, reason=f"row {k} answers otherwise among {size} rows than alone")
     return Batching(exact=True, reason=f"{rows} rows, alone and together, gave the same bits")
 
 
 def _in_batches(engine: Engine, sample: Sample, size: int) -> list[Array]:
-    starts = range(0, count(sample), size)
+    starts = range(0, count_rows(sample), size)
     parts = [engine.run({name: value[k : k + size] for name, value in sample.items()}) for k in starts]
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def of_model(model: Any, sample: Sample) -> list[Array]:
-    """The answers of a graph that is in memory."""
+def run_model(model: Any, sample: Sample) -> list[Array]:
+    """Outputs of a graph in memory."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())
-        return answers(Engine(path), sample)
+        return run_sample(Engine(path), sample)

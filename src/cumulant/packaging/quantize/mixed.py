@@ -1,4 +1,4 @@
-"""Bits for each layer: few where it hurts least."""
+"""Mixed precision: fewer bits for layers with less effect on the answers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cumulant.packaging.quantize.layers import Floats, Layer
-from cumulant.packaging.quantize.rounding import Codes, group_size, rounded
+from cumulant.packaging.quantize.layers import Floats, WeightedLayer
+from cumulant.packaging.quantize.rounding import WeightCodes, group_size, round_weights
 
 #: from the coarsest on; 7 would need three planes
 LADDER = (3, 4, 5, 6, 8)
@@ -21,21 +21,21 @@ Plan = Mapping[str, int]
 class Rounder:
     """The codes of each layer at each number of bits, computed once."""
 
-    def __init__(self, found: Sequence[Layer], moments: Mapping[str, Floats]) -> None:
-        self.layers = {one.weight: one for one in found}
+    def __init__(self, model_layers: Sequence[WeightedLayer], moments: Mapping[str, Floats]) -> None:
+        self.layers = {layer.weight: layer for layer in model_layers}
         self.moments = moments
-        self._known: dict[tuple[str, int], Codes] = {}
+        self._known: dict[tuple[str, int], WeightCodes] = {}
 
-    def codes(self, weight: str, bits: int) -> Codes:
+    def codes(self, weight: str, bits: int) -> WeightCodes:
         if (weight, bits) not in self._known:
             rows = self.layers[weight].rows
             group = group_size(rows.shape[1], _GROUPS.get(bits, rows.shape[1]))
             # At 8 bits the nearest code is as good, and found at once.
             moments = self.moments.get(weight) if bits < 8 else None
-            self._known[weight, bits] = rounded(rows, bits, group, moments)
+            self._known[weight, bits] = round_weights(rows, bits, group, moments)
         return self._known[weight, bits]
 
-    def plan(self, plan: Plan) -> dict[str, tuple[Layer, Codes]]:
+    def plan(self, plan: Plan) -> dict[str, tuple[WeightedLayer, WeightCodes]]:
         return {weight: (self.layers[weight], self.codes(weight, bits)) for weight, bits in plan.items()}
 
     def error(self, weight: str, bits: int) -> float:
@@ -54,23 +54,23 @@ def _power(rows: Floats, moments: Floats | None) -> float:
     return float((rows**2).sum() if moments is None else ((rows @ moments) * rows).sum())
 
 
-class Step(NamedTuple):
+class PlanStep(NamedTuple):
     plan: Plan
     size: float
 
 
-def ladder(rounder: Rounder, sensitivity: Mapping[str, float]) -> list[Step]:
+def make_ladder(rounder: Rounder, sensitivity: Mapping[str, float]) -> list[PlanStep]:
     """Plans from the coarsest to the finest; each gives one layer more bits, where that wins most for its bytes.
 
     `sensitivity` is what a layer's share of squared error does to the graph's answers, by the name of its weight.
     """
     plan = dict.fromkeys(rounder.layers, LADDER[0])
-    found = [Step(dict(plan), _total(rounder, plan))]
+    steps = [PlanStep(dict(plan), _total(rounder, plan))]
     while any(bits != LADDER[-1] for bits in plan.values()):
-        weight = max((one for one, bits in plan.items() if bits != LADDER[-1]), key=_gain(rounder, sensitivity, plan))
+        weight = max((name for name, bits in plan.items() if bits != LADDER[-1]), key=_gain(rounder, sensitivity, plan))
         plan[weight] = _next(plan[weight])
-        found.append(Step(dict(plan), _total(rounder, plan)))
-    return found
+        steps.append(PlanStep(dict(plan), _total(rounder, plan)))
+    return steps
 
 
 def _gain(rounder: Rounder, sensitivity: Mapping[str, float], plan: Plan) -> Callable[[str], float]:

@@ -1,10 +1,10 @@
-"""A graph as the quantizers expect it: a recent operator set, and weights among the initializers."""
+"""Normal form of graphs for quantizers: a recent operator set, and weights among the initializers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.graphs.graph import import_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -15,28 +15,28 @@ OLDEST = 13
 _IR_VERSION = 8
 
 
-def normalized(model: ModelProto) -> ModelProto:
+def normalize_graph(model: ModelProto) -> ModelProto:
     """A copy with an operator set of 13 or newer and its weights as initializers; it answers as `model`.
 
     Raises:
         RuntimeError: onnx cannot convert an operator to that set.
     """
-    found: ModelProto = onnx_part().ModelProto()
-    found.CopyFrom(model)
-    _collect_constants(found)
-    return found if opset_of(found) >= OLDEST else _converted(found)
+    copy: ModelProto = import_onnx().ModelProto()
+    copy.CopyFrom(model)
+    _collect_constants(copy)
+    return copy if opset_of(copy) >= OLDEST else _converted(copy)
 
 
 def opset_of(model: ModelProto) -> int:
     """The version of ONNX's own operators; 0 where the graph uses none."""
-    return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    return next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
 
 
 def _collect_constants(model: ModelProto) -> None:
-    """What nodes `Constant` hold becomes initializers, where it is a tensor as those are."""
+    """Convert tensors of `Constant` nodes to initializers."""
     graph = model.graph
-    for node in [one for one in graph.node if one.op_type == "Constant"]:
-        value = next((one for one in node.attribute if one.name == "value"), None)
+    for node in [item for item in graph.node if item.op_type == "Constant"]:
+        value = next((item for item in node.attribute if item.name == "value"), None)
         if value is None or any(output.name == node.output[0] for output in graph.output):
             continue
         value.t.name = node.output[0]
@@ -47,10 +47,10 @@ def _collect_constants(model: ModelProto) -> None:
 def _converted(model: ModelProto) -> ModelProto:
     from onnx import version_converter
 
-    known = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in known]
+    known = {value.name for value in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in known]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _IR_VERSION)
-    found: ModelProto = version_converter.convert_version(model, OLDEST)
-    return found
+    converted: ModelProto = version_converter.convert_version(model, OLDEST)
+    return converted

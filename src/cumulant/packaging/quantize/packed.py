@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.packaging.graphs.graph import onnx_part
-from cumulant.packaging.quantize.layers import Layer
-from cumulant.packaging.quantize.rounding import Codes
+from cumulant.packaging.graphs.graph import import_onnx
+from cumulant.packaging.quantize.layers import WeightedLayer
+from cumulant.packaging.quantize.rounding import WeightCodes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -28,31 +28,31 @@ _HALVED = 64
 _READ_AT_LOAD = frozenset({"DequantizeLinear", "QuantizeLinear", "MatMulNBits"})
 
 
-def packed(model: ModelProto, found: Mapping[str, tuple[Layer, Codes]]) -> ModelProto:
+def pack_weights(model: ModelProto, encoded: Mapping[str, tuple[WeightedLayer, WeightCodes]]) -> ModelProto:
     """A copy of `model` whose weights, by name, are stored as codes; other large constants as float16."""
-    onnx = onnx_part()
+    onnx = import_onnx()
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    kept = [one for one in copy.graph.initializer if one.name not in found]
+    plain = [constant for constant in copy.graph.initializer if constant.name not in encoded]
     writer = _Writer(onnx)
-    for name, (layer, codes) in found.items():
+    for name, (layer, codes) in encoded.items():
         writer.decode(name, layer, codes)
     read = {name for node in copy.graph.node if node.op_type in _READ_AT_LOAD for name in node.input}
-    for one in [one for one in kept if one.name not in read and _is_large(one, onnx)]:
-        writer.half(one)
-        kept.remove(one)
+    for constant in [constant for constant in plain if constant.name not in read and _is_large(constant, onnx)]:
+        writer.half(constant)
+        plain.remove(constant)
     nodes = [*writer.nodes, *copy.graph.node]
     del copy.graph.initializer[:], copy.graph.node[:]
-    copy.graph.initializer.extend([*kept, *writer.constants])
+    copy.graph.initializer.extend([*plain, *writer.constants])
     copy.graph.node.extend(nodes)
     return compact(copy)
 
 
-def _is_large(one: TensorProto, onnx: Any) -> bool:
-    if one.data_type != onnx.TensorProto.FLOAT or np.prod(one.dims) < _HALVED:
+def _is_large(constant: TensorProto, onnx: Any) -> bool:
+    if constant.data_type != onnx.TensorProto.FLOAT or np.prod(constant.dims) < _HALVED:
         return False
     # float16 holds nothing above 65,504; what it would lose stays as it is
-    return bool(np.abs(onnx.numpy_helper.to_array(one)).max() < 6e4)
+    return bool(np.abs(onnx.numpy_helper.to_array(constant)).max() < 6e4)
 
 
 class _Writer:
@@ -64,11 +64,11 @@ class _Writer:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
-    def half(self, one: TensorProto) -> None:
-        value = self._onnx.numpy_helper.to_array(one).astype(np.float16)
-        self._float(self._constant(value), one.name)
+    def half(self, constant: TensorProto) -> None:
+        value = self._onnx.numpy_helper.to_array(constant).astype(np.float16)
+        self._float(self._constant(value), constant.name)
 
-    def decode(self, name: str, layer: Layer, codes: Codes) -> None:
+    def decode(self, name: str, layer: WeightedLayer, codes: WeightCodes) -> None:
         value = self._codes(codes)
         grouped = self._add("Reshape", value, self._shared(np.array([-1, codes.group], np.int64)))
         scale = self._float(self._constant(codes.scales.reshape(-1, 1)))
@@ -80,7 +80,7 @@ class _Writer:
         else:
             self._add("Reshape", rows, self._shared(np.array(shape, np.int64)), output=name)
 
-    def _codes(self, codes: Codes) -> str:
+    def _codes(self, codes: WeightCodes) -> str:
         """Signed codes as float32, in row-major order."""
         if codes.bits == 8:
             return self._float(self._constant(codes.values.astype(np.int8)))
@@ -98,9 +98,9 @@ class _Writer:
         """floor(byte / 2^shift) mod 2^width for each shift of the byte's slots, [bytes, slots]."""
         shifts = np.arange(0, 8, width)
         slots = np.pad(codes, (0, -len(codes) % len(shifts))).reshape(-1, len(shifts))
-        held = (slots << shifts).sum(axis=1, keepdims=True).astype(np.uint8)
+        bytes_of_slots = (slots << shifts).sum(axis=1, keepdims=True).astype(np.uint8)
         steps = self._shared((2.0**-shifts).astype(np.float32))
-        moved = self._add("Floor", self._add("Mul", self._float(self._constant(held)), steps))
+        moved = self._add("Floor", self._add("Mul", self._float(self._constant(bytes_of_slots)), steps))
         parts = self._add("Mod", moved, self._shared(np.array(2.0**width, np.float32)), fmod=1)
         return self._add("Reshape", parts, self._shared(np.array([-1], np.int64)))
 
@@ -130,10 +130,10 @@ def compact(model: ModelProto) -> ModelProto:
     A graph with inner graphs keeps its names: an inner graph reads those of the outer one.
     """
     graph = model.graph
-    if any(one.HasField("g") or one.graphs for node in graph.node for one in node.attribute):
+    if any(item.HasField("g") or item.graphs for node in graph.node for item in node.attribute):
         return model
     _drop_unused(graph)
-    fixed = {one.name for one in (*graph.input, *graph.output)} | {""}
+    fixed = {item.name for item in (*graph.input, *graph.output)} | {""}
     names: dict[str, str] = {}
 
     def short(name: str) -> str:
@@ -148,24 +148,24 @@ def compact(model: ModelProto) -> ModelProto:
         node.name, node.doc_string = "", ""
         node.input[:] = [short(name) for name in node.input]
         node.output[:] = [short(name) for name in node.output]
-    for one in graph.initializer:
-        one.name, one.doc_string = short(one.name), ""
+    for item in graph.initializer:
+        item.name, item.doc_string = short(item.name), ""
     del graph.value_info[:]
     return model
 
 
 def _drop_unused(graph: Any) -> None:
     makers = {output: node for node in graph.node for output in node.output}
-    wanted, open_names = set[str](), [one.name for one in graph.output]
+    wanted, open_names = set[str](), [value.name for value in graph.output]
     while open_names:
         name = open_names.pop()
         if name not in wanted:
             wanted.add(name)
             open_names += makers[name].input if name in makers else ()
-    kept = [node for node in graph.node if wanted.intersection(node.output)]
-    constants = [one for one in graph.initializer if one.name in wanted]
+    nodes = [node for node in graph.node if wanted.intersection(node.output)]
+    constants = [value for value in graph.initializer if value.name in wanted]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
     graph.initializer.extend(constants)
 
 

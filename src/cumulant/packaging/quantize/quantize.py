@@ -11,9 +11,9 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Candidate
-from cumulant.packaging.quantize.choice import ORIGINAL, Aim, choose
+from cumulant.packaging.quantize.choice import ORIGINAL, Aim, choose_form
 from cumulant.packaging.quantize.measure import Array
-from cumulant.packaging.quantize.search import tried, why_nothing
+from cumulant.packaging.quantize.search import explain_no_forms, try_forms
 
 #: seconds spent on the clock, in all
 _BUDGET = 60.0
@@ -36,7 +36,7 @@ def quantize(
     rows with the same decision must be at least 1 - `accuracy_loss`. Of two classes it is the decision at `threshold`
     of the second's probability, without one that at each of several; of more, the largest; where an output decides
     nothing, 1 - relative error counts. Of a share, the lower end of its exact one-sided 95% interval does, and forms
-    are tested so that 95% hold for all together (`choose`).
+    are tested so that 95% hold for all together (`choose_form`).
     `size` takes the smallest file, `speed` the fastest of those that are faster beyond the noise of the measurement.
     The original stays where nothing else is within the loss, smaller, or faster. Times are of one thread.
 
@@ -51,13 +51,13 @@ def quantize(
     if not 0 <= accuracy_loss < 1:
         raise DataError(f"the accuracy loss must be at least 0 and below 1, not {accuracy_loss:g}")
     with TemporaryDirectory() as folder:
-        found = tried(
+        forms = try_forms(
             model, sample, accuracy_loss=accuracy_loss, folder=Path(folder), budget=budget, threshold=threshold
         )
-        candidates = choose(found.trials, aim=aim, accuracy_loss=accuracy_loss)
-        chosen = next(one for one in candidates if one.chosen)
+        candidates = choose_form(forms.trials, aim=aim, accuracy_loss=accuracy_loss)
+        chosen = next(candidate for candidate in candidates if candidate.chosen)
         if chosen.kind != ORIGINAL or out.resolve() != model.resolve():
-            shutil.copyfile(found.paths[chosen.kind], out)
+            shutil.copyfile(forms.paths[chosen.kind], out)
     if len(candidates) == 1:
-        return (msgspec.structs.replace(candidates[0], reason=why_nothing(model)),)
+        return (msgspec.structs.replace(candidates[0], reason=explain_no_forms(model)),)
     return candidates

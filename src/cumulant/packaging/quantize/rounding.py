@@ -17,7 +17,7 @@ _CLIPS = np.linspace(0.55, 1.0, 19)
 _DAMPING = 1.0
 
 
-class Codes(NamedTuple):
+class WeightCodes(NamedTuple):
     """Signed codes [outputs, inputs] of `bits` bits; a float16 scale for each `group` inputs of a row."""
 
     bits: int
@@ -34,11 +34,11 @@ class Codes(NamedTuple):
 
 def group_size(inputs: int, wanted: int) -> int:
     """The largest divisor of `inputs` up to `wanted`; all of them where that would be tiny."""
-    found = max(size for size in range(1, min(inputs, wanted) + 1) if inputs % size == 0)
-    return found if found >= 8 else inputs
+    largest = max(size for size in range(1, min(inputs, wanted) + 1) if inputs % size == 0)
+    return largest if largest >= 8 else inputs
 
 
-def rounded(rows: Floats, bits: int, group: int, moments: Floats | None = None) -> Codes:
+def round_weights(rows: Floats, bits: int, group: int, moments: Floats | None = None) -> WeightCodes:
     """Codes of `rows` [outputs, inputs].
 
     With the second moments [inputs, inputs] of the inputs, the error of each weight is made good by those
@@ -49,14 +49,14 @@ def rounded(rows: Floats, bits: int, group: int, moments: Floats | None = None) 
     return _compensated(rows, bits, group, _inverse_root(moments))
 
 
-def _nearest(rows: Floats, bits: int, group: int) -> Codes:
+def _nearest(rows: Floats, bits: int, group: int) -> WeightCodes:
     groups = rows.reshape(len(rows), -1, group)
     scales = np.stack([_scales(groups[:, k], bits) for k in range(groups.shape[1])], axis=1)
     values = _round(groups, scales[:, :, None], bits).reshape(rows.shape)
-    return Codes(bits, group, values, scales.astype(np.float16))
+    return WeightCodes(bits, group, values, scales.astype(np.float16))
 
 
-def _compensated(rows: Floats, bits: int, group: int, root: Floats) -> Codes:
+def _compensated(rows: Floats, bits: int, group: int, root: Floats) -> WeightCodes:
     rest = rows.copy()
     values = np.empty(rows.shape, np.int64)
     scales = np.empty((len(rows), rows.shape[1] // group))
@@ -69,14 +69,14 @@ def _compensated(rows: Floats, bits: int, group: int, root: Floats) -> Codes:
             errors[:, j - start] = (rest[:, j] - values[:, j] * scales[:, k]) / root[j, j]
             rest[:, j:stop] -= np.outer(errors[:, j - start], root[j, j:stop])
         rest[:, stop:] -= errors @ root[start:stop, stop:]
-    return Codes(bits, group, values, scales.astype(np.float16))
+    return WeightCodes(bits, group, values, scales.astype(np.float16))
 
 
 def _inverse_root(moments: Floats) -> Floats:
     """Upper triangular u with uᵀ u = (moments + damping)⁻¹."""
     damped = moments + np.eye(len(moments)) * max(_DAMPING * float(np.diag(moments).mean()), 1e-12)
-    found: Floats = np.linalg.cholesky(np.linalg.inv(damped)).T
-    return found
+    root: Floats = np.linalg.cholesky(np.linalg.inv(damped)).T
+    return root
 
 
 def _scales(groups: Floats, bits: int) -> Floats:
@@ -99,5 +99,5 @@ def _as_half(scale: Floats) -> Floats:
 
 def _round(values: Any, scale: Any, bits: int) -> NDArray[np.int64]:
     top = 2 ** (bits - 1)
-    found: NDArray[np.int64] = np.clip(np.rint(values / scale), -top, top - 1).astype(np.int64)
-    return found
+    codes: NDArray[np.int64] = np.clip(np.rint(values / scale), -top, top - 1).astype(np.int64)
+    return codes

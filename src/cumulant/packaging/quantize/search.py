@@ -1,4 +1,4 @@
-"""Every form of one graph, made and measured."""
+"""Building and measuring of every form of a graph."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
-from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.packaging.quantize import decisions, forms, measure, packed, static
-from cumulant.packaging.quantize.choice import ORIGINAL, Trial
-from cumulant.packaging.quantize.layers import Array, Layer, layers, second_moments, visits
-from cumulant.packaging.quantize.lookup import lookups
-from cumulant.packaging.quantize.mixed import Rounder, first_good, ladder
-from cumulant.packaging.quantize.normal import OLDEST, normalized, opset_of
+from cumulant.packaging.quantize.choice import ORIGINAL, FormTrial
+from cumulant.packaging.quantize.layers import Array, WeightedLayer, count_products, find_layers, second_moments
+from cumulant.packaging.quantize.lookup import replace_lookups
+from cumulant.packaging.quantize.mixed import Rounder, first_good, make_ladder
+from cumulant.packaging.quantize.normal import OLDEST, normalize_graph, opset_of
 from cumulant.servable.engine import Engine
 
 if TYPE_CHECKING:
@@ -37,36 +37,36 @@ Sample = Mapping[str, Array]
 Make = Callable[[], "ModelProto"]
 
 
-class _Answered(NamedTuple):
+class _AnsweredRows(NamedTuple):
     """Rows, and what the original answers."""
 
     sample: Sample
     answers: list[Array]
 
     @classmethod
-    def by(cls, engine: Engine, sample: Sample) -> _Answered:
-        return cls(sample, measure.answers(engine, sample))
+    def by(cls, engine: Engine, sample: Sample) -> _AnsweredRows:
+        return cls(sample, measure.run_sample(engine, sample))
 
 
-class _Aim(NamedTuple):
-    """What forms are held to: the loss of decisions at a threshold; rows to learn from, and fresh ones."""
+class _Requirement(NamedTuple):
+    """Requirement for forms: allowed loss at a threshold, on calibration rows and fresh ones."""
 
     loss: float
     threshold: float | None
-    learned: _Answered
-    fresh: _Answered
+    learned: _AnsweredRows
+    fresh: _AnsweredRows
 
 
-class Tried(NamedTuple):
+class TriedForms(NamedTuple):
     """The trials, the original first, and the graph of each that could be made, by kind."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[FormTrial, ...]
     paths: dict[str, Path]
 
 
-def tried(
+def try_forms(
     model: Path, sample: Sample, *, accuracy_loss: float, folder: Path, budget: float, threshold: float | None = None
-) -> Tried:
+) -> TriedForms:
     """Make every form in `folder` and measure it on rows that it did not learn from.
 
     `threshold`: of two classes, the probability of the second from which a caller says yes.
@@ -74,35 +74,37 @@ def tried(
     proto = _load(model)
     engine = Engine(model)
     calibration, held_out = _split(sample, engine, accuracy_loss, threshold)
-    aim = _Aim(accuracy_loss, threshold, _Answered.by(engine, calibration), _Answered.by(engine, held_out))
+    aim = _Requirement(
+        accuracy_loss, threshold, _AnsweredRows.by(engine, calibration), _AnsweredRows.by(engine, held_out)
+    )
     _check_answers(aim.fresh.answers, model)
     decisions.check_threshold(aim.fresh.answers, threshold)
-    trials, paths = [Trial(ORIGINAL, model.stat().st_size, 1.0, note=_note(model, held_out))], {ORIGINAL: model}
+    trials, paths = [FormTrial(ORIGINAL, model.stat().st_size, 1.0, note=_note(model, held_out))], {ORIGINAL: model}
     engines: dict[str, Engine] = {ORIGINAL: engine}
     for kind, make in _forms(proto, engine, aim):
-        trial, found = _try(kind, make, folder / f"{len(trials)}.onnx", aim)
+        trial, form_engine = _try(kind, make, folder / f"{len(trials)}.onnx", aim)
         trials.append(trial)
-        if found is not None:
-            engines[kind], paths[kind] = found, folder / f"{len(trials) - 1}.onnx"
-    paces = dict(zip(engines, measure.paces([*engines.values()], held_out, budget=budget), strict=True))
-    return Tried(tuple(one._replace(paces=paces.get(one.kind, ())) for one in trials), paths)
+        if form_engine is not None:
+            engines[kind], paths[kind] = form_engine, folder / f"{len(trials) - 1}.onnx"
+    paces = dict(zip(engines, measure.time_engines([*engines.values()], held_out, budget=budget), strict=True))
+    return TriedForms(tuple(entry._replace(paces=paces.get(entry.kind, ())) for entry in trials), paths)
 
 
 def _load(model: Path) -> ModelProto:
     from google.protobuf.message import DecodeError
 
-    onnx = onnx_part()
+    onnx = import_onnx()
     try:
-        found: ModelProto = onnx.load(str(model), load_external_data=False)
+        proto: ModelProto = onnx.load(str(model), load_external_data=False)
     except (DecodeError, OSError) as error:
         raise DefinitionError(f"{model} is no ONNX graph that can be read: {error}", subject=str(model)) from None
-    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in found.graph.initializer):
+    if any(constant.data_location == onnx.TensorProto.EXTERNAL for constant in proto.graph.initializer):
         raise DefinitionError(
             f"{model} keeps weights in other files, which would not be counted nor copied",
             subject=str(model),
             hint="save it as one file first: onnx.save(onnx.load(path), path), up to 2 GB",
         )
-    return found
+    return proto
 
 
 def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: float | None) -> tuple[Sample, Sample]:
@@ -115,7 +117,7 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: floa
     if single:
         hint = "package the model without --quantize"
         raise DataError(f"forms are measured by rows, and the input {single[0]} is a single value", hint=hint)
-    rows = measure.count(sample)
+    rows = measure.count_rows(sample)
     names = {spec.name for spec in engine.inputs}
     if names != set(sample):
         raise DataError(f"the sample has {', '.join(sorted(sample))}; the graph takes {', '.join(sorted(names))}")
@@ -139,8 +141,8 @@ def _fewest(sample: Sample, engine: Engine, accuracy_loss: float, threshold: flo
     Raises:
         DataError: no number of rows can show it.
     """
-    few = measure.answers(engine, _rows(sample, slice(measure.fixed_rows(engine) or 1)))
-    if not measure.shares(few, threshold):
+    few = measure.run_sample(engine, _rows(sample, slice(measure.fixed_rows(engine) or 1)))
+    if not measure.is_share(few, threshold):
         return min(_SOME, math.ceil(1 / accuracy_loss) if accuracy_loss else 0)
     if not accuracy_loss:
         hint = "allow a small loss, such as 0.01"
@@ -153,8 +155,8 @@ def _rows(sample: Sample, chosen: Any) -> Sample:
 
 
 def _check_answers(expected: Iterable[Array], model: Path) -> None:
-    for one in expected:
-        if one.dtype.kind == "f" and one.size and not np.isfinite(one).any():
+    for answer in expected:
+        if answer.dtype.kind == "f" and answer.size and not np.isfinite(answer).any():
             raise DataError(
                 f"{model} gives no finite number on the sample, so that nothing can be held to it",
                 subject=str(model),
@@ -162,53 +164,55 @@ def _check_answers(expected: Iterable[Array], model: Path) -> None:
             )
 
 
-def _try(kind: str, make: Make, path: Path, aim: _Aim) -> tuple[Trial, Engine | None]:
-    onnx = onnx_part()
+def _try(kind: str, make: Make, path: Path, aim: _Requirement) -> tuple[FormTrial, Engine | None]:
+    onnx = import_onnx()
     try:
         onnx.save(make(), str(path))
         engine = Engine(path)
-        distance = measure.distance(aim.learned.answers, measure.answers(engine, aim.learned.sample))
-        answers = measure.answers(engine, aim.fresh.sample)
-        found = measure.agreement(aim.fresh.answers, answers, aim.threshold)
-        bound = measure.bound(aim.fresh.answers, answers, aim.threshold)
+        distance = measure.measure_distance(aim.learned.answers, measure.run_sample(engine, aim.learned.sample))
+        answers = measure.run_sample(engine, aim.fresh.sample)
+        agreement = measure.measure_agreement(aim.fresh.answers, answers, aim.threshold)
+        bound = measure.agreement_bound(aim.fresh.answers, answers, aim.threshold)
         sides = [
-            decisions.lost_side(one, other, aim.threshold, aim.loss)
-            for one, other in zip(aim.fresh.answers, answers, strict=True)
-            if one.shape == other.shape
+            decisions.describe_lost_side(original, answer, aim.threshold, aim.loss)
+            for original, answer in zip(aim.fresh.answers, answers, strict=True)
+            if original.shape == answer.shape
         ]
     except (*_FAULTS, IntegrityError, RequestError, onnx.checker.ValidationError) as error:
         first = str(error).strip().split("\n", 1)[0][:200]
-        return Trial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
-    trial = Trial(kind, path.stat().st_size, found, note=_note(path, aim.fresh.sample), bound=bound, distance=distance)
+        return FormTrial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
+    trial = FormTrial(
+        kind, path.stat().st_size, agreement, note=_note(path, aim.fresh.sample), bound=bound, distance=distance
+    )
     return trial._replace(one_sided=next(filter(None, sides), "")), engine
 
 
 def _note(path: Path, sample: Sample) -> str:
-    batching = measure.neighbours_matter(path, sample)
+    batching = measure.measure_batching_of(path, sample)
     return "" if batching.exact else f"not exact in batches: {batching.reason}"
 
 
-def _forms(proto: ModelProto, engine: Engine, aim: _Aim) -> Iterator[tuple[str, Make]]:
+def _forms(proto: ModelProto, engine: Engine, aim: _Requirement) -> Iterator[tuple[str, Make]]:
     """Each form's name and how to make it, in order of rising effort."""
     try:
-        base, replaced = lookups(normalized(proto))
+        base, replaced = replace_lookups(normalize_graph(proto))
     except _FAULTS:
         return
-    found = layers(base)
+    weighted = find_layers(base)
     if replaced:
         yield "lookup", lambda: packed.compact(_copy(base))
-    if not found:
+    if not weighted:
         return
     step = measure.fixed_rows(engine) or 1
-    work, loss = _Work(base, found, step, aim), aim.loss
-    yield "float16 weights", lambda: packed.packed(base, {})
-    yield "float16", lambda: forms.half_computed(base)
+    work, loss = _FormWork(base, weighted, step, aim), aim.loss
+    yield "float16 weights", lambda: packed.pack_weights(base, {})
+    yield "float16", lambda: forms.to_float16(base)
     yield "int8 weights", lambda: work.weights(8)
     yield "4-bit weights", lambda: work.weights(4)
-    yield "int8 dynamic", lambda: _rest(forms.dynamic_int8(base))
-    if any(forms.can_be_four_bits(base, one) for one in found):
+    yield "int8 dynamic", lambda: _rest(forms.to_dynamic_int8(base))
+    if any(forms.can_be_four_bits(base, layer) for layer in weighted):
         yield "4-bit products", work.products
-    if any(static.can_be_static(base, one) for one in found):
+    if any(static.can_be_static(base, layer) for layer in weighted):
         yield "int8 static", work.all_static
         yield "int8 static, mixed", lambda: work.some_static(loss * _SPENT[0])
         yield "int8 static, careful", lambda: work.some_static(loss * _SPENT[-1])
@@ -216,11 +220,11 @@ def _forms(proto: ModelProto, engine: Engine, aim: _Aim) -> Iterator[tuple[str, 
         yield f"mixed weights, {spent:.0%} of the loss spent", partial(work.mixed, loss * spent)
 
 
-def why_nothing(model: Path) -> str:
-    """What the graph lacks, where no form of it was tried."""
+def explain_no_forms(model: Path) -> str:
+    """Reason why no form of the graph was tried."""
     proto = _load(model)
     try:
-        normalized(proto)
+        normalize_graph(proto)
     except _FAULTS as error:
         return (
             f"no form was tried: quantized weights need operator set {OLDEST} or newer, and onnx cannot convert the "
@@ -231,28 +235,31 @@ def why_nothing(model: Path) -> str:
 
 
 def _copy(model: ModelProto) -> ModelProto:
-    found: ModelProto = onnx_part().ModelProto()
-    found.CopyFrom(model)
-    return found
+    copy: ModelProto = import_onnx().ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _rest(model: ModelProto) -> ModelProto:
-    """What a form left as float32, such as tables, as int8 weights."""
-    rounder = Rounder(layers(model), {})
-    return packed.packed(model, rounder.plan(dict.fromkeys(rounder.layers, 8)))
+    """The form with its remaining float32 weights, such as tables, as int8."""
+    rounder = Rounder(find_layers(model), {})
+    return packed.pack_weights(model, rounder.plan(dict.fromkeys(rounder.layers, 8)))
 
 
-class _Work:
-    """What several forms of one graph share: moments, ranges, sensitivities; each computed when first wanted."""
+class _FormWork:
+    """Shared data of several forms: moments, ranges, sensitivities; each computed on first use."""
 
-    def __init__(self, base: ModelProto, found: tuple[Layer, ...], step: int, aim: _Aim) -> None:
-        self._base, self._layers, self._step = base, found, step
+    def __init__(self, base: ModelProto, model_layers: tuple[WeightedLayer, ...], step: int, aim: _Requirement) -> None:
+        self._base, self._layers, self._step = base, model_layers, step
         self._calibration, self._expected, self._threshold = aim.learned.sample, aim.learned.answers, aim.threshold
-        few = min(measure.count(self._calibration), max(_TRIED // step, 1) * step)
-        self._few, self._few_expected = _rows(self._calibration, slice(few)), [one[:few] for one in self._expected]
+        few = min(measure.count_rows(self._calibration), max(_TRIED // step, 1) * step)
+        self._few, self._few_expected = (
+            _rows(self._calibration, slice(few)),
+            [answer[:few] for answer in self._expected],
+        )
         self._rounder: Rounder | None = None
         self._ranges: static.Ranges | None = None
-        self._cuts: static.Cuts | None = None
+        self._cuts: static.TailCuts | None = None
 
     @property
     def rounder(self) -> Rounder:
@@ -262,19 +269,19 @@ class _Work:
         return self._rounder
 
     def weights(self, bits: int) -> ModelProto:
-        return packed.packed(self._base, self.rounder.plan(dict.fromkeys(self.rounder.layers, bits)))
+        return packed.pack_weights(self._base, self.rounder.plan(dict.fromkeys(self.rounder.layers, bits)))
 
     def products(self) -> ModelProto:
-        fit = {one.weight: one for one in self._layers if forms.can_be_four_bits(self._base, one)}
-        return _rest(forms.four_bit_products(self._base, fit, self.rounder.moments))
+        fit = {layer.weight: layer for layer in self._layers if forms.can_be_four_bits(self._base, layer)}
+        return _rest(forms.to_four_bit_products(self._base, fit, self.rounder.moments))
 
     def mixed(self, loss: float) -> ModelProto:
-        steps = ladder(self.rounder, {weight: self._sensitivity(weight) for weight in self.rounder.layers})
+        steps = make_ladder(self.rounder, {weight: self._sensitivity(weight) for weight in self.rounder.layers})
         good = first_good(len(steps), lambda k: self._agrees(self._planned(steps[k].plan), loss))
         return self._planned(steps[good].plan)
 
     def _planned(self, plan: Mapping[str, int]) -> ModelProto:
-        return packed.packed(self._base, self.rounder.plan(plan))
+        return packed.pack_weights(self._base, self.rounder.plan(plan))
 
     def _sensitivity(self, weight: str, bits: int = 4) -> float:
         alone = self._planned({weight: bits})
@@ -286,28 +293,28 @@ class _Work:
     def some_static(self, loss: float) -> ModelProto:
         """int8 arithmetic in as many layers as the loss allows, those left out that hurt most for what they win."""
         cuts, able = self._best_cuts(), self._able()
-        won = visits(self._base, able, self._few, self._step)
-        able.sort(key=lambda one: self._error(self._static((one,), cuts)) ** 2 / won[one.weight], reverse=True)
+        won = count_products(self._base, able, self._few, self._step)
+        able.sort(key=lambda layer: self._error(self._static((layer,), cuts)) ** 2 / won[layer.weight], reverse=True)
         left_out = first_good(len(able), lambda k: self._agrees(self._static(able[k:], cuts), loss))
         return _rest(self._static(able[left_out:], cuts))
 
-    def _able(self) -> list[Layer]:
-        return [one for one in self._layers if static.can_be_static(self._base, one)]
+    def _able(self) -> list[WeightedLayer]:
+        return [layer for layer in self._layers if static.can_be_static(self._base, layer)]
 
-    def _best_cuts(self) -> static.Cuts:
+    def _best_cuts(self) -> static.TailCuts:
         if self._cuts is None:
             able = self._able()
-            self._cuts = static.best_cuts(lambda cuts: self._error(self._static(able, cuts)))
+            self._cuts = static.find_best_cuts(lambda cuts: self._error(self._static(able, cuts)))
         return self._cuts
 
-    def _static(self, chosen: Iterable[Layer], cuts: static.Cuts) -> ModelProto:
+    def _static(self, chosen: Iterable[WeightedLayer], cuts: static.TailCuts) -> ModelProto:
         if self._ranges is None:
-            self._ranges = static.ranges(self._base, self._able(), self._few, self._step)
-        return static.static_int8(self._base, chosen, self._ranges, cuts)
+            self._ranges = static.measure_ranges(self._base, self._able(), self._few, self._step)
+        return static.to_static_int8(self._base, chosen, self._ranges, cuts)
 
     def _error(self, model: ModelProto) -> float:
-        return measure.distance(self._few_expected, measure.of_model(model, self._few))
+        return measure.measure_distance(self._few_expected, measure.run_model(model, self._few))
 
     def _agrees(self, model: ModelProto, loss: float) -> bool:
-        found = measure.of_model(model, self._calibration)
-        return measure.agreement(self._expected, found, self._threshold) >= 1 - loss
+        answers = measure.run_model(model, self._calibration)
+        return measure.measure_agreement(self._expected, answers, self._threshold) >= 1 - loss

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cumulant.packaging.graphs.graph import onnx_part
+from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.packaging.quantize.forms import plain_gemm
-from cumulant.packaging.quantize.layers import Array, Layer, seen
+from cumulant.packaging.quantize.layers import Array, WeightedLayer, iterate_values
 from cumulant.packaging.quantize.packed import compact
-from cumulant.packaging.quantize.rounding import rounded
+from cumulant.packaging.quantize.rounding import round_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -26,7 +26,7 @@ TAILS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 _KEPT = 2_000_000
 
 
-class Cuts(NamedTuple):
+class TailCuts(NamedTuple):
     """The tails cut from the inputs of layers and from what convolutions give, low and high."""
 
     input_low: float = 0.0
@@ -38,22 +38,26 @@ class Cuts(NamedTuple):
 Ranges = Mapping[str, Mapping[float, tuple[float, float]]]
 
 
-def can_be_static(model: ModelProto, layer: Layer) -> bool:
+def can_be_static(model: ModelProto, layer: WeightedLayer) -> bool:
     return layer.op in ("MatMul", "Conv") or (layer.op == "Gemm" and plain_gemm(model, layer))
 
 
-def ranges(model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int) -> Ranges:
+def measure_ranges(
+    model: ModelProto, model_layers: Sequence[WeightedLayer], sample: Mapping[str, Array], batch: int
+) -> Ranges:
     """For each tensor at a layer, its low and high end after cutting each of `TAILS`."""
-    names = sorted({one.source for one in found} | {one.output for one in found if one.op == "Conv"})
+    names = sorted(
+        {layer.source for layer in model_layers} | {layer.output for layer in model_layers if layer.op == "Conv"}
+    )
     parts: dict[str, list[Array]] = {name: [] for name in names}
     rows = len(next(iter(sample.values())))
-    for values in seen(model, names, sample, batch):
+    for values in iterate_values(model, names, sample, batch):
         for name in names:
             flat = values[name].ravel()
             step = max(1, len(flat) * rows // (batch * _KEPT))
             # an odd stride meets every channel
-            kept = flat[:: step | 1]
-            parts[name].append(np.concatenate([kept, [flat.min(), flat.max()]]))
+            sampled = flat[:: step | 1]
+            parts[name].append(np.concatenate([sampled, [flat.min(), flat.max()]]))
     return {name: _ends(np.concatenate(values)) for name, values in parts.items()}
 
 
@@ -65,13 +69,13 @@ def _ends(values: Array) -> dict[float, tuple[float, float]]:
     return {tail: (float(low), float(high)) for tail, low, high in zip(TAILS, lows, highs, strict=True)}
 
 
-def static_int8(model: ModelProto, found: Iterable[Layer], known: Ranges, cuts: Cuts) -> ModelProto:
+def to_static_int8(model: ModelProto, chosen: Iterable[WeightedLayer], known: Ranges, cuts: TailCuts) -> ModelProto:
     """A copy of `model` that computes the layers `found` in int8."""
-    onnx = onnx_part()
+    onnx = import_onnx()
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     writer = _Writer(copy.graph, onnx)
-    for layer in found:
+    for layer in chosen:
         low, high = known[layer.source][cuts.input_low][0], known[layer.source][cuts.input_high][1]
         if layer.op == "Conv":
             ends = known[layer.output]
@@ -81,15 +85,15 @@ def static_int8(model: ModelProto, found: Iterable[Layer], known: Ranges, cuts: 
     return compact(copy)
 
 
-def best_cuts(error: Callable[[Cuts], float]) -> Cuts:
+def find_best_cuts(error: Callable[[TailCuts], float]) -> TailCuts:
     """The cuts of least error, one end after the other."""
-    best, least = Cuts(), error(Cuts())
-    for end in Cuts._fields:
+    best, least = TailCuts(), error(TailCuts())
+    for end in TailCuts._fields:
         for tail in TAILS[1:]:
             tried = best._replace(**{end: tail})
-            found = error(tried)
-            if found < least:
-                best, least = tried, found
+            value = error(tried)
+            if value < least:
+                best, least = tried, value
     return best
 
 
@@ -98,7 +102,7 @@ class _Writer:
         self._graph = graph
         self._onnx = onnx
 
-    def product(self, layer: Layer, ends: tuple[float, float]) -> None:
+    def product(self, layer: WeightedLayer, ends: tuple[float, float]) -> None:
         node, place = self._find(layer)
         bias = list(node.input[2:3])
         given, before = self._rounded(layer.source, f"{layer.output}/in", ends)
@@ -109,7 +113,7 @@ class _Writer:
             new.append(self._node("Add", [result, bias[0]], layer.output))
         self._put(place, new)
 
-    def convolution(self, layer: Layer, ends: tuple[float, float], out: tuple[float, float]) -> None:
+    def convolution(self, layer: WeightedLayer, ends: tuple[float, float], out: tuple[float, float]) -> None:
         node, place = self._find(layer)
         given, before = self._rounded(layer.source, f"{layer.output}/in", ends)
         weight, nodes, scales = self._weight(layer, transposed=False)
@@ -118,11 +122,11 @@ class _Writer:
         node.input[0], node.input[1], node.output[0] = given, weight, f"{layer.output}/exact"
         _, after = self._rounded(node.output[0], f"{layer.output}/out", out)
         after[-1].output[0] = layer.output
-        kept = self._onnx.NodeProto()
-        kept.CopyFrom(node)
-        self._put(place, [*before, *nodes, kept, *after])
+        convolution = self._onnx.NodeProto()
+        convolution.CopyFrom(node)
+        self._put(place, [*before, *nodes, convolution, *after])
 
-    def _find(self, layer: Layer) -> tuple[Any, int]:
+    def _find(self, layer: WeightedLayer) -> tuple[Any, int]:
         return next((node, at) for at, node in enumerate(self._graph.node) if layer.weight in node.input)
 
     def _put(self, place: int, nodes: Sequence[Any]) -> None:
@@ -140,29 +144,31 @@ class _Writer:
             self._node("DequantizeLinear", [f"{new}/codes", scale, point], new),
         ]
 
-    def _weight(self, layer: Layer, *, transposed: bool) -> tuple[str, list[Any], Array]:
+    def _weight(self, layer: WeightedLayer, *, transposed: bool) -> tuple[str, list[Any], Array]:
         """int8 with one scale an output; a product's is laid out [inputs, outputs]."""
-        codes = rounded(layer.rows, 8, layer.rows.shape[1])
+        codes = round_weights(layer.rows, 8, layer.rows.shape[1])
         scales = codes.scales.astype(np.float32).ravel()
         values = codes.values.astype(np.int8)
         values = values.T if transposed else values.reshape(layer.value.shape)
         name = f"{layer.weight}/weight"
-        held = self._constant(f"{layer.weight}/codes", np.ascontiguousarray(values))
+        codes_name = self._constant(f"{layer.weight}/codes", np.ascontiguousarray(values))
         scale = self._constant(f"{layer.weight}/scales", scales)
-        return name, [self._node("DequantizeLinear", [held, scale], name, axis=int(transposed))], scales
+        return name, [self._node("DequantizeLinear", [codes_name, scale], name, axis=int(transposed))], scales
 
     def _bias(self, node: Any, scales: Array) -> Any:
         """int32 in units of input step times weight step: onnxruntime adds it to the sums as it is."""
-        constant = next((one for one in self._graph.initializer if one.name == node.input[2]), None)
+        constant = next(
+            (initializer for initializer in self._graph.initializer if initializer.name == node.input[2]), None
+        )
         if constant is None:
             raise ValueError(f"the bias {node.input[2]} is no constant")
         value = self._onnx.numpy_helper.to_array(constant)
         name = f"{node.output[0]}/bias"
         codes = np.clip(np.rint(value / scales), -(2**31), 2**31 - 1).astype(np.int32)
-        held = self._constant(f"{name}/codes", codes)
+        codes_name = self._constant(f"{name}/codes", codes)
         scale = self._constant(f"{name}/scales", scales.astype(np.float32))
         node.input[2] = name
-        return self._node("DequantizeLinear", [held, scale], name, axis=0)
+        return self._node("DequantizeLinear", [codes_name, scale], name, axis=0)
 
     def _constant(self, name: str, value: Array) -> str:
         self._graph.initializer.append(self._onnx.numpy_helper.from_array(value, name))

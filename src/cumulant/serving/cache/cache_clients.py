@@ -1,4 +1,4 @@
-"""A worker's models and the cache that servers share."""
+"""Connection of a worker's models to the shared cache."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cumulant.core.ids import file_digest
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.servable.engine import engine_version
 from cumulant.serving.cache.shared_answers import SharedAnswers
-from cumulant.serving.cache.shared_cache import Tier
+from cumulant.serving.cache.shared_cache import SharedCacheTier
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.stores import open_cache, place_of
+from cumulant.serving.models.stores import open_cache, redacted_url
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, of_tier
+from cumulant.serving.telemetry.metrics import Series, shared_cache_series
 
 
-class Sharer:
-    """The cache that `settings` declare, for all models of this process.
+class SharedCacheClient:
+    """Shared cache of `settings`, for all models of this process.
 
     Raises:
         UsageError: nothing is declared, or as `open_cache`.
@@ -35,22 +35,22 @@ class Sharer:
             raise UsageError("no shared cache is declared")
         self._caching = settings.scheduling.caching
         store = open_cache(sharing.url, sharing.password)
-        self.tier = Tier(store, sharing.budget, name=f"the shared cache {place_of(sharing.url)}")
+        self.tier = SharedCacheTier(store, sharing.budget, name=f"the shared cache {redacted_url(sharing.url)}")
 
     def join(self, model: Model, folder: Path) -> None:
-        """Let `model`, which was loaded from `folder`, look for its answers there."""
+        """Connect `model`, which was loaded from `folder`, to the shared cache."""
         runner = model.runner
         runner.shared = SharedAnswers(
             self.tier,
-            identity(model.servable, folder, runner.outputs),
+            servable_identity(model.servable, folder, runner.outputs),
             runner.specs(),
             ttl=self._caching.ttl,
             always=self._caching.mode == "on",
-            found=runner.cache.found,
+            on_hit=runner.cache.put_shared,
         )
 
     @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         self.tier.start()
         try:
             yield
@@ -58,11 +58,11 @@ class Sharer:
             await self.tier.close()
 
     def series(self) -> list[Series]:
-        return of_tier(self.tier)
+        return shared_cache_series(self.tier)
 
 
-def identity(servable: Servable | GraphServable, folder: Path, outputs: list[str]) -> dict[str, object]:
-    """All that the engine's outputs depend on besides its inputs: equal on two machines where they serve the same."""
+def servable_identity(servable: Servable | GraphServable, folder: Path, outputs: list[str]) -> dict[str, object]:
+    """Everything besides the inputs that determines the engine's outputs; equal where two servers share answers."""
     plan = servable.plan if isinstance(servable, Servable) else None
     return {
         "model": servable.name,

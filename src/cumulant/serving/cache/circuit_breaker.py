@@ -1,4 +1,4 @@
-"""Leaving alone what fails, and trying it again later."""
+"""Circuit breaker with exponential back-off."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _FIRST, _LONGEST = 0.1, 30.0
 _CALM = 10
 
 
-class Breaker:
-    """Closed: go on. Open: leave it alone until `wait` is over, then try once; each try that fails doubles that."""
+class CircuitBreaker:
+    """Closed: calls pass. Open: no calls until `wait` is over, then one; each failure doubles the wait."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
@@ -32,7 +32,7 @@ class Breaker:
             self.closed, self._closed_at = True, self._clock()
 
     def fail(self) -> None:
-        """One more failure of what goes on; it may open."""
+        """Count a failure of a closed breaker, which may open it."""
         self._row += 1
         if self.closed and self._row >= _MOST:
             self.trip()
@@ -47,5 +47,5 @@ class Breaker:
         self.closed = False
 
     def wait(self) -> float:
-        """Seconds until it is to be tried again."""
+        """Seconds until the next try."""
         return 0.0 if self.closed else max(0.0, self._until - self._clock())

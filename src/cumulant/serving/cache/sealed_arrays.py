@@ -1,4 +1,4 @@
-"""Arrays as bytes that another process can check before it believes them.
+"""Arrays as bytes with a checksum, which another process verifies.
 
     magic and version | number of arrays | each: datatype, rank, sizes, bytes | hash over the key and all of this
 
@@ -57,7 +57,7 @@ def _read(body: bytes, specs: Sequence[TensorSpec]) -> list[Array] | None:
     if magic != _MAGIC or count != len(specs):
         return None
     place = _HEAD.size
-    found: list[Array] = []
+    arrays: list[Array] = []
     for spec in specs:
         code, rank = _ARRAY.unpack_from(body, place)
         dtype = _CODES[code]
@@ -69,13 +69,13 @@ def _read(body: bytes, specs: Sequence[TensorSpec]) -> list[Array] | None:
         array = np.frombuffer(body[place:end], dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
         if not fits(array, spec):
             return None
-        found.append(array)
+        arrays.append(array)
         place = end
-    return found if place == len(body) else None
+    return arrays if place == len(body) else None
 
 
 def fits(array: Array, spec: TensorSpec) -> bool:
-    """The array is what the output was declared to be."""
+    """Whether an array has the declared datatype and shape of its output."""
     return (
         array.dtype == DTYPES[spec.datatype]
         and array.ndim == len(spec.shape)
@@ -84,7 +84,7 @@ def fits(array: Array, spec: TensorSpec) -> bool:
 
 
 def _hash(key: str, body: bytes) -> bytes:
-    made = blake2b(key.encode(), digest_size=_HASH)
-    made.update(b"\0")
-    made.update(body)
-    return made.digest()
+    hasher = blake2b(key.encode(), digest_size=_HASH)
+    hasher.update(b"\0")
+    hasher.update(body)
+    return hasher.digest()

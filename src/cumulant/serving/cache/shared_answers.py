@@ -1,4 +1,4 @@
-"""One model's answers in the cache that servers share."""
+"""Answers of one model in the shared cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cumulant.core.ids import digest
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array
 from cumulant.serving.cache.sealed_arrays import fits, seal, unseal
-from cumulant.serving.cache.shared_cache import Tier, Write
+from cumulant.serving.cache.shared_cache import CacheWrite, SharedCacheTier
 
 Raw = list[Array]
 
@@ -25,8 +25,8 @@ _TRIAL, _PAUSE = 200, 10.0
 _LARGEST = 1024 * 1024
 
 
-class Counts(msgspec.Struct):
-    """What came of the looks and of the writes."""
+class SharedCacheCounts(msgspec.Struct):
+    """Lookups and writes by result."""
 
     looks: dict[str, int] = {}
     writes: dict[str, int] = {}
@@ -47,39 +47,39 @@ class SharedAnswers:
 
     def __init__(
         self,
-        tier: Tier,
+        tier: SharedCacheTier,
         identity: Mapping[str, object],
         specs: Sequence[TensorSpec],
         *,
         ttl: float,
         always: bool = False,
-        found: Callable[[bytes, Raw], None] = lambda _key, _raw: None,
+        on_hit: Callable[[bytes, Raw], None] = lambda _key, _raw: None,
     ) -> None:
         self._tier, self._specs, self._ttl, self._always = tier, specs, ttl, always
         self._prefix = f"cumulant:{_FORMAT}:{digest(identity)[:32]}:"
-        self._found = found
-        self.counts = Counts()
+        self._on_hit = on_hit
+        self.counts = SharedCacheCounts()
         self._looks: dict[bytes, asyncio.Task[Raw | None]] = {}
         self._count, self._saved, self._spent, self._until = 0, 0.0, 0.0, 0.0
 
     @property
     def budget(self) -> float:
-        """The longest that a look takes, in seconds."""
+        """Longest lookup, in seconds."""
         return self._tier.budget
 
     def reachable(self, seconds: float) -> bool:
-        """A run of `seconds` is worth sharing: the store works, and a look takes less than the run."""
+        """Whether a run of `seconds` is worth sharing: the store works, and a lookup is faster."""
         tier = self._tier
         return tier.ready and (self._always or seconds > (tier.round_trip or 0.0))
 
     def pays(self, seconds: float) -> bool:
-        """Looking instead of running for `seconds` is likely to save time."""
+        """Whether a lookup is likely to save time against a run of `seconds`."""
         return self.reachable(seconds) and time.monotonic() >= self._until and not self._tier.busy
 
     def look(self, key: bytes, seconds: float) -> asyncio.Task[Raw | None] | None:
-        """A look for the outputs, one for all who ask at the same time; None where it would not pay.
+        """Lookup of the outputs, shared by concurrent callers; None where it would not pay.
 
-        Shield it: others may wait for it too. It never raises, and ends within the budget.
+        Shield the task, as other callers may wait for it. It never raises, and ends within the budget.
         """
         known = self._looks.get(key)
         if known is not None or not self.pays(seconds):
@@ -94,16 +94,16 @@ class SharedAnswers:
         raw = None if value is None else unseal(name, value, self._specs)
         if value is not None and raw is None:
             result = "foreign"
-            self._tier.bad()
+            self._tier.record_fault()
         elif result in {"hit", "miss"}:
-            self._tier.good()
+            self._tier.record_success()
         self.counts.look(result)
-        self._judge(seconds if raw is not None else 0.0, time.perf_counter() - began)
+        self._weigh(seconds if raw is not None else 0.0, time.perf_counter() - began)
         if raw is not None:
-            self._found(key, raw)
+            self._on_hit(key, raw)
         return raw
 
-    def _judge(self, saved: float, spent: float) -> None:
+    def _weigh(self, saved: float, spent: float) -> None:
         self._count += 1
         self._saved += saved
         self._spent += spent
@@ -114,7 +114,7 @@ class SharedAnswers:
         self._count, self._saved, self._spent = 0, 0.0, 0.0
 
     def keep(self, key: bytes, raw: Sequence[Array], seconds: float) -> None:
-        """Share what a run of `seconds` gave; written soon, or never."""
+        """Share the outputs of a run of `seconds`, in the background."""
         if not self.reachable(seconds) or not all(map(fits, raw, self._specs)):
             return
         if sum(array.nbytes for array in raw) > _LARGEST:
@@ -123,7 +123,7 @@ class SharedAnswers:
         name = self._name(key)
         value = seal(name, raw)
         if value is not None:
-            self._tier.put(Write(name, value, self._ttl, self.counts.write))
+            self._tier.put(CacheWrite(name, value, self._ttl, self.counts.write))
 
     def _name(self, key: bytes) -> str:
         # Short keys are the inputs themselves, and what was asked must not stand readable in a store that others see.

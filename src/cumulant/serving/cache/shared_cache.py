@@ -1,4 +1,4 @@
-"""One process's part in a cache that several servers share: how far it is, whether it works, what is to be written."""
+"""Client of the shared cache: round-trip time, health and queued writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, StorageError
-from cumulant.serving.cache.circuit_breaker import Breaker
+from cumulant.serving.cache.circuit_breaker import CircuitBreaker
 from cumulant.serving.scheduling.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _NEW = 0.1
 _PROBE = "cumulant:probe"
 
 
-class Sharing(msgspec.Struct, frozen=True, kw_only=True):
-    """The cache that servers share, as it is declared. Times in seconds."""
+class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Configuration of the shared cache. Times in seconds."""
 
     url: str
     #: from the environment; never in the URL
@@ -42,30 +42,29 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     budget: float = 0.005
 
 
-class Write(msgspec.Struct, frozen=True):
-    """An answer to be written; `told` hears `written`, `failed` or `dropped`."""
+class CacheWrite(msgspec.Struct, frozen=True):
+    """An answer to write; `on_result` is called with `written`, `failed` or `dropped`."""
 
     key: str
     value: bytes
     ttl: float
-    told: Callable[[str], None]
+    on_result: Callable[[str], None]
 
 
-class Tier:
-    """Looks and writes, neither of which ever raises or takes longer than it may. `name` stands in what it says.
+class SharedCacheTier:
+    """Lookups and writes that never raise and are bounded in time; `name` is used in messages.
 
-    It is used from one event loop. A store that fails is left alone and tried again beside the requests: none of them
-    is the one that finds out whether it is back.
+    Use it from one event loop. A store that fails is retried in the background, never by a request.
     """
 
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
         self._store, self.budget, self._name = store, budget, name
-        self.reads, self.writes = Breaker(), Breaker()
+        self.reads, self.writes = CircuitBreaker(), CircuitBreaker()
         #: seconds that a look usually takes; None: not known yet
         self.round_trip: float | None = None
         self.seconds = Histogram(SECONDS)
         self._looks = 0
-        self._queue: deque[Write] = deque()
+        self._queue: deque[CacheWrite] = deque()
         self._bytes = 0
         self._more, self._failed = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -73,8 +72,8 @@ class Tier:
     # --- its life
 
     def start(self) -> None:
-        """Begin to reach the store; from within the event loop, and waiting for nothing."""
-        self._tasks = [asyncio.ensure_future(self._tend()), asyncio.ensure_future(self._write())]
+        """Start to connect to the store in the background; call it within the event loop."""
+        self._tasks = [asyncio.ensure_future(self._monitor()), asyncio.ensure_future(self._write())]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -87,7 +86,7 @@ class Tier:
 
     @property
     def ready(self) -> bool:
-        """It works, and how long a look takes is known."""
+        """Whether the store works and its round-trip time is known."""
         return self.reads.closed and self.round_trip is not None
 
     # --- looks
@@ -97,55 +96,55 @@ class Tier:
         return self._looks >= _MOST_LOOKS
 
     async def get(self, key: str) -> tuple[bytes | None, str]:
-        """The value, and what came of the look: `hit`, `miss`, `late` or `error`."""
+        """Value and result of a lookup: `hit`, `miss`, `late` or `error`."""
         self._looks += 1
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self.budget):
                 value = await self._store.get(key)
         except TimeoutError:
-            self._fails("it did not answer in time")
+            self._record_failure("it did not answer in time")
             return None, "late"
         except CumulantError as error:
-            self._fails(str(error))
+            self._record_failure(str(error))
             return None, "error"
         finally:
             self._looks -= 1
-            self._took(time.perf_counter() - began)
+            self._record_seconds(time.perf_counter() - began)
         return value, "miss" if value is None else "hit"
 
-    def good(self) -> None:
-        """A look brought what was asked for, or that there is none."""
+    def record_success(self) -> None:
+        """Record a successful lookup."""
         if self.reads.closed:
             self.reads.succeed()
 
-    def bad(self) -> None:
-        """A look brought something else."""
-        self._fails("it holds values that are not this server's")
+    def record_fault(self) -> None:
+        """Record a lookup with a foreign value."""
+        self._record_failure("it holds values that are not this server's")
 
-    def _took(self, seconds: float) -> None:
-        self.seconds.see(seconds)
+    def _record_seconds(self, seconds: float) -> None:
+        self.seconds.observe(seconds)
         known = self.round_trip
         self.round_trip = seconds if known is None else known + _NEW * (seconds - known)
 
-    def _fails(self, why: str) -> None:
+    def _record_failure(self, why: str) -> None:
         was_closed = self.reads.closed
         self.reads.fail()
         if was_closed and not self.reads.closed:
             self._failed.set()
             self._say(f"is left alone for now: {why}")
 
-    async def _tend(self) -> None:
-        """Measure the way now and then; where the store failed, find out whether it is back."""
+    async def _monitor(self) -> None:
+        """Measure the round-trip time regularly, and retry a store that failed."""
         while True:
             self._failed.clear()
-            await self._try()
+            await self._probe_store()
             if self.reads.closed:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._failed.wait(), _EVERY)
             await asyncio.sleep(self.reads.wait())
 
-    async def _try(self) -> None:
+    async def _probe_store(self) -> None:
         was_closed = self.reads.closed
         try:
             async with asyncio.timeout(_REACHING):
@@ -159,22 +158,22 @@ class Tier:
             if was_closed:
                 self._say(f"is left alone for now: {str(error) or 'it does not answer in time'}")
             return
-        self._took(time.perf_counter() - began)
+        self._record_seconds(time.perf_counter() - began)
         self.reads.succeed()
         if not was_closed:
             self._say("answers again")
 
     def _say(self, what: str) -> None:
-        """One line a change of state, of which there are few: the time between two tries grows."""
+        """Write a line on a change of state."""
         sys.stderr.write(f"{self._name} {what}\n")
 
     # --- writes
 
-    def put(self, write: Write) -> None:
-        """Write it soon; dropped where too much waits already, or the store does not take any."""
+    def put(self, write: CacheWrite) -> None:
+        """Queue a write; dropped where the queue is full or the store fails."""
         full = len(self._queue) >= _MOST_WRITES or self._bytes + len(write.value) > _MOST_BYTES
         if full or not self.reads.closed or self.writes.wait() > 0:
-            write.told("dropped")
+            write.on_result("dropped")
             return
         self._queue.append(write)
         self._bytes += len(write.value)
@@ -188,11 +187,11 @@ class Tier:
                 write = self._queue.popleft()
                 self._bytes -= len(write.value)
                 if not self.reads.closed or self.writes.wait() > 0:
-                    write.told("dropped")
+                    write.on_result("dropped")
                     continue
-                write.told("written" if await self._written(write) else "failed")
+                write.on_result("written" if await self._written(write) else "failed")
 
-    async def _written(self, write: Write) -> bool:
+    async def _written(self, write: CacheWrite) -> bool:
         try:
             async with asyncio.timeout(_WRITING):
                 await self._store.put(write.key, write.value, write.ttl)

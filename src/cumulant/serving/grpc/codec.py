@@ -11,10 +11,10 @@ from google.protobuf.message import DecodeError
 from cumulant.core.errors import RequestError
 from cumulant.servable.engine import Array
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.protocol.classification import checked_count
-from cumulant.serving.protocol.inference import Call, demand, refuse_shared_memory
+from cumulant.serving.protocol.classification import check_class_count
+from cumulant.serving.protocol.inference import InferenceCall, read_demand, refuse_shared_memory
 from cumulant.serving.protocol.request_bodies import LARGE
-from cumulant.serving.protocol.tensors import PIECE, Input, Output, checked_id, raw_bytes
+from cumulant.serving.protocol.tensors import PIECE, InputTensor, OutputTensor, check_id, raw_bytes
 from cumulant.serving.scheduling.job_queue import Demand
 
 _Request = INFERENCE.message("ModelInferRequest")
@@ -50,7 +50,7 @@ _FIELDS: Mapping[str, str] = {
 _PLAIN = Demand()
 
 
-class Asked(Call):
+class Asked(InferenceCall):
     """A `Call` by gRPC. `typed`: its tensors came as typed values, and so does the answer."""
 
     typed: bool = False
@@ -109,7 +109,7 @@ def read_call(
             _read_output(output, classes)
     inputs = _inputs(message.inputs, raws)
     return Asked(
-        checked_id(message.id) or None,
+        check_id(message.id) or None,
         inputs,
         wanted,
         _demand(found, received, remaining, client),
@@ -122,7 +122,7 @@ def read_call(
 
 
 def write_answer(
-    call: Asked, name: str, version: str, outputs: Sequence[Output], parameters: Mapping[str, Any]
+    call: Asked, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
 ) -> bytes:
     """The answer, in the form that the call asks for.
 
@@ -162,19 +162,19 @@ def stream_error(text: str, message: Any) -> bytes:
     return found.SerializeToString()  # type: ignore[no-any-return]
 
 
-def _inputs(tensors: Any, raws: Sequence[memoryview]) -> list[Input]:
+def _inputs(tensors: Any, raws: Sequence[memoryview]) -> list[InputTensor]:
     """An input has its values with it, or is the next of the raw ones."""
-    found: list[Input] = []
+    found: list[InputTensor] = []
     at, count = 0, len(raws)
     for tensor in tensors:
         if tensor.parameters:
             refuse_shared_memory(tensor.name, tensor.parameters)
         name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
         if at < count and not tensor.HasField("contents"):
-            found.append(Input(name, datatype, shape, raws[at]))
+            found.append(InputTensor(name, datatype, shape, raws[at]))
             at += 1
         else:
-            found.append(Input(name, datatype, shape, _values(tensor)))
+            found.append(InputTensor(name, datatype, shape, _values(tensor)))
     if at < count:
         raise RequestError(f"raw_input_contents has {count} parts where {at} inputs come without contents")
     return found
@@ -204,7 +204,7 @@ def _text(value: bytes, name: str) -> str:
         raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None
 
 
-def _listed(output: Output) -> list[Any]:
+def _listed(output: OutputTensor) -> list[Any]:
     values: Array | list[Any] = output.values
     flat = values if isinstance(values, list) else values.ravel().tolist()
     if output.datatype == "BYTES":
@@ -215,7 +215,7 @@ def _listed(output: Output) -> list[Any]:
 def _read_output(output: Any, classes: dict[str, int]) -> None:
     refuse_shared_memory(output.name, output.parameters)
     if "classification" in output.parameters:
-        classes[output.name] = checked_count(output.name, _value(output.parameters["classification"]))
+        classes[output.name] = check_class_count(output.name, _value(output.parameters["classification"]))
 
 
 def _value(parameter: Any) -> Any:
@@ -225,7 +225,7 @@ def _value(parameter: Any) -> Any:
 
 def _demand(parameters: Mapping[str, Any], received: float, remaining: float | None, client: str) -> Demand:
     """As over HTTP; what ends first counts, the parameter `timeout` or the call's deadline."""
-    asked = demand(parameters, received, client) if parameters or client else _PLAIN
+    asked = read_demand(parameters, received, client) if parameters or client else _PLAIN
     if remaining is None:
         return asked
     deadline = time.perf_counter() + remaining

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from cumulant.core.traffic import printable_id
-from cumulant.serving.telemetry.observation import Note, Watch
+from cumulant.serving.telemetry.observation import RequestNote, RequestObservation
 
 Handler = Any  # None where there is no such method, which the library's types leave out
 _OK, _CANCELLED = 0, 1
@@ -19,7 +19,7 @@ _OK, _CANCELLED = 0, 1
 class Watching(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its types only
     """Tells `watch` of every call of a method that there is."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: RequestObservation) -> None:
         self._watch = watch
 
     async def intercept_service(
@@ -52,9 +52,9 @@ def _awaitable(inner: object) -> bool:
     return inspect.iscoroutinefunction(inner)
 
 
-def _note(details: grpc.HandlerCallDetails, context: Any) -> Note:
+def _note(details: grpc.HandlerCallDetails, context: Any) -> RequestNote:
     told = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
-    return Note(
+    return RequestNote(
         "grpc",
         "POST",
         details.method,

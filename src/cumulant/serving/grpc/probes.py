@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from cumulant.core.errors import CumulantError, NotFoundError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.codec import parsed
 from cumulant.serving.grpc.messages import HEALTH, INFERENCE, REFLECTION
 from cumulant.serving.grpc.protos import Package
@@ -21,7 +21,7 @@ _INVALID, _NOT_FOUND = 3, 5
 class Health:
     """`grpc.health.v1`, without a token: it is for probes."""
 
-    def __init__(self, app: Application, ending: Ending) -> None:
+    def __init__(self, app: ServingApplication, ending: Ending) -> None:
         self._app, self._ending = app, ending
         self._parse = HEALTH.message("HealthCheckRequest").FromString
         self._response = HEALTH.message("HealthCheckResponse")
@@ -64,7 +64,7 @@ class Health:
 class Reflection:
     """`grpc.reflection`, of one version."""
 
-    def __init__(self, app: Application, ending: Ending, package: Package) -> None:
+    def __init__(self, app: ServingApplication, ending: Ending, package: Package) -> None:
         self._app, self._ending, self._package = app, ending, package
         self._parse = package.message("ServerReflectionRequest").FromString
         self._response = package.message("ServerReflectionResponse")

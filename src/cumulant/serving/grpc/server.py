@@ -5,12 +5,12 @@ from __future__ import annotations
 import grpc
 
 from cumulant.core.errors import PortInUseError
-from cumulant.serving.app import Application
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.messages import REFLECTION
 from cumulant.serving.grpc.observed_calls import Watching
 from cumulant.serving.grpc.probes import Health, Reflection
 from cumulant.serving.grpc.service import Ending, Service
-from cumulant.serving.telemetry.observation import Watch
+from cumulant.serving.telemetry.observation import RequestObservation
 from cumulant.serving.workers.sockets import address_of
 
 #: calls of all connections at once; one more is refused
@@ -31,7 +31,9 @@ class Server:
         await self._server.stop(patience)
 
 
-async def start(app: Application, host: str, port: int, *, shared: bool = False, watch: Watch | None = None) -> Server:
+async def start(
+    app: ServingApplication, host: str, port: int, *, shared: bool = False, watch: RequestObservation | None = None
+) -> Server:
     """Answer for `app` at the address; port 0 takes a free one. `shared`: other processes listen there as well.
 
     Messages are bounded by `app.body_limit`, after decompression too.

@@ -16,8 +16,15 @@ from google.protobuf.json_format import ParseDict
 
 from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.core.traffic import REQUEST_HEADER
-from cumulant.serving.admin import all_series, allowed, configuration, metadata, model_statistics, no_parameters
-from cumulant.serving.app import Application
+from cumulant.serving.admin import (
+    gather_series,
+    model_configuration,
+    model_metadata,
+    model_statistics,
+    no_parameters,
+    require_control,
+)
+from cumulant.serving.app import ServingApplication
 from cumulant.serving.errors import HttpError
 from cumulant.serving.gateway_headers import new_name
 from cumulant.serving.grpc.codec import (
@@ -32,8 +39,8 @@ from cumulant.serving.grpc.codec import (
 from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.scoring import Scoring, inference
-from cumulant.serving.telemetry.access_log import say_fault
+from cumulant.serving.models.scoring import Scoring, read_inference
+from cumulant.serving.telemetry.access_log import write_fault
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Said = dict[str, Any]
@@ -95,7 +102,7 @@ class Ending:
 class Service:
     """Answers for an application's models; the same models, metrics, token and control as over HTTP."""
 
-    def __init__(self, app: Application, ending: Ending) -> None:
+    def __init__(self, app: ServingApplication, ending: Ending) -> None:
         self._app = app
         self._ending = ending
 
@@ -204,13 +211,13 @@ class Service:
 
     def _metadata(self, asked: Any) -> Said:
         model = self._model(asked)
-        return metadata(model, [one.version for one in self._app.models.versions(model.name)])
+        return model_metadata(model, [one.version for one in self._app.models.versions(model.name)])
 
     async def _statistics(self, asked: Any) -> Said:
         models = self._app.models
         named = models.versions(asked.name) if asked.name else list(models)
         found = [self._model(asked)] if asked.version else named
-        series = await all_series(self._app.fleet)
+        series = await gather_series(self._app.fleet)
         return {"model_stats": [model_statistics(model, series) for model in found]}
 
     # --- repository
@@ -221,14 +228,14 @@ class Service:
         return {"models": await self._app.control.index(ready_only=asked.ready)}
 
     async def _load(self, asked: Any) -> Said:
-        control = allowed(self._app.control if self._app.may_control else None)
+        control = require_control(self._app.control if self._app.may_control else None)
         if asked.parameters:
             raise no_parameters()
         await control.load(asked.model_name)
         return {}
 
     async def _unload(self, asked: Any) -> Said:
-        control = allowed(self._app.control if self._app.may_control else None)
+        control = require_control(self._app.control if self._app.may_control else None)
         await control.unload(asked.model_name)
         return {}
 
@@ -239,7 +246,7 @@ async def no_shared_memory(_: bytes, context: Context) -> NoReturn:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, words)
 
 
-def admit(app: Application, context: Context) -> None:
+def admit(app: ServingApplication, context: Context) -> None:
     """Raises HttpError (401) where a token is needed and the call's metadata do not carry it."""
     if not app.guarded:
         return
@@ -254,7 +261,7 @@ async def refuse(context: Context, error: CumulantError) -> NoReturn:
 
 def fault() -> CumulantError:
     """What the caller hears of a fault of this server's own; the fault itself is written to standard error."""
-    say_fault()
+    write_fault()
     return CumulantError("internal error")
 
 
@@ -263,11 +270,11 @@ def _read(model: Model, request: Arrived) -> Scoring[bytes]:
     call = read_call(
         request.message, request.raws, received=request.received, remaining=remaining, client=request.client
     )
-    return inference(model, call, write_answer)
+    return read_inference(model, call, write_answer)
 
 
 def _unary(
-    app: Application, name: str, answer: Callable[[Any], Said | Awaitable[Said]]
+    app: ServingApplication, name: str, answer: Callable[[Any], Said | Awaitable[Said]]
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     """A method whose answer is said as a document."""
     parse, response = INFERENCE.message(f"{name}Request").FromString, INFERENCE.message(f"{name}Response")
@@ -289,6 +296,6 @@ def _unary(
 
 def _config(model: Model) -> Said:
     """The protocol's message has whole numbers only for the versions of its policy."""
-    found = configuration(model)
+    found = model_configuration(model)
     whole = model.version.isdecimal() and len(model.version) <= _DIGITS
     return found if whole else {**found, "version_policy": {}}

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on asyncio: connections, messages, bodies. It knows nothing of models."""
+"""HTTP/1.1 server on asyncio: connections, messages, bodies; independent of models."""

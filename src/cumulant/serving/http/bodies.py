@@ -1,4 +1,4 @@
-"""Compressed bodies, read with a bound and written where it is worth it."""
+"""Compression of bodies: bounded decompression, and compression of large responses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _WORTH = 4096
 _GZIP, _ZLIB = 31, 15
 
 
-def decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """`body` as it was before it was compressed by gzip or deflate; at most `limit` bytes are ever made.
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """`body` without its gzip or deflate compression; at most `limit` bytes are produced.
 
     Raises:
         HttpError: 415 for another encoding, 400 for a broken stream, 413 where more than `limit` comes out.
@@ -24,17 +24,17 @@ def decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise HttpError(415, "the body has an encoding that is not accepted", hint="use gzip, deflate or none")
     stream = zlib.decompressobj(_GZIP if kind == b"gzip" else _ZLIB)
     try:
-        found = stream.decompress(body, limit + 1)
+        content = stream.decompress(body, limit + 1)
     except zlib.error as error:
         raise HttpError(400, f"the body is no {kind.decode()} stream: {error}") from None
-    if len(found) > limit:
+    if len(content) > limit:
         raise HttpError(413, f"the decompressed body is larger than {limit} bytes", hint="send fewer rows a request")
     if not stream.eof:
         raise HttpError(400, f"the {kind.decode()} stream ends too early")
-    return found
+    return content
 
 
-def compressed(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
+def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
     """`body` in the first encoding that `accepted` (the header Accept-Encoding) names and we know, and its name.
 
     Short bodies stay as they are, under the empty name.

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: parsed by httptools, answered in order, bounded in bytes and time."""
+"""HTTP/1.1 connection: parsed by httptools, answered in order, bounded in bytes and time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from cumulant.serving.http.kernel import unsent
+from cumulant.serving.http.kernel import count_unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
-from cumulant.serving.http.queued import Queued
+from cumulant.serving.http.queued import RequestQueue
 from cumulant.serving.http.refusals import Reason
 
 if TYPE_CHECKING:
-    from cumulant.serving.http.site import Site
+    from cumulant.serving.http.site import HttpSite
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
 _PATIENCE = 64 * 1024 * 1024
-#: seconds between two looks at a connection's times
+#: seconds between two checks of a connection's timeouts
 SWEEP = 1.0
 #: headers that offer another protocol, and one that was answered already
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
@@ -36,21 +36,21 @@ _BUSY = error_response(
 )
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """Requests in, responses out, in the order of the requests."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: HttpSite) -> None:
         self._site, self._limits, self._handle = site, site.limits, site.handle
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._client = ""
-        self._waiting = Queued(site)
+        self._waiting = RequestQueue(site)
         self._task: asyncio.Task[Response] | None = None
         self._writable, self._ending, self._answered = True, False, False
         #: a request of this connection waits for its turn of `site.turns`; so much waits that no more is read
-        self._in_line, self._crowded = False, False
+        self._queued, self._crowded = False, False
         #: bytes that came since the last part of a body, or the end of a head; of the body, those that the site counts
-        self._in_head, self._fed, self._held = True, 0, 0
+        self._in_head, self._fed, self._counted_bytes = True, 0, 0
         self._clear()
         #: when the present request began or the last one ended
         self._since = time.perf_counter()
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] | None = None
         self._size = self._header_bytes = self._header_count = 0
         self._refusal: Response | None = None
-        self._begun = self._answered = self._barred = False
+        self._begun = self._answered = self._rejected = False
 
     # --- what asyncio calls
 
@@ -75,8 +75,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._let_go()
-        self._site.gone(self)
+        self._release_body()
+        self._site.remove(self)
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -96,29 +96,27 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail("malformed", 400, "this is no valid HTTP request")
         else:
-            if self._begun and self._size != self._held:
-                self._hold()
+            if self._begun and self._size != self._counted_bytes:
+                self._count_body()
 
-    def _hold(self) -> None:
-        """Count the part of a body that came, and refuse it where all of them hold too much."""
-        if self._refusal is not None or self._barred:
-            self._let_go()  # what is thrown away takes no memory
+    def _count_body(self) -> None:
+        """Count a received part of a body, and refuse it where all bodies together are too large."""
+        if self._refusal is not None or self._rejected:
+            self._release_body()  # what is thrown away takes no memory
             return
-        self._site.held += self._size - self._held
-        self._held = self._size
-        if self._site.held > self._limits.bodies:
-            self._let_go()
+        self._site.body_bytes += self._size - self._counted_bytes
+        self._counted_bytes = self._size
+        if self._site.body_bytes > self._limits.bodies:
+            self._release_body()
             self._refuse("crowded", 429, _CROWDED)
 
-    def _let_go(self) -> None:
-        self._site.held -= self._held
-        self._held = 0
+    def _release_body(self) -> None:
+        self._site.body_bytes -= self._counted_bytes
+        self._counted_bytes = 0
         self._body, self._parts = b"", None
 
     def _decline(self, rest: bytes) -> None:
-        """Another protocol is offered beside the request, at which the parser stops. An offer may be passed over: the
-        request is read again without it, together with its body.
-        """
+        """Ignore the offer of another protocol, at which the parser stops: parse the request again without it."""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._fail("malformed", 400, "this server is no proxy")
@@ -126,8 +124,8 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             self._drop_or_queue(keep=False)
             return
-        kept = {name: value for name, value in self._headers.items() if name not in _OFFER}
-        lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % pair for pair in kept.items()), b""]
+        headers = {name: value for name, value in self._headers.items() if name not in _OFFER}
+        lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % pair for pair in headers.items()), b""]
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join((*lines, rest)))
 
@@ -180,7 +178,7 @@ class Connection(asyncio.Protocol):
             return
         length = self._headers.get(b"content-length")
         if self._site.admitted is not None and not self._site.admitted(self._target, self._headers):
-            self._bar(int(length or 0))
+            self._reject_head(int(length or 0))
         elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length), close=awaits)
         elif self._site.turns.full and not (self._task or self._waiting or self._site.urgent(self._target)):
@@ -192,12 +190,12 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._fed = 0
         self._size += len(body)
-        if self._refusal is not None or self._barred:
+        if self._refusal is not None or self._rejected:
             if self._size > self._limits.body + _PATIENCE:
                 self._end()
             return
         if self._size > self._limits.body:
-            self._let_go()
+            self._release_body()
             self._too_large(self._size)
         elif self._parts is not None:
             self._parts.append(body)
@@ -216,8 +214,8 @@ class Connection(asyncio.Protocol):
             self._drop_or_queue(keep)
             return
         body = self._body if self._parts is None else b"".join(self._parts)
-        if self._held:
-            self._let_go()
+        if self._counted_bytes:
+            self._release_body()
         request = self._request(body, now)
         if self._task is not None or self._waiting or not self._writable:
             self._wait(request, keep=keep)
@@ -252,18 +250,18 @@ class Connection(asyncio.Protocol):
         text = f"the body is larger than {self._limits.body} bytes; send fewer rows a request"
         self._refuse("body", 413, text, close=close or size > self._limits.body + _PATIENCE)
 
-    def _bar(self, size: int) -> None:
-        """Answer by the head alone; a body is thrown away, and one behind other requests waits for its turn without."""
-        self._barred = True
+    def _reject_head(self, size: int) -> None:
+        """Refuse a request by its head; its body is discarded."""
+        self._rejected = True
         if self._task is None and not self._waiting and self._writable:
-            found = self._handle(self._request(b"", time.perf_counter()))
-            if isinstance(found, Response):
-                self._refuse_with(found, close=size > self._limits.body or b"expect" in self._headers)
+            response = self._handle(self._request(b"", time.perf_counter()))
+            if isinstance(response, Response):
+                self._refuse_with(response, close=size > self._limits.body or b"expect" in self._headers)
         elif size > self._limits.body:
             self._too_large(size)
 
     def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
-        """Answer before the request is whole; what is left of it is thrown away."""
+        """Refuse a request before it is complete; the rest of it is discarded."""
         if self._refusal is None:
             self._site.refusals.add(reason, status, self._client)
             self._refuse_with(error_response(status, text), close=close)
@@ -275,7 +273,7 @@ class Connection(asyncio.Protocol):
             self._write(response, keep=not close, bare=self._parser.get_method() == b"HEAD")
 
     def _drop_or_queue(self, keep: bool) -> None:
-        """A refused request is at its end: answered already, or behind others of its connection."""
+        """Finish a refused request, which was answered already or waits for earlier ones."""
         if not self._answered and self._refusal is not None:
             # Order is kept by ending: an earlier request is still being answered.
             self._ending = True
@@ -283,7 +281,7 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def _fail(self, reason: Reason, status: int, text: str) -> None:
-        """Answer what cannot be read on, and end the connection."""
+        """Answer an error after which the connection cannot continue, and end it."""
         if self._answered:  # and counted
             self._end()
             return
@@ -297,11 +295,11 @@ class Connection(asyncio.Protocol):
     # --- answers
 
     def _answer(self, request: Request, *, keep: bool) -> None:
-        found = self._handle(request)
-        if isinstance(found, Response):
-            self._write(found, keep=keep, bare=request.method == "HEAD")
+        response = self._handle(request)
+        if isinstance(response, Response):
+            self._write(response, keep=keep, bare=request.method == "HEAD")
             return
-        self._task = asyncio.ensure_future(found)
+        self._task = asyncio.ensure_future(response)
         self._task.add_done_callback(lambda task: self._done(task, request, keep=keep))
 
     def _done(self, task: asyncio.Task[Response], request: Request, *, keep: bool) -> None:
@@ -312,12 +310,12 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def _join(self) -> None:
-        self._in_line = True
+        self._queued = True
         self._site.turns.join(self, self._waiting.next_body)
 
     def take_turn(self) -> None:
-        """Answer the request that waits in line; one behind it on this connection waits in line again."""
-        self._in_line = False
+        """Answer the next queued request; one behind it on this connection is queued again."""
+        self._queued = False
         if self._ready():
             request, keep = self._waiting.pop()
             self._answer(request, keep=keep and not self._site.draining)
@@ -330,7 +328,7 @@ class Connection(asyncio.Protocol):
         return bool(self._waiting and self._task is None and self._writable and not self._transport.is_closing())
 
     def _next(self) -> None:
-        while not self._in_line and self._ready():
+        while not self._queued and self._ready():
             request, keep = self._waiting.pop()
             self._answer(request, keep=keep)
         if self._writable and not self._waiting.crowded:
@@ -383,14 +381,14 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def _untaken(self) -> int:
-        """Bytes that were written and are not known to have reached the client."""
+        """Bytes that were written and are not confirmed by the client."""
         size = self._transport.get_write_buffer_size()
         if not (size or self._ending):
             return 0
-        return size + unsent(self._transport.get_extra_info("socket"))
+        return size + count_unsent(self._transport.get_extra_info("socket"))
 
     def finish(self) -> None:
-        """End once what came has been answered."""
+        """Close the connection once all received requests are answered."""
         if self._task is None and not self._waiting and not self._begun:
             self._end()
 

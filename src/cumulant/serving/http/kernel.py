@@ -1,4 +1,4 @@
-"""What the system knows of a connection."""
+"""State of a connection in the kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 _INT = struct.Struct("i")
 
 
-def unsent(connection: socket.socket | None) -> int:
+def count_unsent(connection: socket.socket | None) -> int:
     """Bytes in the system's own buffer that the other end has not confirmed; 0 where the system does not tell.
 
     It tells of a client that takes a few bytes now and then long before there is room for more in that buffer.

@@ -11,7 +11,7 @@ import msgspec
 _BODIES = 512 * 1024 * 1024
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes in bytes, times in seconds."""
 
     body: int = 8 * 1024 * 1024

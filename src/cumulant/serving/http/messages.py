@@ -1,4 +1,4 @@
-"""Requests and responses as values."""
+"""HTTP requests and responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Request(msgspec.Struct, eq=False):
 
 
 class Response(msgspec.Struct):
-    """What goes back; the body is whole, so that its length is always said."""
+    """A complete response."""
 
     status: int
     body: bytes

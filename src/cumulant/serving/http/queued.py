@@ -1,4 +1,4 @@
-"""Whole requests of one connection that wait for those before them."""
+"""Queue of complete requests of one connection."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, NamedTuple
 from cumulant.serving.http.messages import Request
 
 if TYPE_CHECKING:
-    from cumulant.serving.http.site import Site
+    from cumulant.serving.http.site import HttpSite
 
 
-class Waiting(NamedTuple):
-    """`keep`: whether the connection is kept after the request; `head`: the bytes that its target and headers take."""
+class QueuedRequest(NamedTuple):
+    """Queued request; `keep`: the connection stays open after it; `head`: bytes of its target and headers."""
 
     request: Request
     keep: bool
     head: int
 
 
-class Queued:
-    """Requests in their order.
+class RequestQueue:
+    """Requests of one connection in their order.
 
-    The site counts their heads and bodies: a client decides how long they wait, as it need not read what is answered
-    before.
+    The site counts their heads and bodies: a client that does not read earlier responses decides how long they wait.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: HttpSite) -> None:
         self._site = site
-        self._requests: deque[Waiting] = deque()
+        self._requests: deque[QueuedRequest] = deque()
         #: of their bodies
         self._bytes = 0
 
@@ -36,35 +35,35 @@ class Queued:
         return len(self._requests)
 
     def fits(self, body: bytes, head: int) -> bool:
-        """Whether the site can hold one more request."""
+        """Whether the site has memory for one more request."""
         site, limits = self._site, self._site.limits
-        return (not body or site.held + len(body) <= limits.bodies) and site.heads + head <= limits.heads
+        return (not body or site.body_bytes + len(body) <= limits.bodies) and site.head_bytes + head <= limits.heads
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits that no more is read."""
+        """Whether the queue is so long that reading pauses."""
         limits = self._site.limits
         return len(self._requests) > limits.waiting or self._bytes > limits.body
 
     @property
     def next_body(self) -> int:
-        """Bytes of the body of the one that waited longest."""
+        """Bytes of the body of the oldest request."""
         return len(self._requests[0].request.body)
 
     def add(self, request: Request, head: int, *, keep: bool) -> None:
         size = len(request.body)
         self._bytes += size
-        self._site.held += size
-        self._site.heads += head
-        self._requests.append(Waiting(request, keep, head))
+        self._site.body_bytes += size
+        self._site.head_bytes += head
+        self._requests.append(QueuedRequest(request, keep, head))
 
     def pop(self) -> tuple[Request, bool]:
-        """The one that waited longest."""
+        """Remove and return the oldest request."""
         request, keep, head = self._requests.popleft()
         size = len(request.body)
         self._bytes -= size
-        self._site.held -= size
-        self._site.heads -= head
+        self._site.body_bytes -= size
+        self._site.head_bytes -= head
         return request, keep
 
     def clear(self) -> None:

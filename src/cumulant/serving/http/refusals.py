@@ -1,4 +1,4 @@
-"""Requests that a connection refused before they were whole: counted by reason, and told of at most once a second."""
+"""Requests that a connection refused before they were whole: counted by reason, reported once a second at most."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 _PAUSE = 1.0
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Refusals of one reason since the last one that was told; `status` and `client` are of the newest."""
+class HttpRefusal(msgspec.Struct, frozen=True):
+    """Refusals of one reason since the last report; `status` and `client` are of the newest."""
 
     reason: Reason
     #: 0: the connection was cut without an answer
@@ -26,41 +26,41 @@ class Refusal(msgspec.Struct, frozen=True):
     times: int
 
 
-class _Held(msgspec.Struct):
-    told: float = float("-inf")
+class _PendingRefusals(msgspec.Struct):
+    reported_at: float = float("-inf")
     times: int = 0
     status: int = 0
     client: str = ""
 
 
 class Refusals:
-    """The counts of one listening socket; used from its event loop. `tell` hears of each reason once a second at most.
+    """The counts of one listening socket; used from its event loop. `report` is called once a second at most by reason.
 
     Attributes:
         counts: refusals so far, by reason.
     """
 
     def __init__(
-        self, tell: Callable[[Refusal], object] | None = None, *, clock: Callable[[], float] = time.monotonic
+        self, report: Callable[[HttpRefusal], object] | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.counts: dict[Reason, int] = dict.fromkeys(REASONS, 0)
-        self._tell, self._clock = tell, clock
-        self._held: dict[Reason, _Held] = {reason: _Held() for reason in REASONS}
+        self._report, self._clock = report, clock
+        self._pending: dict[Reason, _PendingRefusals] = {reason: _PendingRefusals() for reason in REASONS}
 
     def add(self, reason: Reason, status: int, client: str) -> None:
         self.counts[reason] += 1
-        held = self._held[reason]
-        held.times, held.status, held.client = held.times + 1, status, client
-        self._say(reason, held)
+        pending = self._pending[reason]
+        pending.times, pending.status, pending.client = pending.times + 1, status, client
+        self._report_due(reason, pending)
 
     def flush(self, *, every: bool = False) -> None:
-        """Tell what was held back and is due; with `every`, also what is not."""
-        for reason, held in self._held.items():
-            if held.times:
-                self._say(reason, held, now=every)
+        """Report what is pending and due; with `every`, also what is not due."""
+        for reason, pending in self._pending.items():
+            if pending.times:
+                self._report_due(reason, pending, now=every)
 
-    def _say(self, reason: Reason, held: _Held, *, now: bool = False) -> None:
-        if self._tell is None or (not now and self._clock() - held.told < _PAUSE):
+    def _report_due(self, reason: Reason, pending: _PendingRefusals, *, now: bool = False) -> None:
+        if self._report is None or (not now and self._clock() - pending.reported_at < _PAUSE):
             return
-        self._tell(Refusal(reason, held.status, held.client, held.times))
-        held.told, held.times = self._clock(), 0
+        self._report(HttpRefusal(reason, pending.status, pending.client, pending.times))
+        pending.reported_at, pending.times = self._clock(), 0

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from cumulant.serving.http.connection import SWEEP, Connection
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.connection import SWEEP, HttpConnection
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Headers, Request, Response
 from cumulant.serving.http.refusals import Refusals
 from cumulant.serving.http.turns import Turns
@@ -17,15 +17,13 @@ Handler = Callable[[Request], Response | Awaitable[Response]]
 Admitted = Callable[[bytes, Headers], bool]
 
 
-class Site:
-    """The connections of one listening socket, and what answers them. Paths that are `urgent` are answered at
-    once, whatever waits.
-    """
+class HttpSite:
+    """The connections of one listening socket and their handler; `urgent` paths skip the queue."""
 
     def __init__(
         self,
         handle: Handler,
-        limits: Limits,
+        limits: HttpLimits,
         admitted: Admitted | None = None,
         refusals: Refusals | None = None,
         *,
@@ -38,24 +36,24 @@ class Site:
         self.refusals = refusals or Refusals()
         self.urgent = urgent
         self.turns = Turns(limits.turn, limits.queue) if turns is None else turns
-        self.connections: set[Connection] = set()
+        self.connections: set[HttpConnection] = set()
         #: bytes of bodies that are not whole yet, or wait behind others
-        self.held = 0
+        self.body_bytes = 0
         #: bytes that the heads of requests take which wait
-        self.heads = 0
+        self.head_bytes = 0
         self.draining = False
         self._empty = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
-    def __call__(self) -> Connection:
-        return Connection(self)
+    def __call__(self) -> HttpConnection:
+        return HttpConnection(self)
 
     def start(self) -> None:
-        """Begin to end connections that are slow or idle for too long."""
+        """Start to close connections that are slow or idle for too long."""
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
-    def gone(self, connection: Connection) -> None:
-        """A connection has ended."""
+    def remove(self, connection: HttpConnection) -> None:
+        """Remove a closed connection."""
         self.connections.discard(connection)
         if self.draining and not self.connections:
             self._empty.set()
@@ -68,7 +66,7 @@ class Site:
         self.start()
 
     async def drain(self, patience: float) -> None:
-        """Answer what was accepted, for at most `patience` seconds, then end every connection."""
+        """Answer accepted requests for at most `patience` seconds, then close every connection."""
         self.draining = True
         deadline = time.perf_counter() + patience
         for connection in tuple(self.connections):

@@ -1,8 +1,8 @@
-"""Requests in line for the event loop: a request that could not be answered in time is refused before its body is read.
+"""Queue of the event loop: a request that could not be answered in time is refused before its body is read.
 
-While one request after the other is answered, those behind them lie in the sockets, where nobody knows of them. So the
-loop answers for a short turn only; what it reads after that waits in line, and the loop goes on to read. The line's
-wait is known, so that a request which would wait too long is refused by its head.
+While requests are answered one after the other, later ones wait in the sockets and cannot be counted. So the loop
+answers for a short turn only, queues what it reads after that, and continues to read. The queue's waiting time is
+known, so that a request which would wait too long is refused by its head.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _BODY, _LARGE, _OF_LARGE = 1500, 256 * 1024, 3.0
 _STANDING, _SHORTER, _FEW = 0.1, 0.5, 32
 
 
-class Waiting(Protocol):
-    """A connection whose next request is whole."""
+class WaitingConnection(Protocol):
+    """Connection with a complete request."""
 
     def take_turn(self) -> None:
         """Answer one request."""
@@ -41,7 +41,7 @@ class Waiting(Protocol):
 
 
 class Turns:
-    """The line of one event loop. Times are in seconds.
+    """The queue of one event loop. Times are in seconds.
 
     Args:
         turn: how long requests are answered before the sockets are read again.
@@ -63,7 +63,7 @@ class Turns:
     ) -> None:
         self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
-        self._line: deque[tuple[Waiting, float]] = deque()
+        self._line: deque[tuple[WaitingConnection, float]] = deque()
         #: how many requests with a small body take as long as those in line
         self._load = 0.0
         self._began = self._ended = float("-inf")
@@ -108,14 +108,14 @@ class Turns:
         return True
 
     def answered(self, body: int) -> None:
-        """A request with a body of so many bytes was answered at once."""
+        """Record a request with a body of `body` bytes that was answered at once."""
         self._ended = self._clock()
         if self._asked is not None:
             self._unmeasured = 0
             self._learn((self._busy() - self._asked) / _load(body))
 
-    def join(self, connection: Waiting, body: int) -> None:
-        """Wait in line with a body of so many bytes. Whoever is first has its turn when the sockets have been read."""
+    def join(self, connection: WaitingConnection, body: int) -> None:
+        """Queue a request with a body of `body` bytes."""
         if not self._line:
             self._filled = self._clock()
             asyncio.get_running_loop().call_soon(self._next)

@@ -1,1 +1,1 @@
-"""The models that a server answers for: opened, checked, pinned, run."""
+"""Served models: opened, checked, pinned, run."""

@@ -1,4 +1,4 @@
-"""The folder in which a server keeps the content that it serves; one that a killed server left behind is removed."""
+"""Temporary folder with copies of the served content; abandoned folders of killed servers are removed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _YOUNG_SECONDS = 60.0
 
 
 @contextmanager
-def keeping() -> Iterator[str | None]:
-    """The folder, until the block ends; None where no temporary folder can be written."""
+def artifact_folder() -> Iterator[str | None]:
+    """Folder that exists until the block ends; None where no temporary folder can be written."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     except OSError as error:
@@ -26,38 +26,38 @@ def keeping() -> Iterator[str | None]:
         sys.stderr.write(f"what is served cannot be kept: {reason}; do not change its folders while they are served\n")
         yield None
         return
-    remove_left(folder.parent)
-    held = _lock(folder)
+    remove_abandoned(folder.parent)
+    lock = _lock(folder)
     try:
         yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        if lock is not None:
+            os.close(lock)
 
 
-def remove_left(place: Path) -> None:
-    """Remove what servers that are gone have kept in `place`."""
+def remove_abandoned(place: Path) -> None:
+    """Remove the folders of ended servers in `place`."""
     for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
                 continue
-        if (held := _lock(folder)) is not None:
+        if (lock := _lock(folder)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
+            os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder, as long as it is open in this process; None where another one does."""
+    """Descriptor that locks the folder; None where another process has locked it."""
     import fcntl
 
     try:
-        found = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:  # another user's, or removed by now
         return None
     try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(found)
+        os.close(descriptor)
         return None
-    return found
+    return descriptor

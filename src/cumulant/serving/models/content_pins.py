@@ -1,4 +1,4 @@
-"""What is served, pinned by content: a worker that starts later serves what its siblings do, whatever is on disk."""
+"""Content pins: a worker that starts later serves the same content as the others, whatever is on disk."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Pin(msgspec.Struct, frozen=True):
     name: str
     folder: str
     digest: str
-    #: a folder with the same content that nobody else writes to; None: there is none
-    kept: str | None = None
+    #: private folder with the same content; None: there is none
+    copy: str | None = None
 
     @property
     def place(self) -> Path:
-        """Where it is read from."""
-        return Path(self.kept or self.folder)
+        """Folder to read from."""
+        return Path(self.copy or self.folder)
 
 
 def pin(folder: Path) -> Pin:
@@ -46,15 +46,15 @@ def pin(folder: Path) -> Pin:
     return Pin(name, str(folder), file_digest(folder / DESCRIPTION))
 
 
-def refuse_twins(pins: Iterable[Pin]) -> None:
+def refuse_duplicates(pins: Iterable[Pin]) -> None:
     """Raises UsageError where two folders hold the same version of a model, naming both."""
     seen: dict[tuple[str, str], str] = {}
-    for one in pins:
-        version = load_description(one.place, verify=False).version or UNREGISTERED
-        other = seen.setdefault((one.name, version), one.folder)
-        if other != one.folder:
-            raise UsageError(f"model {one.name} version {version} is given twice: in {other} and in {one.folder}",
-                             subject=one.name, hint="remove one, or package it under another --name")  # fmt: skip
+    for pinned in pins:
+        version = load_description(pinned.place, verify=False).version or UNREGISTERED
+        other = seen.setdefault((pinned.name, version), pinned.folder)
+        if other != pinned.folder:
+            raise UsageError(f"model {pinned.name} version {version} is given twice: in {other} and in {pinned.folder}",
+                             subject=pinned.name, hint="remove one, or package it under another --name")  # fmt: skip
 
 
 def check(pinned: Pin, hint: str = "load the model again to serve what the folder holds now") -> None:
@@ -68,8 +68,8 @@ def check(pinned: Pin, hint: str = "load the model again to serve what the folde
                              subject=pinned.folder, hint=hint)  # fmt: skip
 
 
-def keep(pinned: Pin, place: Path) -> Pin:
-    """The same content under `place`; where there is no room for it, `pinned` itself.
+def copy_content(pinned: Pin, place: Path) -> Pin:
+    """Pin with a private copy of the content under `place`; `pinned` itself where the disk is full.
 
     Small files are copied, as some write over them in place; large ones are linked where the disk is the same.
 
@@ -87,9 +87,9 @@ def keep(pinned: Pin, place: Path) -> Pin:
             shutil.rmtree(draft, ignore_errors=True)
             sys.stderr.write(f"{folder} is served without a copy: {error.strerror or error}; do not change it\n")
             return pinned
-    kept = msgspec.structs.replace(pinned, kept=str(out))
-    check(kept)
-    return kept
+    copied = msgspec.structs.replace(pinned, copy=str(out))
+    check(copied)
+    return copied
 
 
 def _put(draft: Path, out: Path) -> None:
@@ -119,9 +119,9 @@ def _link(path: Path, out: Path) -> None:
     shutil.copyfile(real, out)
 
 
-def let_go(before: Iterable[Pin], now: Iterable[Pin]) -> None:
-    """Remove what was kept of `before` and is not served any more."""
-    served = {one.kept for one in now}
-    for one in before:
-        if one.kept is not None and one.kept not in served:
-            shutil.rmtree(one.kept, ignore_errors=True)
+def remove_unserved(before: Iterable[Pin], now: Iterable[Pin]) -> None:
+    """Remove the copies of `before` that are not served any more."""
+    served = {pinned.copy for pinned in now}
+    for pinned in before:
+        if pinned.copy is not None and pinned.copy not in served:
+            shutil.rmtree(pinned.copy, ignore_errors=True)

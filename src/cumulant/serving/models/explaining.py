@@ -1,4 +1,4 @@
-"""Methods that explain answers. They are named by a servable and made from what its folder holds, nothing else."""
+"""Explanation methods, which a servable names and parametrizes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.scorer import Scorer
 
 
-class Question(Protocol):
-    """What a method wants to know of some rows before it explains them."""
+class RowsToScore(Protocol):
+    """Rows whose scores a method needs to explain some others."""
 
     @property
     def rows(self) -> Matrix:
@@ -23,24 +23,24 @@ class Question(Protocol):
 
     @property
     def owner(self) -> NDArray[np.int64]:
-        """[m] The explained row that each belongs to."""
+        """[m] Index of the explained row."""
         ...
 
-    def contributions(self, scores: Floats, asked: Floats) -> Floats:
+    def contributions(self, scores: Floats, row_scores: Floats) -> Floats:
         """[n, k] of each feature, from the scores [n] of the explained rows and those [m] of `rows`."""
         ...
 
 
 class Explainer(Protocol):
-    """A method. It sees numbers only: a new one needs no engine, no file and no code of the user at serving time."""
+    """Explanation method. It works on numbers only, without engine, files or user code."""
 
-    def ask(self, matrix: Matrix) -> Question:
-        """What is to be scored to explain these rows [n, k] of model inputs, missing values as NaN."""
+    def select_rows(self, matrix: Matrix) -> RowsToScore:
+        """Rows to score to explain these rows [n, k] of model inputs, missing values as NaN."""
         ...
 
 
-def explainer(scorer: Scorer) -> Explainer:
-    """The method that the servable names, from what it brings.
+def make_explainer(scorer: Scorer) -> Explainer:
+    """Explanation method of the servable.
 
     Raises:
         IntegrityError: there is no such method here, or a reference value does not fit its feature.
@@ -63,14 +63,14 @@ def _reference(scorer: Scorer) -> Matrix:
     """[k] The reference values as the model reads them."""
     given = {} if scorer.servable.reasons is None else scorer.servable.reasons.reference
     try:
-        found: Matrix = scorer.encoder.matrix({name: [given.get(name)] for name in scorer.features})
+        matrix: Matrix = scorer.encoder.matrix({name: [given.get(name)] for name in scorer.features})
     except RequestError as error:
         name = scorer.servable.name
         raise IntegrityError(f"the reference values of {name} do not fit it: {error.message}", subject=name) from None
-    return found.reshape(-1)
+    return matrix.reshape(-1)
 
 
-class Occluded(msgspec.Struct, frozen=True):
+class OccludedRows(msgspec.Struct, frozen=True):
     """Rows with one feature at its reference value each."""
 
     rows: Matrix
@@ -79,10 +79,10 @@ class Occluded(msgspec.Struct, frozen=True):
     place: NDArray[np.int64]
     shape: tuple[int, int]
 
-    def contributions(self, scores: Floats, asked: Floats) -> Floats:
-        found = np.zeros(self.shape)
-        found[self.owner, self.place] = scores[self.owner] - asked
-        return found
+    def contributions(self, scores: Floats, row_scores: Floats) -> Floats:
+        contributions = np.zeros(self.shape)
+        contributions[self.owner, self.place] = scores[self.owner] - row_scores
+        return contributions
 
 
 class Occlusion:
@@ -100,10 +100,10 @@ class Occlusion:
         """`reference`: [k], missing as NaN."""
         self._reference = reference
 
-    def ask(self, matrix: Matrix) -> Occluded:
+    def select_rows(self, matrix: Matrix) -> OccludedRows:
         """One row for each value that differs from its reference: the others contribute nothing."""
         same = (matrix == self._reference) | (np.isnan(matrix) & np.isnan(self._reference))
         owner, place = np.nonzero(~same)
         rows = matrix[owner]
         rows[np.arange(len(rows)), place] = self._reference[place]
-        return Occluded(rows, owner, place, (matrix.shape[0], matrix.shape[1]))
+        return OccludedRows(rows, owner, place, (matrix.shape[0], matrix.shape[1]))

@@ -1,4 +1,4 @@
-"""What is answered instead of a refusal, when a model has more to do than it can do in time."""
+"""Fallback answers of an overloaded model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.servable import Answer
 from cumulant.servable.engine import DTYPES, Array
-from cumulant.serving.models.fallback_config import Declared
+from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import Work
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.row_model import RowModel
 
 Kind = Literal["cached", "servable", "constant"]
@@ -26,7 +26,7 @@ class Fallback:
         UsageError: the cheaper servable or the constant does not give what the model gives.
     """
 
-    def __init__(self, model: Model, declared: Declared, cheap: Model | None) -> None:
+    def __init__(self, model: Model, declared: FallbackConfig, cheap: Model | None) -> None:
         self._model, self._cached, self._cheap = model, declared.cached, cheap
         self.counts: dict[str, int] = {"cached": 0, "servable": 0, "constant": 0}
         if cheap is not None:
@@ -35,26 +35,26 @@ class Fallback:
                 raise UsageError(f"the fallback {cheap.name} is of another kind than {model.name}", subject=cheap.name)
         self._constant = None if declared.constant is None else _constant(model, declared.constant)
 
-    def raw(self, work: Work) -> list[Array] | None:
-        """The engine's outputs to answer `work` with, which notes how they were made; None where nothing is left."""
-        if self._cached and (kept := self._model.runner.cache.last(work.feeds)) is not None:
-            return self._noted(work, "cached", kept)
-        if self._cheap is not None and (found := self._cheaper(self._cheap, work)) is not None:
-            return self._noted(work, "servable", found)
+    def raw(self, work: RequestWork) -> list[Array] | None:
+        """Outputs of the first fallback that can answer `work`, which records its kind; None where none can."""
+        if self._cached and (cached := self._model.runner.cache.last(work.feeds)) is not None:
+            return self._noted(work, "cached", cached)
+        if self._cheap is not None and (cheaper := self._cheaper(self._cheap, work)) is not None:
+            return self._noted(work, "servable", cheaper)
         if self._constant is None:
             return None
         if isinstance(self._constant, Answer):
             work.answers = [self._constant] * work.rows
             return self._noted(work, "constant", [])
-        return self._noted(work, "constant", [np.repeat(one, work.rows, axis=0) for one in self._constant])
+        return self._noted(work, "constant", [np.repeat(array, work.rows, axis=0) for array in self._constant])
 
-    def _noted(self, work: Work, kind: Kind, raw: list[Array]) -> list[Array]:
+    def _noted(self, work: RequestWork, kind: Kind, raw: list[Array]) -> list[Array]:
         work.fallback = kind
         self.counts[kind] += 1
         return raw
 
-    def _cheaper(self, cheap: Model, work: Work) -> list[Array] | None:
-        """The cheaper servable's outputs, while it is quick itself."""
+    def _cheaper(self, cheap: Model, work: RequestWork) -> list[Array] | None:
+        """Outputs of the cheaper servable, unless it is overloaded too."""
         try:
             if isinstance(cheap, RowModel):
                 own = cheap.from_rows(work.raw or [])
@@ -73,13 +73,13 @@ class Fallback:
 def _check_outputs(model: Model, given: Mapping[str, object], what: str) -> None:
     missing = [name for name in model.outputs if name not in given]
     if missing:
-        told = ", ".join(model.outputs)
+        expected = ", ".join(model.outputs)
         raise UsageError(f"{what} lacks the output {missing[0]} of {model.name}", subject=missing[0],
-                         hint=f"it must give {told}")  # fmt: skip
+                         hint=f"it must give {expected}")  # fmt: skip
 
 
 def _constant(model: Model, given: Mapping[str, Any]) -> Answer | Sequence[Array]:
-    """One row of the constant, as the model's answers are."""
+    """Constant answer of one row, in the form of the model's answers."""
     if isinstance(model, RowModel):
         try:
             return msgspec.convert(given, Answer)
@@ -87,13 +87,13 @@ def _constant(model: Model, given: Mapping[str, Any]) -> Answer | Sequence[Array
             hint = 'write {"prediction": ...}, with "probability" for a classifier'
             raise UsageError(f"the constant of the fallback is no answer: {error}", hint=hint) from None
     _check_outputs(model, given, "the constant of the fallback")
-    found: list[Array] = []
+    arrays: list[Array] = []
     for name, (datatype, shape) in model.outputs.items():
         wanted = tuple(1 if size == -1 else size for size in shape)
         try:
             value = np.array(given[name], dtype=DTYPES[datatype])  # type: ignore[index]
-            found.append(np.broadcast_to(value, wanted))
+            arrays.append(np.broadcast_to(value, wanted))
         except (ValueError, TypeError, OverflowError):
             raise UsageError(f"the constant of the fallback has no {datatype} of shape {list(shape)} for {name}",
                              subject=name) from None  # fmt: skip
-    return found
+    return arrays

@@ -1,4 +1,4 @@
-"""The fallback as it is declared."""
+"""Configuration of the fallback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class FallbackConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The fallback of a server's models, tried in this order; every answer of one says which it was."""
 
     #: the model's own answer to the same input, however old
@@ -18,5 +18,5 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     constant: dict[str, Any] | None = None
 
     @property
-    def given(self) -> bool:
+    def is_declared(self) -> bool:
         return self.cached or self.servable is not None or self.constant is not None

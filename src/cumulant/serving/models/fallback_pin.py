@@ -1,4 +1,4 @@
-"""The declared fallback's servable as it was when the server started, whatever becomes of its folder."""
+"""Pin of the fallback's servable at the start of the server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 
 from cumulant.servable.folder import load_description
-from cumulant.serving.models.artifact_cache import keeping
-from cumulant.serving.models.content_pins import keep, pin
+from cumulant.serving.models.artifact_cache import artifact_folder
+from cumulant.serving.models.content_pins import copy_content, pin
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.sockets import several_possible
+from cumulant.serving.workers.sockets import can_share_port
 
 
 @contextmanager
-def fallback_pinned(settings: Settings) -> Iterator[Settings]:
+def pin_fallback(settings: Settings) -> Iterator[Settings]:
     """The settings with the fallback's content pinned, and kept in a place of the server's own until the block ends.
 
     It is opened again for every model that is loaded and by every worker that starts: all get the same content. Where
@@ -32,6 +32,6 @@ def fallback_pinned(settings: Settings) -> Iterator[Settings]:
     load_description(folder)
     pinned = pin(folder)
     # Windows has no locks by which a later server could tell what is left of one that was killed.
-    with keeping() if several_possible() else nullcontext() as place:
-        kept = pinned if place is None else keep(pinned, Path(place))
-        yield msgspec.structs.replace(settings, fallback_pin=kept)
+    with artifact_folder() if can_share_port() else nullcontext() as place:
+        copied = pinned if place is None else copy_content(pinned, Path(place))
+        yield msgspec.structs.replace(settings, fallback_pin=copied)

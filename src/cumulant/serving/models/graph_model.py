@@ -1,4 +1,4 @@
-"""A servable that reads tensors: a graph that was made elsewhere."""
+"""Model of a graph servable, which reads tensors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.graph_signature import check_described
 from cumulant.servable.state_tensors import check_state, initial_state
-from cumulant.serving.models.request_work import Work, check_any, check_rows
+from cumulant.serving.models.request_work import RequestWork, check_any, check_rows
 from cumulant.serving.models.row_model import UNREGISTERED
-from cumulant.serving.models.sample_inputs import noise
-from cumulant.serving.protocol.nested_lists import nested_input
-from cumulant.serving.protocol.request_schema import lacking, quoted
+from cumulant.serving.models.sample_inputs import make_noise
+from cumulant.serving.protocol.nested_lists import input_of_lists
+from cumulant.serving.protocol.request_schema import missing_fields, quoted
 from cumulant.serving.protocol.row_tensors import unknown_input
-from cumulant.serving.protocol.tensors import Fit, Input, Output
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.runner import SequenceRunner, no_state
-from cumulant.serving.sequences.sequence_store import Shelf
+from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
     from cumulant.serving.models.fallback import Fallback
@@ -51,7 +51,7 @@ class GraphModel:
         servable: GraphServable,
         *,
         scheduling: Scheduling | None = None,
-        sequences: Shelf | None = None,
+        sequences: SequenceStore | None = None,
         untried: bool = False,
     ) -> None:
         self.servable = servable
@@ -59,10 +59,10 @@ class GraphModel:
         self.stateful = bool(servable.state)
         self.name = servable.name
         self.version = servable.version or UNREGISTERED
-        kept = {state.input for state in servable.state}
-        sent = [spec for spec in servable.inputs if spec.name not in kept]
+        state_inputs = {state.input for state in servable.state}
+        sent = [spec for spec in servable.inputs if spec.name not in state_inputs]
         self._specs = {spec.name: spec for spec in sent}
-        self._fits = {spec.name: Fit(spec) for spec in sent}
+        self._fits = {spec.name: TensorConverter(spec) for spec in sent}
         #: inputs whose first size is the number of rows
         self._free = [spec.name for spec in sent if spec.shape[:1] == (-1,)]
         self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in sent}
@@ -84,10 +84,12 @@ class GraphModel:
             else Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
         )
         if not untried:
-            self.runner.measure(self._made_up)
+            self.runner.measure(self._synthetic_feeds)
 
-    def _sequenced(self, engine: Engine, scheduling: Scheduling | None, shelf: Shelf | None) -> SequenceRunner:
-        if shelf is None:
+    def _sequenced(
+        self, engine: Engine, scheduling: Scheduling | None, sequences: SequenceStore | None
+    ) -> SequenceRunner:
+        if sequences is None:
             hint = "name a folder that can be written with --sequences DIR"
             raise UsageError(f"model {self.name} keeps state between requests", subject=self.name, hint=hint)
         check_state(self.servable)
@@ -98,32 +100,32 @@ class GraphModel:
             owner=f"{self.name}/{self.version}/{digest([self.servable.files, to_builtins(self.servable.state)])}",
             states=self.servable.state,
             idle=self.servable.state_idle,
-            shelf=shelf,
+            store=sequences,
             scheduling=scheduling,
         )
 
     def _may_batch(self) -> bool:
-        """What packaging saw, where the first size of every tensor is free."""
+        """Whether requests may share a run, as measured in packaging."""
         specs = (*self.servable.inputs, *self.servable.outputs)
         return self.servable.batching.exact and all(spec.shape[:1] == (-1,) for spec in specs)
 
-    def _made_up(self, rows: int) -> Feeds:
+    def _synthetic_feeds(self, rows: int) -> Feeds:
         if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
             raise RequestError("the inputs are too large to make some up")
-        kept = initial_state(self.servable.state, rows)
-        return kept | {spec.name: _made_up(spec, rows) for spec in self._specs.values()}
+        state = initial_state(self.servable.state, rows)
+        return state | {spec.name: _synthetic_input(spec, rows) for spec in self._specs.values()}
 
     def try_run(self) -> None:
         example = self._exemplary()
         try:
-            feeds = self._made_up(1) if example is None else example
+            feeds = self._synthetic_feeds(1) if example is None else example
             raw = self.runner.try_run(feeds)
         except RequestError as error:
             if example is None:  # made-up values may be none that the graph takes: an index, a text
                 return
             message = f"{self.name} cannot answer its own example: {error.message}"
             raise IntegrityError(message, subject=self.name, hint="package it again") from None
-        self.answers(Work(feeds, 1), raw)
+        self.answers(RequestWork(feeds, 1), raw)
 
     def _exemplary(self) -> Feeds | None:
         """The row that the servable gives as its example; None where there is none of which the shape is known."""
@@ -139,7 +141,7 @@ class GraphModel:
                 raise IntegrityError(message, subject=self.name, hint="package it again") from None
         return feeds
 
-    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+    def from_tensors(self, inputs: Sequence[InputTensor]) -> RequestWork:
         feeds: dict[str, Array] = {}
         for tensor in inputs:
             fit = self._fits.get(tensor.name)
@@ -152,28 +154,28 @@ class GraphModel:
             missing = [name for name in self._specs if name not in feeds]
             are = "input {} is" if len(missing) == 1 else "inputs {} are"
             raise RequestError(f"{are.format(quoted(missing))} missing", subject=missing[0])
-        return Work(feeds, self._rows(feeds))
+        return RequestWork(feeds, self._rows(feeds))
 
     def _rows(self, feeds: Feeds) -> int:
         if len(self._free) == 1:
             return len(feeds[self._free[0]])
         sizes = {name: len(feeds[name]) for name in self._free}
         if len(set(sizes.values())) > 1 and self.runner.exact:
-            told = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise RequestError(f"the inputs have different numbers of rows: {told}")
+            counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise RequestError(f"the inputs have different numbers of rows: {counts}")
         return max(sizes.values(), default=1)
 
-    def from_rows(self, rows: Sequence[object]) -> Work:
+    def from_rows(self, rows: Sequence[object]) -> RequestWork:
         if self.stateful:
             raise no_state(self.name)
         check_rows(rows)
         check_any(rows)
-        found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
-        if len(found) < len(rows):
+        objects: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
+        if len(objects) < len(rows):
             hint = f"name its inputs: {', '.join(self._columns or self._specs)[:300]}"
             raise RequestError("expected an object with the inputs of one row", hint=hint)
-        feeds = self._matrix(found) if self._columns else self._stacked(found)
-        return Work(feeds, len(rows), raw=rows)
+        feeds = self._matrix(objects) if self._columns else self._stacked(objects)
+        return RequestWork(feeds, len(rows), raw=rows)
 
     def _matrix(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
         (spec,) = self.servable.inputs
@@ -205,7 +207,11 @@ class GraphModel:
             raise RequestError(f"row {number}: the row has none of the model's fields", hint=hint)
         for name in self.servable.required:
             if row.get(name) is None:
-                raise lacking([one for one in self.servable.required if row.get(one) is None], row, f"row {number}: ")
+                raise missing_fields(
+                    [required for required in self.servable.required if row.get(required) is None],
+                    row,
+                    f"row {number}: ",
+                )
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
         unknown = next((name for row in rows for name in row if name not in self._specs), None)
@@ -221,33 +227,33 @@ class GraphModel:
             raise RequestError(f'input "{name}" is missing in a row', subject=name) from None
         return self.from_tensors(self.nested(columns)).feeds
 
-    def nested(self, values: Mapping[str, Any]) -> list[Input]:
+    def nested(self, values: Mapping[str, Any]) -> list[InputTensor]:
         """Nested lists by input as tensors.
 
         Raises:
-            RequestError: there is no such input, or as `nested_input`.
+            RequestError: there is no such input, or as `input_of_lists`.
         """
         unknown = next((name for name in values if name not in self._specs), None)
         if unknown is not None:
             raise unknown_input(unknown, self._specs)
         return [
-            nested_input(name, value, self._specs[name].datatype, self._specs[name].shape)
+            input_of_lists(name, value, self._specs[name].datatype, self._specs[name].shape)
             for name, value in values.items()
         ]
 
-    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:  # noqa: ARG002 - as Model
+    def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:  # noqa: ARG002 - as Model
         return [
-            Output(name, self.outputs[name][0], array.shape, array)
+            OutputTensor(name, self.outputs[name][0], array.shape, array)
             for name in wanted or self._shown
             for array in (raw[self._places[name]],)
         ]
 
-    def answers(self, work: Work, raw: Sequence[Array]) -> list[dict[str, Any]]:
+    def answers(self, work: RequestWork, raw: Sequence[Array]) -> list[dict[str, Any]]:
         if work.answers is None:
             work.answers = self._answered(work, raw)
         return list(work.answers)
 
-    def _answered(self, work: Work, raw: Sequence[Array]) -> list[dict[str, Any]]:
+    def _answered(self, work: RequestWork, raw: Sequence[Array]) -> list[dict[str, Any]]:
         columns = {
             name: array.tolist() if array.shape[:1] == (work.rows,) else [array.tolist()] * work.rows
             for name in self._shown
@@ -296,13 +302,13 @@ def _metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _made_up(spec: TensorSpec, rows: int) -> Array:
+def _synthetic_input(spec: TensorSpec, rows: int) -> Array:
     shape = tuple(rows if place == 0 and size == -1 else _SOME if size == -1 else size
                   for place, size in enumerate(spec.shape))  # fmt: skip
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
-        found = np.empty(shape, dtype=np.object_)
-        found.fill("")
-        return found
-    values = noise(shape, rows)
+        texts = np.empty(shape, dtype=np.object_)
+        texts.fill("")
+        return texts
+    values = make_noise(shape, rows)
     return np.asarray(values if dtype.kind == "f" else values > 0, dtype)

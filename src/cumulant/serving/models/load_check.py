@@ -1,4 +1,4 @@
-"""A model is tried in a process of its own before it is loaded: one that ends its process ends nothing else.
+"""Load check: a model is loaded in a process of its own first, so that a crash ends nothing else.
 
 `python -m cumulant.serving.models.load_check` is that process: it opens one folder after the other and reports each on
 standard output.
@@ -27,12 +27,12 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.core.system.memory import bounded_memory
-from cumulant.serving.models.content_pins import Pin, check, keep, pin, refuse_twins
-from cumulant.serving.models.opening import Opening
-from cumulant.serving.models.passed_checks import Passed
+from cumulant.serving.models.content_pins import Pin, check, copy_content, pin, refuse_duplicates
+from cumulant.serving.models.opening import ModelOpener
+from cumulant.serving.models.passed_checks import PassedChecks
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.channel import error_of, told_of
+from cumulant.serving.workers.channel import describe_error, restore_error
 
 #: to load and warm one version; until then other changes of the models wait
 _SECONDS = 300
@@ -48,24 +48,24 @@ class _Orders(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
-    """A folder that was opened, or what was wrong with it."""
+    """Result of one folder: its pin, or its error."""
 
     pin: Pin | None = None
     error: tuple[str, str, str | None, str | None] | None = None
 
 
 class _CrashError(UsageError):
-    """A model ended the process that tried it."""
+    """A model crashed the process of its load check."""
 
 
 #: faults of one folder, for which the others need not stand still; the rest is told of the server or its settings
 _OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
 
 
-class Trial:
-    """Tries models in processes of their own, and keeps the content that was tried where the server has a place for it.
+class LoadCheck:
+    """Checks models in processes of their own, and copies the checked content where the server has a folder for it.
 
-    Raises what cannot be loaded, and leaves everything else as it is.
+    Its methods raise the errors of models that cannot be loaded.
     """
 
     def __init__(self, settings: Settings, *, seconds: int = _SECONDS) -> None:
@@ -78,41 +78,40 @@ class Trial:
         self._stopped = False
 
     def stop(self) -> None:
-        """End the trial that is under way on another thread, and begin no other."""
+        """Cancel a running check of another thread, and start no others."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
                 self._process.kill()
 
-    def first(self) -> list[Pin]:
-        """What a server starts with; a servable that is broken, or ends its process, is named on standard error and
-        left out.
+    def check_all(self) -> list[Pin]:
+        """Pins at the start of a server; servables that fail the check are reported and excluded.
 
         Raises:
             CumulantError: one cannot be loaded for a reason that is not its folder's, or none is left.
         """
         folders = self._repository.folders()
         if len(folders) == 1:
-            return [self._keep(self._only(folders[0]))]
-        found: list[Pin] = []
+            return [self._copy(self._check_single(folders[0]))]
+        loadable: list[Pin] = []
         while folders:
-            pins, fault = self._tried(folders)
-            found += pins
+            pins, fault = self._check_folders(folders)
+            loadable += pins
             rest = folders[len(pins) + 1 :]
             if fault is not None:
-                if not isinstance(fault, _OF_A_FOLDER) or not (rest or found):
+                if not isinstance(fault, _OF_A_FOLDER) or not (rest or loadable):
                     raise fault
                 self._leave_out(folders[len(pins)], fault)
             folders = rest
-        refuse_twins(found)
-        return [self._keep(one) for one in found]
+        refuse_duplicates(loadable)
+        return [self._copy(pinned) for pinned in loadable]
 
-    def _only(self, folder: Path) -> Pin:
-        """What a start does each time has to cost little: a single servable is tried once for its content."""
-        passed, pinned = Passed(self._settings.passed), pin(folder)
+    def _check_single(self, folder: Path) -> Pin:
+        """Pin of the only servable, which is checked once per content to keep later starts fast."""
+        passed, pinned = PassedChecks(self._settings.passed), pin(folder)
         if pinned in passed:
             return pinned
-        pins, fault = self._tried([folder])
+        pins, fault = self._check_folders([folder])
         if fault is not None:
             raise fault
         passed.add(pins[0])
@@ -123,71 +122,73 @@ class Trial:
         named = fault.message if str(folder) in fault.message else f"{folder}: {fault.message}"
         sys.stderr.write(f"{named}; the server starts without it\n")
 
-    def knows(self, pins: Iterable[Pin]) -> None:
-        """Whose folders are whose: one that is broken later has no name to be found by."""
-        self._repository.knows({Path(one.folder): one.name for one in pins})
+    def remember_names(self, pins: Iterable[Pin]) -> None:
+        """Register the model names of folders, for those whose description breaks later."""
+        self._repository.remember_names({Path(pinned.folder): pinned.name for pinned in pins})
 
     def versions(self, name: str) -> list[Pin]:
-        """Every version of a model as its folders hold it now, tried and kept.
+        """Checked and copied content of every version of a model.
 
         Raises:
             NotFoundError: there is none of that name.
             UsageError: the process that tried one was ended by it.
             EngineUnavailableError: it was stopped.
-            CumulantError: as `Opening`.
+            CumulantError: as `ModelOpener`.
         """
-        pins, fault = self._tried(self._repository.versions(name))
+        pins, fault = self._check_folders(self._repository.versions(name))
         if isinstance(fault, _CrashError):
-            raise UsageError(f"{fault.message}; what was served goes on", subject=name[:100], hint=fault.hint)
+            raise UsageError(f"{fault.message}; the loaded versions stay active", subject=name[:100], hint=fault.hint)
         if fault is not None:
             raise fault
-        return [self._keep(one) for one in pins]
+        return [self._copy(pinned) for pinned in pins]
 
-    def _tried(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
-        """Those that could be opened, up to the first that could not, and what was wrong with that one."""
-        code, said = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)), self._seconds)))
-        found: list[Pin] = []
-        for one in said.splitlines():
-            told = msgspec.json.decode(one, type=_Line)
-            if told.error is not None:
-                return found, error_of(told.error)
-            if told.pin is not None:
-                found.append(told.pin)
-        return found, None if len(found) == len(folders) else _crash(folders[len(found)], code, self._seconds)
+    def _check_folders(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
+        """Pins of the folders up to the first that failed, and its error."""
+        code, output = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)), self._seconds)))
+        loadable: list[Pin] = []
+        for text in output.splitlines():
+            line = msgspec.json.decode(text, type=_Line)
+            if line.error is not None:
+                return loadable, restore_error(line.error)
+            if line.pin is not None:
+                loadable.append(line.pin)
+        return loadable, None if len(loadable) == len(folders) else _crash_error(
+            folders[len(loadable)], code, self._seconds
+        )
 
     def _run(self, orders: bytes) -> tuple[int, bytes]:
-        """The exit code of a process with these orders, and what it said."""
-        process = self._started()
+        """Exit code and output of a check process with these orders."""
+        process = self._start()
         try:
-            said, _ = process.communicate(orders)
+            output, _ = process.communicate(orders)
         finally:
             process.kill()
             code = process.wait()
         if self._stopped:
-            raise _ending()
-        return code, said
+            raise _stopping_error()
+        return code, output
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         line = [sys.executable, "-P", "-m", "cumulant.serving.models.load_check"]
         with self._lock:
             if self._stopped:
-                raise _ending()
+                raise _stopping_error()
             self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             return self._process
 
-    def _keep(self, pinned: Pin) -> Pin:
-        if self._settings.kept is None:
+    def _copy(self, pinned: Pin) -> Pin:
+        if self._settings.artifacts is None:
             return pinned
         # A copy holds no links: where those of the folder lead can be seen here only.
         self._repository.check(Path(pinned.folder))
-        return keep(pinned, Path(self._settings.kept))
+        return copy_content(pinned, Path(self._settings.artifacts))
 
 
-def _ending() -> EngineUnavailableError:
+def _stopping_error() -> EngineUnavailableError:
     return EngineUnavailableError("the server is ending and loads no models any more")
 
 
-def _crash(folder: Path, code: int, seconds: int) -> _CrashError:
+def _crash_error(folder: Path, code: int, seconds: int) -> _CrashError:
     hint = "build the servable again, or give the machine more memory"
     if code == -signal.SIGALRM:
         how = f"was not ready within {seconds} s"
@@ -198,8 +199,8 @@ def _crash(folder: Path, code: int, seconds: int) -> _CrashError:
     return _CrashError(f"{folder} cannot be loaded: the process that tried it {how}", subject=str(folder), hint=hint)
 
 
-def _first_to_go() -> None:
-    """Where the system runs out of time or memory, it is this process that waits or ends."""
+def _lower_priority() -> None:
+    """Lower the priority of this process, for processor time and for memory."""
     with contextlib.suppress(OSError, AttributeError):
         os.nice(_NICE)
     with contextlib.suppress(OSError):
@@ -207,31 +208,31 @@ def _first_to_go() -> None:
 
 
 def main() -> int:
-    """Exit code 0 when it told of every folder, or of one that cannot be opened."""
+    """Exit code 0 after a report on every folder, or on the first that fails."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=_Orders)
-    _first_to_go()
+    _lower_priority()
     # The signal ends the process whatever an engine does; Python would not get to hear of a flag.
     signal.alarm(orders.seconds)
     try:
         with bounded_memory():
             _open_all(orders)
     except CumulantError as error:
-        _say(_Line(error=told_of(error)))
+        _print_line(_Line(error=describe_error(error)))
     # Threads of engines may still hold their last run.
     os._exit(0)
 
 
 def _open_all(orders: _Orders) -> None:
-    opening = Opening(orders.settings, untried=True)
+    opening = ModelOpener(orders.settings, untried=True)
     for folder in map(Path, orders.folders):
         signal.alarm(orders.seconds)
         pinned = pin(folder)
         _try(opening, folder)
         check(pinned)
-        _say(_Line(pin=pinned))
+        _print_line(_Line(pin=pinned))
 
 
-def _try(opening: Opening, folder: Path) -> None:
+def _try(opening: ModelOpener, folder: Path) -> None:
     try:
         model = opening(folder)
         model.try_run()
@@ -243,7 +244,7 @@ def _try(opening: Opening, folder: Path) -> None:
     model.close()
 
 
-def _say(line: _Line) -> None:
+def _print_line(line: _Line) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -1,4 +1,4 @@
-"""The models that a server answers for: tensors or rows in, answers out."""
+"""The model interface and the set of served models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.servable.engine import Array
 from cumulant.servable.folder import load_description
 from cumulant.serving.models.graph_model import GraphModel
-from cumulant.serving.models.request_work import Work
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.protocol.reasons import Reasoning
-from cumulant.serving.protocol.tensors import Input, Output
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
 from cumulant.serving.scheduling.runner import Runner, Scheduling
-from cumulant.serving.sequences.sequence_store import Shelf
+from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """One version of a model, loaded. Both kinds of servable look the same from here."""
+    """Loaded version of a model, of either kind of servable."""
 
     name: str
     version: str
@@ -45,20 +45,20 @@ class Model(Protocol):
     @property
     def servable(self) -> Servable | GraphServable: ...
 
-    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+    def from_tensors(self, inputs: Sequence[InputTensor]) -> RequestWork:
         """Raises RequestError where the inputs do not fit."""
         ...
 
-    def from_rows(self, rows: Sequence[object]) -> Work:
+    def from_rows(self, rows: Sequence[object]) -> RequestWork:
         """Raises RequestError where a row does not fit; EngineUnavailableError where stored features do not come."""
         ...
 
-    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
-        """What the engine gave, as the outputs that are wanted; all where none is named."""
+    def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:
+        """Requested outputs from the engine's; all where none is named."""
         ...
 
-    def answers(self, work: Work, raw: Sequence[Array]) -> list[Any]:
-        """What the engine gave, as one answer a row."""
+    def answers(self, work: RequestWork, raw: Sequence[Array]) -> list[Any]:
+        """One answer per row from the engine's outputs."""
         ...
 
     def try_run(self) -> None:
@@ -71,7 +71,7 @@ class Model(Protocol):
         ...
 
     def card(self) -> dict[str, object]:
-        """What a caller needs to know: request fields, an example row."""
+        """Model card: request fields, an example row."""
         ...
 
     def close(self) -> None: ...
@@ -83,7 +83,7 @@ def open_model(
     store: OnlineStore | None = None,
     table: str | None = None,
     scheduling: Scheduling | None = None,
-    sequences: Shelf | None = None,
+    sequences: SequenceStore | None = None,
     refuse_invalid: bool = False,
     untried: bool = False,
 ) -> Model:
@@ -141,5 +141,5 @@ class ModelSet:
         return list(self._models[name].values())
 
     def where(self, keep: Callable[[Model], bool]) -> ModelSet:
-        """The set of those models that `keep` says yes to."""
+        """Subset of the models for which `keep` is true."""
         return ModelSet(filter(keep, self))

@@ -1,4 +1,4 @@
-"""Servables as a server's settings want them opened: from its folders only, with its store and its fallback."""
+"""Opening of models by a server's settings, with its stores and fallback."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from cumulant.serving.models.fallback import Fallback
 from cumulant.serving.models.model import Model, open_model
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.models.stores import open_store
-from cumulant.serving.prediction_log.salt import fits, wrong
-from cumulant.serving.sequences.sequence_store import Bounds, Shelf
+from cumulant.serving.prediction_log.salt import salt_fits, wrong_salt
+from cumulant.serving.sequences.sequence_store import SequenceBounds, SequenceStore
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.control import open_pinned
-from cumulant.serving.workers.freed_memory import give_back
+from cumulant.serving.workers.freed_memory import release_memory
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
-    from cumulant.serving.cache.cache_clients import Sharer
+    from cumulant.serving.cache.cache_clients import SharedCacheClient
 
 
-class Opening:
+class ModelOpener:
     """Opens models until it is closed; `untried` ones as `packaging.Engine` does.
 
     Raises:
         UsageError, MissingPartError: as `open_store`.
     """
 
-    def __init__(self, settings: Settings, sharer: Sharer | None = None, *, untried: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, shared_cache: SharedCacheClient | None = None, *, untried: bool = False
+    ) -> None:
         self._settings, self._untried = settings, untried
-        self._sharer = sharer
+        self._shared_cache = shared_cache
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
-        self._shelf = _shelf(settings)
+        self._sequences = _sequences(settings)
         self.repository = Repository(settings.folders)
 
     def __call__(self, folder: Path) -> Model:
@@ -42,17 +44,19 @@ class Opening:
         Raises:
             NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `Repository.check` and `open_model`.
         """
-        kept = self._settings.kept
-        copied = kept is not None and folder.parent == Path(kept)
+        artifacts = self._settings.artifacts
+        copied = artifacts is not None and folder.parent == Path(artifacts)
         described = load_description(folder, verify=False) if copied else self.repository.check(folder)
-        if not fits(described, self._settings.salt_fingerprint):
-            raise wrong(described)
+        if not salt_fits(described, self._settings.salt_fingerprint):
+            raise wrong_salt(described)
         model, declared = self._load(folder), self._settings.fallback
-        if declared.given and not model.stateful:  # an answer without a run would leave a step out of its sequence
+        if (
+            declared.is_declared and not model.stateful
+        ):  # an answer without a run would leave a step out of its sequence
             model.fallback = Fallback(model, declared, self._cheap())
-        if self._sharer is not None and not model.stateful:  # its answers depend on more than the request
-            self._sharer.join(model, folder)
-        give_back()
+        if self._shared_cache is not None and not model.stateful:  # its answers depend on more than the request
+            self._shared_cache.join(model, folder)
+        release_memory()
         return model
 
     def _cheap(self) -> Model | None:
@@ -70,20 +74,20 @@ class Opening:
             store=self._store,
             table=settings.table,
             scheduling=settings.scheduling,
-            sequences=self._shelf,
+            sequences=self._sequences,
             refuse_invalid=settings.invalid == "refuse",
             untried=self._untried,
         )
 
     def close(self) -> None:
-        """Let the stores go."""
+        """Close the stores."""
         if self._store is not None:
             self._store.close()
-        if self._shelf is not None:
-            self._shelf.close()
+        if self._sequences is not None:
+            self._sequences.close()
 
 
-def _shelf(settings: Settings) -> Shelf | None:
+def _sequences(settings: Settings) -> SequenceStore | None:
     if settings.sequences is None:
         return None
-    return Shelf(Path(settings.sequences), Bounds(settings.sequence_count, settings.sequence_bytes))
+    return SequenceStore(Path(settings.sequences), SequenceBounds(settings.sequence_count, settings.sequence_bytes))

@@ -1,4 +1,4 @@
-"""Which content passed a trial on this machine, so that a server does not try it again at each start."""
+"""Record of content that passed the load check on this machine, so that later starts skip it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MOST = 1000
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def trials_folder(environment: Mapping[str, str]) -> str | None:
-    """Where this user keeps results of trials; None: there is no such place, and every start tries its model."""
+def passed_checks_folder(environment: Mapping[str, str]) -> str | None:
+    """Folder of this user's passed load checks; None where there is none."""
     given = environment.get("XDG_CACHE_HOME")
     try:
         base = Path(given) if given else Path.home() / ".cache"
@@ -32,7 +32,7 @@ def trials_folder(environment: Mapping[str, str]) -> str | None:
     return str(base / "cumulant" / "trials") if base.is_absolute() else None
 
 
-class Passed:
+class PassedChecks:
     """Contents that passed, as files of a folder that nobody but the user of this process can write to.
 
     A folder of another user, or one that others may write to, holds nothing that counts: whoever can write a servable
@@ -46,7 +46,7 @@ class Passed:
         return self._folder is not None and _is_own(self._folder) and (self._folder / _key(pinned)).is_file()
 
     def add(self, pinned: Pin) -> None:
-        """Nothing happens where the folder cannot be written."""
+        """Record a pin; without effect where the folder cannot be written."""
         if self._folder is None:
             return
         with suppress(OSError):
@@ -54,22 +54,22 @@ class Passed:
             if not _is_own(self._folder):
                 return
             (self._folder / _key(pinned)).touch(mode=0o600)
-            entries = sorted(self._folder.iterdir(), key=lambda one: one.stat().st_mtime_ns)
-            for one in entries[:-_MOST]:
-                one.unlink()
+            entries = sorted(self._folder.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+            for entry in entries[:-_MOST]:
+                entry.unlink()
 
 
 def _is_own(folder: Path) -> bool:
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    own = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
-    return stat.S_ISDIR(found.st_mode) and own
+    own = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
+    return stat.S_ISDIR(status.st_mode) and own
 
 
 def _key(pinned: Pin) -> str:
-    """Of the content, of what runs it, and of the memory that bounded it."""
+    """Key of the content, the engine and the machine's memory."""
     engine = importlib.util.find_spec("onnxruntime")
     origin = "" if engine is None or engine.origin is None else engine.origin
     changed = Path(origin).stat().st_mtime_ns if origin else 0

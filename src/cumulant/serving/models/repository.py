@@ -1,4 +1,4 @@
-"""Where models may come from: the folders that the server was started with, and nothing else."""
+"""Model repository: the folders that the server was started with."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Repository:
         self._roots = [Path(root) for root in roots]
         self._names: dict[Path, str] = {}
 
-    def knows(self, names: Mapping[Path, str]) -> None:
-        """Take down the names of servables by their folders: one whose description breaks has none of its own."""
+    def remember_names(self, names: Mapping[Path, str]) -> None:
+        """Register the model names of folders, for those whose description breaks later."""
         self._names |= names
 
     def folders(self) -> list[Path]:
@@ -35,14 +35,14 @@ class Repository:
         Raises:
             NotFoundError: a root that holds none.
         """
-        found: list[Path] = []
+        folders: list[Path] = []
         for root in self._roots:
             inside = _servables(root, _DEPTH)
             if not inside:
                 hint = "name a folder that `cumulant train` or `cumulant package` wrote"
                 raise NotFoundError(f"{root} holds no servable", subject=str(root), hint=hint)
-            found += sorted(inside, key=_version_order)
-        return found
+            folders += sorted(inside, key=_version_order)
+        return folders
 
     def check(self, folder: Path) -> Servable | GraphServable:
         """The description of a servable that may be opened: links point about within the repository, and nowhere else;
@@ -62,18 +62,18 @@ class Repository:
                 raise IntegrityError(f"{path} is no plain file", subject=str(folder))
         return described
 
-    def described(self) -> list[tuple[Path, Servable | GraphServable | CumulantError]]:
-        """Every servable's folder with its description, or what is wrong with it."""
-        found: list[tuple[Path, Servable | GraphServable | CumulantError]] = []
+    def descriptions(self) -> list[tuple[Path, Servable | GraphServable | CumulantError]]:
+        """Folder and description of every servable, or its error."""
+        descriptions: list[tuple[Path, Servable | GraphServable | CumulantError]] = []
         for root in self._roots:
             for folder in _servables(root, _DEPTH):
                 try:
-                    one = load_description(folder, verify=False)
-                    self._names[folder] = one.name
-                    found.append((folder, one))
+                    description = load_description(folder, verify=False)
+                    self._names[folder] = description.name
+                    descriptions.append((folder, description))
                 except CumulantError as error:
-                    found.append((folder, error))
-        return found
+                    descriptions.append((folder, error))
+        return descriptions
 
     def versions(self, name: str) -> list[Path]:
         """The folders of every version of a model, the one to be its default last.
@@ -82,15 +82,19 @@ class Repository:
             NotFoundError: no servable has that name.
             IntegrityError: the description of one cannot be read that had this name, or whose folder has it.
         """
-        described = self.described()
+        described = self.descriptions()
         for folder, broken in described:
             if isinstance(broken, CumulantError) and self._names.get(folder, folder.name) == name:
                 raise IntegrityError(broken.message, subject=str(folder), hint=broken.hint)
-        known = [(folder, one) for folder, one in described if not isinstance(one, CumulantError)]
-        found = [(folder, one) for folder, one in known if one.name == name]
-        if not found:
-            raise not_found("model in the repository", name[:100], {one.name for _, one in known})
-        return [folder for folder, one in sorted(found, key=lambda pair: _order(pair[1].version or UNREGISTERED))]
+        known = [
+            (folder, description) for folder, description in described if not isinstance(description, CumulantError)
+        ]
+        versions = [(folder, description) for folder, description in known if description.name == name]
+        if not versions:
+            raise not_found("model in the repository", name[:100], {description.name for _, description in known})
+        return [
+            folder for folder, description in sorted(versions, key=lambda pair: _order(pair[1].version or UNREGISTERED))
+        ]
 
 
 def _version_order(folder: Path) -> tuple[int, int, str]:
@@ -101,7 +105,7 @@ def _version_order(folder: Path) -> tuple[int, int, str]:
 
 
 def _order(version: str) -> tuple[int, int, str]:
-    """Numbers by size, after anything else."""
+    """Sort key of versions: numbers by size, after other texts."""
     return (1, int(version), "") if version.isdecimal() and len(version) <= _DIGITS else (0, 0, version)
 
 
@@ -111,8 +115,8 @@ def _servables(folder: Path, depth: int) -> list[Path]:
             return [folder]
         if depth == 0 or not folder.is_dir():
             return []
-        inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+        inside = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         hint = "check its permissions"
         raise StorageError(f"{folder} cannot be read: {error.strerror}", subject=str(folder), hint=hint) from error
-    return [found for one in inside for found in _servables(one, depth - 1)]
+    return [servable for entry in inside for servable in _servables(entry, depth - 1)]

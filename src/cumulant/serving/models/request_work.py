@@ -1,4 +1,4 @@
-"""One request on its way through a model."""
+"""Work of one request on a model."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def check_any(rows: Sequence[object]) -> None:
         raise RequestError("there are no rows to score", hint="send one row or more, as an object with its fields each")
 
 
-class Why(msgspec.Struct, frozen=True, gc=False):
-    """What of a request is to be explained: `count` reasons a row; `decided`: only of rows that are predicted true."""
+class ReasonsRequest(msgspec.Struct, frozen=True, gc=False):
+    """Requested reasons: `count` per row; `decided`: only of rows that are predicted true."""
 
     count: int
     decided: bool = False
 
 
-class Work(msgspec.Struct, gc=False):
-    """What the engine is to run for a request, and what the answer needs besides."""
+class RequestWork(msgspec.Struct, gc=False):
+    """Engine inputs of a request, and other data for its answer."""
 
     feeds: Feeds
     rows: int
@@ -61,17 +61,17 @@ class Work(msgspec.Struct, gc=False):
     #: for each row the rules of the data contract that it breaks, as `amt:min`; empty where no row breaks any
     invalid: Sequence[str] = ()
     #: None: no reasons are wanted
-    why: Why | None = None
+    reasons: ReasonsRequest | None = None
 
     def age(self) -> float | None:
         """The greatest age of stored features among the rows."""
-        found = [age for age in self.ages if age is not None]
-        return max(found) if found else None
+        ages = [age for age in self.ages if age is not None]
+        return max(ages) if ages else None
 
     def parameters(self) -> dict[str, object]:
-        """What the protocol's answer carries besides its outputs."""
+        """Response parameters of the protocol."""
         age = self.age() if self.ages else None
-        told: dict[str, object] = {} if age is None else {"state_age": age}
+        parameters: dict[str, object] = {} if age is None else {"state_age": age}
         if self.fallback:
-            told["degraded"] = self.fallback
-        return told | {"warnings": "\n".join(self.warnings)} if self.warnings else told
+            parameters["degraded"] = self.fallback
+        return parameters | {"warnings": "\n".join(self.warnings)} if self.warnings else parameters

@@ -1,4 +1,4 @@
-"""A servable of a project: rows of request fields, stored features, model, calibration, threshold."""
+"""Model of a project's servable: request rows, stored features, scores, decisions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cumulant.core.units import from_micros
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
-from cumulant.serving.models.request_work import Work, check_any, check_rows
-from cumulant.serving.models.sample_inputs import noise
+from cumulant.serving.models.request_work import RequestWork, check_any, check_rows
+from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.protocol.request_rules import RequestRules, invalid_rows
 from cumulant.serving.protocol.request_schema import RequestSchema
-from cumulant.serving.protocol.row_tensors import DATATYPES, from_answers, outputs, to_rows
-from cumulant.serving.protocol.tensors import Input, Output
+from cumulant.serving.protocol.row_tensors import DATATYPES, from_answers, output_specs, to_rows
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _NAMED = 5
 #: made-up rows of a trial
 _TRIED = 3
-#: what a servable that was never registered is called
+#: version of a servable that was never registered
 UNREGISTERED = "1"
 
 
-def late(since: Sequence[int | None]) -> tuple[str, ...]:
-    """A warning where rows are predicted for moments before what is kept of their keys begins."""
+def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
+    """Warning for rows whose prediction time is before the stored history of their keys."""
     rows = [number for number, at in enumerate(since, 1) if at is not None]
     if not rows:
         return ()
@@ -83,7 +83,7 @@ class RowModel:
         needed = {*self.schema.required, *(() if self.rules is None else self.rules.required)}
         self.required = tuple(name for name in self.schema.fields if name in needed)
         self.table = table or self.servable.lineage.get("state") or self.name
-        self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
+        self.outputs: Mapping[str, tuple[str, list[int]]] = output_specs(self.servable)
         self.inputs = self._metadata()
         self.reasons: Reasoning | None = None if self.servable.reasons is None else Reasoning(self.scorer)
         self._names = tuple(self.outputs)
@@ -98,7 +98,7 @@ class RowModel:
         self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         if not untried:
-            self.runner.measure(self._made_up)
+            self.runner.measure(self._synthetic_feeds)
 
     def _metadata(self) -> Mapping[str, dict[str, Any]]:
         required = set(self.required)
@@ -122,14 +122,14 @@ class RowModel:
         features.state()
         return features
 
-    def _made_up(self, rows: int) -> Feeds:
-        """Rows of noise of the model's width: they take as long as any, and neighbours would show in them."""
-        return self.scorer.feeds(noise((rows, len(self.scorer.features)), rows).astype(np.float32))
+    def _synthetic_feeds(self, rows: int) -> Feeds:
+        """Rows of noise of the model's width, to measure cost and batching."""
+        return self.scorer.feeds(make_noise((rows, len(self.scorer.features)), rows).astype(np.float32))
 
     def try_run(self) -> None:
-        feeds = self._made_up(_TRIED)
+        feeds = self._synthetic_feeds(_TRIED)
         try:
-            answers = self.answers(Work(feeds, _TRIED), self.runner.try_run(feeds))
+            answers = self.answers(RequestWork(feeds, _TRIED), self.runner.try_run(feeds))
         except (RequestError, ValueError, IndexError) as error:  # the last two: of answers that fit no class or row
             why = error.message if isinstance(error, RequestError) else str(error)
             message = f"{self.name} cannot answer the rows that it describes: {why[:200]}"
@@ -138,25 +138,27 @@ class RowModel:
             message = f"{self.name} gives {len(answers)} answers for {_TRIED} rows"
             raise IntegrityError(message, subject=self.name, hint="package it again")
 
-    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+    def from_tensors(self, inputs: Sequence[InputTensor]) -> RequestWork:
         rows = to_rows(inputs, self.schema.fields, self.schema.unread)
         work = self.from_rows(rows, {tensor.name: tensor.datatype for tensor in inputs})
         if self.schema.unread:
             work.warnings = (*self.schema.warnings({tensor.name for tensor in inputs}), *work.warnings)
         return work
 
-    def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> Work:
+    def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> RequestWork:
         check_rows(rows)
         check_any(rows)
         checked = self.schema.rows(rows)
         broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
         vectors = self.features.vectors(checked)
         feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
-        work = Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
-        found = {} if self.rules is None else self.rules.unusual(checked, vectors.columns, broken)
-        if self.rules is not None and found:
-            work.warnings += self.rules.warnings(found, len(rows))
-            work.invalid = invalid_rows(found, len(rows))
+        work = RequestWork(
+            feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late_warnings(vectors.late))
+        )
+        faults = {} if self.rules is None else self.rules.unusual(checked, vectors.columns, broken)
+        if self.rules is not None and faults:
+            work.warnings += self.rules.warnings(faults, len(rows))
+            work.invalid = invalid_rows(faults, len(rows))
         return work
 
     def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
@@ -164,20 +166,20 @@ class RowModel:
             return ()
         return self.schema.warnings(set[str]().union(*(row for row in rows if isinstance(row, dict))))
 
-    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
+    def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:
         names = wanted or self._names
-        if work.why is not None and NAME not in names:
+        if work.reasons is not None and NAME not in names:
             names = [*names, NAME]
         return from_answers(self.answers(work, raw), self._known, names)
 
-    def answers(self, work: Work, raw: Sequence[Array]) -> list[Answer]:
+    def answers(self, work: RequestWork, raw: Sequence[Array]) -> list[Answer]:
         if work.answers is None:
             work.answers = self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
         return list(work.answers)
 
     def card(self) -> dict[str, object]:
         required = set(self.required)
-        told = {} if self.reasons is None else {"reasons": self.reasons.card()}
+        reasons = {} if self.reasons is None else {"reasons": self.reasons.card()}
         return {
             "name": self.name,
             "version": self.version,
@@ -195,11 +197,11 @@ class RowModel:
                 for field in self.schema.fields.values()
             ],
             "example": self.servable.example,
-            **told,
+            **reasons,
         }
 
     def _written(self, field: str) -> dict[str, str]:
-        """How a file of rows writes the field, for clients that read one; requests carry plain numbers and ISO 8601."""
+        """Number and date formats of the field in files of rows, for clients that read such."""
         rule = self.servable.rules.get(field, FieldRule())
         formats = {"number_format": rule.number_format, "date_format": rule.date_format}
         return {name: form for name, form in formats.items() if form is not None}

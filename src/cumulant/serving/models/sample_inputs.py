@@ -1,4 +1,4 @@
-"""Made-up numbers that teach a model's cost before its first request."""
+"""Synthetic inputs to measure a model's cost before its first request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from cumulant.servable.engine import Array
 
 
-def noise(shape: Sequence[int], seed: int) -> Array:
+def make_noise(shape: Sequence[int], seed: int) -> Array:
     """Float64 between -2 and 2, evenly spread, the same for the same seed.
 
     numpy's own generators would cost an idle worker 3 MB: a server imports them for nothing else.

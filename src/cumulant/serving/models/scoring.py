@@ -1,4 +1,4 @@
-"""One request through one model, whichever way it came: read, run, answer, count."""
+"""Scoring of requests over any protocol: read, run, answer, count."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.servable.engine import Array
 from cumulant.serving.errors import status_of
 from cumulant.serving.gateway_headers import NONE, Marks
-from cumulant.serving.logged_answers import Logbook
+from cumulant.serving.logged_answers import PredictionLogger
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import Work
-from cumulant.serving.posted.state_updates import Recorder, durable
-from cumulant.serving.protocol.classification import check_ranked, classified
-from cumulant.serving.protocol.inference import Call
-from cumulant.serving.protocol.reasons import LEFT_OUT, OUTPUT, Inquiry, why_outputs
+from cumulant.serving.models.request_work import RequestWork
+from cumulant.serving.posted.state_updates import StateRecorder, await_durable
+from cumulant.serving.protocol.classification import check_ranked, classify
+from cumulant.serving.protocol.inference import InferenceCall
+from cumulant.serving.protocol.reasons import LEFT_OUT, OUTPUT, Inquiry, read_reasons_output
 from cumulant.serving.protocol.row_tensors import check_outputs
-from cumulant.serving.protocol.tensors import Output
+from cumulant.serving.protocol.tensors import OutputTensor
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.telemetry.metrics import Metrics
-from cumulant.serving.telemetry.observation import Watch
+from cumulant.serving.telemetry.observation import RequestObservation
 
 
-class Timed(Protocol):
+class TimedRequest(Protocol):
     """A request; `received`: when its last byte came, by `time.perf_counter`."""
 
     received: float
 
 
-Q = TypeVar("Q", bound=Timed)
+Q = TypeVar("Q", bound=TimedRequest)
 R = TypeVar("R")
-C = TypeVar("C", bound=Call)
+C = TypeVar("C", bound=InferenceCall)
 #: of a request whose client went away, as proxies write it
 _GONE = 499
 
 
 class Scoring(msgspec.Struct, Generic[R]):
-    """A request that was read: what to run, how urgent it is, and how to answer."""
+    """Decoded request: its work, its demand, and the function that builds the response."""
 
-    work: Work
+    work: RequestWork
     demand: Demand
     finish: Callable[[Sequence[Array]], R]
     #: the caller's name of the request; empty: none
     id: str = ""
 
 
-def inference(
-    model: Model, call: C, write: Callable[[C, str, str, Sequence[Output], Mapping[str, Any]], R]
+def read_inference(
+    model: Model, call: C, write: Callable[[C, str, str, Sequence[OutputTensor], Mapping[str, Any]], R]
 ) -> Scoring[R]:
     """A call of the protocol, whose answer `write` makes.
 
@@ -67,26 +67,26 @@ def inference(
             check_ranked(call.classes, known)
     work = model.from_tensors(call.inputs)
     if call.reasons is not None or model.reasons is not None:
-        work.why = why_outputs(model.reasons, call.reasons, call.wanted)
+        work.reasons = read_reasons_output(model.reasons, call.reasons, call.wanted)
 
     def finish(raw: Sequence[Array]) -> R:
-        found = model.tensors(work, raw, call.wanted)
+        outputs = model.tensors(work, raw, call.wanted)
         if call.classes:
-            found = [_classified(model, call, output) for output in found]
-        return write(call, model.name, model.version, found, work.parameters())
+            outputs = [_classified(model, call, output) for output in outputs]
+        return write(call, model.name, model.version, outputs, work.parameters())
 
     return Scoring(work, call.demand, finish, call.id or "")
 
 
-def _classified(model: Model, call: Call, output: Output) -> Output:
+def _classified(model: Model, call: InferenceCall, output: OutputTensor) -> OutputTensor:
     count = call.classes.get(output.name)
     if count is None:
         return output
-    return classified(output, count, model.outputs[output.name][1], model.servable.classes)
+    return classify(output, count, model.outputs[output.name][1], model.servable.classes)
 
 
 async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
-    """What the engine gives when its turn comes, or the declared fallback where it would not come in time."""
+    """Outputs of the engine, or of the fallback where the engine is overloaded."""
     work = scoring.work
     try:
         return await model.runner.later(work.feeds, work.rows, scoring.demand)
@@ -98,7 +98,7 @@ async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
 
 
 async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) -> None:
-    """Give the answers the reasons that are wanted of them: one more run, which waits for its turn as any other.
+    """Attach the requested reasons to the answers, by one more queued run.
 
     Raises:
         HttpError: 413, it would be too many rows.
@@ -106,55 +106,55 @@ async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) ->
             without reasons instead.
     """
     work, reasoning = scoring.work, model.reasons
-    if reasoning is None or work.why is None:
+    if reasoning is None or work.reasons is None:
         return
     if work.fallback:
         work.warnings += (LEFT_OUT,)
         return
     (matrix,) = work.feeds.values()
-    inquiry = reasoning.inquire(work.why, matrix, model.answers(work, raw), raw)
+    inquiry = reasoning.plan(work.reasons, matrix, model.answers(work, raw), raw)
     if inquiry is None:
         return
     try:
-        found = await _asked(model, inquiry, scoring.demand)
+        outputs = await _run_inquiry(model, inquiry, scoring.demand)
     except (OverloadedError, DeadlineError):
         if model.fallback is None:
             raise
         work.warnings += (LEFT_OUT,)
         return
-    reasoning.tell(inquiry, found)
+    reasoning.attach(inquiry, outputs)
 
 
-async def _asked(model: Model, inquiry: Inquiry, demand: Demand) -> Sequence[Array]:
+async def _run_inquiry(model: Model, inquiry: Inquiry, demand: Demand) -> Sequence[Array]:
     if not inquiry.rows:
         return []
-    found = model.runner.now(inquiry.feeds, inquiry.rows)
-    return await model.runner.later(inquiry.feeds, inquiry.rows, demand) if found is None else found
+    outputs = model.runner.now(inquiry.feeds, inquiry.rows)
+    return await model.runner.later(inquiry.feeds, inquiry.rows, demand) if outputs is None else outputs
 
 
 def _ignore(done: asyncio.Future[None]) -> None:
-    """Take the result of an entry that nobody waits for: the event loop would report its error as never retrieved."""
+    """Retrieve the error of an entry without a waiter, which the event loop would report otherwise."""
     if not done.cancelled():
         done.exception()
 
 
-async def _both(logged: Awaitable[None] | None, scored: Future[AdvanceResult]) -> None:
+async def _await_both(logged: Awaitable[None] | None, scored: Future[AdvanceResult]) -> None:
     """Wait for the log and for the stored state."""
     if logged is not None:
         await logged
-    await durable(scored)
+    await await_durable(scored)
 
 
-class Counted:
-    """Scores requests, counts them in `metrics`, and tells of them to the log and to the stored state."""
+class ScoringService:
+    """Scores requests, counts them in `metrics`, and passes them to the prediction log and the online state."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.logbook: Logbook | None = None
-        self.recorder: Recorder | None = None
-        self.watch: Watch | None = None
-        #: reads what a gateway in front says of a request; None: there is none, and nobody is believed
-        self.marks: Callable[[Timed], Marks] | None = None
+        self.prediction_logger: PredictionLogger | None = None
+        self.recorder: StateRecorder | None = None
+        self.watch: RequestObservation | None = None
+        #: reads the gateway marks of a request; None: there is no gateway
+        self.marks: Callable[[TimedRequest], Marks] | None = None
 
     def __call__(
         self, request: Q, read: Callable[[Model, Q], Scoring[R]], endpoint: str, model: Model
@@ -173,13 +173,13 @@ class Counted:
             if self.watch is not None:
                 self.watch.read(scoring.id)
             raw = model.runner.now(scoring.work.feeds, rows)
-            if raw is None or scoring.work.why is not None:
+            if raw is None or scoring.work.reasons is not None:
                 return self._later(request, scoring, endpoint, model, raw)
             response = scoring.finish(raw)
         except CumulantError as error:
             self._observe(model, endpoint, status_of(error), rows, request)
             raise
-        stored = self._tell(request, scoring, raw, model)
+        stored = self._record(request, scoring, raw, model)
         if stored is not None:
             return self._durable(stored, response, lambda status: self._observe(model, endpoint, status, rows, request))
         self._observe(model, endpoint, 200, rows, request)
@@ -194,7 +194,7 @@ class Counted:
                 raw = await _or_fallback(model, scoring)
             await _explain(model, scoring, raw)
             response = scoring.finish(raw)
-            stored = self._tell(request, scoring, raw, model)
+            stored = self._record(request, scoring, raw, model)
             if stored is not None:
                 await stored
             status = 200
@@ -209,7 +209,7 @@ class Counted:
         return response
 
     async def _durable(self, stored: Awaitable[None], response: R, count: Callable[[int], None]) -> R:
-        """The answer, once what must outlive it is on the disk."""
+        """Response, once its records are durable."""
         status = 503
         try:
             await stored
@@ -221,21 +221,23 @@ class Counted:
             count(status)
         return response
 
-    def _tell(self, request: Timed, scoring: Scoring[R], raw: Sequence[Array], model: Model) -> Awaitable[None] | None:
-        """What is to be waited for before the answer goes."""
+    def _record(
+        self, request: TimedRequest, scoring: Scoring[R], raw: Sequence[Array], model: Model
+    ) -> Awaitable[None] | None:
+        """Log a request and update the state; returns what to wait for before the response."""
         logged = None
-        if self.logbook is not None:
+        if self.prediction_logger is not None:
             marks = NONE if self.marks is None else self.marks(request)
-            logged = self.logbook.put(model, scoring, raw, request.received, marks)
+            logged = self.prediction_logger.put(model, scoring, raw, request.received, marks)
         try:
             scored = None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
         except CumulantError:
             if logged is not None:  # the request is refused, whatever the log answers
                 logged.add_done_callback(_ignore)
             raise
-        return logged if scored is None else _both(logged, scored)
+        return logged if scored is None else _await_both(logged, scored)
 
-    def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:
+    def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: TimedRequest) -> None:
         if self.watch is not None:
             self.watch.scored(model.name, model.version, rows)
         seconds = time.perf_counter() - request.received

@@ -1,4 +1,4 @@
-"""What the server talks to, found by the scheme of its URL among the installed drivers."""
+"""Stores and caches of the server, opened by the drivers of their URL schemes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_store(url: str) -> OnlineStore:
-    """The store that `url` names, opened by the driver of its scheme.
+    """Online store at `url`, opened by the driver of its scheme.
 
     Raises:
         UsageError: no installed driver has that scheme, or the driver holds no online state.
@@ -24,7 +24,7 @@ def open_store(url: str) -> OnlineStore:
 
 
 def open_cache(url: str, password: str | None) -> SharedCache:
-    """The cache that `url` names; nothing is reached yet.
+    """Client of the cache at `url`, not connected yet.
 
     Raises:
         UsageError: no installed driver has that scheme, or the driver holds no cache, or as its client.
@@ -33,7 +33,7 @@ def open_cache(url: str, password: str | None) -> SharedCache:
     return cast("SharedCache", Drivers.installed().client_class(url, "cache")(url, password=password))
 
 
-def place_of(url: str) -> str:
-    """`url` without its user and options, to be told to people."""
+def redacted_url(url: str) -> str:
+    """`url` without user and options, for messages."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

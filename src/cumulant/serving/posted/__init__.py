@@ -1,1 +1,1 @@
-"""What callers post beside requests: events that update state, and labels."""
+"""Posted data: events that update online state, and labels."""

@@ -1,4 +1,4 @@
-"""How much a folder may hold that several processes write to and somebody else empties."""
+"""Disk quota of a folder that several processes write to and another one empties."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LOOK, _SELDOM = 1.0, 20.0
 _RETRY = 30.0
 
 
-class Room:
-    """Counts what lies in the folder, in blocks: by looking at it, and by what this process adds between two looks.
+class DiskQuota:
+    """Tracks the size of the folder, in blocks: measured regularly, plus what this process writes in between.
 
-    Others who write between two looks are seen at the next one, so the bound may be passed by what they write
-    meanwhile; a file that came while it was looked counts twice until the next look. What lies there is never touched.
+    Writes of other processes count from the next measurement on, so they may exceed the quota meanwhile; a file that
+    is written during a measurement counts twice until the next. Files are never deleted.
 
     Args:
         most: bytes.
@@ -35,8 +35,8 @@ class Room:
         self._used, self._coming = 0, 0
         self._next = -_LOOK
 
-    def take(self, size: int) -> None:
-        """Room for a file of so many bytes that is about to be written; `done` must follow.
+    def reserve(self, size: int) -> None:
+        """Reserve space for a file of `size` bytes before it is written; `complete` must follow.
 
         Raises:
             UsageError: it does not fit into the empty folder.
@@ -50,38 +50,38 @@ class Room:
                 hint="post them in parts, or ingest a file",
             )
         with self._lock:
-            self._look()
+            self._measure()
             if self._used + self._coming + whole > self._most:
                 raise OverloadedError(
-                    f"posted labels wait to be taken in, and no more than {self._most:,} bytes of them may wait",
-                    hint="nothing of this post was kept: post it again when `cumulant labels ingest` has been by",
+                    f"posted labels wait for ingestion, and no more than {self._most:,} bytes of them may wait",
+                    hint="nothing of this post was stored: post it again after `cumulant labels ingest`",
                     retry_after=_RETRY,
                 )
             self._coming += whole
 
-    def done(self, size: int, *, kept: bool) -> None:
-        """The file is written, or is not: then its room is free again."""
+    def complete(self, size: int, *, written: bool) -> None:
+        """Complete a reservation; unless the file was written, its space is released."""
         with self._lock:
             self._coming -= _blocks(size)
-            self._used += _blocks(size) if kept else 0
+            self._used += _blocks(size) if written else 0
 
     def used(self) -> int:
-        """Bytes in the folder, as of the last look and with what was added here since.
+        """Bytes in the folder at the last measurement, plus what was written here since.
 
         Raises:
             OSError: the folder cannot be read.
         """
         with self._lock:
-            self._look()
+            self._measure()
             return self._used
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         begun = self._steady()
         if begun < self._next:
             return
         try:
-            with os.scandir(self._folder) as found:
-                whole = (entry for entry in found if not entry.name.startswith("."))  # others are being written
+            with os.scandir(self._folder) as entries:
+                whole = (entry for entry in entries if not entry.name.startswith("."))  # others are being written
                 self._used = sum(_blocks(_size(entry)) for entry in whole)
         except FileNotFoundError:
             self._used = 0

@@ -1,4 +1,4 @@
-"""Posted labels: what became of predictions, kept in files until the project takes them in.
+"""Posted labels, stored in files until the project ingests them.
 
 A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is judged when it is
 taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
@@ -19,7 +19,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
 from cumulant.serving.http.messages import Request, Response, json_response
-from cumulant.serving.posted.disk_quota import Room
+from cumulant.serving.posted.disk_quota import DiskQuota
 from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.protocol.responses import LabelsResponse
 from cumulant.serving.telemetry.metrics import Series
@@ -35,21 +35,21 @@ class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: str = ""
 
 
-class _Counted(msgspec.Struct, frozen=True):
-    """How many labels come, before they are decoded."""
+class _RawLabels(msgspec.Struct, frozen=True):
+    """Undecoded labels, to count them before they are decoded."""
 
     labels: list[msgspec.Raw] = []
 
 
-class Inbox:
-    """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content.
+class LabelInbox:
+    """Stores posted labels in `folder`, one file per post, once by its batch or else its content.
 
     Args:
         most: bytes that may wait there; what was accepted stays, and what has no room is refused.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._folder, self._room = folder, Room(folder, most)
+        self._folder, self._quota = folder, DiskQuota(folder, most)
         #: one at a time is decoded, which takes many times its bytes
         self._reading = threading.Lock()
         #: posts by what became of them
@@ -73,14 +73,14 @@ class Inbox:
         return json_response(LabelsResponse(accepted, duplicates))
 
     async def series(self) -> list[Series]:
-        """What became of posts, and how much waits to be taken in. Files may be many: they are counted on a thread."""
-        found = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
+        """Metric series of posts by result, and of waiting bytes, which are measured on a thread."""
+        series = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
         with contextlib.suppress(OSError):
-            found.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._room.used)))
-        return found
+            series.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._quota.used)))
+        return series
 
     def _keep(self, body: bytes) -> tuple[int, int]:
-        """How many labels are new, and how many came before."""
+        """Counts of new and of duplicate labels."""
         with self._reading:
             posted = _read(body)
         name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
@@ -95,21 +95,21 @@ class Inbox:
         return (count, 0) if added else (0, count)
 
     def _write(self, name: str, content: bytes) -> bool:
-        """Whether it is new. Either way it is on the disk afterwards.
+        """Write a file durably; returns whether it is new.
 
         Raises:
-            UsageError, OverloadedError: as `Room.take`; not where it is there already.
+            UsageError, OverloadedError: as `DiskQuota.reserve`; not where it is there already.
             OSError: it cannot be written.
         """
         if (self._folder / name).exists():
             sync(self._folder)
             return False
-        self._room.take(len(content))
+        self._quota.reserve(len(content))
         added = False
         try:
             added = self._written(name, content)
         finally:
-            self._room.done(len(content), kept=added)
+            self._quota.complete(len(content), written=added)
         return added
 
     def _written(self, name: str, content: bytes) -> bool:
@@ -132,7 +132,7 @@ class Inbox:
 
 def _read(body: bytes) -> PostedLabels:
     try:
-        if len(msgspec.json.decode(body, type=_Counted).labels) > _MOST:
+        if len(msgspec.json.decode(body, type=_RawLabels).labels) > _MOST:
             raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
         posted = msgspec.json.decode(body, type=PostedLabels)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Posted events: what became known since, checked against the sources that the served plans read.
+"""Posted events, checked against the sources that the served plans read.
 
-A body is `{"source": "flights", "rows": [{...}, ...]}`. Rows may be partial, but for the source's key: what is told of
-a row at several times is one row.
+A body is `{"source": "flights", "rows": [{...}, ...]}`. Rows may be partial, except for the source's key: several
+posts with the same key update one row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PostedEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Rows(msgspec.Struct, frozen=True):
-    """How many rows come, before they are decoded."""
+    """Undecoded rows, to count them before they are decoded."""
 
     rows: list[msgspec.Raw] = []
 
@@ -44,7 +44,7 @@ class CheckedEvents(msgspec.Struct, frozen=True):
 
 
 class EventSchema:
-    """Checks posted rows against the source's fields of all plans that a server answers for."""
+    """Checks posted rows against the source's fields in all served plans."""
 
     def __init__(self, plans: Sequence[FeaturePlan]) -> None:
         fields: dict[str, dict[str, Field]] = {}
@@ -90,12 +90,12 @@ class EventSchema:
         checked = schema.rows(known)
         # Where a null corrects a value, a column that is left out must not become one.
         corrected = source in self._corrected
-        kept = [
+        complete = [
             {k: v for k, v in other.items() if isinstance(v, _SCALARS) or (v is None and corrected)}
             | ({k: v for k, v in row.items() if k in own} if corrected else row)
             for other, own, row in zip(others, known, checked, strict=True)
         ]
-        return CheckedEvents(source, kept, sorted({name[:100] for other in others for name in other}))
+        return CheckedEvents(source, complete, sorted({name[:100] for other in others for name in other}))
 
     def _schema(self, source: str) -> SourceSchema:
         if source not in self._schemas:

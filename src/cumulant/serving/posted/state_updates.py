@@ -1,4 +1,4 @@
-"""State that moves on: by the rows that were scored, and by events that are posted."""
+"""Updates of the online state by scored rows and by posted events."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ Scored = Literal["durable", "background", "off"]
 _NAMED = 5
 
 
-class Prepared(NamedTuple):
-    """Models whose state is up to date, and what takes their rows in."""
+class PreparedState(NamedTuple):
+    """Models with current state, and the advancer of their rows."""
 
     models: list[RowModel]
     schema: EventSchema
     advancer: Advancer | None
 
 
-class Taken(NamedTuple):
-    """Those who took rows in before, and the models that do now."""
+class StateSwitch(NamedTuple):
+    """Former advancers, and the models that replace theirs."""
 
     before: list[Advancer]
     models: list[RowModel]
 
 
-class Recorder:
-    """Takes rows into the stored state of every model that looks back at their source, each once by its key."""
+class StateRecorder:
+    """Applies rows to the online state of every model with windows over their source, once per key."""
 
     def __init__(self, scored: Scored = "durable", *, most: int = 100_000, clock_skew: float | None = None) -> None:
         """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory. Rows dated more
@@ -58,38 +58,38 @@ class Recorder:
         self._most, self._waiting, self._lock = most, 0, threading.Lock()
 
     def put(self, models: Iterable[Model]) -> None:
-        """Serve these models' state from now on.
+        """Switch to the state of these models.
 
         Raises:
             EngineUnavailableError: the store does not answer.
         """
         self.settle(self.take(self.prepare(models)))
 
-    def prepare(self, models: Iterable[Model]) -> Prepared:
+    def prepare(self, models: Iterable[Model]) -> PreparedState:
         """Bring the models' state up to date, on any thread; the store may let one wait for seconds.
 
         Raises:
             EngineUnavailableError: the store does not answer.
         """
-        found = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
-        for model in found:
+        stateful = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
+        for model in stateful:
             model.features.catch_up()
-        writers = [writer for model in found if (writer := model.features.writer()) is not None]
-        schema = EventSchema([model.servable.plan for model in found])
-        return Prepared(found, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
+        writers = [writer for model in stateful if (writer := model.features.writer()) is not None]
+        schema = EventSchema([model.servable.plan for model in stateful])
+        return PreparedState(stateful, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
 
-    def take(self, prepared: Prepared) -> Taken:
-        """Rows go to what was prepared from now on. At once, on the thread that scores."""
+    def take(self, prepared: PreparedState) -> StateSwitch:
+        """Switch to prepared state at once, on the thread that scores."""
         before = self._advancers()
         self._advancer, self._schema, self._models = prepared.advancer, prepared.schema, prepared.models
         self._late = {}
-        return Taken(before, prepared.models)
+        return StateSwitch(before, prepared.models)
 
     def _advancers(self) -> list[Advancer]:
         return [*([] if self._advancer is None else [self._advancer]), *self._late.values()]
 
-    def settle(self, taken: Taken) -> None:
-        """Commit what the models before took in, and bring the present ones up to that; on any thread."""
+    def settle(self, taken: StateSwitch) -> None:
+        """Commit the rows of the former models and update the present ones; on any thread."""
         for advancer in taken.before:
             advancer.close()
         with contextlib.suppress(CumulantError):  # the next row that is taken in does the same
@@ -99,7 +99,7 @@ class Recorder:
     def scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
         """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
 
-        A row without its key is not taken in: nobody could tell it from another.
+        Rows without a key are skipped, as duplicates of them could not be detected.
         """
         if self._mode == "off" or not isinstance(model, RowModel) or not model.looks_back:
             return None
@@ -114,24 +114,24 @@ class Recorder:
 
     @property
     def skewed(self) -> bool:
-        """Whether rows that are dated too far ahead are kept out of the stored state."""
+        """Whether rows that are dated too far ahead are excluded from the online state."""
         return self._skew_us is not None and self._mode != "off"
 
     def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
-        """A warning where rows are dated so far ahead that `scored` does not take them in."""
+        """Warning for rows dated so far ahead that `scored` skips them."""
         if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
             return ()
         entity = model.servable.plan.entity
-        found = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
-        if not found:
+        numbers = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
+        if not numbers:
             return ()
-        named = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        named = ", ".join(numbers[:_NAMED]) + (", ..." if len(numbers) > _NAMED else "")
         text = "dated further ahead than serving.clock_skew: answered, and not stored for later rows"
-        return (f"row{'s' * (len(found) > 1)} {named}: {text}",)
+        return (f"row{'s' * (len(numbers) > 1)} {named}: {text}",)
 
     def _advancer_of(self, model: RowModel) -> Advancer | None:
-        """What takes in this model's rows, also those that it answers after it was taken away."""
-        if any(model is one for one in self._models):
+        """Advancer of a model's rows, also of one that was unloaded and still answers."""
+        if any(model is present for present in self._models):
             return self._advancer
         if model not in self._late and (writer := model.features.writer()) is not None:
             self._late[model] = Advancer([writer], skew_us=self._skew_us)
@@ -147,7 +147,7 @@ class Recorder:
         events = self._schema.read(request.body)
         if self._advancer is None:
             raise RequestError("no model here has stored state")
-        done = await durable(self._posted(self._advancer, events.source, events.rows))
+        done = await await_durable(self._posted(self._advancer, events.source, events.rows))
         warnings = [f"no served model reads {name}" for name in events.unread]
         if done.future:
             warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
@@ -176,12 +176,12 @@ class Recorder:
             self._waiting += rows
 
     def close(self) -> None:
-        """Commit what was taken in."""
+        """Commit applied rows."""
         for advancer in self._advancers():
             advancer.close()
 
 
-async def durable(done: Future[AdvanceResult]) -> AdvanceResult:
+async def await_durable(done: Future[AdvanceResult]) -> AdvanceResult:
     """The outcome, once it is on the disk.
 
     Raises:

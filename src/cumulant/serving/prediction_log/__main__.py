@@ -61,10 +61,10 @@ def _run(options: argparse.Namespace) -> None:
     os.nice(options.nice)
     sys.meta_path.insert(0, _WithoutPandas())
     # After the arguments are read, so that --help needs no engine.
-    from cumulant.serving.prediction_log.process import Settings, run
+    from cumulant.serving.prediction_log.process import LogProcessSettings, run
 
     run(
-        Settings(
+        LogProcessSettings(
             socket=options.socket,
             folder=options.dir,
             keep=units.duration(options.keep),
@@ -85,10 +85,10 @@ def _key(options: argparse.Namespace) -> bytes:
     if options.key_stdin:
         return sys.stdin.buffer.read()
     if options.key_env:
-        found = os.environ.get(options.key_env, "")
-        if not found:
+        key = os.environ.get(options.key_env, "")
+        if not key:
             raise UsageError(f"the variable {options.key_env} is empty", hint="set it to the secret of the hashes")
-        return found.encode()
+        return key.encode()
     return b""
 
 

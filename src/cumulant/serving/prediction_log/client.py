@@ -1,4 +1,4 @@
-"""The worker's end of the prediction log: it never waits, never raises into a request, and holds bounded memory."""
+"""Client of the log process in a worker: it never waits, never raises into a request, and has bounded memory."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from cumulant.serving.prediction_log.entry import (
     MAX_FRAME,
     PATTERN,
     PATTERNS,
-    Entry,
     Hello,
-    Like,
-    frame,
+    LogEntry,
+    PatternEntry,
+    make_frame,
 )
 
 MIB = 1024 * 1024
@@ -43,8 +43,8 @@ _EMPTY_HEAD = bytes(HEAD.size)
 _FAULTS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-class Chunk(NamedTuple):
-    """Whole frames in one buffer, how many entries are in them, and the number of the last one."""
+class FrameChunk(NamedTuple):
+    """Complete frames in one buffer, with the number of their entries and the last sequence number."""
 
     data: bytearray
     entries: int
@@ -58,7 +58,7 @@ class LogClient:
         worker: the given name and a suffix of this life of the process, as it stands in the log.
         written: entries handed to the log process.
         lost: entries dropped, because memory was full or because they cannot be encoded.
-        refused: entries whose requests were not answered for want of their being logged.
+        refused: entries whose requests were answered with 503, as they could not be logged.
     """
 
     durable = False
@@ -88,8 +88,8 @@ class LogClient:
         self._encode = msgspec.msgpack.Encoder().encode_into
         self._buffer = bytearray()
         self._entries = 0
-        self._chunks: deque[Chunk] = deque()
-        self._held = self._offset = self._patterns = 0
+        self._chunks: deque[FrameChunk] = deque()
+        self._waiting_bytes = self._offset = self._patterns = 0
         self._socket: socket.socket | None = None
         self._watched = False
         self._retry_at = 0.0
@@ -102,40 +102,40 @@ class LogClient:
     @property
     def waiting(self) -> int:
         """Bytes that wait for the log process."""
-        return self._held
+        return self._waiting_bytes
 
     def describe(self, model: str, fields: Iterable[Field]) -> None:
-        """Say which request fields of a model are personal; call it before the model's first entry.
+        """Register the personal request fields of a model, before the model's first entry.
 
-        Of a model that nobody described, the log holds no value: all become keyed hashes.
+        All values of a model that is not registered are logged as keyed hashes.
         """
         known = list(fields)
         self._hello.personal[model] = known
         self._append(DESCRIBE, msgspec.msgpack.encode((model, known)))
 
-    def pattern(self, entry: Entry) -> int | None:
-        """Say once what many entries have in common; the number by which they name it. None: there are too many."""
+    def pattern(self, entry: LogEntry) -> int | None:
+        """Register the common part of many entries; returns its number, or None where there are too many patterns."""
         number = len(self._hello.patterns)
-        told = msgspec.msgpack.encode((number, entry))
-        if number == PATTERNS or self._patterns + len(told) > _PATTERN_BYTES:
+        payload = msgspec.msgpack.encode((number, entry))
+        if number == PATTERNS or self._patterns + len(payload) > _PATTERN_BYTES:
             return None
         self._hello.patterns.append(entry)
-        self._patterns += len(told)
-        self._append(PATTERN, told)
+        self._patterns += len(payload)
+        self._append(PATTERN, payload)
         return number
 
-    def put(self, entry: Entry | Like) -> asyncio.Future[None] | None:
-        """Take one entry: give it its number and keep it until the next batch goes.
+    def put(self, entry: LogEntry | PatternEntry) -> asyncio.Future[None] | None:
+        """Number an entry and queue it for the next batch.
 
-        A client that confirms entries gives what is to be waited for.
+        A client that confirms entries returns a future to wait for.
         """
         self._take(entry)
         return None
 
-    def _take(self, entry: Entry | Like) -> None:
+    def _take(self, entry: LogEntry | PatternEntry) -> None:
         self._sequence = entry.sequence = self._sequence + 1
         COUNTER.pack_into(self._counter, 0, self._sequence)
-        if self._closed or self._held >= self._limit:
+        if self._closed or self._waiting_bytes >= self._limit:
             self.lost += 1
             return
         buffer = self._buffer
@@ -147,11 +147,11 @@ class LogClient:
             self._drop(start)
             return
         size = len(buffer) - start
-        if self._held + size > self._limit or size > MAX_FRAME:
+        if self._waiting_bytes + size > self._limit or size > MAX_FRAME:
             self._drop(start)
             return
-        HEAD.pack_into(buffer, start, size - 4, LIKE if type(entry) is Like else ENTRY)
-        self._held += size
+        HEAD.pack_into(buffer, start, size - 4, LIKE if type(entry) is PatternEntry else ENTRY)
+        self._waiting_bytes += size
         self._entries += 1
         if self._entries >= self._batch:
             self._flush()
@@ -159,7 +159,7 @@ class LogClient:
             self._wait(self._interval)
 
     async def close(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - ends without an error when time is up
-        """Send what waits, for at most `timeout` seconds, and say goodbye. What is left then counts as lost."""
+        """Send queued entries for at most `timeout` seconds; the others count as lost."""
         if self._closed:
             return
         self._closed = True
@@ -175,15 +175,15 @@ class LogClient:
         self._disconnect()
         self.lost += sum(chunk.entries for chunk in self._chunks)
         self._chunks.clear()
-        self._held = 0
+        self._waiting_bytes = 0
         self._counter.close()
         os.close(self._memory)
         self._counter = mmap.mmap(-1, COUNTER.size)  # of entries that still come
 
     def _append(self, kind: int, payload: bytes = b"") -> None:
-        data = frame(kind, payload)
+        data = make_frame(kind, payload)
         self._buffer += data
-        self._held += len(data)
+        self._waiting_bytes += len(data)
 
     def _drop(self, start: int) -> None:
         del self._buffer[start:]
@@ -199,7 +199,7 @@ class LogClient:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._chunks.append(Chunk(self._buffer, self._entries, self._sequence))
+            self._chunks.append(FrameChunk(self._buffer, self._entries, self._sequence))
             self._buffer, self._entries = bytearray(), 0
         if not self._watched:
             self._send()
@@ -207,7 +207,7 @@ class LogClient:
             self._wait(_RETRY_SECONDS)
 
     def _send(self) -> None:
-        """Give the socket as much as it takes now."""
+        """Write as much as the socket accepts now."""
         try:
             channel = self._socket or self._connect()
             while channel is not None and self._chunks:
@@ -223,9 +223,9 @@ class LogClient:
         except OSError:
             self._disconnect()
 
-    def _sent(self, chunk: Chunk) -> None:
-        """The log process has taken a chunk."""
-        self._held -= len(chunk.data)
+    def _sent(self, chunk: FrameChunk) -> None:
+        """Account for a chunk that was sent."""
+        self._waiting_bytes -= len(chunk.data)
         self.written += chunk.entries
 
     def _connect(self) -> socket.socket | None:
@@ -238,7 +238,7 @@ class LogClient:
             channel.setblocking(False)  # noqa: FBT003
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             channel.connect(self._path)
-            hello = frame(HELLO, msgspec.msgpack.encode(self._hello))
+            hello = make_frame(HELLO, msgspec.msgpack.encode(self._hello))
             if socket.send_fds(channel, [hello], [self._memory]) < len(hello):
                 raise ConnectionAbortedError
         except OSError:  # nobody listens, or listens too slowly
@@ -266,7 +266,7 @@ class LogClient:
             self._wait(_RETRY_SECONDS)
 
     def _resume(self) -> None:
-        """Forget what the lost connection took of the first chunk; a frame cut in two is lost."""
+        """Drop the sent part of the first chunk after a lost connection; a frame that was cut is lost."""
         if not self._offset:
             return
         data, entries, last = self._chunks.popleft()
@@ -278,18 +278,18 @@ class LogClient:
         cut = int(end > self._offset and kind in (ENTRY, LIKE))
         self.written += sent - cut
         self.lost += cut
-        self._held -= end
+        self._waiting_bytes -= end
         self._offset = 0
         if end < len(data):
-            self._chunks.appendleft(Chunk(data[end:], entries - sent, last))
+            self._chunks.appendleft(FrameChunk(data[end:], entries - sent, last))
 
 
 def _shared() -> int:
-    """A small nameless file that another process may read: it outlives a kill of this one."""
+    """Descriptor of a small anonymous file that another process can read after this one is killed."""
     if hasattr(os, "memfd_create"):
-        found = os.memfd_create("cumulant-log")
+        descriptor = os.memfd_create("cumulant-log")
     else:
         with tempfile.TemporaryFile() as file:
-            found = os.dup(file.fileno())
-    os.ftruncate(found, COUNTER.size)
-    return found
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, COUNTER.size)
+    return descriptor

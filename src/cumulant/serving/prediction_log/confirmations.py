@@ -1,4 +1,4 @@
-"""Which entries of a worker are on the disk, as the log process tells the worker that waits for it."""
+"""Confirmations of durable entries that the log process sends to workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, REFUSED, Refused, frame
+from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, REFUSED, RefusedEntries, make_frame
 
 _RANGES = 1024
 #: a worker without a connection sends nothing again after so long
@@ -15,21 +15,21 @@ _ABSENT_SECONDS = 60.0
 
 
 class Confirmations:
-    """The numbers of one worker, which come in order; after a new connection some come again."""
+    """Sequence numbers of one worker, which arrive in order; after a reconnect some arrive again."""
 
     def __init__(self) -> None:
         #: the newest number that came, and the newest that was settled
         self.last = self._settled = 0
-        self._refused: deque[Refused] = deque(maxlen=_RANGES)
+        self._refused: deque[RefusedEntries] = deque(maxlen=_RANGES)
         self._again: list[int] = []
 
     @property
     def waits(self) -> bool:
-        """Whether something came that the worker was not told of."""
+        """Whether entries arrived that are not confirmed yet."""
         return self.last > self._settled or bool(self._again)
 
     def is_new(self, sequence: int) -> bool:
-        """Whether the entry has not come before; one that has is settled again as it was."""
+        """Whether the entry is new; a repeated one is confirmed again as before."""
         if sequence > self.last:
             self.last = sequence
             return True
@@ -37,27 +37,29 @@ class Confirmations:
         return False
 
     def recovered(self, sequence: int) -> None:
-        """The number is on the disk since an earlier log process."""
+        """Register a number that an earlier log process made durable."""
         self.last = self._settled = max(self.last, sequence)
 
     def refuse(self, why: str, first: int | None = None) -> int:
-        """The numbers from `first`, or all that are not settled, are not on the disk; how many they are."""
+        """Refuse the numbers from `first`, or all that are not settled; returns their count."""
         begin = self._settled + 1 if first is None else first
         if begin <= self.last:
-            self._refused.append(Refused(begin, self.last, why))
+            self._refused.append(RefusedEntries(begin, self.last, why))
         return self.last + 1 - begin
 
     def frames(self) -> bytes:
-        """What the worker is told of all that came since the last call."""
+        """Frames that confirm or refuse everything since the last call."""
         first = min([self._settled + 1, *self._again])
         self._settled, self._again = self.last, []
-        refused = sorted((one for one in self._refused if one.last >= first), key=lambda one: one.first)
-        told = [frame(REFUSED, msgspec.msgpack.encode(one)) for one in refused]
-        return b"".join([*told, frame(COMMITTED, COUNTER.pack(self.last))])
+        refused = sorted(
+            (entries for entries in self._refused if entries.last >= first), key=lambda entries: entries.first
+        )
+        frames = [make_frame(REFUSED, msgspec.msgpack.encode(entries)) for entries in refused]
+        return b"".join([*frames, make_frame(COMMITTED, COUNTER.pack(self.last))])
 
 
 class Workers:
-    """The confirmations of each worker whose requests wait for the disk."""
+    """Confirmations of every worker with durable logging."""
 
     def __init__(self) -> None:
         self._confirmations: dict[str, Confirmations] = {}
@@ -67,11 +69,11 @@ class Workers:
         self._absent: dict[str, float] = {}
 
     def recovered(self, worker: str, sequence: int) -> None:
-        """The number is on the disk since an earlier log process."""
+        """Register a number that an earlier log process made durable."""
         self._recovered[worker] = max(self._recovered.get(worker, 0), sequence)
 
     def greet(self, worker: str, newest: Callable[[str], int]) -> Confirmations:
-        """The confirmations of a worker that connects; of an unknown one, `newest` reads what is on the disk."""
+        """Confirmations of a worker that connects; `newest` reads the durable number of an unknown one."""
         confirmations = self._confirmations.get(worker)
         if confirmations is None:
             confirmations = self._confirmations[worker] = Confirmations()
@@ -79,14 +81,14 @@ class Workers:
         return confirmations
 
     def waiting(self) -> list[Confirmations]:
-        """Those of which something came that the worker was not told of."""
-        return [one for one in self._confirmations.values() if one.waits]
+        """Confirmations with unconfirmed entries."""
+        return [confirmations for confirmations in self._confirmations.values() if confirmations.waits]
 
     def forget(self, worker: str) -> None:
         self._confirmations.pop(worker, None)
 
     def expire(self, connected: Collection[str], now: float) -> None:
-        """Drop workers that have had no connection for a minute; `now` in seconds of any steady clock."""
+        """Drop workers without a connection for a minute; `now` in seconds of a monotonic clock."""
         absent = {*self._confirmations, *self._recovered}.difference(connected)
         self._absent = {worker: self._absent.get(worker, now) for worker in absent}
         for worker, since in list(self._absent.items()):

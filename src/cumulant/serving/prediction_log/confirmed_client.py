@@ -1,4 +1,4 @@
-"""The worker's end of a log that answers wait for: each entry is confirmed once it is on the disk."""
+"""Client of a durable prediction log: each entry is confirmed once it is on the disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,24 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.plan import Field
-from cumulant.serving.prediction_log.client import MIB, Chunk, LogClient
-from cumulant.serving.prediction_log.entry import COMMITTED, COUNTER, HEAD, REFUSED, Entry, Like, Refused
+from cumulant.serving.prediction_log.client import MIB, FrameChunk, LogClient
+from cumulant.serving.prediction_log.entry import (
+    COMMITTED,
+    COUNTER,
+    HEAD,
+    REFUSED,
+    LogEntry,
+    PatternEntry,
+    RefusedEntries,
+)
 
 _RECEIVE = 64 * 1024
 _EXPIRY_SECONDS = 0.25
-_refused = msgspec.msgpack.Decoder(Refused).decode
+_refused = msgspec.msgpack.Decoder(RefusedEntries).decode
 
 
 class _Waiting(NamedTuple):
-    """A request that is answered once its entry is on the disk; `until` by the loop's clock."""
+    """Request that waits for its entry to be durable; `until` by the loop's clock."""
 
     sequence: int
     until: float
@@ -30,7 +38,7 @@ class _Waiting(NamedTuple):
 
 
 class ConfirmedClient(LogClient):
-    """Sends entries at once, keeps them until they are confirmed, and sends them again to the next log process.
+    """Sends entries at once and keeps them until they are confirmed, for a restarted log process.
 
     An entry that is not confirmed within `patience` seconds is refused; it may be in the log all the same.
     """
@@ -50,12 +58,12 @@ class ConfirmedClient(LogClient):
         super().__init__(path, worker=worker, region=region, personal=personal, limit=limit, interval=0.0)
         self._patience = patience
         self._waiting: deque[_Waiting] = deque()
-        self._unconfirmed: deque[Chunk] = deque()
+        self._unconfirmed: deque[FrameChunk] = deque()
         self._received = bytearray()
         self._reading = False
         self._expiry: asyncio.TimerHandle | None = None
 
-    def put(self, entry: Entry | Like) -> asyncio.Future[None]:
+    def put(self, entry: LogEntry | PatternEntry) -> asyncio.Future[None]:
         """As of `LogClient`; done once the entry is on the disk.
 
         Raises (by the future):
@@ -91,7 +99,7 @@ class ConfirmedClient(LogClient):
             done.set_exception(EngineUnavailableError(f"the prediction could not be logged: {why}", hint="try again"))
 
     def _settle(self, last: int, why: str | None = None) -> None:
-        """Answer the requests up to the number `last`: with a refusal where `why` says so."""
+        """Complete the requests up to the number `last`; with `why`, refuse them."""
         while self._waiting and self._waiting[0].sequence <= last:
             done = self._waiting.popleft().done
             if why is not None:
@@ -108,15 +116,15 @@ class ConfirmedClient(LogClient):
             self._forget(self._chunks)
         self._expiry = self._loop.call_later(_EXPIRY_SECONDS, self._expire) if self._waiting else None
 
-    def _forget(self, chunks: deque[Chunk]) -> None:
-        """Drop what no request waits for any more."""
+    def _forget(self, chunks: deque[FrameChunk]) -> None:
+        """Drop chunks that no request waits for."""
         first = self._waiting[0].sequence if self._waiting else self._sequence + 1
         while chunks and chunks[0].last < first:
-            self._held -= len(chunks.popleft().data)
+            self._waiting_bytes -= len(chunks.popleft().data)
 
     # The connection -----------------------------------------------------------------------------------------------
 
-    def _sent(self, chunk: Chunk) -> None:
+    def _sent(self, chunk: FrameChunk) -> None:
         self._unconfirmed.append(chunk)
 
     def _connect(self) -> socket.socket | None:
@@ -133,7 +141,7 @@ class ConfirmedClient(LogClient):
         super()._disconnect()
 
     def _resume(self) -> None:
-        """Send again what was not confirmed."""
+        """Queue unconfirmed chunks again."""
         self._received.clear()
         self._offset = 0
         self._chunks.extendleft(reversed(self._unconfirmed))
@@ -168,5 +176,5 @@ class ConfirmedClient(LogClient):
             self._settle(last)
             while self._unconfirmed and self._unconfirmed[0].last <= last:
                 chunk = self._unconfirmed.popleft()
-                self._held -= len(chunk.data)
+                self._waiting_bytes -= len(chunk.data)
                 self.written += chunk.entries

@@ -1,4 +1,4 @@
-"""What a worker hands to the log process, and the frames that carry it over the socket."""
+"""Entries that workers send to the log process, and the frames of the protocol between them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Tensor = tuple[str, str, list[int], bytes]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Moment = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 #: until the year 9999
-Answered = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]
+AnswerTime = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False):
+class LogEntry(msgspec.Struct, array_like=True, gc=False):
     """One answered request. Times are microseconds since 1970 UTC, ages seconds; lists have one element a row.
 
     The request is either `rows` (a JSON list of raw row objects) or `tensors`; the answer either `answers` (a JSON
@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     """
 
     id: str
-    time_us: Answered
+    time_us: AnswerTime
     latency_us: Count
     model: str
     version: str
@@ -51,42 +51,42 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     invalid: list[str] = []
 
 
-class Like(msgspec.Struct, array_like=True, gc=False):
-    """One answered request after a pattern: an entry that was sent before, of one tensor and one output.
+class PatternEntry(msgspec.Struct, array_like=True, gc=False):
+    """Answered request by a pattern: a registered entry of one tensor and one output.
 
-    What stands here is its own, and so is the first size of its tensors; all else is as the pattern says.
+    These fields and the first size of its tensors are its own; all others are those of the pattern.
     """
 
     pattern: int
     id: str
-    time_us: Answered
+    time_us: AnswerTime
     latency_us: Count
     #: the values of the tensor, and of the output
-    asked: bytes
-    answered: bytes
+    request: bytes
+    outputs: bytes
     sequence: Count = 0
     caller_id: str = ""
 
 
 class Hello(msgspec.Struct, array_like=True):
-    """The first frame of a connection: who writes, and which fields of which models are personal.
+    """First frame of a connection: the worker, and the personal fields of models.
 
-    With it comes a file descriptor, where the system can pass one: its first eight bytes are the newest sequence
+    A file descriptor is passed with it, where the system can pass one: its first eight bytes are the newest sequence
     number that the worker gave, so that a killed worker's last entries are known to be missing.
     """
 
     worker: str
-    started_us: Answered
+    started_us: AnswerTime
     region: str
     personal: dict[str, list[Field]]
     #: those sent so far
-    patterns: list[Entry] = []
+    patterns: list[LogEntry] = []
     #: entries are confirmed once they are on the disk; until then the worker may send them again
     durable: bool = False
 
 
-class Refused(msgspec.Struct, array_like=True):
-    """Entries that are not on the disk and will not be: the numbers `first` to `last`, and why."""
+class RefusedEntries(msgspec.Struct, array_like=True):
+    """Refused entries, which are not logged: the numbers `first` to `last`, and the reason."""
 
     first: int
     last: int
@@ -95,7 +95,7 @@ class Refused(msgspec.Struct, array_like=True):
 
 #: kinds of a frame
 HELLO, ENTRY, DESCRIBE, GOODBYE, PATTERN, LIKE = 1, 2, 3, 4, 5, 6
-#: those from the log process: every number so far that it did not refuse is on the disk (a `COUNTER`), and `Refused`
+#: frames of the log process: all numbers so far without those refused are durable (a `COUNTER`); `RefusedEntries`
 COMMITTED, REFUSED = 7, 8
 #: the most patterns of a worker
 PATTERNS = 1024
@@ -107,6 +107,6 @@ COUNTER = Layout("<Q")
 MAX_FRAME = 64 * 1024 * 1024
 
 
-def frame(kind: int, payload: bytes) -> bytes:
+def make_frame(kind: int, payload: bytes) -> bytes:
     """One frame."""
     return HEAD.pack(len(payload) + 1, kind) + payload

@@ -1,4 +1,4 @@
-"""From an entry to the texts of its rows: one JSON object for what was asked, one for what was answered."""
+"""Rows of an entry as JSON: one object for the request, one for the outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cumulant.serving.prediction_log.entry import MAX_FRAME, Entry, Tensor
+from cumulant.serving.prediction_log.entry import MAX_FRAME, LogEntry, Tensor
 
 #: of a row's request or outputs, in bytes of JSON; a longer text is replaced by its shape and hash
 LARGE = 64 * 1024
@@ -37,40 +37,40 @@ _ENCODE = msgspec.json.Encoder().encode
 Hide = Callable[[dict[str, Any]], None]
 
 
-def texts(entry: Entry, hide: Hide | None) -> Iterator[tuple[str, str]]:
+def row_texts(entry: LogEntry, hide: Hide | None) -> Iterator[tuple[str, str]]:
     """Request and outputs of each row as JSON text; at least one pair, so that no sequence number goes missing.
 
     Raises:
         ValueError: the entry's bytes are not what it says they are; raised before the first pair.
     """
-    asked = _requests(entry, hide)
-    answered = _answers(entry)
-    count = max(asked[0], answered[0], 1)
+    requests = _requests(entry, hide)
+    answers = _answers(entry)
+    count = max(requests[0], answers[0], 1)
     if count == 1:
-        return iter([(next(asked[1], "{}"), next(answered[1], "{}"))])
-    return zip(_filled(asked, count), _filled(answered, count), strict=True)
+        return iter([(next(requests[1], "{}"), next(answers[1], "{}"))])
+    return zip(_filled(requests, count), _filled(answers, count), strict=True)
 
 
 _Texts = tuple[int, Iterator[str]]
 
 
-def _filled(found: _Texts, count: int) -> Iterator[str]:
-    return chain(found[1], repeat("{}", count - found[0])) if found[0] < count else found[1]
+def _filled(counted: _Texts, count: int) -> Iterator[str]:
+    return chain(counted[1], repeat("{}", count - counted[0])) if counted[0] < count else counted[1]
 
 
-def _requests(entry: Entry, hide: Hide | None) -> _Texts:
+def _requests(entry: LogEntry, hide: Hide | None) -> _Texts:
     if entry.tensors:
         return _tensor_texts(entry.tensors, entry.columns, hide)
     rows = _OBJECTS(entry.rows) if entry.rows else []
-    made = [bytes(row) for row in rows] if hide is None else [_hidden(row, hide) for row in rows]
-    return len(made), iter([bounded(text) for text in made])
+    texts = [bytes(row) for row in rows] if hide is None else [_hidden(row, hide) for row in rows]
+    return len(texts), iter([bounded_text(text) for text in texts])
 
 
-def _answers(entry: Entry) -> _Texts:
+def _answers(entry: LogEntry) -> _Texts:
     if entry.outputs:
         return _tensor_texts(entry.outputs, [], None)
-    made = [bounded(bytes(answer)) for answer in _OBJECTS(entry.answers)] if entry.answers else []
-    return len(made), iter(made)
+    texts = [bounded_text(bytes(answer)) for answer in _OBJECTS(entry.answers)] if entry.answers else []
+    return len(texts), iter(texts)
 
 
 def _hidden(row: msgspec.Raw, hide: Hide) -> bytes:
@@ -79,8 +79,8 @@ def _hidden(row: msgspec.Raw, hide: Hide) -> bytes:
     return _ENCODE(fields)
 
 
-def bounded(text: bytes) -> str:
-    """A row's text; in place of a long one its size and hash."""
+def bounded_text(text: bytes) -> str:
+    """Text of a row, replaced by its size and hash where it is long."""
     if len(text) <= LARGE:
         return text.decode()
     return _large(len(text), hashlib.sha256(text).hexdigest(), {})
@@ -112,7 +112,7 @@ def _tensor_texts(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide 
 
 
 def _one_row(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | None) -> str:
-    """The commonest request, by the shortest way: one row of numbers."""
+    """Text of one row of numbers: the fast path of the most frequent request."""
     row: dict[str, Any] = {}
     size = sum(len(tensor[3]) for tensor in tensors)
     if size > LARGE:
@@ -126,7 +126,7 @@ def _one_row(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | Non
             row[name] = values if len(values) != 1 else values[0]
     if hide is not None:
         hide(row)
-    return bounded(_ENCODE(row))
+    return bounded_text(_ENCODE(row))
 
 
 def _numbers(datatype: str, count: int, raw: bytes) -> Sequence[Any]:
@@ -135,7 +135,7 @@ def _numbers(datatype: str, count: int, raw: bytes) -> Sequence[Any]:
         raise ValueError("bytes that do not fit the shape")
     values = layout.unpack(raw)
     if datatype in _FLOATS and not math.isfinite(sum(values)):
-        return plain(np.array(values))
+        return to_python(np.array(values))
     return values
 
 
@@ -150,7 +150,7 @@ def _row_texts(
     arrays: dict[str, np.ndarray[Any, Any]], count: int, columns: Sequence[str] | None, hide: Hide | None
 ) -> Iterator[str]:
     for start in range(0, count, _SLICE):
-        parts = [plain(array[start : start + _SLICE]) for array in arrays.values()]
+        parts = [to_python(array[start : start + _SLICE]) for array in arrays.values()]
         if columns is None:
             rows = (dict(zip(arrays, values, strict=True)) for values in zip(*parts, strict=True))
         elif len(columns) == 1:
@@ -160,58 +160,58 @@ def _row_texts(
         for row in rows:
             if hide is not None:
                 hide(row)
-            yield bounded(_ENCODE(row))
+            yield bounded_text(_ENCODE(row))
 
 
 def _large_rows(arrays: dict[str, np.ndarray[Any, Any]], count: int, size: int) -> Iterator[str]:
-    """Rows that are known by their hash only: over their tensors' bytes, one tensor after the other."""
+    """Texts of large rows: their size, and a hash over the bytes of their tensors in order."""
     shapes = {name: list(array.shape[1:]) for name, array in arrays.items()}
     for row in range(count):
         digest = hashlib.sha256()
         for array in arrays.values():
             part = array[row]
-            digest.update(_ENCODE(plain(part)) if array.dtype == object else part.tobytes())
+            digest.update(_ENCODE(to_python(part)) if array.dtype == object else part.tobytes())
         yield _large(size, digest.hexdigest(), shapes)
 
 
 def _array(datatype: str, shape: Sequence[int], raw: bytes) -> np.ndarray[Any, Any]:
-    """The tensor by rows; a row of one element is that element."""
+    """Tensor by rows; a row of one element becomes that element."""
     wanted = (shape[0],) if len(shape) > 1 and math.prod(shape[1:]) == 1 else tuple(shape)
     if any(size < 0 for size in shape):
         raise ValueError("a negative size")
     if datatype == "BYTES":
-        found = np.empty(math.prod(shape), dtype=object) if math.prod(shape) <= len(raw) // 4 else None
-        if found is None:
+        array = np.empty(math.prod(shape), dtype=object) if math.prod(shape) <= len(raw) // 4 else None
+        if array is None:
             raise ValueError("fewer elements than the shape says")
-        found[:] = _elements(raw, len(found))
-        return found.reshape(wanted)
+        array[:] = _elements(raw, len(array))
+        return array.reshape(wanted)
     if datatype not in FIXED:
         raise ValueError(f"no datatype {datatype}")
     return np.frombuffer(raw, dtype=FIXED[datatype]).reshape(wanted)
 
 
 def _elements(raw: bytes, count: int) -> list[object]:
-    found: list[object] = []
+    elements: list[object] = []
     place = 0
     while place + 4 <= len(raw):
         (size,) = _LENGTH.unpack_from(raw, place)
         place += 4 + size
-        found.append(_text(raw[place - size : place]))
-    if place != len(raw) or len(found) != count:
+        elements.append(_text(raw[place - size : place]))
+    if place != len(raw) or len(elements) != count:
         raise ValueError("elements that do not fill their bytes")
-    return found
+    return elements
 
 
 def _text(element: bytes) -> object:
-    """Text as it is; bytes that are no text in base64, and marked as such."""
+    """Text, or an object with base64 for bytes that are not UTF-8."""
     try:
         return element.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(element).decode()}
 
 
-def plain(array: np.ndarray[Any, Any]) -> list[Any]:
-    """As Python values. JSON has no infinities: they become text, and NaN becomes null."""
+def to_python(array: np.ndarray[Any, Any]) -> list[Any]:
+    """Array as Python values. Infinities, which JSON lacks, become text, and NaN becomes null."""
     if array.size == 0:
         return [[] for _ in range(len(array))] if array.ndim else []
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def command(
+def log_command(
     socket: str | Path,
     folder: str | Path,
     *,
@@ -20,10 +20,10 @@ def command(
     nice: int = 0,
     parent: int | None = None,
 ) -> list[str]:
-    """The words that start the log process of `folder`, where workers connect at `socket`.
+    """Command line of the log process of `folder`, which listens on `socket`.
 
-    `key_file` or `key_env` name the secret of the keyed hashes, `key_stdin` says that it comes on standard input;
-    without one personal values are all `#hidden`. With `parent`, the process ends when that is no longer its parent.
+    `key_file` or `key_env` name the secret of the keyed hashes, with `key_stdin` it is read from standard input;
+    without one all personal values are `#hidden`. With `parent`, the process ends when that is no longer its parent.
     """
     line = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""The socket where workers connect to the log process."""
+"""Listening socket of the log process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cumulant.core.errors import PortInUseError, UsageError
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at `path`, for this user only; one that a killed process left there is replaced."""
+def open_listener(path: Path) -> Iterator[socket.socket]:
+    """Listening socket at `path`, for this user only; a stale one of a killed process is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_left(path)
+        _remove_stale(path)
         before = os.umask(0o177)
         try:
             listener.bind(str(path))
@@ -31,15 +31,15 @@ def listening(path: Path) -> Iterator[socket.socket]:
             os.umask(before)
         listener.listen(64)
         listener.setblocking(False)  # noqa: FBT003
-        made = path.stat().st_ino
+        inode = path.stat().st_ino
         yield listener
-        if path.exists() and path.stat().st_ino == made:
+        if path.exists() and path.stat().st_ino == inode:
             path.unlink()
     finally:
         listener.close()
 
 
-def _remove_left(path: Path) -> None:
+def _remove_stale(path: Path) -> None:
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):

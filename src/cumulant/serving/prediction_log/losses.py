@@ -1,4 +1,4 @@
-"""Counts of what the log process could not keep."""
+"""Counts of rows and requests that the log process could not write."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Callable
 _SAY_SECONDS = 60.0
 
 
-class Losses:
-    """Counts what could not be kept, and says so on standard error once a minute at most."""
+class LogLosses:
+    """Counts losses and reports them on standard error, once a minute at most."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self.rows = 0
         self.refused = 0
         self.garbage = 0
         self.say = say
-        self._said = -_SAY_SECONDS
-        self._told = (0, 0, 0)
+        self._reported_at = -_SAY_SECONDS
+        self._reported = (0, 0, 0)
         self._error = ""
         self._lock = threading.Lock()
 
@@ -28,18 +28,18 @@ class Losses:
         with self._lock:  # files are closed on another thread
             self.rows += rows
         self._error = reason_of(error)
-        self.tell()
+        self.report()
 
     def refuse(self, error: OSError, requests: int) -> None:
         self.refused += requests
         self._error = reason_of(error)
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         counts = (self.rows, self.refused, self.garbage)
-        if self._told == counts or time.monotonic() - self._said < _SAY_SECONDS:
+        if self._reported == counts or time.monotonic() - self._reported_at < _SAY_SECONDS:
             return
-        self._said, self._told = time.monotonic(), counts
+        self._reported_at, self._reported = time.monotonic(), counts
         if self.refused:
             self.say(f"the prediction log could not take {self.refused} requests, answered with 503: {self._error}\n")
         if self.rows:
@@ -49,7 +49,7 @@ class Losses:
 
 
 def reason_of(error: OSError) -> str:
-    """What failed, and what to do; pyarrow's own words are long and may lack the number."""
+    """Reason of a failure with a hint; messages of pyarrow are long and may lack the error number."""
     if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
         return "the disk is full; free some space"
     return f"{error.strerror or error}; check the folder and its permissions"

@@ -1,4 +1,4 @@
-"""Personal values on their way to disk: only keyed hashes arrive there."""
+"""Masking of personal values: only keyed hashes of them are written to disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def personal_fields(servable: Servable | GraphServable) -> list[Field]:
-    """The personal fields of a servable's requests, also of those that only come with a row, such as its key. A graph's
-    description knows of none.
+    """Personal fields of a servable's requests, including optional ones such as the key of a row.
+
+    Graphs declare none.
     """
     if not isinstance(servable, Servable):
         return []
@@ -28,7 +29,7 @@ def personal_fields(servable: Servable | GraphServable) -> list[Field]:
     return [field for field in fields.values() if field.personal]
 
 
-class Hiding:
+class PersonalValueMask:
     """Replaces personal values by the keyed hashes that joins use: `mask` of the value as a frame holds it."""
 
     def __init__(self, key: bytes, models: Mapping[str, Iterable[Field]] | None = None) -> None:
@@ -38,11 +39,11 @@ class Hiding:
             self.describe(model, fields)
 
     def describe(self, model: str, fields: Iterable[Field]) -> None:
-        """Fields that any version of a model called personal stay hidden."""
+        """Add personal fields of a model; those of its other versions stay masked."""
         self._models.setdefault(model, {}).update({field.name: field for field in fields})
 
     def of(self, model: str) -> Callable[[dict[str, object]], None] | None:
-        """What hides a row's personal values in place; None where the model has none."""
+        """Function that masks a row's personal values in place; None where the model has none."""
         fields = self._models.get(model)
         if fields is None:
             return self._hide_all
@@ -53,7 +54,7 @@ class Hiding:
             row[name] = self._hidden(row[name], fields[name])
 
     def _hide_all(self, row: dict[str, object]) -> None:
-        """Of a model that nobody described, any value may be personal."""
+        """Mask every value of a row, for models whose fields are unknown."""
         for name, value in row.items():
             row[name] = self._hidden(value, None)
 
@@ -64,11 +65,11 @@ class Hiding:
             return None
         if isinstance(value, dict | list):
             return mask(_ENCODE(value).decode(), self._key)
-        return mask(value if field is None else as_held(value, field), self._key)
+        return mask(value if field is None else convert_value(value, field), self._key)
 
 
-def as_held(value: object, field: Field) -> object:
-    """A request's value as a frame of the source holds it, so that its text is the same; as sent where it cannot be."""
+def convert_value(value: object, field: Field) -> object:
+    """A value in the type of its source, so that equal values have equal hashes; unchanged where it cannot be."""
     convert = _CONVERT.get(field.dtype)
     try:
         return value if convert is None else convert(value, field)
@@ -101,8 +102,8 @@ def _date(value: object, _: Field) -> date:
 def _time(value: object, field: Field) -> datetime:
     if isinstance(value, int | float):
         return from_micros(round(value * 1_000_000))
-    found = datetime.fromisoformat(str(value))
-    local = found if found.tzinfo is not None else found.replace(tzinfo=ZoneInfo(field.zone or "UTC"))
+    moment = datetime.fromisoformat(str(value))
+    local = moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(field.zone or "UTC"))
     return local.astimezone(UTC)
 
 

@@ -29,20 +29,20 @@ from cumulant.serving.prediction_log.entry import (
     LIKE,
     PATTERN,
     PATTERNS,
-    Entry,
     Hello,
-    Like,
+    LogEntry,
+    PatternEntry,
 )
-from cumulant.serving.prediction_log.log_listener import listening
-from cumulant.serving.prediction_log.losses import Losses, reason_of
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.row_streams import Stream
+from cumulant.serving.prediction_log.log_listener import open_listener
+from cumulant.serving.prediction_log.losses import LogLosses, reason_of
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.row_streams import PatternStream
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.log_folder import Life
-from cumulant.serving.prediction_log.storage.part_writer import Part, Parts
+from cumulant.serving.prediction_log.storage.log_folder import WorkerLife
+from cumulant.serving.prediction_log.storage.part_writer import LogPart, LogParts
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
 from cumulant.serving.prediction_log.storage.upkeep import upkeep
-from cumulant.serving.prediction_log.worker_connection import Connection, GarbageError
+from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection
 
 _CONNECTIONS = 256
 _UPKEEP_SECONDS = 15.0
@@ -52,7 +52,7 @@ _JOURNAL_SECONDS = 60.0
 _FAULTS = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class LogProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds, sizes in bytes."""
 
     socket: Path
@@ -73,24 +73,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None = None
 
 
-class Log:
-    """The state of the process. `run` returns when it was asked to end, with everything written."""
+class LogProcess:
+    """State of the log process. `run` returns after a stop signal, once all entries are written."""
 
-    def __init__(self, settings: Settings, *, say: Callable[[str], object] = sys.stderr.write) -> None:
-        self.losses = Losses(say)
-        self.parts = Parts(
+    def __init__(self, settings: LogProcessSettings, *, say: Callable[[str], object] = sys.stderr.write) -> None:
+        self.losses = LogLosses(say)
+        self.parts = LogParts(
             settings.folder,
-            hiding := Hiding(settings.key, settings.personal),
+            hiding := PersonalValueMask(settings.key, settings.personal),
             file_size=settings.file_size,
             failed=self.losses.failed,
         )
         self._settings, self._hiding = settings, hiding
         self._selector = selectors.DefaultSelector()
-        self._connections: dict[int, Connection] = {}
-        self._lives: list[Life] = []
-        self._entry = msgspec.msgpack.Decoder(Entry).decode
-        self._like = msgspec.msgpack.Decoder(Like).decode
-        self._pattern = msgspec.msgpack.Decoder(tuple[int, Entry]).decode
+        self._connections: dict[int, WorkerConnection] = {}
+        self._lives: list[WorkerLife] = []
+        self._entry = msgspec.msgpack.Decoder(LogEntry).decode
+        self._like = msgspec.msgpack.Decoder(PatternEntry).decode
+        self._pattern = msgspec.msgpack.Decoder(tuple[int, LogEntry]).decode
         self._hello = msgspec.msgpack.Decoder(Hello).decode
         self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
         #: of workers whose requests wait for the disk
@@ -101,7 +101,7 @@ class Log:
         self.ending = False
 
     def run(self, listener: socket.socket, wake: socket.socket) -> None:
-        """Work until `ending` is set; a byte on `wake` lets it look."""
+        """Process entries until `ending` is set; a byte on `wake` wakes the loop."""
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(4096))
         self._recover()
@@ -109,10 +109,10 @@ class Log:
         while not self._ends():
             self._step(min(1.0, max(0.0, due - time.monotonic())), listener)
             if time.monotonic() >= due:
-                self._show()
+                self._publish_rows()
                 due = time.monotonic() + self._settings.visible
-            self._care()
-            self.losses.tell()
+            self._start_upkeep()
+            self.losses.report()
         self._finish(listener)
 
     def _ends(self) -> bool:
@@ -120,19 +120,19 @@ class Log:
         return self.ending or (parent is not None and os.getppid() != parent)
 
     def _step(self, seconds: float, listener: socket.socket) -> bool:
-        found = self._selector.select(seconds)
-        for key, _ in found:
-            if isinstance(key.fileobj, Connection):
+        events = self._selector.select(seconds)
+        for key, _ in events:
+            if isinstance(key.fileobj, WorkerConnection):
                 self._read(key.fileobj)
             elif key.fileobj is listener:
                 self._accept(listener)
             else:
                 key.data()
         self._confirm()
-        return bool(found)
+        return bool(events)
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Take the next worker that knocks, if any does."""
+        """Accept the next connection, if any waits."""
         try:
             channel, _ = listener.accept()
         except OSError:
@@ -141,12 +141,12 @@ class Log:
             channel.close()
             return True
         channel.setblocking(False)  # noqa: FBT003
-        connection = Connection(channel)
+        connection = WorkerConnection(channel)
         self._connections[connection.fileno()] = connection
         self._selector.register(connection, selectors.EVENT_READ)
         return True
 
-    def _read(self, connection: Connection) -> None:
+    def _read(self, connection: WorkerConnection) -> None:
         try:
             more = connection.receive()
             for kind, payload in connection.frames():
@@ -154,15 +154,15 @@ class Log:
         except GarbageError:
             self.losses.garbage += 1
             more = False
-        if not more or self._crowded(connection):
-            self._leave(connection)
+        if not more or self._exceeds_memory(connection):
+            self._disconnect(connection)
 
-    def _crowded(self, connection: Connection) -> bool:
+    def _exceeds_memory(self, connection: WorkerConnection) -> bool:
         """Whether incomplete frames hold too much, and this connection holds one."""
-        held = sum(one.held for one in self._connections.values())
-        return held > self._settings.memory and connection.held > 0
+        incomplete = sum(other.incomplete_bytes for other in self._connections.values())
+        return incomplete > self._settings.memory and connection.incomplete_bytes > 0
 
-    def _take(self, connection: Connection, kind: int, payload: memoryview) -> None:
+    def _take(self, connection: WorkerConnection, kind: int, payload: memoryview) -> None:
         if connection.hello is None or kind == HELLO:
             self._greet(connection, kind, payload)
             return
@@ -187,8 +187,8 @@ class Log:
         except _FAULTS:
             self.losses.garbage += 1
 
-    def _take_durable(self, connection: Connection, known: Confirmations, kind: int, payload: memoryview) -> None:
-        """Take an entry whose worker waits for it.
+    def _take_durable(self, connection: WorkerConnection, known: Confirmations, kind: int, payload: memoryview) -> None:
+        """Take an entry of a worker with durable logging.
 
         Raises:
             GarbageError: it has no number that could be refused.
@@ -212,8 +212,9 @@ class Log:
             known.refuse(f"the values of an entry do not fit its description: {error}", entry.sequence)
 
     def _confirm(self) -> None:
-        """Put what came on the disk, of all workers at once, and tell them; also of those that have left meanwhile,
-        which may come back and ask for the same.
+        """Commit the entries of all workers at once and send confirmations.
+
+        Entries of disconnected workers are included, as these may reconnect and send them again.
         """
         waiting = self._workers.waiting()
         try:
@@ -224,9 +225,9 @@ class Log:
         for connection in list(self._connections.values()):
             known = connection.confirmations
             if known in frames and not connection.send(frames[known]):
-                self._leave(connection)
+                self._disconnect(connection)
 
-    def _greet(self, connection: Connection, kind: int, payload: memoryview) -> None:
+    def _greet(self, connection: WorkerConnection, kind: int, payload: memoryview) -> None:
         if kind != HELLO or connection.hello is not None:
             raise GarbageError
         try:
@@ -241,14 +242,14 @@ class Log:
             self._hiding.describe(model, fields)
         for number, entry in enumerate(hello.patterns):
             self._learn(connection, hello, number, entry)
-        self._keep_lives([Life(worker=hello.worker, started=hello.started_us)])
+        self._write_lives([WorkerLife(worker=hello.worker, started=hello.started_us)])
 
-    def _learn(self, connection: Connection, hello: Hello, number: int, entry: Entry) -> None:
+    def _learn(self, connection: WorkerConnection, hello: Hello, number: int, entry: LogEntry) -> None:
         if not 0 <= number < PATTERNS:
             raise ValueError("a pattern that no worker sends")
-        connection.streams[number] = Stream(entry, hello.worker, hello.region or self._settings.region)
+        connection.streams[number] = PatternStream(entry, hello.worker, hello.region or self._settings.region)
 
-    def _leave(self, connection: Connection) -> None:
+    def _disconnect(self, connection: WorkerConnection) -> None:
         self._selector.unregister(connection)
         del self._connections[connection.fileno()]
         self._note_end(connection)
@@ -256,37 +257,34 @@ class Log:
             self._workers.forget(connection.hello.worker)
         connection.close()
 
-    def _note_end(self, connection: Connection) -> None:
+    def _note_end(self, connection: WorkerConnection) -> None:
         hello, last = connection.hello, connection.last()
         if hello is not None and last is not None:
-            life = Life(worker=hello.worker, started=hello.started_us, last=last, closed=connection.closed)
+            life = WorkerLife(worker=hello.worker, started=hello.started_us, last=last, closed=connection.closed)
             self._lives.append(life)
 
     # Disk -------------------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Write the rows that a killed process left in journals; workers may send the last of them again."""
+        """Recover rows from journals of a killed process; workers may send the last of them again."""
         with contextlib.suppress(OSError):  # as upkeep
             recover(self._settings.folder, self._workers.recovered, say=self.losses.say)
 
-    def _show(self) -> None:
-        """Make visible what came so far, and then how workers ended: their last rows are there by then.
-
-        On a thread: columns are made and synced by libraries that let this one go on.
-        """
+    def _publish_rows(self) -> None:
+        """Publish the rows so far, and then the ends of workers, on a thread of its own."""
         if self._publishing is not None and self._publishing.is_alive():
             return
         lives, self._lives = self._lives, []
         self._publishing = threading.Thread(target=self._publish, args=(self.parts.take(), lives))
         self._publishing.start()
 
-    def _publish(self, parts: list[Part], lives: list[Life]) -> None:
+    def _publish(self, parts: list[LogPart], lives: list[WorkerLife]) -> None:
         self.parts.publish(parts)
-        self._keep_lives(lives)
+        self._write_lives(lives)
 
-    def _keep_lives(self, lives: Iterable[Life]) -> None:
+    def _write_lives(self, lives: Iterable[WorkerLife]) -> None:
         for life in lives:
-            known = log_folder.life(self._settings.folder, life.worker)
+            known = log_folder.read_life(self._settings.folder, life.worker)
             if known is not None:
                 life.forgotten = known.forgotten
                 if life.last is None:
@@ -296,12 +294,14 @@ class Log:
             except OSError:
                 self._lives.append(life)
 
-    def _care(self) -> None:
+    def _start_upkeep(self) -> None:
         now = time.monotonic()
         if now < self._upkeep_at or (self._upkeep is not None and self._upkeep.is_alive()):
             return
         self._upkeep_at = now + _UPKEEP_SECONDS
-        connected = {one.hello.worker for one in self._connections.values() if one.hello is not None}
+        connected = {
+            connection.hello.worker for connection in self._connections.values() if connection.hello is not None
+        }
         self._workers.expire(connected, now)
         # A thread: merging is a second of work of libraries that let this one go on.
         self._upkeep = threading.Thread(target=self._tidy, daemon=True)
@@ -318,7 +318,7 @@ class Log:
             )  # fmt: skip
 
     def _finish(self, listener: socket.socket) -> None:
-        """Take what workers have sent already, write it, and end."""
+        """Process pending frames, write all rows, and end."""
         self._selector.unregister(listener)
         until = time.monotonic() + _DRAIN_SECONDS
         while time.monotonic() < until and (self._accept(listener) or self._step(0.0, listener)):
@@ -334,10 +334,10 @@ class Log:
         self._publish(self.parts.take(), lives)
         if self._upkeep is not None:
             self._upkeep.join(timeout=30)
-        self.losses.tell()
+        self.losses.report()
 
 
-def run(settings: Settings) -> None:
+def run(settings: LogProcessSettings) -> None:
     """Run the log process until SIGTERM or SIGINT.
 
     Raises:
@@ -353,15 +353,15 @@ def run(settings: Settings) -> None:
             subject=str(settings.folder),
             hint="check the path and its permissions",
         ) from error
-    log = Log(settings)
+    log = LogProcess(settings)
     # The signals first: whoever finds the socket may end the process at once, and what was sent by then is written.
-    with _signals(log) as wake, listening(settings.socket) as listener:
+    with _signals(log) as wake, open_listener(settings.socket) as listener:
         log.run(listener, wake)
 
 
 @contextmanager
-def _signals(log: Log) -> Iterator[socket.socket]:
-    """SIGTERM and SIGINT end the log; a byte arrives at the socket, so that it looks at once."""
+def _signals(log: LogProcess) -> Iterator[socket.socket]:
+    """Stop the log on SIGTERM and SIGINT; a byte on the yielded socket wakes its loop."""
 
     def end(*_: object) -> None:
         log.ending = True

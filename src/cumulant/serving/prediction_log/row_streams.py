@@ -1,6 +1,6 @@
-"""Entries that follow a pattern, on a short way to columns: many at once, and none of them as an object of its own.
+"""Columns of entries that follow a pattern, built for many entries at once.
 
-What they read as on disk is what `rows.texts` makes of them.
+On disk they equal the result of `entry_rows.row_texts`.
 """
 
 from __future__ import annotations
@@ -14,61 +14,61 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from cumulant.serving.prediction_log.entry import Entry, Like, Tensor
-from cumulant.serving.prediction_log.entry_rows import FIXED, LARGE, bounded, plain
+from cumulant.serving.prediction_log.entry import LogEntry, PatternEntry, Tensor
+from cumulant.serving.prediction_log.entry_rows import FIXED, LARGE, bounded_text, to_python
 
 _LINES = msgspec.json.Encoder().encode_lines
 _NEWLINE = ord("\n")
 
 
-class Stream:
-    """What a worker's entries of one pattern have in common.
+class PatternStream:
+    """Common part of a worker's entries of one pattern.
 
     Raises:
         ValueError: the pattern has not one tensor and one output.
     """
 
-    def __init__(self, entry: Entry, worker: str, region: str) -> None:
+    def __init__(self, entry: LogEntry, worker: str, region: str) -> None:
         if len(entry.tensors) != 1 or len(entry.outputs) != 1:
             raise ValueError("a pattern is of one tensor and one output")
         self.entry, self.worker, self.region = entry, worker, region
-        self._asked, self._answered = _form(entry.tensors[0], entry.columns), _form(entry.outputs[0], ())
+        self._request, self._outputs = _form(entry.tensors[0], entry.columns), _form(entry.outputs[0], ())
 
-    def rows(self, like: Like) -> int:
-        """Its rows, where both of its matrices have as many; 0 where only `whole` can be made of it."""
-        asked, answered = self._asked, self._answered
-        if asked is None or answered is None:
+    def rows(self, like: PatternEntry) -> int:
+        """Number of rows, where both matrices agree; 0 where only `whole` can convert the entry."""
+        inputs, outputs = self._request, self._outputs
+        if inputs is None or outputs is None:
             return 0
-        count, rest = divmod(len(like.asked), asked.size)
-        return 0 if rest or len(like.answered) != count * answered.size else count
+        count, rest = divmod(len(like.request), inputs.size)
+        return 0 if rest or len(like.outputs) != count * outputs.size else count
 
-    def whole(self, like: Like) -> Entry:
-        """The entry as it would be without a pattern.
+    def whole(self, like: PatternEntry) -> LogEntry:
+        """The entry in full, without a pattern.
 
         Raises:
             ValueError: its bytes are not those of tensors of the pattern.
         """
         given = {name: getattr(like, name) for name in ("sequence", "id", "time_us", "latency_us", "caller_id")}
-        tensors, outputs = [_sized(self.entry.tensors[0], like.asked)], [_sized(self.entry.outputs[0], like.answered)]
+        tensors, outputs = [_sized(self.entry.tensors[0], like.request)], [_sized(self.entry.outputs[0], like.outputs)]
         return msgspec.structs.replace(self.entry, tensors=tensors, outputs=outputs, **given)
 
     @cached_property
     def texts(self) -> tuple[Callable[[Iterable[bytes]], pa.Array], Callable[[Iterable[bytes]], pa.Array]]:
-        """What makes the column of requests, and that of outputs, of the matrices' bytes."""
-        if self._asked is None or self._answered is None:
+        """Functions that convert matrices to the columns of requests and of outputs."""
+        if self._request is None or self._outputs is None:
             raise ValueError("its rows are no numbers")
-        return _column(self._asked), _column(self._answered)
+        return _column(self._request), _column(self._outputs)
 
-    def columns(self, likes: Sequence[Like], schema: pa.Schema) -> list[pa.Array]:
-        """Their rows by the schema's columns. Each of `likes` has `rows`."""
+    def columns(self, likes: Sequence[PatternEntry], schema: pa.Schema) -> list[pa.Array]:
+        """Columns of the entries in the order of the schema; each entry has `rows`."""
         request, outputs = (
             make(raws)
             for make, raws in zip(
-                self.texts, ([like.asked for like in likes], [like.answered for like in likes]), strict=True
+                self.texts, ([like.request for like in likes], [like.outputs for like in likes]), strict=True
             )
         )
         given = {name: name for name in ("id", "latency_us", "sequence", "caller_id")} | {"time": "time_us"}
-        found: dict[str, pa.Array] = {
+        columns: dict[str, pa.Array] = {
             name: pa.array([getattr(like, of) for like in likes], schema.field(name).type) for name, of in given.items()
         }
         places = np.zeros(len(likes), dtype=np.int32)
@@ -76,12 +76,12 @@ class Stream:
             counts = [self.rows(like) for like in likes]
             places = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
             whole = pa.array(np.repeat(np.arange(len(likes)), counts))
-            found = {name: column.take(whole) for name, column in found.items()}
-        found |= {"row": pa.array(places), "request": request, "outputs": outputs}
+            columns = {name: column.take(whole) for name, column in columns.items()}
+        columns |= {"row": pa.array(places), "request": request, "outputs": outputs}
         common = {"worker": self.worker, "region": self.region, "event_time": None, "state_age": None, "invalid": ""}
         return [
-            found[field.name]
-            if field.name in found
+            columns[field.name]
+            if field.name in columns
             else pa.repeat(
                 pa.scalar(common[field.name] if field.name in common else getattr(self.entry, field.name), field.type),
                 len(request),
@@ -91,7 +91,7 @@ class Stream:
 
 
 class _Form(NamedTuple):
-    """How the rows of a matrix read: each value under its own of `names`, or all as a list under the only one."""
+    """Layout of the rows of a matrix: one name for each value, or one for the list of all."""
 
     dtype: np.dtype[Any]
     width: int
@@ -104,7 +104,7 @@ class _Form(NamedTuple):
 
 
 def _form(tensor: Tensor, columns: Sequence[str]) -> _Form | None:
-    """None of what is no matrix of numbers, or has large rows."""
+    """Layout of a tensor; None where it is no matrix of numbers, or has large rows."""
     name, datatype, shape, _ = tensor
     dtype = FIXED.get(datatype)
     if dtype is None or not 1 <= len(shape) <= 2:
@@ -128,7 +128,7 @@ def _column(form: _Form) -> Callable[[Iterable[bytes]], pa.Array]:
 
     def column(raws: Iterable[bytes]) -> pa.Array:
         array = np.frombuffer(b"".join(raws), dtype=form.dtype).reshape(-1, form.width)
-        return _texts(_LINES(objects(plain(array))))
+        return _texts(_LINES(objects(to_python(array))))
 
     return column
 
@@ -141,14 +141,14 @@ def _texts(lines: bytes) -> pa.Array:
     ends = np.zeros(len(breaks) + 1, dtype=np.int32)
     ends[1:] = breaks - np.arange(len(breaks))
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(lines.replace(b"\n", b""))]
-    found = pa.Array.from_buffers(pa.string(), len(breaks), buffers)
+    texts = pa.Array.from_buffers(pa.string(), len(breaks), buffers)
     if int(np.diff(ends).max()) <= LARGE:
-        return found
-    return pa.array([bounded(text.encode()) for text in found.to_pylist()], pa.string())
+        return texts
+    return pa.array([bounded_text(text.encode()) for text in texts.to_pylist()], pa.string())
 
 
 def _objects(form: _Form) -> Callable[[list[list[Any]]], list[Any]]:
-    """Makes objects of rows. Those of fixed fields are quicker to make and to write than dictionaries."""
+    """Function from rows to objects; fixed fields are faster than dictionaries."""
     names = form.names
     if len(names) != form.width:
         return lambda rows: [{names[0]: row} for row in rows]
@@ -156,5 +156,5 @@ def _objects(form: _Form) -> Callable[[list[list[Any]]], list[Any]]:
         return lambda rows: [dict(zip(names, row, strict=True)) for row in rows]
     fields = [(f"f{place}", Any) for place in range(len(names))]
     renamed = {field: name for (field, _), name in zip(fields, names, strict=True)}
-    made = msgspec.defstruct("Row", fields, rename=renamed, gc=False)
-    return lambda rows: [made(*row) for row in rows]
+    row_type = msgspec.defstruct("Row", fields, rename=renamed, gc=False)
+    return lambda rows: [row_type(*row) for row in rows]

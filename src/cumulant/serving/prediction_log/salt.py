@@ -1,6 +1,6 @@
-"""The key of the hashes that stand for personal values in the prediction log: where it comes from, and whether it fits.
+"""Salt of the hashes of personal values in the prediction log: where it is read, and which models it fits.
 
-It is never an argument, a setting or a part of a text: every user of the machine could read those.
+It is never an argument, a setting or part of a message: those are visible to every user of the machine.
 """
 
 from __future__ import annotations
@@ -17,50 +17,51 @@ _HINT = f"give the salt of the environment that the model was made for, as {VARI
 
 
 def read_salts(path: Path | None, environment: MutableMapping[str, str]) -> tuple[bytes, ...]:
-    """What may be meant by the file, else by the variable, which is taken away: processes started later have no need of
-    it. A file may end in a line break that is none of the key's: with and without it. Empty where neither is given.
+    """Possible salts of the file, else of the variable, which is removed from the environment.
+
+    A file may end in a line break: the content with and without it. Empty where neither is given.
 
     Raises:
         UsageError: the file cannot be read, or is empty.
     """
-    said = environment.pop(VARIABLE, "")
+    variable = environment.pop(VARIABLE, "")
     if path is None:
-        return (said.encode(),) if said else ()
+        return (variable.encode(),) if variable else ()
     try:
-        found = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"the salt cannot be read: {error.strerror}", subject=str(path), hint=_HINT) from None
-    bare = found.removesuffix(b"\n").removesuffix(b"\r")
+    bare = content.removesuffix(b"\n").removesuffix(b"\r")
     if not bare:
         raise UsageError("the file of the salt is empty", subject=str(path), hint=_HINT)
-    return (found,) if bare == found else (found, bare)
+    return (content,) if bare == content else (content, bare)
 
 
-def fitting(salts: Sequence[bytes], servables: Iterable[Servable | GraphServable]) -> bytes:
-    """The one of `salts` that the servables were made for; empty where none is given.
+def choose_salt(salts: Sequence[bytes], servables: Iterable[Servable | GraphServable]) -> bytes:
+    """The salt among `salts` that the servables were built with; empty where none is given.
 
     Raises:
         UsageError: none of them is.
     """
     known = list(servables)
     for salt in salts:
-        if all(fits(one, fingerprint(salt)) for one in known):
+        if all(salt_fits(servable, fingerprint(salt)) for servable in known):
             return salt
-    for one in known:
-        if salts and not any(fits(one, fingerprint(salt)) for salt in salts):
-            raise wrong(one)
+    for servable in known:
+        if salts and not any(salt_fits(servable, fingerprint(salt)) for salt in salts):
+            raise wrong_salt(servable)
     if salts:
         raise UsageError("the models were made for different salts", hint="serve them by a server each")
     return b""
 
 
-def fits(servable: Servable | GraphServable, given: str) -> bool:
-    """Whether the salt of that fingerprint is the servable's; one that knows of none takes any, and none is none's."""
+def salt_fits(servable: Servable | GraphServable, given: str) -> bool:
+    """Whether a salt's fingerprint matches the servable's, where both are known."""
     wanted = servable.salt_fingerprint if isinstance(servable, Servable) else ""
     return not wanted or not given or wanted == given
 
 
-def wrong(servable: Servable | GraphServable) -> UsageError:
-    """The refusal of a salt."""
-    said = f"the salt is not the one that personal values of {servable.name} are hashed with"
-    return UsageError(said, subject=servable.name, hint=_HINT)
+def wrong_salt(servable: Servable | GraphServable) -> UsageError:
+    """Error for a salt that does not match."""
+    text = f"the salt is not the one that personal values of {servable.name} are hashed with"
+    return UsageError(text, subject=servable.name, hint=_HINT)

@@ -1,4 +1,4 @@
-"""One worker's connection, as the log process sees it."""
+"""Connection of a worker to the log process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cumulant.serving.prediction_log.entry import COUNTER, HEAD, MAX_FRAME, Hell
 
 if TYPE_CHECKING:
     from cumulant.serving.prediction_log.confirmations import Confirmations
-    from cumulant.serving.prediction_log.row_streams import Stream
+    from cumulant.serving.prediction_log.row_streams import PatternStream
 
 _RECEIVE = 256 * 1024
 
@@ -21,8 +21,8 @@ class GarbageError(Exception):
     """Bytes that no worker sends."""
 
 
-class Connection:
-    """Bytes of a socket as frames.
+class WorkerConnection:
+    """Frames received on a socket.
 
     Attributes:
         hello: the worker's first frame, once it came.
@@ -34,14 +34,14 @@ class Connection:
     def __init__(self, channel: socket.socket) -> None:
         self.hello: Hello | None = None
         self.closed = False
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, PatternStream] = {}
         self.confirmations: Confirmations | None = None
         self._channel = channel
         self._buffer = bytearray()
         self._counter: int | None = None
 
     @property
-    def held(self) -> int:
+    def incomplete_bytes(self) -> int:
         """Bytes of a frame that is not complete."""
         return len(self._buffer)
 
@@ -49,7 +49,7 @@ class Connection:
         return self._channel.fileno()
 
     def receive(self) -> bool:
-        """Read what is there now; False at the end of the connection."""
+        """Read available bytes; False at the end of the connection."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._channel, _RECEIVE, 1)
         except (BlockingIOError, InterruptedError):
@@ -65,7 +65,7 @@ class Connection:
         return bool(data)
 
     def send(self, data: bytes) -> bool:
-        """Give the worker a few bytes; False where it does not take them."""
+        """Send a few bytes; False where the worker does not accept them."""
         try:
             return self._channel.send(data) == len(data)
         except OSError:
@@ -94,7 +94,7 @@ class Connection:
             del self._buffer[:place]
 
     def last(self) -> int | None:
-        """The newest number that the worker gave, read from the memory that it shared."""
+        """Last sequence number of the worker, read from its shared memory."""
         if self._counter is None:
             return None
         with contextlib.suppress(OSError):

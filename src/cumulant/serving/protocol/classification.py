@@ -9,15 +9,15 @@ import numpy as np
 
 from cumulant.core.errors import RequestError
 from cumulant.servable.engine import DTYPES, Array
-from cumulant.serving.protocol.tensors import Output
+from cumulant.serving.protocol.tensors import OutputTensor
 
 _UNRANKED = frozenset({"BYTES", "BOOL"})
 _DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _INT64 = 2**63
 
 
-def checked_count(name: str, value: object) -> int:
-    """How many classes an output is asked for.
+def check_class_count(name: str, value: object) -> int:
+    """Requested number of classes of an output.
 
     Raises:
         RequestError: that is no whole number above 0.
@@ -29,15 +29,15 @@ def checked_count(name: str, value: object) -> int:
     return value
 
 
-def check_ranked(asked: Mapping[str, int], known: Mapping[str, tuple[str, list[int]]]) -> None:
-    """Raises RequestError where an output is asked for classes whose values have no order."""
-    for name in asked:
+def check_ranked(counts: Mapping[str, int], known: Mapping[str, tuple[str, list[int]]]) -> None:
+    """Raises RequestError for classification of an output without ordered values."""
+    for name in counts:
         datatype = known[name][0]
         if datatype in _UNRANKED:
             raise RequestError(f'output "{name}" is {datatype}, which has no scores to rank', subject=name)
 
 
-def classified(output: Output, count: int, shape: Sequence[int], labels: Sequence[str]) -> Output:
+def classify(output: OutputTensor, count: int, shape: Sequence[int], labels: Sequence[str]) -> OutputTensor:
     """The `count` highest values, or all where there are fewer, as `VALUE:INDEX` or, with labels, `VALUE:INDEX:LABEL`.
 
     `shape`: the output's declared one. Where its first size is free, each row is ranked on its own and the answer is
@@ -48,13 +48,13 @@ def classified(output: Output, count: int, shape: Sequence[int], labels: Sequenc
     of_rows = list(shape[:1]) == [-1]
     rows = values.reshape(len(values), -1) if of_rows and values.size else values.reshape(1, -1)
     if of_rows and not values.size:
-        return Output(output.name, "BYTES", [len(values), 0], np.empty((len(values), 0), np.object_))
+        return OutputTensor(output.name, "BYTES", [len(values), 0], np.empty((len(values), 0), np.object_))
     names = labels if len(labels) == rows.shape[1] else ()
-    found = [_ranked(row, count, names) for row in rows]
+    ranked = [_ranked(row, count, names) for row in rows]
     width = min(count, rows.shape[1])
     texts = np.empty((len(rows), width), np.object_)
-    texts[:] = found
-    return Output(output.name, "BYTES", list(texts.shape) if of_rows else [width], texts)
+    texts[:] = ranked
+    return OutputTensor(output.name, "BYTES", list(texts.shape) if of_rows else [width], texts)
 
 
 def _ranked(row: Array, count: int, labels: Sequence[str]) -> list[str]:
@@ -66,7 +66,7 @@ def _ranked(row: Array, count: int, labels: Sequence[str]) -> list[str]:
 
 
 def _descending(row: Array) -> Array:
-    """Places by value, by a stable sort of the turned row: unsigned numbers have no negative."""
+    """Indices in descending order, by a stable sort of the reversed row, as unsigned numbers have no negative."""
     turned = np.argsort(row[::-1], kind="stable")[::-1]
     order = len(row) - 1 - turned
     if row.dtype.kind != "f":

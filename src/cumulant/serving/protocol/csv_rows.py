@@ -1,4 +1,4 @@
-"""CSV text as rows: a line of names, then a line a row; an empty cell is null."""
+"""Rows from CSV text: a header line, then one line per row; an empty cell is null."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Read = Callable[[str], object]
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
-def csv_rows(text: str, model: Model) -> list[object]:
+def read_csv_rows(text: str, model: Model) -> list[object]:
     """The rows in `text`, with cells in the types that the model's fields have.
 
     A cell that cannot be read as its field's type stays text, which the model's own check then refuses by name.
@@ -30,14 +30,14 @@ def csv_rows(text: str, model: Model) -> list[object]:
     if not lines:
         raise RequestError("the CSV has no line of names", hint="the first line must name the columns")
     names = lines[0]
-    if (twice := repeated(names)) is not None:
+    if (twice := first_repeated(names)) is not None:
         raise RequestError(f'the CSV names the column "{twice[:100]}" twice', subject=twice[:100])
     readers = [_reader(name, model) for name in names]
     return [_row(number, line, names, readers) for number, line in enumerate(lines[1:], 1)]
 
 
-def repeated(names: Sequence[str]) -> str | None:
-    """The first name that stands in `names` a second time."""
+def first_repeated(names: Sequence[str]) -> str | None:
+    """First name that occurs twice in `names`; None where there is none."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -47,15 +47,15 @@ def repeated(names: Sequence[str]) -> str | None:
 
 
 def _lines(text: str) -> list[list[str]]:
-    found: list[list[str]] = []
+    lines: list[list[str]] = []
     try:
         for line in csv.reader(io.StringIO(text, newline=""), strict=True):
             if line:
-                check_count(len(found))  # the line of names is no row
-                found.append(line)
+                check_count(len(lines))  # the line of names is no row
+                lines.append(line)
     except csv.Error as error:
         raise RequestError(f"the body is no valid CSV: {error}") from None
-    return found
+    return lines
 
 
 def _row(number: int, line: Sequence[str], names: Sequence[str], readers: Sequence[Read]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Inference requests of the protocol over HTTP: a JSON document, with raw tensors behind it where they are binary."""
+"""Inference requests of the protocol over HTTP: a JSON document, followed by binary tensors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import msgspec
 
 from cumulant.core.errors import RequestError
 from cumulant.serving.http.messages import Response, encode
-from cumulant.serving.protocol.classification import checked_count
-from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.classification import check_class_count
+from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.tensors import (
     InferRequest,
     InferResponse,
-    Input,
+    InputTensor,
     JsonTensor,
-    Output,
+    OutputTensor,
     RequestOutput,
     RequestTensor,
-    checked_id,
+    check_id,
     json_tensor,
     raw_bytes,
 )
@@ -31,11 +31,11 @@ _OCTETS = b"application/octet-stream"
 _decode: Callable[[bytes | memoryview], InferRequest] = msgspec.json.Decoder(InferRequest).decode
 
 
-class Call(msgspec.Struct):
-    """One inference request, whichever way it came."""
+class InferenceCall(msgspec.Struct):
+    """Inference request over any protocol."""
 
     id: str | None
-    inputs: list[Input]
+    inputs: list[InputTensor]
     #: outputs asked for; empty: all
     wanted: list[str]
     demand: Demand
@@ -52,14 +52,14 @@ class Call(msgspec.Struct):
 _EXPECTED = 'send {"inputs": [{"name": NAME, "shape": [N], "datatype": TYPE, "data": [...]}]}'
 
 
-def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> Call:
+def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> InferenceCall:
     """The request in `body`, whose first `header_length` bytes are JSON where raw tensors follow.
 
     Raises:
         RequestError: it is no such request.
     """
     document, rest = _parts(body, header_length)
-    request = decoded(_decode, document, expected=_EXPECTED)
+    request = decode_body(_decode, document, expected=_EXPECTED)
     inputs = _inputs(request.inputs, rest)
     binary: dict[str, bool] = {}
     classes: dict[str, int] = {}
@@ -67,11 +67,11 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
         if output.parameters:
             _read_output(output, binary, classes)
     parameters = request.parameters
-    return Call(
-        None if request.id is None else checked_id(request.id),
+    return InferenceCall(
+        None if request.id is None else check_id(request.id),
         inputs,
         [output.name for output in request.outputs] if request.outputs else [],
-        demand(parameters, received, client) if parameters else Demand(None, _USUAL, client) if client else _PLAIN,
+        read_demand(parameters, received, client) if parameters else Demand(None, _USUAL, client) if client else _PLAIN,
         binary,
         parameters.get("binary_data_output") is True,
         classes,
@@ -87,11 +87,11 @@ def _read_output(output: RequestOutput, binary: dict[str, bool], classes: dict[s
     if "binary_data" in output.parameters:
         binary[output.name] = output.parameters["binary_data"] is True
     if "classification" in output.parameters:
-        classes[output.name] = checked_count(output.name, output.parameters["classification"])
+        classes[output.name] = check_class_count(output.name, output.parameters["classification"])
 
 
 def refuse_shared_memory(name: str, parameters: Collection[str]) -> None:
-    """Raises RequestError for a tensor that is said to lie in memory that the caller shares."""
+    """Raises RequestError for a tensor in shared memory, which is not supported."""
     if "shared_memory_region" in parameters:
         raise RequestError(
             f'"{name[:100]}" is said to lie in a shared_memory_region: this server has no memory shared with callers',
@@ -100,7 +100,7 @@ def refuse_shared_memory(name: str, parameters: Collection[str]) -> None:
         )
 
 
-def demand(parameters: Mapping[str, Any], received: float, client: str) -> Demand:
+def read_demand(parameters: Mapping[str, Any], received: float, client: str) -> Demand:
     """The protocol's parameters `timeout` (microseconds) and `priority` (1 goes first, 0 is the default), and those
     of a sequence.
 
@@ -126,9 +126,9 @@ _USUAL = 100
 
 
 def write_answer(
-    call: Call, name: str, version: str, outputs: Sequence[Output], parameters: Mapping[str, Any]
+    call: InferenceCall, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
 ) -> Response:
-    """The answer, in the form that the call asks for."""
+    """Response in the requested form, JSON or binary."""
     if not (call.binary or call.binary_default):
         tensors = [json_tensor(output) for output in outputs]
         return Response(200, encode(InferResponse(name, version, tensors, call.id, dict(parameters))))
@@ -156,9 +156,9 @@ def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes | memoryview
     return whole[: int(header_length)], whole[int(header_length) :]
 
 
-def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[Input]:
+def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[InputTensor]:
     at = 0
-    found: list[Input] = []
+    inputs: list[InputTensor] = []
     for tensor in tensors:
         size = None
         if tensor.parameters:
@@ -170,12 +170,12 @@ def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[Input]:
                     f'input "{tensor.name}": binary_data_size is no size within the binary part of the body',
                     subject=tensor.name,
                 )
-            found.append(Input(tensor.name, tensor.datatype, tensor.shape, rest[at : at + size]))
+            inputs.append(InputTensor(tensor.name, tensor.datatype, tensor.shape, rest[at : at + size]))
             at += size
         elif tensor.data is msgspec.UNSET:
             raise RequestError(f'input "{tensor.name}" has no data', subject=tensor.name)
         else:
-            found.append(Input(tensor.name, tensor.datatype, tensor.shape, tensor.data))
+            inputs.append(InputTensor(tensor.name, tensor.datatype, tensor.shape, tensor.data))
     if at != len(rest):
         raise RequestError(f"{len(rest) - at} bytes of the binary part of the body belong to no input")
-    return found
+    return inputs

@@ -13,12 +13,12 @@ from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import Work, check_rows
+from cumulant.serving.models.request_work import RequestWork, check_rows
 from cumulant.serving.models.scoring import Scoring
-from cumulant.serving.protocol.csv_rows import csv_rows, repeated
-from cumulant.serving.protocol.json_body import decoded
+from cumulant.serving.protocol.csv_rows import first_repeated, read_csv_rows
+from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.json_size import check_lists
-from cumulant.serving.protocol.reasons import NAME, queried, why
+from cumulant.serving.protocol.reasons import NAME, read_reasons, read_reasons_query
 from cumulant.serving.protocol.request_bodies import LARGE
 from cumulant.serving.scheduling.job_queue import Demand
 
@@ -32,7 +32,7 @@ _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 def read(model: Model, request: Request) -> Scoring[Response]:
-    """What is to be scored, of a JSON document in one of `FORMATS` or of CSV with a line of names.
+    """Scoring of a JSON document in one of `FORMATS` or of CSV with a header line.
 
     Raises:
         HttpError: 415 for another content type or charset.
@@ -40,24 +40,28 @@ def read(model: Model, request: Request) -> Scoring[Response]:
     """
     kind, charset = _content_type(request.headers.get(b"content-type", b""))
     if kind == "text/csv":
-        form, work, asked = "dataframe_records", model.from_rows(csv_rows(_text(request.body, charset), model)), None
+        form, work, reasons = (
+            "dataframe_records",
+            model.from_rows(read_csv_rows(_text(request.body, charset), model)),
+            None,
+        )
     else:
-        form, work, asked = _document(_text(request.body, charset), model)
-    work.why = why(model.reasons, queried(request.target, asked))
+        form, work, reasons = _document(_text(request.body, charset), model)
+    work.reasons = read_reasons(model.reasons, read_reasons_query(request.target, reasons))
 
     def finish(raw: Sequence[Array]) -> Response:
-        told: dict[str, Any] = {"predictions": _predictions(model.answers(work, raw), form, model)}
+        document: dict[str, Any] = {"predictions": _predictions(model.answers(work, raw), form, model)}
         if work.fallback:
-            told["degraded"] = work.fallback
+            document["degraded"] = work.fallback
         if work.warnings:
-            told["warnings"] = work.warnings
-        return Response(200, encode(told))
+            document["warnings"] = work.warnings
+        return Response(200, encode(document))
 
     return Scoring(work, Demand(client=request.client), finish)
 
 
 def _content_type(header: bytes) -> tuple[str, str]:
-    """The type, and the codec of its charset; no header means JSON."""
+    """Content type and codec of the charset; JSON without a header."""
     kind, _, rest = header.decode("latin-1").lower().partition(";")
     kind = kind.strip() or "application/json"
     if kind not in {"application/json", "text/csv"}:
@@ -81,28 +85,28 @@ def _text(body: bytes, charset: str) -> str:
         raise RequestError(f"the body is no {charset} text") from None
 
 
-def _document(text: str, model: Model) -> tuple[str, Work, object]:
-    """The form, what is to be scored, and how many reasons are asked for."""
+def _document(text: str, model: Model) -> tuple[str, RequestWork, object]:
+    """Format, work, and requested number of reasons."""
     body = text.encode()
     if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
         check_lists(body)
-    found = decoded(_decode, body, expected=_EXPECTED)
-    if not isinstance(found, dict):
+    document = decode_body(_decode, body, expected=_EXPECTED)
+    if not isinstance(document, dict):
         raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
-    asked = _asked(found.pop("params", None), model)
-    given = [name for name in found if name in FORMATS]
-    unknown = next((name for name in found if name not in FORMATS), None)
+    reasons = _reasons_param(document.pop("params", None), model)
+    given = [name for name in document if name in FORMATS]
+    unknown = next((name for name in document if name not in FORMATS), None)
     if unknown is not None:
         hint = did_you_mean(unknown, FORMATS) or f"expected one of {', '.join(FORMATS)}"
         raise RequestError(f'"{unknown[:100]}" is no format of /invocations', subject=unknown[:100], hint=hint)
     if len(given) != 1:
         raise RequestError(f"expected exactly one of {', '.join(FORMATS)}, got {len(given)}")
     (form,) = given
-    return form, _READERS[form](found[form], model), asked
+    return form, _READERS[form](document[form], model), reasons
 
 
-def _asked(params: object, model: Model) -> object:
-    """The only parameter that a model may take: how many reasons are wanted."""
+def _reasons_param(params: object, model: Model) -> object:
+    """Requested number of reasons, the only supported parameter."""
     if not params:
         return None
     if model.reasons is None:
@@ -112,7 +116,7 @@ def _asked(params: object, model: Model) -> object:
     return params[NAME]
 
 
-def _split(value: object, model: Model) -> Work:
+def _split(value: object, model: Model) -> RequestWork:
     """`{"columns": [...], "data": [[...]]}`; an index is allowed and not read."""
     if not isinstance(value, dict) or not isinstance(value.get("data"), list):
         raise RequestError('"dataframe_split" must be an object with "columns" and "data"', subject="dataframe_split")
@@ -122,15 +126,15 @@ def _split(value: object, model: Model) -> Work:
     check_rows(value["data"])
     columns = _columns(value["columns"]) if "columns" in value else _own_columns(model)
     rows: list[object] = []
-    for number, one in enumerate(value["data"], 1):
-        if not isinstance(one, list) or len(one) != len(columns):
+    for number, values in enumerate(value["data"], 1):
+        if not isinstance(values, list) or len(values) != len(columns):
             raise RequestError(f"row {number} of dataframe_split must be a list of {len(columns)} values")
-        rows.append(dict(zip(columns, one, strict=True)))
+        rows.append(dict(zip(columns, values, strict=True)))
     return model.from_rows(rows)
 
 
 def _own_columns(model: Model) -> list[str]:
-    """Those of a graph that reads one matrix: a frame without names has them in their order."""
+    """Columns of a graph that reads one matrix, for frames without names."""
     if not isinstance(model, GraphModel) or not model.servable.columns:
         raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
     return list(model.servable.columns)
@@ -139,24 +143,24 @@ def _own_columns(model: Model) -> list[str]:
 def _columns(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
-    if (twice := repeated(value)) is not None:
+    if (twice := first_repeated(value)) is not None:
         raise RequestError(f'the column "{twice[:100]}" is given twice', subject=twice[:100])
     return value
 
 
-def _records(value: object, model: Model) -> Work:
+def _records(value: object, model: Model) -> RequestWork:
     if not isinstance(value, list):
         raise RequestError('"dataframe_records" must be a list of objects', subject="dataframe_records")
     return model.from_rows(value)
 
 
-def _instances(value: object, model: Model) -> Work:
+def _instances(value: object, model: Model) -> RequestWork:
     """One element a row: an object by input, or the row's part of the only input."""
     if not isinstance(value, list):
         raise RequestError('"instances" must be a list, one element a row', subject="instances")
     if not isinstance(model, GraphModel):
         return model.from_rows(value)
-    if value and all(isinstance(one, dict) for one in value):
+    if value and all(isinstance(instance, dict) for instance in value):
         if model.servable.columns:
             return model.from_rows(value)
         return _tensors(_by_name(value), model)
@@ -171,7 +175,7 @@ def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: [row[name] for row in rows] for name in names}
 
 
-def _inputs(value: object, model: Model) -> Work:
+def _inputs(value: object, model: Model) -> RequestWork:
     """Whole columns or tensors by name, or the only input."""
     if isinstance(model, GraphModel) and not model.servable.columns:
         return _tensors(value if isinstance(value, dict) else {_only_input(model, "inputs"): value}, model)
@@ -179,7 +183,7 @@ def _inputs(value: object, model: Model) -> Work:
         if isinstance(model, GraphModel) and value.keys() <= model.inputs.keys():
             return _tensors(value, model)
         return model.from_rows(_by_column(value))
-    if isinstance(value, list) and (not isinstance(model, GraphModel) or all(isinstance(one, dict) for one in value)):
+    if isinstance(value, list) and (not isinstance(model, GraphModel) or all(isinstance(row, dict) for row in value)):
         return model.from_rows(value)
     if isinstance(model, GraphModel):
         return _tensors({_only_input(model, "inputs"): value}, model)
@@ -187,11 +191,11 @@ def _inputs(value: object, model: Model) -> Work:
 
 
 def _by_column(value: Mapping[str, object]) -> list[object]:
-    columns = {name: one for name, one in value.items() if isinstance(one, list)}
+    columns = {name: column for name, column in value.items() if isinstance(column, list)}
     if len(columns) < len(value) or not value:
         raise RequestError('"inputs" must be an object with one list a field', subject="inputs")
-    if len({len(one) for one in columns.values()}) > 1:
-        sizes = ", ".join(f"{name[:100]} {len(one)}" for name, one in list(columns.items())[:20])
+    if len({len(column) for column in columns.values()}) > 1:
+        sizes = ", ".join(f"{name[:100]} {len(column)}" for name, column in list(columns.items())[:20])
         raise RequestError(f"the fields of inputs have different numbers of rows: {sizes}", subject="inputs")
     check_rows(next(iter(columns.values())))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -204,11 +208,11 @@ def _only_input(model: GraphModel, form: str) -> str:
     return next(iter(model.inputs))
 
 
-def _tensors(values: Mapping[str, Any], model: GraphModel) -> Work:
+def _tensors(values: Mapping[str, Any], model: GraphModel) -> RequestWork:
     return model.from_tensors(model.nested(values))
 
 
-_READERS: Mapping[str, Callable[[object, Model], Work]] = {
+_READERS: Mapping[str, Callable[[object, Model], RequestWork]] = {
     "dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs
 }  # fmt: skip
 

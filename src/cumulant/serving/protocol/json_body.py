@@ -1,4 +1,4 @@
-"""JSON bodies of requests: read, and what is said of one that cannot be read."""
+"""Decoding of JSON bodies, with the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LOOKED_AT = 65_536
 _NUMBER_OF = re.compile(rb'"([^"\\]{1,100})"[ \t\r\n]*:[ \t\r\n]*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)')
 
 
-def decoded(decode: Callable[[Any], Any], body: bytes | memoryview, *, expected: str) -> Any:
-    """`body` by `decode`; `expected` tells what to send instead of an empty body.
+def decode_body(decode: Callable[[Any], Any], body: bytes | memoryview, *, expected: str) -> Any:
+    """Body decoded by `decode`; `expected` is the hint for an empty body.
 
     Raises:
         RequestError: it is empty, no valid JSON, or none of the expected form.
@@ -44,7 +44,7 @@ def is_out_of_range(error: msgspec.DecodeError) -> bool:
 
 
 def out_of_range(name: str | None) -> RequestError:
-    """The error for such a number in field or input `name`. It is not repeated: it may be of a personal field."""
+    """Error for such a number in field or input `name`, without the number, which may be personal."""
     what = "a number" if name is None else f'the number of "{name}"'
     return RequestError(
         f"{what} is beyond the range of a 64-bit float (1.8e308)", subject=name, hint="send a finite number"
@@ -52,5 +52,5 @@ def out_of_range(name: str | None) -> RequestError:
 
 
 def _field_out_of_range(body: bytes) -> str | None:
-    found = (match[1] for match in _NUMBER_OF.finditer(body) if math.isinf(float(match[2])))
-    return next(found, b"").decode(errors="replace") or None
+    names = (match[1] for match in _NUMBER_OF.finditer(body) if math.isinf(float(match[2])))
+    return next(names, b"").decode(errors="replace") or None

@@ -1,4 +1,4 @@
-"""How much memory a body of JSON or CSV takes once it is decoded, and how many rows it holds, both beforehand."""
+"""Upper bounds of memory and rows of a JSON or CSV body, before it is decoded."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def check_decoded(text: bytes, most: int) -> None:
     """Raises HttpError (413) for a text that would take more than `most` bytes of memory."""
     size = decoded_bytes(text)
     if size > most:
-        raise too_much(size, most)
+        raise too_much_memory(size, most)
 
 
-def too_much(size: int, most: int) -> HttpError:
-    told = f"the body would take {size >> 20} MiB of memory once it is decoded, where {most >> 20} MiB may be"
-    return HttpError(413, told, hint="send fewer rows a request")
+def too_much_memory(size: int, most: int) -> HttpError:
+    text = f"the body would take {size >> 20} MiB of memory once it is decoded, where {most >> 20} MiB may be"
+    return HttpError(413, text, hint="send fewer rows a request")
 
 
 def check_lists(text: bytes) -> None:

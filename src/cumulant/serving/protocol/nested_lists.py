@@ -1,4 +1,4 @@
-"""Nested lists of JSON as tensors."""
+"""Tensors from nested JSON lists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cumulant.core.errors import RequestError
-from cumulant.serving.protocol.tensors import Input
+from cumulant.serving.protocol.tensors import InputTensor
 
 _MOST_RANK = 32
 _KINDS: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
 
 
-def nested_input(name: str, value: object, datatype: str, shape: Sequence[int]) -> Input:
+def input_of_lists(name: str, value: object, datatype: str, shape: Sequence[int]) -> InputTensor:
     """A nested list as a tensor of `datatype`; its shape is that of its first elements, and must hold for all.
 
     `shape` is what the model takes: it says the sizes within a list that is empty.
@@ -20,17 +20,17 @@ def nested_input(name: str, value: object, datatype: str, shape: Sequence[int]) 
     Raises:
         RequestError: lists of different lengths, or a value of another type.
     """
-    found: list[int] = [len(value)] if isinstance(value, list) else []
+    sizes: list[int] = [len(value)] if isinstance(value, list) else []
     flat: list[Any] = value if isinstance(value, list) else [value]
-    while flat and isinstance(flat[0], list) and len(found) < _MOST_RANK:
+    while flat and isinstance(flat[0], list) and len(sizes) < _MOST_RANK:
         size = len(flat[0])
-        if any(not isinstance(one, list) or len(one) != size for one in flat):
+        if any(not isinstance(element, list) or len(element) != size for element in flat):
             raise RequestError(f'the data of input "{name[:100]}" are nested unevenly', subject=name[:100])
-        found.append(size)
-        flat = [inner for one in flat for inner in one]
+        sizes.append(size)
+        flat = [inner for element in flat for inner in element]
     if not flat:
-        found += [max(size, 0) for size in shape[len(found) :]]
+        sizes += [max(size, 0) for size in shape[len(sizes) :]]
     kinds = _KINDS.get(datatype, (int, float))
-    if any(type(one) not in kinds for one in flat):
+    if any(type(element) not in kinds for element in flat):
         raise RequestError(f'input "{name[:100]}" has a value that is no {datatype}', subject=name[:100])
-    return Input(name, datatype, found, flat)
+    return InputTensor(name, datatype, sizes, flat)

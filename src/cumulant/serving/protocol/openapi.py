@@ -18,7 +18,7 @@ from cumulant.serving.protocol.paths import ROUTES, Route
 from cumulant.serving.protocol.tensors import InferResponse
 
 if TYPE_CHECKING:
-    from cumulant.serving.app import Application
+    from cumulant.serving.app import ServingApplication
     from cumulant.serving.models.model import Model
 
 _ANSWERS: Mapping[str, type[msgspec.Struct]] = {
@@ -39,7 +39,7 @@ _TEXT = {"/ping", "/health", "/version", "/metrics"}
 _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 
-def document(app: Application) -> dict[str, Any]:
+def document(app: ServingApplication) -> dict[str, Any]:
     """OpenAPI 3.1. Paths of models are written out for every model and version that is served."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -72,7 +72,7 @@ def _anything(kind: type) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _written_out(route: Route, app: Application) -> list[tuple[str, Model | None]]:
+def _written_out(route: Route, app: ServingApplication) -> list[tuple[str, Model | None]]:
     """The paths that there are now of a route, each with the model that answers there."""
     if route.template.startswith("/v2/repository/models"):
         names = app.models.names() if app.may_control else []
@@ -86,7 +86,7 @@ def _written_out(route: Route, app: Application) -> list[tuple[str, Model | None
     return [(path, one) for path, one in _of_models(route, app) if one is None or not (of_rows and one.stateful)]
 
 
-def _of_models(route: Route, app: Application) -> list[tuple[str, Model | None]]:
+def _of_models(route: Route, app: ServingApplication) -> list[tuple[str, Model | None]]:
     names = app.models.names()
     if route.template == "/invocations":
         return [(route.template, app.models.get(names[0]))] if len(names) == 1 else []
@@ -102,7 +102,7 @@ def _filled(route: Route, **values: str) -> str:
     return route.template.format(**{name: quote(value, safe="") for name, value in values.items()})
 
 
-def _operation(route: Route, path: str, model: Model | None, app: Application) -> dict[str, Any]:
+def _operation(route: Route, path: str, model: Model | None, app: ServingApplication) -> dict[str, Any]:
     verb = _verb(route)
     found: dict[str, Any] = {
         "operationId": f"{route.method.lower()} {path}",

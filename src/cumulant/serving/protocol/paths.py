@@ -1,4 +1,4 @@
-"""The paths of the server as a table: what there is, by which method, and the template that a path has in logs."""
+"""Route table of the server: paths, methods, and path templates for logs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Route(msgspec.Struct, frozen=True):
     @property
     def takes(self) -> bytes:
         """The methods, as the header Allow lists them."""
-        return allow(self.method)
+        return allow_header(self.method)
 
 
-def allow(method: str) -> bytes:
-    """What the header Allow says of a path that takes `method`."""
+def allow_header(method: str) -> bytes:
+    """Header Allow of a path that takes `method`."""
     return b"GET, HEAD, OPTIONS" if method == "GET" else b"POST, OPTIONS"
 
 
@@ -47,7 +47,7 @@ def _of_model(api: str, verb: str, method: Method, summary: str) -> tuple[Route,
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("/", "GET", "Name and version of the server, and where to go on."),
+    Route("/", "GET", "Name and version of the server, and links."),
     Route("/openapi.json", "GET", "This document."),
     Route("/ping", "GET", "Whether the server takes requests, as SageMaker asks."),
     Route("/health", "GET", "Whether the server takes requests, as MLflow asks."),
@@ -67,39 +67,39 @@ ROUTES: tuple[Route, ...] = (
     *_of_model("v1", "predict", "POST", "Predictions for plain JSON rows."),
     *_of_model("v1", "invocations", "POST", "Predictions in MLflow's formats."),
     Route("/invocations", "POST", "Predictions in MLflow's formats, of the only model."),
-    Route("/v1/events", "POST", "Tell what became known: rows of a source that models look back at."),
-    Route("/v1/labels", "POST", "Tell what became of predictions, by their id or by key and time."),
+    Route("/v1/events", "POST", "Post events: rows of a source that models have windows over."),
+    Route("/v1/labels", "POST", "Post labels of predictions, by their id or by key and time."),
     Route("/v2/repository/index", "POST", "The servables of the server's folders, and whether they are served."),
     Route("/v2/repository/models/{model}/load", "POST", "Load a model, or what replaced its folder."),
     Route("/v2/repository/models/{model}/unload", "POST", "Unload a model."),
 )
 
 
-def find(parts: Sequence[str]) -> Route | None:
+def find_route(parts: Sequence[str]) -> Route | None:
     """The route of a path in its parts; of two that fit, the one with fewer braces."""
-    found = [route for route in ROUTES if _fits(route.parts, parts)]
-    return min(found, key=lambda route: route.template.count("{"), default=None)
+    routes = [route for route in ROUTES if _fits(route.parts, parts)]
+    return min(routes, key=lambda route: route.template.count("{"), default=None)
 
 
 def _fits(template: Sequence[str], parts: Sequence[str]) -> bool:
     return len(template) == len(parts) and all(
-        one.startswith("{") or one == part for one, part in zip(template, parts, strict=True)
+        pattern.startswith("{") or pattern == part for pattern, part in zip(template, parts, strict=True)
     )
 
 
-def template(target: bytes) -> str:
+def path_template(target: bytes) -> str:
     """The template of a request's target; `UNKNOWN` where there is nothing."""
-    route = find(split(target))
+    route = find_route(split_path(target))
     return UNKNOWN if route is None else route.template
 
 
-def split(target: bytes) -> list[str]:
+def split_path(target: bytes) -> list[str]:
     """The parts of a target's path, decoded after they are taken apart."""
     path = target.partition(b"?")[0].decode("latin-1").rstrip("/").removeprefix("/")
     return [unquote(part, errors="replace") for part in path.split("/")] if path else []
 
 
-def options(target: bytes) -> Response:
+def answer_options(target: bytes) -> Response:
     """The answer to OPTIONS: the methods that the path takes.
 
     Raises:
@@ -107,7 +107,7 @@ def options(target: bytes) -> Response:
     """
     if target == b"*":
         return Response(200, b"", headers=((b"allow", b"GET, HEAD, POST, OPTIONS"),))
-    route = find(split(target))
+    route = find_route(split_path(target))
     if route is None:
         raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
     return Response(200, b"", headers=((b"allow", route.takes),))

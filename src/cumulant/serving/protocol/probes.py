@@ -1,4 +1,4 @@
-"""Paths that MLflow and SageMaker ask about the server: /ping, /health, /version."""
+"""Probe paths of MLflow and SageMaker: /ping, /health, /version."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ OPEN = (b"/v2/health/", b"/ping", b"/health")
 _TEXT = b"text/plain; charset=utf-8"
 
 
-def probe(parts: Sequence[str], *, ready: bool) -> Response | None:
-    """The answer at the path of `parts`; None for another one."""
+def answer_probe(parts: Sequence[str], *, ready: bool) -> Response | None:
+    """Response to a probe path; None for other paths."""
     match parts:
         case ["ping"] | ["health"]:
             return Response(200 if ready else 503, b"\n", _TEXT)

@@ -1,4 +1,4 @@
-"""Reasons of answers: what was asked for, which rows of a request they are of, and how they are told."""
+"""Reasons of answers: the request parameter, the rows to explain, and the result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import TINY, Scorer, labels
 from cumulant.serving.errors import HttpError
-from cumulant.serving.models.explaining import Question, explainer
-from cumulant.serving.models.request_work import MOST_ROWS, Why
+from cumulant.serving.models.explaining import RowsToScore, make_explainer
+from cumulant.serving.models.request_work import MOST_ROWS, ReasonsRequest
 from cumulant.serving.scheduling.runner import Feeds
 
 #: name of the output, of the parameter and of the field
@@ -27,17 +27,17 @@ OUTPUT: Mapping[str, tuple[str, list[int]]] = {NAME: ("BYTES", [-1])}
 DESCRIBED: Mapping[str, object] = {
     "name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}
 }  # fmt: skip
-#: what is said where the model had the time to answer, but not to explain
+#: warning where an overloaded model answers without reasons
 LEFT_OUT = "reasons are left out: the model has more to do than it can do in time"
 
 
 class Inquiry(msgspec.Struct, gc=False):
-    """Further rows for the engine, and the answers that they explain."""
+    """Further rows for the engine, and the answers to explain."""
 
     feeds: Feeds
     rows: int
     answers: Sequence[Answer]
-    question: Question
+    question: RowsToScore
     #: [n] of the answers
     scores: Floats
     #: [n] the class that a row's score is of
@@ -49,50 +49,54 @@ class Reasoning:
     """The reasons of one servable.
 
     Raises:
-        IntegrityError: as `explainer`, or only decisions are explained and the model makes none.
+        IntegrityError: as `make_explainer`, or only decisions are explained and the model makes none.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer, servable = scorer, scorer.servable
-        self._explainer = explainer(scorer)
+        self._explainer = make_explainer(scorer)
         assert servable.reasons is not None
         self.spec = servable.reasons
         if self.spec.when == "decision" and servable.task != "binary":
-            told = f"{servable.name} explains decisions only, and is no binary model"
-            raise IntegrityError(told, subject=servable.name)
+            text = f"{servable.name} explains decisions only, and is no binary model"
+            raise IntegrityError(text, subject=servable.name)
         self._yes = labels(servable)[-1] if servable.task == "binary" else None
         self.most = len(scorer.features)
         self._usual = min(self.spec.count, self.most)
 
-    def why(self, asked: object) -> Why | None:
-        """What is to be explained, where the request asks for `asked` reasons a row; None: it does not say.
+    def read(self, count: object) -> ReasonsRequest | None:
+        """Reasons to compute for a requested `count` per row; None: the request does not say.
 
         Raises:
             RequestError: it is no number of reasons that the model can give.
         """
-        if asked is None:
-            return None if self.spec.when == "asked" else Why(self._usual, decided=self.spec.when == "decision")
-        if type(asked) is not int or not 0 <= asked <= self.most:
+        if count is None:
+            return (
+                None if self.spec.when == "asked" else ReasonsRequest(self._usual, decided=self.spec.when == "decision")
+            )
+        if type(count) is not int or not 0 <= count <= self.most:
             hint = f"the model reads {self.most} features; 0 asks for no reasons"
             raise RequestError(f'"{NAME}" must be a whole number from 0 to {self.most}', subject=NAME, hint=hint)
-        return Why(asked) if asked else None
+        return ReasonsRequest(count) if count else None
 
     def card(self) -> dict[str, object]:
-        """What a caller needs to know of them."""
+        """Description of the reasons for the model card."""
         return {"method": self.spec.method, "when": self.spec.when, "usual": self._usual, "most": self.most}
 
     @property
-    def usual(self) -> Why:
-        """Where reasons are asked for, and not how many."""
-        return Why(self._usual)
+    def usual(self) -> ReasonsRequest:
+        """Default request of reasons, without a count."""
+        return ReasonsRequest(self._usual)
 
-    def inquire(self, why: Why, matrix: Matrix, answers: Sequence[Answer], raw: Sequence[Array]) -> Inquiry | None:
-        """What to ask the engine to explain the answers to the rows of `matrix` [n, k]; None where there is nothing.
+    def plan(
+        self, why: ReasonsRequest, matrix: Matrix, answers: Sequence[Answer], raw: Sequence[Array]
+    ) -> Inquiry | None:
+        """Rows for the engine that explain the answers to the rows of `matrix` [n, k]; None where there are none.
 
         Raises:
             HttpError: 413, it would be more rows than one request may bring.
         """
-        places = [k for k, one in enumerate(answers) if not why.decided or one.prediction == self._yes]
+        places = [k for k, answer in enumerate(answers) if not why.decided or answer.prediction == self._yes]
         if not places:
             return None
         if len(places) * self.most > MOST_ROWS:
@@ -100,7 +104,7 @@ class Reasoning:
         picked = matrix[places]
         outputs = self._scorer.finish(raw)[places]
         chosen = _chosen(outputs)
-        question = self._explainer.ask(picked)
+        question = self._explainer.select_rows(picked)
         return Inquiry(
             self._scorer.feeds(question.rows),
             len(question.rows),
@@ -112,32 +116,34 @@ class Reasoning:
         )
 
     def _too_many(self, rows: int) -> HttpError:
-        told = f"reasons of {rows} rows by {self.most} features are more than {MOST_ROWS} rows to score"
-        return HttpError(413, told, hint=f'send fewer rows in one request, or ask for "{NAME}": 0')
+        text = f"reasons of {rows} rows by {self.most} features are more than {MOST_ROWS} rows to score"
+        return HttpError(413, text, hint=f'send fewer rows in one request, or ask for "{NAME}": 0')
 
-    def tell(self, inquiry: Inquiry, raw: Sequence[Array]) -> None:
-        """Give the answers their reasons, from what the engine says of the inquiry's rows."""
+    def attach(self, inquiry: Inquiry, raw: Sequence[Array]) -> None:
+        """Attach reasons to the answers, from the engine's outputs for the inquiry's rows."""
         question = inquiry.question
-        asked = self._scores(self._scorer.finish(raw), inquiry.chosen[question.owner]) if inquiry.rows else np.empty(0)
-        found = question.contributions(inquiry.scores, asked)
-        for answer, row in zip(inquiry.answers, found, strict=True):
+        row_scores = (
+            self._scores(self._scorer.finish(raw), inquiry.chosen[question.owner]) if inquiry.rows else np.empty(0)
+        )
+        contributions = question.contributions(inquiry.scores, row_scores)
+        for answer, row in zip(inquiry.answers, contributions, strict=True):
             answer.reasons = self._reasons(row, inquiry.count)
 
     def explain(self, matrix: Matrix, outputs: Floats, count: int) -> list[tuple[Reason, ...]]:
         """The largest `count` reasons of each answer of `outputs` ([n] or [n, classes], as `Scorer.score_matrix` gives
-        them) to the rows of `matrix` [n, k]: those of `inquire` and `tell`, in one thread and for any number of rows.
+        them) to the rows of `matrix` [n, k]: those of `plan` and `attach`, in one thread and for any number of rows.
         """
-        found: list[tuple[Reason, ...]] = []
+        reasons: list[tuple[Reason, ...]] = []
         step = max(1, MOST_ROWS // self.most)
         for at in range(0, len(matrix), step):
-            question, some = self._explainer.ask(matrix[at : at + step]), outputs[at : at + step]
-            chosen = _chosen(some)
-            asked = np.empty(0)
+            question, part = self._explainer.select_rows(matrix[at : at + step]), outputs[at : at + step]
+            chosen = _chosen(part)
+            row_scores = np.empty(0)
             if len(question.rows):
-                asked = self._scores(self._scorer.score_matrix(question.rows), chosen[question.owner])
-            parts = question.contributions(self._scores(some, chosen), asked)
-            found += [self._reasons(row, count) for row in parts]
-        return found
+                row_scores = self._scores(self._scorer.score_matrix(question.rows), chosen[question.owner])
+            parts = question.contributions(self._scores(part, chosen), row_scores)
+            reasons += [self._reasons(row, count) for row in parts]
+        return reasons
 
     def _scores(self, outputs: Floats, chosen: NDArray[np.int64]) -> Floats:
         """[n] Log-odds of the chosen class, or the number."""
@@ -145,8 +151,8 @@ class Reasoning:
             return outputs
         picked = outputs[np.arange(len(outputs)), chosen] if outputs.ndim == 2 else outputs
         p = np.clip(picked, TINY, 1 - TINY)
-        found: Floats = np.log(p / (1 - p))
-        return found
+        log_odds: Floats = np.log(p / (1 - p))
+        return log_odds
 
     def _reasons(self, row: Floats, count: int) -> tuple[Reason, ...]:
         """The largest `count` of a row, equal ones in the features' order. What the engine calls no number is none."""
@@ -170,15 +176,15 @@ def _chosen(outputs: Floats) -> NDArray[np.int64]:
     return np.argmax(outputs, axis=1) if outputs.ndim == 2 else np.zeros(len(outputs), np.int64)
 
 
-def why(reasoning: Reasoning | None, asked: object) -> Why | None:
-    """As `Reasoning.why`; of a model without reasons, nothing may be asked.
+def read_reasons(reasoning: Reasoning | None, count: object) -> ReasonsRequest | None:
+    """As `Reasoning.read`; of a model without reasons, nothing may be asked.
 
     Raises:
         RequestError: as there, or the model gives no reasons.
     """
     if reasoning is not None:
-        return reasoning.why(asked)
-    if asked is None or (type(asked) is int and asked == 0):
+        return reasoning.read(count)
+    if count is None or (type(count) is int and count == 0):
         return None
     hint = (
         "declare reasons under serving: in the project file, and train again; a model packaged from elsewhere has none"
@@ -186,29 +192,29 @@ def why(reasoning: Reasoning | None, asked: object) -> Why | None:
     raise RequestError("this model gives no reasons", subject=NAME, hint=hint)
 
 
-def why_outputs(reasoning: Reasoning | None, asked: object, wanted: Sequence[str]) -> Why | None:
-    """As `why`, for a request that may select outputs: to name that of the reasons is to ask for them.
+def read_reasons_output(reasoning: Reasoning | None, count: object, wanted: Sequence[str]) -> ReasonsRequest | None:
+    """As `read_reasons`, for a request that may select outputs, among them that of the reasons.
 
     Raises:
-        RequestError: as `why`.
+        RequestError: as `read_reasons`.
     """
-    if asked is None and wanted and reasoning is not None:
+    if count is None and wanted and reasoning is not None:
         return reasoning.usual if NAME in wanted else None
-    return why(reasoning, asked)
+    return read_reasons(reasoning, count)
 
 
-def queried(target: bytes, told: object) -> object:
-    """The number of reasons that the query of `target` asks for; `told`: what the body asks for.
+def read_reasons_query(target: bytes, declared: object) -> object:
+    """Requested number of reasons in the query of `target`; `declared`: that of the body.
 
     Raises:
         RequestError: the query's is no number, or both are given.
     """
     if b"?" not in target:
-        return told
+        return declared
     values = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True).get(NAME)
     if values is None:
-        return told
-    if told is not None or len(values) > 1:
+        return declared
+    if declared is not None or len(values) > 1:
         raise RequestError(f'"{NAME}" is given twice', subject=NAME)
     text = values[0]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text

@@ -1,4 +1,4 @@
-"""Large bodies are read on a thread of their own, in short turns, so that other requests go on meanwhile."""
+"""Reading of large bodies on a thread of their own, so that other requests are served meanwhile."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import MOST_ROWS, check_count
 from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.inference import HEADER_LENGTH
-from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much
-from cumulant.serving.protocol.shared_budget import Budget
-from cumulant.serving.workers.freed_memory import give_back
+from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
+from cumulant.serving.protocol.shared_budget import SharedBudget
+from cumulant.serving.workers.freed_memory import release_memory
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -47,8 +47,9 @@ _decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
 
 
 def is_large(request: Request, *, tensors: bool = True) -> bool:
-    """Whether so much of the body is JSON, or raw texts, that reading it would hold up other requests; raw numbers are
-    taken as they lie there, where the path takes `tensors`.
+    """Whether decoding the body would delay other requests: it has much JSON, or binary texts.
+
+    Binary numbers need no decoding, where the path takes `tensors`.
     """
     size = len(request.body)
     if size <= LARGE or not tensors:
@@ -90,8 +91,8 @@ def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
     parts = _parts(body)
     if isinstance(parts, list):
         check_count(len(parts))
-        return [_decode(one) for one in parts]
-    return {name: _listed(bytes(one), rows=wrapped and name == "rows") for name, one in parts.items()}
+        return [_decode(element) for element in parts]
+    return {name: _listed(bytes(element), rows=wrapped and name == "rows") for name, element in parts.items()}
 
 
 def _listed(text: bytes, *, rows: bool) -> Any:
@@ -100,11 +101,11 @@ def _listed(text: bytes, *, rows: bool) -> Any:
     elements = _elements(text)
     if rows:
         check_count(len(elements))
-    return [_decode(one) for one in elements]
+    return [_decode(element) for element in elements]
 
 
-class Reader:
-    """One thread: more would take more than their share from the requests that are answered meanwhile.
+class BodyReader:
+    """Reads large bodies on one thread; more would delay other requests.
 
     Args:
         most: bytes of memory that decoded bodies may take together, until they are answered; also those of one alone.
@@ -113,9 +114,9 @@ class Reader:
     def __init__(self, most: int) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
         self._waiting = 0
-        self._most, self._decoded = most, Budget(most)
+        self._most, self._decoded = most, SharedBudget(most)
         #: when the last large body came, and whether a look at that is due
-        self._came, self._looking = 0.0, False
+        self._came, self._release_due = 0.0, False
 
     @asynccontextmanager
     async def __call__(
@@ -126,13 +127,13 @@ class Reader:
         size: int,
         decoded: Callable[[Q], int] | None = None,
     ) -> AsyncIterator[Callable[[Model, Q], Scoring[R]]]:
-        """What `read` makes of the request of `size` bytes, as one that has been read already: it raises
-        OverloadedError where too many large bodies wait, and HttpError (413) for one that takes too much memory.
+        """Result of `read` for a request of `size` bytes, as a function that returns or raises it.
 
-        `decoded` says how many bytes of memory the request takes; without it they are those of typed values.
+        It raises OverloadedError where too many large bodies wait, and HttpError (413) for one that takes too much
+        memory. `decoded` estimates the bytes of memory of the request; by default those of typed values.
         """
         loop = asyncio.get_running_loop()
-        self._look_later(loop)
+        self._schedule_release(loop)
         if self._waiting and self._waiting + size > _MOST:
             yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
             return
@@ -142,7 +143,7 @@ class Reader:
             if decoded is not None:
                 memory = await loop.run_in_executor(self._thread, decoded, request)
             if memory > self._most:
-                yield _given(too_much(memory, self._most))
+                yield _given(too_much_memory(memory, self._most))
                 return
             async with self._decoded.part(memory):
                 given = _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
@@ -152,33 +153,33 @@ class Reader:
         finally:
             self._waiting -= waiting
 
-    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _schedule_release(self, loop: asyncio.AbstractEventLoop) -> None:
         self._came = loop.time()
-        if not self._looking:
-            self._looking = True
-            loop.call_later(_IDLE, self._look, loop)
+        if not self._release_due:
+            self._release_due = True
+            loop.call_later(_IDLE, self._release_when_idle, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give back what large bodies left behind, once no others come that would use it."""
+    def _release_when_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Release the memory of large bodies once no others arrive."""
         if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
-            loop.call_later(_IDLE, self._look, loop)
+            loop.call_later(_IDLE, self._release_when_idle, loop)
             return
-        self._looking = False
-        self._thread.submit(give_back)
+        self._release_due = False
+        self._thread.submit(release_memory)
 
 
 def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
-    """Gives or raises the outcome, once, where the request is counted."""
+    """Function that returns or raises the outcome once, where the request is counted."""
     outcomes = [outcome]
 
     def given(*_: object) -> Scoring[R]:
-        found = outcomes.pop()
+        result = outcomes.pop()
         try:
-            if isinstance(found, CumulantError):
-                raise found
-            return found
+            if isinstance(result, CumulantError):
+                raise result
+            return result
         finally:
-            del found  # an error whose traceback leads to itself stays until the collector comes by, and its body too
+            del result  # an error whose traceback leads to itself stays until the collector comes by, and its body too
 
     return given
 
@@ -191,7 +192,7 @@ def _outcome(read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q) -
 
 
 def without_frames(error: E) -> E:
-    """The error without what led to it, whose frames hold the body and all that was made of it."""
+    """The error without its traceback, whose frames hold the body."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
@@ -205,7 +206,7 @@ _WRAPPED = {"rows", "reasons"}
 
 
 def rows_of(value: object, model: Model) -> tuple[list[object], bool, object]:
-    """The rows in a body, whether it was one bare row, and how many reasons it asks for."""
+    """Rows of a body, whether it was one bare row, and the requested number of reasons."""
     if isinstance(value, list):
         return value, False, None
     if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:

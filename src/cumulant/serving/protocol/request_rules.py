@@ -1,4 +1,4 @@
-"""The data contract's rules for the values of a request, as the servable carries them, and categories never seen."""
+"""Rules of the data contract for the values of a request, and warnings for unseen categories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cumulant.core.servable import Datatype, FieldRule, Servable
 from cumulant.servable.encoder import category_of
 from cumulant.servable.engine import DTYPES
 from cumulant.serving.errors import HttpError
-from cumulant.serving.protocol.request_schema import short
+from cumulant.serving.protocol.request_schema import short_text
 
 #: rows that a warning names
 _NAMED = 5
@@ -58,7 +58,9 @@ class RequestRules:
             for datatype in _NARROW
         }
         self._known = {
-            one.feature: frozenset({None, *one.categories}) for one in servable.inputs if one.feature in servable.closed
+            encoded.feature: frozenset({None, *encoded.categories})
+            for encoded in servable.inputs
+            if encoded.feature in servable.closed
         }
 
         required = {name for name, rule in servable.rules.items() if rule.required}
@@ -100,16 +102,14 @@ class RequestRules:
         columns: Mapping[str, Sequence[Any]],
         broken: Mapping[Fault, list[int]],
     ) -> dict[Fault, list[int]]:
-        """The broken rules, and what only warns: missing values, negative ones and categories that no training row
-        had.
-        """
+        """The broken rules, and warnings for missing or negative values and categories absent from training."""
         missing = self._missing(rows) if self.complete else {}
         negative = self._negative(rows) if self.nonnegative else {}
         unseen = self._unseen(columns, broken) if self._known else {}
         return {**broken, **missing, **negative, **unseen} if missing or negative or unseen else dict(broken)
 
     def _missing(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
-        """Fields that are missing here and in no row of training, with their rows."""
+        """Missing fields that were never missing in training, with their rows."""
         faults: dict[Fault, list[int]] = {}
         for number, row in enumerate(rows):
             if None in row.values():
@@ -120,7 +120,7 @@ class RequestRules:
         return faults
 
     def _negative(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
-        """Fields that are below 0 here and in no row of training, with their rows."""
+        """Negative fields that were never negative in training, with their rows."""
         faults: dict[Fault, list[int]] = {}
         for number, row in enumerate(rows):
             for name in self.nonnegative:
@@ -144,7 +144,7 @@ class RequestRules:
         return faults
 
     def unseen_values(self, feature: str, values: Iterable[Any]) -> list[Any]:
-        """Those of the values that the model has not seen as categories of the feature."""
+        """Values that are no known categories of the feature."""
         known = self._known.get(feature)
         return [] if known is None else [value for value in values if not _is_known(value, known)]
 
@@ -157,7 +157,7 @@ class RequestRules:
             self.counts[f"{name}:{rule}"] += len(rows)
 
     def sentence(self, name: str, rule: str) -> str:
-        """What a warning says of the rule, without its rows."""
+        """Warning text of a rule, without its rows."""
         if rule == UNSEEN:
             return f"{name} has a value that the model has not seen, which it takes for a missing one"
         if rule == MISSING:
@@ -167,15 +167,15 @@ class RequestRules:
         return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
 
     def _refusal(self, faults: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:
-        (name, rule), numbers = min(faults.items(), key=lambda one: one[1][0])
+        (name, rule), numbers = min(faults.items(), key=lambda item: item[1][0])
         where = f"row {numbers[0] + 1}: " if len(rows) > 1 else ""
         message = f"{where}{self.demand(name, rule, rows[numbers[0]][name])}"
         hint = "correct the value, or leave the row out" if len(rows) > 1 else "correct the value and send it again"
         return HttpError(422, message, hint=hint)
 
     def demand(self, name: str, rule: str, value: object) -> str:
-        """What a refusal says of a value that breaks the rule; one of a personal field is not repeated."""
-        got = "" if self._fields[name].personal else short(value)
+        """Error text for a value that breaks the rule, without the value of a personal field."""
+        got = "" if self._fields[name].personal else short_text(value)
         return f'field "{name}" must {_demand(self._rules[name], rule)}{got and f", got {got}"} (rule {name}:{rule})'
 
 
@@ -187,7 +187,7 @@ def invalid_rows(faults: Mapping[Fault, Sequence[int]], count: int) -> list[str]
     for (name, rule), numbers in faults.items():
         for number in numbers:
             rows[number].append(f"{name}:{rule}")
-    return [",".join(one) for one in rows]
+    return [",".join(broken) for broken in rows]
 
 
 def _is_known(value: Any, known: frozenset[str | None]) -> bool:
@@ -211,7 +211,7 @@ def _demand(rule: FieldRule, broken: str) -> str:
         case "max":
             return f"be at most {rule.max}"
         case "in":
-            listed = [str(one) for one in rule.members or ()]
+            listed = [str(member) for member in rule.members or ()]
             return f"be one of {', '.join(listed[:_NAMED])}" + (
                 f" and {len(listed) - _NAMED} more" * (len(listed) > _NAMED)
             )
@@ -242,7 +242,7 @@ def _test(rule: FieldRule, dtype: DType) -> Test:
 
 
 def _is_unknown(value: Any) -> bool:
-    """Text of blanks, or an infinite number, as the check of the data has them."""
+    """Whether a value counts as null: blank text, or an infinite number."""
     return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isinf(value)
 
 
@@ -265,7 +265,7 @@ def _widened(rule: FieldRule, datatype: Datatype) -> FieldRule:
 
 
 def _is_matched(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether the pattern says the same of the text as the check of the data, and says it in a short time."""
+    """Whether the pattern can be matched in a short time, with the same result as in the data checks."""
     return len(text) <= _MOST_TEXT and (not pattern.flags & re.ASCII or text.isascii())
 
 

@@ -1,4 +1,4 @@
-"""The request schema: raw fields of a row, checked and brought to the plan's types."""
+"""Request schema: checks the raw fields of a row and converts them to the plan's types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INT64 = 2**63
 NAMED = 10
 
 
-#: what is said of a column of the training source that a request need not carry
+#: warning text by the reason why a column is not needed
 _UNREAD: Mapping[Unread, str] = {
     "late": "is not known at the moment of prediction",
     "target": "is what the model predicts",
@@ -46,7 +46,7 @@ class RequestSchema:
         self.unread: Mapping[str, Unread] = unread or {}
         moment = plan.predict_at.column if plan.predict_at else None
         required = [f.name for f in plan.request if not f.nullable or f.name == moment]
-        self._checking((*plan.request, *_beside(plan)), required)
+        self._checking((*plan.request, *_fields_beside(plan)), required)
 
     def _checking(self, fields: Sequence[Field], required: Sequence[str]) -> None:
         self.fields: dict[str, Field] = {field.name: field for field in fields}
@@ -65,7 +65,7 @@ class RequestSchema:
         return [self._row(row, f"row {number}: ") for number, row in enumerate(raw, 1)]
 
     def warnings(self, names: Collection[str]) -> tuple[str, ...]:
-        """What a caller should know of columns that were ignored, one sentence a column."""
+        """Warnings for ignored columns, one sentence per column."""
         return tuple(
             f"{name} {_UNREAD[why]} and was ignored; leave it out" for name, why in self.unread.items() if name in names
         )
@@ -90,7 +90,7 @@ class RequestSchema:
                     raise self._invalid(name, value, str(error), where) from None
         for name in self.required:
             if values[name] is None:
-                raise lacking([one for one in self.required if values[one] is None], raw, where)
+                raise missing_fields([required for required in self.required if values[required] is None], raw, where)
         if ignored == len(raw) and self.fields:
             hint = f"expected fields: {', '.join(self.fields)}"
             raise RequestError(f"{where}the row has none of the model's fields", hint=hint)
@@ -102,29 +102,29 @@ class RequestSchema:
             near = did_you_mean(names[0], self.fields)
         else:
             close = ((name, get_close_matches(name, self.fields, n=1)) for name in names[:NAMED])
-            told = ", ".join(f'"{found[0]}" for "{name[:100]}"' for name, found in close if found)
-            near = f"did you mean {told}?" if told else None
+            proposals = ", ".join(f'"{matches[0]}" for "{name[:100]}"' for name, matches in close if matches)
+            near = f"did you mean {proposals}?" if proposals else None
         are = "is no field" if len(names) == 1 else "are no fields"
         hint = near or f"known fields: {', '.join(self.fields)}"
         return RequestError(f"{where}there {are} {quoted(names)}", subject=names[0][:100], hint=hint)
 
     def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
-        got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {short(value)}".strip()
+        got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {short_text(value)}".strip()
         return RequestError(f'{where}field "{name}" must be {problem}, got {got}', subject=name)
 
 
-def _beside(plan: FeaturePlan) -> list[Field]:
-    """Fields that come with a row of the predicted source, and are no request fields, where windows look back at it."""
+def _fields_beside(plan: FeaturePlan) -> list[Field]:
+    """Optional fields of the predicted source's rows, where windows read that source."""
     measures = (spec.window or spec.lookup for spec in plan.features)
     if all(measure is None or measure.source != plan.entity for measure in measures):
         return []
-    source, asked = plan.sources[plan.entity], {field.name for field in plan.request}
-    names = come_with_row(source) - asked
+    source, requested = plan.sources[plan.entity], {field.name for field in plan.request}
+    names = fields_with_row(source) - requested
     return [msgspec.structs.replace(field, nullable=True) for field in source.fields if field.name in names]
 
 
-def come_with_row(source: Source) -> set[str]:
-    """The fields of a source that are known when a row begins; the others become known later."""
+def fields_with_row(source: Source) -> set[str]:
+    """Fields of a source that are known when a row begins; the others become known later."""
     later = set(source.known) | {known.column for known in source.known.values()}
     return {field.name for field in source.fields} - later
 
@@ -137,13 +137,13 @@ class SourceSchema(RequestSchema):
         self._checking(fields, key)
 
 
-def lacking(names: Sequence[str], row: Mapping[str, object], where: str) -> RequestError:
+def missing_fields(names: Sequence[str], row: Mapping[str, object], where: str) -> RequestError:
     """The error for a row in which the required fields `names` are absent or null: all of them, in one sentence."""
     absent = [name for name in names if name not in row]
     null = [name for name in names if name in row]
-    told = [f"{_fields(absent)} required"] if absent else []
-    told += [f"{_fields(null, 'must not be')} null"] if null else []
-    return RequestError(f"{where}{'; '.join(told)}", subject=names[0][:100])
+    problems = [f"{_fields(absent)} required"] if absent else []
+    problems += [f"{_fields(null, 'must not be')} null"] if null else []
+    return RequestError(f"{where}{'; '.join(problems)}", subject=names[0][:100])
 
 
 def _fields(names: Sequence[str], verb: str = "") -> str:
@@ -152,7 +152,7 @@ def _fields(names: Sequence[str], verb: str = "") -> str:
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names in quotes, each cut to 100 characters; of many the first and how many more there are."""
+    """Quoted names, each cut to 100 characters, with the number of further ones."""
     listed = ", ".join(f'"{name[:100]}"' for name in names[:NAMED])
     return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"
 
@@ -173,8 +173,8 @@ def _kind(value: object) -> str:
             return "an object"
 
 
-def short(value: object) -> str:
-    """A scalar as a message repeats it; empty for what is none."""
+def short_text(value: object) -> str:
+    """Short text of a scalar for a message; empty for other values."""
     if isinstance(value, (list, dict, bool)) or value is None:
         return ""
     text = repr(value) if isinstance(value, str) else str(value)
@@ -268,10 +268,10 @@ def _local(when: datetime, zone: ZoneInfo | None) -> datetime:
     """A clock time of the zone in UTC: a repeated hour as its first occurrence. ValueError for a skipped one."""
     if zone is None:
         return when.replace(tzinfo=UTC)
-    found = when.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if found.astimezone(zone).replace(tzinfo=None, fold=0) != when.replace(fold=0):
+    moment = when.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None, fold=0) != when.replace(fold=0):
         raise ValueError
-    return found
+    return moment
 
 
 def _skipped(zone: ZoneInfo | None) -> str:

@@ -1,4 +1,4 @@
-"""Tensors to rows and answers to tensors: one input a request field, one output a kind of answer."""
+"""Conversion of tensors to rows and of answers to tensors: one input per request field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
 from cumulant.servable.scorer import labels
 from cumulant.serving.models.request_work import check_rows
-from cumulant.serving.protocol.tensors import Input, Output, listed, show_shape
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, show_shape, to_list
 
 #: how the type of a field is announced; times and dates travel as text
 DATATYPES: Mapping[DType, str] = {
@@ -30,7 +30,7 @@ _ACCEPTED: Mapping[DType, frozenset[str]] = {
 }
 
 
-def to_rows(inputs: Sequence[Input], fields: Mapping[str, Field], unread: Collection[str] = ()) -> list[object]:
+def to_rows(inputs: Sequence[InputTensor], fields: Mapping[str, Field], unread: Collection[str] = ()) -> list[object]:
     """Rows with the values of the tensors; their types are checked by the request schema afterwards.
 
     Tensors named in `unread` are left out.
@@ -74,7 +74,7 @@ def unknown_output(name: str, known: Mapping[str, object]) -> RequestError:
     return RequestError(f'there is no output "{name[:100]}"', subject=name[:100], hint=hint)
 
 
-def _column(tensor: Input, field: Field) -> list[object]:
+def _column(tensor: InputTensor, field: Field) -> list[object]:
     name, shape = tensor.name, tensor.shape
     if tensor.datatype not in _ACCEPTED[field.dtype]:
         raise RequestError(
@@ -82,13 +82,13 @@ def _column(tensor: Input, field: Field) -> list[object]:
         )
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1) or any(size < 0 for size in shape):
         raise RequestError(f'input "{name}" has shape {show_shape(shape)}, expected [n] or [n, 1]', subject=name)
-    found: list[object] = listed(tensor)
-    if tensor.datatype in _WHOLE and not all(value is None or type(value) is int for value in found):
+    values: list[object] = to_list(tensor)
+    if tensor.datatype in _WHOLE and not all(value is None or type(value) is int for value in values):
         raise RequestError(f'input "{name}" has a value that is no {tensor.datatype}', subject=name)
-    return found
+    return values
 
 
-def outputs(servable: Servable) -> dict[str, tuple[str, list[int]]]:
+def output_specs(servable: Servable) -> dict[str, tuple[str, list[int]]]:
     """Datatype and shape of every output: `prediction`, and probabilities where there are classes."""
     match servable.task:
         case "regression":
@@ -111,13 +111,13 @@ def _label(servable: Servable) -> str:
 
 def from_answers(
     answers: Sequence[Answer], known: Mapping[str, tuple[str, list[int]]], wanted: Sequence[str]
-) -> list[Output]:
+) -> list[OutputTensor]:
     """The answers as tensors; `wanted` selects among the `known` outputs, in its order."""
-    found: list[Output] = []
+    tensors: list[OutputTensor] = []
     for name in wanted or known:
         datatype, shape = known[name]
-        found.append(Output(name, datatype, [len(answers), *shape[1:]], _values(name, answers)))
-    return found
+        tensors.append(OutputTensor(name, datatype, [len(answers), *shape[1:]], _values(name, answers)))
+    return tensors
 
 
 def _values(name: str, answers: Sequence[Answer]) -> list[object]:

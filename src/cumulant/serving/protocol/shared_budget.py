@@ -1,4 +1,4 @@
-"""An amount that several tasks share, each waiting for its part in turn."""
+"""Budget that several tasks share in order of arrival."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Budget:
-    """`most` of something, on one event loop; what is more than that is given where nothing else is taken."""
+class SharedBudget:
+    """Budget of `most` units on one event loop; a larger request waits until nothing else is taken."""
 
     def __init__(self, most: int) -> None:
         self._most, self.used = most, 0
@@ -17,7 +17,7 @@ class Budget:
 
     @asynccontextmanager
     async def part(self, size: int) -> AsyncIterator[None]:
-        """Hold so much of it, once it is there, behind those that came before."""
+        """Take `size` units, once they are available, behind earlier requests."""
         await self._take(size)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2 as they travel: JSON, raw bytes, typed lists; and as numpy arrays."""
+"""Tensors of the Open Inference Protocol v2: JSON, raw bytes, typed lists, and numpy arrays."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class InferRequest(msgspec.Struct):
     outputs: list[RequestOutput] = []
 
 
-class Input(msgspec.Struct, gc=False):
-    """One tensor of a request, whichever way it came."""
+class InputTensor(msgspec.Struct, gc=False):
+    """Tensor of a request over any protocol."""
 
     name: str
     datatype: str
@@ -75,8 +75,8 @@ class Input(msgspec.Struct, gc=False):
     content: Content
 
 
-class Output(msgspec.Struct, gc=False):
-    """One tensor of an answer; `values` in row-major order, an array or a list."""
+class OutputTensor(msgspec.Struct, gc=False):
+    """Tensor of an answer; `values` in row-major order, an array or a list."""
 
     name: str
     datatype: str
@@ -100,7 +100,7 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, Any] = {}
 
 
-def elements(tensor: Input) -> Array:
+def to_array(tensor: InputTensor) -> Array:
     """The values of a tensor as an array [n] of its datatype; `n` is what its shape says.
 
     Raises:
@@ -112,36 +112,36 @@ def elements(tensor: Input) -> Array:
     count = _count(tensor)
     content = tensor.content
     if isinstance(content, memoryview):
-        found = _from_bytes(content, datatype, name, count)
+        array = _from_bytes(content, datatype, name, count)
     else:
         values = _json_values(content, datatype, name) if isinstance(content, msgspec.Raw) else content
-        found = _from_list(values, datatype, name)
-    if len(found) != count:
-        raise _wrong_count(tensor, len(found), count)
-    return found
+        array = _from_list(values, datatype, name)
+    if len(array) != count:
+        raise _wrong_count(tensor, len(array), count)
+    return array
 
 
-def listed(tensor: Input) -> list[Any]:
+def to_list(tensor: InputTensor) -> list[Any]:
     """The values of a tensor as a list, with None where JSON says null.
 
     Raises:
-        RequestError: as `elements`; values of JSON are checked for their number only.
+        RequestError: as `to_array`; values of JSON are checked for their number only.
     """
     content = tensor.content
     if isinstance(content, memoryview):
-        return elements(tensor).tolist()  # type: ignore[no-any-return]
-    found = _flat(_decoded_list(content, tensor.name), tensor.name) if isinstance(content, msgspec.Raw) else content
+        return to_array(tensor).tolist()  # type: ignore[no-any-return]
+    values = _flat(_decoded_list(content, tensor.name), tensor.name) if isinstance(content, msgspec.Raw) else content
     count = _count(tensor)
-    if len(found) != count:
-        raise _wrong_count(tensor, len(found), count)
-    return found
+    if len(values) != count:
+        raise _wrong_count(tensor, len(values), count)
+    return values
 
 
 #: datatypes whose every value another one has
 _NARROWER: Mapping[str, frozenset[str]] = {"FP64": frozenset({"FP32", "FP16"}), "FP32": frozenset({"FP16"})}
 
 
-class Fit:
+class TensorConverter:
     """Turns a tensor into an array of the datatype, and of a shape, that `spec` allows.
 
     Narrower floats are widened, which changes no value: clients mostly send FP32, and some tree models read FP64.
@@ -154,7 +154,7 @@ class Fit:
         #: sizes that are fixed, by place
         self._fixed = [(place, size) for place, size in enumerate(spec.shape) if size != -1]
 
-    def __call__(self, tensor: Input) -> Array:
+    def __call__(self, tensor: InputTensor) -> Array:
         """The array.
 
         Raises:
@@ -168,15 +168,15 @@ class Fit:
         for place, size in self._fixed:
             if shape[place] != size:
                 raise self._unfit(tensor, f"shape {show_shape(shape)}", show_shape(self._spec.shape))
-        found = elements(tensor)
-        return (found if tensor.datatype == self._datatype else found.astype(self._dtype)).reshape(shape)
+        array = to_array(tensor)
+        return (array if tensor.datatype == self._datatype else array.astype(self._dtype)).reshape(shape)
 
-    def _unfit(self, tensor: Input, got: str, expected: str) -> RequestError:
+    def _unfit(self, tensor: InputTensor, got: str, expected: str) -> RequestError:
         return RequestError(f'input "{tensor.name}" has {got}, expected {expected}', subject=tensor.name)
 
 
-def raw_bytes(tensor: Output) -> bytes:
-    """The tensor's values as the binary extension sends them: little-endian; texts each after its length."""
+def raw_bytes(tensor: OutputTensor) -> bytes:
+    """Values in the binary format: little-endian; each text after its length."""
     if tensor.datatype != "BYTES":
         wire = _WIRE[tensor.datatype]
         return np.asarray(tensor.values, dtype=wire).tobytes()
@@ -188,8 +188,8 @@ def raw_bytes(tensor: Output) -> bytes:
     return b"".join(parts)
 
 
-def json_tensor(tensor: Output) -> JsonTensor:
-    """The tensor as JSON carries it: values in row-major order."""
+def json_tensor(tensor: OutputTensor) -> JsonTensor:
+    """Tensor in JSON format: values in row-major order."""
     flat = tensor.values.ravel().tolist() if isinstance(tensor.values, np.ndarray) else tensor.values
     return JsonTensor(tensor.name, tensor.datatype, tensor.shape, data=flat)
 
@@ -198,13 +198,13 @@ def show_shape(shape: Sequence[int]) -> str:
     return f"[{', '.join(str(size)[:20] for size in shape[:_MAX_RANK])}{', ...' if len(shape) > _MAX_RANK else ''}]"
 
 
-def checked_id(request_id: str | None) -> str | None:
+def check_id(request_id: str | None) -> str | None:
     if request_id is not None and len(request_id) > LONGEST_ID:
         raise RequestError(f"the id is longer than {LONGEST_ID} characters")
     return request_id
 
 
-def _count(tensor: Input) -> int:
+def _count(tensor: InputTensor) -> int:
     shape = tensor.shape
     if len(shape) > 32 or (shape and (min(shape) < 0 or max(shape) > _MAX_SIZE)):
         raise _no_shape(tensor)
@@ -214,15 +214,15 @@ def _count(tensor: Input) -> int:
     return count
 
 
-def _no_shape(tensor: Input) -> RequestError:
+def _no_shape(tensor: InputTensor) -> RequestError:
     return RequestError(
         f'input "{tensor.name}" has shape {show_shape(tensor.shape)}, which no tensor has', subject=tensor.name
     )
 
 
-def _wrong_count(tensor: Input, found: int, count: int) -> RequestError:
+def _wrong_count(tensor: InputTensor, given: int, count: int) -> RequestError:
     return RequestError(
-        f'input "{tensor.name}" has {found} values where its shape {show_shape(tensor.shape)} needs {count}',
+        f'input "{tensor.name}" has {given} values where its shape {show_shape(tensor.shape)} needs {count}',
         subject=tensor.name,
     )
 
@@ -245,16 +245,16 @@ def _json_values(raw: msgspec.Raw, datatype: str, name: str) -> list[Any]:
 
 def _decoded_list(raw: msgspec.Raw, name: str) -> list[Any]:
     try:
-        found = _decode_any(raw)
+        values = _decode_any(raw)
     except RecursionError:
         raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
     except msgspec.DecodeError as error:
         if is_out_of_range(error):
             raise out_of_range(name) from None
         raise RequestError(f'the data of input "{name}" cannot be read: {error}', subject=name) from None
-    if not isinstance(found, list):
+    if not isinstance(values, list):
         raise RequestError(f'the data of input "{name}" are no list', subject=name)
-    return found
+    return values
 
 
 def _flat(data: list[Any], name: str) -> list[Any]:
@@ -273,9 +273,9 @@ def _from_list(values: list[Any], datatype: str, name: str) -> Array:
         parts = [_from_list(values[at : at + PIECE], datatype, name) for at in range(0, len(values), PIECE)]
         return np.concatenate(parts)
     if datatype == "BYTES":
-        found = np.empty(len(values), dtype=np.object_)
-        found[:] = [_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values
-        return found
+        array = np.empty(len(values), dtype=np.object_)
+        array[:] = [_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values
+        return array
     try:
         # Quicker than `np.array`, and unlike it refuses what the datatype cannot hold.
         packed = struct.pack(f"<{len(values)}{_LETTERS[datatype]}", *values)
@@ -310,9 +310,9 @@ def _texts(content: memoryview, name: str) -> Array:
             raise RequestError(f'input "{name}" has a text that is longer than its bytes', subject=name)
         texts.append(_text(bytes(content[at : at + size]), name))
         at += size
-    found = np.empty(len(texts), dtype=np.object_)
-    found[:] = texts
-    return found
+    array = np.empty(len(texts), dtype=np.object_)
+    array[:] = texts
+    return array
 
 
 def _text(value: bytes, name: str) -> str:

@@ -1,1 +1,1 @@
-"""When a model scores what: at once while idle, gathered while busy, refused when it could not be in time."""
+"""Scheduling of scoring: immediate while idle, batched while busy, refused under overload."""

@@ -1,4 +1,4 @@
-"""Answers that were given before, kept while that pays."""
+"""Prediction cache in memory, used while it saves time."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float = 300.0
 
 
-class Cache:
-    """The engine's outputs by its inputs, of one model version; what was unused longest leaves first.
+class AnswerCache:
+    """Cache of the engine's outputs by its inputs, of one model version; least recently used entries leave first.
 
     A key is made of what the engine reads: for a project's model that is after its stored features were added, so a
     change of these is another key.
@@ -43,7 +43,7 @@ class Cache:
 
     def __init__(self, caching: Caching) -> None:
         self._bounds = caching
-        self._kept: OrderedDict[bytes, tuple[float, int, Raw]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[float, int, Raw]] = OrderedDict()
         self._bytes = 0
         self._flights: dict[bytes, asyncio.Future[Raw]] = {}
         self.hits = self.misses = 0
@@ -51,19 +51,19 @@ class Cache:
         self._pause = 0
 
     def key(self, feeds: Mapping[str, Array], seconds: float) -> bytes | None:
-        """The key of a request whose run would take `seconds`; None while keeping answers does not pay."""
+        """Cache key of a request whose run would take `seconds`; None while caching does not pay."""
         if self._bounds.mode == "off" or (self._bounds.mode == "auto" and not self._worth(seconds)):
             return None
         return key_of(feeds)
 
     def last(self, feeds: Mapping[str, Array]) -> Raw | None:
-        """What was answered for these inputs, however old that is."""
+        """Cached outputs for these inputs, however old."""
         key = key_of(feeds)
-        entry = None if key is None else self._kept.get(key)
+        entry = None if key is None else self._entries.get(key)
         return None if entry is None else entry[2]
 
     def _worth(self, seconds: float) -> bool:
-        """Judged over the last trial: the time that hits saved against the time of all looks."""
+        """Whether caching pays: the time that hits saved against the time of all lookups."""
         if self._pause:
             self._pause -= 1
             return False
@@ -71,58 +71,58 @@ class Cache:
             saved = self._trial_hits * seconds
             if saved < self._trial_looks * _LOOK:
                 self._pause = _PAUSE
-                self._kept.clear()
+                self._entries.clear()
                 self._bytes = 0
             self._trial_hits = self._trial_looks = 0
         return not self._pause
 
     def get(self, key: bytes) -> Raw | None:
-        """What was answered for `key`, where that is not too old."""
+        """Cached outputs for `key`, unless expired."""
         self._trial_looks += 1
-        entry = self._kept.get(key)
+        entry = self._entries.get(key)
         if entry is None:
             self.misses += 1
             return None
         born, size, raw = entry
         if time.monotonic() - born > self._bounds.ttl:
-            del self._kept[key]
+            del self._entries[key]
             self._bytes -= size
             self.misses += 1
             return None
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         self.hits += 1
         self._trial_hits += 1
         return raw
 
     def put(self, key: bytes, raw: Sequence[Array]) -> None:
-        """Keep an answer; one that is larger than the whole bound is not kept."""
+        """Store outputs, unless they are larger than the whole cache."""
         # A slice of a larger batch would keep all of it.
-        kept = [array if array.base is None else array.copy() for array in raw]
-        if any(array.dtype.hasobject for array in kept):
+        copies = [array if array.base is None else array.copy() for array in raw]
+        if any(array.dtype.hasobject for array in copies):
             return
-        size = len(key) + _ENTRY + sum(array.nbytes for array in kept)
+        size = len(key) + _ENTRY + sum(array.nbytes for array in copies)
         if size > self._bounds.limit:
             return
-        for array in kept:
+        for array in copies:
             array.flags.writeable = False
-        old = self._kept.pop(key, None)
+        old = self._entries.pop(key, None)
         self._bytes += size - (old[1] if old else 0)
-        self._kept[key] = (time.monotonic(), size, kept)
+        self._entries[key] = (time.monotonic(), size, copies)
         while self._bytes > self._bounds.limit:
-            _, (_, freed, _) = self._kept.popitem(last=False)
+            _, (_, freed, _) = self._entries.popitem(last=False)
             self._bytes -= freed
 
-    def found(self, key: bytes, raw: Sequence[Array]) -> None:
-        """Keep what was found elsewhere: looks have paid off though this cache held nothing."""
+    def put_shared(self, key: bytes, raw: Sequence[Array]) -> None:
+        """Store outputs from the shared cache, and count them as a hit."""
         self._trial_hits += 1
         self.put(key, raw)
 
     def flight(self, key: bytes) -> asyncio.Future[Raw] | None:
-        """The run that works on the same inputs now."""
+        """Pending run of the same inputs."""
         return self._flights.get(key)
 
     def fly(self, key: bytes, future: asyncio.Future[Raw]) -> None:
-        """Let others wait for `future` rather than run the same inputs again."""
+        """Register a pending run, so that equal requests wait for it."""
         self._flights[key] = future
 
         def landed(done: asyncio.Future[Raw]) -> None:
@@ -135,7 +135,7 @@ class Cache:
 
 
 def key_of(feeds: Mapping[str, Array]) -> bytes | None:
-    """Equal for equal inputs of one model only, in every process; None for texts, which have no bytes of their own."""
+    """Cache key of inputs, equal in every process; None for texts, which have no fixed bytes."""
     parts: list[bytes] = []
     # A request may name its inputs in any order; a model's inputs are the same ones each time.
     for array in feeds.values() if len(feeds) == 1 else (feeds[name] for name in sorted(feeds)):

@@ -1,4 +1,4 @@
-"""What scoring so many rows at once takes, learned from what it took."""
+"""Cost model of runs, learned from measured runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OUTLIER = 3.0
 _ALIKE = 0.25
 
 
-class Cost:
+class RunCost:
     """Seconds of a run as `fixed + rows * each`, by least squares over runs whose weight decays.
 
     Both parts are kept at or above 0, since a run of more rows never takes less time.
@@ -24,9 +24,7 @@ class Cost:
         self.each = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Take in one run. One that took far longer than expected counts as a few times the expectation: a process that
-        lost its core for a while says nothing of the model, and a real change shows in every run.
-        """
+        """Learn from one run. An outlier counts as a few times the expectation: the process may have lost its core."""
         expected = self.fixed + rows * self.each
         if expected > 0:
             seconds = min(seconds, _OUTLIER * expected)

@@ -1,4 +1,4 @@
-"""Counts of what was seen, by size."""
+"""Histograms of observations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROWS = tuple(float(2**step) for step in range(11))
 
 
 class Histogram:
-    """`counts[k]` holds what was at most `bounds[k]`, the last one all that was more."""
+    """Histogram: `counts[k]` are the observations up to `bounds[k]`, the last those above."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -20,6 +20,6 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def see(self, value: float) -> None:
+    def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value

@@ -1,4 +1,4 @@
-"""The jobs that wait for a model: by priority, and within one by turns of the clients."""
+"""Queue of scoring jobs: by priority, and fair between clients of equal priority."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 from cumulant.servable.engine import Array
 
 
-class Turn(msgspec.Struct, frozen=True, gc=False):
-    """A request's place in a sequence of requests that share state."""
+class SequencePosition(msgspec.Struct, frozen=True, gc=False):
+    """Position of a request in a sequence of requests that share state."""
 
     #: which sequence
     key: bytes
@@ -25,17 +25,17 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
-    """What a caller asks of the order: `deadline` by `time.perf_counter`, lower `priority` first, and who it is."""
+    """Scheduling parameters of a request: `deadline` by `time.perf_counter`, lower `priority` first, client."""
 
     deadline: float | None = None
     priority: int = 0
     client: str = ""
     #: None: of no sequence
-    turn: Turn | None = None
+    turn: SequencePosition | None = None
 
 
-class Job:
-    """The rows of one request that wait to be scored."""
+class ScoringJob:
+    """Queued rows of one request."""
 
     __slots__ = ("demand", "feeds", "future", "rows", "signature", "since", "waited")
 
@@ -53,28 +53,28 @@ class Job:
         self.signature: tuple[Any, ...] = tuple((name, array.shape[1:]) for name, array in feeds.items())
 
 
-class Line:
-    """Jobs in waiting. Of equal priority, each client in turn gives its oldest job."""
+class JobQueue:
+    """Queue of jobs. Of equal priority, clients take turns with their oldest job."""
 
     def __init__(self) -> None:
-        self._levels: dict[int, OrderedDict[str, deque[Job]]] = {}
+        self._levels: dict[int, OrderedDict[str, deque[ScoringJob]]] = {}
         self.rows = self.jobs = 0
-        self._held: dict[str, int] = {}
+        self._waiting_rows: dict[str, int] = {}
 
     def __len__(self) -> int:
         return self.jobs
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[ScoringJob]:
         for level in self._levels.values():
             for jobs in level.values():
                 yield from jobs
 
-    def put(self, job: Job) -> None:
+    def put(self, job: ScoringJob) -> None:
         level = self._levels.setdefault(job.demand.priority, OrderedDict())
         level.setdefault(job.demand.client, deque()).append(job)
         self._count(job, 1)
 
-    def take(self, fits: Callable[[Job], bool]) -> Job | None:
+    def take(self, fits: Callable[[ScoringJob], bool]) -> ScoringJob | None:
         """The next job, where it fits; None where it does not, or nothing waits."""
         for priority in sorted(self._levels):
             level = self._levels[priority]
@@ -93,7 +93,7 @@ class Line:
             return job
         return None
 
-    def evict(self, demand: Demand, rows: int) -> Job | None:
+    def evict(self, demand: Demand, rows: int) -> ScoringJob | None:
         """The newest job that must give way to a request of `demand` with `rows`: one of lower priority,
         or one of equal priority of a client that holds more than its share, while the newcomer stays below that.
         """
@@ -104,14 +104,14 @@ class Line:
             return None
         level = self._levels[worst]
         if worst == demand.priority:
-            share = (self.rows + rows) / (len(self._held) + (demand.client not in self._held))
-            if self.held(demand.client) + rows > share:
+            share = (self.rows + rows) / (len(self._waiting_rows) + (demand.client not in self._waiting_rows))
+            if self.waiting_rows(demand.client) + rows > share:
                 return None
-            client = max(level, key=self.held)
-            if client == demand.client or self.held(client) <= share:
+            client = max(level, key=self.waiting_rows)
+            if client == demand.client or self.waiting_rows(client) <= share:
                 return None
         else:
-            client = max(level, key=self.held)
+            client = max(level, key=self.waiting_rows)
         job = level[client].pop()
         if not level[client]:
             del level[client]
@@ -120,15 +120,15 @@ class Line:
         self._count(job, -1)
         return job
 
-    def held(self, client: str) -> int:
+    def waiting_rows(self, client: str) -> int:
         """Rows of a client that wait."""
-        return self._held.get(client, 0)
+        return self._waiting_rows.get(client, 0)
 
-    def _count(self, job: Job, sign: int) -> None:
+    def _count(self, job: ScoringJob, sign: int) -> None:
         self.rows += sign * job.rows
         self.jobs += sign
-        left = self._held.get(job.demand.client, 0) + sign * job.rows
-        if left > 0:
-            self._held[job.demand.client] = left
+        waiting = self._waiting_rows.get(job.demand.client, 0) + sign * job.rows
+        if waiting > 0:
+            self._waiting_rows[job.demand.client] = waiting
         else:
-            self._held.pop(job.demand.client, None)
+            self._waiting_rows.pop(job.demand.client, None)

@@ -1,4 +1,4 @@
-"""One model's engine: run at once while idle and cheap, else on a thread, gathering what comes meanwhile."""
+"""Runner of one model's engine: inline while idle and cheap, else batched on a thread."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
-from cumulant.serving.scheduling.answer_cache import Cache, Caching, key_of
-from cumulant.serving.scheduling.cost import Cost
+from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching, key_of
+from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
-from cumulant.serving.scheduling.job_queue import Demand, Job, Line
+from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 
 if TYPE_CHECKING:
     from cumulant.serving.cache.shared_answers import SharedAnswers
@@ -46,8 +46,8 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
     caching: Caching = Caching()
 
 
-class Witness(Protocol):
-    """Hears of the request that is being answered, in its own context."""
+class RunObserver(Protocol):
+    """Observer of the current request, called in its context."""
 
     def ran(self, waited: float) -> None: ...
 
@@ -75,29 +75,29 @@ class Runner:
         self.exact = exact
         #: gathering saves time, by what was measured
         self.pays = exact
-        self.cost = Cost()
-        self.line = Line()
+        self.cost = RunCost()
+        self.queue = JobQueue()
         self.refused = 0
-        self.witness: Witness | None = None
-        self.cache = Cache(caching or self._bounds.caching)
+        self.observer: RunObserver | None = None
+        self.cache = AnswerCache(caching or self._bounds.caching)
         #: answers that other servers may have given; None: there is no such cache
         self.shared: SharedAnswers | None = None
         #: seconds that requests waited for their run, seconds of runs, rows of the runs that gathered
         self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
         self._busy_until = 0.0
         self._busy = self._closed = False
-        self._inbox: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[list[ScoringJob] | None] = SimpleQueue()
         #: of the line, and of whether the engine's thread is busy
         self._lock = Lock()
         self._thread: Thread | None = None
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what the engine is asked for."""
+        """Names of the engine's outputs."""
         return list(self._outputs)
 
     def specs(self) -> list[TensorSpec]:
-        """What these outputs are declared to be."""
+        """Declared datatype and shape of these outputs."""
         known = {spec.name: spec for spec in self._engine.outputs}
         return [known[name] for name in self._outputs]
 
@@ -119,7 +119,7 @@ class Runner:
         self.pays = self.exact and seconds[8] / 8 < 0.8 * seconds[1]
 
     def try_run(self, feeds: Feeds) -> list[Array]:
-        """What the engine gives, without its turn in the line: for a model that answers nobody yet.
+        """Outputs of the engine without queueing, for a model that is not served yet.
 
         Raises:
             CumulantError: as `packaging.Engine.run`.
@@ -127,14 +127,14 @@ class Runner:
         return self._engine.run(feeds, self._outputs)
 
     def _least(self, feeds: Mapping[int, Feeds]) -> dict[int, float]:
-        """Seconds of a run of each size, which take turns."""
+        """Least seconds of a run of each size, measured in turns."""
         least = dict.fromkeys(feeds, float("inf"))
         end = time.perf_counter() + _PATIENCE
         for turn in range(_MOST_REPEATS):
             if turn >= _REPEATS and time.perf_counter() > end:
                 break
-            for rows, one in feeds.items():
-                least[rows] = min(least[rows], self._time(one))
+            for rows, example in feeds.items():
+                least[rows] = min(least[rows], self._time(example))
         return least
 
     def _time(self, feeds: Feeds) -> float:
@@ -156,7 +156,7 @@ class Runner:
     # --- requests
 
     def now(self, feeds: Feeds, rows: int) -> list[Array] | None:
-        """The outputs, where nothing waits and the run is short; else None, and `later` must be asked.
+        """Outputs, where nothing waits and the run is short; else None, and `later` must be called.
 
         Raises:
             RequestError: as `Engine.run`.
@@ -164,33 +164,33 @@ class Runner:
         expected = self.cost.of(rows)
         key = self._key(feeds, expected)
         if key is not None and (known := self.cache.get(key)) is not None:
-            if self.witness is not None:
-                self.witness.hit()
+            if self.observer is not None:
+                self.observer.hit()
             return known
         if self._busy or expected > self._bounds.inline:
             return None
         if self.shared is not None and key is not None and self.shared.pays(expected):
             return None
         started = time.perf_counter()
-        found = self._engine.run(feeds, self._outputs)
+        outputs = self._engine.run(feeds, self._outputs)
         seconds = time.perf_counter() - started
         self.cost.learn(rows, seconds)
-        self.ran.see(seconds)
+        self.ran.observe(seconds)
         if key is not None:
-            self.cache.put(key, found)
+            self.cache.put(key, outputs)
             if self.shared is not None:
-                self.shared.keep(key, found, expected)
-        return found
+                self.shared.keep(key, outputs, expected)
+        return outputs
 
     def _key(self, feeds: Feeds, seconds: float) -> bytes | None:
-        """The request's name in the caches, where one of them pays for a run of `seconds`."""
+        """Cache key of the request, where a cache pays for a run of `seconds`."""
         key = self.cache.key(feeds, seconds)
         if key is None and self.shared is not None and self.shared.reachable(seconds):
             return key_of(feeds)
         return key
 
     async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
-        """The outputs, when the model's turn comes.
+        """Outputs, after queueing.
 
         Raises:
             RequestError: as `Engine.run`.
@@ -209,39 +209,39 @@ class Runner:
                     raise  # this request was given up, not the one whose run it waits for
             except (DeadlineError, OverloadedError):
                 pass  # the other one was refused for its own deadline or place, which are not this one's
-        job = Job(feeds, rows, demand, asyncio.get_running_loop().create_future())
-        late: list[Job] = []
+        job = ScoringJob(feeds, rows, demand, asyncio.get_running_loop().create_future())
+        late: list[ScoringJob] = []
         with self._lock:
             self._admit(rows, demand)
-            self.line.put(job)
+            self.queue.put(job)
             if not self._busy:
                 self._wake(late)
         _too_late(late)
         if key is not None:
             self._fly(key, job, expected)
-        found = await job.future
-        if self.witness is not None:
-            self.witness.ran(job.waited)
-        return found
+        outputs = await job.future
+        if self.observer is not None:
+            self.observer.ran(job.waited)
+        return outputs
 
-    def _fly(self, key: bytes, job: Job, seconds: float) -> None:
-        """Tell the caches of a run that is to come."""
+    def _fly(self, key: bytes, job: ScoringJob, seconds: float) -> None:
+        """Register a queued run with the caches."""
         self.cache.fly(key, job.future)
         if self.shared is not None:
-            job.future.add_done_callback(_sharing(self.shared, key, seconds))
+            job.future.add_done_callback(_share_result(self.shared, key, seconds))
 
     async def _elsewhere(
         self, shared: SharedAnswers, key: bytes | None, seconds: float, demand: Demand
     ) -> list[Array] | None:
-        """What the shared cache knows, where looking pays and the request has the time for it."""
+        """Outputs from the shared cache, where a lookup pays and the deadline allows it."""
         if key is None or self.cache.flight(key) is not None:
             return None
         if demand.deadline is not None and time.perf_counter() + shared.budget + seconds > demand.deadline:
             return None
         look = shared.look(key, seconds)
         known = None if look is None else await asyncio.shield(look)
-        if known is not None and self.witness is not None:
-            self.witness.hit()
+        if known is not None and self.observer is not None:
+            self.observer.hit()
         return known
 
     def _admit(self, rows: int, demand: Demand) -> None:
@@ -251,7 +251,7 @@ class Runner:
             self.refused += 1
             raise DeadlineError(f"the answer would take {took * 1000:.0f} ms, longer than the request's timeout")
         while wait > self._bounds.queue:
-            victim = self.line.evict(demand, rows)
+            victim = self.queue.evict(demand, rows)
             self.refused += 1
             if victim is None:
                 raise OverloadedError("the model has more to do than it can do in time", retry_after=wait)
@@ -262,20 +262,20 @@ class Runner:
             wait = self.wait()
 
     def wait(self) -> float:
-        """Seconds until what waits now is done."""
+        """Seconds until all queued jobs are done."""
         ahead = max(0.0, self._busy_until - time.perf_counter()) if self._busy else 0.0
-        if not self.line.jobs:
+        if not self.queue.jobs:
             return ahead
-        runs = max(1, -(-self.line.rows // self._most_rows())) if self.pays else self.line.jobs
-        return ahead + runs * self.cost.fixed + self.line.rows * self.cost.each
+        runs = max(1, -(-self.queue.rows // self._most_rows())) if self.pays else self.queue.jobs
+        return ahead + runs * self.cost.fixed + self.queue.rows * self.cost.each
 
     def _most_rows(self) -> int:
         return min(self._bounds.batch_rows, self.cost.rows_within(self._bounds.batch))
 
     # --- runs
 
-    def _wake(self, late: list[Job]) -> None:
-        """Give the idle engine what waits; with the lock held."""
+    def _wake(self, late: list[ScoringJob]) -> None:
+        """Start the idle engine on queued jobs; with the lock held."""
         batch = self._next(late)
         if not batch:
             return
@@ -292,13 +292,13 @@ class Runner:
                 results = self._scored(batch)
                 seconds = time.perf_counter() - started
                 _on_loop_of(batch[0], self._finish, batch, results, seconds)
-                late: list[Job] = []
+                late: list[ScoringJob] = []
                 with self._lock:
                     batch = self._next(late)
                 if late:
                     _on_loop_of(late[0], _too_late, late)
 
-    def _next(self, late: list[Job]) -> list[Job]:
+    def _next(self, late: list[ScoringJob]) -> list[ScoringJob]:
         """The jobs of the next run, none where nothing waits; with the lock held."""
         batch = self._gather(late)
         self._busy = bool(batch)
@@ -308,23 +308,23 @@ class Runner:
         now = time.perf_counter()
         for job in batch:
             job.waited = now - job.since
-            self.waited.see(job.waited)
+            self.waited.observe(job.waited)
         self._busy_until = now + self.cost.of(sum(job.rows for job in batch))
         return batch
 
-    def _gather(self, late: list[Job]) -> list[Job]:
+    def _gather(self, late: list[ScoringJob]) -> list[ScoringJob]:
         """The next jobs to score together. Those that nobody waits for any more are dropped, those past their time are
         put into `late`.
         """
-        batch: list[Job] = []
+        batch: list[ScoringJob] = []
         rows, most = 0, self._most_rows()
 
-        def fits(job: Job) -> bool:
+        def fits(job: ScoringJob) -> bool:
             return not batch or (
                 self.pays and job.signature == batch[0].signature and rows + job.rows <= most
             )  # fmt: skip
 
-        while (job := self.line.take(fits)) is not None:
+        while (job := self.queue.take(fits)) is not None:
             if job.future.done():
                 continue
             if job.demand.deadline is not None and time.perf_counter() + self.cost.of(job.rows) > job.demand.deadline:
@@ -334,8 +334,8 @@ class Runner:
             rows += job.rows
         return batch
 
-    def _scored(self, batch: Sequence[Job]) -> list[list[Array] | CumulantError]:
-        """What each job gets. A batch that the engine refuses is scored job by job: one must not spoil the others."""
+    def _scored(self, batch: Sequence[ScoringJob]) -> list[list[Array] | CumulantError]:
+        """Outputs or error of each job. A batch that fails is scored job by job, to isolate the faulty one."""
         try:
             if len(batch) == 1:
                 return [self._engine.run(batch[0].feeds, self._outputs)]
@@ -346,11 +346,13 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - the thread's edge: the engine's thread must outlive any fault
             return [CumulantError(f"the engine failed: {error}")] * len(batch)
 
-    def _finish(self, batch: Sequence[Job], results: Sequence[list[Array] | CumulantError], seconds: float) -> None:
+    def _finish(
+        self, batch: Sequence[ScoringJob], results: Sequence[list[Array] | CumulantError], seconds: float
+    ) -> None:
         rows = sum(job.rows for job in batch)
         self.cost.learn(rows, seconds)
-        self.ran.see(seconds)
-        self.gathered.see(rows)
+        self.ran.observe(seconds)
+        self.gathered.observe(rows)
         for job, result in zip(batch, results, strict=True):
             if job.future.done():
                 continue
@@ -360,7 +362,7 @@ class Runner:
                 job.future.set_result(result)
 
     def close(self) -> None:
-        """Finish what waits, then end the thread. A request that comes even later is answered too, by another one."""
+        """Finish queued jobs, then end the thread. A later request is still answered, by a new thread."""
         with self._lock:
             self._closed = True
             self._rest()
@@ -372,13 +374,13 @@ class Runner:
             self._thread = None
 
 
-def _on_loop_of(job: Job, call: Callable[..., None], *arguments: object) -> None:
-    """Futures belong to their event loop. One that is closed has nobody left who waits."""
+def _on_loop_of(job: ScoringJob, call: Callable[..., None], *arguments: object) -> None:
+    """Call on the event loop of the job's future; without effect where the loop is closed."""
     with contextlib.suppress(RuntimeError):
         job.future.get_loop().call_soon_threadsafe(call, *arguments)
 
 
-def _sharing(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asyncio.Future[list[Array]]], None]:
+def _share_result(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asyncio.Future[list[Array]]], None]:
     def ran(future: asyncio.Future[list[Array]]) -> None:
         if not future.cancelled() and future.exception() is None:
             shared.keep(key, future.result(), seconds)
@@ -386,7 +388,7 @@ def _sharing(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asy
     return ran
 
 
-def _too_late(jobs: Sequence[Job]) -> None:
+def _too_late(jobs: Sequence[ScoringJob]) -> None:
     for job in jobs:
         if not job.future.done():
             job.future.set_exception(DeadlineError("the request's timeout passed while it waited"))

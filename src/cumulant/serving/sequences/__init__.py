@@ -1,1 +1,1 @@
-"""State tensors: what a server keeps of a sequence between its requests, for all of its workers."""
+"""Sequences: state tensors that a server keeps between requests, for all workers."""

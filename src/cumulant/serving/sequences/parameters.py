@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from cumulant.core.errors import RequestError
-from cumulant.serving.scheduling.job_queue import Turn
+from cumulant.serving.scheduling.job_queue import SequencePosition
 
 _UINT64 = 2**64
 _MAX_TEXT = 256
 _MAX_STEP = 2**62
 
 
-def sequence_of(parameters: Mapping[str, Any]) -> Turn | None:
+def sequence_of(parameters: Mapping[str, Any]) -> SequencePosition | None:
     """The request's place in a sequence; None where it names none, as 0 and "" do not.
 
     Raises:
@@ -25,17 +25,17 @@ def sequence_of(parameters: Mapping[str, Any]) -> Turn | None:
     if step is not None and (type(step) is not int or not 1 <= step <= _MAX_STEP):
         raise _wrong("sequence_step", "a whole number of at least 1")
     if type(given) is int and 0 <= given < _UINT64:
-        return Turn(b"i%d" % given, starts, ends, step) if given else None
+        return SequencePosition(b"i%d" % given, starts, ends, step) if given else None
     if isinstance(given, str) and len(given) <= _MAX_TEXT and given.isprintable():
-        return Turn(b"s" + given.encode(), starts, ends, step) if given else None
+        return SequencePosition(b"s" + given.encode(), starts, ends, step) if given else None
     raise _wrong("sequence_id", f"a whole number of 64 bits or a printable text of at most {_MAX_TEXT} characters")
 
 
 def _flag(parameters: Mapping[str, Any], name: str) -> bool:
-    found = parameters.get(name, False)
-    if not isinstance(found, bool):
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
         raise _wrong(name, "true or false")
-    return found
+    return value
 
 
 def _wrong(name: str, expected: str) -> RequestError:

@@ -1,4 +1,4 @@
-"""The state of sequences in one SQLite file that all workers of a server share."""
+"""Store of sequence state: one SQLite file that all workers of a server share."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _WAIT = 5.0
 _FILE = "sequences.db"
 
 
-class Bounds(msgspec.Struct, frozen=True):
-    """Of all sequences of a server together."""
+class SequenceBounds(msgspec.Struct, frozen=True):
+    """Limits over all sequences of a server."""
 
     sequences: int = 10_000
     bytes: int = 256 * 1024 * 1024
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A sequence as it was found. `revision` is another one after every change, also of one that began anew."""
+class SequenceState(msgspec.Struct, frozen=True):
+    """Stored state of a sequence; `revision` changes with every update and restart."""
 
     revision: int
     #: requests that it took in
@@ -54,8 +54,8 @@ class Kept(msgspec.Struct, frozen=True):
     states: Sequence[Array]
 
 
-class Shelf:
-    """Reads and changes sequences; several processes may do so at once, each with a shelf of its own on `folder`.
+class SequenceStore:
+    """Reads and changes sequences; several processes may do so at once, each with a store of its own on `folder`.
 
     What `put` has accepted outlives the process; the file is opened on first use. Reads come from one thread and
     writes from one, which may be another.
@@ -64,25 +64,29 @@ class Shelf:
         EngineUnavailableError: the file cannot be used.
     """
 
-    def __init__(self, folder: Path, bounds: Bounds | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self._folder, self._bounds, self._clock = folder, bounds or Bounds(), clock
+    def __init__(
+        self, folder: Path, bounds: SequenceBounds | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._folder, self._bounds, self._clock = folder, bounds or SequenceBounds(), clock
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         #: the thread that writes, since it may have to wait for other processes
-        self.hand = ThreadPoolExecutor(1, thread_name_prefix="sequences")
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="sequences")
 
-    def find(self, model: str, key: bytes) -> Kept | None:
-        """The sequence as it is; None where there is none, or where it was idle for too long."""
-        with self._told():
+    def find(self, model: str, key: bytes) -> SequenceState | None:
+        """State of a sequence; None where there is none, or it expired."""
+        with self._storage_errors():
             if self._reader is None:
                 self._reader = self._open()
-            found = self._reader.execute(
+            row = self._reader.execute(
                 "SELECT revision, step, state FROM sequences WHERE model = ? AND id = ? AND expires > ?",
                 (model, key, self._clock()),
             ).fetchone()
-        return None if found is None else Kept(found[0], found[1], _unpacked(found[2]))
+        return None if row is None else SequenceState(row[0], row[1], _unpacked(row[2]))
 
-    def put(self, model: str, key: bytes, states: Sequence[Array] | None, *, after: Kept | None, idle: float) -> bool:
+    def put(
+        self, model: str, key: bytes, states: Sequence[Array] | None, *, after: SequenceState | None, idle: float
+    ) -> bool:
         """Put the next step of the sequence in place of `after`, None: begin it, whatever was there.
 
         `states` None: the sequence ends. False, and nothing is changed, where `after` is not what is there any more.
@@ -91,18 +95,18 @@ class Shelf:
             OverloadedError: there are as many sequences, or bytes of them, as there may be.
         """
         blob = None if states is None else _packed(states)
-        with self._told(), self._transaction() as connection:
+        with self._storage_errors(), self._transaction() as connection:
             now = self._clock()
             connection.execute("DELETE FROM sequences WHERE expires <= ?", (now,))
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT revision, size FROM sequences WHERE model = ? AND id = ?", (model, key)
             ).fetchone()
-            if after is not None and (found is None or found[0] != after.revision):
+            if after is not None and (row is None or row[0] != after.revision):
                 return False
             if blob is None:
                 connection.execute("DELETE FROM sequences WHERE model = ? AND id = ?", (model, key))
                 return True
-            self._admit(connection, 0 if found else 1, len(blob) - (found[1] if found else 0))
+            self._admit(connection, 0 if row else 1, len(blob) - (row[1] if row else 0))
             self._write(connection, model, key, blob, step=after.step + 1 if after else 1, expires=now + idle)
         return True
 
@@ -126,7 +130,7 @@ class Shelf:
 
     def totals(self) -> tuple[int, int]:
         """Sequences and bytes of their state, those included that were idle for too long and not yet forgotten."""
-        with self._told():
+        with self._storage_errors():
             if self._reader is None:
                 self._reader = self._open()
             count, size = self._reader.execute("SELECT sequences, bytes FROM totals").fetchone()
@@ -134,7 +138,7 @@ class Shelf:
 
     def close(self) -> None:
         """Finish the writes that were begun."""
-        self.hand.shutdown()
+        self.executor.shutdown()
         for connection in (self._reader, self._writer):
             if connection is not None:
                 connection.close()
@@ -169,7 +173,7 @@ class Shelf:
         return connection
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _storage_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
@@ -178,7 +182,7 @@ class Shelf:
 
 
 def _into_wal(connection: sqlite3.Connection) -> None:
-    """Several workers may do so at once, and SQLite lets none of them wait for that."""
+    """Switch to WAL with retries: SQLite does not wait for other workers that do the same."""
     end = time.monotonic() + _WAIT
     while True:
         try:

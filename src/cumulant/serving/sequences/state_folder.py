@@ -1,4 +1,4 @@
-"""Where the state of sequences lies."""
+"""Folder of the sequence state."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cumulant.serving.settings import Settings
 
 
 @contextmanager
-def sequence_place(settings: Settings) -> Iterator[Settings]:
-    """The settings with a folder that all workers reach; where none is named, one for as long as the server lives.
+def sequence_folder(settings: Settings) -> Iterator[Settings]:
+    """The settings with a folder for all workers; by default a temporary one for the life of the server.
 
     A machine without any place to write keeps None: models with state are refused there, others are served.
     """

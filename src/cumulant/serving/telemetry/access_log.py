@@ -1,6 +1,6 @@
-"""Lines of JSON on standard error: one a request where asked for, and one for each fault of the server's own.
+"""JSON lines on standard error: one per request with the access log, and one per internal error.
 
-Neither holds what a caller sent: no body, no path as it was written, no header but a printable request id.
+They contain no data of callers: no body, no raw path, no header but a printable request id.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from cumulant.serving.http.refusals import Refusal
-from cumulant.serving.telemetry.observation import Note
+from cumulant.serving.http.refusals import HttpRefusal
+from cumulant.serving.telemetry.observation import RequestNote
 
 #: lines that wait to be written; more are dropped and counted
 _MOST = 8192
@@ -25,9 +25,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Writes on a thread of its own, so that a slow reader of standard error holds up no request.
+    """Access log with a thread of its own, so that a slow reader of standard error delays no request.
 
-    What does not fit is dropped; how many lines that were is said in the next line that fits.
+    Lines beyond the queue are dropped; the next line carries their count.
     """
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
@@ -38,14 +38,14 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._thread.start()
 
-    def began(self, note: Note) -> None:
+    def began(self, note: RequestNote) -> None:
         """Nothing is written before the answer."""
 
-    def ended(self, note: Note) -> None:
+    def ended(self, note: RequestNote) -> None:
         self._put(line_of(note))
 
-    def refused(self, refusal: Refusal) -> None:
-        """Requests that no `Note` was made of: they were refused before they were whole."""
+    def refused(self, refusal: HttpRefusal) -> None:
+        """Write refusals of incomplete requests, which have no `RequestNote`."""
         self._put(refusal_line(refusal))
 
     def _put(self, line: dict[str, object]) -> None:
@@ -78,8 +78,8 @@ class AccessLog:
         self._thread.join(patience)
 
 
-def line_of(note: Note) -> dict[str, object]:
-    """The line of a request that was answered."""
+def line_of(note: RequestNote) -> dict[str, object]:
+    """Line of an answered request."""
     ok = note.status == 0 if note.protocol == "grpc" else note.status < 500
     line: dict[str, object] = {
         "time": datetime.fromtimestamp(note.began / 1e9, UTC).isoformat(timespec="milliseconds"),
@@ -108,8 +108,8 @@ def line_of(note: Note) -> dict[str, object]:
     return line
 
 
-def refusal_line(refusal: Refusal) -> dict[str, object]:
-    """The line of requests that were refused before they were whole; nothing that was sent is in it."""
+def refusal_line(refusal: HttpRefusal) -> dict[str, object]:
+    """Line of refusals of incomplete requests; it contains no request data."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": "info",
@@ -122,7 +122,7 @@ def refusal_line(refusal: Refusal) -> dict[str, object]:
 
 
 def fault_line(error: BaseException, *, where: Mapping[str, str] | None = None) -> bytes:
-    """A fault of the server's own: its kind and the places in the code. Its words may hold a caller's values."""
+    """Line of an internal error: its class and code locations, without its message, which may contain request data."""
     frames = traceback.extract_tb(error.__traceback__)
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -134,7 +134,7 @@ def fault_line(error: BaseException, *, where: Mapping[str, str] | None = None) 
     return _encode(line) + b"\n"
 
 
-def say_fault() -> None:
+def write_fault() -> None:
     """Write the exception that is being handled."""
     error = sys.exc_info()[1]
     if error is not None:

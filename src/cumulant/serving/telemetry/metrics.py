@@ -1,4 +1,4 @@
-"""Counts of what was answered, as Prometheus reads them; those of several workers add up."""
+"""Prometheus metrics of the server; those of several workers are summed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from cumulant.serving.cache.shared_cache import Tier
+from cumulant.serving.cache.shared_cache import SharedCacheTier
 from cumulant.serving.http.refusals import Reason
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.runner import Runner
@@ -16,7 +16,7 @@ Labels = tuple[str, ...]
 
 
 class Family(msgspec.Struct, frozen=True):
-    """One metric: its kind, what it says, and the names of its labels."""
+    """One metric: its type, help text and label names."""
 
     kind: str
     help: str
@@ -37,23 +37,21 @@ FAMILIES = {
     "cumulant_run_seconds": Family("histogram", "Time of the engine's runs.", _MODEL, SECONDS),
     "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, ROWS),
     "cumulant_refused_total": Family("counter", "Requests refused since they could not be in time.", _MODEL),
-    "cumulant_cache_total": Family("counter", "Looks into the prediction cache.", (*_MODEL, "result")),
-    "cumulant_shared_cache_total": Family("counter", "Looks into the shared cache.", (*_MODEL, "result")),
+    "cumulant_cache_total": Family("counter", "Lookups in the prediction cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_total": Family("counter", "Lookups in the shared cache.", (*_MODEL, "result")),
     "cumulant_shared_cache_writes_total": Family("counter", "Answers for the shared cache.", (*_MODEL, "result")),
-    "cumulant_shared_cache_seconds": Family("histogram", "Time of looks into the shared cache.", (), SECONDS),
+    "cumulant_shared_cache_seconds": Family("histogram", "Time of lookups in the shared cache.", (), SECONDS),
     "cumulant_shared_cache_open_workers": Family(
-        "gauge", "Workers that leave the shared cache alone since it fails, by what they leave.", ("part",)
+        "gauge", "Workers with an open circuit breaker of the shared cache, by read and write.", ("part",)
     ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_invalid_rows_total": Family(
         "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
     ),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
-    "cumulant_gateway_tokens_rejected_total": Family(
-        "counter", "Requests with a gateway's token that was not believed.", ()
-    ),
+    "cumulant_gateway_tokens_rejected_total": Family("counter", "Requests with a rejected gateway token.", ()),
     "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
-    "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait to be taken in.", (), once=True),
+    "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait for ingestion.", (), once=True),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
     "cumulant_http_refused_total": Family(
@@ -70,7 +68,7 @@ FAMILIES = {
 
 
 class Series(msgspec.Struct, array_like=True):
-    """One line of numbers; a histogram has the counts of its buckets and the sum of what it saw."""
+    """One series; a histogram has the counts of its buckets and the sum of its observations."""
 
     family: str
     labels: Labels
@@ -79,7 +77,7 @@ class Series(msgspec.Struct, array_like=True):
 
 
 class Metrics:
-    """The counts of one process; used from its event loop."""
+    """Request counters of one process; used from its event loop."""
 
     def __init__(self) -> None:
         self._requests: defaultdict[tuple[Labels, int], int] = defaultdict(int)
@@ -90,54 +88,56 @@ class Metrics:
         labels = model, version, endpoint
         self._requests[labels, status] += 1
         self._rows[model, version] += rows
-        self._seconds[labels].see(seconds)
+        self._seconds[labels].observe(seconds)
 
     def series(self) -> list[Series]:
         """Everything counted so far."""
         requests = self._requests.items()
-        found = [Series("cumulant_requests_total", (*labels, str(status)), n) for (labels, status), n in requests]
-        found += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
-        found += [_histogram("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
-        return found
+        series = [Series("cumulant_requests_total", (*labels, str(status)), n) for (labels, status), n in requests]
+        series += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
+        series += [_histogram("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
+        return series
 
 
-def of_fallback(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
-    """What a model's fallback answered."""
+def fallback_series(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
+    """Series of a model's fallback."""
     return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
 
 
-def of_rules(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
-    """Rows by the rule of the data contract that they broke."""
+def rule_series(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
+    """Series of rows by the broken rule of the data contract."""
     return [Series("cumulant_invalid_rows_total", (model, version, rule), count) for rule, count in counts.items()]
 
 
-def of_connections(refused: Mapping[Reason, int], present: int) -> list[Series]:
-    """What HTTP connections refused, and how many there are."""
-    found = [Series("cumulant_http_refused_total", (reason,), count) for reason, count in refused.items()]
-    return [*found, Series("cumulant_connections", (), present)]
+def connection_series(refused: Mapping[Reason, int], present: int) -> list[Series]:
+    """Series of refused requests and open connections."""
+    series = [Series("cumulant_http_refused_total", (reason,), count) for reason, count in refused.items()]
+    return [*series, Series("cumulant_connections", (), present)]
 
 
-def of_runner(model: str, version: str, runner: Runner) -> list[Series]:
-    """What a model's runner counted."""
+def runner_series(model: str, version: str, runner: Runner) -> list[Series]:
+    """Series of a model's runner."""
     labels, cache = (model, version), runner.cache
-    found = [
+    series = [
         _histogram("cumulant_queue_seconds", labels, runner.waited),
         _histogram("cumulant_run_seconds", labels, runner.ran),
         _histogram("cumulant_run_rows", labels, runner.gathered),
         Series("cumulant_refused_total", labels, runner.refused),
     ]
     if cache.hits or cache.misses:
-        found.append(Series("cumulant_cache_total", (*labels, "hit"), cache.hits))
-        found.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
+        series.append(Series("cumulant_cache_total", (*labels, "hit"), cache.hits))
+        series.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
     if runner.shared is not None:
         counts = runner.shared.counts
-        found += [Series("cumulant_shared_cache_total", (*labels, one), n) for one, n in counts.looks.items()]
-        found += [Series("cumulant_shared_cache_writes_total", (*labels, one), n) for one, n in counts.writes.items()]
-    return found
+        series += [Series("cumulant_shared_cache_total", (*labels, result), n) for result, n in counts.looks.items()]
+        series += [
+            Series("cumulant_shared_cache_writes_total", (*labels, result), n) for result, n in counts.writes.items()
+        ]
+    return series
 
 
-def of_tier(tier: Tier) -> list[Series]:
-    """How a worker stands with the shared cache."""
+def shared_cache_series(tier: SharedCacheTier) -> list[Series]:
+    """Series of a worker's shared cache."""
     return [
         _histogram("cumulant_shared_cache_seconds", (), tier.seconds),
         Series("cumulant_shared_cache_open_workers", ("read",), float(not tier.reads.closed)),
@@ -149,42 +149,42 @@ def _histogram(family: str, labels: Labels, seen: Histogram) -> Series:
     return Series(family, labels, seen.total, list(seen.counts))
 
 
-def added(series: Iterable[Series]) -> list[Series]:
-    """The series of several processes as those of one."""
-    found: dict[tuple[str, Labels], Series] = {}
-    for one in series:
-        known = found.get((one.family, one.labels))
+def sum_series(series: Iterable[Series]) -> list[Series]:
+    """Sum of the series of several processes."""
+    totals: dict[tuple[str, Labels], Series] = {}
+    for item in series:
+        known = totals.get((item.family, item.labels))
         if known is None:
-            found[one.family, one.labels] = Series(one.family, one.labels, one.value, list(one.counts))
-        elif not FAMILIES[one.family].once:
-            known.value += one.value
-            known.counts = [a + b for a, b in zip(known.counts, one.counts, strict=True)]
-    return list(found.values())
+            totals[item.family, item.labels] = Series(item.family, item.labels, item.value, list(item.counts))
+        elif not FAMILIES[item.family].once:
+            known.value += item.value
+            known.counts = [a + b for a, b in zip(known.counts, item.counts, strict=True)]
+    return list(totals.values())
 
 
 def exposition(series: Iterable[Series]) -> str:
     """The text format 0.0.4 of Prometheus."""
     by_family: defaultdict[str, list[Series]] = defaultdict(list)
-    for one in series:
-        by_family[one.family].append(one)
+    for item in series:
+        by_family[item.family].append(item)
     lines: list[str] = []
     for name, family in FAMILIES.items():
         if name in by_family:
             lines += [f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}"]
-            for one in by_family[name]:
-                lines += _lines(name, family, one)
+            for item in by_family[name]:
+                lines += _lines(name, family, item)
     return "\n".join(lines) + "\n"
 
 
-def _lines(name: str, family: Family, one: Series) -> list[str]:
+def _lines(name: str, family: Family, series: Series) -> list[str]:
     if family.kind != "histogram":
-        return [f"{name}{_labels(family.labels, one.labels)} {one.value:.15g}"]
+        return [f"{name}{_labels(family.labels, series.labels)} {series.value:.15g}"]
     total, lines = 0, []
-    for bound, count in zip((*(f"{bound:g}" for bound in family.bounds), "+Inf"), one.counts, strict=True):
+    for bound, count in zip((*(f"{bound:g}" for bound in family.bounds), "+Inf"), series.counts, strict=True):
         total += count
-        lines.append(f"{name}_bucket{_labels((*family.labels, 'le'), (*one.labels, bound))} {total}")
-    labels = _labels(family.labels, one.labels)
-    return [*lines, f"{name}_sum{labels} {one.value:.15g}", f"{name}_count{labels} {total}"]
+        lines.append(f"{name}_bucket{_labels((*family.labels, 'le'), (*series.labels, bound))} {total}")
+    labels = _labels(family.labels, series.labels)
+    return [*lines, f"{name}_sum{labels} {series.value:.15g}", f"{name}_count{labels} {total}"]
 
 
 def _labels(names: Labels, values: Labels) -> str:

@@ -1,4 +1,4 @@
-"""What is known of a request while it is answered, for its span and its line in the access log."""
+"""Observation of requests for traces and the access log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 
-class Note(msgspec.Struct, gc=False):
+class RequestNote(msgspec.Struct, gc=False):
     """One request. `began`: nanoseconds since 1970; `received`: by `time.perf_counter`."""
 
     #: `http` or `grpc`
@@ -41,37 +41,37 @@ class Note(msgspec.Struct, gc=False):
     trace_id: str = ""
 
 
-class Watcher(Protocol):
-    """Hears of each request when it begins and when it is answered; neither may wait for anything."""
+class RequestObserver(Protocol):
+    """Observer of the begin and end of each request; neither call may block."""
 
-    def began(self, note: Note) -> None: ...
+    def began(self, note: RequestNote) -> None: ...
 
-    def ended(self, note: Note) -> None: ...
+    def ended(self, note: RequestNote) -> None: ...
 
 
-class Watch:
-    """The request that is being answered now, for those who know something of it, and who is told of it at the end."""
+class RequestObservation:
+    """Collects what is known of the current request, and notifies the observers."""
 
-    def __init__(self, watchers: tuple[Watcher, ...]) -> None:
-        self._watchers = watchers
-        self._present: ContextVar[Note | None] = ContextVar("note", default=None)
+    def __init__(self, observers: tuple[RequestObserver, ...]) -> None:
+        self._observers = observers
+        self._present: ContextVar[RequestNote | None] = ContextVar("note", default=None)
 
-    def begin(self, note: Note) -> None:
-        """What is done from here on, in this context, belongs to `note`."""
+    def begin(self, note: RequestNote) -> None:
+        """Start a request: `note` is the current one in this context."""
         self._present.set(note)
-        for watcher in self._watchers:
-            watcher.began(note)
+        for observer in self._observers:
+            observer.began(note)
 
-    def end(self, note: Note, status: int) -> None:
-        """The request was answered."""
+    def end(self, note: RequestNote, status: int) -> None:
+        """End a request with its status."""
         note.status, note.seconds = status, time.perf_counter() - note.received
-        for watcher in self._watchers:
-            watcher.ended(note)
+        for observer in self._observers:
+            observer.ended(note)
 
     # --- what scoring knows
 
     def read(self, request_id: str) -> None:
-        """The name that the caller gave in a body, or that an answer has."""
+        """Record the request id of a body or an answer."""
         if (note := self._present.get()) is None or request_id in {"", note.request_id}:
             return
         if note.ours:
@@ -80,21 +80,21 @@ class Watch:
             note.request_id = request_id
 
     def named(self, name: str) -> None:
-        """Our id of the request, behind a gateway; what it had is the caller's."""
+        """Record the server's request id behind a gateway; the former one is the caller's."""
         if (note := self._present.get()) is not None:
             note.ours, note.request_id, note.caller_id = True, name, note.request_id
 
     def scored(self, model: str, version: str, rows: int) -> None:
-        """A stream scores several times in one call: rows add up."""
+        """Record scored rows; those of a stream are summed."""
         if (note := self._present.get()) is not None:
             note.model, note.version, note.rows = model, version, note.rows + rows
 
     def ran(self, waited: float) -> None:
-        """The request's turn came after `waited` seconds."""
+        """Record a run that began after `waited` seconds."""
         if (note := self._present.get()) is not None:
             note.waited = (note.waited or 0.0) + waited
 
     def hit(self) -> None:
-        """The answer came from the prediction cache."""
+        """Record a hit of the prediction cache."""
         if (note := self._present.get()) is not None:
             note.cached = True

@@ -1,4 +1,4 @@
-"""The application with someone watching: one note a request over HTTP, told when it is answered."""
+"""HTTP application with observation of its requests."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from cumulant.core.traffic import printable_id
 from cumulant.serving.gateway_headers import marks_of
 from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.http.site import Handler
-from cumulant.serving.protocol.paths import template
-from cumulant.serving.telemetry.observation import Note, Watch
+from cumulant.serving.protocol.paths import path_template
+from cumulant.serving.telemetry.observation import RequestNote, RequestObservation
 
 _MOST = 256
 
 
-class Watched:
-    """Answers as `handle` does, and tells `watch`. Where nobody watches, `handle` itself is to be used."""
+class ObservedApp:
+    """Handler that observes the requests of `handle`."""
 
-    def __init__(self, handle: Handler, watch: Watch, *, behind_gateway: bool = False) -> None:
-        """`behind_gateway`: requests have names of ours, see `gateway.Trust`."""
+    def __init__(self, handle: Handler, watch: RequestObservation, *, behind_gateway: bool = False) -> None:
+        """`behind_gateway`: requests carry ids of the server, see `gateway_headers.Trust`."""
         self._handle, self._watch, self._behind_gateway = handle, watch, behind_gateway
         #: of paths that were asked for before; bounded, as callers choose them
         self._templates: dict[bytes, str] = {}
@@ -30,34 +30,34 @@ class Watched:
             marks = marks_of(request.headers)
             note.ours, note.request_id, note.caller_id = True, marks.request, marks.caller
         self._watch.begin(note)
-        found = self._handle(request)
-        if isinstance(found, Response):
-            self._watch.end(note, found.status)
-            return found
-        return self._later(found, note)
+        response = self._handle(request)
+        if isinstance(response, Response):
+            self._watch.end(note, response.status)
+            return response
+        return self._later(response, note)
 
     def _template(self, target: bytes) -> str:
-        found = self._templates.get(target)
-        if found is None:
-            found = template(target)
+        known = self._templates.get(target)
+        if known is None:
+            known = path_template(target)
             if len(self._templates) < _MOST:
-                self._templates[target] = found
-        return found
+                self._templates[target] = known
+        return known
 
-    async def _later(self, found: Awaitable[Response], note: Note) -> Response:
+    async def _later(self, pending: Awaitable[Response], note: RequestNote) -> Response:
         # A connection that is lost cancels its request: 499, as proxies write it.
         status = 499
         try:
-            response = await found
+            response = await pending
             status = response.status
             return response
         finally:
             self._watch.end(note, status)
 
 
-def _note(request: Request, path: str) -> Note:
+def _note(request: Request, path: str) -> RequestNote:
     headers = request.headers
-    return Note(
+    return RequestNote(
         "http",
         request.method,
         path,

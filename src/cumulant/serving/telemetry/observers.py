@@ -1,23 +1,23 @@
-"""Who watches the requests of a worker, by its settings: the access log, traces, both or nobody."""
+"""Observers of a worker's requests by its settings: access log, traces, both or none."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.serving.http.refusals import Refusal
+from cumulant.serving.http.refusals import HttpRefusal
 from cumulant.serving.http.site import Handler
 from cumulant.serving.models.model import ModelSet
 from cumulant.serving.settings import Settings
 from cumulant.serving.telemetry.access_log import AccessLog
-from cumulant.serving.telemetry.observation import Watch
-from cumulant.serving.telemetry.observed_app import Watched
+from cumulant.serving.telemetry.observation import RequestObservation
+from cumulant.serving.telemetry.observed_app import ObservedApp
 
 if TYPE_CHECKING:
     from cumulant.serving.telemetry.tracing import Tracing
 
 
-class Watchers:
-    """Where nobody watches, `watch` is None and requests take the way they take without it.
+class RequestObservers:
+    """The configured observers; `watch` is None where there are none.
 
     Raises:
         UsageError: as `Tracing`.
@@ -33,25 +33,25 @@ class Watchers:
             self._tracing = Tracing(settings.traces or None, service=settings.name)
         self._behind_gateway = settings.gateway_key is not None
         self._log = AccessLog() if settings.access_log else None
-        found = tuple(one for one in (self._tracing, self._log) if one is not None)
-        self.watch = Watch(found) if found else None
+        observers = tuple(observer for observer in (self._tracing, self._log) if observer is not None)
+        self.watch = RequestObservation(observers) if observers else None
 
-    def over(self, handle: Handler) -> Handler:
-        """`handle`, watched."""
-        return handle if self.watch is None else Watched(handle, self.watch, behind_gateway=self._behind_gateway)
+    def wrap(self, handle: Handler) -> Handler:
+        """`handle` with observation, where any is configured."""
+        return handle if self.watch is None else ObservedApp(handle, self.watch, behind_gateway=self._behind_gateway)
 
-    def refused(self, refusal: Refusal) -> None:
-        """A connection refused requests before they were whole."""
+    def refused(self, refusal: HttpRefusal) -> None:
+        """Log refusals of incomplete requests."""
         if self._log is not None:
             self._log.refused(refusal)
 
     def follow(self, models: ModelSet) -> None:
-        """Hear of the runs of `models` too."""
+        """Observe the runs of `models`."""
         for model in models:
-            model.runner.witness = self.watch
+            model.runner.observer = self.watch
 
     def close(self) -> None:
-        """Write and send what waits."""
-        for one in (self._tracing, self._log):
-            if one is not None:
-                one.close()
+        """Flush the log and the traces."""
+        for observer in (self._tracing, self._log):
+            if observer is not None:
+                observer.close()

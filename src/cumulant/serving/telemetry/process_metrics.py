@@ -1,4 +1,4 @@
-"""What this process takes of the machine, under the names that Prometheus has for it."""
+"""Resource metrics of this process under Prometheus' standard names."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _SELF = Path("/proc/self")
 _STARTED = 19
 
 
-def of_process() -> list[Series]:
+def process_series() -> list[Series]:
     """Processor time everywhere; memory, descriptors and the start where the system has /proc."""
     worker = (str(os.getpid()),)
-    found = [
+    series = [
         Series("cumulant_build_info", (__version__, platform.python_version()), 1),
         Series("process_cpu_seconds_total", worker, time.process_time()),
     ]
     if not _SELF.is_dir():
-        return found
+        return series
     values = {
         "process_resident_memory_bytes": _resident(),
         "process_open_fds": sum(1 for _ in (_SELF / "fd").iterdir()),
         "process_max_fds": _most_files(),
         "process_start_time_seconds": _started(),
     }
-    return found + [Series(name, worker, value) for name, value in values.items()]
+    return series + [Series(name, worker, value) for name, value in values.items()]
 
 
 def _resident() -> int:

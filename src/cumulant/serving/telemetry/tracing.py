@@ -11,7 +11,7 @@ from typing import Any
 
 from cumulant.core.errors import UsageError
 from cumulant.core.version import __version__
-from cumulant.serving.telemetry.observation import Note
+from cumulant.serving.telemetry.observation import RequestNote
 
 _HINT = 'pip install "cumulant[otel]"'
 
@@ -21,7 +21,7 @@ _PROBES, _CALLS = ("/v2/health/", "/ping", "/health", "/grpc.health.v1."), ("/Se
 
 
 def is_probe(path: str) -> bool:
-    """Whether a path is asked every few seconds by what watches the server: its spans would hide the others."""
+    """Whether a path is a health probe, whose frequent spans would hide the others."""
     return path.startswith(_PROBES) or path.endswith(_CALLS)
 
 
@@ -54,7 +54,7 @@ class Tracing:
         self._none, self._server = Context(), SpanKind.SERVER
         self._open: dict[int, Any] = {}
 
-    def began(self, note: Note) -> None:
+    def began(self, note: RequestNote) -> None:
         if is_probe(note.path):
             return
         parent = self._none
@@ -63,35 +63,35 @@ class Tracing:
             parent = self._extract(carrier, self._none)
         name = note.path.lstrip("/") if note.protocol == "grpc" else f"{note.method} {note.path}"
         span = self._tracer.start_span(
-            name, parent, self._server, started_with(note), start_time=note.began
+            name, parent, self._server, start_attributes(note), start_time=note.began
         )  # fmt: skip
         note.trace_id = f"{span.get_span_context().trace_id:032x}"
         if span.is_recording():
             self._open[id(note)] = span
 
-    def ended(self, note: Note) -> None:
+    def ended(self, note: RequestNote) -> None:
         span = self._open.pop(id(note), None)
         if span is None:
             return
-        span.set_attributes(ended_with(note))
-        if failed(note):
+        span.set_attributes(end_attributes(note))
+        if is_failed(note):
             from opentelemetry.trace import StatusCode
 
             span.set_status(StatusCode.ERROR)
         span.end(note.began + int(note.seconds * 1e9))
 
     def close(self) -> None:
-        """Send what was not sent."""
+        """Flush pending spans."""
         self._provider.shutdown()
 
 
-def failed(note: Note) -> bool:
-    """Whether the request failed by the server's doing: HTTP 5xx, or one of the codes of gRPC that say so."""
+def is_failed(note: RequestNote) -> bool:
+    """Whether the request failed with a server error: HTTP 5xx, or such a code of gRPC."""
     return note.status in {2, 4, 12, 13, 14, 15} if note.protocol == "grpc" else note.status >= 500
 
 
-def started_with(note: Note) -> dict[str, str]:
-    """Attributes that a sampler may look at."""
+def start_attributes(note: RequestNote) -> dict[str, str]:
+    """Span attributes at the start, which a sampler may use."""
     common = {"client.address": note.client, "network.protocol.name": "http"}
     if note.protocol == "grpc":
         service, _, method = note.path.lstrip("/").rpartition("/")
@@ -99,17 +99,17 @@ def started_with(note: Note) -> dict[str, str]:
     return {**common, "http.request.method": note.method, "http.route": note.path, "url.scheme": "http"}
 
 
-def ended_with(note: Note) -> dict[str, Any]:
-    """What is known at the end."""
+def end_attributes(note: RequestNote) -> dict[str, Any]:
+    """Span attributes at the end."""
     status = "rpc.grpc.status_code" if note.protocol == "grpc" else "http.response.status_code"
-    found: dict[str, Any] = {status: note.status}
-    if failed(note):
-        found["error.type"] = str(note.status)
+    attributes: dict[str, Any] = {status: note.status}
+    if is_failed(note):
+        attributes["error.type"] = str(note.status)
     if note.model:
-        found["cumulant.model"], found["cumulant.version"] = note.model, note.version
-        found["cumulant.rows"], found["cumulant.cached"] = note.rows, note.cached
-        found["cumulant.queue_seconds"] = note.waited or 0.0
-    return found
+        attributes["cumulant.model"], attributes["cumulant.version"] = note.model, note.version
+        attributes["cumulant.rows"], attributes["cumulant.cached"] = note.rows, note.cached
+        attributes["cumulant.queue_seconds"] = note.waited or 0.0
+    return attributes
 
 
 def _exporter(endpoint: str | None) -> Any:
@@ -124,7 +124,7 @@ def _exporter(endpoint: str | None) -> Any:
     return OTLPSpanExporter(endpoint=base if base.endswith("/v1/traces") else f"{base}/v1/traces")
 
 
-def wanted(environment: Mapping[str, str]) -> bool:
+def traces_requested(environment: Mapping[str, str]) -> bool:
     """Whether the variables of OpenTelemetry ask for traces."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False

@@ -16,13 +16,13 @@ from cumulant.core.system.stderr import lossy_stderr
 from cumulant.serving.models.content_pins import Pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
-from cumulant.serving.workers.event_loops import ending, new_loop
-from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop
+from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.worker import Worker
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a child is started with: one JSON document on its standard input."""
+    """Start parameters of a worker process: one JSON document on its standard input."""
 
     settings: Settings
     #: descriptor of the inherited socket
@@ -30,31 +30,31 @@ class Orders(msgspec.Struct, frozen=True):
     #: descriptors of all workers' listening sockets, and this worker's place among them
     listeners: tuple[int, ...]
     place: int
-    #: what is served
+    #: pinned content of the served models
     pins: tuple[Pin, ...]
 
 
 class _Fleet:
-    """All workers, asked through the supervisor."""
+    """All workers, called through the supervisor."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        found: list[Any] = await self._channel.call("everywhere", {"verb": verb, "arguments": dict(arguments)})
-        return found
+        answers: list[Any] = await self._channel.call("everywhere", {"verb": verb, "arguments": dict(arguments)})
+        return answers
 
 
 async def _run(worker: Worker, orders: Orders) -> None:
     ended = asyncio.Event()
-    doors = Doors([socket.socket(fileno=number) for number in orders.listeners], orders.place)
+    listeners = Listeners([socket.socket(fileno=number) for number in orders.listeners], orders.place)
 
     async def answer(verb: str, arguments: Mapping[str, Any]) -> Any:
         if verb == "end":
             ended.set()
             return None
-        if verb == "mind":
-            return await doors.mind(arguments["places"])
+        if verb == "take_over":
+            return await listeners.take_over(arguments["places"])
         return await worker.staff.do(verb, arguments)
 
     link = socket.socket(fileno=orders.channel)
@@ -70,13 +70,13 @@ async def _run(worker: Worker, orders: Orders) -> None:
         models = [[model.name, model.version] for model in worker.app.models]
         starting.append(asyncio.ensure_future(channel.call("ready", {"models": models})))
 
-    with ending(ended):
-        await worker.run(doors, ended, started, _Fleet(channel))
+    with end_on_signals(ended):
+        await worker.run(listeners, ended, started, _Fleet(channel))
     listening.cancel()
 
 
 def main() -> int:
-    """Exit code 0 when it was asked to end, 4 where it could not start."""
+    """Exit code: 0 after a normal end, 4 where the worker could not start."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     try:
         worker = Worker(orders.settings, pins=orders.pins)

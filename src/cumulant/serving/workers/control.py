@@ -1,4 +1,4 @@
-"""Loading, swapping and unloading models, and what a worker tells of itself."""
+"""Model control: loading, swapping and unloading models on all workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
-from cumulant.serving.models.content_pins import Pin, check, pin, refuse_twins
+from cumulant.serving.models.content_pins import Pin, check, pin, refuse_duplicates
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.models.row_model import UNREGISTERED
@@ -20,19 +20,21 @@ from cumulant.serving.workers.fleet import Fleet
 
 Open = Callable[[Path], Model]
 Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
-Told = Callable[[], Coroutine[Any, Any, list[Any]]]
+ReadSeries = Callable[[], Coroutine[Any, Any, list[Any]]]
 T = TypeVar("T")
 
 
-class Staff:
-    """One worker's duties. A model is opened and warmed on a thread, so that requests go on meanwhile.
+class WorkerDuties:
+    """Commands that one worker executes. Models are loaded on a thread, so that requests are served meanwhile.
 
-    `put` lets a set of models answer from then on; where it raises, the set before goes on.
+    `put` activates a set of models; where it raises, the former set stays active.
     """
 
-    def __init__(self, models: ModelSet, repository: Repository, open_one: Open, *, put: Put, told: Told) -> None:
+    def __init__(
+        self, models: ModelSet, repository: Repository, open_one: Open, *, put: Put, series: ReadSeries
+    ) -> None:
         self.models = models
-        self._repository, self._open, self._put, self._told = repository, open_one, put, told
+        self._repository, self._open, self._put, self._series = repository, open_one, put, series
         self._staged: dict[str, list[Model]] = {}
         # Changes come from every worker; each is made from the set that the one before left.
         self._turn = asyncio.Lock()
@@ -53,7 +55,7 @@ class Staff:
             case "unload":
                 await self._replace(str(arguments["name"]), [])
             case "metrics":
-                return [msgspec.to_builtins(series) for series in await self._told()]
+                return [msgspec.to_builtins(series) for series in await self._series()]
             case "ready":
                 return [[model.name, model.version] for model in self.models]
             case _:
@@ -64,11 +66,11 @@ class Staff:
         pins = msgspec.convert(arguments.get("pins"), list[Pin] | None)
         if pins is None:
             pins = await asyncio.to_thread(pins_of, self._repository, str(arguments["name"]))
-        await asyncio.to_thread(refuse_twins, pins)
+        await asyncio.to_thread(refuse_duplicates, pins)
         models: list[Model] = []
         try:
-            for one in pins:  # one at a time: what was opened must be known when the next one fails
-                models += [await asyncio.to_thread(open_pinned, one, self._open)]
+            for pinned in pins:  # one at a time: what was opened must be known when the next one fails
+                models += [await asyncio.to_thread(open_pinned, pinned, self._open)]
             ModelSet(models)  # refuses a version that is given twice
         except BaseException:
             _close(models)
@@ -88,17 +90,17 @@ class Staff:
             raise
 
     async def _replace(self, name: str, models: list[Model]) -> None:
-        """From now on `models` answer for `name`; those before finish what they have."""
+        """Activate `models` under `name`; the former ones finish their requests."""
         async with self._turn:
             old = [model for model in self.models if model.name == name]
-            after = ModelSet([*self.models.where(lambda one: one.name != name), *models])
+            after = ModelSet([*self.models.where(lambda served: served.name != name), *models])
             await self._put(after)
             self.models = after
             _close(old)
 
 
 def pins_of(repository: Repository, name: str) -> list[Pin]:
-    """Every version of a model as the disk holds it now, untried.
+    """Pins of every version of a model on disk, without a load check.
 
     Raises:
         NotFoundError: there is none.
@@ -107,7 +109,7 @@ def pins_of(repository: Repository, name: str) -> list[Pin]:
 
 
 def open_pinned(pinned: Pin, open_one: Open) -> Model:
-    """The model of exactly that content.
+    """Model of exactly the pinned content.
 
     Raises:
         IntegrityError: the folder holds another one by now.
@@ -129,22 +131,22 @@ def _close(models: list[Model]) -> None:
 
 
 class Control:
-    """Model control over all workers: a model is put in place everywhere or nowhere.
+    """Model control over all workers: a model is activated on all of them or on none.
 
-    `tried` finds the versions of a name and tries whether they can be loaded; by default nothing is tried. `left_out`
-    says why folders are not served that were there at the start.
+    `check_versions` returns the versions of a name after a load check; by default none is made. `left_out` maps folders
+    that are not served since the start to the reason.
     """
 
     def __init__(
         self,
         fleet: Fleet,
         repository: Repository,
-        tried: Callable[[str], list[Pin]] | None = None,
+        check_versions: Callable[[str], list[Pin]] | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> None:
         self._fleet, self._repository = fleet, repository
         self._left_out = left_out or {}
-        self._tried = tried or functools.partial(pins_of, repository)
+        self._check_versions = check_versions or functools.partial(pins_of, repository)
         # One change at a time: two loads at once could end in different versions on different workers.
         self._turn = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -161,18 +163,18 @@ class Control:
 
     async def _load(self, name: str) -> list[str]:
         async with self._turn:
-            pins = await asyncio.to_thread(self._tried, name)
+            pins = await asyncio.to_thread(self._check_versions, name)
             arguments = {"name": name, "key": uuid.uuid4().hex, "pins": msgspec.to_builtins(pins)}
             try:
-                found = await self._fleet.everywhere("prepare", arguments)
+                answers = await self._fleet.everywhere("prepare", arguments)
             except BaseException:
                 await self._fleet.everywhere("discard", arguments)
                 raise
             await self._fleet.everywhere("commit", arguments)
-            return [str(version) for version in found[0]]
+            return [str(version) for version in answers[0]]
 
     async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
-        """Finish a change even where its caller goes away in the middle: half of it would stay."""
+        """Finish a change even where its caller is cancelled, so that no change is left half done."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._finished)
@@ -184,7 +186,7 @@ class Control:
             task.exception()  # it may be that nobody waits for it any more
 
     async def unload(self, name: str) -> None:
-        """Stop answering for a model; what was accepted is answered.
+        """Unload a model; accepted requests are still answered.
 
         Raises:
             NotFoundError: it is not loaded.
@@ -199,21 +201,21 @@ class Control:
             await self._fleet.everywhere("unload", {"name": name})
 
     async def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
-        """Every servable of the repository and whether it is served."""
+        """Every servable of the repository with its state."""
         loaded = {(name, version) for name, version in (await self._fleet.everywhere("ready", {}))[0]}
-        found: list[dict[str, str]] = []
-        for folder, one in await asyncio.to_thread(self._repository.described):
-            if isinstance(one, CumulantError):
-                found.append(_unavailable(folder.name, "", one.message))
+        entries: list[dict[str, str]] = []
+        for folder, description in await asyncio.to_thread(self._repository.descriptions):
+            if isinstance(description, CumulantError):
+                entries.append(_unavailable(folder.name, "", description.message))
                 continue
-            key = one.name, one.version or UNREGISTERED
+            key = description.name, description.version or UNREGISTERED
             if key in loaded:
-                found.append({"name": key[0], "version": key[1], "state": "READY", "reason": ""})
+                entries.append({"name": key[0], "version": key[1], "state": "READY", "reason": ""})
             else:
-                found.append(_unavailable(*key, self._left_out.get(str(folder), "not loaded")))
-        return [one for one in found if one["state"] == "READY" or not ready_only]
+                entries.append(_unavailable(*key, self._left_out.get(str(folder), "not loaded")))
+        return [entry for entry in entries if entry["state"] == "READY" or not ready_only]
 
 
 def _unavailable(name: str, version: str, reason: str) -> dict[str, str]:
-    told = {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}
-    return {key: text.encode(errors="replace").decode() for key, text in told.items()}
+    entry = {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}
+    return {key: text.encode(errors="replace").decode() for key, text in entry.items()}

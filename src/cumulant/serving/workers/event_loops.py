@@ -1,4 +1,4 @@
-"""Event loops, and how a process is asked to end."""
+"""Event loops and termination signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Uvloop where it is installed; asyncio's own where it does not exist (Windows)."""
+    """Event loop of uvloop where installed, else of asyncio."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -26,8 +26,8 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextmanager
-def short_turns() -> Iterator[None]:
-    """Threads of this process take turns more often, so that a busy event loop does not hold up the engine's thread."""
+def shorten_thread_turns() -> Iterator[None]:
+    """Shorter thread switch interval, so that a busy event loop does not delay the engine's thread."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, _TURN_SECONDS))
     try:
@@ -37,7 +37,7 @@ def short_turns() -> Iterator[None]:
 
 
 @contextmanager
-def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
+def end_on_signals(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
     """SIGTERM and SIGINT set `ended`, and so does the end of the process `parent`.
 
     Afterwards they do nothing: who asks a second time does not cut off what is still being written. `signals_kept` ends
@@ -67,8 +67,8 @@ def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
-    """When the block ends, SIGTERM and SIGINT do what they did before."""
+def restore_signals() -> Iterator[None]:
+    """Restore the handlers of SIGTERM and SIGINT when the block ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The workers of one server, as one of them sees them: what is asked of one is asked of all."""
+"""All workers of one server, as one of them calls them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Duties(Protocol):
-    """What every worker does when it is asked."""
+    """Commands that every worker executes."""
 
     async def do(self, verb: str, arguments: Mapping[str, Any]) -> Any:
         """Raises CumulantError where it cannot."""
@@ -18,7 +18,7 @@ class Fleet(Protocol):
     """All workers, this one among them."""
 
     async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """What each worker answers.
+        """Result of the command on each worker.
 
         Raises:
             CumulantError: of the first that could not.
@@ -26,8 +26,8 @@ class Fleet(Protocol):
         ...
 
 
-class Alone:
-    """A fleet of one."""
+class SingleWorker:
+    """Fleet of one worker."""
 
     def __init__(self, duties: Duties) -> None:
         self._duties = duties

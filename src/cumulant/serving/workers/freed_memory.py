@@ -1,4 +1,4 @@
-"""Memory that is free inside this process, given back to the system."""
+"""Release of free memory to the operating system."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ctypes
 import sys
 
 
-def give_back() -> None:
-    """Return what reading and optimizing a model left behind: a tenth of an idle worker. A few milliseconds.
+def release_memory() -> None:
+    """Return free heap memory after a model was loaded: a tenth of an idle worker. Takes a few milliseconds.
 
-    The C library of glibc keeps it for later allocations otherwise. Other systems are left as they are.
+    glibc keeps it for later allocations otherwise. No effect on other systems.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -1,7 +1,7 @@
-"""The listening sockets of all workers, as one of them holds them.
+"""Listening sockets of all workers.
 
-Each worker takes connections from its own. Those of a worker that has ended are taken by the others until another one
-takes its place, so that nobody who waits there is lost.
+Each worker accepts connections on its own socket. The socket of a worker that has ended is served by the others until
+that worker is restarted, so that no waiting connection is lost.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from cumulant.core.network.accepting import take_connections
 from cumulant.serving.workers.sockets import BACKLOG
 
 
-class Doors:
-    """`own`: the place of this worker's socket among `listeners`, which are closed with it."""
+class Listeners:
+    """Listening sockets; `own` is the index of this worker's. All are closed together."""
 
     def __init__(self, listeners: Sequence[socket.socket], own: int = 0) -> None:
         self._listeners, self._own = list(listeners), own
@@ -24,12 +24,12 @@ class Doors:
         self._turn = asyncio.Lock()
 
     async def open(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Take connections from this worker's own socket."""
+        """Accept connections on this worker's own socket."""
         self._protocol = protocol
-        await self.mind(())
+        await self.take_over(())
 
-    async def mind(self, orphans: Collection[int]) -> None:
-        """Take connections from those sockets as well, and from no others."""
+    async def take_over(self, orphans: Collection[int]) -> None:
+        """Accept connections on these sockets too, and on no others."""
         async with self._turn:
             if self._protocol is None:
                 return  # not ready, or at its end
@@ -51,7 +51,7 @@ class Doors:
         return self._protocol is None
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._protocol = None
         for server in self._servers.values():
             server.close()

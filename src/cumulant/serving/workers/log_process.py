@@ -1,4 +1,4 @@
-"""The log process, kept running beside the workers."""
+"""Supervision of the log process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.units import show_duration
-from cumulant.serving.prediction_log.log_command import command
+from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.settings import Settings
 
 #: seconds between two looks at the process: what workers hand over meanwhile waits in their memory
@@ -32,7 +32,7 @@ _PATIENCE = 60.0
 
 
 @contextmanager
-def log_place(settings: Settings) -> Iterator[Settings]:
+def log_socket_folder(settings: Settings) -> Iterator[Settings]:
     """The settings with a place for the log's socket that only this user can reach; unchanged without a log."""
     if settings.log is None or settings.log_socket is not None:
         yield settings
@@ -42,9 +42,10 @@ def log_place(settings: Settings) -> Iterator[Settings]:
 
 
 @asynccontextmanager
-async def scribe(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
-    """Keep the log process running, which hashes personal values with `salt`; when the block ends it writes what it
-    has and ends.
+async def run_log_process(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
+    """Keep the log process running; when the block ends it writes pending entries and ends.
+
+    `salt` is the key of the hashes of personal values.
     """
     if settings.log is None or settings.log_socket is None:
         yield
@@ -75,8 +76,8 @@ async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[
 
 
 def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
-    """The salt goes where neither an argument nor a variable would keep it."""
-    line = command(
+    """Start the log process; the salt is passed on standard input, not in arguments or variables."""
+    line = log_command(
         str(settings.log_socket),
         str(settings.log),
         keep=show_duration(timedelta(seconds=settings.log_keep)),

@@ -1,4 +1,4 @@
-"""The URLs by which a gateway may reach a server, as the address that it listens on may be written."""
+"""URLs by which a gateway may reach a server."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def own_urls(host: str, port: int, declared: Collection[str] = ()) -> tuple[str,
     if any(map(is_loopback, hosts)):
         hosts.append("localhost")
     names = [name for name in declared if name != ANY]
-    found = [f"http://{address_of(one, port)}" for one in (*hosts, *names) if not _is_wildcard(one)]
+    urls = [f"http://{address_of(address, port)}" for address in (*hosts, *names) if not _is_wildcard(address)]
     # A proxy that speaks TLS for this server has a port of its own.
-    return tuple(dict.fromkeys([*found, *(f"https://{address_of(name, 443)}" for name in names)]))
+    return tuple(dict.fromkeys([*urls, *(f"https://{address_of(name, 443)}" for name in names)]))
 
 
 def _of_this_machine() -> Iterator[str]:
@@ -40,10 +40,10 @@ def _of_this_machine() -> Iterator[str]:
 
 def _resolved(host: str) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return [str(address[0]).partition("%")[0] for *_, address in found]
+    return [str(address[0]).partition("%")[0] for *_, address in addresses]
 
 
 def _is_wildcard(host: str) -> bool:

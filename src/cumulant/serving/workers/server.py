@@ -1,4 +1,4 @@
-"""Run the server: claim the address, start what answers, announce, drain."""
+"""Start and run the server: bind the address, start the workers, announce, drain."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from cumulant.core.errors import CumulantError, StorageError, UsageError
 from cumulant.core.masking import fingerprint
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.units import duration, size
-from cumulant.serving.models.artifact_cache import keeping
+from cumulant.serving.models.artifact_cache import artifact_folder
 from cumulant.serving.models.content_pins import Pin
-from cumulant.serving.models.fallback_pin import fallback_pinned
-from cumulant.serving.models.load_check import Trial
+from cumulant.serving.models.fallback_pin import pin_fallback
+from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.prediction_log.personal_values import personal_fields
-from cumulant.serving.prediction_log.salt import VARIABLE, fitting
-from cumulant.serving.sequences.state_folder import sequence_place
+from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt
+from cumulant.serving.sequences.state_folder import sequence_folder
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
-from cumulant.serving.workers.listeners import Doors
-from cumulant.serving.workers.log_process import log_place, scribe
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
+from cumulant.serving.workers.listeners import Listeners
+from cumulant.serving.workers.log_process import log_socket_folder, run_log_process
 from cumulant.serving.workers.sockets import (
     address_of,
-    allow_many,
     bind,
-    claim,
-    several_possible,
+    can_share_port,
+    raise_file_limit,
+    reserve_address,
     split_address,
     url_of,
 )
-from cumulant.serving.workers.supervisor import Supervisor
+from cumulant.serving.workers.supervisor import WorkerSupervisor
 from cumulant.serving.workers.worker import Worker
 
-__all__ = ["Ready", "bind", "run", "say", "serve", "split_address", "write_ready"]
+__all__ = ["Ready", "bind", "print_ready", "run", "serve", "split_address", "write_ready"]
 
 
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a server says when it answers: its real address, and the models with their versions."""
+    """Ready message: the real address, and the models with their versions."""
 
     url: str
     pid: int
@@ -66,9 +66,9 @@ def serve(
     drain: str = "10s",
     announce: Callable[[Ready], None] | None = None,
 ) -> None:
-    """Answer for the servables in `folders` until SIGTERM or SIGINT; what was accepted is finished first.
+    """Serve the servables in `folders` until SIGTERM or SIGINT; accepted requests are answered first.
 
-    Port 0 takes a free port; `announce` hears the real address. `online` is the URL of the stored features,
+    Port 0 takes a free port; `announce` is called with the real address. `online` is the URL of the stored features,
     `table` the name of their state. Off loopback the server answers anyone, hence `insecure`.
 
     Raises:
@@ -95,7 +95,7 @@ def run(
     announce: Callable[[Ready], None] | None = None,
     salts: Sequence[bytes] = (),
 ) -> None:
-    """Answer as `settings` say until SIGTERM or SIGINT. Of `salts`, the one that the models were made for is the key
+    """Serve by `settings` until SIGTERM or SIGINT. Of `salts`, the one that the models were made for is the key
     of the hashes of personal values in the prediction log; without any these are hidden.
 
     Raises:
@@ -104,14 +104,14 @@ def run(
     _check(settings, insecure=insecure)
     salt = _salt(settings, salts)
     settings = msgspec.structs.replace(settings, salt_fingerprint=fingerprint(salt))
-    allow_many()
+    raise_file_limit()
     open_to_all = insecure or settings.token is not None
     with (
-        signals_kept(),
-        fallback_pinned(settings) as fixed,
-        _with_grpc(fixed, insecure=open_to_all) as held,
-        log_place(held) as logged,
-        sequence_place(logged) as placed,
+        restore_signals(),
+        pin_fallback(settings) as fixed,
+        _with_grpc(fixed, insecure=open_to_all) as bound,
+        log_socket_folder(bound) as logged,
+        sequence_folder(logged) as placed,
     ):
         _run(placed, announce, insecure=open_to_all, salt=salt)
 
@@ -122,27 +122,31 @@ def _with_grpc(settings: Settings, *, insecure: bool) -> Iterator[Settings]:
     if settings.grpc_port is None:
         yield settings
         return
-    take = claim if several_possible() else bind
+    take = reserve_address if can_share_port() else bind
     with take(settings.grpc_host, settings.grpc_port, insecure=insecure, option="--grpc") as holder:
         host, port = holder.getsockname()[:2]
-        if not several_possible():
+        if not can_share_port():
             holder.close()
         yield msgspec.structs.replace(settings, grpc_host=host, grpc_port=port)
 
 
 def _salt(settings: Settings, salts: Sequence[bytes]) -> bytes:
-    described = [one for _, one in Repository(settings.folders).described() if not isinstance(one, CumulantError)]
-    salt = fitting(salts, described)
-    bare = sorted({one.name for one in described if personal_fields(one)})
+    described = [
+        servable
+        for _, servable in Repository(settings.folders).descriptions()
+        if not isinstance(servable, CumulantError)
+    ]
+    salt = choose_salt(salts, described)
+    bare = sorted({servable.name for servable in described if personal_fields(servable)})
     if bare and not salt and settings.log is not None:
-        said = f"personal values of {', '.join(bare)} are hidden in the prediction log: no salt is given"
-        sys.stderr.write(f"{said} ({VARIABLE}, or --salt-file FILE)\n")
+        text = f"personal values of {', '.join(bare)} are hidden in the prediction log: no salt is given"
+        sys.stderr.write(f"{text} ({VARIABLE}, or --salt-file FILE)\n")
     return salt
 
 
 def _run(settings: Settings, announce: Callable[[Ready], None] | None, *, insecure: bool, salt: bytes) -> None:
-    if settings.workers > 1 and several_possible():
-        with claim(settings.host, settings.port, insecure=insecure) as holder:
+    if settings.workers > 1 and can_share_port():
+        with reserve_address(settings.host, settings.port, insecure=insecure) as holder:
             _supervise(settings, holder, announce, salt)
         return
     if settings.workers > 1:
@@ -170,9 +174,9 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
 
     async def answer() -> None:
         ended = asyncio.Event()
-        async with scribe(settings, salt):
-            with ending(ended, settings.parent):
-                await worker.run(Doors([listener]), ended, lambda: announce(ready) if announce else None)
+        async with run_log_process(settings, salt):
+            with end_on_signals(ended, settings.parent):
+                await worker.run(Listeners([listener]), ended, lambda: announce(ready) if announce else None)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -182,10 +186,10 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
 
 
 def _first(settings: Settings) -> tuple[Settings, list[Pin]]:
-    """What is served at the start, and the settings with what is left out."""
-    trial = Trial(settings)
-    pins = trial.first()
-    return msgspec.structs.replace(settings, left_out=trial.left_out), pins
+    """Load-checked content at the start, and the settings with the excluded folders."""
+    load_check = LoadCheck(settings)
+    pins = load_check.check_all()
+    return msgspec.structs.replace(settings, left_out=load_check.left_out), pins
 
 
 def _grpc_of(settings: Settings) -> str | None:
@@ -203,11 +207,11 @@ def _supervise(
             announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers, _grpc_of(settings)))
 
     async def supervise(placed: Settings, pins: Sequence[Pin]) -> None:
-        async with scribe(placed, salt):
-            await Supervisor(placed, pins).run(started)
+        async with run_log_process(placed, salt):
+            await WorkerSupervisor(placed, pins).run(started)
 
-    with keeping() as kept:
-        placed, pins = _first(msgspec.structs.replace(settings, kept=kept))
+    with artifact_folder() as artifacts:
+        placed, pins = _first(msgspec.structs.replace(settings, artifacts=artifacts))
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(supervise(placed, pins))
 
@@ -222,7 +226,7 @@ def write_ready(path: Path, ready: Ready) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
 
 
-def say(ready: Ready) -> None:
-    """One JSON line on standard output."""
+def print_ready(ready: Ready) -> None:
+    """Print the ready message as one JSON line on standard output."""
     sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Addresses and the sockets that listen on them."""
+"""Addresses and listening sockets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http"
     return listener
 
 
-def claim(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
+def reserve_address(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
     """A socket that holds the address for several workers without taking connections itself.
 
     Raises:
@@ -57,7 +57,7 @@ def claim(host: str, port: int, *, insecure: bool = False, option: str = "--http
     return _reusable(host, port)
 
 
-def shared(host: str, port: int) -> socket.socket:
+def open_shared(host: str, port: int) -> socket.socket:
     """A socket of one worker among several on the same address, which listens once the worker is ready."""
     listener = _reusable(host, port)
     listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
@@ -66,20 +66,20 @@ def shared(host: str, port: int) -> socket.socket:
 
 def _reusable(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    found = socket.socket(family, kind, protocol)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    found.bind(address)
-    return found
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(address)
+    return listener
 
 
-def several_possible() -> bool:
+def can_share_port() -> bool:
     """Whether several processes can share one port here."""
     return hasattr(socket, "SO_REUSEPORT") and os.name == "posix"
 
 
-def allow_many() -> None:
-    """Let this process and its workers hold as many connections as the system grants; the usual 1,024 are soon used."""
+def raise_file_limit() -> None:
+    """Raise the limit of open files to what the system grants: each connection needs one."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limit

@@ -1,4 +1,4 @@
-"""The process above several workers: starts them, starts them again, and passes on what one asks of all."""
+"""Supervisor of several workers: starts and restarts them, and relays calls between them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
-from cumulant.serving.models.content_pins import Pin, let_go
+from cumulant.serving.models.content_pins import Pin, remove_unserved
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel, GoneError
 from cumulant.serving.workers.child import Orders
-from cumulant.serving.workers.event_loops import ending
-from cumulant.serving.workers.sockets import shared
+from cumulant.serving.workers.event_loops import end_on_signals
+from cumulant.serving.workers.sockets import open_shared
 
 #: a worker that ends within this many seconds of its start is started again with growing pauses
 _SHORT_LIFE = 5.0
@@ -45,12 +45,12 @@ class _Member(msgspec.Struct):
 
     @property
     def answers(self) -> bool:
-        """Whether it has come to answer requests."""
+        """Whether it serves requests."""
         return self.ready.done() and self.ready.exception() is None
 
 
 async def _end_if_stuck(member: _Member) -> None:
-    """End a worker that has stopped: the system goes on to give it connections, which nobody answers."""
+    """End a hung worker: the system still routes connections to it, which are never answered."""
     if not member.answers:
         return
     try:
@@ -62,17 +62,18 @@ async def _end_if_stuck(member: _Member) -> None:
         pass  # it has ended
 
 
-class Supervisor:
-    """Keeps `settings.workers` processes answering on one address, which `claim` holds for them.
+class WorkerSupervisor:
+    """Keeps `settings.workers` processes running on one address, which `reserve_address` holds for them.
 
-    The workers share nothing and take connections by SO_REUSEPORT; the supervisor is on no request's way.
+    The workers share nothing and accept connections by SO_REUSEPORT; requests do not pass through the supervisor.
     """
 
     def __init__(self, settings: Settings, pins: Sequence[Pin]) -> None:
         """`pins`: what is served at first."""
         self._settings = settings
         self._pins: dict[str, tuple[Pin, ...]] = {
-            name: tuple(one for one in pins if one.name == name) for name in dict.fromkeys(one.name for one in pins)
+            name: tuple(pinned for pinned in pins if pinned.name == name)
+            for name in dict.fromkeys(pinned.name for pinned in pins)
         }
         #: those of changes that are prepared and neither made nor given up
         self._staged: dict[str, tuple[Pin, ...]] = {}
@@ -84,39 +85,39 @@ class Supervisor:
         self._ending = False
 
     async def run(self, started: Callable[[list[list[str]]], None]) -> None:
-        """Run the workers until this process is asked to end; `started` hears the models once all answer.
+        """Run the workers until the process is stopped; `started` is called with the models once all are ready.
 
         Raises:
             EngineUnavailableError: a worker did not start.
         """
         ended = asyncio.Event()
-        with ending(ended, self._settings.parent):
+        with end_on_signals(ended, self._settings.parent):
             try:
                 places = range(self._settings.workers)
-                self._listeners = [shared(self._settings.host, self._settings.port) for _ in places]
+                self._listeners = [open_shared(self._settings.host, self._settings.port) for _ in places]
                 for place in places:
                     await self._start(place)
                 first = await self._all_ready()
-                self._keepers = [asyncio.ensure_future(self._keep(place)) for place in self._members]
+                self._keepers = [asyncio.ensure_future(self._keep_running(place)) for place in self._members]
                 started(first[0])
                 await ended.wait()
             finally:
                 await self._end()
 
     async def _all_ready(self) -> list[Any]:
-        """What each worker says of its models, once all of them answer."""
+        """Models of each worker, once all are ready."""
         ready = asyncio.gather(*(member.ready for member in self._members.values()))
         try:
             return await asyncio.wait_for(ready, _START_SECONDS)
         except TimeoutError:
             hint = "look at its models: they may be too large for this machine"
-            told = f"a worker did not answer within {_START_SECONDS:g} s of its start"
-            raise EngineUnavailableError(told, hint=hint) from None
+            text = f"a worker did not answer within {_START_SECONDS:g} s of its start"
+            raise EngineUnavailableError(text, hint=hint) from None
 
     async def _start(self, place: int) -> None:
         ours, theirs = socket.socketpair()
         numbers = tuple(listener.fileno() for listener in self._listeners)
-        pins = tuple(one for pins in self._pins.values() for one in pins)
+        pins = tuple(pinned for pins in self._pins.values() for pinned in pins)
         orders = Orders(self._settings, theirs.fileno(), numbers, place, pins)
         with theirs:
             process = _spawn(orders)
@@ -128,7 +129,7 @@ class Supervisor:
             if verb == "ready":
                 if not ready.done():
                     ready.set_result(arguments["models"])
-                    await self._share_doors()
+                    await self._share_listeners()
                 return None
             return await self._everywhere(str(arguments["verb"]), arguments["arguments"])
 
@@ -144,22 +145,22 @@ class Supervisor:
         self._members[place] = _Member(process, channel, listening, ready, time.monotonic())
         self._starts += 1
 
-    async def _keep(self, place: int) -> None:
+    async def _keep_running(self, place: int) -> None:
         """Start the worker at `place` again whenever it ends."""
         failures = 0
         while not self._ending:
             member = self._members[place]
             while not (await asyncio.wait([member.listening], timeout=_LOOK_SECONDS))[0]:
                 await _end_if_stuck(member)
-            await self._share_doors()
+            await self._share_listeners()
             code = await asyncio.to_thread(member.process.wait)
             sys.stderr.write(f"worker {member.process.pid} ended with code {code}; another one takes its place\n")
             # One that never answered has failed, however long its models took to load.
             failures = failures + 1 if not member.answers or time.monotonic() - member.born < _SHORT_LIFE else 0
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-            await self._start_again(place)
+            await self._restart(place)
 
-    async def _start_again(self, place: int) -> None:
+    async def _restart(self, place: int) -> None:
         while True:
             try:
                 return await self._start(place)
@@ -168,7 +169,7 @@ class Supervisor:
                 await asyncio.sleep(_PAUSES[-1])
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
+        """Results of all ready workers; a worker that ends meanwhile is restarted with the current models."""
         match verb:
             case "metrics":
                 return [*await self._ask(verb, arguments), self._own_series()]
@@ -176,62 +177,62 @@ class Supervisor:
                 self._staged[str(arguments["key"])] = _pins_in(arguments)
                 return await self._ask(verb, arguments)
             case "discard":
-                found = await self._ask(verb, arguments)
-                self._let_go(self._staged.pop(str(arguments["key"]), ()))
-                return found
+                answers = await self._ask(verb, arguments)
+                self._remove_unserved(self._staged.pop(str(arguments["key"]), ()))
+                return answers
             case "commit" | "unload":
                 return await self._change(verb, arguments)
             case _:
                 return await self._ask(verb, arguments)
 
     async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """Every worker does it, or is ended: another one takes its place, with what the others serve."""
-        # Told beforehand: a worker that is started meanwhile is not asked.
+        """Apply a change on every worker; one that fails is restarted with the models of the others."""
+        # Set beforehand: a worker that is started meanwhile gets the new content at its start.
         name = str(arguments["name"])
         before = self._pins.pop(name, ())
         if verb == "commit":
             self._pins[name] = _pins_in(arguments)
-        asked = await self._answers(verb, arguments)
-        failed = [(member, one) for member, one in asked if _refused(one)]
-        found = [one for _, one in asked if not isinstance(one, BaseException)]
-        if not found:
+        outcomes = await self._answers(verb, arguments)
+        failed = [(member, outcome) for member, outcome in outcomes if _is_refusal(outcome)]
+        answers = [outcome for _, outcome in outcomes if not isinstance(outcome, BaseException)]
+        if not answers:
             self._pins.pop(name, None)
             if before:
                 self._pins[name] = before
-            raise failed[0][1] if failed else _nobody()
+            raise failed[0][1] if failed else _no_worker()
         for member, error in failed:
             sys.stderr.write(f"worker {member.process.pid} cannot {verb} {name} and is ended: {error.message}\n")
             with contextlib.suppress(GoneError):
                 await member.channel.call("end", {})
         self._staged.pop(str(arguments.get("key")), None)
-        self._let_go(before)
-        return found
+        self._remove_unserved(before)
+        return answers
 
-    def _let_go(self, pins: Sequence[Pin]) -> None:
-        let_go(pins, chain(*self._pins.values(), *self._staged.values()))
+    def _remove_unserved(self, pins: Sequence[Pin]) -> None:
+        remove_unserved(pins, chain(*self._pins.values(), *self._staged.values()))
 
-    async def _share_doors(self) -> None:
-        """Let the workers that answer take the connections that wait for those that do not."""
+    async def _share_listeners(self) -> None:
+        """Let ready workers accept the connections of the others."""
         if not self._keepers or self._ending:
             return
-        answering = {place for place, one in self._members.items() if one.answers and not one.listening.done()}
+        answering = {place for place, member in self._members.items() if member.answers and not member.listening.done()}
         orphans = {"places": [place for place in self._members if place not in answering]}
-        calls = [self._members[place].channel.call("mind", orphans) for place in answering]
+        calls = [self._members[place].channel.call("take_over", orphans) for place in answering]
         with contextlib.suppress(TimeoutError):  # of one that is stuck
             await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), _FAREWELL_SECONDS)
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         answers = [answer for _, answer in await self._answers(verb, arguments)]
         for answer in answers:
-            if _refused(answer):
+            if _is_refusal(answer):
                 raise answer
-        found = [answer for answer in answers if not isinstance(answer, BaseException)]
-        if not found:
-            raise _nobody()
-        return found
+        successes = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not successes:
+            raise _no_worker()
+        return successes
 
     async def _answers(self, verb: str, arguments: Mapping[str, Any]) -> list[tuple[_Member, Any]]:
-        """What each worker says, or the error that it met."""
+        """Result or error of each worker."""
         members = [member for member in self._members.values() if not member.listening.done()]
         if verb in _ASK_SECONDS:  # nobody waits for one that starts; changes do, so that it takes part in them
             members = [member for member in members if member.answers]
@@ -244,7 +245,7 @@ class Supervisor:
         return [["cumulant_workers", [], alive, []], ["cumulant_worker_starts_total", [], self._starts, []]]
 
     async def _end(self) -> None:
-        """Let the workers finish what they accepted; end those that do not come to an end."""
+        """Let the workers drain; kill those that do not end in time."""
         self._ending = True
         for keeper in self._keepers:
             keeper.cancel()
@@ -266,12 +267,12 @@ def _pins_in(arguments: Mapping[str, Any]) -> tuple[Pin, ...]:
     return msgspec.convert(arguments["pins"], tuple[Pin, ...])
 
 
-def _refused(answer: object) -> bool:
-    """Whether a worker that goes on could not do what it was asked."""
+def _is_refusal(answer: object) -> bool:
+    """Whether a running worker failed the command."""
     return isinstance(answer, CumulantError) and not isinstance(answer, GoneError)
 
 
-def _nobody() -> EngineUnavailableError:
+def _no_worker() -> EngineUnavailableError:
     return EngineUnavailableError("no worker answers at the moment")
 
 

@@ -1,4 +1,4 @@
-"""One process that answers: its models, its connections, its part in the fleet."""
+"""One worker process: its models, connections and commands."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts, is_loopback
-from cumulant.serving.app import Application
-from cumulant.serving.cache.cache_clients import Sharer
+from cumulant.serving.app import ServingApplication
+from cumulant.serving.cache.cache_clients import SharedCacheClient
 from cumulant.serving.gateway_headers import Marks, Trust, marks_of, new_name
-from cumulant.serving.http.limits import Limits
+from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.refusals import Refusals
-from cumulant.serving.http.site import Site
-from cumulant.serving.logged_answers import Logbook
-from cumulant.serving.models.content_pins import Pin, pin, refuse_twins
-from cumulant.serving.models.load_check import Trial
+from cumulant.serving.http.site import HttpSite
+from cumulant.serving.logged_answers import PredictionLogger
+from cumulant.serving.models.content_pins import Pin, pin, refuse_duplicates
+from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.models.opening import Opening
-from cumulant.serving.posted.label_inbox import Inbox
-from cumulant.serving.posted.state_updates import Recorder
+from cumulant.serving.models.opening import ModelOpener
+from cumulant.serving.posted.label_inbox import LabelInbox
+from cumulant.serving.posted.state_updates import StateRecorder
 from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.protocol.probes import OPEN
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, of_connections
-from cumulant.serving.telemetry.observers import Watchers
-from cumulant.serving.telemetry.process_metrics import of_process
-from cumulant.serving.workers.control import Control, Staff, open_pinned
-from cumulant.serving.workers.event_loops import short_turns
-from cumulant.serving.workers.fleet import Alone, Fleet
-from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.telemetry.metrics import Series, connection_series
+from cumulant.serving.telemetry.observers import RequestObservers
+from cumulant.serving.telemetry.process_metrics import process_series
+from cumulant.serving.workers.control import Control, WorkerDuties, open_pinned
+from cumulant.serving.workers.event_loops import shorten_thread_turns
+from cumulant.serving.workers.fleet import Fleet, SingleWorker
+from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.own_urls import own_urls
-from cumulant.serving.workers.sockets import several_possible
+from cumulant.serving.workers.sockets import can_share_port
 
 if TYPE_CHECKING:
     from cumulant.serving.grpc.server import Server
@@ -50,14 +50,14 @@ _URGENT = (*OPEN, b"/metrics")
 
 
 def is_urgent(target: bytes) -> bool:
-    """Whether a request is answered whatever waits: also one that asks whether a model is ready."""
+    """Whether a request is answered at once, such as a readiness probe of a model."""
     if target.startswith(_URGENT):
         return True
     return target.startswith(b"/v2/models/") and target.partition(b"?")[0].endswith(b"/ready")
 
 
 class Worker:
-    """Loads the models when it is made: those of `pins`, or else all that its folders hold.
+    """Worker that loads the models of `pins`, or else of its folders, when it is created.
 
     Raises:
         NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `open_model`.
@@ -65,22 +65,22 @@ class Worker:
 
     def __init__(self, settings: Settings, *, pins: Sequence[Pin] | None = None) -> None:
         self._settings = settings
-        self._watchers = Watchers(settings)
-        self.recorder = Recorder(settings.scored, clock_skew=settings.clock_skew)
-        self._sharer = Sharer(settings) if settings.sharing else None
-        self._opening = Opening(settings, self._sharer)
-        self._trial = Trial(settings)
+        self._observers = RequestObservers(settings)
+        self.recorder = StateRecorder(settings.scored, clock_skew=settings.clock_skew)
+        self._shared_cache = SharedCacheClient(settings) if settings.sharing else None
+        self._opening = ModelOpener(settings, self._shared_cache)
+        self._load_check = LoadCheck(settings)
         try:
-            wanted = [pin(one) for one in self._opening.repository.folders()] if pins is None else pins
-            self._trial.knows(wanted)
-            refuse_twins(wanted)
-            models = ModelSet([open_pinned(one, self._opening) for one in wanted])
+            wanted = [pin(folder) for folder in self._opening.repository.folders()] if pins is None else pins
+            self._load_check.remember_names(wanted)
+            refuse_duplicates(wanted)
+            models = ModelSet([open_pinned(folder, self._opening) for folder in wanted])
             self.recorder.put(models)
         except CumulantError:
             self.close()
             raise
-        self._logbook: Logbook | None = None
-        self.app = Application(
+        self._prediction_logger: PredictionLogger | None = None
+        self.app = ServingApplication(
             models,
             body_limit=settings.body_limit,
             name=settings.name,
@@ -88,27 +88,27 @@ class Worker:
             hosts=Hosts(settings.hosts, local=is_loopback(settings.host)),
         )
         self.app.score.recorder = self.recorder
-        self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels), settings.labels_size)
-        self.app.score.watch = self._watchers.watch
-        handle = self._watchers.over(self.app)
+        self.app.inbox = None if settings.labels is None else LabelInbox(Path(settings.labels), settings.labels_size)
+        self.app.score.watch = self._observers.watch
+        handle = self._observers.wrap(self.app)
         self._trust: Trust | None = None
         if settings.gateway_key is not None:
             self.app.score.marks = _marks
             self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
-            handle = self._trust.over(handle)
+            handle = self._trust.wrap(handle)
         admitted = None if settings.token is None else self.app.admitted
-        refusals = Refusals(self._watchers.refused)
+        refusals = Refusals(self._observers.refused)
         # A declared fallback answers what would be refused, so that nothing is refused by its head.
-        queue = math.inf if settings.fallback.given else settings.scheduling.queue
-        limits = Limits.of_body(settings.body_limit, queue=queue)
-        self._site = Site(handle, limits, admitted, refusals, urgent=is_urgent)
-        self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
+        queue = math.inf if settings.fallback.is_declared else settings.scheduling.queue
+        limits = HttpLimits.of_body(settings.body_limit, queue=queue)
+        self._site = HttpSite(handle, limits, admitted, refusals, urgent=is_urgent)
+        self.staff = WorkerDuties(models, self._opening.repository, self._opening, put=self._put, series=self._series)
 
     async def _put(self, models: ModelSet) -> None:
         prepared = await asyncio.to_thread(self.recorder.prepare, models)
-        self._watchers.follow(models)
-        if self._logbook is not None:
-            self._logbook.describe(models)
+        self._observers.follow(models)
+        if self._prediction_logger is not None:
+            self._prediction_logger.describe(models)
         taken = self.recorder.take(prepared)
         self.app.models = models
         await asyncio.to_thread(self.recorder.settle, taken)
@@ -119,50 +119,50 @@ class Worker:
             return None
         kind = ConfirmedClient if self._settings.log_write == "durable" else LogClient
         client = kind(self._settings.log_socket, worker="worker", region=self._settings.region)
-        self._logbook = self.app.score.logbook = Logbook(client)
-        self._logbook.describe(self.app.models)
+        self._prediction_logger = self.app.score.prediction_logger = PredictionLogger(client)
+        self._prediction_logger.describe(self.app.models)
         return client
 
     async def _series(self) -> list[Series]:
-        connections = of_connections(self._site.refusals.counts, len(self._site.connections))
-        found = [*self.app.series(), *of_process(), *connections]
+        connections = connection_series(self._site.refusals.counts, len(self._site.connections))
+        series = [*self.app.series(), *process_series(), *connections]
         if self.app.inbox is not None:
-            found += await self.app.inbox.series()
-        if self._sharer is not None:
-            found += self._sharer.series()
-        if self._logbook is not None:
-            client = self._logbook.client
-            found.append(Series("cumulant_log_records_total", ("written",), client.written))
-            found.append(Series("cumulant_log_records_total", ("lost",), client.lost))
-            found.append(Series("cumulant_log_records_total", ("refused",), client.refused))
+            series += await self.app.inbox.series()
+        if self._shared_cache is not None:
+            series += self._shared_cache.series()
+        if self._prediction_logger is not None:
+            client = self._prediction_logger.client
+            series.append(Series("cumulant_log_records_total", ("written",), client.written))
+            series.append(Series("cumulant_log_records_total", ("lost",), client.lost))
+            series.append(Series("cumulant_log_records_total", ("refused",), client.refused))
         if self._trust is not None:
-            found.append(Series("cumulant_gateway_tokens_rejected_total", (), self._trust.rejected))
-        return found
+            series.append(Series("cumulant_gateway_tokens_rejected_total", (), self._trust.rejected))
+        return series
 
     async def run(
         self,
-        doors: Doors,
+        listeners: Listeners,
         ended: asyncio.Event,
         started: Callable[[], None],
         fleet: Fleet | None = None,
     ) -> None:
-        """Answer until `ended` is set; then finish what was accepted."""
-        self._watchers.follow(self.app.models)
-        self.app.join(fleet := fleet or Alone(self.staff), self._control(fleet), self._settings.control)
+        """Serve until `ended` is set, then drain."""
+        self._observers.follow(self.app.models)
+        self.app.join(fleet := fleet or SingleWorker(self.staff), self._control(fleet), self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
-            stack.enter_context(short_turns())
-            stack.callback(doors.close)
-            await doors.open(self._site)
+            stack.enter_context(shorten_thread_turns())
+            stack.callback(listeners.close)
+            await listeners.open(self._site)
             self._site.start()
-            if self._sharer is not None:
-                await stack.enter_async_context(self._sharer.at_work())
+            if self._shared_cache is not None:
+                await stack.enter_async_context(self._shared_cache.running())
             grpc = await self._start_grpc()
             started()
             await ended.wait()
             self.app.draining = True
-            self._trial.stop()  # it may take minutes, and this process ends with its threads
-            doors.close()
+            self._load_check.stop()  # it may take minutes, and this process ends with its threads
+            listeners.close()
             patience, clock = self._settings.drain, asyncio.get_running_loop().time
             began = clock()
             await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
@@ -172,7 +172,7 @@ class Worker:
                     sys.stderr.write(f"the prediction log lost {log.lost} records that its process did not take\n")
 
     def _control(self, fleet: Fleet) -> Control:
-        return Control(fleet, self._opening.repository, self._trial.versions, self._settings.left_out)
+        return Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
 
     async def _start_grpc(self) -> Server | None:
         settings = self._settings
@@ -181,18 +181,18 @@ class Worker:
         # Not before it is wanted: its library costs memory and start-up time.
         from cumulant.serving.grpc.server import start
 
-        watch = self._watchers.watch
-        return await start(self.app, settings.grpc_host, settings.grpc_port, shared=several_possible(), watch=watch)
+        watch = self._observers.watch
+        return await start(self.app, settings.grpc_host, settings.grpc_port, shared=can_share_port(), watch=watch)
 
     def close(self) -> None:
-        """Commit what the state was told, and let the store go."""
-        self._watchers.close()
+        """Commit pending state updates and close the stores."""
+        self._observers.close()
         self.recorder.close()
         self._opening.close()
 
 
 def _marks(request: object) -> Marks:
-    """Gateways speak HTTP: a call over gRPC did not come by one, and nothing of it is believed; it has our id."""
+    """Marks of a request. Gateways use HTTP only, so a gRPC call has an own id and no arm."""
     if isinstance(request, Request):
         return marks_of(request.headers)
     return Marks(request=getattr(request, "name", "") or new_name())

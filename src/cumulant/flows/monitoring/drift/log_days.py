@@ -115,10 +115,10 @@ class LogWindows:
             ContractBreachError: none has, as all rows are misdated.
             StorageError: a file of the log is damaged.
         """
-        from cumulant.serving.prediction_log.storage.log_reader import stored
+        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         files: dict[date, list[list[object]]] = {}
-        for file, _ in stored(self.folder, since=self.since, until=self.until):
+        for file, _ in iterate_files(self.folder, since=self.since, until=self.until):
             with contextlib.suppress(FileNotFoundError):  # merged meanwhile: the day is read as it is then
                 stat = file.path.stat()
                 files.setdefault(file.day, []).append([file.path.name, stat.st_size, stat.st_mtime_ns])
@@ -315,9 +315,9 @@ def _celled(day: _Day, cells: Mapping[str, Cells]) -> _Day:
 
 def spoken(folder: Path) -> frozenset[str]:
     """The columns of the newest answers of a log."""
-    from cumulant.serving.prediction_log.storage.log_reader import recent
+    from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    said = (one.outputs for one in recent(folder, limit=20))
+    said = (one.outputs for one in recent_predictions(folder, limit=20))
     found: set[str] = set()
     for text in said:
         with contextlib.suppress(msgspec.MsgspecError):

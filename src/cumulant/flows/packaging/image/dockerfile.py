@@ -16,7 +16,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
-from cumulant.serving.__main__ import options_of
+from cumulant.serving.__main__ import parse_options
 from cumulant.serving.workers.sockets import split_address
 
 #: of the user that serves; numeric, so that Kubernetes can see that it is not root
@@ -91,7 +91,7 @@ def serving(text: str) -> Serving:
     try:
         words = tuple(shlex.split(text))
         with redirect_stderr(said):
-            found = options_of([*_PROGRAM[4:], *words])
+            found = parse_options([*_PROGRAM[4:], *words])
     except (ValueError, SystemExit) as error:
         fault = said.getvalue().strip().rpartition("error: ")[2] or str(error)
         raise UsageError(f'"{text}" cannot be the options of the server: {fault}', subject=text) from None

@@ -28,9 +28,9 @@ from cumulant.flows.review.http.callers import Callers
 from cumulant.flows.review.http.paths import BODIES, MOST, ROUTES, document
 from cumulant.serving.errors import HttpError, headers_of, status_of
 from cumulant.serving.http.messages import Request, Response, error_response, json_response
-from cumulant.serving.protocol.paths import Route, allow, split
-from cumulant.serving.protocol.probes import OPEN, probe
-from cumulant.serving.telemetry.access_log import say_fault
+from cumulant.serving.protocol.paths import Route, allow_header, split_path
+from cumulant.serving.protocol.probes import OPEN, answer_probe
+from cumulant.serving.telemetry.access_log import write_fault
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -94,14 +94,14 @@ class Application:
     # --- paths
 
     def _route(self, request: Request) -> Response | Call:
-        parts = split(request.target)
+        parts = split_path(request.target)
         route = _found(parts)
         if request.method == "OPTIONS":
             return Response(200, b"", headers=((b"allow", route.takes),))
         if request.method != route.method and not (route.method == "GET" and request.method == "HEAD"):
             told = f"this path takes {route.method}, not {request.method[:20]}"
-            raise HttpError(405, told, headers=((b"allow", allow(route.method)),))
-        if (found := probe(parts, ready=not self.draining)) is not None:
+            raise HttpError(405, told, headers=((b"allow", allow_header(route.method)),))
+        if (found := answer_probe(parts, ready=not self.draining)) is not None:
             return found
         if not self._callers.guarded:  # a token decides alone: no page of another place has one
             _check_origin(request, self._hosts)
@@ -217,5 +217,5 @@ def _status(error: CumulantError) -> int:
 
 
 def _fault() -> Response:
-    say_fault()
+    write_fault()
     return error_response(500, "internal error")

@@ -14,10 +14,10 @@ from cumulant.flows.ledger.actions import check
 from cumulant.flows.review.http.app import Application
 from cumulant.flows.review.http.callers import Caller, Callers
 from cumulant.flows.review.views import policy_of
-from cumulant.serving.http.limits import Limits
-from cumulant.serving.http.site import Site
-from cumulant.serving.workers.event_loops import ending, new_loop, signals_kept
-from cumulant.serving.workers.listeners import Doors
+from cumulant.serving.http.limits import HttpLimits
+from cumulant.serving.http.site import HttpSite
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
+from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.sockets import bind, split_address, url_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: an answer is a label and a note
 _BODY = 64 * 1024
-_LIMITS = Limits(body=_BODY, bodies=64 * _BODY)
+_LIMITS = HttpLimits(body=_BODY, bodies=64 * _BODY)
 _DRAIN_SECONDS = 10.0
 
 
@@ -65,13 +65,13 @@ def serve(
     project.keep_salt()
     known = Callers(callers, principal)
     host, port = split_address(http)
-    with signals_kept(), bind(host, port, insecure=insecure or known.guarded) as listener:
+    with restore_signals(), bind(host, port, insecure=insecure or known.guarded) as listener:
         opened = Opened(url=url_of(listener), pid=os.getpid(), model=project.name, guarded=known.guarded)
 
         async def answer() -> None:
-            ended, doors = asyncio.Event(), Doors([listener])
-            site = Site(app, _LIMITS, app.admitted if known.guarded else None)
-            with ending(ended):
+            ended, doors = asyncio.Event(), Listeners([listener])
+            site = HttpSite(app, _LIMITS, app.admitted if known.guarded else None)
+            with end_on_signals(ended):
                 await doors.open(site)
                 site.start()
                 announce(opened)

@@ -194,10 +194,10 @@ def _rows(
 
 
 def _explained(scorer: Scorer, asked: int | None) -> Explained | None:
-    from cumulant.serving.protocol.reasons import Reasoning, why
+    from cumulant.serving.protocol.reasons import Reasoning, read_reasons
 
     reasoning = None if asked is None or scorer.servable.reasons is None else Reasoning(scorer)
-    wanted = None if asked is None else why(reasoning, asked)
+    wanted = None if asked is None else read_reasons(reasoning, asked)
     return None if wanted is None or reasoning is None else Explained(reasoning, wanted.count)
 
 
@@ -205,9 +205,9 @@ def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons:
     from cumulant.data.spec import SourceSpec
 
     if reasons is not None:
-        from cumulant.serving.protocol.reasons import why
+        from cumulant.serving.protocol.reasons import read_reasons
 
-        why(None, reasons)
+        read_reasons(None, reasons)
     if described.state:
         hint = f"serve it, and send its rows in order: cumulant serve {folder}"
         raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",

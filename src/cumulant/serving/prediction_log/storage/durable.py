@@ -1,4 +1,4 @@
-"""What has been written, on the disk. Importing this loads no engine."""
+"""Durable writes. Importing this module loads no engine."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Journal:
+class PartJournal:
     """The journal that this process writes, locked against recovery by others.
 
     Raises:
@@ -71,7 +71,7 @@ class Journal:
         self.rows += len(rows)
 
     def remove(self) -> None:
-        """The rows are elsewhere by now.
+        """Delete the journal, whose rows are in a file by now.
 
         Raises:
             OSError: the file stays; nobody writes it any more.
@@ -82,7 +82,7 @@ class Journal:
             os.close(self._file)
 
     def leave(self, path: Path) -> None:
-        """Give the rows to the next recovery, under another name where it can be renamed."""
+        """Leave the rows to the next recovery, under another name where it can be renamed."""
         with contextlib.suppress(OSError):
             self._path.rename(path)
         self.release()
@@ -93,7 +93,7 @@ class Journal:
 
 
 def _locked(path: Path) -> int:
-    """A new file, which has its name once it is locked: a recovery finds no journal whose writer has no lock yet."""
+    """New file that is renamed once it is locked, so that no recovery takes it before."""
     draft = path.with_name(f"{path.name}{log_folder.WRITING}")
     file = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
     try:
@@ -107,10 +107,8 @@ def _locked(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, age: float = 0.0) -> Iterator[bytes | None]:
-    """The content of a journal that nobody writes any more; None where somebody does, or has recovered it, and where it
-    was written less than `age` seconds ago.
-    """
+def claim_journal(path: Path, age: float = 0.0) -> Iterator[bytes | None]:
+    """Content of a journal without a writer; None where it is locked, recovered, or younger than `age` seconds."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

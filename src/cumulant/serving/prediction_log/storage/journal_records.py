@@ -14,8 +14,8 @@ _decode = msgspec.msgpack.Decoder(list[tuple[object, ...]]).decode
 _BEGINNING = re.compile(rb"(?=(?:[\x91-\x9f]|\xdc..|\xdd.{4})\xdc\x00)", re.DOTALL)
 
 
-class Records(msgspec.Struct):
-    """What a journal holds.
+class JournalRecords(msgspec.Struct):
+    """Records of a journal.
 
     Attributes:
         rows: those of the records that can be read.
@@ -29,9 +29,9 @@ class Records(msgspec.Struct):
     damaged_bytes: int = 0
 
 
-def read(data: bytes) -> Records:
+def read_records(data: bytes) -> JournalRecords:
     """The records of a journal's content."""
-    records, position = Records(), 0
+    records, position = JournalRecords(), 0
     while position < len(data):
         rows, end = _record(data, position)
         if rows is not None:

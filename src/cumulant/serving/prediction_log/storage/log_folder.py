@@ -1,4 +1,4 @@
-"""The log's folder: which files hold its rows, which are in the making, and what is known of each worker.
+"""Layout of the log's folder: row files, drafts, journals, and the state of each worker.
 
     date=2026-11-24/LIFE-000001-000001.parquet     one part, as written
     date=2026-11-24/LIFE-000001-000017.parquet     parts 1 to 17 of that life of the log process, merged
@@ -28,7 +28,7 @@ WRITING = ".writing"
 _JOURNAL = re.compile(r"\.(?P<life>.+)-(?P<number>\d{6,})\.journal")
 
 
-class File(NamedTuple):
+class PredictionFile(NamedTuple):
     """A file of rows: the parts `first` to `last` of one life of a log process."""
 
     path: Path
@@ -37,13 +37,13 @@ class File(NamedTuple):
     first: int
     last: int
 
-    def covers(self, other: File) -> bool:
+    def covers(self, other: PredictionFile) -> bool:
         within = self.first <= other.first and other.last <= self.last
         return self.life == other.life and within and self.path != other.path
 
 
-class Life(msgspec.Struct, kw_only=True):
-    """What is known of one life of a worker."""
+class WorkerLife(msgspec.Struct, kw_only=True):
+    """State of one worker process."""
 
     worker: str
     #: microseconds since 1970 UTC
@@ -68,11 +68,11 @@ def journal_path(folder: Path, day: date, life: str, number: int) -> Path:
     return folder / f"{_DATE}{day}" / f".{life}-{number:06d}.journal"
 
 
-def journals(folder: Path) -> list[File]:
+def list_journals(folder: Path) -> list[PredictionFile]:
     """The journals of all days, each with the number of its part."""
     return [
-        File(journal, day, match["life"], int(match["number"]), int(match["number"]))
-        for day, path in days(folder)
+        PredictionFile(journal, day, match["life"], int(match["number"]), int(match["number"]))
+        for day, path in list_days(folder)
         for journal in sorted(path.glob(".*.journal"))
         if (match := _JOURNAL.fullmatch(journal.name))
     ]
@@ -83,78 +83,78 @@ def is_journal(name: str) -> bool:
     return _JOURNAL.fullmatch(name) is not None
 
 
-def days(folder: Path) -> list[tuple[date, Path]]:
+def list_days(folder: Path) -> list[tuple[date, Path]]:
     """The days that have a folder, oldest first."""
-    found = []
+    dated = []
     for path in folder.glob(f"{_DATE}*"):
         with contextlib.suppress(ValueError):
-            found.append((date.fromisoformat(path.name.removeprefix(_DATE)), path))
-    return sorted(found)
+            dated.append((date.fromisoformat(path.name.removeprefix(_DATE)), path))
+    return sorted(dated)
 
 
-def listed(folder: Path, day: date) -> list[File]:
+def list_day_files(folder: Path, day: date) -> list[PredictionFile]:
     """Every file of rows of one day, in the order of their parts; covered ones too."""
     try:
         names = os.listdir(folder / f"{_DATE}{day}")  # noqa: PTH208 - names are enough
     except OSError:
         return []
-    found = [
-        File(folder / f"{_DATE}{day}" / name, day, match["life"], int(match["first"]), int(match["last"]))
+    files = [
+        PredictionFile(folder / f"{_DATE}{day}" / name, day, match["life"], int(match["first"]), int(match["last"]))
         for name in names
         if (match := _PART.fullmatch(name)) and not name.startswith(".")
     ]
-    return sorted(found, key=lambda file: (file.life, file.first, -file.last))
+    return sorted(files, key=lambda file: (file.life, file.first, -file.last))
 
 
-def parted(files: Iterable[File]) -> tuple[list[File], list[File]]:
-    """Files that hold rows, and those whose rows another one holds too."""
+def split_covered(files: Iterable[PredictionFile]) -> tuple[list[PredictionFile], list[PredictionFile]]:
+    """Current files, and those that a merged file covers."""
     lives = defaultdict(list)
     for file in files:
         lives[file.life].append(file)
-    held: list[File] = []
-    covered: list[File] = []
-    for found in lives.values():
+    current: list[PredictionFile] = []
+    covered: list[PredictionFile] = []
+    for life_files in lives.values():
         # Wider ones come first at the same beginning, and no two overlap by half.
-        newest: File | None = None
-        for file in sorted(found, key=lambda one: (one.first, -one.last)):
+        newest: PredictionFile | None = None
+        for file in sorted(life_files, key=lambda item: (item.first, -item.last)):
             if newest is not None and newest.covers(file):
                 covered.append(file)
             else:
                 newest = file
-                held.append(file)
-    return held, covered
+                current.append(file)
+    return current, covered
 
 
-def files(folder: Path, since: date | None = None, until: date | None = None) -> list[File]:
+def current_files(folder: Path, since: date | None = None, until: date | None = None) -> list[PredictionFile]:
     """The files that hold the rows of the days `since` to `until`, oldest day first."""
     if since is not None and since == until:
-        return parted(listed(folder, since))[0]
-    found: list[File] = []
-    for day, _ in days(folder):
+        return split_covered(list_day_files(folder, since))[0]
+    current: list[PredictionFile] = []
+    for day, _ in list_days(folder):
         if (since is None or day >= since) and (until is None or day <= until):
-            found += parted(listed(folder, day))[0]
-    return found
+            current += split_covered(list_day_files(folder, day))[0]
+    return current
 
 
-def lives(folder: Path) -> list[Life]:
-    """The lives of workers, oldest first."""
-    found = []
+def read_lives(folder: Path) -> list[WorkerLife]:
+    """States of all workers, oldest first."""
+    records = []
     for path in (folder / "workers").glob("*.json"):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            found.append(msgspec.json.decode(path.read_bytes(), type=Life))
-    return sorted(found, key=lambda life: life.started)
+            records.append(msgspec.json.decode(path.read_bytes(), type=WorkerLife))
+    return sorted(records, key=lambda life: life.started)
 
 
-def life(folder: Path, worker: str) -> Life | None:
-    """What is known of a worker, if anything."""
+def read_life(folder: Path, worker: str) -> WorkerLife | None:
+    """State of a worker; None where there is none."""
     try:
-        return msgspec.json.decode(_life_path(folder, worker).read_bytes(), type=Life)
+        return msgspec.json.decode(_life_path(folder, worker).read_bytes(), type=WorkerLife)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def write_life(folder: Path, known: Life) -> None:
-    """Keep what is known of a worker; readers see the old text or the new one.
+def write_life(folder: Path, known: WorkerLife) -> None:
+    """Write the state of a worker atomically.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -165,7 +165,7 @@ def write_life(folder: Path, known: Life) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Put a file in place as a whole; as `write_life`."""
+    """Write a JSON file atomically; as `write_life`."""
     aside = path.with_name(f".{path.name}")
     aside.write_bytes(msgspec.json.encode(value))
     aside.replace(path)

@@ -1,6 +1,6 @@
 """Reading the prediction log while it is written. A reader never sees half a file, nor a row twice.
 
-What a person asks of the log goes without pyarrow's functions over columns: importing those takes longer than the rest.
+Interactive queries avoid pyarrow's compute functions: importing those takes longer than the query.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LATER = ("caller_id", "invalid")
 _TIMES = ("time", "event_time")
 
 
-class Gap(msgspec.Struct, frozen=True, kw_only=True):
+class LogGap(msgspec.Struct, frozen=True, kw_only=True):
     """Requests `first` to `last` of a worker were answered and are not in the log."""
 
     worker: str
@@ -51,66 +51,68 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
         return self.last - self.first + 1
 
 
-def stored(
+def iterate_files(
     folder: Path, *, since: date | None = None, until: date | None = None
-) -> Iterator[tuple[log_folder.File, Rows]]:
+) -> Iterator[tuple[log_folder.PredictionFile, Rows]]:
     """The files of the days `since` to `until`, each with what reads its rows in batches.
 
     For a reader that remembers which files it has seen. A file that is merged before it is read has no rows here: the
     merged one has them, at the next listing.
     """
-    for file in log_folder.files(folder, since, until):
+    for file in log_folder.current_files(folder, since, until):
         yield file, partial(_batches, file.path)
 
 
 def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(path) as found:
-            for batch in found.iter_batches(_BATCH, columns=columns or SCHEMA.names):
+        with pq.ParquetFile(path) as source:
+            for batch in source.iter_batches(_BATCH, columns=columns or SCHEMA.names):
                 table = pa.Table.from_batches([batch])
                 yield with_all_columns(table) if columns is None else table
     except FileNotFoundError:
         return
     except (OSError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
+        raise damaged_file(path, error) from error
 
 
-def find(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
+def find_predictions(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
     """The rows of the request with that id, newest request first where an id came more than once.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    found: list[Prediction] = []
-    for day in days_of(folder):
-        for rows in whole(folder, day, partial(_of_request, request=request, by=by)):
-            found += rows
-    return sorted(found, key=lambda one: (-one.time, one.worker, one.sequence, one.row))
+    predictions: list[Prediction] = []
+    for day in logged_days(folder):
+        for rows in read_day(folder, day, partial(_of_request, request=request, by=by)):
+            predictions += rows
+    return sorted(
+        predictions, key=lambda prediction: (-prediction.time, prediction.worker, prediction.sequence, prediction.row)
+    )
 
 
 def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
     ids = _read(path, [by])
     if by not in ids.column_names or not _mentions(ids[by], request):  # a file of an older release has no such column
         return []
-    places = [place_ for place_, one in enumerate(ids[by].to_pylist()) if one == request]
+    places = [place_ for place_, text in enumerate(ids[by].to_pylist()) if text == request]
     table = _read(path) if places else None
     return [] if table is None else _records(table, (place_ for place_ in places if _is_answered(table, place_)))
 
 
 def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
-    """Whether the characters of all texts together hold `wanted`: false where no text is it, and soon known."""
+    """Whether the joined characters of all texts contain `wanted`: a fast test that excludes most files."""
     needle = wanted.encode()
     return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
 
 
-def numbered(folder: Path, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
+def numbered_rows(folder: Path, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
     """Worker, sequence, row, request and outputs of the rows of a day that have one of these numbers, of these workers.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
     wanted = np.array(sequences, dtype=np.int64)
-    rows = whole(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
+    rows = read_day(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
     return [row for of_file in rows for row in of_file]
 
 
@@ -128,13 +130,15 @@ def _numbered(path: Path, *, wanted: Integers, workers: frozenset[str]) -> list[
 
 def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
     """Whether each value of a column that was read as `repeated` is one of these texts."""
-    found: Flags = np.concatenate(
+    flags: Flags = np.concatenate(
         [
-            np.array([one in texts for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
+            np.array([text in texts for text in chunk.dictionary.to_pylist()], dtype=bool)[
+                np.from_dlpack(chunk.indices)
+            ]
             for chunk in column.chunks
         ]
     )
-    return found
+    return flags
 
 
 def requests_by_second(folder: Path, model: str, *, since: datetime, until: datetime) -> tuple[Integers, Integers]:
@@ -147,11 +151,11 @@ def requests_by_second(folder: Path, model: str, *, since: datetime, until: date
     earliest, latest = to_micros(since), to_micros(until)
     first, counts = earliest // _SECOND, np.zeros((latest - earliest) // _SECOND + 2, dtype=np.int64)
     read = partial(_requests_by_second, model=model, earliest=earliest, latest=latest)
-    for day in days_of(folder, since.astimezone(UTC).date(), until.astimezone(UTC).date()):
-        for seconds, requests in whole(folder, day, read):
+    for day in logged_days(folder, since.astimezone(UTC).date(), until.astimezone(UTC).date()):
+        for seconds, requests in read_day(folder, day, read):
             counts[seconds - first] += requests
-    found = np.flatnonzero(counts)
-    return found + first, counts[found]
+    occupied = np.flatnonzero(counts)
+    return occupied + first, counts[occupied]
 
 
 def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -> tuple[Integers, Integers]:
@@ -166,7 +170,7 @@ def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -
     return seconds[begins], np.diff(begins, append=len(seconds))
 
 
-def recent(
+def recent_predictions(
     folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
 ) -> list[Prediction]:
     """The newest rows, newest first; those of one model, and answered since a moment, where asked.
@@ -176,28 +180,28 @@ def recent(
     """
     earliest = None if since is None else to_micros(since)
     newest = partial(_newest_of_day, model=model, earliest=earliest, limit=limit)
-    found: list[Prediction] = []
-    for day in reversed(days_of(folder, None if since is None else since.astimezone(UTC).date())):
-        found += _of_day(folder, day, newest)
-        if len(found) >= limit:
+    predictions: list[Prediction] = []
+    for day in reversed(logged_days(folder, None if since is None else since.astimezone(UTC).date())):
+        predictions += _of_day(folder, day, newest)
+        if len(predictions) >= limit:
             break
-    return sorted(found, key=_newest_first)[:limit]
+    return sorted(predictions, key=_newest_first)[:limit]
 
 
-def _newest_first(one: Prediction) -> tuple[int, str, int, int]:
-    return -one.time, one.worker, -one.sequence, one.row
+def _newest_first(prediction: Prediction) -> tuple[int, str, int, int]:
+    return -prediction.time, prediction.worker, -prediction.sequence, prediction.row
 
 
 def _newest_of_day(paths: list[Path], *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
     """The newest rows of these files; those are read whole that may hold one."""
     ends = [(int(times.max()), path) for path in paths if len(times := _integers(_read(path, ["time"])["time"]))]
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     for end, path in sorted(ends, reverse=True):
-        if len(found) >= limit and end < found[limit - 1].time:
+        if len(predictions) >= limit and end < predictions[limit - 1].time:
             break
-        found += _newest(path, model=model, earliest=earliest, limit=limit)
-        found.sort(key=_newest_first)
-    return found[:limit]
+        predictions += _newest(path, model=model, earliest=earliest, limit=limit)
+        predictions.sort(key=_newest_first)
+    return predictions[:limit]
 
 
 def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
@@ -209,12 +213,12 @@ def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) 
     if earliest is not None:
         order = order[times[order] >= earliest]
     if model is not None:
-        order = order[np.array([one == model for one in table["model"].to_pylist()], dtype=bool)[order]]
+        order = order[np.array([name == model for name in table["model"].to_pylist()], dtype=bool)[order]]
     return _records(table, islice((place_ for place_ in order.tolist() if _is_answered(table, place_)), limit))
 
 
-def gaps(folder: Path) -> list[Gap]:
-    """What was answered and is not in the log, by worker: each hole in its sequence numbers, and its lost end.
+def find_gaps(folder: Path) -> list[LogGap]:
+    """Answered requests that are not in the log, by worker: gaps in the sequence numbers, and lost ends.
 
     A worker's end is known where the log process saw it end; numbers of days that are no longer kept are no gap.
 
@@ -222,20 +226,20 @@ def gaps(folder: Path) -> list[Gap]:
         StorageError: the folder or a file cannot be read.
     """
     # Rows of a worker that has ended are there before its end is: an end that is known before they are read is certain.
-    ended = {life.worker: life.last for life in log_folder.lives(folder)}
+    ended = {life.worker: life.last for life in log_folder.read_lives(folder)}
     seen: dict[str, list[Integers]] = {}
-    for day in days_of(folder):
-        for numbers_of in whole(folder, day, _numbers):
+    for day in logged_days(folder):
+        for numbers_of in read_day(folder, day, _numbers):
             for worker, numbers in numbers_of.items():
                 seen.setdefault(worker, []).append(numbers)
-    lives = {life.worker: life for life in log_folder.lives(folder)}
-    found: list[Gap] = []
+    lives = {life.worker: life for life in log_folder.read_lives(folder)}
+    holes: list[LogGap] = []
     for worker in sorted({*seen, *lives}):
         numbers = _distinct(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
         life = lives.get(worker)
         before = life.forgotten if life is not None else int(numbers[0]) - 1
-        found += _holes(worker, numbers, before, ended.get(worker))
-    return found
+        holes += _holes(worker, numbers, before, ended.get(worker))
+    return holes
 
 
 def _records(table: pa.Table, places: Iterable[int]) -> list[Prediction]:
@@ -254,12 +258,12 @@ def _is_answered(table: pa.Table, place_: int) -> bool:
     return any('"' in table[name][place_].as_py() for name in ("request", "outputs"))
 
 
-def _holes(worker: str, numbers: Integers, before: int, last: int | None) -> Iterator[Gap]:
-    kept = numbers[numbers > before]
+def _holes(worker: str, numbers: Integers, before: int, last: int | None) -> Iterator[LogGap]:
+    logged = numbers[numbers > before]
     ends = [] if last is None or last <= before else [last + 1]
-    edges = np.concatenate([np.array([before]), kept, np.array(ends, dtype=np.int64)]).astype(np.int64)
+    edges = np.concatenate([np.array([before]), logged, np.array(ends, dtype=np.int64)]).astype(np.int64)
     for place_ in np.nonzero(np.diff(edges) > 1)[0]:
-        yield Gap(worker=worker, first=int(edges[place_]) + 1, last=int(edges[place_ + 1]) - 1)
+        yield LogGap(worker=worker, first=int(edges[place_]) + 1, last=int(edges[place_ + 1]) - 1)
 
 
 def _numbers(path: Path) -> dict[str, Integers]:
@@ -269,13 +273,13 @@ def _numbers(path: Path) -> dict[str, Integers]:
         workers, places = batch["worker"].dictionary.to_pylist(), np.from_dlpack(batch["worker"].indices)
         numbers = np.from_dlpack(batch["sequence"])
         for place_, worker in enumerate(workers):
-            if len(found := numbers[places == place_]):
-                seen.setdefault(str(worker), []).append(found)
+            if len(own := numbers[places == place_]):
+                seen.setdefault(str(worker), []).append(own)
     return {worker: _distinct(np.concatenate(numbers)) for worker, numbers in seen.items()}
 
 
 def _distinct(numbers: Integers) -> Integers:
-    """As `np.unique`, which makes a table of hashes of numbers that are in order almost always."""
+    """Unique numbers; faster than `np.unique`, as they are almost always sorted."""
     if not (numbers[1:] >= numbers[:-1]).all():
         numbers = np.sort(numbers)
     first = np.ones(len(numbers), dtype=bool)
@@ -292,28 +296,28 @@ def _integers(column: pa.ChunkedArray) -> Integers:
 
 def _flags(column: pa.ChunkedArray) -> Flags:
     """A column of truth values without nulls, which Arrow keeps as bits."""
-    found = np.zeros(0, dtype=np.bool_)
+    flags = np.zeros(0, dtype=np.bool_)
     for chunk in column.chunks:
         bits = np.unpackbits(np.frombuffer(chunk.buffers()[1], dtype=np.uint8), bitorder="little")
-        found = np.concatenate([found, bits[chunk.offset : chunk.offset + len(chunk)].view(np.bool_)])
-    return found
+        flags = np.concatenate([flags, bits[chunk.offset : chunk.offset + len(chunk)].view(np.bool_)])
+    return flags
 
 
-def days_of(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
-    found = [day for day, _ in log_folder.days(folder)]
-    return [day for day in found if (since is None or day >= since) and (until is None or day <= until)]
+def logged_days(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
+    days = [day for day, _ in log_folder.list_days(folder)]
+    return [day for day in days if (since is None or day >= since) and (until is None or day <= until)]
 
 
-def whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
-    """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
+def read_day(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
+    """Results of `read` for each file of a day, each row once, although files are merged meanwhile."""
     return _of_day(folder, day, lambda paths: [read(path) for path in paths])
 
 
 def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Result:
-    """What `read` makes of the files of a day, which hold each row once, although files are merged meanwhile."""
+    """Result of `read` for the files of a day, each row once, although files are merged meanwhile."""
     for _ in range(_LISTINGS):
         try:
-            return read([file.path for file in log_folder.files(folder, day, day)])
+            return read([file.path for file in log_folder.current_files(folder, day, day)])
         except FileNotFoundError:  # merged since it was listed
             continue
     raise StorageError(
@@ -326,8 +330,8 @@ def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Re
 def _read(path: Path, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
     """Some columns of a file, else all of today's; those `repeated` as each value once and its places."""
     # For a few columns of many small files, read-ahead buffers and threads cost as much as the reading.
-    with _damage(path), pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as found:
-        table = found.read(columns=columns or SCHEMA.names, use_threads=columns is None)
+    with _damage(path), pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as source:
+        table = source.read(columns=columns or SCHEMA.names, use_threads=columns is None)
         return with_all_columns(table) if columns is None else table
 
 
@@ -338,22 +342,25 @@ def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
     place_ = file.schema.names.index(column)
     ranges = [file.row_group(number).column(place_).statistics for number in range(file.num_row_groups)]
     return any(
-        one is None or not one.has_min_max or bool(((one.min <= wanted) & (wanted <= one.max)).any()) for one in ranges
+        statistics is None
+        or not statistics.has_min_max
+        or bool(((statistics.min <= wanted) & (wanted <= statistics.max)).any())
+        for statistics in ranges
     )
 
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """What the reading of a file raises, with the file's name."""
+    """Convert errors of reading a file to StorageError with its name."""
     try:
         yield
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
+        raise damaged_file(path, error) from error
 
 
-def damaged(path: Path, error: Exception) -> StorageError:
+def damaged_file(path: Path, error: Exception) -> StorageError:
     return StorageError(
         f"a file of the prediction log cannot be read: {error}",
         subject=str(path),

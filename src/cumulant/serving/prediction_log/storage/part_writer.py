@@ -1,4 +1,4 @@
-"""Writing rows: columns in memory, row groups in a file that nobody sees, and a whole file by one renaming."""
+"""Writing rows: columns in memory, row groups in a draft file, and a visible file by one renaming."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cumulant.serving.prediction_log.entry import Entry, Like
-from cumulant.serving.prediction_log.entry_rows import texts
-from cumulant.serving.prediction_log.personal_values import Hiding
-from cumulant.serving.prediction_log.row_streams import Stream
+from cumulant.serving.prediction_log.entry import LogEntry, PatternEntry
+from cumulant.serving.prediction_log.entry_rows import row_texts
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.row_streams import PatternStream
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.durable import sync
-from cumulant.serving.prediction_log.storage.journal import Journal, Row
+from cumulant.serving.prediction_log.storage.journal import PartJournal, Row
 
 DAY_US = 86_400_000_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
@@ -75,18 +75,18 @@ def with_all_columns(table: pa.Table) -> pa.Table:
     return table.select(SCHEMA.names)
 
 
-class Part:
+class LogPart:
     """The rows of one day since the last file was closed."""
 
     def __init__(self, folder: Path, day: int, life: str, number: int) -> None:
         self.day = date.fromordinal(_EPOCH_ORDINAL + day)
         self.rows = 0
-        self.journal: Journal | None = None
+        self.journal: PartJournal | None = None
         self._folder, self._life, self._number = folder, life, number
         self._writing = log_folder.writing_path(folder, self.day, life, number)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[Row] = []
-        self._likes: dict[Stream, list[Like]] = {}
+        self._likes: dict[PatternStream, list[PatternEntry]] = {}
         self._waiting = self._bytes = 0
         #: of the next row group
         self._batches: list[pa.RecordBatch] = []
@@ -105,7 +105,7 @@ class Part:
         """
         if self.journal is None:
             path = log_folder.journal_path(self._folder, self.day, self._life, self._number)
-            self.journal = Journal(path)
+            self.journal = PartJournal(path)
         self.journal.append(rows)
 
     def add(self, row: Row, size: int) -> bool:
@@ -115,17 +115,17 @@ class Part:
             OSError: the disk is full or cannot be written; the part is spoilt.
         """
         self._rows.append(row)
-        return self._took(1, size)
+        return self._count_rows(1, size)
 
-    def add_like(self, like: Like, stream: Stream, rows: int) -> bool:
+    def add_like(self, like: PatternEntry, stream: PatternStream, rows: int) -> bool:
         """Take the rows of a matrix, as `add`."""
         likes = self._likes.get(stream)
         if likes is None:
             likes = self._likes[stream] = []
         likes.append(like)
-        return self._took(rows, len(like.asked) + len(like.answered))
+        return self._count_rows(rows, len(like.request) + len(like.outputs))
 
-    def _took(self, rows: int, size: int) -> bool:
+    def _count_rows(self, rows: int, size: int) -> bool:
         self.rows += rows
         self._waiting += rows
         self._bytes += size
@@ -156,7 +156,7 @@ class Part:
                 _remove(journal, self._writing.parent)
 
     def discard(self) -> int:
-        """Drop the file in the making; how many rows are lost. Those in a journal stay there, for the next recovery."""
+        """Delete the draft file; returns the lost rows. Rows in a journal are kept for the next recovery."""
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(OSError, pa.ArrowException):
@@ -170,14 +170,14 @@ class Part:
         return self.rows - self.journal.rows
 
     def _seal(self) -> None:
-        """Make columns of what came."""
-        made = [stream.columns(likes, SCHEMA) for stream, likes in self._likes.items()]
+        """Convert queued rows to columns."""
+        batches = [stream.columns(likes, SCHEMA) for stream, likes in self._likes.items()]
         if self._rows:
             columns = zip(*self._rows, strict=True)
-            made.append([pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)])
+            batches.append([pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)])
         self._rows, self._likes = [], {}
         self._waiting = self._bytes = 0
-        for arrays in made:
+        for arrays in batches:
             batch = pa.record_batch(arrays, schema=SCHEMA)
             self._batches.append(batch)
             self._group_rows += len(batch)
@@ -195,20 +195,22 @@ class Part:
         self._writer.write_table(table, row_group_size=len(table))
 
 
-class Parts:
+class LogParts:
     """Rows of any day on their way to files. Rows that cannot be written are dropped and counted."""
 
-    def __init__(self, folder: Path, hiding: Hiding, *, file_size: int, failed: Callable[[OSError, int], None]) -> None:
-        """`failed` is told of each failure to write, and how many rows it cost."""
+    def __init__(
+        self, folder: Path, hiding: PersonalValueMask, *, file_size: int, failed: Callable[[OSError, int], None]
+    ) -> None:
+        """`failed` is called with each write error and the number of lost rows."""
         self.written = 0
         self._folder, self._hiding, self._file_size, self._failed = folder, hiding, file_size, failed
         self._life = f"{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.{secrets.token_hex(3)}"
-        self._open: dict[int, Part] = {}
+        self._open: dict[int, LogPart] = {}
         self._number = 0
         #: rows that wait for `commit`, by day
         self._waiting: dict[int, list[Row]] = {}
 
-    def add(self, entry: Entry, worker: str, region: str) -> None:
+    def add(self, entry: LogEntry, worker: str, region: str) -> None:
         """Take the rows of one entry.
 
         Raises:
@@ -216,9 +218,9 @@ class Parts:
         """
         day = entry.time_us // DAY_US
         for row in self._rows(entry, worker, region):
-            self._add(day, partial(Part.add, row=row, size=size_of(row)))
+            self._add(day, partial(LogPart.add, row=row, size=size_of(row)))
 
-    def add_durable(self, entry: Entry, worker: str, region: str) -> None:
+    def add_durable(self, entry: LogEntry, worker: str, region: str) -> None:
         """Take the rows of one entry, which are on the disk after the next `commit`; as `add`."""
         rows = list(self._rows(entry, worker, region))
         self._waiting.setdefault(entry.time_us // DAY_US, []).extend(rows)
@@ -241,14 +243,14 @@ class Parts:
             for row in rows:
                 if self._open.get(day) is not part:
                     break  # it could not be written; its journal has all of these rows
-                self._add(day, partial(Part.add, row=row, size=size_of(row)))
+                self._add(day, partial(LogPart.add, row=row, size=size_of(row)))
         if failed is not None:
             raise failed
 
-    def _rows(self, entry: Entry, worker: str, region: str) -> Iterator[Row]:
-        found = texts(entry, self._hiding.of(entry.model))
+    def _rows(self, entry: LogEntry, worker: str, region: str) -> Iterator[Row]:
+        pairs = row_texts(entry, self._hiding.of(entry.model))
         times, ages, invalid = entry.event_times or (), entry.ages or (), entry.invalid
-        for number, (request, outputs) in enumerate(found):
+        for number, (request, outputs) in enumerate(pairs):
             yield (
                 entry.id, number, entry.time_us, times[number] if number < len(times) else None,
                 entry.model, entry.version, entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
@@ -257,60 +259,60 @@ class Parts:
                 invalid[number] if number < len(invalid) else "",
             )  # fmt: skip
 
-    def add_like(self, like: Like, stream: Stream) -> None:
+    def add_like(self, like: PatternEntry, stream: PatternStream) -> None:
         """Take the rows of an entry that follows a pattern, as `add`."""
         rows = stream.rows(like)
         if not 1 <= rows <= _LIKE_ROWS or self._hiding.of(stream.entry.model) is not None:
             self.add(stream.whole(like), stream.worker, stream.region)
             return
-        self._add(like.time_us // DAY_US, partial(Part.add_like, like=like, stream=stream, rows=rows))
+        self._add(like.time_us // DAY_US, partial(LogPart.add_like, like=like, stream=stream, rows=rows))
 
     def close(self) -> None:
         """Make all rows visible."""
         self.publish(self.take())
 
-    def take(self) -> list[Part]:
-        """The parts so far, which are the caller's now; later rows go to others."""
+    def take(self) -> list[LogPart]:
+        """The open parts, which are handed over to the caller; later rows go to new parts."""
         parts = list(self._open.values())
         self._open.clear()
         return parts
 
-    def publish(self, parts: Iterable[Part]) -> None:
+    def publish(self, parts: Iterable[LogPart]) -> None:
         """Make the rows of these parts visible, on any thread."""
         for part in parts:
             try:
                 part.close()
             except (OSError, pa.ArrowException) as error:
-                self._spoilt(part, error)
+                self._drop_part(part, error)
                 continue
             self.written += part.rows
 
-    def _part(self, day: int) -> Part:
+    def _part(self, day: int) -> LogPart:
         part = self._open.get(day)
         if part is None:
             self._number += 1
-            part = self._open[day] = Part(self._folder, day, self._life, self._number)
+            part = self._open[day] = LogPart(self._folder, day, self._life, self._number)
         return part
 
-    def _add(self, day: int, add: Callable[[Part], bool]) -> None:
+    def _add(self, day: int, add: Callable[[LogPart], bool]) -> None:
         part = self._part(day)
         try:
             written = add(part)
         except (OSError, pa.ArrowException) as error:
             del self._open[day]
-            self._spoilt(part, error)
+            self._drop_part(part, error)
             return
         # One with a journal is closed after those before it: a merge may cover the number of one that is missing.
         if written and part.journal is None and part.size >= self._file_size:
             del self._open[day]
             self.publish([part])
 
-    def _spoilt(self, part: Part, error: Exception) -> None:
+    def _drop_part(self, part: LogPart, error: Exception) -> None:
         if lost := part.discard():
             self._failed(error if isinstance(error, OSError) else OSError(str(error)), lost)
 
 
-def _remove(journal: Journal, folder: Path) -> None:
+def _remove(journal: PartJournal, folder: Path) -> None:
     """Remove the journal of a part once the part's name is on the disk, or else release it."""
     try:
         sync(folder)

@@ -1,4 +1,4 @@
-"""Rows that a killed log process left in journals become readable."""
+"""Recovery of rows from the journals of a killed log process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.durable import sync
-from cumulant.serving.prediction_log.storage.journal import Row, claimed
-from cumulant.serving.prediction_log.storage.journal_records import Records, read
-from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, Part, size_of
+from cumulant.serving.prediction_log.storage.journal import Row, claim_journal
+from cumulant.serving.prediction_log.storage.journal_records import JournalRecords, read_records
+from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogPart, size_of
 
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("sequence")
@@ -44,7 +44,7 @@ def recover(
         OSError: the disk is full or cannot be written; the journals that are left stay as they are.
     """
     failed: OSError | None = None
-    for file in log_folder.journals(folder):
+    for file in log_folder.list_journals(folder):
         try:
             _recover(folder, file, seen, age, say)
         except OSError as error:
@@ -55,25 +55,25 @@ def recover(
 
 def _recover(
     folder: Path,
-    file: log_folder.File,
+    file: log_folder.PredictionFile,
     seen: Callable[[str, int], object] | None,
     age: float,
     say: Callable[[str], object],
 ) -> None:
-    with claimed(file.path, age) as data:
+    with claim_journal(file.path, age) as data:
         if data is None:
             if seen is not None:
-                _pass_numbers(read(_content(file.path)).rows, seen)
+                _pass_numbers(read_records(_content(file.path)).rows, seen)
             return
-        records = read(data)
+        records = read_records(data)
         if seen is not None:
             _pass_numbers(records.rows, seen)
         rows = _of_today(records)
         try:
             _publish(folder, file, rows)
         except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-            kept = _set_aside(file.path)
-            say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {kept}\n")
+            notice = _set_aside(file.path)
+            say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {notice}\n")
             return
         if records.damaged or len(rows) < len(records.rows):
             say(_damage(records, rows, _set_aside(file.path)))
@@ -86,10 +86,10 @@ def _recover(
             )
 
 
-def _damage(records: Records, rows: list[Row], kept: str) -> str:
+def _damage(records: JournalRecords, rows: list[Row], notice: str) -> str:
     return (
         f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
-        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {kept}\n"
+        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {notice}\n"
     )
 
 
@@ -106,24 +106,24 @@ def _pass_numbers(rows: list[Row], seen: Callable[[str, int], object]) -> None:
             seen(row[_WORKER], row[_SEQUENCE])
 
 
-def _of_today(records: Records) -> list[Row]:
+def _of_today(records: JournalRecords) -> list[Row]:
     """The rows by the columns of this release: missing ones are null, unknown ones are dropped."""
     width = len(SCHEMA)
     return [row[:width] + (None,) * (width - len(row)) for row in records.rows if len(row) >= _LEAST]
 
 
 def _set_aside(path: Path) -> str:
-    """Keep a journal under a name that no recovery reads; which, in words."""
+    """Rename a journal so that no recovery reads it; returns a notice with its name."""
     return f"the file is kept as {path.rename(path.with_suffix('.damaged'))}"
 
 
-def _publish(folder: Path, file: log_folder.File, rows: list[Row]) -> None:
+def _publish(folder: Path, file: log_folder.PredictionFile, rows: list[Row]) -> None:
     # A kill between the part's renaming and the journal's removal leaves both.
-    parts = log_folder.listed(folder, file.day)
+    parts = log_folder.list_day_files(folder, file.day)
     written = any(part.life == file.life and part.first <= file.first <= part.last for part in parts)
     if not rows or written:
         return
-    part = Part(folder, file.day.toordinal() - _EPOCH_ORDINAL, file.life, file.first)
+    part = LogPart(folder, file.day.toordinal() - _EPOCH_ORDINAL, file.life, file.first)
     try:
         for row in rows:
             part.add(row, size_of(row))
@@ -142,7 +142,7 @@ def newest_number(folder: Path, worker: str) -> int:
     newest, complete, listings = 0, False, 0
     while not complete and listings < _LISTINGS:
         complete, listings = True, listings + 1
-        for file in log_folder.files(folder, since=datetime.now(UTC).date() - timedelta(days=1)):
+        for file in log_folder.current_files(folder, since=datetime.now(UTC).date() - timedelta(days=1)):
             try:
                 if time.time() - file.path.stat().st_mtime < _AGAIN_SECONDS:
                     newest = max(newest, _newest_in(file.path, worker))

@@ -1,5 +1,6 @@
-"""The rows of the prediction log as a pyarrow dataset, and its batches. Importing these parts of pyarrow takes half a
-second: only readers of whole days need them.
+"""The prediction log as a pyarrow dataset, and its batches.
+
+Importing these parts of pyarrow takes half a second: only readers of whole days need them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cumulant.serving.prediction_log.storage.log_reader import damaged, days_of, whole
+from cumulant.serving.prediction_log.storage.log_reader import damaged_file, logged_days, read_day
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
@@ -34,27 +35,29 @@ def scan(folder: Path, *, since: date | None = None, until: date | None = None) 
     """
     import pyarrow.dataset as ds
 
-    found = []
-    for day in days_of(folder, since, until):
+    fragments = []
+    for day in logged_days(folder, since, until):
         # Files of the last days may be merged while the dataset is read: held open, they stay.
-        held = (datetime.now(UTC).date() - day).days < _MERGED_DAYS
-        found += whole(folder, day, partial(_fragment, held=held))
-    return ds.FileSystemDataset(found, SCHEMA, ds.ParquetFileFormat())
+        hold_open = (datetime.now(UTC).date() - day).days < _MERGED_DAYS
+        fragments += read_day(folder, day, partial(_fragment, hold_open=hold_open))
+    return ds.FileSystemDataset(fragments, SCHEMA, ds.ParquetFileFormat())
 
 
-def _fragment(path: Path, *, held: bool) -> ds.Fragment:
+def _fragment(path: Path, *, hold_open: bool) -> ds.Fragment:
     import pyarrow.dataset as ds
     from pyarrow.fs import LocalFileSystem
 
     kind = ds.ParquetFileFormat()
     try:
-        found = kind.make_fragment(pa.memory_map(str(path)) if held else str(path), None if held else LocalFileSystem())
-        found.ensure_complete_metadata()  # read in any case; here the file can be named
+        fragment = kind.make_fragment(
+            pa.memory_map(str(path)) if hold_open else str(path), None if hold_open else LocalFileSystem()
+        )
+        fragment.ensure_complete_metadata()  # read in any case; here the file can be named
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
-    return found
+        raise damaged_file(path, error) from error
+    return fragment
 
 
 def batches(
@@ -65,26 +68,26 @@ def batches(
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    found = scan(folder, since=since, until=until)
+    dataset = scan(folder, since=since, until=until)
     try:
-        yield from batches_of(found, columns, wanted=wanted)
+        yield from batches_of(dataset, columns, wanted=wanted)
     except (OSError, pa.ArrowException) as error:
-        raise damaged(folder, error) from error
+        raise damaged_file(folder, error) from error
 
 
-def batches_of(found: ds.Dataset, columns: list[str], *, wanted: Any = None) -> Iterator[pa.RecordBatch]:
-    """As `batches`, of what `scan` found. Raises OSError, ArrowException."""
-    for some in _groups(found):
-        yield from some.to_batches(columns=columns, filter=wanted)
+def batches_of(dataset: ds.Dataset, columns: list[str], *, wanted: Any = None) -> Iterator[pa.RecordBatch]:
+    """As `batches`, of a dataset of `scan`. Raises OSError, ArrowException."""
+    for group in _groups(dataset):
+        yield from group.to_batches(columns=columns, filter=wanted)
 
 
-def _groups(found: ds.Dataset) -> Iterator[ds.Dataset]:
+def _groups(dataset: ds.Dataset) -> Iterator[ds.Dataset]:
     """The dataset in parts of a few row groups: of one, up to a GiB waits for a reader that is slower than the disk."""
     import pyarrow.dataset as ds
 
     gathered: list[ds.Fragment] = []
     size = 0
-    for fragment in found.get_fragments():
+    for fragment in dataset.get_fragments():
         for part in fragment.split_by_row_group():
             gathered.append(part)
             size += sum(group.total_byte_size for group in part.row_groups)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cumulant.serving.prediction_log.storage import log_folder, retention
 from cumulant.serving.prediction_log.storage.durable import sync
-from cumulant.serving.prediction_log.storage.log_folder import File
+from cumulant.serving.prediction_log.storage.log_folder import PredictionFile
 from cumulant.serving.prediction_log.storage.part_writer import (
     GROUP_BYTES,
     GROUP_ROWS,
@@ -41,9 +41,9 @@ def upkeep(
     steady: float = 0.0,
     say: Callable[[str], object] = sys.stderr.write,
 ) -> None:
-    """Do what is due. Processes that share a folder take turns: one that comes second does nothing.
+    """Merge and delete files that are due. Of processes that share a folder, one at a time does so.
 
-    `steady`: seconds since the caller's last turn, by a clock that nobody sets; `say` is told of what is deleted.
+    `steady`: seconds since the caller's last turn, by a monotonic clock; `say` is called with what is deleted.
 
     Raises:
         OSError: the disk is full or cannot be written; what was there is untouched.
@@ -53,15 +53,15 @@ def upkeep(
             return
         over = set[date]() if keep is None else _over(folder, keep, steady, say)
         gone = []
-        for day, path in log_folder.days(folder):
+        for day, path in log_folder.list_days(folder):
             if day in over:
                 _forget(folder, day, path)
                 gone += [] if path.exists() else [day]
             else:
                 _merge_day(folder, day, file_size, file_age)
-                _remove_left(path)
+                _remove_abandoned(path)
         if gone:
-            say(f"the prediction log deleted {retention.days_told(gone)}, which serving.log.keep is over for\n")
+            say(f"the prediction log deleted {retention.describe_days(gone)}, which serving.log.keep is over for\n")
         if keep is not None:
             _forget_lives(folder, keep)
 
@@ -69,15 +69,15 @@ def upkeep(
 def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], object]) -> set[date]:
     """The days to delete now; those that become due wait on a list first."""
     now = datetime.now(UTC)
-    due = [day for day, _ in log_folder.days(folder) if day < now.date() - keep]
+    due = [day for day, _ in log_folder.list_days(folder) if day < now.date() - keep]
     before = retention.read(folder, keep)
-    after = before.later(due, now=now, steady=steady)
-    if text := retention.listing_told(before, after, keep):
+    after = before.advance(due, now=now, steady=steady)
+    if text := retention.describe_listing(before, after, keep):
         say(f"{text}\n")
     if after.days or before.days:
         with contextlib.suppress(OSError):  # a full disk is what deleting helps against
             retention.write(folder, keep, after)
-    return set(after.over())
+    return set(after.expired())
 
 
 @contextlib.contextmanager
@@ -93,17 +93,17 @@ def _turn(folder: Path) -> Iterator[bool]:
 
 
 def _merge_day(folder: Path, day: date, file_size: int, file_age: float) -> None:
-    held, covered = log_folder.parted(log_folder.listed(folder, day))
+    current, covered = log_folder.split_covered(log_folder.list_day_files(folder, day))
     for file in covered:  # a merge that was cut off after its renaming
         file.path.unlink(missing_ok=True)
-    for _, group in groupby(held, key=lambda file: file.life):
+    for _, group in groupby(current, key=lambda file: file.life):
         for run in _runs(list(group), file_size, file_age):
             _merge(folder, run)
 
 
-def _runs(files: list[File], file_size: int, file_age: float) -> Iterator[list[File]]:
+def _runs(files: list[PredictionFile], file_size: int, file_age: float) -> Iterator[list[PredictionFile]]:
     """Neighbours that together make one file: they fill it, the first one is old enough, or they are many and small."""
-    run: list[File] = []
+    run: list[PredictionFile] = []
     sizes: list[int] = []
     for file in files:
         size = file.path.stat().st_size
@@ -118,14 +118,14 @@ def _runs(files: list[File], file_size: int, file_age: float) -> Iterator[list[F
         yield from _small_runs(run, sizes)
 
 
-def _small_runs(files: list[File], sizes: list[int]) -> Iterator[list[File]]:
-    for small, group in groupby(zip(files, sizes, strict=True), key=lambda one: one[1] <= _SMALL_BYTES):
+def _small_runs(files: list[PredictionFile], sizes: list[int]) -> Iterator[list[PredictionFile]]:
+    for small, group in groupby(zip(files, sizes, strict=True), key=lambda pair: pair[1] <= _SMALL_BYTES):
         run = [file for file, _ in group]
         if small and len(run) >= _MANY:
             yield run
 
 
-def _merge(folder: Path, run: list[File]) -> None:
+def _merge(folder: Path, run: list[PredictionFile]) -> None:
     first, last = run[0], run[-1]
     writing = log_folder.writing_path(folder, first.day, f"{first.life}-merge", first.first)
     try:
@@ -146,20 +146,23 @@ def _merge(folder: Path, run: list[File]) -> None:
 
 
 class _DamagedError(Exception):
-    """A file that no writer leaves: it is set aside, and its rows show as a gap."""
+    """Damaged file, which is renamed; its rows show as a gap."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self.path = path
 
 
-def _groups(run: list[File]) -> Iterator[pa.Table]:
+def _groups(run: list[PredictionFile]) -> Iterator[pa.Table]:
     """The rows of the files as tables of a row group's size."""
     waiting: list[pa.Table] = []
     for file in run:
         for table in _read(file.path):
             waiting.append(table)
-            if sum(one.num_rows for one in waiting) >= GROUP_ROWS or sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+            if (
+                sum(part.num_rows for part in waiting) >= GROUP_ROWS
+                or sum(part.nbytes for part in waiting) >= GROUP_BYTES
+            ):
                 yield pa.concat_tables(waiting)
                 waiting = []
     if waiting:
@@ -178,18 +181,18 @@ def _read(path: Path) -> Iterator[pa.Table]:
         raise _DamagedError(path) from None
 
 
-def _remove_left(path: Path) -> None:
-    """Files in the making that nobody makes any more."""
-    for left in path.glob(f".*{log_folder.WRITING}"):
+def _remove_abandoned(path: Path) -> None:
+    """Delete drafts of ended processes."""
+    for draft in path.glob(f".*{log_folder.WRITING}"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
-                left.unlink()
+            if time.time() - draft.stat().st_mtime > _LEFT_SECONDS:
+                draft.unlink()
 
 
 def _forget(folder: Path, day: date, path: Path) -> None:
-    """Delete a day; what is kept of its workers says up to which number their rows are gone on purpose."""
-    for worker, last in _last_numbers([file.path for file in log_folder.listed(folder, day)]).items():
-        known = log_folder.life(folder, worker)
+    """Delete a day, and record in the state of its workers up to which number rows were deleted."""
+    for worker, last in _last_numbers([file.path for file in log_folder.list_day_files(folder, day)]).items():
+        known = log_folder.read_life(folder, worker)
         if known is None:
             continue
         if known.last is not None and known.last <= last:
@@ -201,15 +204,15 @@ def _forget(folder: Path, day: date, path: Path) -> None:
 
 
 def _forget_lives(folder: Path, keep: timedelta) -> None:
-    """Workers that ended without a row, longer ago than rows are kept."""
+    """Delete the states of workers that ended without a row, longer ago than rows are kept."""
     oldest = (datetime.now(UTC) - keep - timedelta(days=1)).timestamp()
-    for known in log_folder.lives(folder):
+    for known in log_folder.read_lives(folder):
         if known.last == known.forgotten and known.started / 1_000_000 < oldest:
             log_folder.forget_life(folder, known.worker)
 
 
 def _last_numbers(paths: list[Path]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for path in paths:
         try:
             table = pq.read_table(path, columns=["worker", "sequence"], partitioning=None)
@@ -217,5 +220,5 @@ def _last_numbers(paths: list[Path]) -> dict[str, int]:
             continue
         for worker in pc.unique(table["worker"]).to_pylist():
             largest = pc.max(table["sequence"].filter(pc.equal(table["worker"], worker))).as_py()
-            found[worker] = max(found.get(worker, 0), largest)
-    return found
+            numbers[worker] = max(numbers.get(worker, 0), largest)
+    return numbers
