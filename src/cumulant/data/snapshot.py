@@ -11,6 +11,7 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Corrections, DType, Field, KnownAt, Source
 from cumulant.core.refs import TableRef
 from cumulant.data.profile import Profile
+from cumulant.data.row_columns import ROW
 from cumulant.data.spec import Severity, SourceSpec
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 #: how files are read; another number reads them all again
 READING = 2
-ROW = "__row"
-#: the moments, in microseconds, from and until which a row is in force; null where it is from the start, or still is
-FROM, UNTIL = "__from", "__until"
 #: stands between the name of a pack and the place of a file in it
 PACKED = "#"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from cumulant.data.masking import mask_frame
-from cumulant.data.snapshot import ROW, Snapshot, scan
+from cumulant.data.row_columns import ROW
+from cumulant.data.snapshot import Snapshot, scan
 
 if TYPE_CHECKING:
     import polars as pl

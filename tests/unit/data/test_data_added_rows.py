@@ -12,7 +12,8 @@ import pytest
 from cumulant.core.plan import Field
 from cumulant.data.parts.added_rows import SharedRows, count_added, find_shared_rows, scan_added
 from cumulant.data.profile import Profile
-from cumulant.data.snapshot import ROW, RowRange, Snapshot, scan
+from cumulant.data.row_columns import ROW
+from cumulant.data.snapshot import RowRange, Snapshot, scan
 from cumulant.testing.tables import MemoryTables
 
 FIELDS = (Field("n", "int"), Field("x", "float"), Field("word", "str"))

@@ -15,7 +15,8 @@ from cumulant.core.errors import DataError
 from cumulant.data.corrections import versions as versions_module
 from cumulant.data.parts import group_repeats
 from cumulant.data.retention import removable_keys
-from cumulant.data.snapshot import FROM, ROW, UNTIL, scan, scan_versions
+from cumulant.data.row_columns import FROM, ROW, UNTIL
+from cumulant.data.snapshot import scan, scan_versions
 
 DAY = datetime(2024, 1, 10, tzinfo=UTC)
 EVENT = datetime(2020, 1, 1, tzinfo=UTC)

@@ -23,7 +23,7 @@ from cumulant.data.checks.repeats import KNOWN
 from cumulant.data.corrections.arrivals import ARRIVED
 from cumulant.data.corrections.dated_rows import HIDDEN
 from cumulant.data.corrections.versions import _MARK, _date_rows, _order_by_known_time
-from cumulant.data.snapshot import FROM, ROW, UNTIL
+from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.offline.offline import compute

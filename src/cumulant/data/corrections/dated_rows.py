@@ -7,7 +7,7 @@ from datetime import datetime
 import polars as pl
 
 from cumulant.core.units import to_micros
-from cumulant.data.snapshot import FROM, ROW, UNTIL
+from cumulant.data.row_columns import FROM, ROW, UNTIL
 
 HIDDEN = "__hidden"
 

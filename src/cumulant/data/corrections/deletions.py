@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -11,9 +12,11 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import Corrections, DType
 from cumulant.data.checks.rules import RowCheck
 from cumulant.data.corrections.repeat_spec import DeletedRows
-from cumulant.data.snapshot import Snapshot
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import POLARS
+
+if TYPE_CHECKING:
+    from cumulant.data.snapshot import Snapshot
 
 
 def is_deletion(spec: SourceSpec, types: Mapping[str, DType], source: str) -> pl.Expr:

@@ -26,7 +26,7 @@ from cumulant.data.corrections.deletions import is_deletion
 from cumulant.data.parts.group_repeats import group_equal_rows
 from cumulant.data.parts.packs import blocks_of, exact_types
 from cumulant.data.parts.part import PartContext, PartFacts
-from cumulant.data.snapshot import FROM, ROW, UNTIL
+from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
 

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.snapshot import ROW, RowRange, Snapshot, hide_after
+from cumulant.data.row_columns import ROW
+from cumulant.data.snapshot import RowRange, Snapshot, hide_after
 from cumulant.data.text.casts import POLARS, conform
 from cumulant.ports.tables import TableStore
 

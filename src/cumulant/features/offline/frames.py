@@ -9,7 +9,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import Field, Source
-from cumulant.data.snapshot import FROM, UNTIL
+from cumulant.data.row_columns import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.definition.known_time import EntryRule, entry_rule
 from cumulant.features.offline.kernel.sums import Floats

@@ -23,7 +23,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit, resident_memory
 from cumulant.data.parts.spill import Spill, spill_in
-from cumulant.data.snapshot import FROM, UNTIL
+from cumulant.data.row_columns import FROM, UNTIL
 from cumulant.features.offline.frames import ROW, kinds, scan_fields
 from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 from cumulant.features.offline.memory_need import SourceSize, group_need, output_width, whole_need

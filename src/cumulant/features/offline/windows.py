@@ -12,7 +12,7 @@ import polars as pl
 from cumulant.core.expr import Column, Node
 from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.data.corrections.dated_rows import is_in_force
-from cumulant.data.snapshot import FROM, UNTIL
+from cumulant.data.row_columns import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind, resolve
 from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues, Flags, Numbers, Ranges
 from cumulant.features.offline.frames import entry_times, key_codes, kinds, numbers, valid

@@ -12,7 +12,7 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, KnownAt, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
-from cumulant.data.snapshot import FROM
+from cumulant.data.row_columns import FROM
 from cumulant.features.offline.frames import ROW, inside, inside_as, read_fields
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
