@@ -9,7 +9,7 @@ from cumulant.alerting.messages import sentence
 from cumulant.core.events import Fact
 
 if TYPE_CHECKING:
-    from cumulant.alerting.alert_state import Change
+    from cumulant.alerting.alert_state import AlertChange
 
 
 class AlertFired(Fact, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class MessagesLeftOut(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-def facts(changes: Iterable[Change]) -> Iterator[Fact]:
+def facts(changes: Iterable[AlertChange]) -> Iterator[Fact]:
     """What is to be told of changes; what is sent to people is told when it was delivered."""
     for change in changes:
         found = change.alert.finding

@@ -71,7 +71,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged: str | None = None
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
     """All alerts of a project. `alerts`: pending and firing ones by the key of their finding; `over`: the newest last.
 
     `spent`: messages to people by period of the budget; `grouped`: seconds for which something waits for the digest.
@@ -95,7 +95,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return [alert for alert in (*self.over, *self.alerts.values()) if alert.waits]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     """What a look changed.
 
     For what keeps track: `fired`, `raised`, `resolved`. For people: `told`, which comes again at a higher level,

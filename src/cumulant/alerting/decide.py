@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, Change, Finding, Scope, State, elapsed, identity
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, elapsed, identity
 from cumulant.alerting.notification_budget import tell
 from cumulant.alerting.policy import Level, Policy, Rule, above, highest
 
@@ -23,14 +23,14 @@ _KEPT = 100
 
 
 def decide(
-    state: State,
+    state: AlertsState,
     findings: Iterable[Finding],
     at: datetime,
     *,
     policy: Policy,
     looked: Collection[Scope] | None = None,
     now: datetime | None = None,
-) -> tuple[State, tuple[Change, ...]]:
+) -> tuple[AlertsState, tuple[AlertChange, ...]]:
     """The state after a look, and what it changed, in the order in which it is to be told.
 
     `at`: the moment of the look, in the time of what is watched, by which conditions are held or clear; `now`: the time
@@ -76,7 +76,7 @@ class _Look:
 
     def __init__(self, at: datetime, now: datetime, policy: Policy) -> None:
         self.at, self.now, self._policy = at, now, policy
-        self.changes: list[Change] = []
+        self.changes: list[AlertChange] = []
 
     def rule(self, finding: Finding) -> Rule:
         return self._policy.rule(finding.rule)
@@ -128,7 +128,7 @@ class _Look:
     def _change(
         self, what: Literal["fired", "raised", "resolved", "cleared"], alert: Alert, was: Level | None = None
     ) -> None:
-        self.changes.append(Change(what=what, alerts=(alert,), at=self.now, was=was))
+        self.changes.append(AlertChange(what=what, alerts=(alert,), at=self.now, was=was))
 
 
 def _newest(over: Sequence[Alert]) -> tuple[Alert, ...]:

@@ -12,7 +12,7 @@ from cumulant.core.units import show_duration
 from cumulant.ports.notifier import Message
 
 if TYPE_CHECKING:
-    from cumulant.alerting.alert_state import Alert, Change
+    from cumulant.alerting.alert_state import Alert, AlertChange
 
 _KINDS: Mapping[str, str] = {
     "data_fault": "a data fault: what is sent changed, and not the world",
@@ -46,7 +46,7 @@ def title(alert: Alert) -> str:
     return f"{alert.level}: {found.rule} in {found.subject} of {found.model}"
 
 
-def message(change: Change) -> Message:
+def message(change: AlertChange) -> Message:
     """What a receiver is told of a change."""
     if change.what == "digest":
         return _digest(change)
@@ -85,7 +85,7 @@ def detail(alert: Alert) -> dict[str, object]:
     return {**named, "reminders": alert.reminders, "acknowledged": alert.acknowledged}
 
 
-def _digest(change: Change) -> Message:
+def _digest(change: AlertChange) -> Message:
     alerts = change.alerts
     firing = sum(alert.status == "firing" for alert in alerts)
     lines = [

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, Change, State, elapsed
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, elapsed
 from cumulant.alerting.policy import LEVELS, Policy, above
 from cumulant.alerting.silences import is_silent
 
@@ -17,13 +17,13 @@ _DAY = 86400.0
 _PERIODS = 3
 
 
-def tell(state: State, at: datetime, policy: Policy) -> tuple[State, list[Change]]:
+def tell(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState, list[AlertChange]]:
     """The state once people were told what is due, and what they are told.
 
     The most urgent come first, so that a budget that is nearly spent is spent on them.
     """
     passed, period = elapsed(state.at, at), policy.period_of(at)
-    alerts, spent, changes = dict(state.alerts), state.spent.get(period, 0), list[Change]()
+    alerts, spent, changes = dict(state.alerts), state.spent.get(period, 0), list[AlertChange]()
     urgent = sorted(alerts.items(), key=lambda pair: (-LEVELS.index(pair[1].level), pair[1].began, pair[0]))
     for key, alert in urgent:
         if alert.status != "firing":
@@ -33,7 +33,7 @@ def tell(state: State, at: datetime, policy: Policy) -> tuple[State, list[Change
         if what is not None:
             spent += 1
             was = alert.told if what == "told" else None
-            changes.append(Change(what=what, alerts=(after,), at=at, was=was))
+            changes.append(AlertChange(what=what, alerts=(after,), at=at, was=was))
     counts = {**state.spent, period: spent} if changes else state.spent
     waited = state.grouped + passed if state.waiting else 0.0
     after_all = _replace(state, alerts=alerts, spent=_last_periods(counts, period), grouped=waited)
@@ -58,12 +58,12 @@ def _due(
     return _replace(alert, quiet=quiet), None
 
 
-def _digested(state: State, at: datetime, changes: list[Change]) -> tuple[State, list[Change]]:
+def _digested(state: AlertsState, at: datetime, changes: list[AlertChange]) -> tuple[AlertsState, list[AlertChange]]:
     """With the digest, where something has waited for a day."""
     waiting = state.waiting
     if not waiting or state.grouped < _DAY:
         return state, changes
-    changes.append(Change(what="digest", alerts=tuple(waiting), at=at))
+    changes.append(AlertChange(what="digest", alerts=tuple(waiting), at=at))
     known = {key: _known(alert) for key, alert in state.alerts.items()}
     over = tuple(map(_known, state.over))
     return _replace(state, alerts=known, over=over, grouped=0.0), changes

@@ -74,7 +74,7 @@ class Command(_Painted, TyperCommand):
     """One command's parser and help."""
 
 
-class Group(_Painted, TyperGroup):
+class CommandGroup(_Painted, TyperGroup):
     """The parser and help of a command that has commands of its own; without one of them it shows its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -118,7 +118,7 @@ def application(name: str, summary: str, *, examples: Sequence[str] = ()) -> typ
     return typer.Typer(
         name=name,
         help=summary,
-        cls=Group,
+        cls=CommandGroup,
         epilog="\n".join(examples) or None,
         add_completion=False,
         no_args_is_help=True,

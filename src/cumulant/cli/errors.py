@@ -33,7 +33,7 @@ from cumulant.core.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.cli.output import Output
+    from cumulant.cli.output import CommandOutput
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -57,7 +57,7 @@ def exit_code(error: BaseException) -> int:
     return 4
 
 
-def finish(error: BaseException, output: Output, *, debug: bool) -> int:
+def finish(error: BaseException, output: CommandOutput, *, debug: bool) -> int:
     """Report how a command ended and return its exit code."""
     if _reader_gone(error):
         output.detach()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.cli.output import Output
+    from cumulant.cli.output import CommandOutput
     from cumulant.core.progress import Progress
     from cumulant.project.project import Project
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Invocation:
     """What every command is given; collaborators are made when they are asked for."""
 
-    def __init__(self, *, directory: str | None, environment: str, action: str | None, output: Output) -> None:
+    def __init__(self, *, directory: str | None, environment: str, action: str | None, output: CommandOutput) -> None:
         self.environment = environment
         self.action = action
         self.output = output

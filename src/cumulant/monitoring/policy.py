@@ -45,7 +45,7 @@ class RetrainState(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: int = 0
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+class RetrainEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What is known at a look.
 
     fault: why the newest data failed validation; None: it passed. drift: whether drift alarms. kind: of the change.
@@ -63,7 +63,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     estimated: Word | None = None
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class RetrainAction(msgspec.Struct, frozen=True, kw_only=True):
     """`train`; `wait`, where something asks for it and something forbids it; or `nothing`. `sentence` says why."""
 
     do: Literal["train", "wait", "nothing"]
@@ -71,7 +71,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def decide(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tuple[RetrainState, Action]:
+def decide(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> tuple[RetrainState, RetrainAction]:
     """What is done at this look, and what is remembered after it. The caller starts the training, or asks for approval.
 
     Measured loss speaks before an estimate: an estimate confirms only where drift has proposed and labels do not
@@ -81,22 +81,22 @@ def decide(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tupl
     kept = msgspec.structs.replace(state, confirmed=confirmed)
     trigger, why = _trigger(kept, evidence, terms)
     if trigger is None:
-        return kept, Action(do="nothing", trigger=None, sentence=why)
+        return kept, RetrainAction(do="nothing", trigger=None, sentence=why)
     barred = _barred(kept, evidence, terms, trigger)
     if barred is not None:
-        return kept, Action(do="wait", trigger=trigger, sentence=f"{why} {barred}")
+        return kept, RetrainAction(do="wait", trigger=trigger, sentence=f"{why} {barred}")
     after = RetrainState(trained=evidence.now, trainings=(*_counted(state, evidence.now, terms), evidence.now))
-    return after, Action(do="train", trigger=trigger, sentence=why)
+    return after, RetrainAction(do="train", trigger=trigger, sentence=why)
 
 
-def _confirms(evidence: Evidence) -> bool:
+def _confirms(evidence: RetrainEvidence) -> bool:
     if evidence.measured == "worse":
         return evidence.refit not in ("better", "not_worse")
     contradicted = evidence.measured in ("better", "not_worse")
     return evidence.drift and evidence.estimated == "worse" and not contradicted
 
 
-def _trigger(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tuple[Trigger | None, str]:
+def _trigger(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> tuple[Trigger | None, str]:
     age = evidence.now - state.trained
     kind = f" ({evidence.kind})" if evidence.kind else ""
     source = "Measured" if evidence.measured == "worse" else "Estimated"
@@ -114,7 +114,7 @@ def _trigger(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tu
     return (None, _quiet(state, evidence, terms)) if found is None else found
 
 
-def _quiet(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> str:
+def _quiet(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> str:
     """Why nothing asks for a training."""
     if evidence.measured == "worse" and not _confirms(evidence):
         return "There is harm, and a refit gains nothing: training again would not help."
@@ -130,7 +130,7 @@ def _quiet(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> str:
     return "Nothing asks for a training."
 
 
-def _barred(state: RetrainState, evidence: Evidence, terms: RetrainTerms, trigger: Trigger) -> str | None:
+def _barred(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms, trigger: Trigger) -> str | None:
     if evidence.fault is not None or evidence.kind == "data_fault":
         return (
             f"The newest data did not pass validation, and nothing is learned from it: {evidence.fault or 'a fault'}."

@@ -16,11 +16,11 @@ from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.blocks import no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
-from cumulant.monitoring.tables import Table, open_table, readable
+from cumulant.monitoring.tables import PredictionTable, open_table, readable
 from cumulant.outcomes.join.matching import resolved
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: part of a window's rows that may have contradictory labels
@@ -46,7 +46,7 @@ class Labels(NamedTuple):
     which the rows without one surely have other answers.
     """
 
-    table: Table
+    table: PredictionTable
     name: str
     known: int
     key: tuple[str, ...]
@@ -57,7 +57,7 @@ class Labels(NamedTuple):
     refused: int = 0
     selected: bool = False
 
-    def compared(self, cut: Cut) -> Labels:
+    def compared(self, cut: RowBlocks) -> Labels:
         """Without the labels of windows in which less than LEAST_SHARE of the rows have one: which rows are labelled
         may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
         Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
@@ -121,7 +121,7 @@ def _numbered(values: pl.Series) -> list[Floats]:
 
 
 def labelled(
-    table: Table, path: Path, label: str | None, key: Sequence[str] = (), *, now: datetime | None = None
+    table: PredictionTable, path: Path, label: str | None, key: Sequence[str] = (), *, now: datetime | None = None
 ) -> Labels:
     """`table` with the labels of a file as a column.
 
@@ -148,7 +148,9 @@ def labelled(
         )  # fmt: skip
     beside = [one for one in (_KNOWN, _WEIGHT) if one in said.columns and one not in (name, *key)]
     facts = said.rows.select(*key, pl.col(name).alias("label"), *beside).drop_nulls("label")
-    found = _joined(table, Table(str(path), facts, (), None, ()), list(key), to_micros(now or datetime.now(UTC)))
+    found = _joined(
+        table, PredictionTable(str(path), facts, (), None, ()), list(key), to_micros(now or datetime.now(UTC))
+    )
     if found.labels and found.unmatched == found.labels:
         raise DataError(
             f"none of the {found.labels:,} labels in {path} is of a row", subject=str(path),
@@ -175,7 +177,7 @@ class _Joined(NamedTuple):
     waiting: int
 
 
-def _joined(table: Table, said: Table, key: list[str], now: int) -> _Joined:
+def _joined(table: PredictionTable, said: PredictionTable, key: list[str], now: int) -> _Joined:
     """The labels of a table's rows; of many rows those whose keys have one hash after the other.
 
     Raises:
@@ -207,7 +209,9 @@ def _in_order(parts: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame([pl.concat([one.drop_in_place(name) for one in parts]).gather(order) for name in names])
 
 
-def _joined_part(table: Table, said: Table, kinds: pl.Schema, now: int, part: tuple[int, int]) -> tuple[_Joined, bool]:
+def _joined_part(
+    table: PredictionTable, said: PredictionTable, kinds: pl.Schema, now: int, part: tuple[int, int]
+) -> tuple[_Joined, bool]:
     """What is known of the keys of one part of so many, and whether any of these labels has a known time."""
     key = list(kinds)
     own = pl.lit(value=True) if part[1] == 1 else pl.struct(key).hash() % part[1] == part[0]
@@ -242,7 +246,7 @@ def _facts(said: pl.DataFrame, now: int) -> tuple[pl.DataFrame, int, bool]:
     return due, facts.height - due.height, timed
 
 
-def _key(table: Table, shared: list[str]) -> list[str]:
+def _key(table: PredictionTable, shared: list[str]) -> list[str]:
     """Of the columns that both have: a feature may be written otherwise in the file, and its row would not be found."""
     if table.is_log and "id" in shared:
         return [one for one in ("id", "row") if one in shared]
@@ -250,7 +254,7 @@ def _key(table: Table, shared: list[str]) -> list[str]:
     return shared if one is None else [one]
 
 
-def _label(said: Table, table: Table) -> str:
+def _label(said: PredictionTable, table: PredictionTable) -> str:
     """The only column of the file that is neither shared nor a time."""
     own = [one for one in said.columns if one not in table.columns and one not in _BESIDE and one != said.time]
     if len(own) == 1:

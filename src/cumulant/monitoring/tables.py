@@ -36,7 +36,7 @@ _SERVER = ("state_age", "warnings", "degraded", "reasons")
 
 
 @dataclass(frozen=True)
-class Table:
+class PredictionTable:
     """`time` is the column of each row's moment, if there is one; `answers` are what was predicted."""
 
     name: str
@@ -55,7 +55,7 @@ class Table:
     #: rows of a log whose time is still to come, and not among `rows`
     coming: int = 0
 
-    def timed(self, name: str | None) -> Table:
+    def timed(self, name: str | None) -> PredictionTable:
         """This table with the times in column `name`; as it is where none is named.
 
         Raises:
@@ -127,7 +127,7 @@ def open_table(
     skew: timedelta | None = None,
     spill: Spill | None = None,
     name: str = "log",
-) -> Table:
+) -> PredictionTable:
     """A file, a folder or glob of Parquet files, or a prediction log, of which `since` and `until` are days.
 
     `of`: of a log, only the answers of this model and version. `skew`, `spill`, `name`: as in `open_log`.
@@ -154,7 +154,9 @@ def open_table(
         with readable(str(path)):
             head = lazy.select(texts).head(_HEAD).collect()
         times = [one.name for one in head.get_columns() if hold_times(one)]
-    return Table(str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS))
+    return PredictionTable(
+        str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS)
+    )
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -184,7 +186,7 @@ def open_log(
     skew: timedelta | None = None,
     spill: Spill | None = None,
     name: str = "log",
-) -> Table:
+) -> PredictionTable:
     """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
 
     Rows that are dated later than `skew` after they were answered are left out; None: none are. Without rows it has no
@@ -222,7 +224,7 @@ def open_log(
         names = tuple(found.collect_schema())
     answers = tuple(one for one in names if one.startswith(ANSWER))
     traffic = None if moments.is_empty else moments.rows()
-    return Table(
+    return PredictionTable(
         told, found, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
     )  # fmt: skip
 
@@ -232,7 +234,7 @@ def _of(of: tuple[str, str] | None) -> pl.Expr:
     return pl.lit(True) if of is None else (pl.col("model") == of[0]) & (pl.col("version") == of[1])  # noqa: FBT003
 
 
-def _some_rows(found: Table, folder: Path, of: tuple[str, str] | None) -> Table:
+def _some_rows(found: PredictionTable, folder: Path, of: tuple[str, str] | None) -> PredictionTable:
     if found.columns:
         return found
     if misdated := sum(found.misdated.values()):
@@ -248,7 +250,7 @@ def _some_rows(found: Table, folder: Path, of: tuple[str, str] | None) -> Table:
 
 
 def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> CumulantError:
-    """That all rows of a log are left out for their time, as in `Table`: a breach, or that they are still to come."""
+    """Why all rows of a log are left out for their time, as in `PredictionTable`: a breach, or all to come."""
     rows = f"all {misdated + coming:,} predictions {'' if of is None else f'of {of[0]}/{of[1]} '}in the log {folder}"
     if misdated:
         return ContractBreachError(

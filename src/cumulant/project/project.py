@@ -27,9 +27,9 @@ from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Traffic
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
-from cumulant.project.file.document import Entry, Problem, refused
+from cumulant.project.file.document import Problem, YamlEntry, refused
 from cumulant.project.file.layers import Layers
-from cumulant.project.file.origins import Origin, ResolvedRow, origin_of, rows, shown
+from cumulant.project.file.origins import ResolvedRow, ValueOrigin, origin_of, rows, shown
 from cumulant.project.file.spec import DECIDING, DRIVERS, EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import masked, secrets_in
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
@@ -225,9 +225,9 @@ class Project:
         where = salt if salt is None or secrets_in(salt) else "***"
         return [*found, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
 
-    def origin(self, path: str) -> Origin:
+    def origin(self, path: str) -> ValueOrigin:
         """Where the value under a dotted path was set: `data.flights.quarantine`."""
-        entry: Entry | None = self._layers.project.at(tuple(path.split(".")))
+        entry: YamlEntry | None = self._layers.project.at(tuple(path.split(".")))
         return origin_of(None if entry is None else entry.place)
 
     def declares(self, section: str) -> bool:
@@ -235,7 +235,7 @@ class Project:
         entry = self._layers.project.get(section)
         return entry is not None and entry.value is not None
 
-    def _driver_origin(self, key: str) -> Origin:
+    def _driver_origin(self, key: str) -> ValueOrigin:
         entry = self._layers.chosen.get(key)
         return origin_of(None if entry is None or entry.value is None else entry.place)
 
@@ -377,7 +377,7 @@ class Project:
                 text = masked(error.message)
                 yield (*where, f"monitoring.notify: {text}; {error.hint}" if error.hint else text)
 
-    def _named(self, port: str, key: str) -> list[tuple[str, Entry | None]]:
+    def _named(self, port: str, key: str) -> list[tuple[str, YamlEntry | None]]:
         if port == "traffic" and self.environment.traffic is None:
             return []  # the default is built in
         if port != "files":

@@ -11,7 +11,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import show_duration
 from cumulant.release.evidence.accumulate import Memory, memory_of
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
-from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyTable
+from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyStatistics
 from cumulant.release.evidence.look import COUNTED
 from cumulant.release.state import Release
 
@@ -66,7 +66,7 @@ def _blocks(memory: Memory) -> Iterator[str]:
 def _keys(memory: Memory) -> Iterator[str]:
     if not memory.keys or not memory.units:
         return
-    found = KeyTable.from_json(memory.keys).dispersion(np.asarray(memory.units))
+    found = KeyStatistics.from_json(memory.keys).dispersion(np.asarray(memory.units))
     for place, arm in enumerate((CHAMPION, CANDIDATE)):
         if not np.isfinite(found[place]).all():
             yield f"fewer than {FEWEST_KEYS} keys fall to the {arm}: its requests are no evidence"

@@ -14,12 +14,12 @@ import msgspec
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.evidence.accumulate import for_next_step, has_history, keys_seen, memory_of
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
-from cumulant.release.evidence.health import RECENT, Pulse, Reference, Trouble, level_of, trouble
+from cumulant.release.evidence.health import RECENT, FailureReference, Pulse, Trouble, level_of, trouble
 from cumulant.release.evidence.metric_state import with_interval
 from cumulant.release.evidence.metrics import STAND_INS, metrics
-from cumulant.release.state import Passed, Release, Status
-from cumulant.release.steps import Step
-from cumulant.release.wording import harm_told
+from cumulant.release.state import PassedStep, Release, Status
+from cumulant.release.steps import ReleaseStep
+from cumulant.release.wording import describe_harm
 
 
 def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
@@ -42,7 +42,7 @@ def troubled(release: Release, pulse: Pulse) -> Trouble | None:
     known = memory_of(release).champion
     # The variance of a shorter time's mean is at most so many times that of a look's.
     shape = known.burst_shape("errors") * min(RECENT / look, 1.0)
-    reference = Reference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
+    reference = FailureReference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
     return trouble(pulse, release.policy.ceilings, reference)
 
 
@@ -61,7 +61,7 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     harmful = [with_interval(board) for name, board in release.boards.items() if board.harmful and name not in moot]
     if harmful:
         release = msgspec.structs.replace(release, boards=release.boards | {one.metric: one for one in harmful})
-        return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
+        return ended(release, "rolled_back", " and ".join(describe_harm(board) for board in harmful), at=at)
     if release.status == "awaiting_approval" and (missing := lacking(release)):
         return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
     if release.status != "running" or (failing and release.seconds < release.step.at_most):
@@ -265,8 +265,8 @@ def _ended(release: Release, status: Status, reason: str, at: datetime) -> Relea
 def _closed(release: Release) -> Release:
     if release.status == "pending":
         return release
-    step: Step = release.step
-    over = Passed(
+    step: ReleaseStep = release.step
+    over = PassedStep(
         label=step.label,
         stage=step.stage,
         weight=step.weight,

@@ -14,8 +14,8 @@ from cumulant.core.errors import DataError, DefinitionError, not_found
 from cumulant.core.servable import Task
 from cumulant.training import tasks
 from cumulant.training.evaluation.leakage import check_leakage
-from cumulant.training.evaluation.traffic_rows import Traffic
-from cumulant.training.spec import Cost, TrainingSpec
+from cumulant.training.evaluation.traffic_rows import TrafficRows
+from cumulant.training.spec import DecisionCost, TrainingSpec
 
 Floats = NDArray[np.float64]
 Micros = NDArray[np.int64]
@@ -54,7 +54,7 @@ class TrainingSet:
     asked: NDArray[np.bool_] | None = None
     weight: Floats | None = None
     sampling_weight: Floats | None = None
-    traffic: Traffic | None = None
+    traffic: TrafficRows | None = None
     identity: NDArray[np.uint64] | None = None
     rows: NDArray[np.int64]
     unlabelled: int = 0
@@ -120,10 +120,10 @@ class TrainingSet:
             notes=(*self.notes, f"a random {share:.0%} of the rows: learned from {kept.sum():,} of {len(self):,}"),
         )
 
-    def _with_others(self, places: NDArray[np.int64], stands: Floats) -> Traffic:
+    def _with_others(self, places: NDArray[np.int64], stands: Floats) -> TrafficRows:
         """The traffic with the rows at `places`."""
-        others = Traffic(features=self.features[places], at=_at(self.at, places), sampling_weight=stands[places])
-        return others if self.traffic is None else Traffic.joined([self.traffic, others])
+        others = TrafficRows(features=self.features[places], at=_at(self.at, places), sampling_weight=stands[places])
+        return others if self.traffic is None else TrafficRows.joined([self.traffic, others])
 
     def at_most(self, most: int) -> TrainingSet:
         """All rows, or as many drawn at random with a fixed seed, in their order, whatever their class."""
@@ -132,7 +132,7 @@ class TrainingSet:
         return self.take(np.sort(np.random.default_rng(0).choice(len(self), most, replace=False)))
 
 
-def _part(traffic: Traffic, share: float) -> int:
+def _part(traffic: TrafficRows, share: float) -> int:
     return max(1, round(share * len(traffic)))
 
 
@@ -215,12 +215,12 @@ def training_set(
     return labelled
 
 
-def _unlabelled(rows: TrainingSet, which: NDArray[np.bool_]) -> Traffic | None:
+def _unlabelled(rows: TrainingSet, which: NDArray[np.bool_]) -> TrafficRows | None:
     """The rows that have no label, which a model would have scored all the same."""
     places = np.flatnonzero(which)
     if not len(places):
         return None
-    return Traffic(features=rows.features[places], at=_at(rows.at, places), sampling_weight=np.ones(len(places)))
+    return TrafficRows(features=rows.features[places], at=_at(rows.at, places), sampling_weight=np.ones(len(places)))
 
 
 def _usable(features: pl.DataFrame, *, keep_empty: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -272,7 +272,7 @@ def _codes(series: pl.Series) -> NDArray[np.int64]:
 
 
 def _costs(
-    cost: Cost | None, columns: pl.DataFrame | None, count: int, target: str
+    cost: DecisionCost | None, columns: pl.DataFrame | None, count: int, target: str
 ) -> tuple[Floats | None, Floats | None]:
     if cost is None:
         return None, None

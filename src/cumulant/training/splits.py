@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.traffic_rows import DAY, Traffic
+from cumulant.training.evaluation.traffic_rows import DAY, TrafficRows
 from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
 
@@ -36,7 +36,7 @@ _LEAST_POSITIVES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class TrainTestSplit:
     """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random.
 
     share, salt: where rows are split by their hash, those below `share` are the test.
@@ -51,7 +51,7 @@ class Split:
     share: float | None = None
     salt: int = 0
 
-    def without_columns(self) -> Split:
+    def without_columns(self) -> TrainTestSplit:
         """Which rows are on which side, without their features."""
         return replace(self, train=self.train.without_columns(), test=self.test.without_columns())
 
@@ -78,7 +78,7 @@ def split(
     seed: int = 0,
     horizon: int | None = None,
     change: int | None = None,
-) -> Split:
+) -> TrainTestSplit:
     """Set the test rows aside.
 
     With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
@@ -114,7 +114,7 @@ def split(
         how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, {which}"
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
-    return Split(
+    return TrainTestSplit(
         train=replace(rows.take(train), traffic=_unlearned(rows, train, cutoff)),
         test=replace(rows.take(test), traffic=None),
         how=how,
@@ -124,15 +124,15 @@ def split(
     )
 
 
-def _unlearned(rows: TrainingSet, train: NDArray[np.bool_], end: int) -> Traffic | None:
+def _unlearned(rows: TrainingSet, train: NDArray[np.bool_], end: int) -> TrafficRows | None:
     """The traffic before the test: rows without a label, and those whose label came too late to be learned."""
     assert rows.at is not None
     late = rows.take((rows.at < end) & ~train)
     weight = np.ones(len(late)) if late.sampling_weight is None else late.sampling_weight
     parts = [] if rows.traffic is None else [rows.traffic.before(end)]
     if rows.task == "binary" and len(late):
-        parts.append(Traffic(features=late.features, at=late.at, sampling_weight=weight))
-    return Traffic.joined(parts) if parts else None
+        parts.append(TrafficRows(features=late.features, at=late.at, sampling_weight=weight))
+    return TrafficRows.joined(parts) if parts else None
 
 
 def label_delay(rows: TrainingSet) -> int:
@@ -265,16 +265,16 @@ def group_parts(groups: NDArray[np.int64], count: int, generator: np.random.Gene
     return place[groups]
 
 
-def _random_split(rows: TrainingSet, share: float, seed: int) -> Split:
+def _random_split(rows: TrainingSet, share: float, seed: int) -> TrainTestSplit:
     count = max(2, round(1 / share))
     test = _parts(rows, count, seed + 1) == 0
     _check_sides(rows, ~test, test)
     kind = "whole groups" if rows.groups is not None else "rows"
     how = f"a random {1 / count:.0%} of {kind}, since rows have no time"
-    return Split(train=rows.take(~test), test=replace(rows.take(test), traffic=None), how=how)
+    return TrainTestSplit(train=rows.take(~test), test=replace(rows.take(test), traffic=None), how=how)
 
 
-def _hash_split(rows: TrainingSet, share: float) -> Split:
+def _hash_split(rows: TrainingSet, share: float) -> TrainTestSplit:
     """By the first salt that leaves both sides what they need: of few rows a hash may give one side no positive."""
     assert rows.identity is not None
     for salt in range(_SALTS):
@@ -288,7 +288,7 @@ def _hash_split(rows: TrainingSet, share: float) -> Split:
         break
     kind = "whole groups" if rows.groups is not None else "rows"
     how = f"{share:.0%} of {kind} by the hash of what identifies them, since rows have no time"
-    return Split(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
+    return TrainTestSplit(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
 
 
 def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cumulant.core.errors import IntegrityError
 from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.search.budget import Budget, clock_notes, clock_warnings
+from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import made_folds, search
 from cumulant.training.search.search_metric import searched_metric
@@ -131,8 +131,8 @@ def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, mon
     looks = iter(range(10_000))
     # The time ends between the boosters of the final fit: the search asks another clock.
     with monkeypatch.context() as patch:
-        patch.setattr(Budget, "left", lambda _: 4.0 - next(looks))
-        patch.setattr(Budget, "left_for_search", lambda _: 60.0)
+        patch.setattr(SearchBudget, "left", lambda _: 4.0 - next(looks))
+        patch.setattr(SearchBudget, "left_for_search", lambda _: 60.0)
         found = search(rows, spec)
     assert 0 < found.summary.members < spec.ensemble
     assert any("boosters; the model averages these" in note for note in found.summary.notes)

@@ -9,7 +9,7 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.threshold import decide
-from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic, Traffic
+from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic, TrafficRows
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
@@ -209,7 +209,7 @@ def test_a_week_of_which_two_days_were_seen_is_two_sevenths_of_one(days, spans, 
 
 
 def test_traffic_drawn_at_random_stands_for_all():
-    whole = Traffic(features=pl.DataFrame({"x": range(1000)}), at=np.arange(1000), sampling_weight=np.ones(1000))
+    whole = TrafficRows(features=pl.DataFrame({"x": range(1000)}), at=np.arange(1000), sampling_weight=np.ones(1000))
     part = whole.at_most(100, seed=1)
     assert len(part) == 100
     assert part.sampling_weight.sum() == pytest.approx(1000)

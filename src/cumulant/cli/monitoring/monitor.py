@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
     from cumulant.flows.monitoring.drift.table_loss import TableLoss
     from cumulant.flows.monitoring.monitor import Asked, Monitored
-    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.monitoring_policy import DriftPolicy
 
@@ -279,7 +279,7 @@ def _joint(found: Joint) -> str:
     return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
 
 
-def _row(one: Finding, told: Findings) -> tuple[str, ...]:
+def _row(one: DriftFinding, told: Findings) -> tuple[str, ...]:
     from cumulant.monitoring.drift.words import day, sentence
 
     effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.flows.reports.terminal import clean, table
 from cumulant.flows.reports.wording import duration
-from cumulant.release.wording import told
+from cumulant.release.wording import format_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -132,16 +132,16 @@ def _count(one: StageView, arm: str) -> str:
 
 
 def _value(one: MetricView, value: float | None) -> str:
-    return "–" if value is None else told(value, one.unit)
+    return "–" if value is None else format_value(value, one.unit)
 
 
 def _between(one: MetricView) -> str:
     if one.low is None or one.high is None:
         return ""
-    return f"{told(one.low, one.unit)} to {told(one.high, one.unit)}"
+    return f"{format_value(one.low, one.unit)} to {format_value(one.high, one.unit)}"
 
 
 def _margin(one: MetricView) -> str:
     if one.margin is None:
         return ""
-    return told(one.margin, "%" if one.unit == "ms" else one.unit)
+    return format_value(one.margin, "%" if one.unit == "ms" else one.unit)

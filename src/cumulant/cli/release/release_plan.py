@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.flows.reports.terminal import clean, heading, table, warn
-from cumulant.release.wording import rounded, span, told
+from cumulant.release.wording import format_value, rounded, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,9 @@ def show(console: Console, found: Plan) -> None:
 
     console.print(Text(_sentence(found), style="bold"), soft_wrap=True)
     console.print(_traffic(found), style="dim", soft_wrap=True)
-    console.print(f"{told(found.errors, '%')} of them fail today; alpha {told(found.alpha, '%')}", style="dim")
+    console.print(
+        f"{format_value(found.errors, '%')} of them fail today; alpha {format_value(found.alpha, '%')}", style="dim"
+    )
     rows = [_row(one) for one in found.stages]
     heads = ["stage", "done after", "candidate's requests", "errors seen from", "slow seen from", "shown to be fine"]
     console.print(table(heads, rows, right=["candidate's requests"]))

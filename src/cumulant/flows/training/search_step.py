@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cumulant.training.events import SearchFinished, TrialFinished
     from cumulant.training.model import FittedModel
     from cumulant.training.search.search import SearchResult
-    from cumulant.training.splits import Split
+    from cumulant.training.splits import TrainTestSplit
 
 
 _LEAST_QUICK_ROWS = 5000
@@ -194,7 +194,7 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
-def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
+def rows_of(context: Context, work: Work, *, leakage: bool = False) -> TrainTestSplit:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
     """
@@ -276,7 +276,7 @@ def _key(folder: Path) -> str:
     return f"models/{digest({path.name: path.read_bytes().hex() for path in sorted(folder.iterdir())})}"
 
 
-def _summary(split: Split, rule: SplitRule | None, chosen: ChosenRows | None) -> SplitSummary:
+def _summary(split: TrainTestSplit, rule: SplitRule | None, chosen: ChosenRows | None) -> SplitSummary:
     train, test = _ends(split.train), _ends(split.test)
     return SplitSummary(
         how=split.how,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.units import micros, show_duration
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.statistics.rows import Codes
 
 #: more windows than this are a mistake: a clock that jumped, or a window that is far too short
@@ -27,12 +27,12 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Cut:
+class RowBlocks:
     """`places` [rows]: the block of each row, and the number of blocks where it has none, in two bytes where that does;
     None: all rows are of one.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ProfileBlock, ...]
     places: NDArray[np.int16] | Codes | None = None
     left_out: int = 0
 
@@ -46,12 +46,12 @@ class Cut:
         return sum(block.rows for block in self.blocks) if self.places is None else len(self.places)
 
 
-def whole(rows: int) -> Cut:
+def whole(rows: int) -> RowBlocks:
     """All rows in one block: they are taken as independent."""
-    return Cut((Block(0, rows),))
+    return RowBlocks((ProfileBlock(0, rows),))
 
 
-def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> Cut:
+def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> RowBlocks:
     """Blocks of a length of time, from midnight UTC; those without rows are not there. `times`: at once or in parts.
 
     Raises:
@@ -80,8 +80,8 @@ def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> Cut:
     )
     counts = np.bincount(codes, minlength=len(found))[: len(found)]
     step = micros(every)
-    blocks = tuple(Block(int(at) * step, int(rows), timed=True) for at, rows in zip(found, counts, strict=True))
-    return Cut(blocks, codes, len(codes) - timed)
+    blocks = tuple(ProfileBlock(int(at) * step, int(rows), timed=True) for at, rows in zip(found, counts, strict=True))
+    return RowBlocks(blocks, codes, len(codes) - timed)
 
 
 def _parts(times: pl.Series | Iterable[pl.Series]) -> Iterator[pl.Series]:
@@ -92,7 +92,7 @@ def _parts(times: pl.Series | Iterable[pl.Series]) -> Iterator[pl.Series]:
         yield times.slice(begin, _PART)
 
 
-def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
+def by_rows(rows: int, size: int, times: pl.Series | None = None) -> RowBlocks:
     """Blocks of `size` rows each, the last with what is left, in the order of `times`, else in their own.
 
     Raises:
@@ -103,7 +103,7 @@ def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
         codes = places // max(size, 1)
         starts = [(int(first), False) for first in range(0, rows, max(size, 1))]
         counts = np.bincount(codes, minlength=len(starts))
-        return Cut(tuple(Block(at, int(n), t) for (at, t), n in zip(starts, counts, strict=True)), codes)
+        return RowBlocks(tuple(ProfileBlock(at, int(n), t) for (at, t), n in zip(starts, counts, strict=True)), codes)
     when = moments(times)
     order = when.arg_sort(nulls_last=True).to_numpy()
     timed = rows - when.null_count()
@@ -112,8 +112,8 @@ def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
     codes[order[:timed]] = np.arange(timed) // max(size, 1)
     firsts = when.gather(order[: timed : max(size, 1)]).to_list()
     sizes = np.bincount(codes[order[:timed]], minlength=count)
-    blocks = tuple(Block(int(at), int(n), timed=True) for at, n in zip(firsts, sizes, strict=True))
-    return Cut(blocks, codes, rows - timed)
+    blocks = tuple(ProfileBlock(int(at), int(n), timed=True) for at, n in zip(firsts, sizes, strict=True))
+    return RowBlocks(blocks, codes, rows - timed)
 
 
 def moments(times: pl.Series) -> pl.Series:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.drift.numbers import Blocks, Counted
-from cumulant.monitoring.drift.profiles import Cells
+from cumulant.monitoring.drift.numbers import Blocks, CellCounts
+from cumulant.monitoring.drift.profiles import ColumnCells
 from cumulant.statistics.rows import Codes
 
 #: values with a cell of their own, and values that are remembered as known
@@ -31,7 +31,7 @@ _TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?$"
 Parts = Callable[[], Iterator[tuple[pl.Series, Blocks]]]
 
 
-def made(parts: Parts, *, blocks: int) -> Counted | str:
+def category_counts(parts: Parts, *, blocks: int) -> CellCounts | str:
     """Cells from these values, and their counts; or why the column is not watched."""
     rows, missing = _tally(parts(), blocks)
     totals = _totals(rows)
@@ -44,7 +44,7 @@ def made(parts: Parts, *, blocks: int) -> Counted | str:
     values = totals["value"].to_list()[:KNOWN]
     alone = len(values) if totals.height <= ALONE else _alone(rows, totals)
     new, twice = _new(rows, totals)
-    cells = Cells(
+    cells = ColumnCells(
         kind="category",
         values=tuple(values[:alone]),
         known=tuple(values[alone:]),
@@ -96,7 +96,7 @@ def _new(rows: pl.DataFrame, totals: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return by_block, int(totals.filter(pl.col(met) == 2)["rows"].sum())
 
 
-def _left_out(made: Counted, new: pl.DataFrame, cells: Cells) -> Counted:
+def _left_out(made: CellCounts, new: pl.DataFrame, cells: ColumnCells) -> CellCounts:
     """Rows with values that nothing else in the reference has, counted as later ones are: as unseen."""
     counts = made.counts.copy()
     places, moved = new["block"].to_numpy(), new["rows"].to_numpy()
@@ -105,7 +105,7 @@ def _left_out(made: Counted, new: pl.DataFrame, cells: Cells) -> Counted:
     return made._replace(counts=counts)
 
 
-def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
+def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, blocks: int) -> CellCounts:
     """Counts of values in the cells of a reference. Numbers and times are unreadable where it holds other texts."""
     unreadable = np.zeros(blocks, dtype=np.int64)
 
@@ -124,7 +124,7 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int
     return made._replace(unreadable=unreadable)
 
 
-def _is_other(dtype: pl.DataType, cells: Cells) -> bool:
+def _is_other(dtype: pl.DataType, cells: ColumnCells) -> bool:
     """Whether values of that type cannot be any of the reference's, of which not all are known to tell by."""
     if cells.complete or not (dtype.is_numeric() or dtype.is_temporal()):
         return False
@@ -167,7 +167,7 @@ def text(values: pl.Series) -> pl.Series:
     return values.cast(pl.String).alias("value")
 
 
-def _placed(rows: pl.DataFrame, missing: Codes, cells: Cells, blocks: int) -> Counted:
+def _placed(rows: pl.DataFrame, missing: Codes, cells: ColumnCells, blocks: int) -> CellCounts:
     places = pl.DataFrame(
         {
             "value": [*cells.values, *cells.known],
@@ -188,6 +188,6 @@ def _placed(rows: pl.DataFrame, missing: Codes, cells: Cells, blocks: int) -> Co
         .sort(["rows", "value"], descending=[True, False])
     )
     examples = tuple(value[:_LONGEST] for value in unseen["value"].head(_EXAMPLES)) if cells.complete else ()
-    return Counted(
+    return CellCounts(
         cells, counts.astype(np.int64).reshape(blocks, cells.count), missing, np.zeros(blocks, dtype=np.int64), examples
     )

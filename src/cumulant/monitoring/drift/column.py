@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cumulant.monitoring.drift.findings import Distances, Part, What
-from cumulant.monitoring.drift.profiles import Column
+from cumulant.monitoring.drift.findings import DriftDistances, ShareChange, What
+from cumulant.monitoring.drift.profiles import ColumnCounts
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
@@ -37,7 +37,7 @@ class Least:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class ColumnTest:
     """One hypothesis about a column. What does not matter is not tested and has p = 1."""
 
     what: What
@@ -50,11 +50,11 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Watch:
+class ColumnComparison:
     """A column of the reference beside the same column of all windows."""
 
-    reference: Column
-    current: Column
+    reference: ColumnCounts
+    current: ColumnCounts
     least: Least
     _before: Floats = field(init=False)
     _now: Floats = field(init=False)
@@ -86,10 +86,10 @@ class Watch:
         """The cells of values that the reference could have had."""
         return slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
 
-    def tests(self, windows: slice) -> tuple[Tested, ...]:
+    def tests(self, windows: slice) -> tuple[ColumnTest, ...]:
         """What is looked at in these windows together."""
         if self.current.absent:
-            return (Tested(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
+            return (ColumnTest(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
         now = self._now[windows]
         # A label that is not there is not known yet.
         found = (
@@ -104,11 +104,11 @@ class Watch:
     def _knows_all(self) -> bool:
         return self.reference.cells.kind == "category" and self.reference.cells.complete
 
-    def _missing(self, windows: slice, now: Floats) -> Tested:
+    def _missing(self, windows: slice, now: Floats) -> ColumnTest:
         before = _beside(self.reference.missing, self._before)
         after = _beside(self.current.missing[windows], now)
         first, then = (float(one[:, 0].sum() / max(one.sum(), 1.0)) for one in (before, after))
-        tested = Tested(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
+        tested = ColumnTest(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
         evidence = drift.two_samples(before, after)
@@ -116,25 +116,25 @@ class Watch:
 
     def _share(
         self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
-    ) -> Tested:
+    ) -> ColumnTest:
         """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
 
         `beside`: rows that `now` does not count. `design`: at least so many rows count as one.
         """
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
-        tested = Tested(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
+        tested = ColumnTest(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
         if tested.effect < tested.least or all_now < FEWEST:
             return tested
         left, right, _ = self._inner(now)
         design = max(design, drift.two_samples(left, right).design)
         return _proven(tested, drift.increase(before, rows, after, all_now, design=design), design)
 
-    def _impossible(self, now: Floats) -> Tested:
+    def _impossible(self, now: Floats) -> ColumnTest:
         far = [0, -1]
         return self._share("impossible", float(self._before[:, far].sum()), float(now[:, far].sum()), now)
 
-    def _tails(self, now: Floats) -> Tested:
+    def _tails(self, now: Floats) -> ColumnTest:
         """Rows in the outer hundredths of the reference: a few that moved far change no distance that matters."""
         inside = self._before[:, self._inside]  # what lies beyond is a fault
         shares = np.cumsum(inside.sum(axis=0)) / max(float(inside.sum()), 1.0)
@@ -145,15 +145,15 @@ class Watch:
         )
         return self._most_cautious(lambda level, leverage: self._tails_from(level, after, leverage), before)
 
-    def _tails_from(self, before: Floats, after: Floats, leverage: float) -> Tested:
+    def _tails_from(self, before: Floats, after: Floats, leverage: float) -> ColumnTest:
         first, then = (float(one[:, 1].sum() / max(one.sum(), 1.0)) for one in (before, after))
-        tested = Tested(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
+        tested = ColumnTest(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
         evidence = drift.two_samples(before, after, leverage=leverage)
         return _proven(tested, _p_of_few(before[:, 1], after[:, 1], before, after, evidence), evidence.design)
 
-    def _most_cautious(self, compare: Callable[[Floats, float], Tested], before: Floats) -> Tested:
+    def _most_cautious(self, compare: Callable[[Floats, float], ColumnTest], before: Floats) -> ColumnTest:
         """The test against the mean of `before` [blocks, cells], as sure as that against its end is at most."""
         tested = compare(before, 1.0)
         if tested.p == 1 or not self.slope:
@@ -161,7 +161,7 @@ class Watch:
         end = compare(at_end(before), LEVERAGE)
         return end if end.p == 1 else replace(tested, p=max(tested.p, end.p))
 
-    def _unseen(self, now: Floats) -> Tested:
+    def _unseen(self, now: Floats) -> ColumnTest:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).
         before = np.column_stack([self._before[:, :-1].sum(axis=1), self._before[:, -1]])
         after = np.column_stack([now[:, :-1].sum(axis=1), now[:, -1]])
@@ -170,7 +170,7 @@ class Watch:
         design = drift.two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
         return self._share("unseen", float(cells.once), float(now[:, -1].sum()), now, design=design)
 
-    def _unreadable(self, windows: slice, now: Floats) -> Tested:
+    def _unreadable(self, windows: slice, now: Floats) -> ColumnTest:
         count = float(sum(self.current.unreadable[windows]))
         return self._share("unreadable", 0.0, count, now, beside=count)
 
@@ -182,22 +182,22 @@ class Watch:
         group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
         return gathered(before, group), gathered(after, group), group
 
-    def _shift(self, now: Floats) -> Tested:
+    def _shift(self, now: Floats) -> ColumnTest:
         left, right, _ = self._inner(now)
         n, m = float(left.sum()), float(right.sum())
         if min(n, m) < FEWEST:
-            return Tested(what="shift", effect=0.0, least=self.least.shift)
+            return ColumnTest(what="shift", effect=0.0, least=self.least.shift)
         what: What = "constant" if self._constant(now) else "shift"
         return self._most_cautious(lambda level, leverage: self._shift_from(level, right, leverage, what), left)
 
-    def _shift_from(self, left: Floats, right: Floats, leverage: float, what: What) -> Tested:
+    def _shift_from(self, left: Floats, right: Floats, leverage: float, what: What) -> ColumnTest:
         apart = float(squared(left.sum(axis=0)[None], right.sum(axis=0)[None])[0])
         effect = _effect(apart, left, right, 1.0)
         if effect < self.least.shift:
-            return Tested(what="shift", effect=effect, least=self.least.shift)
+            return ColumnTest(what="shift", effect=effect, least=self.least.shift)
         evidence = drift.two_samples(left, right, leverage=leverage)
         effect = _effect(apart, left, right, evidence.design)
-        tested = Tested(what=what, effect=effect, least=self.least.shift)
+        tested = ColumnTest(what=what, effect=effect, least=self.least.shift)
         return _proven(tested, evidence.p, evidence.design) if effect >= self.least.shift else tested
 
     def _constant(self, now: Floats) -> bool:
@@ -211,7 +211,7 @@ class Watch:
         found = drift.effect(left, right, design=design)
         return found.low, found.high
 
-    def distances(self, windows: slice) -> Distances:
+    def distances(self, windows: slice) -> DriftDistances:
         """All distances of these windows from the reference."""
         now = self._now[windows]
         _, _, group = self._inner(now)
@@ -223,14 +223,16 @@ class Watch:
         else:
             whole = np.append(group, group.max() + 1)
             found = drift.distances(before, now.sum(axis=0), whole)
-        return Distances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
+        return DriftDistances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
 
-    def parts(self, windows: slice) -> tuple[Part, ...]:
+    def parts(self, windows: slice) -> tuple[ShareChange, ...]:
         """The values that carry a shift, those whose share changed most first."""
         left, right, group = self._inner(self._now[windows])
         before, now = (one.sum(axis=0) / max(float(one.sum()), 1.0) for one in (left, right))
         order = np.argsort(-np.abs(now - before), kind="stable")[:_PARTS]
-        return tuple(Part(self._named(group, int(place)), float(before[place]), float(now[place])) for place in order)
+        return tuple(
+            ShareChange(self._named(group, int(place)), float(before[place]), float(now[place])) for place in order
+        )
 
     def _named(self, group: Codes, place: int) -> str:
         cells = self.reference.cells
@@ -269,8 +271,8 @@ def _effect(apart: float, left: Floats, right: Floats, design: float) -> float:
     return math.sqrt(drift.excess(apart, cells=kinds, rows=n * m / (n + m) / design))
 
 
-def _proven(tested: Tested, p: float, design: float) -> Tested:
-    return Tested(
+def _proven(tested: ColumnTest, p: float, design: float) -> ColumnTest:
+    return ColumnTest(
         what=tested.what,
         effect=tested.effect,
         least=tested.least,

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import numpy as np
 
-from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
-from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Unsteady, Watched, What
-from cumulant.monitoring.drift.profiles import Profile
+from cumulant.monitoring.drift.column import FEWEST, ColumnComparison, ColumnTest, Least
+from cumulant.monitoring.drift.findings import ColumnStatus, DriftFinding, Findings, Kind, Unsteady, What
+from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.statistics import drift
 
@@ -24,13 +24,13 @@ class _Alarm:
     window: int
     span: int
     column: int
-    tested: Tested
+    tested: ColumnTest
     needed: float
 
 
 def compare(
-    reference: Profile,
-    current: Profile,
+    reference: DriftProfile,
+    current: DriftProfile,
     policy: DriftPolicy | None = None,
     *,
     weights: Mapping[str, float] | None = None,
@@ -47,7 +47,7 @@ def compare(
     """
     policy = policy or DriftPolicy()
     watches = [
-        Watch(before, now, least(policy, before.role))
+        ColumnComparison(before, now, least(policy, before.role))
         for before, now in zip(reference.columns, current.columns, strict=True)
     ]
     known = {**(weights or {}), **policy.weights}
@@ -95,20 +95,22 @@ def least(policy: DriftPolicy, role: str) -> Least:
     )
 
 
-def _looks(policy: DriftPolicy, current: Profile) -> int:
+def _looks(policy: DriftPolicy, current: DriftProfile) -> int:
     """Looks that share one rate of false alarms: those of a month, or all of a table without times."""
     if not current.blocks[0].timed:
         return len(current.blocks)
     return max(round(_MONTH / policy.window), 1)
 
 
-def _newest(current: Profile) -> int:
+def _newest(current: DriftProfile) -> int:
     """The newest window with enough rows: a day that has just begun, or lies ahead as a clock jumped, has few."""
     enough = [place for place, block in enumerate(current.blocks) if block.rows >= FEWEST]
     return enough[-1] if enough else len(current.blocks) - 1
 
 
-def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: int, level: float) -> list[_Alarm]:
+def _look(
+    watches: Sequence[ColumnComparison], weight: Sequence[float], window: int, span: int, level: float
+) -> list[_Alarm]:
     """What is alarming when the newest `span` windows up to `window` are looked at together."""
     tests = [
         (column, tested)
@@ -125,8 +127,12 @@ def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: 
 
 
 def _findings(
-    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile, newest: int
-) -> list[Finding]:
+    watches: Sequence[ColumnComparison],
+    weight: Sequence[float],
+    alarms: Sequence[_Alarm],
+    current: DriftProfile,
+    newest: int,
+) -> list[DriftFinding]:
     """One finding a column and subject."""
     found = []
     moved = {alarm.column for alarm in alarms if alarm.tested.what in ("shift", "constant")}
@@ -138,13 +144,15 @@ def _findings(
     return found
 
 
-def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profile, newest: int) -> Finding:
+def _finding(
+    watch: ColumnComparison, weight: float, own: Sequence[_Alarm], current: DriftProfile, newest: int
+) -> DriftFinding:
     """What alarms of one subject say, with the figures of the last of them that looks at the fewest windows."""
     last = min((one for one in own if one.window == own[-1].window), key=lambda one: one.span)
     told, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
     shifted = told.what in ("shift", "constant")
     low, high = watch.interval(windows, told.design) if shifted else (None, None)
-    return Finding(
+    return DriftFinding(
         feature=watch.reference.name,
         role=watch.reference.role,
         kind=_kind(watch, told.what),
@@ -171,13 +179,13 @@ def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profil
     )
 
 
-def _kind(watch: Watch, what: What) -> Kind:
+def _kind(watch: ColumnComparison, what: What) -> Kind:
     if what not in ("shift", "tails"):
         return "data_fault"
     return "covariate" if watch.reference.role == "feature" else "prior"
 
 
-def _since(watch: Watch, first: _Alarm) -> int:
+def _since(watch: ColumnComparison, first: _Alarm) -> int:
     """The first window of the change: back from the first alarm, while a window alone shows an effect that matters."""
     place = first.window
     what = first.tested.what
@@ -188,7 +196,9 @@ def _since(watch: Watch, first: _Alarm) -> int:
     return place
 
 
-def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) -> tuple[Watched, ...]:
+def _watched(
+    watches: Sequence[ColumnComparison], found: Sequence[DriftFinding], window: int
+) -> tuple[ColumnStatus, ...]:
     alarming = {one.feature for one in found if one.active}
     told = []
     for watch in watches:
@@ -196,7 +206,7 @@ def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) ->
         shift = tests.get("shift") or tests.get("constant") or tests.get("absent")
         missing = tests.get("missing")
         told.append(
-            Watched(
+            ColumnStatus(
                 feature=watch.reference.name,
                 role=watch.reference.role,
                 effect=0.0 if shift is None else shift.effect,

@@ -51,7 +51,7 @@ def _effect(expected: float, rows: int) -> float:
 
 
 @dataclass
-class Counts:
+class WindowCounts:
     """`rows` [n] of windows without a break; `season`: windows of a week, 1 where they do not make up one.
 
     partial: places whose windows may be cut off: nothing is forecast from them, and few rows there are no change.

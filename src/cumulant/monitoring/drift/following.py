@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cumulant.monitoring.drift.column import FEWEST, Watch
+from cumulant.monitoring.drift.column import FEWEST, ColumnComparison
 from cumulant.monitoring.drift.comparing import least
 from cumulant.monitoring.drift.findings import What
-from cumulant.monitoring.drift.profiles import Profile
+from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 
@@ -25,11 +25,11 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     worst: tuple[float | None, ...]
 
 
-def courses(reference: Profile, current: Profile, policy: DriftPolicy) -> tuple[Course, ...]:
+def courses(reference: DriftProfile, current: DriftProfile, policy: DriftPolicy) -> tuple[Course, ...]:
     """Every column in every window. `current` was profiled with `like=reference`."""
     found = []
     for before, now in zip(reference.columns, current.columns, strict=True):
-        watch = Watch(before, now, least(policy, before.role))
+        watch = ColumnComparison(before, now, least(policy, before.role))
         effects: dict[What, list[float | None]] = {}
         worst: list[float | None] = []
         for place, block in enumerate(current.blocks):

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.monitoring.drift.categories import text
-from cumulant.monitoring.drift.profiles import Cells, Profile
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile
 from cumulant.statistics import METRICS, Rows, cluster_codes, estimate, roc_auc
 from cumulant.statistics.rows import Codes, Flags, Floats
 
@@ -43,7 +43,7 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def jointly(
-    before: pl.DataFrame, now: pl.DataFrame, reference: Profile, *, blocks: tuple[Codes, Codes] | None = None,
+    before: pl.DataFrame, now: pl.DataFrame, reference: DriftProfile, *, blocks: tuple[Codes, Codes] | None = None,
     seed: int = 0,
 ) -> Joint | None:  # fmt: skip
     """Tell `now` from `before` by the features of `reference` that both have; None where there are too few rows.
@@ -93,7 +93,7 @@ def _drawn(frame: pl.DataFrame, generator: np.random.Generator) -> Codes:
     return rows
 
 
-def _encoded(series: pl.Series, cells: Cells) -> Floats:
+def _encoded(series: pl.Series, cells: ColumnCells) -> Floats:
     """Numbers as they are and categories by their place in the reference's order; what has no value is NaN."""
     if cells.kind == "number":
         return series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()

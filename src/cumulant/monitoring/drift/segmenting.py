@@ -10,7 +10,7 @@ import polars as pl
 
 from cumulant.monitoring.drift import categories, numbers
 from cumulant.monitoring.drift.findings import Segment, What
-from cumulant.monitoring.drift.profiles import Cells, Column
+from cumulant.monitoring.drift.profiles import ColumnCells, ColumnCounts
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
@@ -23,7 +23,7 @@ _CARRIES, _MORE = 0.5, 2.0
 
 
 def segments(
-    before: pl.DataFrame, now: pl.DataFrame, column: Column, what: What, by: Sequence[str]
+    before: pl.DataFrame, now: pl.DataFrame, column: ColumnCounts, what: What, by: Sequence[str]
 ) -> tuple[Segment, ...]:
     """The segments that carry the change `what` of a column, which both frames hold beside the columns `by`.
 
@@ -59,7 +59,7 @@ def _values(before: pl.Series, now: pl.Series) -> list[str]:
     return [value for value in common["value"].to_list() if value in known][:_MOST]
 
 
-def _counted(frame: pl.DataFrame, column: Column, by: str, values: Sequence[str]) -> numbers.Counted:
+def _counted(frame: pl.DataFrame, column: ColumnCounts, by: str, values: Sequence[str]) -> numbers.CellCounts:
     """Counts of the column's cells by segment."""
     codes = categories.text(frame[by]).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Int64)
     held = codes.is_not_null()
@@ -68,10 +68,10 @@ def _counted(frame: pl.DataFrame, column: Column, by: str, values: Sequence[str]
     return count(iter([part]), column.cells, len(values))
 
 
-def _faults(what: What, rows: Codes, before: numbers.Counted, now: numbers.Counted) -> Floats:
+def _faults(what: What, rows: Codes, before: numbers.CellCounts, now: numbers.CellCounts) -> Floats:
     """Rows of each segment with the fault, above what its share in the reference would give."""
 
-    def faulty(one: numbers.Counted) -> Codes:
+    def faulty(one: numbers.CellCounts) -> Codes:
         if what == "missing":
             return one.missing
         if what == "unreadable":
@@ -84,7 +84,7 @@ def _faults(what: What, rows: Codes, before: numbers.Counted, now: numbers.Count
     return found
 
 
-def _shifts(cells: Cells, before: numbers.Counted, now: numbers.Counted) -> Floats:
+def _shifts(cells: ColumnCells, before: numbers.CellCounts, now: numbers.CellCounts) -> Floats:
     inner = slice(1, -1) if cells.kind == "number" else slice(0, -1)
     left, right = before.counts[:, inner].astype(np.float64), now.counts[:, inner].astype(np.float64)
     pooled = left.sum(axis=0) + right.sum(axis=0)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cumulant.core.units import from_micros
-from cumulant.monitoring.drift.findings import Finding
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.findings import DriftFinding
+from cumulant.monitoring.drift.profiles import ProfileBlock
 
 
-def sentence(one: Finding, *, examples: bool = True) -> str:
+def sentence(one: DriftFinding, *, examples: bool = True) -> str:
     """What moved, in the terms of the column: `21.6% missing, 10.0% before`. `examples`: of values that are new."""
     if one.what == "absent":
         return "the column is missing from the rows"
@@ -32,7 +32,7 @@ def sentence(one: Finding, *, examples: bool = True) -> str:
     return f"{one.now or 0.0:.1%} {nouns[one.what]}{before}{such}"
 
 
-def day(block: Block) -> str:
+def day(block: ProfileBlock) -> str:
     """Where a window begins: its time, or the number of its first row."""
     if not block.timed:
         return f"row {block.start + 1:,}"

@@ -13,7 +13,7 @@ from cumulant.monitoring.monitoring_policy import PerformancePolicy
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
-from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
+from cumulant.monitoring.performance.rows import PredictionRows, check_task, class_shares, windows
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
@@ -119,7 +119,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         return 1 - self.ratio
 
 
-def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
+def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
     """The reference in windows of the length that will be watched; rows without a label are left out.
 
     Raises:
@@ -165,7 +165,7 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
     )
 
 
-def _miscalibration(known: Predictions, held: Past, task: Task, terms: HarmTerms) -> float:
+def _miscalibration(known: PredictionRows, held: Past, task: Task, terms: HarmTerms) -> float:
     """What of the loss a calibration of these very rows saves."""
     if not terms.calibration:
         return 0.0
@@ -175,7 +175,7 @@ def _miscalibration(known: Predictions, held: Past, task: Task, terms: HarmTerms
 
 
 def _shapes(
-    known: Predictions, every: timedelta, task: Task, terms: HarmTerms, ratio: float
+    known: PredictionRows, every: timedelta, task: Task, terms: HarmTerms, ratio: float
 ) -> dict[Question, Dependence]:
     """From the reference's windows, watched as later ones will be. A refit follows the world as a calibration does."""
     classes = known.score.shape[1] if known.several else None

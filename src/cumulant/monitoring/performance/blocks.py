@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Codes, Floats
 
@@ -74,7 +74,7 @@ def base_loss(kind: Loss, truth: Floats, weight: Floats, classes: int | None = N
     return constant
 
 
-def block_codes(rows: Predictions, least: int) -> Codes:
+def block_codes(rows: PredictionRows, least: int) -> Codes:
     """[n] the block of each row, numbered from 0: whole clusters in order of time until `least` rows are together."""
     if rows.cluster is None:
         count = max(1, len(rows) // least)

@@ -12,7 +12,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, wider_for, worded
 from cumulant.statistics import Estimate
 from cumulant.statistics.performance import LossReference, blind, expected_loss, mean_loss
@@ -60,7 +60,7 @@ class EstimatedLoss(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None
 
 
-def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str], measure: Measure) -> LossModel:
+def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[str], measure: Measure) -> LossModel:
     """A model of the loss from labelled rows of a time when the regression was good.
 
     It is judged on parts of time that it was not fitted on, and then fitted on all.
@@ -185,7 +185,7 @@ def _refused(model: LossModel, rows: Floats) -> str | None:
     return None
 
 
-def _loss(measure: Measure, known: Predictions) -> Floats:
+def _loss(measure: Measure, known: PredictionRows) -> Floats:
     error = known.truth - known.score
     found: Floats = np.abs(error) if measure == "mae" else error**2
     return found

@@ -23,7 +23,7 @@ _SUM = 1e-2
 _ROUNDING = 1e-6
 
 
-class Window(msgspec.Struct, frozen=True, order=True):
+class PredictionWindow(msgspec.Struct, frozen=True, order=True):
     """Predictions from `start` (with) to `end` (without), UTC."""
 
     start: datetime
@@ -31,7 +31,7 @@ class Window(msgspec.Struct, frozen=True, order=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
+class PredictionRows:
     """n predictions of one model, in whatever order.
 
     time: [n] of the prediction, UTC. score: [n] probability of the positive class, or the predicted number; of several
@@ -101,9 +101,9 @@ class Predictions:
         """[n] how many rows each labelled row stands for."""
         return np.ones(len(self)) if self.label_chance is None else 1 / self.label_chance
 
-    def where(self, mask: Flags | Codes) -> Predictions:
+    def where(self, mask: Flags | Codes) -> PredictionRows:
         """The rows of `mask`, or at these places."""
-        return Predictions(
+        return PredictionRows(
             time=self.time[mask],
             score=self.score[mask],
             truth=self.truth[mask],
@@ -122,14 +122,14 @@ class Predictions:
         )
 
 
-def class_shares(known: Predictions) -> Floats:
+def class_shares(known: PredictionRows) -> Floats:
     """[classes] the share of each class among labelled predictions of several classes."""
     counts = np.bincount(known.truth.astype(np.int64), known.weight, known.score.shape[1])
     found: Floats = counts / counts.sum()
     return found
 
 
-def check_task(predictions: Predictions, task: Task) -> None:
+def check_task(predictions: PredictionRows, task: Task) -> None:
     """Raises DataError where the scores are not those of the task."""
     if predictions.several is not (task == "multiclass"):
         raise DataError(
@@ -139,7 +139,7 @@ def check_task(predictions: Predictions, task: Task) -> None:
         )
 
 
-def need_one_score(predictions: Predictions, what: str) -> None:
+def need_one_score(predictions: PredictionRows, what: str) -> None:
     """Raises DataError where there are several classes: `what` is for two, or for numbers."""
     if predictions.several:
         raise DataError(
@@ -179,8 +179,8 @@ def _check_classes(score: Floats, truth: Floats) -> None:
 
 
 def windows(
-    predictions: Predictions, every: timedelta, *, origin: datetime | None = None
-) -> Iterator[tuple[Window, Predictions]]:
+    predictions: PredictionRows, every: timedelta, *, origin: datetime | None = None
+) -> Iterator[tuple[PredictionWindow, PredictionRows]]:
     """Each window that holds a prediction, oldest first, with its predictions in order of time.
 
     Windows are `every` long, counted from `origin` (the epoch, so that days and hours begin at whole ones).
@@ -198,10 +198,10 @@ def windows(
     for place in np.split(np.arange(len(order)), np.flatnonzero(np.diff(number)) + 1):
         if len(place):
             begun = start + timedelta(microseconds=int(number[place[0]]) * width)
-            yield Window(begun, begun + every), predictions.where(order[place])
+            yield PredictionWindow(begun, begun + every), predictions.where(order[place])
 
 
-def is_ripe(window: Window, *, now: datetime, label_delay: timedelta) -> bool:
+def is_ripe(window: PredictionWindow, *, now: datetime, label_delay: timedelta) -> bool:
     """Whether every label of the window has had its time: those that came early are not like the others."""
     return window.end + label_delay <= now
 

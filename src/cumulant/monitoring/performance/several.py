@@ -16,7 +16,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.rows import Predictions, check_task, windows
+from cumulant.monitoring.performance.rows import PredictionRows, check_task, windows
 from cumulant.monitoring.performance.unlabelled import (
     EstimatedFigure,
     EstimatedWindow,
@@ -62,7 +62,7 @@ class ClassEstimators:
 
 
 def learn_estimators(
-    reference: Predictions, *, names: Sequence[str], every: timedelta, seed: int = 0
+    reference: PredictionRows, *, names: Sequence[str], every: timedelta, seed: int = 0
 ) -> ClassEstimators:
     """As `learn_estimator`, of several classes that are called `names`.
 
@@ -85,13 +85,13 @@ def learn_estimators(
     return found if found.refused else replace(found, log_loss=_log_loss(found, known, seed))
 
 
-def _off(one: Predictions, seed: int) -> Estimate:
+def _off(one: PredictionRows, seed: int) -> Estimate:
     """The expected calibration error of the scores as they are."""
     cluster = None if one.cluster is None else cluster_codes(one.cluster)
     return calibration_error(Rows(truth=one.truth, prediction=one.score, cluster=cluster), seed=seed)
 
 
-def _log_loss(estimators: ClassEstimators, part: Predictions, seed: int) -> _Ends:
+def _log_loss(estimators: ClassEstimators, part: PredictionRows, seed: int) -> _Ends:
     each = estimators.each
     maps = [one.maps for one in each]
     return expected_log_loss([one.calibrator for one in each], maps, part.score, spread=estimators.spread, seed=seed)
@@ -99,7 +99,7 @@ def _log_loss(estimators: ClassEstimators, part: Predictions, seed: int) -> _End
 
 def estimated_classes(
     estimators: ClassEstimators,
-    predictions: Predictions,
+    predictions: PredictionRows,
     *,
     every: timedelta,
     kind: Kind | None = None,
@@ -140,7 +140,7 @@ def estimated_classes(
     return tuple(_with_accuracy(score, one) for score, one in zip(scores, first, strict=True))
 
 
-def _first(predictions: Predictions) -> Predictions:
+def _first(predictions: PredictionRows) -> PredictionRows:
     """Whether the most probable class of each row is right, with its probability as the score."""
     best = predictions.score.argmax(axis=1)
     truth = np.where(predictions.labelled, (predictions.truth == best).astype(np.float64), np.nan)
@@ -149,7 +149,7 @@ def _first(predictions: Predictions) -> Predictions:
 
 
 def _with_log_loss(
-    estimators: ClassEstimators, score: EstimatedWindow, part: Predictions, terms: tuple[float, float], seed: int
+    estimators: ClassEstimators, score: EstimatedWindow, part: PredictionRows, terms: tuple[float, float], seed: int
 ) -> EstimatedWindow:
     """The window with its log loss, or without any figure where the calibration does not carry to its rows."""
     if score.refused is not None or not score.figures:
@@ -166,7 +166,7 @@ def _with_log_loss(
     )
 
 
-def _carries(estimators: ClassEstimators, part: Predictions) -> str | None:
+def _carries(estimators: ClassEstimators, part: PredictionRows) -> str | None:
     """Why what calibrates the scores may not hold for these rows."""
     each = estimators.each
     for place, (name, one, off) in enumerate(zip(estimators.names, each, estimators.off, strict=True)):
@@ -185,7 +185,7 @@ def _with_accuracy(score: EstimatedWindow, first: EstimatedWindow) -> EstimatedW
     )
 
 
-def _against(predictions: Predictions, place: int) -> Predictions:
+def _against(predictions: PredictionRows, place: int) -> PredictionRows:
     """One class against the rest."""
     truth = np.where(predictions.labelled, predictions.truth == place, np.nan)
     return replace(predictions, score=predictions.score[:, place], truth=truth, decision=None)

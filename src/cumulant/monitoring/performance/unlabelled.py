@@ -15,7 +15,7 @@ import numpy as np
 
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.labelled import MeasuredWindow
-from cumulant.monitoring.performance.rows import Predictions, Window, need_one_score, windows
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, need_one_score, windows
 from cumulant.statistics import Estimate, Rows, Word, cluster_codes, verdict
 from cumulant.statistics.performance import (
     FIGURES,
@@ -58,7 +58,7 @@ class EstimatedFigure(msgspec.Struct, frozen=True, kw_only=True):
 class EstimatedWindow(msgspec.Struct, frozen=True, kw_only=True):
     """The estimates of one window, or why there are none."""
 
-    window: Window
+    window: PredictionWindow
     rows: int
     figures: dict[str, EstimatedFigure]
     refused: str | None
@@ -81,7 +81,7 @@ class Estimator:
     refused: str | None
 
 
-def learn_estimator(reference: Predictions, *, every: timedelta, calibrate: bool = True, seed: int = 0) -> Estimator:
+def learn_estimator(reference: PredictionRows, *, every: timedelta, calibrate: bool = True, seed: int = 0) -> Estimator:
     """An estimator from predictions with labels of a time when the model was good.
 
     The best reference is one that the model was not trained on. Rows without a label are left out.
@@ -126,7 +126,7 @@ def learn_estimator(reference: Predictions, *, every: timedelta, calibrate: bool
 
 def estimated(
     estimator: Estimator,
-    predictions: Predictions,
+    predictions: PredictionRows,
     *,
     every: timedelta,
     kind: Kind | None = None,
@@ -211,18 +211,18 @@ def _identity(score: Floats) -> Calibrator:
 
 
 def _figures(
-    calibrator: Calibrator, maps: tuple[Calibrator, ...], part: Predictions, spread: float, seed: int
+    calibrator: Calibrator, maps: tuple[Calibrator, ...], part: PredictionRows, spread: float, seed: int
 ) -> dict[str, tuple[float, float, float]]:
     values = expected(calibrator(part.score), part.score, part.said_yes)
     ends = expected_intervals(calibrator, maps, part.score, part.said_yes, middle=values, spread=spread, seed=seed)
     return {name: (ends[name][0], values[name], ends[name][1]) for name in FIGURES}
 
 
-def _spread(known: Predictions, probability: Floats, every: timedelta) -> float:
+def _spread(known: PredictionRows, probability: Floats, every: timedelta) -> float:
     """How many times wider than chance the positives of a window miss what was expected, where that is sure."""
     from scipy.stats import chi2
 
-    rest = Predictions(time=known.time, score=probability, truth=known.truth)
+    rest = PredictionRows(time=known.time, score=probability, truth=known.truth)
     misses = []
     for _, part in windows(rest, every):
         variance = float((part.score * (1 - part.score)).sum())

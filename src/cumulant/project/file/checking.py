@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import inspect
 
 from cumulant.core.errors import did_you_mean
-from cumulant.project.file.document import Entry, Place, Problem
+from cumulant.project.file.document import Place, Problem, YamlEntry
 from cumulant.project.file.text_values import FORMS, placeholder_fault, text_fault
 
 Path = tuple[str, ...]
@@ -53,7 +53,7 @@ class Checker:
     problems: list[Problem] = field(default_factory=list)
     _noted: set[object] = field(default_factory=set)
 
-    def check(self, entry: Entry, type_: inspect.Type, path: Path = (), *, partial: bool = False) -> Any:
+    def check(self, entry: YamlEntry, type_: inspect.Type, path: Path = (), *, partial: bool = False) -> Any:
         """Note every fault of `entry`, and return its value with empty sections as mappings.
 
         With `partial`, keys that another layer may bring can be missing.
@@ -62,7 +62,7 @@ class Checker:
         admitted = [option for option in options if _admits(option.type, entry)]
         mappings = [option for option in options if _is_mapping(option.type)]
         if entry.value is None and not admitted and mappings:
-            admitted, entry = mappings, Entry({}, entry.place)  # `data:` with nothing below it is an empty section
+            admitted, entry = mappings, YamlEntry({}, entry.place)  # `data:` with nothing below it is an empty section
         if not admitted:
             self._wrong_type(entry, options, path)
             return entry.plain()
@@ -80,7 +80,7 @@ class Checker:
             self._noted.add(met)
             self.problems.append((place.file, place.line, text))
 
-    def _mapping(self, entry: Entry, option: Shape, path: Path, *, partial: bool) -> Any:
+    def _mapping(self, entry: YamlEntry, option: Shape, path: Path, *, partial: bool) -> Any:
         if isinstance(option.type, inspect.StructType):
             return self._struct(entry, option.type, path, partial=partial)
         if "overrides" in option.extra:
@@ -89,11 +89,11 @@ class Checker:
             return entry.plain()
         found = {}
         for key, inner in _items(entry):
-            self.check(Entry(key, inner.place), option.type.key_type, (*path, "a key"))
+            self.check(YamlEntry(key, inner.place), option.type.key_type, (*path, "a key"))
             found[key] = self.check(inner, option.type.value_type, (*path, key), partial=partial)
         return found
 
-    def _struct(self, entry: Entry, type_: inspect.StructType, path: Path, *, partial: bool) -> dict[str, Any]:
+    def _struct(self, entry: YamlEntry, type_: inspect.StructType, path: Path, *, partial: bool) -> dict[str, Any]:
         fields = {one.encode_name: one for one in type_.fields}
         found: dict[str, Any] = {}
         for key, inner in _items(entry):
@@ -118,7 +118,7 @@ class Checker:
         text = f'unknown key "{key}"{where}'
         return f"{text}; {advice}" if advice else f"{text}; allowed: {', '.join(known)}"
 
-    def _list(self, entry: Entry, option: Shape, path: Path, *, partial: bool) -> list[Any]:
+    def _list(self, entry: YamlEntry, option: Shape, path: Path, *, partial: bool) -> list[Any]:
         assert isinstance(entry.value, list)
         type_, found = option.type, []
         for number, inner in enumerate(entry.value):
@@ -131,7 +131,7 @@ class Checker:
             self.note(entry.place, f"{_named(path)} takes at most {most} items")
         return found
 
-    def _scalar(self, entry: Entry, admitted: list[Shape], options: list[Shape], path: Path) -> None:
+    def _scalar(self, entry: YamlEntry, admitted: list[Shape], options: list[Shape], path: Path) -> None:
         value = entry.value
         if isinstance(value, str) and (said := placeholder_fault(value)):
             self.note(entry.place, f"{_named(path)}: {said}")
@@ -145,7 +145,7 @@ class Checker:
         else:
             self.note(entry.place, f"{_named(path)}: {faults[0]}")
 
-    def _wrong_type(self, entry: Entry, options: list[Shape], path: Path) -> None:
+    def _wrong_type(self, entry: YamlEntry, options: list[Shape], path: Path) -> None:
         wanted = " or ".join(dict.fromkeys(words(option) for option in options if words(option)))
         hint = ""
         if isinstance(entry.value, (bool, int, float)) and any(isinstance(o.type, inspect.StrType) for o in options):
@@ -214,7 +214,7 @@ _ADMITTED: tuple[tuple[type, tuple[type[inspect.Type], ...]], ...] = (
 )
 
 
-def _admits(type_: inspect.Type, entry: Entry) -> bool:
+def _admits(type_: inspect.Type, entry: YamlEntry) -> bool:
     """Whether a value of the entry's kind can be of the type at all."""
     if isinstance(type_, inspect.AnyType):
         return True
@@ -245,7 +245,7 @@ def _item_type(type_: inspect.Type, number: int) -> inspect.Type:
     return found if found is not None else inspect.AnyType()
 
 
-def _items(entry: Entry) -> Iterator[tuple[str, Entry]]:
+def _items(entry: YamlEntry) -> Iterator[tuple[str, YamlEntry]]:
     assert isinstance(entry.value, dict)
     yield from entry.value.items()
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cumulant.core.errors import ProjectFileError, UsageError, not_found
 from cumulant.project.file.document import (
-    Entry,
     Layer,
     Place,
+    YamlEntry,
     entry_of,
     merge,
     parse_document,
@@ -38,7 +38,7 @@ class Document:
     """One file that was read: a whole or partial project, or the keys of an environment."""
 
     path: Path
-    root: Entry
+    root: YamlEntry
     environment: bool
 
 
@@ -46,9 +46,9 @@ class Document:
 class Layers:
     """What the files say together. `project` has no environments; `chosen` holds only the environment's own keys."""
 
-    project: Entry
-    chosen: Entry
-    environments: Entry | None
+    project: YamlEntry
+    chosen: YamlEntry
+    environments: YamlEntry | None
     documents: tuple[Document, ...]
 
 
@@ -67,7 +67,7 @@ class _Reader:
     def path(self, place: Place) -> Path:
         return self.root / place.file
 
-    def read(self, path: Path, layer: Layer, name: str | None, *, environment: bool = False) -> Entry:
+    def read(self, path: Path, layer: Layer, name: str | None, *, environment: bool = False) -> YamlEntry:
         shown = self.shown(path)
         entry = read_document(path, shown, layer=layer, name=name)
         hint = "" if environment else "; a project file starts with `version: 1`"
@@ -79,8 +79,8 @@ class _Reader:
         return entry
 
     def with_bases(
-        self, entry: Entry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
-    ) -> Entry:
+        self, entry: YamlEntry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
+    ) -> YamlEntry:
         """`entry` over the files that it extends, which may extend others."""
         said = entry.get("extends")
         if said is None or not isinstance(said.value, str) or not said.value:
@@ -99,7 +99,7 @@ class _Reader:
         return merge(below, entry)
 
 
-def _base_path(said: Entry, path: Path) -> Path:
+def _base_path(said: YamlEntry, path: Path) -> Path:
     text = str(said.value)
     if "://" in text:
         raise refused([(said.place.file, said.place.line, f'extends takes a file on this machine, not "{text}"')])
@@ -131,37 +131,37 @@ def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = 
     return Layers(_named(project, root), own, environments, tuple(reader.documents))
 
 
-def _chosen(reader: _Reader, environments: Entry | None, name: str) -> Entry:
+def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> YamlEntry:
     known = environments.value if environments is not None and isinstance(environments.value, dict) else {}
     entry = known.get(name)
     if entry is None:
         if name != LOCAL:
             raise not_found("environment", name, {*known, LOCAL})
-        return Entry({}, Place(FILE, None, "environment", LOCAL))
+        return YamlEntry({}, Place(FILE, None, "environment", LOCAL))
     if not isinstance(entry.value, dict):
-        return Entry({}, entry.place)  # a mistake that the check will name
+        return YamlEntry({}, entry.place)  # a mistake that the check will name
     # `extends` is relative to the file that says it, which may be one that the project extends.
     said = entry.get("extends")
     path = reader.path(said.place if said is not None else entry.place)
     return reader.with_bases(relabelled(entry, "environment", name), path, "environment", name)
 
 
-def _split(chosen: Entry) -> tuple[Entry, Entry]:
+def _split(chosen: YamlEntry) -> tuple[YamlEntry, YamlEntry]:
     """An environment's overrides of sections, and its own keys."""
     from cumulant.project.file.spec import SECTIONS
 
     assert isinstance(chosen.value, dict)
     sections = {key: entry for key, entry in chosen.value.items() if key in SECTIONS and entry.value is not None}
     own = {key: entry for key, entry in chosen.value.items() if key not in SECTIONS}
-    return Entry(sections, chosen.place), Entry(own, chosen.place)
+    return YamlEntry(sections, chosen.place), YamlEntry(own, chosen.place)
 
 
-def _without(entry: Entry, key: str) -> Entry:
+def _without(entry: YamlEntry, key: str) -> YamlEntry:
     assert isinstance(entry.value, dict)
-    return Entry({name: inner for name, inner in entry.value.items() if name != key}, entry.place)
+    return YamlEntry({name: inner for name, inner in entry.value.items() if name != key}, entry.place)
 
 
-def _named(project: Entry, root: Path) -> Entry:
+def _named(project: YamlEntry, root: Path) -> YamlEntry:
     """`project` with the folder's name as the model's, where it has none."""
     model = project.get("model")
     if model is not None and model.value is not None:
@@ -169,7 +169,7 @@ def _named(project: Entry, root: Path) -> Entry:
             return project
     elif model is not None:
         project = _without(project, "model")
-    name = Entry(folder_name(root), Place(FILE, None, "derived", "the folder's name"))
+    name = YamlEntry(folder_name(root), Place(FILE, None, "derived", "the folder's name"))
     return merge(_nested(("model", "name"), name), project)
 
 
@@ -180,7 +180,7 @@ def folder_name(root: Path) -> str:
     return kept if kept[:1].isalpha() else f"model-{kept}"[:63].rstrip("-")
 
 
-def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], Entry]]:
+def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], YamlEntry]]:
     """Overrides as paths and entries. Text is read as YAML: `training.trials=5`, `evaluation.slices=[origin]`.
 
     Raises:
@@ -204,7 +204,7 @@ def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], Entry]
     return found
 
 
-def _placed(entry: Entry) -> Entry:
+def _placed(entry: YamlEntry) -> YamlEntry:
     return entry_of(entry.plain(), Place(COMMAND_LINE, None, "override"))
 
 
@@ -219,7 +219,7 @@ def _path(key: str) -> tuple[str, ...]:
     return parts
 
 
-def _nested(path: tuple[str, ...], entry: Entry) -> Entry:
+def _nested(path: tuple[str, ...], entry: YamlEntry) -> YamlEntry:
     for part in reversed(path):
-        entry = Entry({part: entry}, entry.place)
+        entry = YamlEntry({part: entry}, entry.place)
     return entry

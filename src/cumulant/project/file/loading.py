@@ -16,7 +16,7 @@ from msgspec import inspect
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
-from cumulant.project.file.document import Entry, Place, Problem, refused
+from cumulant.project.file.document import Place, Problem, YamlEntry, refused
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
 from cumulant.project.file.rules import environment_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
@@ -98,7 +98,7 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     for document in layers.documents:
         # Each file by itself first, so that a mistake is found even where another layer hides it.
         checker.check(document.root, _type(EnvironmentSpec if document.environment else ProjectSpec), partial=True)
-    environments = layers.environments or Entry({}, layers.project.place)
+    environments = layers.environments or YamlEntry({}, layers.project.place)
     named = checker.check(environments, sections()["environments"].type, ("environments",))
     project = checker.check(layers.project, _type(ProjectSpec))
     own = checker.check(layers.chosen, _type(EnvironmentSpec), ("environment",))
@@ -133,7 +133,7 @@ def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
 _AT = re.compile(r"(.*) - at `\$?\.?(.*)`$", re.DOTALL)
 
 
-def _converted(plain: dict[str, Any], spec: type[_Spec], entry: Entry) -> _Spec:
+def _converted(plain: dict[str, Any], spec: type[_Spec], entry: YamlEntry) -> _Spec:
     try:
         return msgspec.convert(plain, spec)
     except msgspec.ValidationError as error:
@@ -144,7 +144,7 @@ def _converted(plain: dict[str, Any], spec: type[_Spec], entry: Entry) -> _Spec:
         raise refused([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
 
 
-def _nearest(entry: Entry, path: list[str]) -> Place:
+def _nearest(entry: YamlEntry, path: list[str]) -> Place:
     for length in range(len(path), 0, -1):
         found = entry.at(tuple(int(part) if part.isdigit() else part for part in path[:length]))
         if found is not None:

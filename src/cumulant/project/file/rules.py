@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from cumulant.alerting.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.core.errors import did_you_mean
 from cumulant.core.units import duration, rate
-from cumulant.project.file.document import Entry, Place, Problem
+from cumulant.project.file.document import Place, Problem, YamlEntry
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import secrets_in
 from cumulant.project.release_policy import release_policy_errors
 from cumulant.training.spec import BUILT_IN
 
 
-def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
+def section_problems(spec: ProjectSpec, project: YamlEntry) -> list[Problem]:
     """Every broken rule, with the line that broke it."""
     return [(place.file, place.line, text) for place, text in _broken(spec, project)]
 
 
-def environment_problems(spec: EnvironmentSpec, chosen: Entry) -> list[Problem]:
+def environment_problems(spec: EnvironmentSpec, chosen: YamlEntry) -> list[Problem]:
     """What an environment's own keys may not say."""
     if spec.secrets is None or not secrets_in(spec.secrets):
         return []
@@ -28,7 +28,7 @@ def environment_problems(spec: EnvironmentSpec, chosen: Entry) -> list[Problem]:
     return [(place.file, place.line, "where secrets are found cannot itself be a secret; write the URL as it is")]
 
 
-def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _broken(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     if spec.model.risk == "high" and spec.release.approval == "none":
         place = _place(project, "release", "approval") or _place(project, "model", "risk") or project.place
         example = "release: {approval: {before: canary, by: [GROUP]}}"
@@ -47,7 +47,7 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     yield from _monitoring(spec, project)
 
 
-def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _formats(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     for source, declared in spec.data.items():
         for column, rule in declared.rules.items():
             if rule.number_format is not None and rule.date_format is not None:
@@ -64,7 +64,7 @@ def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
                     yield place, f"{text}; write type: {' or '.join(types)}, or leave {key} out"
 
 
-def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _trainers(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     for number, name in enumerate(() if spec.training is None else spec.training.trainers):
         if name not in BUILT_IN and ":" not in name:
             near = did_you_mean(name, BUILT_IN)
@@ -76,7 +76,7 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             yield place, f'training.trainers: there is no trainer "{name}"; {near or known}'
 
 
-def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _release(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """What no release could go by: found when one begins, a version would have been trained for it."""
     for error in release_policy_errors(spec.release):
         path = (error.subject or "release").split(".")
@@ -86,7 +86,7 @@ def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         yield place, error.full_text
 
 
-def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _alerts(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Names of rules are free, and one that is nearly a built-in one would be a rule that nothing ever goes by."""
     for name in spec.monitoring.alerts.rules:
         near = difflib.get_close_matches(name, BUILT_IN_RULES, n=1, cutoff=0.85)
@@ -98,7 +98,7 @@ def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             )
 
 
-def _spans(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _spans(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Spans and a budget of 0, which are well written and mean nothing."""
     told, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
     spans = {
@@ -116,7 +116,7 @@ def _spans(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
 
 
-def _monitoring(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _monitoring(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Windows of no length, and a queue that no case would ever come into."""
     for section, text in (
         ("drift", spec.monitoring.drift.window),
@@ -132,6 +132,6 @@ def _monitoring(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]
         yield place, f"{text}; take a longer period: 1/week, 1/month"
 
 
-def _place(project: Entry, *path: str | int) -> Place | None:
+def _place(project: YamlEntry, *path: str | int) -> Place | None:
     entry = project.at(path)
     return None if entry is None else entry.place

@@ -73,7 +73,7 @@ def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
 
 
 @dataclass(frozen=True, eq=False)
-class KeyTable:
+class KeyStatistics:
     """Keys of a step [keys]: looks in which they asked, requests, and sums of their bad shares [keys, 3]."""
 
     key: npt.NDArray[np.uint64]
@@ -83,12 +83,12 @@ class KeyTable:
     bad: Floats
 
     @classmethod
-    def start(cls) -> KeyTable:
+    def start(cls) -> KeyStatistics:
         """No keys yet."""
         none = np.zeros(0)
         return cls(none.astype(np.uint64), none.astype(np.bool_), none, none, np.zeros((0, len(COUNTED))))
 
-    def add(self, more: Units) -> KeyTable:
+    def add(self, more: Units) -> KeyStatistics:
         """With a look's units; keys that neither failed nor ask much are left out where they are too many."""
         keyed = more.key != 0
         key = np.concatenate([self.key, more.key[keyed]])
@@ -110,7 +110,7 @@ class KeyTable:
             chosen = np.argpartition(-(total[:, 1] + 1e9 * (total[:, 2:].sum(1) > 0)), _MOST)[:_MOST]
             chosen.sort()
             names, arm, total = names[chosen], arm[chosen], total[chosen]
-        return KeyTable(names, arm, total[:, 0], total[:, 1], total[:, 2:])
+        return KeyStatistics(names, arm, total[:, 0], total[:, 1], total[:, 2:])
 
     def dispersion(self, sums: Floats) -> Floats:
         """[2, 3]: how many times more than Poisson each arm's bad units vary over keys; 1 where no more.
@@ -155,7 +155,7 @@ class KeyTable:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, str]) -> KeyTable:
+    def from_json(cls, stored: Mapping[str, str]) -> KeyStatistics:
         """What `to_json` wrote; of nothing no keys."""
         if not stored:
             return cls.start()

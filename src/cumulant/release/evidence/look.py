@@ -103,7 +103,7 @@ _COLUMNS = tuple(one.name for one in fields(Requests))
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ScorePairs:
     """Mirrored rows that both arms scored [n]. Scores are of the positive class, or the predicted number.
 
     `differs`: the decisions (past the threshold) differ.
@@ -117,7 +117,7 @@ class Pairs:
         return len(self.champion)
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Pairs:
+    def of(cls, pairs: Sequence[ScorePair]) -> ScorePairs:
         """The columns of single pairs."""
         return cls(
             champion=np.array([one.champion for one in pairs], dtype=np.float64),
@@ -127,7 +127,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class Losses:
+class LossPairs:
     """Mirrored rows whose label has come [n]: each arm's loss, in the declared metric (Brier, squared error).
 
     `score`: the champion's score of the row; NaN where it is not known. `hour`: that of the request, since 1970 UTC.
@@ -142,7 +142,7 @@ class Losses:
         return len(self.champion)
 
     @classmethod
-    def of(cls, graded: Sequence[Graded]) -> Losses:
+    def of(cls, graded: Sequence[LossPair]) -> LossPairs:
         """The columns of single rows."""
         return cls(
             champion=np.array([one.champion for one in graded], dtype=np.float64),
@@ -152,7 +152,7 @@ class Losses:
         )
 
 
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
+class ScorePair(msgspec.Struct, frozen=True, kw_only=True):
     """One row that both arms scored. Scores are of the positive class, or the predicted number."""
 
     champion: float
@@ -161,7 +161,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     differs: bool
 
 
-class Graded(msgspec.Struct, frozen=True, kw_only=True):
+class LossPair(msgspec.Struct, frozen=True, kw_only=True):
     """A mirrored row whose label has come: each arm's loss in it, in the declared metric (Brier, squared error)."""
 
     champion: float
@@ -183,8 +183,8 @@ class Look:
     seconds: float
     hour: int = 0
     requests: Requests = field(default_factory=Requests)
-    pairs: Pairs = field(default_factory=Pairs)
-    losses: Losses = field(default_factory=Losses)
+    pairs: ScorePairs = field(default_factory=ScorePairs)
+    losses: LossPairs = field(default_factory=LossPairs)
     own: dict[str, Sequence[float]] = field(default_factory=dict)
 
 

@@ -44,7 +44,7 @@ class ScoreSums(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+class HourlyScores(msgspec.Struct, frozen=True, kw_only=True):
     """By hour of the request, the champion's scores of all mirrored rows, and of those that have a label.
 
     Hours are texts, as keys of JSON are.
@@ -53,14 +53,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     mirrored: dict[str, ScoreSums] = {}
     labelled: dict[str, ScoreSums] = {}
 
-    def with_look(self, look: Look) -> Selection:
+    def with_look(self, look: Look) -> HourlyScores:
         """With the rows of one more look."""
         mirrored, labelled = self.mirrored, self.labelled
         if len(look.pairs):
             mirrored = _added(mirrored, look.hour, look.pairs.champion)
         for hour in np.unique(look.losses.hour).tolist():
             labelled = _added(labelled, hour, look.losses.score[look.losses.hour == hour])
-        return Selection(mirrored=mirrored, labelled=labelled)
+        return HourlyScores(mirrored=mirrored, labelled=labelled)
 
     @property
     def compared(self) -> tuple[int, float, float, float]:

@@ -170,7 +170,7 @@ class Prior(msgspec.Struct, frozen=True):
         return {"prior.json": msgspec.json.encode(self)}
 
 
-class Graph(msgspec.Struct, frozen=True, dict=True):
+class OnnxModel(msgspec.Struct, frozen=True, dict=True):
     """A user's model as ONNX: one float32 matrix in, probabilities or values out (the last float output)."""
 
     content: bytes
@@ -265,7 +265,7 @@ def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
         "mlp": Perceptrons.of_files,
         "linear": lambda files: msgspec.json.decode(files["linear.json"], type=LinearWeights),
         "naive": lambda files: msgspec.json.decode(files["prior.json"], type=Prior),
-        "onnx": lambda files: Graph(files["model.onnx"], int(files["outputs"])),
+        "onnx": lambda files: OnnxModel(files["model.onnx"], int(files["outputs"])),
         "blend": _blend,
         "widened": read_widened,
     }

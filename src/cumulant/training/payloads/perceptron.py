@@ -81,7 +81,7 @@ def segments(knots: Floats, scores: Floats) -> tuple[Floats, Floats]:
     return width, np.diff(scores) / width
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
+class DenseLayer(msgspec.Struct, frozen=True, kw_only=True):
     """weight [inputs, outputs] and bias [outputs]."""
 
     weight: tuple[tuple[float, ...], ...]
@@ -96,7 +96,7 @@ class Perceptron(msgspec.Struct, frozen=True, kw_only=True):
 
     numbers: NormalScores
     first: LinearWeights
-    layers: tuple[Layer, ...]
+    layers: tuple[DenseLayer, ...]
     scale: float
     offset: float
     link: Literal["identity", "sigmoid", "softmax"]

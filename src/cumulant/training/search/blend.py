@@ -17,7 +17,7 @@ from cumulant.statistics import Estimate, Metric, Rows, cluster_codes, differenc
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.traffic_rows import DAY
 from cumulant.training.payloads.payload import Floats, average
-from cumulant.training.search.choices import BlendChoice, Choice
+from cumulant.training.search.choices import BlendChoice, ModelChoice
 from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.trainers.trainer import Trainer
 from cumulant.training.trainers.user_trainer import UserTrainer
@@ -37,7 +37,7 @@ def blendable(trainer: Trainer) -> bool:
 
 
 def blend(
-    choices: Sequence[Choice], crossed: Sequence[Sequence[Choice]], folds: CrossValidation, rows: TrainingSet
+    choices: Sequence[ModelChoice], crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
 ) -> BlendChoice | None:
     """The blend of those of `choices` that can be part of one; None where one of them has all the weight.
 
@@ -64,13 +64,13 @@ def blend(
     )
 
 
-def _ranked(choices: Sequence[Choice], folds: CrossValidation) -> list[Choice]:
+def _ranked(choices: Sequence[ModelChoice], folds: CrossValidation) -> list[ModelChoice]:
     """The best first."""
     return sorted(choices, key=lambda choice: choice.score, reverse=folds.metric.larger_is_better)
 
 
 def _judged_by_others(
-    crossed: Sequence[Sequence[Choice]], folds: CrossValidation, rows: TrainingSet
+    crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Answers to each fold of the blend and of the best trainer that the other folds choose, and the positions of the
     rows that the gain is measured on.
@@ -91,7 +91,7 @@ def _judged_by_others(
 class _Weighing:
     """Answers of several members to the judged rows, and the scores of their averages fold by fold."""
 
-    def __init__(self, members: Sequence[Choice], folds: CrossValidation, rows: TrainingSet) -> None:
+    def __init__(self, members: Sequence[ModelChoice], folds: CrossValidation, rows: TrainingSet) -> None:
         self._answers, self._folds = [folds.judged(one.answers) for one in members], folds
         self._sign = 1 if folds.metric.larger_is_better else -1
         self._truth = rows.target[folds.places]

@@ -25,7 +25,7 @@ _FEWEST_TRIALS = 3
 _LONGER, _LEAST_ADVISED = 3, timedelta(minutes=2)
 
 
-class Budget:
+class SearchBudget:
     """Seconds for search and final fit, from now on."""
 
     def __init__(self, total: float, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cumulant.core.servable import Input
 from cumulant.statistics import Metric, Rows
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.traffic_rows import ScoredTraffic, Traffic
+from cumulant.training.evaluation.traffic_rows import ScoredTraffic, TrafficRows
 from cumulant.training.payloads.encoding import Matrix, encode
 from cumulant.training.payloads.payload import Floats
 from cumulant.training.records import FoldSummary, State, TrialRecord
@@ -27,7 +27,7 @@ from cumulant.training.search.sampling import SEARCH_ROWS, judged, learned, samp
 from cumulant.training.spec import Threshold
 from cumulant.training.splits import Fold
 from cumulant.training.trainers.target_means import TargetMeans
-from cumulant.training.trainers.trainer import Judged, Params, Problem, Sample, Trainer
+from cumulant.training.trainers.trainer import Params, Problem, Trainer, TrainingSample, ValidationResult
 
 #: whether a trial with these fold scores so far is given up
 GiveUp = Callable[[Sequence[float]], bool]
@@ -94,7 +94,10 @@ class CrossValidation:
         self._train = [train for train, _ in pairs]
         self._validate = [
             means.apply(
-                Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)), wider
+                TrainingSample(
+                    matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)
+                ),
+                wider,
             )
             for place, traffic, (_, wider) in zip(self._places, scored, pairs, strict=True)
         ]
@@ -142,7 +145,7 @@ class CrossValidation:
 
     def traffic(self, scores: Floats) -> ScoredTraffic:
         """All rows of the folds with their `scores` [answers], as a capacity or a rate counts them."""
-        empty = Traffic.none()
+        empty = TrafficRows.none()
         others = [traffic or empty for traffic in self._counted]
         pairs = list(zip(self._stands, (one.sampling_weight for one in others), strict=True))
         at = None
@@ -207,14 +210,14 @@ class CrossValidation:
         """One fold of one trial."""
         train, validate = self._train[fold], self._validate[fold]
         start = time.monotonic()
-        judged = Judged(answers=np.zeros(0), cut=True)
+        judged = ValidationResult(answers=np.zeros(0), cut=True)
         if must_start or left() > 0:
             judged = trainer.judge(replace(self.problem, left=left), params, train, validate)
         own = judged.answers[: len(validate)]
         score = math.nan if not len(own) else self.score(own, validate.target)
         return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
 
-    def sample(self, fold: int) -> tuple[Sample, Sample]:
+    def sample(self, fold: int) -> tuple[TrainingSample, TrainingSample]:
         """What a fold learns from, and the rows it judges by."""
         return self._train[fold], self._validate[fold]
 
@@ -243,13 +246,13 @@ class CrossValidation:
         )
 
 
-def _encoded(traffic: Traffic | None, inputs: Sequence[Input]) -> Matrix | None:
+def _encoded(traffic: TrafficRows | None, inputs: Sequence[Input]) -> Matrix | None:
     return None if traffic is None or not len(traffic) else encode(traffic.features, inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Done:
-    judged: Judged
+    judged: ValidationResult
     score: float
     rows: int
     seconds: float

@@ -12,7 +12,7 @@ from cumulant.core.servable import Input
 
 if TYPE_CHECKING:
     from cumulant.training.search.cross_validation import CrossValidation
-    from cumulant.training.trainers.trainer import Sample
+    from cumulant.training.trainers.trainer import TrainingSample
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,9 @@ def across(folds: CrossValidation, inputs: Sequence[Input], *, timed: bool) -> t
     return (text,)
 
 
-def _copies(train: Sample, validate: Sample, inputs: Sequence[Input], *, classes: bool, seed: int) -> _Copies:
+def _copies(
+    train: TrainingSample, validate: TrainingSample, inputs: Sequence[Input], *, classes: bool, seed: int
+) -> _Copies:
     from scipy.spatial import cKDTree
 
     generator = np.random.default_rng(seed)

@@ -19,12 +19,12 @@ from cumulant.training.payloads.payload import Averaged, Blend, Payload
 from cumulant.training.payloads.widened import widened
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.search import sampling
-from cumulant.training.search.budget import Budget
-from cumulant.training.search.choices import BlendChoice, Choice
+from cumulant.training.search.budget import SearchBudget
+from cumulant.training.search.choices import BlendChoice, ModelChoice
 from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.lightgbm_trainer import expected_seconds, member_seed
-from cumulant.training.trainers.trainer import Fit, Params, Sample, Searched, Trainer
+from cumulant.training.trainers.trainer import FitResult, Params, Searched, Trainer, TrainingSample
 
 
 class Finisher:
@@ -37,7 +37,7 @@ class Finisher:
         folds: CrossValidation,
         *,
         spec: TrainingSpec,
-        budget: Budget,
+        budget: SearchBudget,
         fits: Mapping[str, Sequence[tuple[int, int, float]]],
         refit: bool = False,
     ) -> None:
@@ -57,7 +57,7 @@ class Finisher:
         self.boosters: dict[str, tuple[FittedBooster, ...]] = {}
 
     def model(
-        self, choice: Choice | BlendChoice, *, boosters: Mapping[str, Sequence[FittedBooster]] | None = None
+        self, choice: ModelChoice | BlendChoice, *, boosters: Mapping[str, Sequence[FittedBooster]] | None = None
     ) -> tuple[FittedModel, str]:
         """The fitted model, and how its threshold was found. `boosters`: of a trainer named there exactly these are
         fitted.
@@ -82,7 +82,7 @@ class Finisher:
         return FittedModel(card, payload), text
 
     def fit(
-        self, choice: Choice | BlendChoice, boosters: Mapping[str, Sequence[FittedBooster]]
+        self, choice: ModelChoice | BlendChoice, boosters: Mapping[str, Sequence[FittedBooster]]
     ) -> tuple[Payload, dict[str, float]]:
         """The payload, and the importance of each feature; `boosters` as in `model`."""
         if isinstance(choice, BlendChoice):
@@ -105,13 +105,13 @@ class Finisher:
         return payload, _weighted([shares for _, shares in parts], choice.weights)
 
     def _alone(
-        self, choice: Choice, boosters: Mapping[str, Sequence[FittedBooster]]
+        self, choice: ModelChoice, boosters: Mapping[str, Sequence[FittedBooster]]
     ) -> tuple[Payload, dict[str, float]]:
         recorded = boosters.get(choice.name)
         payload = self._again(choice, recorded) if recorded else self._payload(choice)
         return payload, choice.trainer.importance(self._folds.problem, payload)
 
-    def _decision(self, choice: Choice | BlendChoice) -> tuple[Calibration, float, str]:
+    def _decision(self, choice: ModelChoice | BlendChoice) -> tuple[Calibration, float, str]:
         """Calibration, threshold, and how it was found, from answers out of fold."""
         judged, calibrated = self._rows.take(self._folds.places), Calibration()
         if choice.name != "naive":  # a constant has no slope to correct
@@ -133,7 +133,7 @@ class Finisher:
             found = None
         return () if found is None else (found,)
 
-    def _payload(self, choice: Choice) -> Payload:
+    def _payload(self, choice: ModelChoice) -> Payload:
         if not choice.trainer.searched:
             params = choice.members[0].params
             return self._fit(choice.trainer, params, len(self._rows), seed=self._folds.problem.seed).payload
@@ -144,7 +144,7 @@ class Finisher:
             FittedBooster(trial=record.number, place=place, rounds=_rounds(record), rows=rows)
             for place, record in enumerate(members)
         ]
-        fits: list[Fit] = []
+        fits: list[FitResult] = []
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             for first in range(0, len(members), workers):
                 wave = range(first, min(first + workers, len(members)))
@@ -163,7 +163,7 @@ class Finisher:
         self.boosters[choice.name] = tuple(one for one, _ in whole)
         return _averaged([fit for _, fit in whole])
 
-    def _again(self, choice: Choice, boosters: Sequence[FittedBooster]) -> Payload:
+    def _again(self, choice: ModelChoice, boosters: Sequence[FittedBooster]) -> Payload:
         """The boosters that were fitted once, and no others."""
         workers = max(1, min(self._folds.problem.threads, len(boosters)))
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
@@ -171,12 +171,12 @@ class Finisher:
         self.boosters[choice.name] = tuple(boosters)
         return _averaged(fits)
 
-    def _member(self, choice: Choice, one: FittedBooster, *, left: Callable[[], float]) -> Fit:
+    def _member(self, choice: ModelChoice, one: FittedBooster, *, left: Callable[[], float]) -> FitResult:
         record = next(record for record in choice.members if record.number == one.trial)
         seed = member_seed(self._folds.problem.seed, one.place)
         return self._fit(choice.trainer, record.params | {"rounds": one.rounds}, one.rows, seed=seed, left=left)
 
-    def _members(self, choice: Choice) -> list[TrialRecord]:
+    def _members(self, choice: ModelChoice) -> list[TrialRecord]:
         """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
         trainer = cast("Searched", choice.trainer)
         again = [record for record in choice.members if trainer.is_random(record.params)]
@@ -185,7 +185,7 @@ class Finisher:
 
     def _fit(
         self, trainer: Trainer, params: Params, rows: int, *, seed: int, left: Callable[[], float] | None = None
-    ) -> Fit:
+    ) -> FitResult:
         everything = np.arange(len(self._rows))
         if rows < len(self._rows):
             sample = sampling.learned(self._rows, self._matrix, everything, most=rows, seed=seed)
@@ -195,10 +195,10 @@ class Finisher:
         return trainer.fit(problem, params, sample)
 
     @property
-    def _whole(self) -> Sample:
+    def _whole(self) -> TrainingSample:
         return sampling.encoded(self._rows, self._matrix)
 
-    def _affordable(self, choice: Choice) -> int:
+    def _affordable(self, choice: ModelChoice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""
         everything = len(self._rows)
         needed, left = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
@@ -232,6 +232,6 @@ def _weighted(importance: Sequence[Mapping[str, float]], weights: Sequence[float
     return dict(sorted(mean.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _averaged(fits: Sequence[Fit]) -> Payload:
+def _averaged(fits: Sequence[FitResult]) -> Payload:
     kind = cast("type[Averaged]", type(fits[0].payload))
     return kind(tuple(text for fit in fits for text in cast("Averaged", fit.payload).texts))

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.traffic_rows import Traffic
+from cumulant.training.evaluation.traffic_rows import TrafficRows
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats
 from cumulant.training.splits import Fold
-from cumulant.training.trainers.trainer import Sample
+from cumulant.training.trainers.trainer import TrainingSample
 
 #: rows that one fit of the search learns from, and that it is judged by
 SEARCH_ROWS = 100_000
@@ -21,14 +21,14 @@ JUDGE_ROWS = 100_000
 COUNT_ROWS = 50_000
 
 
-def encoded(rows: TrainingSet, matrix: Matrix) -> Sample:
+def encoded(rows: TrainingSet, matrix: Matrix) -> TrainingSample:
     """All rows with their `matrix`, as they are fitted on."""
-    return Sample(
+    return TrainingSample(
         matrix=matrix, target=rows.target, weight=rows.weight, groups=rows.groups, at=rows.at, known=rows.known
     )
 
 
-def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> Sample:
+def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> TrainingSample:
     """The rows at `index`, at most `most`: of a binary target every row of the rarer class stays (while it is under
     half of `most`), and the others carry weights, so that shares remain what they are.
     """
@@ -60,14 +60,14 @@ def judged(fold: Fold, *, seed: int, most: int = JUDGE_ROWS) -> NDArray[np.int64
 
 def unjudged(
     rows: TrainingSet, fold: Fold, place: tuple[int, int], *, reviewed: bool, seed: int, most: int = COUNT_ROWS
-) -> Traffic:
+) -> TrafficRows:
     """The rows of one fold (`place`: its number, of how many) that are scored to be counted: those without a label, and
     those whose label came from the review queue. At random at most `most`, each standing for as many more.
 
     Where every row has a label there is nothing that the reviewed rows were drawn from. Then a share is one of the
     other rows, and only with `reviewed` are they counted.
     """
-    asked = Traffic(
+    asked = TrafficRows(
         features=rows.features[fold.asked],
         at=None if rows.at is None else rows.at[fold.asked],
         sampling_weight=sampling_weight(rows, fold.asked),
@@ -81,7 +81,7 @@ def unjudged(
         number, count = place
         dealt = np.random.default_rng(seed).integers(count, size=len(rows.traffic))
         held = rows.traffic.take(dealt == number)
-    return Traffic.joined([held, asked]).at_most(most, seed=seed)
+    return TrafficRows.joined([held, asked]).at_most(most, seed=seed)
 
 
 def sampling_weight(rows: TrainingSet, index: NDArray[np.int64]) -> Floats:

@@ -25,8 +25,8 @@ from cumulant.training.payloads.widened import Widened
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
 from cumulant.training.search.blend import blend, blendable
-from cumulant.training.search.budget import Budget, clock_notes, clock_warnings, longest
-from cumulant.training.search.choices import BlendChoice, Choice, best_of, ranking
+from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
+from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search_metric import searched_metric
@@ -132,7 +132,7 @@ class _Study:
         progress: Progress,
         on_trial: Callable[[TrialRecord], None] | None,
     ) -> None:
-        self.budget = Budget.of(spec.time)
+        self.budget = SearchBudget.of(spec.time)
         self.spec, self.champion = spec, champion
         self.progress, self.on_trial = progress, on_trial
         self.metric = searched_metric(spec, rows)
@@ -158,7 +158,7 @@ class _Study:
         release_free_memory()
         choices = self._choices()
         tried = self._blend(choices)
-        best: Choice | BlendChoice = self._better(choices)
+        best: ModelChoice | BlendChoice = self._better(choices)
         if tried is not None and tried.better:
             best = tried
         self.progress(f"final fit of {best.name}", 0.95)
@@ -317,7 +317,7 @@ class _Study:
     def _categories(self) -> bool:
         return any(one.kind == "category" for one in self.problem.inputs)
 
-    def _choices(self, without: int | None = None) -> dict[str, Choice]:
+    def _choices(self, without: int | None = None) -> dict[str, ModelChoice]:
         """The best of each trainer; `without`: a fold that chooses nothing."""
         journal, most = self.journal, self.spec.ensemble
         found = {
@@ -326,12 +326,12 @@ class _Study:
         }
         return {name: choice for name, choice in found.items() if choice is not None}
 
-    def _better(self, choices: Mapping[str, Choice]) -> Choice:
+    def _better(self, choices: Mapping[str, ModelChoice]) -> ModelChoice:
         sign = 1 if self.metric.larger_is_better else -1
         scored = [choice for name, choice in choices.items() if name != "naive"] or list(choices.values())
         return max(scored, key=lambda choice: sign * choice.score)
 
-    def _blend(self, choices: Mapping[str, Choice]) -> BlendChoice | None:
+    def _blend(self, choices: Mapping[str, ModelChoice]) -> BlendChoice | None:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
@@ -359,8 +359,8 @@ class _Study:
     def _summary(
         self,
         model: FittedModel,
-        chosen: tuple[Choice | BlendChoice, BlendChoice | None],
-        choices: Mapping[str, Choice],
+        chosen: tuple[ModelChoice | BlendChoice, BlendChoice | None],
+        choices: Mapping[str, ModelChoice],
         text: str,
         finisher: Finisher,
     ) -> TrainingSummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.training.payloads.payload import Graph, Payload, Prior
+from cumulant.training.payloads.payload import OnnxModel, Payload, Prior
 from cumulant.training.trainers.trainer import Problem
 
 _COLUMNS, _OUTPUT = "cumulant_class_columns", "cumulant_all_classes"
@@ -20,7 +20,7 @@ def only_class(place: int, problem: Problem) -> Prior:
 
 def all_classes(payload: Payload, present: NDArray[np.int64], problem: Problem) -> Payload:
     """`payload` with a column for each class of the problem, 0 for those that are not `present`."""
-    if not isinstance(payload, Graph) or len(present) == len(problem.classes):
+    if not isinstance(payload, OnnxModel) or len(present) == len(problem.classes):
         return payload
     import onnx
 
@@ -32,4 +32,4 @@ def all_classes(payload: Payload, present: NDArray[np.int64], problem: Problem) 
     model.graph.initializer.append(onnx.numpy_helper.from_array(columns, _COLUMNS))
     model.graph.node.append(onnx.helper.make_node("MatMul", [output.name, _COLUMNS], [_OUTPUT]))
     model.graph.output.append(onnx.helper.make_tensor_value_info(_OUTPUT, kind, [None, len(problem.classes)]))
-    return Graph(model.SerializeToString(), len(problem.classes))
+    return OnnxModel(model.SerializeToString(), len(problem.classes))

@@ -64,7 +64,7 @@ def xgboost_part() -> Any:
     return imported("xgboost")
 
 
-class Test(msgspec.Struct, frozen=True, array_like=True):
+class TreeCondition(msgspec.Struct, frozen=True, array_like=True):
     """What a level of a tree tests in the matrix's `column`: above `border`, or equal to the category `code`.
 
     `missing`: what a missing value answers.
@@ -79,7 +79,7 @@ class Test(msgspec.Struct, frozen=True, array_like=True):
 class SymmetricTree(msgspec.Struct, frozen=True, array_like=True):
     """One test a level; its answers are the bits, the first the lowest, of the row of `leaves` [2^levels, outputs]."""
 
-    tests: tuple[Test, ...]
+    tests: tuple[TreeCondition, ...]
     leaves: tuple[tuple[float, ...], ...]
 
 

@@ -11,7 +11,7 @@ from cumulant.core.servable import Input
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats, LinearWeights, Payload
 from cumulant.training.spec import Parameter, linear_name
-from cumulant.training.trainers.trainer import Fit, Params, Plain, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Plain, Problem, TrainingSample, shares
 
 #: strength of the penalty: C of the logistic regression, alpha of the ridge
 DEFAULTS: dict[str, Parameter] = {"C": 1.0, "alpha": 1.0}
@@ -29,7 +29,7 @@ class Linear(Plain):
     def __init__(self, name: str = "linear") -> None:
         self.name = name
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         matrix = train.matrix
         design = Design(problem.inputs, lambda place: matrix[:, place].astype(np.float64))
         estimator = _estimator(problem, DEFAULTS | dict(params))
@@ -38,14 +38,16 @@ class Linear(Plain):
         table = design.table(len(matrix), lambda rows: matrix[rows], order=order)
         if problem.task == "regression":
             estimator.fit(table, train.target, sample_weight=train.weight)
-            return Fit(
+            return FitResult(
                 payload=design.weights(np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_), None)
             )
         estimator.fit(table, train.target.astype(np.int64), sample_weight=train.weight)
         coefficients, bias = estimator.coef_, estimator.intercept_
         if problem.task == "multiclass":
             coefficients, bias = _all_classes(estimator, len(problem.classes))
-        return Fit(payload=design.weights(coefficients, bias, "softmax" if problem.task == "multiclass" else "sigmoid"))
+        return FitResult(
+            payload=design.weights(coefficients, bias, "softmax" if problem.task == "multiclass" else "sigmoid")
+        )
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Standardised weights; of a text feature the spread of its weights."""

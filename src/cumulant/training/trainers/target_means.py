@@ -23,7 +23,7 @@ from cumulant.training.payloads.payload import Floats
 from cumulant.training.search.sampling import encoded
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.mean_parts import parts
-from cumulant.training.trainers.trainer import Sample
+from cumulant.training.trainers.trainer import TrainingSample
 
 #: texts with more values than this get means: a trainer is told apart no more of them one by one
 ABOVE = MOST_CATEGORIES
@@ -38,7 +38,7 @@ _LEAST_GAIN_TIMED = 2.0
 _NAME = ": mean of the target"
 
 
-class Table(msgspec.Struct, frozen=True):
+class MeansTable(msgspec.Struct, frozen=True):
     """The means of the values of one column of the matrix, [values + 1, numbers]; the last row is for all others."""
 
     column: int
@@ -50,7 +50,7 @@ class Widening(msgspec.Struct, frozen=True):
     of `tables` follow after the columns, in float32.
     """
 
-    tables: tuple[Table, ...]
+    tables: tuple[MeansTable, ...]
     most: int = MOST_CATEGORIES
 
     def apply(self, matrix: Matrix) -> Matrix:
@@ -86,7 +86,7 @@ class TargetMeans:
         added = [Input(f"{inputs[place].feature}{_NAME}{name}", "number") for place in self._columns for name in names]
         return (*narrow, *added)
 
-    def fit(self, rows: Sample) -> tuple[Sample, Widening]:
+    def fit(self, rows: TrainingSample) -> tuple[TrainingSample, Widening]:
         """The rows as a model is fitted on them, and how other rows are widened.
 
         No number of a training row depends on a target of its own part: `parts` says which rows it is learned from.
@@ -100,19 +100,19 @@ class TargetMeans:
             wide[part] = others.apply(rows.matrix[part])
         return replace(rows, matrix=wide), whole
 
-    def _without_values(self, rows: Sample, part: NDArray[np.int64]) -> Widening:
+    def _without_values(self, rows: TrainingSample, part: NDArray[np.int64]) -> Widening:
         """The mean of the rows outside the part for every value, where no label is known before the part."""
         others = rows.take(np.setdiff1d(np.arange(len(rows)), part))
         return self.learn(replace(others, matrix=np.full_like(others.matrix, np.nan)))
 
-    def learn(self, rows: Sample) -> Widening:
+    def learn(self, rows: TrainingSample) -> Widening:
         """The means of all values by these rows."""
         weight = np.ones(len(rows)) if rows.weight is None else rows.weight
         targets = self.targets(rows.target)
         pairs = zip(self._columns, self._sizes, strict=True)
-        return Widening(tuple(Table(at, _means(rows.matrix[:, at], size, targets, weight)) for at, size in pairs))
+        return Widening(tuple(MeansTable(at, _means(rows.matrix[:, at], size, targets, weight)) for at, size in pairs))
 
-    def apply(self, rows: Sample, widening: Widening) -> Sample:
+    def apply(self, rows: TrainingSample, widening: Widening) -> TrainingSample:
         """Rows that are not fitted on."""
         if not widening.tables:
             return rows

@@ -16,8 +16,8 @@ import numpy as np
 from cumulant.core.errors import DefinitionError, UserCodeError, missing_part
 from cumulant.core.system.user_code import is_internal, next_step, python_message
 from cumulant.core.system.user_modules import import_file
-from cumulant.training.payloads.payload import Boosters, Floats, Graph, Payload
-from cumulant.training.trainers.trainer import Fit, Params, Plain, Problem, Sample
+from cumulant.training.payloads.payload import Boosters, Floats, OnnxModel, Payload
+from cumulant.training.trainers.trainer import FitResult, Params, Plain, Problem, TrainingSample
 
 #: how far the converted graph may be from the estimator, on rows it was fitted on
 _TOLERANCE = 1e-3
@@ -43,7 +43,7 @@ class UserTrainer(Plain):
         self._path = path
         self._root = root
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         function = load_function(self._path, self._root)
         check_signature(function, self._path)
         names = [one.feature for one in problem.inputs]
@@ -62,7 +62,7 @@ class UserTrainer(Plain):
             returned = function(frame, target, **_wanted(function, context))
         except (Exception, SystemExit) as error:  # the edge to a user's code, which may raise anything
             raise user_error(error, self._path, "trainer") from error
-        return Fit(payload=payload_of(returned, problem, train, self._path))
+        return FitResult(payload=payload_of(returned, problem, train, self._path))
 
 
 _HINT = (
@@ -171,7 +171,7 @@ def _wanted(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in context.items() if name in list(parameters)[2:]}
 
 
-def _frame(function: Callable[..., Any], train: Sample, names: list[str]) -> Any:
+def _frame(function: Callable[..., Any], train: TrainingSample, names: list[str]) -> Any:
     first = next(iter(inspect.signature(function).parameters.values()), None)
     annotation = str(first.annotation) if first is not None else ""
     if "polars" in annotation or "pl." in annotation:
@@ -183,7 +183,7 @@ def _frame(function: Callable[..., Any], train: Sample, names: list[str]) -> Any
     return pd.DataFrame(train.matrix, columns=names)
 
 
-def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Payload:
+def payload_of(returned: Any, problem: Problem, train: TrainingSample, path: str) -> Payload:
     """What the trainer `path` returned, as a payload that answers as it does on the rows it was fitted on.
 
     Raises:
@@ -191,7 +191,7 @@ def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Pay
     """
     outputs = len(problem.classes) if problem.task == "multiclass" else 1
     if isinstance(returned, (bytes, bytearray)):
-        graph = Graph(bytes(returned), outputs)
+        graph = OnnxModel(bytes(returned), outputs)
         _check_graph(graph, train, problem, path)
         return graph
     booster = getattr(returned, "booster_", returned)
@@ -202,7 +202,7 @@ def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Pay
             f"the trainer {path} returned {type(returned).__name__}, which is no estimator and no ONNX bytes",
             subject=path,
         )
-    graph = Graph(_converted(returned, problem, path), outputs)
+    graph = OnnxModel(_converted(returned, problem, path), outputs)
     _check_graph(graph, train, problem, path)
     _compare(graph, returned, train, problem, path)
     return graph
@@ -230,7 +230,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error)[: 4 * _LONGEST].split())[:_LONGEST]
 
 
-def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> None:
+def _check_graph(graph: OnnxModel, train: TrainingSample, problem: Problem, path: str) -> None:
     """That the graph takes the matrix and answers one number a row, or one a class."""
     rows = train.matrix[:2]
     wanted = (2, len(problem.classes)) if problem.task == "multiclass" else (2,)
@@ -246,7 +246,7 @@ def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> No
         )
 
 
-def _compare(graph: Graph, estimator: Any, train: Sample, problem: Problem, path: str) -> None:
+def _compare(graph: OnnxModel, estimator: Any, train: TrainingSample, problem: Problem, path: str) -> None:
     rows = train.matrix[:_CHECKED_ROWS]
     names = [one.feature for one in problem.inputs]
     import pandas as pd

@@ -10,7 +10,7 @@ from cumulant.training.payloads.payload import Floats, Payload
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.engine_models import XgboostModels, xgboost_answers, xgboost_part
 from cumulant.training.trainers.lightgbm_trainer import DEFAULT_ROUNDS, MOST_ROUNDS, bins, patience
-from cumulant.training.trainers.trainer import Fit, Judged, Params, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +43,9 @@ class XGBoost:
     def __init__(self) -> None:
         xgboost_part()
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
         xgboost = xgboost_part()
         settings, own = _settings(problem, params), _data(problem, train, params)
         clock = _clock(problem)
@@ -58,22 +60,22 @@ class XGBoost:
         )
         rounds, ran = booster.best_iteration + 1, booster.num_boosted_rounds()
         answers = xgboost_answers(booster, validate.answered, rounds)
-        return Judged(answers=answers, rounds=rounds, ran=ran, cut=clock.cut)
+        return ValidationResult(answers=answers, rounds=rounds, ran=ran, cut=clock.cut)
 
     def answers_again(
-        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, *, rounds: int
     ) -> Floats:
         """What `judge` answered when it ended with `rounds`."""
         booster = xgboost_part().train(_settings(problem, params), _data(problem, train, params), rounds)
         return xgboost_answers(booster, validate.answered)
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         own, clock = dict(params), _clock(problem)
         rounds = int(own.pop("rounds", DEFAULT_ROUNDS))  # type: ignore[arg-type]
         settings = _settings(problem, own)
         booster = xgboost_part().train(settings, _data(problem, train, own), rounds, callbacks=[clock])
         text = bytes(booster.save_raw("json")).decode()
-        return Fit(payload=XgboostModels((text,)), rounds=booster.num_boosted_rounds(), cut=clock.cut)
+        return FitResult(payload=XgboostModels((text,)), rounds=booster.num_boosted_rounds(), cut=clock.cut)
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Gain, in the mean of the models."""
@@ -124,7 +126,7 @@ class XGBoost:
         """Nothing is kept between trials."""
 
 
-def _data(problem: Problem, rows: Sample, params: Params, *, of: Any = None) -> Any:
+def _data(problem: Problem, rows: TrainingSample, params: Params, *, of: Any = None) -> Any:
     """The rows in bins: those of training, or where `of` is given its bins."""
     return xgboost_part().QuantileDMatrix(
         rows.matrix,
