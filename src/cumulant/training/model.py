@@ -135,7 +135,7 @@ class FittedModel:
         """Weights and members of a blend, uncalibrated. Raises DefinitionError for another kind."""
         blend = self._of(Blend)
         plain = {"calibration": Calibration(), "threshold": None}
-        cards = [msgspec.structs.replace(self.card, kind=one.kind, **plain) for one in blend.members]
+        cards = [msgspec.structs.replace(self.card, kind=part.kind, **plain) for part in blend.members]
         return [
             (weight, FittedModel(card, member))
             for weight, card, member in zip(blend.weights, cards, blend.members, strict=True)

@@ -60,14 +60,14 @@ class TrainTestSplit:
 class Fold:
     """Positions of the rows trained on and of those predicted.
 
-    asked: positions of rows of the same part whose label came from the review queue: scored, and never judged by.
+    reviewed: positions of rows of the same part whose label came from the review queue: scored, and never judged by.
     span: begin and end of the part in microseconds; None at random.
     """
 
     train: Index
     validate: Index
     text: str = field(default="")
-    asked: Index = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    reviewed: Index = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     span: tuple[int, int] | None = None
 
 
@@ -170,8 +170,8 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
         DataError: not one fold is left.
     """
     good = _most_folds(rows, count, seed)
-    alone = bool(good) or rows.asked is None
-    good = good if alone else _most_folds(replace(rows, asked=None), count, seed)
+    alone = bool(good) or rows.reviewed is None
+    good = good if alone else _most_folds(replace(rows, reviewed=None), count, seed)
     if not good:
         raise DataError(
             f"{len(rows)} rows are too few for folds: each needs rows of every class to learn from and to be judged by",
@@ -188,8 +188,8 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
 def _most_folds(rows: TrainingSet, count: int, seed: int) -> tuple[Fold, ...]:
     """The sound folds of `count`, or of the largest smaller number of which half are sound; none where none are."""
     for wanted in range(count, 0 if rows.at is not None else 1, -1):
-        made = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
-        good = tuple(one for one in made if _sound(rows, one))
+        folds = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
+        good = tuple(fold for fold in folds if _sound(rows, fold))
         if 2 * len(good) >= wanted:
             return good
     return ()
@@ -212,31 +212,31 @@ def _time_folds(rows: TrainingSet, count: int) -> list[Fold]:
     edges = [int(ordered[place]) for place in places[:-1]] + [int(ordered[-1]) + 1]
     # What came after the last label is scored by the newest fold, which learned from nothing later.
     newest = max([edges[-1]] if rows.traffic is None else [edges[-1], rows.traffic.end])
-    made = []
+    folds = []
     for start, end in itertools.pairwise(edges):
         validate = np.flatnonzero((rows.at >= start) & (rows.at < end))
         train = np.flatnonzero(known_before(rows, start, gap))
         text = f"{units.from_micros(start):%Y-%m-%d} to {units.from_micros(end):%Y-%m-%d}"
         span = (start, newest if end == edges[-1] else end)
-        made.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=span)))
-    return made
+        folds.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=span)))
+    return folds
 
 
 def _unasked(rows: TrainingSet, fold: Fold) -> Fold:
     """The fold judged without the rows that people were asked about: which those are depends on their scores."""
-    if rows.asked is None:
+    if rows.reviewed is None:
         return fold
-    asked = rows.asked[fold.validate]
-    return replace(fold, validate=fold.validate[~asked], asked=fold.validate[asked])
+    reviewed = rows.reviewed[fold.validate]
+    return replace(fold, validate=fold.validate[~reviewed], reviewed=fold.validate[reviewed])
 
 
 def _random_folds(rows: TrainingSet, count: int, seed: int) -> list[Fold]:
     part = _parts(rows, count, seed)
-    made = [
+    folds = [
         Fold(train=np.flatnonzero(part != number), validate=np.flatnonzero(part == number), text=f"part {number + 1}")
         for number in range(count)
     ]
-    return [_unasked(rows, fold) for fold in made]
+    return [_unasked(rows, fold) for fold in folds]
 
 
 def _parts(rows: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
@@ -292,15 +292,15 @@ def _hash_split(rows: TrainingSet, share: float) -> TrainTestSplit:
 
 
 def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:
-    for side, kept in (("train", train), ("test", test)):
-        if kept.sum() < _LEAST_ROWS:
+    for side, inside in (("train", train), ("test", test)):
+        if inside.sum() < _LEAST_ROWS:
             raise DataError(
-                f"the {side} rows would be {int(kept.sum())}; at least {_LEAST_ROWS} are needed",
+                f"the {side} rows would be {int(inside.sum())}; at least {_LEAST_ROWS} are needed",
                 hint="change evaluation.test, or take more rows",
             )
-        if rows.task == "binary" and len(np.unique(rows.target[kept])) < 2:
+        if rows.task == "binary" and len(np.unique(rows.target[inside])) < 2:
             raise DataError(
-                f'all {int(kept.sum())} {side} rows are of class "{rows.classes[int(rows.target[kept][0])]}"',
+                f'all {int(inside.sum())} {side} rows are of class "{rows.classes[int(rows.target[inside][0])]}"',
                 hint="change evaluation.test, or take rows of a longer time",
             )
 

@@ -43,19 +43,20 @@ def detect(
         DataError: the target is null, constant, has too few rows or is of a kind that cannot be learned.
     """
     cleaned = _cleaned(series, name)
-    held = cleaned.drop_nulls()
-    if not len(held):
+    labels = cleaned.drop_nulls()
+    if not len(labels):
         raise DataError(f"the target {name} is null in every row", subject=name, hint="check when it becomes known")
-    distinct = held.unique().sort()
+    distinct = labels.unique().sort()
     if len(distinct) == 1:
         text = label(distinct[0])
         raise DataError(
-            f'the target {name} is "{text}" in all of its {len(held)} labelled rows: there is only one class to learn',
+            f'the target {name} is "{text}" in all of its {len(labels)} labelled rows:'
+            " there is only one class to learn",
             subject=name,
             hint="check the target expression, `since` and which rows the source holds",
         )
-    found = _task(cleaned, distinct, name) if task == "auto" else _checked(task, cleaned, distinct, name)
-    target = encode(cleaned, task=found, classes=() if found == "regression" else tuple(map(label, distinct)))
+    detected = _task(cleaned, distinct, name) if task == "auto" else _checked(task, cleaned, distinct, name)
+    target = encode(cleaned, task=detected, classes=() if detected == "regression" else tuple(map(label, distinct)))
     _check_counts(target, name)
     return target
 

@@ -159,7 +159,7 @@ def test_a_fit_ends_with_the_rounds_it_has_when_the_time_is_over(name):
     skip_absent(name)
     matrix, inputs, score = sample()
     looks = iter([1.0] * 3 + [0.0] * 1000)
-    problem = Problem(task="regression", classes=(), inputs=inputs, metric="rmse", left=lambda: next(looks))
+    problem = Problem(task="regression", classes=(), inputs=inputs, metric="rmse", seconds_left=lambda: next(looks))
     fit = make_trainer(name, Path()).fit(problem, {"rounds": 500}, TrainingSample(matrix=matrix, target=score))
     assert fit.cut
     assert 0 < fit.rounds < 40

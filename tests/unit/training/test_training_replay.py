@@ -65,7 +65,7 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
     for looks in (*range(8), math.inf):
         times = itertools.chain(itertools.repeat(1.0, looks), itertools.repeat(0.0)) if looks < math.inf else None
         left = (lambda: math.inf) if times is None else partial(next, times)
-        judged = trainer.judge(replace(folds.problem, left=left), params, train, validate)
+        judged = trainer.judge(replace(folds.problem, seconds_left=left), params, train, validate)
         assert judged.cut is (times is not None)
         again = trainer.answers_again(folds.problem, params, train, validate, rounds=judged.rounds)
         assert np.array_equal(again, judged.answers), f"cut at look {looks}"

@@ -209,7 +209,7 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> TrainTest
         change=None if work.change is None else to_micros(work.change),
     )
     # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
-    return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
+    return found if found.test.reviewed is None else replace(found, test=found.test.take(~found.test.reviewed))
 
 
 def all_rows(context: Context, work: Work) -> TrainingSet:
@@ -284,7 +284,7 @@ def _summary(split: TrainTestSplit, rule: SplitRule | None, chosen: ChosenRows |
         test=len(split.test),
         unlabelled=split.train.unlabelled,
         left_out=split.left_out,
-        reviewed=0 if split.train.asked is None else int(split.train.asked.sum()),
+        reviewed=0 if split.train.reviewed is None else int(split.train.reviewed.sum()),
         train_from=train[0],
         train_to=train[1],
         test_from=test[0],

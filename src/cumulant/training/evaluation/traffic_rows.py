@@ -102,11 +102,11 @@ class ScoredTraffic:
         begin, end = -(-begin // DAY) * DAY, end // DAY * DAY
         if end <= begin:
             return None
-        held = (self.at >= begin) & (self.at < end)
+        inside = (self.at >= begin) & (self.at < end)
         return ScoredTraffic(
-            scores=self.scores[held],
-            sampling_weight=self.sampling_weight[held],
-            at=self.at[held],
+            scores=self.scores[inside],
+            sampling_weight=self.sampling_weight[inside],
+            at=self.at[inside],
             spans=((begin, end),),
         )
 
@@ -123,6 +123,6 @@ class ScoredTraffic:
         are long, so that a week of which two days were seen is two sevenths of one.
         """
         assert self.at is not None
-        held = len(np.unique(self.at // length))
+        periods = len(np.unique(self.at // length))
         spanned = sum(end - begin for begin, end in self.spans) / length
-        return min(float(held), spanned) if self.spans else float(held)
+        return min(float(periods), spanned) if self.spans else float(periods)

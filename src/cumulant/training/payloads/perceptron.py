@@ -41,11 +41,11 @@ class NormalScores(msgspec.Struct, frozen=True, kw_only=True):
 
     def apply(self, matrix: Matrix) -> Floats:
         """[n, k] the scores of the numeric columns, NaN where missing, then the codes of the categories."""
-        made = np.empty((len(matrix), len(self.columns) + len(self.categories)))
+        scores = np.empty((len(matrix), len(self.columns) + len(self.categories)))
         for place in range(len(self.columns)):
-            made[:, place] = self.column(matrix, place)
-        made[:, len(self.columns) :] = matrix[:, list(self.categories)]
-        return made
+            scores[:, place] = self.column(matrix, place)
+        scores[:, len(self.columns) :] = matrix[:, list(self.categories)]
+        return scores
 
     def column(self, matrix: Matrix, place: int) -> Floats:
         """[n] the scores of one numeric column, at `place` of those that `apply` makes."""

@@ -62,14 +62,14 @@ class BlendChoice:
             taken=taken,
             members=tuple(
                 BlendMember(
-                    trainer=one.name,
+                    trainer=member.name,
                     weight=weight,
-                    score=one.score,
-                    params=one.members[0].params,
-                    chosen=tuple(record.number for record in one.members),
-                    boosters=tuple(boosters.get(one.name, ())) if taken else (),
+                    score=member.score,
+                    params=member.members[0].params,
+                    chosen=tuple(record.number for record in member.members),
+                    boosters=tuple(boosters.get(member.name, ())) if taken else (),
                 )
-                for one, weight in zip(self.members, self.weights, strict=True)
+                for member, weight in zip(self.members, self.weights, strict=True)
             ),
             score=self.score,
             gain=self.gain,
@@ -102,8 +102,8 @@ def best_of(
         averaged.append(ModelChoice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score))
     if not averaged:
         return None
-    best = max(sign * one.score for one in averaged)
-    alike = (one for one in reversed(averaged) if sign * one.score >= best - _ALIKE * abs(best))
+    best = max(sign * choice.score for choice in averaged)
+    alike = (choice for choice in reversed(averaged) if sign * choice.score >= best - _ALIKE * abs(best))
     return next(alike, averaged[0])
 
 

@@ -47,16 +47,16 @@ def fit_all(
     parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
     choices = [
         ModelChoice(
-            trainer=make_trainer(one.trainer, root or Path()),
-            members=trials_of(one.chosen, one.boosters, trials),
+            trainer=make_trainer(part.trainer, root or Path()),
+            members=trials_of(part.chosen, part.boosters, trials),
             answers=np.zeros(0),
             score=math.nan,
         )
-        for one in parts
+        for part in parts
     ]
     tested = with_means(model.card.inputs)
     folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows), means_of=tested)
-    boosters = {one.trainer: [_more(booster, summary, rows) for booster in one.boosters] for one in parts}
+    boosters = {part.trainer: [_more(booster, summary, rows) for booster in part.boosters] for part in parts}
     finisher = Finisher(rows, matrix, folds, spec=spec, budget=SearchBudget.of(None), fits={})
     with one_thread_a_product(), quiet():
         progress(f"fit of {summary.trainer} on all rows", 0.0)

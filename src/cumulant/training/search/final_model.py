@@ -96,11 +96,11 @@ class Finisher:
     ) -> tuple[Payload, dict[str, float]]:
         """The members one after the other; each leaves the later ones the time of one fit."""
         parts = []
-        for place, one in enumerate(choice.members, start=1):
+        for place, member in enumerate(choice.members, start=1):
             self._later = sum(
                 self._seconds(other.name, other.members[0], len(self._rows)) for other in choice.members[place:]
             )
-            parts.append(self._alone(one, boosters))
+            parts.append(self._alone(member, boosters))
         payload = Blend(members=tuple(part for part, _ in parts), weights=choice.weights)
         return payload, _weighted([shares for _, shares in parts], choice.weights)
 
@@ -126,12 +126,12 @@ class Finisher:
     def _unsaid(self) -> tuple[str, ...]:
         """What the project file should say of decisions, and does not."""
         if self._spec.threshold is not None:
-            found = threshold.uncounted(self._spec.threshold, self._rows)
+            text = threshold.uncounted(self._spec.threshold, self._rows)
         elif self._spec.cost is None:
-            found = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
+            text = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
         else:
-            found = None
-        return () if found is None else (found,)
+            text = None
+        return () if text is None else (text,)
 
     def _payload(self, choice: ModelChoice) -> Payload:
         if not choice.trainer.searched:
@@ -152,29 +152,39 @@ class Finisher:
                     break
                 # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
                 fits += pool.map(
-                    lambda place: self._member(choice, plan[place], left=self._left if place else self._budget.forever),
+                    lambda place: self._member(
+                        choice, plan[place], seconds_left=self._left if place else self._budget.forever
+                    ),
                     wave,
                 )
-        whole = [(one, fit) for one, fit in zip(plan, fits, strict=False) if not fit.cut]
+        whole = [(booster, fit) for booster, fit in zip(plan, fits, strict=False) if not fit.cut]
         if len(whole) < len(members):
             self.notes.append(
                 f"the time was over after {len(whole)} of the {len(members)} boosters; the model averages these"
             )
-        self.boosters[choice.name] = tuple(one for one, _ in whole)
+        self.boosters[choice.name] = tuple(booster for booster, _ in whole)
         return _averaged([fit for _, fit in whole])
 
     def _again(self, choice: ModelChoice, boosters: Sequence[FittedBooster]) -> Payload:
         """The boosters that were fitted once, and no others."""
         workers = max(1, min(self._folds.problem.threads, len(boosters)))
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
-            fits = list(pool.map(lambda one: self._member(choice, one, left=self._budget.forever), boosters))
+            fits = list(
+                pool.map(lambda booster: self._member(choice, booster, seconds_left=self._budget.forever), boosters)
+            )
         self.boosters[choice.name] = tuple(boosters)
         return _averaged(fits)
 
-    def _member(self, choice: ModelChoice, one: FittedBooster, *, left: Callable[[], float]) -> FitResult:
-        record = next(record for record in choice.members if record.number == one.trial)
-        seed = member_seed(self._folds.problem.seed, one.place)
-        return self._fit(choice.trainer, record.params | {"rounds": one.rounds}, one.rows, seed=seed, left=left)
+    def _member(self, choice: ModelChoice, booster: FittedBooster, *, seconds_left: Callable[[], float]) -> FitResult:
+        record = next(record for record in choice.members if record.number == booster.trial)
+        seed = member_seed(self._folds.problem.seed, booster.place)
+        return self._fit(
+            choice.trainer,
+            record.params | {"rounds": booster.rounds},
+            booster.rows,
+            seed=seed,
+            seconds_left=seconds_left,
+        )
 
     def _members(self, choice: ModelChoice) -> list[TrialRecord]:
         """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
@@ -184,14 +194,14 @@ class Finisher:
         return [*choice.members, *(again[number % len(again)] for number in range(missing if again else 0))]
 
     def _fit(
-        self, trainer: Trainer, params: Params, rows: int, *, seed: int, left: Callable[[], float] | None = None
+        self, trainer: Trainer, params: Params, rows: int, *, seed: int, seconds_left: Callable[[], float] | None = None
     ) -> FitResult:
         everything = np.arange(len(self._rows))
         if rows < len(self._rows):
             sample = sampling.learned(self._rows, self._matrix, everything, most=rows, seed=seed)
         else:
             sample = self._whole
-        problem = replace(self._folds.problem, seed=seed, left=left or self._budget.left)
+        problem = replace(self._folds.problem, seed=seed, seconds_left=seconds_left or self._budget.left)
         return trainer.fit(problem, params, sample)
 
     @property
@@ -201,10 +211,10 @@ class Finisher:
     def _affordable(self, choice: ModelChoice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""
         everything = len(self._rows)
-        needed, left = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
-        if needed <= left:
+        needed, remaining = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
+        if needed <= remaining:
             return everything
-        rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * left / needed)))
+        rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * remaining / needed)))
         if rows < everything:
             self.notes.append(f"the final fit took {rows:,} of {everything:,} rows: the time was over")
         return rows

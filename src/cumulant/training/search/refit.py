@@ -51,14 +51,14 @@ def refit(
         UsageError, DataError, UserCodeError: as `search`.
     """
     parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
-    trainers = [make_trainer(one.trainer, root or Path()) for one in parts]
-    chosen = [trials_of(one.chosen, one.boosters, trials) for one in parts]
+    trainers = [make_trainer(part.trainer, root or Path()) for part in parts]
+    chosen = [trials_of(part.chosen, part.boosters, trials) for part in parts]
     folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
     with one_thread_a_product(), quiet():
         choices = [_choice(*pair, folds, progress=progress) for pair in zip(trainers, chosen, strict=True)]
         progress(f"final fit of {summary.trainer}", 0.95)
         finisher = Finisher(rows, matrix, folds, spec=spec, budget=SearchBudget.of(None), fits={})
-        boosters = {one.trainer: one.boosters for one in parts}
+        boosters = {part.trainer: part.boosters for part in parts}
         return finisher.model(combined(choices, summary), boosters=boosters)[0]
 
 
@@ -67,11 +67,11 @@ def combined(choices: Sequence[ModelChoice], summary: TrainingSummary) -> ModelC
     blend = summary.blend
     if blend is None or not blend.taken:
         return choices[0]
-    weights = tuple(one.weight for one in blend.members)
+    weights = tuple(member.weight for member in blend.members)
     return BlendChoice(
         members=tuple(choices),
         weights=weights,
-        answers=average([one.answers for one in choices], weights),
+        answers=average([member.answers for member in choices], weights),
         score=blend.score,
         gain=blend.gain,
         best=blend.best,
@@ -87,7 +87,7 @@ def trials_of(
         IntegrityError: one of them is not among `trials`.
     """
     known = {record.number: record for record in trials}
-    absent = sorted({*chosen, *(one.trial for one in boosters)} - known.keys())
+    absent = sorted({*chosen, *(booster.trial for booster in boosters)} - known.keys())
     if absent:
         raise IntegrityError(
             f"the record of this training lacks trial {absent[0]}, which the model was made of",

@@ -40,12 +40,17 @@ def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most
         chosen = np.sort(generator.choice(index, size=most, replace=False))
         return whole.take(chosen)
     rare = target == (1.0 if target.mean() <= 0.5 else 0.0)
-    kept = min(int(rare.sum()), most // 2)
+    rare_count = min(int(rare.sum()), most // 2)
     few, many = index[rare], index[~rare]
-    chosen_few = generator.choice(few, size=kept, replace=False)
-    chosen_many = generator.choice(many, size=most - kept, replace=False)
+    chosen_few = generator.choice(few, size=rare_count, replace=False)
+    chosen_many = generator.choice(many, size=most - rare_count, replace=False)
     chosen = np.concatenate([chosen_few, chosen_many])
-    weight = np.concatenate([np.full(kept, len(few) / max(kept, 1)), np.full(most - kept, len(many) / (most - kept))])
+    weight = np.concatenate(
+        [
+            np.full(rare_count, len(few) / max(rare_count, 1)),
+            np.full(most - rare_count, len(many) / (most - rare_count)),
+        ]
+    )
     weight = weight if rows.weight is None else weight * rows.weight[chosen]
     order = np.argsort(chosen, kind="stable")
     return replace(whole.take(chosen[order]), weight=weight[order])
@@ -67,21 +72,21 @@ def unjudged(
     Where every row has a label there is nothing that the reviewed rows were drawn from. Then a share is one of the
     other rows, and only with `reviewed` are they counted.
     """
-    asked = TrafficRows(
-        features=rows.features[fold.asked],
-        at=None if rows.at is None else rows.at[fold.asked],
-        sampling_weight=sampling_weight(rows, fold.asked),
+    reviewed_rows = TrafficRows(
+        features=rows.features[fold.reviewed],
+        at=None if rows.at is None else rows.at[fold.reviewed],
+        sampling_weight=sampling_weight(rows, fold.reviewed),
     )
     if rows.traffic is None:
-        return asked if reviewed else asked.take(np.zeros(0, dtype=np.int64))
+        return reviewed_rows if reviewed else reviewed_rows.take(np.zeros(0, dtype=np.int64))
     if fold.span is not None and rows.traffic.at is not None:
         begin, end = fold.span
-        held = rows.traffic.take((rows.traffic.at >= begin) & (rows.traffic.at < end))
+        other_rows = rows.traffic.take((rows.traffic.at >= begin) & (rows.traffic.at < end))
     else:
         number, count = place
         dealt = np.random.default_rng(seed).integers(count, size=len(rows.traffic))
-        held = rows.traffic.take(dealt == number)
-    return TrafficRows.joined([held, asked]).at_most(most, seed=seed)
+        other_rows = rows.traffic.take(dealt == number)
+    return TrafficRows.joined([other_rows, reviewed_rows]).at_most(most, seed=seed)
 
 
 def sampling_weight(rows: TrainingSet, index: NDArray[np.int64]) -> Floats:

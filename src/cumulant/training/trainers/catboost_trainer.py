@@ -103,8 +103,8 @@ class CatBoost:
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """How much an answer changes with a feature, as CatBoost counts it, in the mean of the models."""
         assert isinstance(payload, CatboostModels)
-        total = np.sum([one.importance for one in payload.models], axis=0)
-        return shares([one.feature for one in problem.inputs], total)
+        total = np.sum([part.importance for part in payload.models], axis=0)
+        return shares([part.feature for part in problem.inputs], total)
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters. Depth grows with the data."""
@@ -135,7 +135,7 @@ class CatBoost:
 
 def _classes(problem: Problem, train: TrainingSample) -> list[int]:
     """Classes among these rows: early folds may lack some, which CatBoost does not answer for. None of numbers."""
-    return [] if problem.task == "regression" else [int(one) for one in np.unique(train.target)]
+    return [] if problem.task == "regression" else [int(value) for value in np.unique(train.target)]
 
 
 def _of_classes(rows: TrainingSample, classes: list[int]) -> TrainingSample:
@@ -145,7 +145,7 @@ def _of_classes(rows: TrainingSample, classes: list[int]) -> TrainingSample:
 
 def _columns(problem: Problem) -> tuple[list[int], list[int]]:
     """Places of numbers and of categories in the matrix."""
-    texts = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+    texts = [place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"]
     return [place for place in range(len(problem.inputs)) if place not in texts], texts
 
 
@@ -163,11 +163,11 @@ def _pool(problem: Problem, rows: TrainingSample, classes: list[int]) -> Any:
 def _words(codes: Matrix) -> Any:
     most = int(np.max(codes, initial=0, where=~np.isnan(codes)))
     words = np.array([str(code).encode() for code in range(_MISSING, most + 1)], dtype=object)
-    found = np.empty(codes.shape, dtype=object)
+    texts = np.empty(codes.shape, dtype=object)
     for place in range(codes.shape[1]):
         known = np.where(np.isnan(codes[:, place]), _MISSING, codes[:, place]).astype(np.int64)
-        found[:, place] = words[known - _MISSING]
-    return found
+        texts[:, place] = words[known - _MISSING]
+    return texts
 
 
 def _trees(model: Any, pool: Any, problem: Problem, classes: list[int]) -> SymmetricTrees:
@@ -187,7 +187,7 @@ def _trees(model: Any, pool: Any, problem: Problem, classes: list[int]) -> Symme
     return SymmetricTrees(
         link={"binary": "sigmoid", "multiclass": "softmax", "regression": "identity"}[problem.task],  # type: ignore[arg-type]
         bias=_spread(bias, columns, outputs, absent=_NEVER),
-        trees=tuple(tests.tree(one, columns, outputs) for one in document["oblivious_trees"]),
+        trees=tuple(tests.tree(tree, columns, outputs) for tree in document["oblivious_trees"]),
         importance=tuple(importance.tolist()),
     )
 
@@ -204,13 +204,13 @@ class _Tests:
     def __init__(self, info: dict[str, Any], numbers: list[int], texts: list[int]) -> None:
         self._numbers, self._texts = numbers, texts
         # a number that is missing counts as below or as above all others
-        self._above = [one["nan_value_treatment"] == "AsTrue" for one in info.get("float_features", ())]
-        self._codes = {int(one["hash"]): int(one["value"]) for one in info.get("cat_features_hash") or ()}
+        self._above = [entry["nan_value_treatment"] == "AsTrue" for entry in info.get("float_features", ())]
+        self._codes = {int(entry["hash"]): int(entry["value"]) for entry in info.get("cat_features_hash") or ()}
 
     def tree(self, tree: dict[str, Any], columns: list[int], outputs: int) -> SymmetricTree:
         rows = np.reshape(tree["leaf_values"], (-1, len(columns))).tolist()
         leaves = tuple(_spread(row, columns, outputs, absent=0.0) for row in rows)
-        return SymmetricTree(tests=tuple(self._test(one) for one in tree["splits"] or ()), leaves=leaves)
+        return SymmetricTree(tests=tuple(self._test(split) for split in tree["splits"] or ()), leaves=leaves)
 
     def _test(self, split: dict[str, Any]) -> TreeCondition:
         if split["split_type"] == "FloatFeature":
@@ -225,7 +225,7 @@ class _Clock:
     """Stops a fit with the rounds it has when the time is over, or after `most`."""
 
     def __init__(self, problem: Problem, most: int = MOST_ROUNDS) -> None:
-        self._left, self._most = problem.left, most
+        self._left, self._most = problem.seconds_left, most
         self.rounds, self.cut = 0, False
 
     def after_iteration(self, info: Any) -> bool:

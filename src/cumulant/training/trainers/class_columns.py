@@ -26,7 +26,7 @@ def all_classes(payload: Payload, present: NDArray[np.int64], problem: Problem) 
 
     model = onnx.load_from_string(payload.content)
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-    output = next(one for one in reversed(model.graph.output) if one.type.tensor_type.elem_type in floats)
+    output = next(value for value in reversed(model.graph.output) if value.type.tensor_type.elem_type in floats)
     kind = output.type.tensor_type.elem_type
     columns = np.eye(len(problem.classes))[present].astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
     model.graph.initializer.append(onnx.numpy_helper.from_array(columns, _COLUMNS))

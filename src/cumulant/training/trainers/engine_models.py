@@ -51,9 +51,9 @@ def imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise missing_part(error.name or name, name) from None
     except (ImportError, OSError, ValueError, AttributeError, TypeError) as error:
-        said = " ".join(str(error).split())[:_LONGEST]
+        message = " ".join(str(error).split())[:_LONGEST]
         raise MissingPartError(
-            f"the Python package {name} is installed and cannot be imported: {said}",
+            f"the Python package {name} is installed and cannot be imported: {message}",
             subject=name,
             hint=f'pip install --force-reinstall "cumulant[{name}]"',
         ) from error

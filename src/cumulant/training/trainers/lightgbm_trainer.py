@@ -113,7 +113,7 @@ class LightGBM:
         total = np.zeros(len(problem.inputs))
         for text in payload.texts:
             total += lightgbm.Booster(model_str=text).feature_importance(importance_type="gain")
-        return shares([one.feature for one in problem.inputs], total)
+        return shares([input_.feature for input_ in problem.inputs], total)
 
     def _dataset(self, problem: Problem, train: TrainingSample, settings: dict[str, Any]) -> lightgbm.Dataset:
         """The rows in bins, kept for the next trial on the same rows."""
@@ -131,7 +131,7 @@ def _binned(problem: Problem, train: TrainingSample, settings: dict[str, Any]) -
         train.matrix,
         train.target,
         weight=train.weight,
-        categorical_feature=[place for place, one in enumerate(problem.inputs) if one.kind == "category"],
+        categorical_feature=[place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"],
         params=_binning(settings),
     ).construct()
 
@@ -169,7 +169,7 @@ class _Clock:
     before_iteration = False
 
     def __init__(self, problem: Problem) -> None:
-        self._left = problem.left
+        self._left = problem.seconds_left
         self.cut = False
 
     def __call__(self, env: Any) -> None:

@@ -57,7 +57,7 @@ class Linear(Plain):
             amounts[column] = float(np.abs(payload.weight[place]).mean())
         for column, table in payload.tables.items():
             amounts[column] = float(np.std(np.array(table), axis=0).mean())
-        return shares([one.feature for one in problem.inputs], amounts)
+        return shares([input_.feature for input_ in problem.inputs], amounts)
 
 
 def _estimator(problem: Problem, params: Params) -> Any:
@@ -89,14 +89,14 @@ class Design:
 
     def __init__(self, inputs: Sequence[Input], column: Column, *, least_scale: float = 0.0) -> None:
         """Numbers are divided by their spread, or by `least_scale` where that is more."""
-        self.numbers = [place for place, one in enumerate(inputs) if one.kind != "category"]
-        self.categories = {place: len(one.categories) for place, one in enumerate(inputs) if one.kind == "category"}
+        self.numbers = [place for place, item in enumerate(inputs) if item.kind != "category"]
+        self.categories = {place: len(item.categories) for place, item in enumerate(inputs) if item.kind == "category"}
         # one column at a time: all of them in 64 bits are several times the matrix
-        found = [_scaling(column(place)) for place in self.numbers]
-        self.fill = np.array([one.fill for one in found])
-        self.mean = np.array([one.mean for one in found])
-        self.scale = np.maximum(np.array([one.scale for one in found]), least_scale)
-        self.flagged = np.flatnonzero([one.flagged for one in found])
+        scalings = [_scaling(column(place)) for place in self.numbers]
+        self.fill = np.array([item.fill for item in scalings])
+        self.mean = np.array([item.mean for item in scalings])
+        self.scale = np.maximum(np.array([item.scale for item in scalings]), least_scale)
+        self.flagged = np.flatnonzero([item.flagged for item in scalings])
 
     def table(
         self,
@@ -135,10 +135,10 @@ class Design:
         data, columns = np.empty(most, dtype=kind), np.empty(most, dtype=index)
         ends, end = np.zeros(rows + 1, dtype=index), 0
         for block in _blocks(rows):
-            one = self._sparse_block(part(block))
-            begin, end = end, end + one.nnz
-            data[begin:end], columns[begin:end] = one.data, one.indices
-            ends[block.start + 1 : block.stop + 1] = one.indptr[1:] + begin
+            matrix = self._sparse_block(part(block))
+            begin, end = end, end + matrix.nnz
+            data[begin:end], columns[begin:end] = matrix.data, matrix.indices
+            ends[block.start + 1 : block.stop + 1] = matrix.indptr[1:] + begin
         return sparse.csr_array((data[:end], columns[:end], ends), shape=(rows, width))
 
     def _sparse_block(self, matrix: Matrix | Floats) -> Any:

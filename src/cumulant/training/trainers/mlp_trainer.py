@@ -54,7 +54,7 @@ class MLP:
                 least, since, best = loss, 0, ValidationResult(answers=answers, rounds=ran)
             else:
                 since += 1
-            cut = problem.left() <= 0
+            cut = problem.seconds_left() <= 0
             if cut or since == _PATIENCE or not np.isfinite(loss):
                 break
         return ValidationResult(answers=best.answers, rounds=best.rounds, ran=ran, cut=cut)
@@ -74,7 +74,7 @@ class MLP:
         network = _Network(problem, own, train)
         for ran in range(1, rounds + 1):
             network.step()
-            if cut := problem.left() <= 0 and ran < rounds:
+            if cut := problem.seconds_left() <= 0 and ran < rounds:
                 break
         text = msgspec.json.encode(network.perceptron()).decode()
         return FitResult(payload=Perceptrons((text,)), rounds=ran, cut=cut)
@@ -82,8 +82,8 @@ class MLP:
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Absolute weights from a feature to the answer, in the mean of the networks."""
         assert isinstance(payload, Perceptrons)
-        total = np.sum([one.importance for one in payload.models], axis=0)
-        return shares([one.feature for one in problem.inputs], total)
+        total = np.sum([part.importance for part in payload.models], axis=0)
+        return shares([part.feature for part in problem.inputs], total)
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters."""
@@ -114,8 +114,8 @@ class _Network:
     """One network under training."""
 
     def __init__(self, problem: Problem, params: Params, train: TrainingSample) -> None:
-        columns = [place for place, one in enumerate(problem.inputs) if one.kind != "category"]
-        categories = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+        columns = [place for place, input_ in enumerate(problem.inputs) if input_.kind != "category"]
+        categories = [place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"]
         self._problem = problem
         self._numbers = NormalScores.of(train.matrix, columns=columns, categories=categories)
         inputs = [problem.inputs[place] for place in (*columns, *categories)]
@@ -146,8 +146,8 @@ class _Network:
         return answers[:, 1] if self._problem.task == "binary" else answers
 
     def perceptron(self) -> Perceptron:
-        weights = [_rounded(one) for one in self._estimator.coefs_]
-        biases = [_rounded(one) for one in self._estimator.intercepts_]
+        weights = [_rounded(array) for array in self._estimator.coefs_]
+        biases = [_rounded(array) for array in self._estimator.intercepts_]
         links: dict[str, Literal["identity", "sigmoid", "softmax"]] = {"binary": "sigmoid", "multiclass": "softmax"}
         return Perceptron(
             numbers=self._numbers,

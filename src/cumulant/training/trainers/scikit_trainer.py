@@ -112,7 +112,7 @@ class ScikitTrainer(UserTrainer):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-        texts = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+        texts = [place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"]
         numbers = [place for place in range(len(problem.inputs)) if place not in texts]
         filled = [SimpleImputer(strategy="median", keep_empty_features=True)]
         scaled = [] if self._class.__module__.startswith(_UNSCALED) else [StandardScaler()]
@@ -218,7 +218,9 @@ def estimator_class(name: str) -> Any:
             subject="training.trainers",
             hint="name another one",
         )
-    known = [one for module in _MODULES for one in _module(module).__all__ if _find(one) is not None]
+    known = [
+        class_name for module in _MODULES for class_name in _module(module).__all__ if _find(class_name) is not None
+    ]
     raise DefinitionError(
         f'scikit-learn has no estimator "{wanted}"',
         subject="training.trainers",
@@ -239,6 +241,10 @@ def _find(name: str) -> Any:
     for module in _MODULES:
         candidate = getattr(_module(module), name, None)
         if isinstance(candidate, type) and issubclass(candidate, (ClassifierMixin, RegressorMixin)):
-            needed = [one for one in inspect.signature(candidate).parameters.values() if one.default is one.empty]
+            needed = [
+                parameter
+                for parameter in inspect.signature(candidate).parameters.values()
+                if parameter.default is parameter.empty
+            ]
             return None if needed else candidate
     return None

@@ -31,7 +31,7 @@ class Problem:
     seed: int = 0
     threads: int = 1
     #: seconds until the budget ends; infinite without one
-    left: Callable[[], float] = lambda: float("inf")
+    seconds_left: Callable[[], float] = lambda: float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,7 @@ def _check_values(name: str, problem: Problem, params: Params) -> None:
                 linear_trainer.check(problem, plain)
     except errors as error:
         raise _refused(name, str(error)) from error
-    unused = next((str(one.message) for one in warned if _UNUSED in str(one.message)), None)
+    unused = next((str(warning.message) for warning in warned if _UNUSED in str(warning.message)), None)
     if unused is not None:
         raise _refused(name, unused[unused.find("Parameters") :])
 

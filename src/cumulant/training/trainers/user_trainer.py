@@ -46,12 +46,12 @@ class UserTrainer(Plain):
     def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         function = load_function(self._path, self._root)
         check_signature(function, self._path)
-        names = [one.feature for one in problem.inputs]
+        names = [input_.feature for input_ in problem.inputs]
         frame = _frame(function, train, names)
         context = {
             "task": problem.task,
             "classes": problem.classes,
-            "categorical": [one.feature for one in problem.inputs if one.kind == "category"],
+            "categorical": [input_.feature for input_ in problem.inputs if input_.kind == "category"],
             "weight": train.weight,
             "seed": problem.seed,
             "threads": problem.threads,
@@ -107,7 +107,7 @@ def load_function(path: str, root: Path, what: str = "trainer") -> Callable[...,
 
 def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
     """The error of a user's function, with the file and line of its own code that raised."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if not is_internal(one.filename)]
+    frames = [entry for entry in traceback.extract_tb(error.__traceback__) if not is_internal(entry.filename)]
     stem = path.partition(":")[0].rsplit("/", 1)[-1].removesuffix(".py").rsplit(".", 1)[-1]
     own = [frame for frame in frames if Path(frame.filename).stem == stem] or frames[-1:]
     at = f" at {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
@@ -139,13 +139,17 @@ def check_returns(function: Callable[..., Any], path: str) -> None:
 
 def _returns(statements: Sequence[ast.AST]) -> bool:
     """Whether one of them, or one within them, returns a value, or raises; functions and classes within are others."""
-    for one in statements:
-        if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+    for statement in statements:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
-        if isinstance(one, ast.Return):
-            if one.value is not None and not (isinstance(one.value, ast.Constant) and one.value.value is None):
+        if isinstance(statement, ast.Return):
+            if statement.value is not None and not (
+                isinstance(statement.value, ast.Constant) and statement.value.value is None
+            ):
                 return True
-        elif isinstance(one, (ast.Raise, ast.Yield, ast.YieldFrom)) or _returns(list(ast.iter_child_nodes(one))):
+        elif isinstance(statement, (ast.Raise, ast.Yield, ast.YieldFrom)) or _returns(
+            list(ast.iter_child_nodes(statement))
+        ):
             return True
     return False
 
@@ -166,7 +170,7 @@ def check_signature(function: Callable[..., Any], path: str) -> None:
 
 def _wanted(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return context
     return {name: value for name, value in context.items() if name in list(parameters)[2:]}
 
@@ -248,7 +252,7 @@ def _check_graph(graph: OnnxModel, train: TrainingSample, problem: Problem, path
 
 def _compare(graph: OnnxModel, estimator: Any, train: TrainingSample, problem: Problem, path: str) -> None:
     rows = train.matrix[:_CHECKED_ROWS]
-    names = [one.feature for one in problem.inputs]
+    names = [input_.feature for input_ in problem.inputs]
     import pandas as pd
 
     frame: Any = pd.DataFrame(rows, columns=names) if hasattr(estimator, "feature_names_in_") else rows

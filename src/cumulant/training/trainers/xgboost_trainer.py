@@ -86,7 +86,7 @@ class XGBoost:
             booster.load_model(bytearray(text.encode()))
             for name, gain in booster.get_score(importance_type="total_gain").items():
                 total[int(name.removeprefix("f"))] += gain
-        return shares([one.feature for one in problem.inputs], total)
+        return shares([input_.feature for input_ in problem.inputs], total)
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters. Depth, the weight of a leaf and bins grow with the data."""
@@ -97,7 +97,7 @@ class XGBoost:
             "reg_lambda": trial.suggest_float("reg_lambda", 1e-2, 50, log=True),
             "subsample": trial.suggest_float("subsample", 0.5, 1.0),
             "colsample_bytree": trial.suggest_float("colsample_bytree", 0.3, 1.0),
-            "max_bin": trial.suggest_categorical("max_bin", [one + 1 for one in bins(rows)]),
+            "max_bin": trial.suggest_categorical("max_bin", [edge + 1 for edge in bins(rows)]),
         }
         if categories:
             params["max_cat_to_onehot"] = trial.suggest_int("max_cat_to_onehot", 2, 64, log=True)
@@ -132,7 +132,7 @@ def _data(problem: Problem, rows: TrainingSample, params: Params, *, of: Any = N
         rows.matrix,
         rows.target,
         weight=rows.weight,
-        feature_types=["c" if one.kind == "category" else "q" for one in problem.inputs],
+        feature_types=["c" if input_.kind == "category" else "q" for input_ in problem.inputs],
         enable_categorical=True,
         nthread=1,
         max_bin=int((PLAIN | dict(params))["max_bin"]),  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def _clock(problem: Problem) -> Any:
 
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             del model, evals_log
-            self.cut = epoch % _LOOK == 0 and problem.left() <= 0
+            self.cut = epoch % _LOOK == 0 and problem.seconds_left() <= 0
             return self.cut
 
     return Clock()
