@@ -203,7 +203,7 @@ class _Run(Generic[Inputs]):
             trainings=tuple(trainings),
             waits=waits,
             loss=float(np.concatenate(losses).mean()),
-            losses=tuple(float(one.mean()) if len(one) else None for one in losses),
+            losses=tuple(float(window_losses.mean()) if len(window_losses) else None for window_losses in losses),
         )
 
     def _trained(self, first: int, last: int) -> _Served[Inputs]:
@@ -217,15 +217,15 @@ class _Run(Generic[Inputs]):
     def _evidence(self, served: _Served[Inputs], number: int) -> RetrainEvidence:
         """What is known after window `number`, the labels of which come `delay` windows later."""
         score = served.scores[number]
-        told, (first, last) = self._look(served, number - self.terms.delay), served.known
-        words = {} if told is None else {one.question: one.word for one in told.findings}
-        kind = None if told is None else told.kind
+        harm_now, (first, last) = self._look(served, number - self.terms.delay), served.known
+        words = {} if harm_now is None else {finding.question: finding.word for finding in harm_now.findings}
+        kind = None if harm_now is None else harm_now.kind
         return RetrainEvidence(
             now=self._window(number).end,
             new_labels=sum(len(truth) for truth in self.history.truths[last : number + 1 - self.terms.delay]),
             drift=self.drifts is not None and self.drifts(self.history.inputs[first:last], self.history.inputs[number]),
             kind=kind,
-            measured=None if told is None else told.word,
+            measured=None if harm_now is None else harm_now.word,
             refit=words.get("refit"),
             estimated=None if served.estimator is None else self._estimated(served.estimator, number, score, kind),
         )
@@ -239,8 +239,8 @@ class _Run(Generic[Inputs]):
             return None
         part = PredictionRows(time=self.history.times[number], score=score, truth=truth)
         if served.watch is not None:
-            served.watch, told = harm(served.watch, self._window(number), part, self.refits[number])
-            return told
+            served.watch, harm_now = harm(served.watch, self._window(number), part, self.refits[number])
+            return harm_now
         served.shown.append(part)
         if len(served.shown) >= self.terms.learn:
             self._watch(served)
@@ -262,8 +262,8 @@ class _Run(Generic[Inputs]):
         if not len(score):
             return None
         blank = PredictionRows(time=self.history.times[number], score=score, truth=np.full(len(score), np.nan))
-        (one,) = estimated(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
-        figure = one.figures.get(self.terms.harm.loss)
+        (window,) = estimated(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
+        figure = window.figures.get(self.terms.harm.loss)
         return None if figure is None else figure.word
 
     def _window(self, number: int) -> PredictionWindow:
@@ -274,7 +274,7 @@ class _Run(Generic[Inputs]):
 
 def _joined(parts: Sequence[PredictionRows]) -> PredictionRows:
     return PredictionRows(
-        time=np.concatenate([one.time for one in parts]),
-        score=np.concatenate([one.score for one in parts]),
-        truth=np.concatenate([one.truth for one in parts]),
+        time=np.concatenate([part.time for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        truth=np.concatenate([part.truth for part in parts]),
     )

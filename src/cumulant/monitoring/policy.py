@@ -78,13 +78,13 @@ def decide(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) 
     contradict. Where labels show that a refit gains nothing, harm is told and nothing is trained.
     """
     confirmed = state.confirmed + 1 if _confirms(evidence) else 0
-    kept = msgspec.structs.replace(state, confirmed=confirmed)
-    trigger, why = _trigger(kept, evidence, terms)
+    counted_state = msgspec.structs.replace(state, confirmed=confirmed)
+    trigger, why = _trigger(counted_state, evidence, terms)
     if trigger is None:
-        return kept, RetrainAction(do="nothing", trigger=None, sentence=why)
-    barred = _barred(kept, evidence, terms, trigger)
+        return counted_state, RetrainAction(do="nothing", trigger=None, sentence=why)
+    barred = _barred(counted_state, evidence, terms, trigger)
     if barred is not None:
-        return kept, RetrainAction(do="wait", trigger=trigger, sentence=f"{why} {barred}")
+        return counted_state, RetrainAction(do="wait", trigger=trigger, sentence=f"{why} {barred}")
     after = RetrainState(trained=evidence.now, trainings=(*_counted(state, evidence.now, terms), evidence.now))
     return after, RetrainAction(do="train", trigger=trigger, sentence=why)
 
@@ -110,8 +110,8 @@ def _trigger(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms
             f"{evidence.new_labels} labels are new.",
         ),
     ]
-    found = next(((trigger, why) for does, trigger, why in fired if does), None)
-    return (None, _quiet(state, evidence, terms)) if found is None else found
+    first = next(((trigger, why) for does, trigger, why in fired if does), None)
+    return (None, _quiet(state, evidence, terms)) if first is None else first
 
 
 def _quiet(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> str:
@@ -139,8 +139,8 @@ def _barred(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms,
         return f"There are {evidence.new_labels} new labels to learn from, and {terms.least_labels} are needed."
     if trigger != "schedule" and state.trainings and evidence.now - state.trainings[-1] < terms.cool_down:
         return f"The last training was {state.trainings[-1]:%Y-%m-%d}, and the cool-down is {terms.cool_down}."
-    held = _counted(state, evidence.now, terms)
-    if terms.at_most is not None and len(held) >= terms.at_most.count:
+    trainings = _counted(state, evidence.now, terms)
+    if terms.at_most is not None and len(trainings) >= terms.at_most.count:
         return f"The budget of {terms.at_most.count} within {terms.at_most.within.days} days is used up."
     return None
 

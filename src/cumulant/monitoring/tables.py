@@ -138,8 +138,8 @@ def open_table(
         StorageError: a file of the log is damaged.
     """
     if path.is_dir() and any(path.glob("date=*")):
-        found = open_log(path, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
-        return _some_rows(found, path, of)
+        log = open_log(path, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
+        return _some_rows(log, path, of)
     with readable(str(path)):
         lazy = _scan(path)
         schema = lazy.collect_schema()
@@ -153,9 +153,9 @@ def open_table(
 
         with readable(str(path)):
             head = lazy.select(texts).head(_HEAD).collect()
-        times = [one.name for one in head.get_columns() if hold_times(one)]
+        times = [column.name for column in head.get_columns() if hold_times(column)]
     return PredictionTable(
-        str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS)
+        str(path), lazy, names, next(iter(times), None), tuple(column for column in names if column in _ANSWERS)
     )
 
 
@@ -199,7 +199,7 @@ def open_log(
     from cumulant.serving.prediction_log.storage.scanning import batches
 
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
-    told, others, misdated = f"the log {folder}", 0, Counter[date]()
+    title, others, misdated = f"the log {folder}", 0, Counter[date]()
     rows, moments = CollectedFrames(spill, name), CollectedFrames(spill, f"{name}.moments")
     for batch in batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
@@ -217,15 +217,15 @@ def open_log(
         if of is not None:
             moments.add(answered.filter(pl.col("model") == of[0]).select(_MOMENT))
         if own.height:
-            with readable(told):
+            with readable(title):
                 rows.add(_flat(own))
-    with readable(told):
-        found = rows.rows()
-        names = tuple(found.collect_schema())
-    answers = tuple(one for one in names if one.startswith(ANSWER))
+    with readable(title):
+        log_rows = rows.rows()
+        names = tuple(log_rows.collect_schema())
+    answers = tuple(column for column in names if column.startswith(ANSWER))
     traffic = None if moments.is_empty else moments.rows()
     return PredictionTable(
-        told, found, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
+        title, log_rows, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
     )  # fmt: skip
 
 
@@ -234,17 +234,17 @@ def _of(of: tuple[str, str] | None) -> pl.Expr:
     return pl.lit(True) if of is None else (pl.col("model") == of[0]) & (pl.col("version") == of[1])  # noqa: FBT003
 
 
-def _some_rows(found: PredictionTable, folder: Path, of: tuple[str, str] | None) -> PredictionTable:
-    if found.columns:
-        return found
-    if misdated := sum(found.misdated.values()):
+def _some_rows(table: PredictionTable, folder: Path, of: tuple[str, str] | None) -> PredictionTable:
+    if table.columns:
+        return table
+    if misdated := sum(table.misdated.values()):
         raise none_is_past(folder, of, misdated=misdated)
-    if of is None or not found.others:
+    if of is None or not table.others:
         raise DataError(
             f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
         )
     raise DataError(
-        f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {found.others:,} of other versions",
+        f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {table.others:,} of other versions",
         subject=f"{of[0]}/{of[1]}", hint="name rows to compare them with by --reference FILE",
     )  # fmt: skip
 
@@ -265,10 +265,10 @@ def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0,
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """What is known of each row, then the request's fields, then the answer's as `answer.FIELD`."""
-    told = frame.select(*TOLD, _MOMENT)
-    asked, said = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
-    asked = asked.rename(asked_name)
-    return pl.concat([told, asked, said.rename(lambda name: ANSWER + name)], how="horizontal")
+    known = frame.select(*TOLD, _MOMENT)
+    request, answer = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
+    request = request.rename(asked_name)
+    return pl.concat([known, request, answer.rename(lambda name: ANSWER + name)], how="horizontal")
 
 
 def asked_name(name: str) -> str:
@@ -281,8 +281,8 @@ def _objects(texts: pl.Series) -> pl.DataFrame:
     texts = pl.select(
         pl.when(texts.str.strip_chars_start().str.starts_with("{")).then(texts).otherwise(pl.lit("{}"))
     ).to_series()
-    found = pl.read_ndjson(io.BytesIO("\n".join(texts).encode()), infer_schema_length=None) if len(texts) else None
-    return pl.DataFrame() if found is None or not found.width else found
+    objects = pl.read_ndjson(io.BytesIO("\n".join(texts).encode()), infer_schema_length=None) if len(texts) else None
+    return pl.DataFrame() if objects is None or not objects.width else objects
 
 
 @contextmanager

@@ -234,4 +234,4 @@ def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[s
         return reference, (f"no row is called unsure: {error.message}",)
     if not tells_rows_apart(model):
         return reference, ("no row is called unsure: test rows do not show that some are harder to tell than others",)
-    return replace(reference, spread=partial(row_losses, model), spreads=model.said), ()
+    return replace(reference, spread=partial(row_losses, model), spreads=model.expected), ()

@@ -52,8 +52,8 @@ def category_counts(parts: Parts, *, blocks: int) -> CellCounts | str:
         twice=twice,
         complete=totals.height <= KNOWN,
     )
-    made = _placed(rows, missing, cells, blocks)
-    return _left_out(made, new, cells) if cells.known and cells.complete else made
+    counts = _placed(rows, missing, cells, blocks)
+    return _left_out(counts, new, cells) if cells.known and cells.complete else counts
 
 
 def _totals(rows: pl.DataFrame) -> pl.DataFrame:
@@ -96,13 +96,13 @@ def _new(rows: pl.DataFrame, totals: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return by_block, int(totals.filter(pl.col(met) == 2)["rows"].sum())
 
 
-def _left_out(made: CellCounts, new: pl.DataFrame, cells: ColumnCells) -> CellCounts:
+def _left_out(first: CellCounts, new: pl.DataFrame, cells: ColumnCells) -> CellCounts:
     """Rows with values that nothing else in the reference has, counted as later ones are: as unseen."""
-    counts = made.counts.copy()
+    counts = first.counts.copy()
     places, moved = new["block"].to_numpy(), new["rows"].to_numpy()
     counts[places, len(cells.values)] -= moved
     counts[places, -1] += moved
-    return made._replace(counts=counts)
+    return first._replace(counts=counts)
 
 
 def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, blocks: int) -> CellCounts:
@@ -120,8 +120,8 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, block
             yield pl.Series(series.name, [None] * len(series), dtype=pl.String), block
 
     tallied, missing = _tally(readable(), blocks)
-    made = _placed(tallied, missing - unreadable, cells, blocks)
-    return made._replace(unreadable=unreadable)
+    counts = _placed(tallied, missing - unreadable, cells, blocks)
+    return counts._replace(unreadable=unreadable)
 
 
 def _is_other(dtype: pl.DataType, cells: ColumnCells) -> bool:
@@ -133,7 +133,7 @@ def _is_other(dtype: pl.DataType, cells: ColumnCells) -> bool:
 
 def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.DataFrame, Codes]:
     """Rows by block and value (block, value, rows), and missing ones by block."""
-    found, missing = [], np.zeros(blocks, dtype=np.int64)
+    tallies, missing = [], np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
         if series.dtype.is_float():
             series = series.fill_nan(None)  # noqa: PLW2901 - NaN is how a column of numbers says that nothing is there
@@ -147,9 +147,9 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
         else:
             frame = pl.DataFrame({"block": codes, "value": series}).filter(pl.col("value").is_not_null())
             counts = frame.group_by("block", "value").agg(rows=pl.len())
-        found.append(counts.select("block", text(counts["value"]), pl.col("rows").cast(pl.Int64)))
-    tallied = pl.concat(found)
-    if len(found) > 1:
+        tallies.append(counts.select("block", text(counts["value"]), pl.col("rows").cast(pl.Int64)))
+    tallied = pl.concat(tallies)
+    if len(tallies) > 1:
         tallied = tallied.group_by("block", "value").agg(pl.col("rows").sum())
     return tallied, missing
 
@@ -158,12 +158,14 @@ def text(values: pl.Series) -> pl.Series:
     """Values of whatever type as text; whole numbers without a point, so that codes that were read as 1.0 are "1"."""
     if values.dtype.is_float():
         number = values.cast(pl.Int64, strict=False)
-        told = (
+        texts = (
             pl.when(number.cast(values.dtype) == values).then(number.cast(pl.String)).otherwise(values.cast(pl.String))
         )
-        return pl.select(told.alias("value")).to_series()
+        return pl.select(texts.alias("value")).to_series()
     if values.dtype.is_nested() or values.dtype == pl.Binary:
-        return pl.Series("value", [None if one is None else str(one) for one in values.to_list()], dtype=pl.String)
+        return pl.Series(
+            "value", [None if value is None else str(value) for value in values.to_list()], dtype=pl.String
+        )
     return values.cast(pl.String).alias("value")
 
 
@@ -177,12 +179,12 @@ def _placed(rows: pl.DataFrame, missing: Codes, cells: ColumnCells, blocks: int)
     )
     # Where the reference holds more values than are remembered, one that is not may still be known.
     else_ = cells.count - 1 if cells.complete else len(cells.values)
-    told = rows.join(places, on="value", how="left").with_columns(unseen=pl.col("cell").is_null())
-    told = told.with_columns(pl.col("cell").fill_null(else_))
-    flat = (told["block"] * cells.count + told["cell"]).to_numpy()
-    counts = np.bincount(flat, weights=told["rows"].to_numpy(), minlength=blocks * cells.count)
+    celled = rows.join(places, on="value", how="left").with_columns(unseen=pl.col("cell").is_null())
+    celled = celled.with_columns(pl.col("cell").fill_null(else_))
+    flat = (celled["block"] * cells.count + celled["cell"]).to_numpy()
+    counts = np.bincount(flat, weights=celled["rows"].to_numpy(), minlength=blocks * cells.count)
     unseen = (
-        told.filter("unseen")
+        celled.filter("unseen")
         .group_by("value")
         .agg(pl.col("rows").sum())
         .sort(["rows", "value"], descending=[True, False])

@@ -92,13 +92,13 @@ class ColumnComparison:
             return (ColumnTest(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
         now = self._now[windows]
         # A label that is not there is not known yet.
-        found = (
+        tests = (
             [self._shift(now)] if self.reference.role == "label" else [self._missing(windows, now), self._shift(now)]
         )
-        found += [self._impossible(now), self._tails(now)] if self.reference.cells.kind == "number" else []
-        found += [self._unseen(now)] if self._knows_all else []
-        found += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []
-        return tuple(found)
+        tests += [self._impossible(now), self._tails(now)] if self.reference.cells.kind == "number" else []
+        tests += [self._unseen(now)] if self._knows_all else []
+        tests += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []
+        return tuple(tests)
 
     @property
     def _knows_all(self) -> bool:
@@ -107,7 +107,7 @@ class ColumnComparison:
     def _missing(self, windows: slice, now: Floats) -> ColumnTest:
         before = _beside(self.reference.missing, self._before)
         after = _beside(self.current.missing[windows], now)
-        first, then = (float(one[:, 0].sum() / max(one.sum(), 1.0)) for one in (before, after))
+        first, then = (float(shares[:, 0].sum() / max(shares.sum(), 1.0)) for shares in (before, after))
         tested = ColumnTest(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
@@ -126,8 +126,8 @@ class ColumnComparison:
         tested = ColumnTest(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
         if tested.effect < tested.least or all_now < FEWEST:
             return tested
-        left, right, _ = self._inner(now)
-        design = max(design, drift.two_samples(left, right).design)
+        before_counts, now_counts, _ = self._inner(now)
+        design = max(design, drift.two_samples(before_counts, now_counts).design)
         return _proven(tested, drift.increase(before, rows, after, all_now, design=design), design)
 
     def _impossible(self, now: Floats) -> ColumnTest:
@@ -140,13 +140,13 @@ class ColumnComparison:
         shares = np.cumsum(inside.sum(axis=0)) / max(float(inside.sum()), 1.0)
         far = (shares <= _TAIL) | (np.concatenate(([0.0], shares[:-1])) >= 1 - _TAIL)
         before, after = (
-            np.column_stack([one[:, ~far].sum(axis=1), one[:, far].sum(axis=1)])
-            for one in (inside[self.steady :], now[:, self._inside])
+            np.column_stack([counts[:, ~far].sum(axis=1), counts[:, far].sum(axis=1)])
+            for counts in (inside[self.steady :], now[:, self._inside])
         )
         return self._most_cautious(lambda level, leverage: self._tails_from(level, after, leverage), before)
 
     def _tails_from(self, before: Floats, after: Floats, leverage: float) -> ColumnTest:
-        first, then = (float(one[:, 1].sum() / max(one.sum(), 1.0)) for one in (before, after))
+        first, then = (float(counts[:, 1].sum() / max(counts.sum(), 1.0)) for counts in (before, after))
         tested = ColumnTest(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
@@ -183,33 +183,33 @@ class ColumnComparison:
         return gathered(before, group), gathered(after, group), group
 
     def _shift(self, now: Floats) -> ColumnTest:
-        left, right, _ = self._inner(now)
-        n, m = float(left.sum()), float(right.sum())
+        reference, current, _ = self._inner(now)
+        n, m = float(reference.sum()), float(current.sum())
         if min(n, m) < FEWEST:
             return ColumnTest(what="shift", effect=0.0, least=self.least.shift)
         what: What = "constant" if self._constant(now) else "shift"
-        return self._most_cautious(lambda level, leverage: self._shift_from(level, right, leverage, what), left)
+        return self._most_cautious(lambda level, leverage: self._shift_from(level, current, leverage, what), reference)
 
-    def _shift_from(self, left: Floats, right: Floats, leverage: float, what: What) -> ColumnTest:
-        apart = float(squared(left.sum(axis=0)[None], right.sum(axis=0)[None])[0])
-        effect = _effect(apart, left, right, 1.0)
+    def _shift_from(self, reference: Floats, current: Floats, leverage: float, what: What) -> ColumnTest:
+        apart = float(squared(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0])
+        effect = _effect(apart, reference, current, 1.0)
         if effect < self.least.shift:
             return ColumnTest(what="shift", effect=effect, least=self.least.shift)
-        evidence = drift.two_samples(left, right, leverage=leverage)
-        effect = _effect(apart, left, right, evidence.design)
+        evidence = drift.two_samples(reference, current, leverage=leverage)
+        effect = _effect(apart, reference, current, evidence.design)
         tested = ColumnTest(what=what, effect=effect, least=self.least.shift)
         return _proven(tested, evidence.p, evidence.design) if effect >= self.least.shift else tested
 
     def _constant(self, now: Floats) -> bool:
         """All values lie in one cell, which held less than half of the reference's."""
-        held = now.sum(axis=0)
-        return int((held > 0).sum()) == 1 and float(self._before[:, held > 0].sum() / self._before.sum()) < 0.5
+        totals = now.sum(axis=0)
+        return int((totals > 0).sum()) == 1 and float(self._before[:, totals > 0].sum() / self._before.sum()) < 0.5
 
     def interval(self, windows: slice, design: float) -> tuple[float, float]:
         """The 95% interval of a shift in these windows."""
-        left, right, _ = self._inner(self._now[windows])
-        found = drift.effect(left, right, design=design)
-        return found.low, found.high
+        reference, current, _ = self._inner(self._now[windows])
+        estimate = drift.effect(reference, current, design=design)
+        return estimate.low, estimate.high
 
     def distances(self, windows: slice) -> DriftDistances:
         """All distances of these windows from the reference."""
@@ -219,16 +219,18 @@ class ColumnComparison:
         if cells.kind == "number":
             whole = np.concatenate(([group[0]], group, [group[-1]]))
             grid = drift.Grid(np.array(cells.edges))
-            found = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
+            distances = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
         else:
             whole = np.append(group, group.max() + 1)
-            found = drift.distances(before, now.sum(axis=0), whole)
-        return DriftDistances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
+            distances = drift.distances(before, now.sum(axis=0), whole)
+        return DriftDistances(
+            psi=distances.psi, kolmogorov_smirnov=distances.kolmogorov_smirnov, wasserstein=distances.wasserstein
+        )
 
     def parts(self, windows: slice) -> tuple[ShareChange, ...]:
         """The values that carry a shift, those whose share changed most first."""
-        left, right, group = self._inner(self._now[windows])
-        before, now = (one.sum(axis=0) / max(float(one.sum()), 1.0) for one in (left, right))
+        reference, current, group = self._inner(self._now[windows])
+        before, now = (counts.sum(axis=0) / max(float(counts.sum()), 1.0) for counts in (reference, current))
         order = np.argsort(-np.abs(now - before), kind="stable")[:_PARTS]
         return tuple(
             ShareChange(self._named(group, int(place)), float(before[place]), float(now[place])) for place in order
@@ -257,7 +259,7 @@ def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence
     """
     if evidence.p > _SUSPECT:
         return evidence.p
-    counts = (float(one.sum()) for one in (then, before, now, after))
+    counts = (float(shares.sum()) for shares in (then, before, now, after))
     return max(evidence.p, drift.increase(*counts, design=evidence.design))
 
 
@@ -265,9 +267,9 @@ def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
     return np.column_stack([np.array(missing, dtype=np.float64), counts.sum(axis=1)])
 
 
-def _effect(apart: float, left: Floats, right: Floats, design: float) -> float:
-    n, m = float(left.sum()), float(right.sum())
-    kinds = int(((left.sum(axis=0) + right.sum(axis=0)) > 0).sum())
+def _effect(apart: float, reference: Floats, current: Floats, design: float) -> float:
+    n, m = float(reference.sum()), float(current.sum())
+    kinds = int(((reference.sum(axis=0) + current.sum(axis=0)) > 0).sum())
     return math.sqrt(drift.excess(apart, cells=kinds, rows=n * m / (n + m) / design))
 
 

@@ -63,10 +63,10 @@ def compare(
         for alarm in _look(watches, weight, window, span, level)
     ]
     newest = _newest(current)
-    found = _findings(watches, weight, alarms, current, newest)
+    findings = _findings(watches, weight, alarms, current, newest)
     return Findings(
-        findings=tuple(sorted(found, key=lambda one: (-one.active, -one.rank, one.feature))),
-        columns=_watched(watches, found, newest),
+        findings=tuple(sorted(findings, key=lambda finding: (-finding.active, -finding.rank, finding.feature))),
+        columns=_watched(watches, findings, newest),
         newest=newest,
         windows=current.blocks,
         alarming=tuple(any(alarm.window == place for alarm in alarms) for place in range(len(current.blocks))),
@@ -134,37 +134,37 @@ def _findings(
     newest: int,
 ) -> list[DriftFinding]:
     """One finding a column and subject."""
-    found = []
+    findings = []
     moved = {alarm.column for alarm in alarms if alarm.tested.what in ("shift", "constant")}
     for column, what in dict.fromkeys((alarm.column, alarm.tested.what) for alarm in alarms):
         if what == "tails" and column in moved:  # a shift moves tails as well
             continue
         own = [alarm for alarm in alarms if (alarm.column, alarm.tested.what) == (column, what)]
-        found.append(_finding(watches[column], weight[column], own, current, newest))
-    return found
+        findings.append(_finding(watches[column], weight[column], own, current, newest))
+    return findings
 
 
 def _finding(
     watch: ColumnComparison, weight: float, own: Sequence[_Alarm], current: DriftProfile, newest: int
 ) -> DriftFinding:
     """What alarms of one subject say, with the figures of the last of them that looks at the fewest windows."""
-    last = min((one for one in own if one.window == own[-1].window), key=lambda one: one.span)
-    told, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
-    shifted = told.what in ("shift", "constant")
-    low, high = watch.interval(windows, told.design) if shifted else (None, None)
+    last = min((other for other in own if other.window == own[-1].window), key=lambda other: other.span)
+    test, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
+    shifted = test.what in ("shift", "constant")
+    low, high = watch.interval(windows, test.design) if shifted else (None, None)
     return DriftFinding(
         feature=watch.reference.name,
         role=watch.reference.role,
-        kind=_kind(watch, told.what),
-        what=told.what,
-        effect=told.effect,
+        kind=_kind(watch, test.what),
+        what=test.what,
+        effect=test.effect,
         low=low,
         high=high,
-        least=told.least,
-        p=told.p,
+        least=test.least,
+        p=test.p,
         needed=last.needed,
-        before=told.before,
-        now=told.now,
+        before=test.before,
+        now=test.now,
         since=current.blocks[_since(watch, own[0])],
         until=current.blocks[last.window],
         windows=len({alarm.window for alarm in own}),
@@ -172,9 +172,9 @@ def _finding(
         active=last.window >= newest,
         span=last.span,
         weight=weight,
-        design=told.design,
+        design=test.design,
         parts=watch.parts(windows) if shifted else (),
-        examples=watch.current.examples if told.what == "unseen" else (),
+        examples=watch.current.examples if test.what == "unseen" else (),
         distances=watch.distances(windows) if shifted else None,
     )
 
@@ -190,22 +190,22 @@ def _since(watch: ColumnComparison, first: _Alarm) -> int:
     place = first.window
     what = first.tested.what
     while place > 0 and any(
-        one.what == what and one.effect >= one.least for one in watch.tests(slice(place - 1, place))
+        test.what == what and test.effect >= test.least for test in watch.tests(slice(place - 1, place))
     ):
         place -= 1
     return place
 
 
 def _watched(
-    watches: Sequence[ColumnComparison], found: Sequence[DriftFinding], window: int
+    watches: Sequence[ColumnComparison], findings: Sequence[DriftFinding], window: int
 ) -> tuple[ColumnStatus, ...]:
-    alarming = {one.feature for one in found if one.active}
-    told = []
+    alarming = {item.feature for item in findings if item.active}
+    statuses = []
     for watch in watches:
-        tests = {one.what: one for one in watch.tests(slice(window, window + 1))}
+        tests = {item.what: item for item in watch.tests(slice(window, window + 1))}
         shift = tests.get("shift") or tests.get("constant") or tests.get("absent")
         missing = tests.get("missing")
-        told.append(
+        statuses.append(
             ColumnStatus(
                 feature=watch.reference.name,
                 role=watch.reference.role,
@@ -214,4 +214,4 @@ def _watched(
                 alarming=watch.reference.name in alarming,
             )
         )
-    return tuple(told)
+    return tuple(statuses)

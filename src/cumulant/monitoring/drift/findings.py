@@ -127,9 +127,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def active(self) -> tuple[DriftFinding, ...]:
         """What is alarming in the newest window."""
-        return tuple(one for one in self.findings if one.active)
+        return tuple(finding for finding in self.findings if finding.active)
 
-    def is_over(self, one: DriftFinding) -> bool:
+    def is_over(self, finding: DriftFinding) -> bool:
         """Whether a finding is past: no alarm in the newest window, and of a shift no distance there that matters."""
-        now = next((column.effect for column in self.columns if column.feature == one.feature), 0.0)
-        return not one.active and (one.what not in ("shift", "constant") or now < one.least)
+        now = next((column.effect for column in self.columns if column.feature == finding.feature), 0.0)
+        return not finding.active and (finding.what not in ("shift", "constant") or now < finding.least)

@@ -36,10 +36,10 @@ def number_counts(
 ) -> CellCounts | str:  # fmt: skip
     """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
     if rows <= _ENOUGH:
-        held = list(parts())
-        sample = pl.concat(values for values, _ in held)
+        series_parts = list(parts())
+        sample = pl.concat(values for values, _ in series_parts)
     else:
-        held, sample = [], every(_ENOUGH)
+        series_parts, sample = [], every(_ENOUGH)
     values, _ = _values(sample)
     ordered = np.sort(values[np.isfinite(values)])
     if not len(ordered):
@@ -49,11 +49,11 @@ def number_counts(
     cells = ColumnCells(
         kind="number", edges=tuple(drift.grid(ordered, within=within).edges.tolist()), spread=float(ordered.std())
     )
-    if held and held[0][1] is None and len(ordered) == len(values):
+    if series_parts and series_parts[0][1] is None and len(ordered) == len(values):
         # Sorted values are counted faster, and here they are sorted already.
         counts = drift.cells(ordered, drift.Grid(np.array(cells.edges)))
         return CellCounts(cells, counts, np.array([len(sample) - len(values)]), np.zeros(1, dtype=np.int64))
-    return counted(iter(held) if held else parts(), cells, blocks)
+    return counted(iter(series_parts) if series_parts else parts(), cells, blocks)
 
 
 def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, blocks: int) -> CellCounts:
@@ -62,12 +62,12 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, block
     counts = np.zeros((blocks, cells.count), dtype=np.int64)
     missing, unreadable = np.zeros(blocks, dtype=np.int64), np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
-        values, held = _values(series) if _may_be_numbers(series.dtype, cells) else _none(series)
-        own = block if held is None or block is None else block[held]
+        values, is_number = _values(series) if _may_be_numbers(series.dtype, cells) else _none(series)
+        own = block if is_number is None or block is None else block[is_number]
         counts += drift.cells(values, grid, block=own, blocks=blocks)
-        if held is not None:
-            given = held if series.dtype.is_numeric() else series.is_not_null().to_numpy()
-            unreadable += _by_block(given & ~held, block, blocks)
+        if is_number is not None:
+            given = is_number if series.dtype.is_numeric() else series.is_not_null().to_numpy()
+            unreadable += _by_block(given & ~is_number, block, blocks)
             missing += _by_block(~given, block, blocks)
     return CellCounts(cells, counts, missing, unreadable)
 

@@ -96,9 +96,11 @@ class DriftProfile(msgspec.Struct, frozen=True, kw_only=True):
 def only(profile: DriftProfile, roles: Mapping[str, Role]) -> DriftProfile:
     """The columns in `roles`, in that order and as these."""
     columns = {column.name: column for column in profile.columns}
-    found = (msgspec.structs.replace(columns[name], role=role) for name, role in roles.items() if name in columns)
-    skipped = tuple(one for one in profile.skipped if one.name in roles)
-    return msgspec.structs.replace(profile, columns=tuple(found), skipped=skipped)
+    columns_in_use = (
+        msgspec.structs.replace(columns[name], role=role) for name, role in roles.items() if name in columns
+    )
+    skipped = tuple(skip for skip in profile.skipped if skip.name in roles)
+    return msgspec.structs.replace(profile, columns=tuple(columns_in_use), skipped=skipped)
 
 
 def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
@@ -110,12 +112,12 @@ def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
         DataError: they do not count the same cells.
     """
     first = profiles[0]
-    if any(_counted(one) != _counted(first) for one in profiles):
+    if any(_counted(part) != _counted(first) for part in profiles):
         raise DataError(
             "these profiles do not count the same cells",
             hint="profile each part with the same reference: profile(part, like=reference)",
         )
-    blocks = [block for one in profiles for block in one.blocks]
+    blocks = [block for part in profiles for block in part.blocks]
     # Blocks without times begin with the number of a row, which says nothing across tables.
     names = [(block.start, 0 if block.timed else place) for place, block in enumerate(blocks)]
     places = {name: place for place, name in enumerate(sorted(set(names)))}
@@ -125,11 +127,11 @@ def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
     return DriftProfile(
         blocks=tuple(ProfileBlock(start, int(sizes[at]), timed[at]) for (start, _), at in places.items()),
         columns=tuple(
-            _joined([one.columns[at] for one in profiles], into, len(places)) for at in range(len(first.columns))
+            _joined([part.columns[at] for part in profiles], into, len(places)) for at in range(len(first.columns))
         ),
         skipped=first.skipped,
-        extra=tuple(sorted({name for one in profiles for name in one.extra})),
-        left_out=sum(one.left_out for one in profiles),
+        extra=tuple(sorted({name for part in profiles for name in part.extra})),
+        left_out=sum(part.left_out for part in profiles),
     )
 
 
@@ -139,9 +141,9 @@ def _counted(profile: DriftProfile) -> list[tuple[str, ColumnCells]]:
 
 def _summed(counts: Codes, into: Codes, blocks: int) -> Codes:
     """Rows of `counts` added up by their block."""
-    found = np.zeros((blocks, *counts.shape[1:]), dtype=np.int64)
-    np.add.at(found, into, counts)
-    return found
+    sums = np.zeros((blocks, *counts.shape[1:]), dtype=np.int64)
+    np.add.at(sums, into, counts)
+    return sums
 
 
 def _joined(parts: Sequence[ColumnCounts], into: Codes, blocks: int) -> ColumnCounts:

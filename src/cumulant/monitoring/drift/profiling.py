@@ -47,18 +47,18 @@ def profile(
     read = _Reader(lazy, cut)
     with ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool:
         if like is not None:
-            counted = tuple(pool.map(lambda one: _again(read, schema, one), like.columns))
-            known = {one.name for one in like.columns} | {one.name for one in like.skipped}
+            counted = tuple(pool.map(lambda column: _again(read, schema, column), like.columns))
+            known = {column.name for column in like.columns} | {column.name for column in like.skipped}
             extra = tuple(name for name in columns if name not in known and name in schema)
             return DriftProfile(
                 blocks=cut.blocks, columns=counted, skipped=like.skipped, extra=extra, left_out=cut.left_out
             )
         _check(columns, schema)
-        found = list(pool.map(lambda item: _first(read, schema, *item), columns.items()))
+        results = list(pool.map(lambda item: _first(read, schema, *item), columns.items()))
     return DriftProfile(
         blocks=cut.blocks,
-        columns=tuple(one for one in found if isinstance(one, ColumnCounts)),
-        skipped=tuple(one for one in found if isinstance(one, Skipped)),
+        columns=tuple(column for column in results if isinstance(column, ColumnCounts)),
+        skipped=tuple(column for column in results if isinstance(column, Skipped)),
         left_out=cut.left_out,
     )
 
@@ -82,8 +82,8 @@ class _Reader:
                 continue
             own = places[start : start + CHUNK].astype(np.int64)
             if self._cut.left_out:
-                held = own < self.blocks
-                series, own = series.filter(pl.Series(held)), own[held]
+                inside = own < self.blocks
+                series, own = series.filter(pl.Series(inside)), own[inside]
             yield series, own
 
     def every(self, name: str, most: int, role: Role = "feature") -> pl.Series:
@@ -133,15 +133,15 @@ def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> ColumnCou
     """A column of the reference."""
     kind = _kind(schema[name])
     if kind == "number":
-        made = numbers.number_counts(
+        result = numbers.number_counts(
             lambda: read(name, role), lambda most: read.every(name, most, role), rows=read.rows, blocks=read.blocks,
             within=(0.0, 1.0) if _is_probability(name, role) else None,
         )  # fmt: skip
     elif kind == "category":
-        made = categories.category_counts(lambda: read(name), blocks=read.blocks)
+        result = categories.category_counts(lambda: read(name), blocks=read.blocks)
     else:
         return Skipped(name, kind)
-    return Skipped(name, made) if isinstance(made, str) else _column(name, role, made)
+    return Skipped(name, result) if isinstance(result, str) else _column(name, role, result)
 
 
 def _again(read: _Reader, schema: pl.Schema, reference: ColumnCounts) -> ColumnCounts:
@@ -151,21 +151,21 @@ def _again(read: _Reader, schema: pl.Schema, reference: ColumnCounts) -> ColumnC
     if reference.name not in schema:
         empty = np.zeros((read.blocks, reference.cells.count), dtype=np.int64)
         none = np.zeros(read.blocks, dtype=np.int64)
-        made = numbers.CellCounts(reference.cells, empty, none, none)
-        return _column(reference.name, reference.role, made, absent=True)
+        counts = numbers.CellCounts(reference.cells, empty, none, none)
+        return _column(reference.name, reference.role, counts, absent=True)
     return _column(
         reference.name, reference.role, count(read(reference.name, reference.role), reference.cells, read.blocks)
     )
 
 
-def _column(name: str, role: Role, made: numbers.CellCounts, *, absent: bool = False) -> ColumnCounts:
+def _column(name: str, role: Role, cell_counts: numbers.CellCounts, *, absent: bool = False) -> ColumnCounts:
     return ColumnCounts(
         name=name,
         role=role,
-        cells=made.cells,
-        counts=tuple(map(tuple, made.counts.tolist())),
-        missing=tuple(made.missing.tolist()),
-        unreadable=tuple(made.unreadable.tolist()),
-        examples=made.examples,
+        cells=cell_counts.cells,
+        counts=tuple(map(tuple, cell_counts.counts.tolist())),
+        missing=tuple(cell_counts.missing.tolist()),
+        unreadable=tuple(cell_counts.unreadable.tolist()),
+        examples=cell_counts.examples,
         absent=absent,
     )

@@ -91,8 +91,8 @@ def mixed_zones(times: pl.Series) -> str | None:
     """A sentence where texts of times are with and without an offset from UTC."""
     if times.dtype != pl.String:
         return None
-    held = times.drop_nulls().str.strip_chars()
-    clock = held.filter(held.str.contains(r"\d\d:\d\d"))
+    texts = times.drop_nulls().str.strip_chars()
+    clock = texts.filter(texts.str.contains(r"\d\d:\d\d"))
     zoned = int(clock.str.contains(r"(Z|[+-]\d\d:?\d\d)$").sum())
     if not 0 < zoned < len(clock):
         return None

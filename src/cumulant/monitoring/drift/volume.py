@@ -81,16 +81,18 @@ def row_counts(
     blocks = _unbroken(whole, micros(length))
     before, note = _before(reference, blocks, micros(length)), _break(whole, blocks)
     shared = len(before) > 0 and reference[-1].start >= blocks[0].start
-    found, judged = _deviations(before, blocks, length, level, least, shared=shared, until=until)
-    if before and len(judged) >= _ALL and _all_alike(found, judged):
+    deviations, judged = _deviations(before, blocks, length, level, least, shared=shared, until=until)
+    if before and len(judged) >= _ALL and _all_alike(deviations, judged):
         note = "all windows have another number of rows than those of the reference: they are compared with each other"
         before = ()
-        found, judged = _deviations(before, blocks, length, level, least, shared=False, until=until)
+        deviations, judged = _deviations(before, blocks, length, level, least, shared=False, until=until)
     if not judged:
         few = _too_few(len(before) + len(blocks), length)
         return Volume(note=few if note is None else f"{note}; {few}")
     newest = judged[-1] - 1 if _rows(whole, blocks[-1].start) < _FEW_ROWS else None
-    findings = _findings(found, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level))
+    findings = _findings(
+        deviations, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level)
+    )
     return Volume(findings=findings, judged=True, note=note)
 
 
@@ -101,8 +103,8 @@ def _unbroken(blocks: Sequence[ProfileBlock], step: int) -> Sequence[ProfileBloc
     starts = np.array([block.start for block in blocks])
     ends = [0, *(np.flatnonzero(np.diff(starts) > _JUMP * max(step, _DAY)) + 1).tolist(), len(blocks)]
     parts = [blocks[first:last] for first, last in pairwise(ends)]
-    held = [part for part in parts if len(part) > 1 and _rows(part) >= _FEW_ROWS]
-    return held[-1] if held else max(parts, key=_rows)
+    large = [part for part in parts if len(part) > 1 and _rows(part) >= _FEW_ROWS]
+    return large[-1] if large else max(parts, key=_rows)
 
 
 def _rows(blocks: Sequence[ProfileBlock], after: int | None = None) -> int:
@@ -121,11 +123,13 @@ def _break(whole: Sequence[ProfileBlock], part: Sequence[ProfileBlock]) -> str |
 
 def _before(reference: Sequence[ProfileBlock], blocks: Sequence[ProfileBlock], step: int) -> tuple[ProfileBlock, ...]:
     """The windows of the reference that the rows follow; none where it lies elsewhere. They may share a window."""
-    held = tuple(one for one in reference if one.timed and one.start < blocks[0].start)
+    earlier = tuple(block for block in reference if block.timed and block.start < blocks[0].start)
     near = (
-        held and len(held) >= len(reference) - 1 and blocks[0].start - held[-1].start <= (_NEAR + 1) * max(step, _DAY)
+        earlier
+        and len(earlier) >= len(reference) - 1
+        and blocks[0].start - earlier[-1].start <= (_NEAR + 1) * max(step, _DAY)
     )
-    return tuple(_unbroken(held, step)) if near and held[-1] in _unbroken(held, step) else ()
+    return tuple(_unbroken(earlier, step)) if near and earlier[-1] in _unbroken(earlier, step) else ()
 
 
 def _deviations(
@@ -162,9 +166,9 @@ def _season(length: timedelta) -> int:
     return 1 if _WEEK % length else _WEEK // length
 
 
-def _all_alike(found: Sequence[Deviation], judged: Sequence[int]) -> bool:
-    fewer = sum(one.rows < one.expected for one in found)
-    return len(found) >= len(judged) - 1 and fewer in (0, len(found))
+def _all_alike(deviations: Sequence[Deviation], judged: Sequence[int]) -> bool:
+    fewer = sum(deviation.rows < deviation.expected for deviation in deviations)
+    return len(deviations) >= len(judged) - 1 and fewer in (0, len(deviations))
 
 
 def _too_few(windows: int, length: timedelta) -> str:
@@ -181,19 +185,21 @@ def _too_few(windows: int, length: timedelta) -> str:
     return f"numbers of rows are not evaluated: {why} needed"
 
 
-def _findings(found: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]) -> tuple[DriftFinding, ...]:
+def _findings(
+    deviations: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]
+) -> tuple[DriftFinding, ...]:
     """One finding each of too few rows, too many, and none."""
     named: dict[What, list[Deviation]] = {}
-    for one in found:
-        what: What = "gap" if not one.rows else "few" if one.rows < one.expected else "many"
-        named.setdefault(what, []).append(one)
+    for deviation in deviations:
+        what: What = "gap" if not deviation.rows else "few" if deviation.rows < deviation.expected else "many"
+        named.setdefault(what, []).append(deviation)
     return tuple(_finding(what, own, windows, needed) for what, own in named.items())
 
 
 def _finding(what: What, own: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]) -> DriftFinding:
     """The figures are those of the last of these windows."""
     last = own[-1]
-    starts = [windows.origin + one.place * windows.step for one in own]
+    starts = [windows.origin + deviation.place * windows.step for deviation in own]
     return DriftFinding(
         feature="rows", role="feature", kind="volume", what=what, effect=last.effect, low=None, high=None,
         least=needed[0], p=last.p, needed=needed[1] / 2, before=last.expected, now=float(last.rows),

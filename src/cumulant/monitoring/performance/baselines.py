@@ -141,7 +141,7 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
         losses.append(means(loss_of(terms.loss, part.truth, part.score)))
         bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
         rates.append(means(part.truth))
-    loss, base, rate = (np.concatenate(one) if one else np.zeros(0) for one in (losses, bases, rates))
+    loss, base, rate = (np.concatenate(values) if values else np.zeros(0) for values in (losses, bases, rates))
     if len(loss) < 2 or not base.mean() > 0:
         raise DataError(
             f"a reference of {len(known)} labelled predictions has no skill to be held to",
@@ -165,11 +165,11 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
     )
 
 
-def _miscalibration(known: PredictionRows, held: Past, task: Task, terms: HarmTerms) -> float:
+def _miscalibration(known: PredictionRows, history: Past, task: Task, terms: HarmTerms) -> float:
     """What of the loss a calibration of these very rows saves."""
     if not terms.calibration:
         return 0.0
-    anew = applied(task, learned(task, held), known.score)
+    anew = applied(task, learned(task, history), known.score)
     saved = loss_of(terms.loss, known.truth, known.score) - loss_of(terms.loss, known.truth, anew)
     return float(np.average(saved, weights=known.weight))
 
@@ -193,5 +193,5 @@ def _shapes(
             pasts = [*pasts, past(task, part.truth, part.score, part.weight, means(part.truth))][-terms.recent :]
     of_skill = dependence(skill)
     of_change = dependence(calibration) if len(calibration) >= FEWEST else of_skill
-    found: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
-    return {question: found[question] for question in terms.questions}
+    shapes: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
+    return {question: shapes[question] for question in terms.questions}

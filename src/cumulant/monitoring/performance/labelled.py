@@ -101,7 +101,9 @@ def measured(
             part,
             ripe=is_ripe(window, now=now, label_delay=label_delay),
             least_share=least_share,
-            figures=lambda known: {one.name: _figure(one, known, resamples, seed) for one in wanted},
+            figures=lambda known: {
+                wanted_metric.name: _figure(wanted_metric, known, resamples, seed) for wanted_metric in wanted
+            },
         )
         for window, part in windows(predictions, every)
     )
@@ -140,9 +142,9 @@ def _figure(wanted: Metric, known: PredictionRows, resamples: int, seed: int) ->
     return figure(weighted_estimate(wanted, known.rows(), known.weight, resamples=resamples, seed=seed))
 
 
-def figure(found: Estimate) -> WindowMetric:
+def figure(estimate: Estimate) -> WindowMetric:
     """An estimate as it is told and stored."""
-    return WindowMetric(value=found.value, low=found.low, high=found.high, clusters=found.clusters)
+    return WindowMetric(value=estimate.value, low=estimate.low, high=estimate.high, clusters=estimate.clusters)
 
 
 def _refused(part: PredictionRows, known: PredictionRows, ripe: bool, least_share: float) -> str | None:
@@ -162,7 +164,7 @@ def _refused(part: PredictionRows, known: PredictionRows, ripe: bool, least_shar
 def _notes(part: PredictionRows, known: PredictionRows) -> tuple[str, ...]:
     notes = []
     # Of several classes the one number of a row that says most of it: how sure the model was.
-    score, labelled = ((one.score.max(axis=1) if one.several else one.score) for one in (part, known))
+    score, labelled = ((rows.score.max(axis=1) if rows.several else rows.score) for rows in (part, known))
     spread = float(score.std())
     gap = float(np.average(labelled, weights=known.weight)) - float(score.mean())
     noise = 3 * spread * math.sqrt(float((known.weight**2).sum())) / float(known.weight.sum())

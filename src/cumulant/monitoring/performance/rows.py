@@ -93,8 +93,8 @@ class PredictionRows:
     @property
     def said_yes(self) -> Flags:
         """[n] the decisions of a classifier."""
-        found: Flags = self.score >= 0.5 if self.decision is None else self.decision.astype(bool)
-        return found
+        decisions: Flags = self.score >= 0.5 if self.decision is None else self.decision.astype(bool)
+        return decisions
 
     @property
     def weight(self) -> Floats:
@@ -125,8 +125,8 @@ class PredictionRows:
 def class_shares(known: PredictionRows) -> Floats:
     """[classes] the share of each class among labelled predictions of several classes."""
     counts = np.bincount(known.truth.astype(np.int64), known.weight, known.score.shape[1])
-    found: Floats = counts / counts.sum()
-    return found
+    shares: Floats = counts / counts.sum()
+    return shares
 
 
 def check_task(predictions: PredictionRows, task: Task) -> None:
@@ -151,14 +151,14 @@ def need_one_score(predictions: PredictionRows, what: str) -> None:
 
 def rounded(score: Floats) -> Floats:
     """`score` with 0 where rounding made a probability negative."""
-    found: Floats = np.where((score < 0) & (score >= -_ROUNDING), 0.0, score)
-    return found
+    scores: Floats = np.where((score < 0) & (score >= -_ROUNDING), 0.0, score)
+    return scores
 
 
 def are_probabilities(score: Floats) -> Flags:
     """[n] whether `score` [n, classes] are the probabilities of all classes; NaN is none."""
-    found: Flags = (score >= 0).all(axis=1) & (np.abs(score.sum(axis=1) - 1) <= _SUM)
-    return found
+    flags: Flags = (score >= 0).all(axis=1) & (np.abs(score.sum(axis=1) - 1) <= _SUM)
+    return flags
 
 
 def _check_classes(score: Floats, truth: Floats) -> None:

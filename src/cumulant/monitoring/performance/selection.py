@@ -55,7 +55,7 @@ def is_selected(answers: Sequence[Floats], labelled: Flags, window: Codes) -> bo
 def are_selected(answers: Sequence[Sequence[Ranks]]) -> bool:
     """`is_selected` by the ranks of each answer in each window, oldest first."""
     each = [_selection(ranks) for ranks in answers]
-    return any(one.chance * len(each) < _CHANCE and abs(one.effect) >= _LEAST_EFFECT for one in each)
+    return any(selection.chance * len(each) < _CHANCE and abs(selection.effect) >= _LEAST_EFFECT for selection in each)
 
 
 def selection(answer: Floats, labelled: Flags, window: Codes) -> LabelSelection:
@@ -90,7 +90,7 @@ def _selection(ranks: Sequence[Ranks]) -> LabelSelection:
         return _fixed(each)
     newest = len(each) - len(each) // _NEWEST
     whole, late = _between(each, each), _between(each[newest:], each[:newest])
-    least = min(whole, late, key=lambda one: one.chance)
+    least = min(whole, late, key=lambda selection: selection.chance)
     return least._replace(chance=min(2 * least.chance, 1.0))
 
 

@@ -152,7 +152,7 @@ def estimated(
     """
     need_one_score(predictions, "an estimate without labels")
     wider = wider_for(horizon, alpha)
-    found = []
+    windows_estimated = []
     for window, part in windows(predictions, every):
         refused = estimator.refused or blind(kind) or window_refusal(part.score, estimator.calibrator)
         figures = {}
@@ -161,24 +161,28 @@ def estimated(
                 if math.isfinite(ends[0]) and math.isfinite(ends[1]):
                     word = worded(name, ends, estimator.before[name], margin, wider)
                     figures[name] = EstimatedFigure(value=ends[1], low=ends[0], high=ends[2], word=word)
-        found.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
-    return tuple(found)
+        windows_estimated.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
+    return tuple(windows_estimated)
 
 
 def audited(
     estimator: Estimator, estimates: Sequence[EstimatedWindow], truths: Sequence[MeasuredWindow]
 ) -> dict[str, Audit]:
     """Of each figure how its estimates did in the windows for which the truth has come; empty where there is none."""
-    measured = {one.window: one.figures for one in truths}
+    measured = {window.window: window.figures for window in truths}
     pairs: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
-    for one in estimates:
-        for name, said in one.figures.items():
-            truth = measured.get(one.window, {}).get(name)
+    for window in estimates:
+        for name, estimate in window.figures.items():
+            truth = measured.get(window.window, {}).get(name)
             if truth is not None and truth.value is not None:
-                pairs.setdefault(name, []).append(((said.low, said.value, said.high), truth.value))
+                pairs.setdefault(name, []).append(((estimate.low, estimate.value, estimate.high), truth.value))
     return {
-        name: audit([said for said, _ in held], [truth for _, truth in held], before=estimator.before[name][1])
-        for name, held in pairs.items()
+        name: audit(
+            [estimate for estimate, _ in pairs_of_figure],
+            [truth for _, truth in pairs_of_figure],
+            before=estimator.before[name][1],
+        )
+        for name, pairs_of_figure in pairs.items()
     }
 
 

@@ -81,7 +81,7 @@ class ExcessLossTest:
         """With the excess [blocks] of one more window, which may have none; `risen`: what of it is not of old."""
         values = (risen - margin, margin - excess, -excess)
         pairs = zip((self.worse, self.fine, self.better), values, strict=True)
-        return ExcessLossTest(*(one.add(value) for one, value in pairs))
+        return ExcessLossTest(*(test.add(value) for test, value in pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,9 @@ class LossMonitor:
         return cls(
             terms=msgspec.convert(stored["terms"], HarmTerms),
             baseline=msgspec.convert(stored["baseline"], Baseline),
-            answers={name: ExcessLossTest(*(Risen.from_json(one) for one in three)) for name, three in sides.items()},
+            answers={
+                name: ExcessLossTest(*(Risen.from_json(state) for state in three)) for name, three in sides.items()
+            },
             pasts=msgspec.convert(stored["pasts"], tuple[Past, ...]),
             starts=msgspec.convert(stored["starts"], tuple[datetime, ...]),
             looks=cast("int", stored["looks"]),
@@ -144,7 +146,7 @@ def _begun(shape: Dependence, terms: HarmTerms) -> ExcessLossTest:
         return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
 
     rise, fall = chance(falling=False).risen, chance(falling=True).recent
-    worse, other = (Risen.start(horizon=terms.horizon, allowed=one) for one in (rise, fall))
+    worse, other = (Risen.start(horizon=terms.horizon, allowed=level) for level in (rise, fall))
     return ExcessLossTest(worse, other, other)
 
 
@@ -167,12 +169,12 @@ def harm(
     excess, risen, here = _excess(watch, known, None if refit is None else refit[part.labelled])
     margin, none = terms.margin * watch.baseline.loss, np.zeros(0)
     answers = {
-        question: held.add(
+        question: test.add(
             _values(watch, question, excess.get(question, none)),
             _values(watch, question, risen.get(question, none)),
             margin,
         )
-        for question, held in watch.answers.items()
+        for question, test in watch.answers.items()
     }
     after = replace(
         watch,
@@ -235,9 +237,9 @@ def _excess(
         bars["calibration"] = lost(applied(reference.task, anew, known.score))
     if refit is not None:
         bars["refit"] = lost(refit)
-    asked = [question for question in QUESTIONS if question in bars]
-    excess = {question: served - bars[question] for question in asked}
-    risen = {question: (served if question == "skill" else own) - bars[question] for question in asked}
+    compared = [question for question in QUESTIONS if question in bars]
+    excess = {question: served - bars[question] for question in compared}
+    risen = {question: (served if question == "skill" else own) - bars[question] for question in compared}
     return excess, risen, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
 
 
@@ -246,34 +248,34 @@ def _proven(watch: LossMonitor) -> tuple[Question, ...]:
     recent, bar = watch.terms.recent, watch.terms.bar
     return tuple(
         question
-        for question, held in watch.answers.items()
-        if held.worse.mean_since(max(0, held.worse.looks - recent)) > 0
-        and (question in watch.proven or held.worse.log_evidence() >= bar)
+        for question, test in watch.answers.items()
+        if test.worse.mean_since(max(0, test.worse.looks - recent)) > 0
+        and (question in watch.proven or test.worse.log_evidence() >= bar)
     )
 
 
 def _told(watch: LossMonitor, window: PredictionWindow) -> Harm:
     findings = tuple(_finding(watch, question) for question in watch.terms.questions)
-    words: dict[Question, Word] = {one.question: one.word for one in findings}
+    words: dict[Question, Word] = {finding.question: finding.word for finding in findings}
     change = moved(watch.baseline.task, watch.baseline.past, _since_change(watch, findings), watch.baseline.rate)
-    word, excess = _overall(words), {one.question: one.excess for one in findings}
+    word, excess = _overall(words), {finding.question: finding.excess for finding in findings}
     return Harm(
         window=window,
         word=word,
         kind=None if watch.baseline.task == "multiclass" else kind_of(words, excess, change),
         findings=findings,
         moved=change,
-        sentence=" ".join(one.sentence for one in findings if one.word == word) or "Nothing is known yet.",
+        sentence=" ".join(finding.sentence for finding in findings if finding.word == word) or "Nothing is known yet.",
     )
 
 
 def _since_change(watch: LossMonitor, findings: tuple[LossFinding, ...]) -> Past:
     """The recent windows, of these only those since the change, so that what was before does not blur it."""
-    changed = [one.since for one in findings if one.since is not None]
+    changed = [finding.since for finding in findings if finding.since is not None]
     starts = watch.starts[-len(watch.pasts) :]
     pairs = list(zip(starts, watch.pasts, strict=True))
-    kept = [held for start, held in pairs if not changed or start >= min(changed)]
-    return together(kept or watch.pasts[-1:])
+    recent = [past for start, past in pairs if not changed or start >= min(changed)]
+    return together(recent or watch.pasts[-1:])
 
 
 def _overall(words: Mapping[Question, Word]) -> Word:
@@ -286,23 +288,23 @@ def _overall(words: Mapping[Question, Word]) -> Word:
 
 
 def _finding(watch: LossMonitor, question: Question) -> LossFinding:
-    held, terms = watch.answers[question], watch.terms
+    test, terms = watch.answers[question], watch.terms
     margin, bar = terms.margin * watch.baseline.loss, terms.bar
-    first = max(0, held.worse.looks - terms.recent)
+    first = max(0, test.worse.looks - terms.recent)
     word: Word = "cannot_tell"
     # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.
     if question in watch.proven:
         word = "worse"
-    elif held.better.recent(terms.recent) >= bar:
+    elif test.better.recent(terms.recent) >= bar:
         word = "better"
-    elif held.fine.recent(terms.recent) >= bar:
+    elif test.fine.recent(terms.recent) >= bar:
         word = "not_worse"
-    change = held.worse.since()
+    change = test.worse.since()
     look = first if word != "worse" or change is None else change
-    risen = held.worse.mean_since(look) + margin
-    excess = risen if word == "worse" else margin - held.fine.mean_since(look)
-    radius = (held.worse if word == "worse" else held.fine).radius_since(look)
-    since = watch.starts[look - (held.worse.looks - len(watch.starts))] if watch.starts else None
+    risen = test.worse.mean_since(look) + margin
+    excess = risen if word == "worse" else margin - test.fine.mean_since(look)
+    radius = (test.worse if word == "worse" else test.fine).radius_since(look)
+    since = watch.starts[look - (test.worse.looks - len(watch.starts))] if watch.starts else None
     known = not math.isnan(excess)
     sure = known and not math.isnan(radius)
     return LossFinding(
@@ -311,7 +313,7 @@ def _finding(watch: LossMonitor, question: Question) -> LossFinding:
         excess=excess if known else None,
         low=excess - radius if sure else None,
         high=excess + radius if sure else None,
-        evidence=held.worse.log_evidence(),
+        evidence=test.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
         sentence=_sentence(question, word, excess, _since(watch, look, since), watch.baseline),
