@@ -49,8 +49,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     `began`, `seen` and `absent` are moments of looks; `fired` and `resolved` are moments for people.
 
-    `held`: how long it has been seen; `clear`: how long it has not, since the look `absent`. `told`: the level at which
-    people know of it; `waits`: it comes with the next digest; `quiet`: since people were told last.
+    `pending_for`: how long it has been seen; `clear`: how long it has not, since the look `absent`.
+    `notified_level`: the highest level that was notified; `waits`: it comes with the next digest; `quiet`: since the
+    last notification.
     """
 
     id: str
@@ -59,12 +60,12 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding
     began: datetime
     seen: datetime
-    held: float = 0.0
+    pending_for: float = 0.0
     fired: datetime | None = None
     absent: datetime | None = None
     clear: float = 0.0
     resolved: datetime | None = None
-    told: Level | None = None
+    notified_level: Level | None = None
     waits: bool = False
     quiet: float = 0.0
     reminders: int = 0

@@ -32,7 +32,7 @@ def tell(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState,
         alerts[key] = after
         if what is not None:
             spent += 1
-            was = alert.told if what == "told" else None
+            was = alert.notified_level if what == "told" else None
             changes.append(AlertChange(what=what, alerts=(after,), at=at, was=was))
     counts = {**state.spent, period: spent} if changes else state.spent
     waited = state.grouped + passed if state.waiting else 0.0
@@ -41,16 +41,16 @@ def tell(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState,
 
 
 def _due(
-    alert: Alert, passed: float, policy: Policy, *, silent: bool, left: bool
+    alert: Alert, passed: float, policy: Policy, *, silent: bool, in_budget: bool
 ) -> tuple[Alert, Literal["told", "reminded"] | None]:
     """The alert as people know of it now, and what they are told."""
     if silent:
         return _replace(alert, waits=False), None
-    allowed = left or alert.level == "critical"
-    if above(alert.level, alert.told):
+    allowed = in_budget or alert.level == "critical"
+    if above(alert.level, alert.notified_level):
         if not allowed or (alert.waits and alert.level != "critical"):
             return _replace(alert, waits=True), None
-        return _replace(alert, told=alert.level, waits=False, quiet=0.0), "told"
+        return _replace(alert, notified_level=alert.level, waits=False, quiet=0.0), "told"
     quiet = alert.quiet + passed
     due = quiet >= policy.remind * 2**alert.reminders and alert.reminders < policy.reminders
     if due and allowed and alert.acknowledged is None:
@@ -70,9 +70,9 @@ def _digested(state: AlertsState, at: datetime, changes: list[AlertChange]) -> t
 
 
 def _known(alert: Alert) -> Alert:
-    return _replace(alert, told=alert.level, waits=False, quiet=0.0) if alert.waits else alert
+    return _replace(alert, notified_level=alert.level, waits=False, quiet=0.0) if alert.waits else alert
 
 
 def _last_periods(counts: dict[str, int], period: str) -> dict[str, int]:
-    kept = {*sorted(counts)[-_PERIODS:], period}
-    return {name: count for name, count in counts.items() if name in kept}
+    periods = {*sorted(counts)[-_PERIODS:], period}
+    return {name: count for name, count in counts.items() if name in periods}

@@ -38,24 +38,24 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_silent(state: AlertsState, alert: Alert, at: datetime) -> bool:
-    return any(one.matches(alert, at) for one in state.silences)
+    return any(silence.matches(alert, at) for silence in state.silences)
 
 
 def silenced(state: AlertsState, silence: Silence, at: datetime) -> AlertsState:
     """The state with one silence more; of those that have ended the newest are kept."""
-    running = [one for one in state.silences if one.until > at]
-    ended = [one for one in state.silences if one.until <= at][-_KEPT:]
+    running = [earlier for earlier in state.silences if earlier.until > at]
+    ended = [earlier for earlier in state.silences if earlier.until <= at][-_KEPT:]
     named = msgspec.structs.replace(silence, id=digest([state.serial, at.isoformat(), "silence"])[:8])
     return msgspec.structs.replace(state, silences=(*ended, *running, named), serial=state.serial + 1)
 
 
 def unsilenced(state: AlertsState, name: str) -> AlertsState:
     """The state without that silence."""
-    return msgspec.structs.replace(state, silences=tuple(one for one in state.silences if one.id != name))
+    return msgspec.structs.replace(state, silences=tuple(silence for silence in state.silences if silence.id != name))
 
 
 def acknowledged(state: AlertsState, key: str, by: str) -> AlertsState:
     """Somebody knows of an alert: no reminders, and no message but that it is over or became worse."""
     alert = state.alerts[key]
-    known = msgspec.structs.replace(alert, acknowledged=by, told=alert.level, waits=False)
+    known = msgspec.structs.replace(alert, acknowledged=by, notified_level=alert.level, waits=False)
     return msgspec.structs.replace(state, alerts={**state.alerts, key: known})

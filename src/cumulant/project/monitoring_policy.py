@@ -119,7 +119,7 @@ def _alert_rule(spec: AlertsSpec, name: str) -> Rule:
     level = own.level or BUILT_IN.get(name, OTHERS)
     return Rule(
         level=None if level == "off" else level,
-        held=duration(own.for_ or "0s").total_seconds(),
+        pending_for=duration(own.for_ or "0s").total_seconds(),
         resolve_after=duration(own.resolve_after or spec.resolve_after).total_seconds(),
     )
 

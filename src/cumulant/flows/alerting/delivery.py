@@ -145,7 +145,7 @@ class Delivery:
         """It was taken. After a time in which the receiver took nothing, what it refused then is tried at once."""
         now, name, sent = self._clock.now(), self._receiver.name, entry.message
         failures, known = self._found.failures, outbox.refusals(self._journal, name)
-        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, said=said)
+        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, note=said)
         with self._journal.transaction(actor=ACTOR) as transaction:
             found = taken(self._found, now)
             version = write(transaction, name, found, self._version, fact)
