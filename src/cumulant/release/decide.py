@@ -26,18 +26,18 @@ def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
     """The release after the quick look: rolled back for a hard failure that the champion does not share."""
     if release.status not in ("running", "paused", "awaiting_approval"):
         return release
-    found = troubled(release, pulse)
-    if found is None:
+    trouble = troubled(release, pulse)
+    if trouble is None:
         return release
-    if found.shared:
-        return _said(release, f"{found.text}, and so has the champion: the candidate is not blamed and waits")
-    return ended(release, "rolled_back", found.text, at=at)
+    if trouble.shared:
+        return _said(release, f"{trouble.text}, and so has the champion: the candidate is not blamed and waits")
+    return ended(release, "rolled_back", trouble.text, at=at)
 
 
 def troubled(release: Release, pulse: Pulse) -> Trouble | None:
     """The candidate's hard failure, by what is known of its champion; None where there is none."""
     look = release.policy.look
-    active = release.seconds + sum(one.seconds for one in release.passed)
+    active = release.seconds + sum(step.seconds for step in release.passed)
     level = level_of(release.policy.alpha, look=int(active / look), checks=look)
     known = memory_of(release).champion
     # The variance of a shorter time's mean is at most so many times that of a look's.
@@ -60,7 +60,9 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     moot = _moot(release)
     harmful = [with_interval(board) for name, board in release.boards.items() if board.harmful and name not in moot]
     if harmful:
-        release = msgspec.structs.replace(release, boards=release.boards | {one.metric: one for one in harmful})
+        release = msgspec.structs.replace(
+            release, boards=release.boards | {harmful_board.metric: harmful_board for harmful_board in harmful}
+        )
         return ended(release, "rolled_back", " and ".join(describe_harm(board) for board in harmful), at=at)
     if release.status == "awaiting_approval" and (missing := lacking(release)):
         return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
@@ -210,10 +212,10 @@ def _advanced(release: Release, at: datetime) -> Release:
 
 def _shown(release: Release) -> str:
     """What a promotion by itself rests on: only metrics that had to be shown were."""
-    found = [board.metric for board in release.boards.values() if board.required]
-    if not found:
+    required = [board.metric for board in release.boards.values() if board.required]
+    if not required:
         return "no metric was required to be shown within its margin, and none was shown to be worse"
-    return f"shown to be within the margin: {', '.join(found)}"
+    return f"shown to be within the margin: {', '.join(required)}"
 
 
 def start(release: Release) -> Release:

@@ -111,8 +111,8 @@ def readable(release: Release) -> bool:
 
 def without_states(release: Release) -> Release:
     """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
-    kept = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
-    return msgspec.structs.replace(release, boards=kept, memory={})
+    boards = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
+    return msgspec.structs.replace(release, boards=boards, memory={})
 
 
 def with_history(release: Release, history: ChampionHistory) -> Release:
@@ -133,7 +133,7 @@ def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
     whole = len(history) // looks
     newest = slice(len(history) - whole * looks, None)
     requests, bad = (
-        one[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for one in (history.requests, history.bad[:, place])
+        counts[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for counts in (history.requests, history.bad[:, place])
     )
     return packed(sequential.known_bursts(requests, np.minimum(bad, requests)))
 
@@ -168,7 +168,8 @@ def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str,
     """The metrics, each with the fewest pairs of a block that the paired evaluation asks for."""
     fewest = release.fewest_by_metric
     return {
-        name: msgspec.structs.replace(one, fewest=max(one.fewest, fewest.get(name, 1))) for name, one in named.items()
+        name: msgspec.structs.replace(metric, fewest=max(metric.fewest, fewest.get(name, 1)))
+        for name, metric in named.items()
     }
 
 
@@ -324,18 +325,18 @@ def _joined(block: LookBlock, sums: Floats, place: int) -> LookBlock:
 def _tempering(memory: Memory, keys: KeyStatistics) -> dict[str, Tempering]:
     """What each arm's evidence counts for: one over the dispersion over its keys, and over what blocks still share."""
     over_keys = keys.dispersion(np.asarray(memory.units)) if memory.units else np.ones((2, len(COUNTED)))
-    found = {}
+    temperings = {}
     for place, name in enumerate(COUNTED):
         over_time = memory.blocks.get(name, BlockLength()).design_effect
         champion, candidate = (float(1 / (over_keys[arm, place] * over_time)) for arm in (0, 1))
-        found[name] = Tempering(
+        temperings[name] = Tempering(
             champion=champion,
             candidate=candidate,
             step=memory.grids.get(name, _COARSEST),
             bursts=memory.bursts.get(name, ""),
             usual=memory.champion.rate(name),
         )
-    return found
+    return temperings
 
 
 def _learned(memory: Memory, release: Release, requests: Requests, sums: Floats, *, quantile: float) -> Memory:
@@ -361,8 +362,8 @@ def _timed(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int
 
 def _took_told(board: Board, metric: ReleaseMetric, memory: Memory) -> Board:
     """The board with each arm's quantile of this step, in milliseconds."""
-    told = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
-    return msgspec.structs.replace(board, champion=told[CHAMPION], candidate=told[CANDIDATE])
+    quantiles = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
+    return msgspec.structs.replace(board, champion=quantiles[CHAMPION], candidate=quantiles[CANDIDATE])
 
 
 def _quantile(counts: Sequence[int], quantile: float) -> float | None:

@@ -44,7 +44,7 @@ def size_of(
     Steps are strata, since weights and levels differ between them (Mantel and Haenszel's risk difference, Greenland
     and Robins 1985, doi:10.2307/2530643).
     """
-    units, bad = sum(one[0] for one in counts), sum(one[1] for one in counts)
+    units, bad = sum(count[0] for count in counts), sum(count[1] for count in counts)
     common = max(bad / units if units else 0.0, usual)
     accepted = _accepted(metric, common)
     difference = weight = variance = 0.0
@@ -54,7 +54,7 @@ def size_of(
             difference += w * (y / m - x / n)
             weight += w
             variance += w**2 * ((common + accepted) / m + max(common, 1 / max(units, 1.0)) / n)
-    events = (common + accepted) * sum(one[2] for one in counts) * weighed
+    events = (common + accepted) * sum(count[2] for count in counts) * weighed
     if not weight or not weighed:
         return HarmSize(difference=0.0, accepted=accepted, error=math.inf, events=events)
     error = math.sqrt(variance / weighed) / weight

@@ -42,11 +42,11 @@ class Units:
 
     def sums(self) -> Floats:
         """[2, 4]: units, and units' bad shares by metric, of the champion and the candidate."""
-        found = np.zeros((2, 1 + len(COUNTED)))
+        sums = np.zeros((2, 1 + len(COUNTED)))
         for arm in (0, 1):
             mine = self.candidate == bool(arm)
-            found[arm] = (mine.sum(), *self.bad[mine].sum(0))
-        return found
+            sums[arm] = (mine.sum(), *self.bad[mine].sum(0))
+        return sums
 
 
 def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
@@ -119,23 +119,23 @@ class KeyStatistics:
         squared deviations of each key from its arm's rate over the sum of expected values (McCullagh and Nelder 1989,
         Generalized Linear Models, section 4.5, by clusters). An arm of very few keys has no evidence.
         """
-        found = np.ones((2, len(COUNTED)))
+        factors = np.ones((2, len(COUNTED)))
         for arm in (0, 1):
             mine = self.candidate == bool(arm)
-            kept, units_, bad = int(mine.sum()), float(sums[arm, 0]), sums[arm, 1:]
+            keys, units_, bad = int(mine.sum()), float(sums[arm, 0]), sums[arm, 1:]
             alone = units_ - float(self.looks[mine].sum())
-            clusters = kept + alone
-            if not units_ or not kept:
+            clusters = keys + alone
+            if not units_ or not keys:
                 continue
             if clusters < FEWEST_KEYS:
-                found[arm] = NO_EVIDENCE
+                factors[arm] = NO_EVIDENCE
                 continue
             rate = bad / units_
             squares = ((self.bad[mine] - rate * self.looks[mine, None]) ** 2).sum(0)
             squares += np.maximum(bad - self.bad[mine].sum(0), 0.0)  # each for itself
             expected = np.maximum(bad, 1e-12)
-            found[arm] = np.maximum(1.0, squares / expected * clusters / (clusters - 1))
-        return found
+            factors[arm] = np.maximum(1.0, squares / expected * clusters / (clusters - 1))
+        return factors
 
     def concentration(self, total: float) -> float:
         """Sum of squared shares of the keys in `total` requests: 1 / it is how many equal keys would be as uneven."""

@@ -155,7 +155,10 @@ def with_block(
         in_step=True,
     )
     board = msgspec.structs.replace(
-        board, samples={arm: round(sum(one[place * 2] for one in state.counts)) for place, arm in enumerate(ARMS)}
+        board,
+        samples={
+            arm: round(sum(block_counts[place * 2] for block_counts in state.counts)) for place, arm in enumerate(ARMS)
+        },
     )
     harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
     board = _evident(board, harm, max(state.latest[1], state.fine_before))
@@ -236,12 +239,12 @@ def _sized(
         return board
     # Harm that begins late shows in the newest steps alone.
     whole = state.counts
-    usual = max(tempering.usual, (sum(one[1] for one in whole) + 1) / max(sum(one[0] for one in whole), 1.0))
+    usual = max(tempering.usual, (sum(size[1] for size in whole) + 1) / max(sum(size[0] for size in whole), 1.0))
     sizes = [
         size_of(whole[first:], metric, usual=usual, weighed=min(tempering.champion, tempering.candidate))
         for first in range(len(whole))
     ]
-    surely = metric.kind == "latency" or any(one.surely_beyond(late=first > 0) for first, one in enumerate(sizes))
+    surely = metric.kind == "latency" or any(size.surely_beyond(late=first > 0) for first, size in enumerate(sizes))
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
     return msgspec.structs.replace(board, confirmed=surely)
 

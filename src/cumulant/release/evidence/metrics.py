@@ -76,17 +76,17 @@ QUICK_PART = 0.1
 def metrics(policy: ReleasePolicy) -> dict[str, ReleaseMetric]:
     """All metrics of a release by name, the defaults first."""
     defaults = {name: _changed(default, policy.metrics.get(name)) for name, default in _DEFAULTS.items()}
-    return defaults | {name: _own(name, one) for name, one in policy.metrics.items() if name not in _DEFAULTS}
+    return defaults | {name: _own(name, declared) for name, declared in policy.metrics.items() if name not in _DEFAULTS}
 
 
-def harm_bars(found: dict[str, ReleaseMetric], alpha: float) -> dict[str, float]:
+def harm_bars(metrics: dict[str, ReleaseMetric], alpha: float) -> dict[str, float]:
     """By metric that decides: the log evidence from which it rolls the candidate back."""
-    return {name: -math.log(part) for name, part in harm_alphas(found, alpha).items()}
+    return {name: -math.log(part) for name, part in harm_alphas(metrics, alpha).items()}
 
 
-def harm_alphas(found: Mapping[str, ReleaseMetric], alpha: float) -> dict[str, float]:
+def harm_alphas(metrics: Mapping[str, ReleaseMetric], alpha: float) -> dict[str, float]:
     """By metric that decides: its part of what `alpha` leaves beside the quick checks."""
-    parts = {one.name: one.part for one in found.values() if one.margin is not None}
+    parts = {metric.name: metric.part for metric in metrics.values() if metric.margin is not None}
     return sequential.split(parts, alpha * (1 - QUICK_PART))
 
 

@@ -54,18 +54,18 @@ def with_margins(policy: ReleasePolicy, evaluation: PairedEvaluation | None) -> 
             "distance": distance_margin(evaluation),
             "quality": None if usual is None else quality_margin(evaluation, most=usual),
         }
-    found = dict(policy.metrics)
+    declared_metrics = dict(policy.metrics)
     for name, margin in defaults.items():
         declared = policy.metrics.get(name)
         if margin is None or (declared is not None and declared.margin is not None):
             continue
         part = 1.0 if name == "quality" else UNDECLARED_PART
-        found[name] = msgspec.structs.replace(declared or MetricPolicy(part=part), margin=margin)
-    quality = found.get("quality", MetricPolicy())
+        declared_metrics[name] = msgspec.structs.replace(declared or MetricPolicy(part=part), margin=margin)
+    quality = declared_metrics.get("quality", MetricPolicy())
     waits = evaluation is not None or policy.holdback is not None
     if waits and quality.required is None:
-        found["quality"] = msgspec.structs.replace(quality, required=True)
-    return msgspec.structs.replace(policy, metrics=found)
+        declared_metrics["quality"] = msgspec.structs.replace(quality, required=True)
+    return msgspec.structs.replace(policy, metrics=declared_metrics)
 
 
 def refusal(policy: ReleasePolicy, evaluation: PairedEvaluation) -> AdmissionRefusal | None:
@@ -137,25 +137,25 @@ def _worse(evaluation: PairedEvaluation, margin: float) -> AdmissionRefusal | No
 
 
 def _broken(evaluation: PairedEvaluation, margin: float) -> AdmissionRefusal | None:
-    one = broken_segment(evaluation, margin=margin)
-    if one is None:
+    segment = broken_segment(evaluation, margin=margin)
+    if segment is None:
         return None
     return AdmissionRefusal(
         metric="quality",
-        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's {evaluation.loss} is"
-        f" {one.candidate_loss:.4g}, the champion's {one.champion_loss:.4g}",
+        text=f"where {segment.feature} is {segment.value} ({segment.rows:,} labelled rows) the candidate's"
+        f" {evaluation.loss} is {segment.candidate_loss:.4g}, the champion's {segment.champion_loss:.4g}",
         hint="compare both versions on these rows; where that is accepted, widen release.metrics.quality.margin",
     )
 
 
 def _unlike(declared: MetricPolicy | None, evaluation: PairedEvaluation) -> AdmissionRefusal | None:
-    one = evaluation.unlike
-    if one is None or (declared is not None and declared.margin is not None):
+    segment = evaluation.unlike
+    if segment is None or (declared is not None and declared.margin is not None):
         return None
     return AdmissionRefusal(
         metric="distance",
-        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's scores have nothing to"
-        " do with the champion's",
+        text=f"where {segment.feature} is {segment.value} ({segment.rows:,} labelled rows) the candidate's scores have"
+        " nothing to do with the champion's",
         hint="compare both versions on these rows; where the change is meant, declare how far scores may lie apart:"
         " release: {metrics: {distance: {margin: NUMBER}}}",
     )
@@ -185,8 +185,8 @@ def _too_good(policy: ReleasePolicy, evaluation: PairedEvaluation) -> AdmissionR
     )
 
 
-def _losses(found: PairedEvaluation) -> str:
+def _losses(evaluation: PairedEvaluation) -> str:
     return (
-        f"the candidate's {found.loss} on {found.rows:,} labelled rows is {found.candidate_loss:.4g},"
-        f" the champion's {found.champion_loss:.4g}"
+        f"the candidate's {evaluation.loss} on {evaluation.rows:,} labelled rows is {evaluation.candidate_loss:.4g},"
+        f" the champion's {evaluation.champion_loss:.4g}"
     )
