@@ -216,14 +216,14 @@ class Project:
         """Every value of the project with its origin, in the order of the file's sections. No secret is in it."""
         plain = msgspec.to_builtins(self.spec)
         sections = {key: value for key, value in plain.items() if key not in ("extends", "environments")}
-        found = list(rows(sections, self._layers.project))
+        resolved_rows = list(rows(sections, self._layers.project))
         for port, key in KEYS.items():
             if key in DRIVERS:
                 url = masked(self.endpoints.of(port))
-                found.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
+                resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
         salt = self.environment.salt
         where = salt if salt is None or secrets_in(salt) else "***"
-        return [*found, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
+        return [*resolved_rows, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
 
     def origin(self, path: str) -> ValueOrigin:
         """Where the value under a dotted path was set: `data.flights.quarantine`."""
@@ -321,10 +321,10 @@ class Project:
 
     def _client(self, port: str, url: str) -> Any:
         with self._lock:
-            found = self._clients.get((port, url))
-            if found is None:
-                found = self._clients[port, url] = self._made(port, url)
-        return found
+            client = self._clients.get((port, url))
+            if client is None:
+                client = self._clients[port, url] = self._made(port, url)
+        return client
 
     def _made(self, port: str, url: str) -> Any:
         if port != "secrets" and str(self.root / STATE) in url:
@@ -382,11 +382,11 @@ class Project:
             return []  # the default is built in
         if port != "files":
             return [(self.endpoints.of(port), self._layers.chosen.get(key))]
-        found = []
+        named = []
         for name, source in self.spec.data.items():
             base = files_base(source.path, self.root)
-            found.append((base, self._layers.project.at(("data", name, "path"))))
-        return found
+            named.append((base, self._layers.project.at(("data", name, "path"))))
+        return named
 
     def capabilities(self, port: str) -> frozenset[str]:
         """What the driver of `port` can do of the optional parts."""

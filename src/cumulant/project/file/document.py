@@ -54,16 +54,16 @@ class YamlEntry:
 
     def at(self, path: tuple[str | int, ...]) -> YamlEntry | None:
         """The entry under `path` of keys and positions, or None."""
-        found: YamlEntry | None = self
+        entry: YamlEntry | None = self
         for part in path:
-            if found is None:
+            if entry is None:
                 return None
-            if isinstance(found.value, list):
-                inside = isinstance(part, int) and part < len(found.value)
-                found = found.value[part] if inside and isinstance(part, int) else None
+            if isinstance(entry.value, list):
+                inside = isinstance(part, int) and part < len(entry.value)
+                entry = entry.value[part] if inside and isinstance(part, int) else None
             else:
-                found = found.get(str(part))
-        return found
+                entry = entry.get(str(part))
+        return entry
 
     def plain(self) -> Any:
         """The value alone, as Python builtins."""
@@ -150,19 +150,19 @@ def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | 
     try:
         return _Composer(YAML(typ="safe", pure=True).parse(text), Place(shown, 1, layer, name)).document()
     except _Fault as fault:
-        said = fault.text + excerpt(text, fault.line or 0, fault.column)
-        raise refused([(shown, fault.line, said)], hint=fault.hint) from None
+        fault_text = fault.text + excerpt(text, fault.line or 0, fault.column)
+        raise refused([(shown, fault.line, fault_text)], hint=fault.hint) from None
     except MarkedYAMLError as error:
         wrong = yaml_fault(error)
-        said = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
-        raise refused([(shown, wrong.line, said)], hint=wrong.hint) from None
+        fault_text = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
+        raise refused([(shown, wrong.line, fault_text)], hint=wrong.hint) from None
     except ReaderError as error:
         at = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, at) + 1
         raise refused([(shown, line, "not valid YAML: a control character that YAML does not allow")]) from None
     except (YAMLError, ValueError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise refused([(shown, None, f"not valid YAML: {said}")]) from None
+        fault_text = next(iter(str(error).splitlines()), type(error).__name__)
+        raise refused([(shown, None, f"not valid YAML: {fault_text}")]) from None
 
 
 def refused(problems: list[Problem], *, hint: str | None = None) -> ProjectFileError:
@@ -283,11 +283,11 @@ class _Composer:
         name = event.anchor
         if name not in self._anchors:
             raise _Fault(_line(event), f"*{name} refers to an anchor that is not set above")
-        found = self._anchors[name]
-        if found is None:
+        entry = self._anchors[name]
+        if entry is None:
             raise _Fault(_line(event), f"*{name} stands inside its own anchor")
         self._grow(self._sizes[name], event)
-        return found
+        return entry
 
     def _grow(self, values: int, event: Event) -> None:
         self._count += values
@@ -329,26 +329,26 @@ class _Composer:
 
         self._grow(1, event)
         if isinstance(event, kinds.AliasEvent):
-            found = self._alias(event).value
+            key = self._alias(event).value
         elif isinstance(event, kinds.ScalarEvent):
-            found = _text(event)
+            key = _text(event)
             if event.anchor is not None:
-                self._anchors[event.anchor] = YamlEntry(found, self._place(event))
+                self._anchors[event.anchor] = YamlEntry(key, self._place(event))
                 self._sizes[event.anchor] = 1
         else:
             raise _Fault(_line(event), "a key must be text; this one is a list or a mapping")
-        if not isinstance(found, str):
+        if not isinstance(key, str):
             raise _Fault(_line(event), "a key must be text")
-        return found
+        return key
 
 
 def _text(event: Event) -> str:
     """Quoted text. JSON writes characters beyond 16 bits as two halves, which belong together."""
-    found = str(event.value)
-    if found.isascii():
-        return found
+    text = str(event.value)
+    if text.isascii():
+        return text
     try:
-        return found.encode("utf-16", "surrogatepass").decode("utf-16")
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
         raise _Fault(_line(event), "the text holds half a character (a lone surrogate)") from None
 
@@ -360,7 +360,7 @@ def _line(event: Event) -> int:
 def _merged_mappings(value: YamlEntry, line: int) -> list[dict[str, YamlEntry]]:
     """What `<<` brings in: one mapping, or a list of them, of which earlier ones win."""
     parts = value.value if isinstance(value.value, list) else [value]
-    found = [part.value for part in parts if isinstance(part.value, dict)]
-    if len(found) != len(parts):
+    mappings = [part.value for part in parts if isinstance(part.value, dict)]
+    if len(mappings) != len(parts):
         raise _Fault(line, "<< takes a mapping or a list of mappings")
-    return found
+    return mappings

@@ -82,27 +82,29 @@ class _Reader:
         self, entry: YamlEntry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
     ) -> YamlEntry:
         """`entry` over the files that it extends, which may extend others."""
-        said = entry.get("extends")
-        if said is None or not isinstance(said.value, str) or not said.value:
+        extends = entry.get("extends")
+        if extends is None or not isinstance(extends.value, str) or not extends.value:
             return entry
-        base = _base_path(said, path)
+        base = _base_path(extends, path)
         if base in (*seen, path.resolve()):
-            raise refused([(said.place.file, said.place.line, f'"{said.value}" extends this file in turn: a circle')])
+            raise refused(
+                [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
+            )
         try:
             below = self.read(base, layer, name, environment=layer == "environment")
         except ProjectFileError as error:
             if base.is_file():
                 raise
-            missing = f'extends "{said.value}": {error.problems[0][2]}'
-            raise refused([(said.place.file, said.place.line, missing)]) from None
+            missing = f'extends "{extends.value}": {error.problems[0][2]}'
+            raise refused([(extends.place.file, extends.place.line, missing)]) from None
         below = self.with_bases(below, base, layer, name, seen=(*seen, path.resolve()))
         return merge(below, entry)
 
 
-def _base_path(said: YamlEntry, path: Path) -> Path:
-    text = str(said.value)
+def _base_path(extends: YamlEntry, path: Path) -> Path:
+    text = str(extends.value)
     if "://" in text:
-        raise refused([(said.place.file, said.place.line, f'extends takes a file on this machine, not "{text}"')])
+        raise refused([(extends.place.file, extends.place.line, f'extends takes a file on this machine, not "{text}"')])
     return (path.parent / text).resolve()
 
 
@@ -141,8 +143,8 @@ def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> YamlE
     if not isinstance(entry.value, dict):
         return YamlEntry({}, entry.place)  # a mistake that the check will name
     # `extends` is relative to the file that says it, which may be one that the project extends.
-    said = entry.get("extends")
-    path = reader.path(said.place if said is not None else entry.place)
+    extends = entry.get("extends")
+    path = reader.path(extends.place if extends is not None else entry.place)
     return reader.with_bases(relabelled(entry, "environment", name), path, "environment", name)
 
 
@@ -175,9 +177,9 @@ def _named(project: YamlEntry, root: Path) -> YamlEntry:
 
 def folder_name(root: Path) -> str:
     """A model name made from the folder's: what does not fit becomes a dash."""
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in root.name)
-    kept = "-".join(part for part in kept.split("-") if part).lower()[:63].rstrip("-")
-    return kept if kept[:1].isalpha() else f"model-{kept}"[:63].rstrip("-")
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in root.name)
+    name = "-".join(part for part in name.split("-") if part).lower()[:63].rstrip("-")
+    return name if name[:1].isalpha() else f"model-{name}"[:63].rstrip("-")
 
 
 def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], YamlEntry]]:
@@ -191,7 +193,7 @@ def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], YamlEn
     if isinstance(overrides, Mapping):
         place = Place(COMMAND_LINE, None, "override")
         return [(_path(key), entry_of(value, place)) for key, value in overrides.items()]
-    found = []
+    entries = []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -200,8 +202,8 @@ def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], YamlEn
             entry = parse_document(value, COMMAND_LINE, layer="override")
         except ProjectFileError as error:
             raise UsageError(f"the value of {key} cannot be read: {error.problems[0][2]}", subject=key) from None
-        found.append((_path(key), _placed(entry)))
-    return found
+        entries.append((_path(key), _placed(entry)))
+    return entries
 
 
 def _placed(entry: YamlEntry) -> YamlEntry:

@@ -78,11 +78,11 @@ def _elsewhere(folder: Path) -> str:
     if above is not None:
         return f"there is one in {above}: add --project {above}"
     inside = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
-    files = [found.name for found in inside if found.is_file()]
+    files = [path.name for path in inside if path.is_file()]
     near = did_you_mean(FILE, files)
     if near is not None:
         return f"a file there has another name; {near}"
-    below = [found.name for found in inside if (found / FILE).is_file()]
+    below = [path.name for path in inside if (path / FILE).is_file()]
     if below:
         return f"there is one in {', '.join(below[:5])}: add --project {shlex.quote(below[0])}, or work in that folder"
     return "start a project: cumulant new NAME --from FILE --target COLUMN"
@@ -114,14 +114,14 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
 @cache
 def sections() -> dict[str, inspect.Field]:
     """The fields of the whole project file, by key."""
-    return {one.encode_name: one for one in _type(ProjectSpec).fields}
+    return {field.encode_name: field for field in _type(ProjectSpec).fields}
 
 
 @cache
 def _type(spec: type[msgspec.Struct]) -> inspect.StructType:
-    found = inspect.type_info(spec)
-    assert isinstance(found, inspect.StructType)
-    return found
+    info = inspect.type_info(spec)
+    assert isinstance(info, inspect.StructType)
+    return info
 
 
 def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
@@ -146,7 +146,7 @@ def _converted(plain: dict[str, Any], spec: type[_Spec], entry: YamlEntry) -> _S
 
 def _nearest(entry: YamlEntry, path: list[str]) -> Place:
     for length in range(len(path), 0, -1):
-        found = entry.at(tuple(int(part) if part.isdigit() else part for part in path[:length]))
-        if found is not None:
-            return found.place
+        ancestor = entry.at(tuple(int(part) if part.isdigit() else part for part in path[:length]))
+        if ancestor is not None:
+            return ancestor.place
     return entry.place

@@ -82,7 +82,9 @@ def _release(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str
         path = (error.subject or "release").split(".")
         # A value that the file does not hold is a default: the nearest section above it is shown.
         within = (path[:length] for length in range(len(path), 0, -1))
-        place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
+        place = next(
+            (key_place for prefix in within if (key_place := _place(project, *prefix)) is not None), project.place
+        )
         yield place, error.full_text
 
 
@@ -100,18 +102,18 @@ def _alerts(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]
 
 def _spans(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Spans and a budget of 0, which are well written and mean nothing."""
-    told, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
+    terms, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
     spans = {
         ("training", "half_life"): None if spec.training is None else spec.training.half_life,
-        (*retrain, "every"): told.every,
-        (*retrain, "history", "window"): told.history.window,
-        (*retrain, "history", "half_life"): told.history.half_life,
+        (*retrain, "every"): terms.every,
+        (*retrain, "history", "window"): terms.history.window,
+        (*retrain, "history", "half_life"): terms.history.half_life,
     }
     for path, text in spans.items():
         if text is not None and not duration(text):
             place = _place(project, *path) or project.place
             yield place, f"{'.'.join(path)} may not be 0; leave it out, or write 30d"
-    if not rate(told.at_most).number:
+    if not rate(terms.at_most).number:
         place = _place(project, *retrain, "at_most") or project.place
         yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
 

@@ -66,7 +66,7 @@ def _metric(training: TrainingSpec) -> Iterator[Fault]:
         hint = did_you_mean(name, SEARCHABLE) or f"one of {', '.join(SEARCHABLE)}"
         yield path, f'training.metric: the search cannot follow "{name}"; {hint}'
     elif training.task != "auto" and training.task not in tasks:
-        fitting = ", ".join(one for one in SEARCHABLE if training.task in TASKS[one])
+        fitting = ", ".join(metric_name for metric_name in SEARCHABLE if training.task in TASKS[metric_name])
         yield path, f"training.metric: {name} does not measure the task {training.task}; write one of {fitting}"
 
 
