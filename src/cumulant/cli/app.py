@@ -98,9 +98,9 @@ class Root(CommandGroup):
 
 def load(name: str) -> Any:
     """The parser of one command, built from its module."""
-    found = get_command(importlib.import_module(f"cumulant.cli.{COMMANDS[name].module}").app)
-    found.name = name
-    return found
+    command = get_command(importlib.import_module(f"cumulant.cli.{COMMANDS[name].module}").app)
+    command.name = name
+    return command
 
 
 root = application(
@@ -145,13 +145,13 @@ def run(arguments: Sequence[str]) -> int:
     own, foreign = _split(arguments)
     debug = "--debug" in own or bool(os.environ.get("CUMULANT_DEBUG"))
     words = [word for word in own if word != "--debug"] + foreign
-    with CommandOutput(json="--json" in own) as output, termination() as asked:
+    with CommandOutput(json="--json" in own) as output, termination() as signals:
         try:
             code = _call(words, output)
             output.flush()
         except BaseException as error:  # noqa: BLE001 - the edge: every ending becomes an exit code here
             code = errors.finish(error, output, debug=debug)
-            code = errors.TERMINATED if code == errors.INTERRUPTED and asked.received else code
+            code = errors.TERMINATED if code == errors.INTERRUPTED and signals.received else code
     return code
 
 
@@ -163,10 +163,10 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _call(words: list[str], output: CommandOutput) -> int:
-    found = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
-    if found == errors.INTERRUPTED:
+    result = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
+    if result == errors.INTERRUPTED:
         raise KeyboardInterrupt  # Typer made it an exit code and said nothing
-    return found if isinstance(found, int) else 0
+    return result if isinstance(result, int) else 0
 
 
 __all__ = ["COMMANDS", "PANELS", "load", "parser", "run"]

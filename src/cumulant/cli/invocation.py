@@ -51,11 +51,11 @@ class Invocation:
         from cumulant.flows.ledger.actions import check
         from cumulant.project.file.loading import load
 
-        found = load(self.directory, environment=self.environment)
-        self.output.redact = found.vault.redact
+        project = load(self.directory, environment=self.environment)
+        self.output.redact = project.vault.redact
         if self.action is not None:
-            check(found.access(), found.principal(), self.action, found.name)
-        return found
+            check(project.access(), project.principal(), self.action, project.name)
+        return project
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

@@ -58,7 +58,7 @@ class DoctorFinding(msgspec.Struct, frozen=True):
 
     check: str
     state: Literal["ok", "warn", "fail"]
-    found: str
+    detail: str
     fix: str = ""
 
 
@@ -214,11 +214,11 @@ def journal(loaded: Project) -> DoctorFinding:
 
 def private(loaded: Project) -> DoctorFinding:
     """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
-    found = loaded.open_to_others() if loaded.state.exists() else []
-    if not found:
+    paths = loaded.open_to_others() if loaded.state.exists() else []
+    if not paths:
         return DoctorFinding("state access", "ok", "its owner only")
-    commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in found]
-    modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in found)
+    commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in paths]
+    modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in paths)
     return DoctorFinding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
 
 
@@ -241,7 +241,7 @@ def _show(console: Console, findings: list[DoctorFinding]) -> None:
     for finding in findings:
         mark, style = marks[finding.state]
         console.print(
-            Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.found)), soft_wrap=True
+            Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.detail)), soft_wrap=True
         )
         if finding.fix:
             console.print(Text.assemble(" " * (wide + 4), ("→ ", "dim"), clean(finding.fix)), soft_wrap=True)
