@@ -123,7 +123,7 @@ def threshold_run(world, rule, trainers, seed, timed=True):
         spec=spec,
         at=times(at if timed else None),
         known=times(at + late if timed else None),
-        asked=None if asked is None else pl.Series(asked),
+        reviewed=None if asked is None else pl.Series(asked),
     )
     train = split(rows, EvaluationSpec(test="10%")).train
     found = search(train.sample(0.1, counted=True) if world == "a sample of 10%" else train, spec)

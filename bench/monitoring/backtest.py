@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import ks_2samp
 
-from cumulant.monitoring.backtest import History, ReplayTerms, backtest
+from cumulant.monitoring.backtest import BacktestHistory, ReplayTerms, backtest
 from cumulant.monitoring.performance.baselines import HarmTerms
 from cumulant.monitoring.policy import RetrainTerms
 
@@ -52,7 +52,7 @@ def shown(name, inputs, truth, rows, every, **terms):
     )
     times = np.datetime64("2020-01-01", "us") + (np.arange(count * rows) * step).astype("timedelta64[us]")
     cut = [np.arange(number * rows, (number + 1) * rows) for number in range(count)]
-    history = History(
+    history = BacktestHistory(
         inputs=[inputs[one] for one in cut], truths=[truth[one] for one in cut], times=[times[one] for one in cut]
     )
     month = every * 4

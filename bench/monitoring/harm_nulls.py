@@ -48,7 +48,7 @@ def run(job):
     """The questions that were answered `worse` at any window of one run, with a refit and without."""
     from cumulant.monitoring.performance.baselines import HarmTerms, baseline
     from cumulant.monitoring.performance.refits import recent_refits
-    from cumulant.monitoring.performance.rows import Predictions, windows
+    from cumulant.monitoring.performance.rows import PredictionRows, windows
     from cumulant.monitoring.performance.watch import begin, harm
 
     seed, kind = job
@@ -66,7 +66,7 @@ def run(job):
     refits = recent_refits(inputs, truths, logistic, memory=MEMORY)[BEFORE:]
     times = np.datetime64("2020-01-01", "us") + (np.arange(n) * (86_400_000_000 // ROWS)).astype("timedelta64[us]")
     cluster = day if kind in ("days", "slow") else None
-    rows = Predictions(time=times, score=served(x), truth=truth, cluster=cluster)
+    rows = PredictionRows(time=times, score=served(x), truth=truth, cluster=cluster)
     reference, current = rows.where(day < BEFORE), rows.where(day >= BEFORE)
     told = {"kind": kind, "seed": seed}
     for name, scores in {"refit": refits, "alone": [None] * DAYS}.items():

@@ -91,26 +91,26 @@ def counted(generator, rows, days=DAYS):
     reference's percentiles: of a continuous column the spacings of uniform order statistics have a Dirichlet
     distribution, and between two of them lie as many rows as their ranks say (David and Nagaraja 2003, 2.5).
     """
-    from cumulant.monitoring.drift.profiles import Block, Profile
+    from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
 
     made = [_number(generator, place, rows, days) for place in range(NUMBERS)]
     made += [_text(generator, place, rows, days) for place in range(TEXTS)]
     before, now = zip(*made, strict=True)
     return (
-        Profile(blocks=(Block(0, rows),), columns=before),
-        Profile(blocks=tuple(Block(day * rows, rows) for day in range(days)), columns=now),
+        DriftProfile(blocks=(ProfileBlock(0, rows),), columns=before),
+        DriftProfile(blocks=tuple(ProfileBlock(day * rows, rows) for day in range(days)), columns=now),
     )
 
 
 def _column(name, cells, counts, lacking):
-    from cumulant.monitoring.drift.profiles import Column
+    from cumulant.monitoring.drift.profiles import ColumnCounts
 
     counts, none = tuple(map(tuple, counts.tolist())), (0,) * len(lacking)
-    return Column(name=name, cells=cells, counts=counts, missing=tuple(map(int, lacking)), unreadable=none)
+    return ColumnCounts(name=name, cells=cells, counts=counts, missing=tuple(map(int, lacking)), unreadable=none)
 
 
 def _number(generator, place, rows, days):
-    from cumulant.monitoring.drift.profiles import Cells
+    from cumulant.monitoring.drift.profiles import ColumnCells
     from cumulant.statistics.drift import cells, grid
     from cumulant.statistics.drift.bins import FINE
 
@@ -137,19 +137,19 @@ def _number(generator, place, rows, days):
         before = np.concatenate(([0, 0], np.diff(np.concatenate(([0], edges[1:]))), [0, 0]))[None]
         chances = np.diff(np.concatenate(([0.0], law.cdf(made.edges), [1.0])))
         now = generator.multinomial(given[1:], chances)
-    kept = Cells(kind="number", edges=tuple(made.edges.tolist()), spread=spread)
+    kept = ColumnCells(kind="number", edges=tuple(made.edges.tolist()), spread=spread)
     return _column(f"n{place}", kept, before, lacking[:1]), _column(f"n{place}", kept, now, lacking[1:])
 
 
 def _text(generator, place, rows, days):
-    from cumulant.monitoring.drift.profiles import Cells
+    from cumulant.monitoring.drift.profiles import ColumnCells
 
     drawn = generator.multinomial(rows, weights(place), days + 1)
     order = np.argsort(-drawn[0], kind="stable")
     order = order[drawn[0][order] > 0]
     unseen = rows - drawn[:, order].sum(axis=1)
     counts = np.column_stack([drawn[:, order], np.zeros(days + 1, dtype=int), unseen])
-    kept = Cells(kind="category", values=tuple(f"k{code:02}" for code in order), once=int((drawn[0] == 1).sum()))
+    kept = ColumnCells(kind="category", values=tuple(f"k{code:02}" for code in order), once=int((drawn[0] == 1).sum()))
     none = np.zeros(days + 1)
     return _column(f"c{place}", kept, counts[:1], none[:1]), _column(f"c{place}", kept, counts[1:], none[1:])
 

@@ -21,7 +21,7 @@ import polars as pl
 from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.labelled import measured
 from cumulant.monitoring.performance.refits import recent_refits
-from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.rows import PredictionRows, windows
 from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
 from cumulant.monitoring.performance.watch import begin, harm
 
@@ -55,7 +55,7 @@ def daily(score, truth, rows, **more):
     step = 86_400_000_000 // rows
     day, place = np.divmod(np.arange(len(score)), rows)
     times = np.datetime64("2020-01-01", "us") + (day * 86_400_000_000 + place * step).astype("timedelta64[us]")
-    return Predictions(time=times, score=np.asarray(score, float), truth=np.asarray(truth, float), **more)
+    return PredictionRows(time=times, score=np.asarray(score, float), truth=np.asarray(truth, float), **more)
 
 
 def followed(reference, current, *, every=DAY, refits=None, terms=None):
@@ -209,7 +209,7 @@ def flights(data):
     day = times.astype("datetime64[D]").astype(int)
     score = trees([inputs[month <= 3]], [truth[month <= 3]])(inputs)
     rows, week, origin = (
-        Predictions(time=times, score=score, truth=truth, cluster=day),
+        PredictionRows(time=times, score=score, truth=truth, cluster=day),
         timedelta(days=7),
         datetime(2013, 5, 1, tzinfo=UTC),
     )

@@ -299,14 +299,14 @@ def five_percent_moved_by_4(seed):
 
 
 def daily(score, truth, rows, first=0, cluster=None):
-    from cumulant.monitoring.performance.rows import Predictions
+    from cumulant.monitoring.performance.rows import PredictionRows
 
     step = 86_400_000_000 // rows
     day, place = np.divmod(np.arange(len(score)), rows)
     times = np.datetime64("2020-01-01", "us") + ((first + day) * 86_400_000_000 + place * step).astype(
         "timedelta64[us]"
     )
-    return Predictions(time=times, score=score, truth=truth, cluster=cluster)
+    return PredictionRows(time=times, score=score, truth=truth, cluster=cluster)
 
 
 def watched(reference, current, terms, task, refits=None):

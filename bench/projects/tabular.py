@@ -30,7 +30,7 @@ from cumulant.flows.training.train import work_of
 from cumulant.project.file.loading import load
 from cumulant.statistics import estimate, metric
 from cumulant.training.evaluation.evaluation import scored
-from cumulant.training.splits import Split
+from cumulant.training.splits import TrainTestSplit
 
 CUMULANT = Path(sys.executable).with_name("cumulant")
 DATA = {
@@ -54,7 +54,7 @@ def commands(folder: Path, name: str, file: Path, target: str) -> tuple[dict, fl
     return json.loads(done.stdout), time.perf_counter() - begun
 
 
-def same_split(folder: Path) -> Split:
+def same_split(folder: Path) -> TrainTestSplit:
     """The rows that the command trained on and was judged by."""
     with (
         load(folder) as project,
@@ -68,7 +68,7 @@ def same_split(folder: Path) -> Split:
         )
 
 
-def defaults(split: Split) -> np.ndarray:
+def defaults(split: TrainTestSplit) -> np.ndarray:
     """LightGBM's defaults, texts as its own categories."""
     texts = [name for name, kind in split.train.features.schema.items() if kind == pl.String]
     both = pl.concat([split.train.features, split.test.features]).with_columns(pl.col(texts).cast(pl.Categorical))

@@ -33,7 +33,7 @@ from cumulant.release.decide import decide, guard, start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.health import ArmPulse, Pulse
-from cumulant.release.evidence.look import Look, Pairs, Requests
+from cumulant.release.evidence.look import Look, Requests, ScorePairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_evaluation import block_seconds, fewest_pairs
@@ -251,7 +251,7 @@ def released(
         champion, candidate = answers.release[0][index], answers.release[1][index]
         whole = np.isfinite(candidate)
         release = guard(release, Pulse(candidate=ArmPulse(misshapen=int((~whole).sum()))), at=at)
-        pairs = Pairs(champion=champion[whole], candidate=candidate[whole],
+        pairs = ScorePairs(champion=champion[whole], candidate=candidate[whole],
                       differs=((champion >= cuts[0]) != (candidate >= cuts[1]))[whole])  # fmt: skip
         release, skewed = seen(release, Look(seconds=LOOK, requests=one, pairs=pairs))
         release = decide(release, skewed=skewed, at=at)

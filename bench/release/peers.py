@@ -31,7 +31,7 @@ from cumulant.flows.release.simulation.world_loading import policy_of, read_worl
 from cumulant.project.release_policy import release_policy
 from cumulant.release.evidence.metrics import harm_alphas, metrics
 from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 RESULTS = Path(__file__).parent / "peers.json"
 ALPHA, LOOK, LOOKS = 0.05, 10.0, 180
@@ -100,7 +100,7 @@ def first(hit: Counts) -> int | None:
 def counted(world: World, seed: np.random.SeedSequence) -> tuple[Counts, Counts, Counts, Counts]:
     """Requests and failures [looks] of the champion and the candidate in ab."""
     rng = np.random.default_rng(seed)
-    every: tuple[Step, ...] = policy_of(world, ReleaseSpec()).steps
+    every: tuple[ReleaseStep, ...] = policy_of(world, ReleaseSpec()).steps
     streams = rng.spawn(4)
     source = Callers(world, Scene(world, every, begins(world, streams[0])), streams[1])
     source.history(look=LOOK, quantile=0.95)

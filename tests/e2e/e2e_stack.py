@@ -33,7 +33,7 @@ from cumulant.flows.stack.status import ChildStatus, read_status
 from cumulant.project.project import Project
 from cumulant.project.release_policy import release_policy
 from cumulant.release.state import Release
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 import serving_graphs
@@ -59,7 +59,9 @@ release:
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
 #: a step lasts as long as a test wants: each has a thousand times the shortest time of the one before, see `onward`
 STEPS = tuple(
-    Step(stage=stage, weight=weight, mirror=mirror, at_least=1000.0 ** (place + 1), at_most=1e30, samples=samples)
+    ReleaseStep(
+        stage=stage, weight=weight, mirror=mirror, at_least=1000.0 ** (place + 1), at_most=1e30, samples=samples
+    )
     for place, (stage, weight, mirror, samples) in enumerate(
         [
             ("shadow", 0.0, 100.0, 20),
@@ -193,7 +195,7 @@ class Stack:
 
     # --- a release
 
-    def begin(self, candidate: str, *, steps: Sequence[Step] = STEPS, **spec: object) -> Release:
+    def begin(self, candidate: str, *, steps: Sequence[ReleaseStep] = STEPS, **spec: object) -> Release:
         """A pending release of a version; what `spec` says differs from the project's section."""
 
         def name(book: Book) -> Book:

@@ -9,7 +9,7 @@ from cumulant.alerting.messages import sentence
 from cumulant.core.events import Fact
 
 if TYPE_CHECKING:
-    from cumulant.alerting.alert_state import Change
+    from cumulant.alerting.alert_state import AlertChange
 
 
 class AlertFired(Fact, frozen=True, kw_only=True):
@@ -78,14 +78,14 @@ class SilenceEnded(Fact, frozen=True, kw_only=True):
 
 
 class MessageDelivered(Fact, frozen=True, kw_only=True):
-    """A receiver took a message, after so many failures. `said`: what a person should know of it."""
+    """A receiver took a message, after so many failures. `note`: what a reader should know of it."""
 
     kind: ClassVar[str] = "notify.delivered"
     receiver: str
     message: str
     title: str
     failures: int
-    said: str = ""
+    note: str = ""
 
 
 class ReceiverFailed(Fact, frozen=True, kw_only=True):
@@ -116,11 +116,11 @@ class MessagesLeftOut(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-def facts(changes: Iterable[Change]) -> Iterator[Fact]:
+def facts(changes: Iterable[AlertChange]) -> Iterator[Fact]:
     """What is to be told of changes; what is sent to people is told when it was delivered."""
     for change in changes:
-        found = change.alert.finding
-        named = {"alert": change.alert.id, "model": found.model, "rule": found.rule, "subject": found.subject}
+        finding = change.alert.finding
+        named = {"alert": change.alert.id, "model": finding.model, "rule": finding.rule, "subject": finding.subject}
         named |= {"level": change.alert.level, "text": sentence(change.alert)}
         if change.what == "fired":
             yield AlertFired(**named)

@@ -49,8 +49,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     `began`, `seen` and `absent` are moments of looks; `fired` and `resolved` are moments for people.
 
-    `held`: how long it has been seen; `clear`: how long it has not, since the look `absent`. `told`: the level at which
-    people know of it; `waits`: it comes with the next digest; `quiet`: since people were told last.
+    `pending_for`: how long it has been seen; `clear`: how long it has not, since the look `absent`.
+    `notified_level`: the highest level that was notified; `waits`: it comes with the next digest; `quiet`: since the
+    last notification.
     """
 
     id: str
@@ -59,19 +60,19 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding
     began: datetime
     seen: datetime
-    held: float = 0.0
+    pending_for: float = 0.0
     fired: datetime | None = None
     absent: datetime | None = None
     clear: float = 0.0
     resolved: datetime | None = None
-    told: Level | None = None
+    notified_level: Level | None = None
     waits: bool = False
     quiet: float = 0.0
     reminders: int = 0
     acknowledged: str | None = None
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
     """All alerts of a project. `alerts`: pending and firing ones by the key of their finding; `over`: the newest last.
 
     `spent`: messages to people by period of the budget; `grouped`: seconds for which something waits for the digest.
@@ -95,7 +96,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return [alert for alert in (*self.over, *self.alerts.values()) if alert.waits]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     """What a look changed.
 
     For what keeps track: `fired`, `raised`, `resolved`. For people: `told`, which comes again at a higher level,

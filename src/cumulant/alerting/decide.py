@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, Change, Finding, Scope, State, elapsed, identity
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, elapsed, identity
 from cumulant.alerting.notification_budget import tell
 from cumulant.alerting.policy import Level, Policy, Rule, above, highest
 
@@ -23,14 +23,14 @@ _KEPT = 100
 
 
 def decide(
-    state: State,
+    state: AlertsState,
     findings: Iterable[Finding],
     at: datetime,
     *,
     policy: Policy,
     looked: Collection[Scope] | None = None,
     now: datetime | None = None,
-) -> tuple[State, tuple[Change, ...]]:
+) -> tuple[AlertsState, tuple[AlertChange, ...]]:
     """The state after a look, and what it changed, in the order in which it is to be told.
 
     `at`: the moment of the look, in the time of what is watched, by which conditions are held or clear; `now`: the time
@@ -39,36 +39,36 @@ def decide(
     `looked`: the models and rules that were examined, so that what was not examined is not taken for being over; None:
     all. With no findings and nothing looked at, it tells what has become due: digests and reminders.
     """
-    found, look = merged(findings), _Look(at, now or at, policy)
-    scopes = None if looked is None else {*looked, *(one.scope for one in found.values())}
+    by_key, look = merged(findings), _Look(at, now or at, policy)
+    scopes = None if looked is None else {*looked, *(merged_finding.scope for merged_finding in by_key.values())}
     alerts: dict[str, Alert] = {}
     over, serial = list(state.over), state.serial
     for key, alert in state.alerts.items():
         examined = scopes is None or alert.finding.scope in scopes or look.rule(alert.finding).level is None
-        after = look.again(alert, found.get(key)) if examined else alert
+        after = look.again(alert, by_key.get(key)) if examined else alert
         if after is not None and after.status == "resolved":
             over.append(after)
         elif after is not None:
             alerts[key] = after
-    for key, finding in found.items():
+    for key, finding in by_key.items():
         if key not in state.alerts and look.rule(finding).level is not None:
             serial += 1
             alerts[key] = look.first(finding, serial)
     between = _replace(state, alerts=alerts, over=tuple(over), serial=serial)
-    told, said = tell(between, look.now, policy)
-    return _replace(told, over=_newest(told.over), at=look.now), (*look.changes, *said)
+    after_messages, messages = tell(between, look.now, policy)
+    return _replace(after_messages, over=_newest(after_messages.over), at=look.now), (*look.changes, *messages)
 
 
 def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
     """One finding a key: of several the last one's words, the highest level and the earliest beginning."""
-    found: dict[str, Finding] = {}
-    for one in findings:
-        before = found.get(one.key)
+    by_key: dict[str, Finding] = {}
+    for finding in findings:
+        before = by_key.get(finding.key)
         if before is not None:
-            level = None if before.level is one.level is None else highest(before.level, one.level)
-            one = _replace(one, level=level, since=min(before.since, one.since))  # noqa: PLW2901 - the same finding
-        found[one.key] = one
-    return found
+            level = None if before.level is finding.level is None else highest(before.level, finding.level)
+            finding = _replace(finding, level=level, since=min(before.since, finding.since))  # noqa: PLW2901 - the same finding
+        by_key[finding.key] = finding
+    return by_key
 
 
 class _Look:
@@ -76,7 +76,7 @@ class _Look:
 
     def __init__(self, at: datetime, now: datetime, policy: Policy) -> None:
         self.at, self.now, self._policy = at, now, policy
-        self.changes: list[Change] = []
+        self.changes: list[AlertChange] = []
 
     def rule(self, finding: Finding) -> Rule:
         return self._policy.rule(finding.rule)
@@ -95,7 +95,7 @@ class _Look:
             alert,
             finding=_replace(finding, since=min(alert.finding.since, finding.since)),
             level=highest(self.rule(finding).level, finding.level, alert.level),
-            held=alert.held + elapsed(alert.seen, self.at),
+            pending_for=alert.pending_for + elapsed(alert.seen, self.at),
             seen=self.at,
             absent=None,
             clear=0.0,
@@ -106,7 +106,7 @@ class _Look:
 
     def _fired(self, alert: Alert) -> Alert:
         """The alert, firing where it was seen for long enough."""
-        if alert.status == "firing" or alert.held < self.rule(alert.finding).held:
+        if alert.status == "firing" or alert.pending_for < self.rule(alert.finding).pending_for:
             return alert
         alert = _replace(alert, status="firing", fired=self.now)
         self._change("fired", alert)
@@ -121,14 +121,14 @@ class _Look:
             return alert
         alert = _replace(alert, status="resolved", resolved=self.now)
         self._change("resolved", alert)
-        if alert.told is not None:
+        if alert.notified_level is not None:
             self._change("cleared", alert)
         return alert
 
     def _change(
         self, what: Literal["fired", "raised", "resolved", "cleared"], alert: Alert, was: Level | None = None
     ) -> None:
-        self.changes.append(Change(what=what, alerts=(alert,), at=self.now, was=was))
+        self.changes.append(AlertChange(what=what, alerts=(alert,), at=self.now, was=was))
 
 
 def _newest(over: Sequence[Alert]) -> tuple[Alert, ...]:

@@ -12,7 +12,7 @@ from cumulant.core.units import show_duration
 from cumulant.ports.notifier import Message
 
 if TYPE_CHECKING:
-    from cumulant.alerting.alert_state import Alert, Change
+    from cumulant.alerting.alert_state import Alert, AlertChange
 
 _KINDS: Mapping[str, str] = {
     "data_fault": "a data fault: what is sent changed, and not the world",
@@ -29,24 +29,24 @@ _LINES = 20
 
 def sentence(alert: Alert) -> str:
     """`missing values of fare rose from 0.1% to 38%, since 2026-11-24 06:00 UTC. Likely a data fault: ...`."""
-    found = alert.finding
-    parts = [f"{found.moved.rstrip('.')}, since {_moment(found.since)}."]
-    if found.kind:
-        parts.append(f"Likely {_KINDS.get(found.kind, found.kind)}.")
-    if found.cost:
-        parts.append(f"Cost: {found.cost.rstrip('.')}.")
-    if found.next:
-        parts.append(f"Next: {found.next.rstrip('.')}.")
+    finding = alert.finding
+    parts = [f"{finding.moved.rstrip('.')}, since {_moment(finding.since)}."]
+    if finding.kind:
+        parts.append(f"Likely {_KINDS.get(finding.kind, finding.kind)}.")
+    if finding.cost:
+        parts.append(f"Cost: {finding.cost.rstrip('.')}.")
+    if finding.next:
+        parts.append(f"Next: {finding.next.rstrip('.')}.")
     return " ".join(parts)
 
 
 def title(alert: Alert) -> str:
     """`critical: data_fault in fare of flight-late`."""
-    found = alert.finding
-    return f"{alert.level}: {found.rule} in {found.subject} of {found.model}"
+    finding = alert.finding
+    return f"{alert.level}: {finding.rule} in {finding.subject} of {finding.model}"
 
 
-def message(change: Change) -> Message:
+def message(change: AlertChange) -> Message:
     """What a receiver is told of a change."""
     if change.what == "digest":
         return _digest(change)
@@ -58,8 +58,8 @@ def message(change: Change) -> Message:
     }
     over = alert.status == "resolved"
     head = heads.get(change.what, "")
-    asked = change.what in ("told", "reminded") and alert.acknowledged is None
-    tail = f" `cumulant alerts ack {alert.id}` says that you know." if asked else ""
+    can_acknowledge = change.what in ("told", "reminded") and alert.acknowledged is None
+    tail = f" `cumulant alerts ack {alert.id}` says that you know." if can_acknowledge else ""
     return Message(
         key=f"{alert.id}/{change.what}/{alert.reminders if change.what == 'reminded' else alert.level}",
         kind="alert",
@@ -80,12 +80,12 @@ def message(change: Change) -> Message:
 
 def detail(alert: Alert) -> dict[str, object]:
     """An alert's own words and figures for programs."""
-    found = alert.finding
-    named = {"id": alert.id, "kind": found.kind, "moved": found.moved, "cost": found.cost, "next": found.next}
+    finding = alert.finding
+    named = {"id": alert.id, "kind": finding.kind, "moved": finding.moved, "cost": finding.cost, "next": finding.next}
     return {**named, "reminders": alert.reminders, "acknowledged": alert.acknowledged}
 
 
-def _digest(change: Change) -> Message:
+def _digest(change: AlertChange) -> Message:
     alerts = change.alerts
     firing = sum(alert.status == "firing" for alert in alerts)
     lines = [

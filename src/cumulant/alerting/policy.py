@@ -35,7 +35,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds; `level` None: it is off."""
 
     level: Level | None
-    held: float
+    pending_for: float
     resolve_after: float
 
 

@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.ids import digest
 
 if TYPE_CHECKING:
-    from cumulant.alerting.alert_state import Alert, State
+    from cumulant.alerting.alert_state import Alert, AlertsState
 
 #: ended silences that are kept, for a clock that is set back and for whoever asks
 _KEPT = 20
@@ -37,25 +37,25 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True):
         return at < self.until and all(fnmatchcase(name, pattern) for name, pattern in named)
 
 
-def is_silent(state: State, alert: Alert, at: datetime) -> bool:
-    return any(one.matches(alert, at) for one in state.silences)
+def is_silent(state: AlertsState, alert: Alert, at: datetime) -> bool:
+    return any(silence.matches(alert, at) for silence in state.silences)
 
 
-def silenced(state: State, silence: Silence, at: datetime) -> State:
+def silenced(state: AlertsState, silence: Silence, at: datetime) -> AlertsState:
     """The state with one silence more; of those that have ended the newest are kept."""
-    running = [one for one in state.silences if one.until > at]
-    ended = [one for one in state.silences if one.until <= at][-_KEPT:]
+    running = [earlier for earlier in state.silences if earlier.until > at]
+    ended = [earlier for earlier in state.silences if earlier.until <= at][-_KEPT:]
     named = msgspec.structs.replace(silence, id=digest([state.serial, at.isoformat(), "silence"])[:8])
     return msgspec.structs.replace(state, silences=(*ended, *running, named), serial=state.serial + 1)
 
 
-def unsilenced(state: State, name: str) -> State:
+def unsilenced(state: AlertsState, name: str) -> AlertsState:
     """The state without that silence."""
-    return msgspec.structs.replace(state, silences=tuple(one for one in state.silences if one.id != name))
+    return msgspec.structs.replace(state, silences=tuple(silence for silence in state.silences if silence.id != name))
 
 
-def acknowledged(state: State, key: str, by: str) -> State:
+def acknowledged(state: AlertsState, key: str, by: str) -> AlertsState:
     """Somebody knows of an alert: no reminders, and no message but that it is over or became worse."""
     alert = state.alerts[key]
-    known = msgspec.structs.replace(alert, acknowledged=by, told=alert.level, waits=False)
+    known = msgspec.structs.replace(alert, acknowledged=by, notified_level=alert.level, waits=False)
     return msgspec.structs.replace(state, alerts={**state.alerts, key: known})

@@ -11,62 +11,64 @@ import typer
 from typer.main import get_command
 
 from cumulant.cli import errors
-from cumulant.cli.command import Group, application
-from cumulant.cli.output import Output
+from cumulant.cli.command import CommandGroup, application
+from cumulant.cli.output import CommandOutput
 from cumulant.cli.termination import termination
 
 
-class Entry(NamedTuple):
+class HelpEntry(NamedTuple):
     """One line of the root help; `module` of `cumulant.cli` holds the command and is imported when it runs."""
 
     module: str
     summary: str
 
 
-PANELS: dict[str, dict[str, Entry]] = {
+PANELS: dict[str, dict[str, HelpEntry]] = {
     "Start": {
-        "demo": Entry("project.demo", "Real flights, from raw tables to a served model, in minutes"),
-        "new": Entry("project.new", "Make a project: from your own file, or from a template"),
-        "plan": Entry("project.plan", "What would run, and where every setting comes from"),
-        "doctor": Entry("project.doctor", "Check this machine and project, and say how to mend what is wrong"),
+        "demo": HelpEntry("project.demo", "Real flights, from raw tables to a served model, in minutes"),
+        "new": HelpEntry("project.new", "Make a project: from your own file, or from a template"),
+        "plan": HelpEntry("project.plan", "What would run, and where every setting comes from"),
+        "doctor": HelpEntry("project.doctor", "Check this machine and project, and say how to mend what is wrong"),
     },
     "The loop": {
-        "data": Entry("training.data", "Validate sources, see snapshots, checks and quarantine"),
-        "features": Entry("training.features", "What the features are, and their values"),
-        "train": Entry("training.train", "Search, evaluate, package, register: a model version"),
-        "evaluate": Entry("training.evaluate", "Score a registered model on later data, and ask the gate"),
-        "models": Entry("training.models", "List, show, compare, tag, alias, reproduce"),
-        "package": Entry("training.package", "A servable from a model made elsewhere: ONNX, LightGBM, XGBoost, ..."),
-        "predict": Entry("serving.predict", "Answers for the rows of a file, offline or from a server"),
-        "serve": Entry("serving.serve", "Answer requests over HTTP"),
-        "release": Entry("release.release", "Bring a new version to all callers, or back by itself"),
-        "rollback": Entry("release.rollback", "All requests back to a version served before"),
+        "data": HelpEntry("training.data", "Validate sources, see snapshots, checks and quarantine"),
+        "features": HelpEntry("training.features", "What the features are, and their values"),
+        "train": HelpEntry("training.train", "Search, evaluate, package, register: a model version"),
+        "evaluate": HelpEntry("training.evaluate", "Score a registered model on later data, and ask the gate"),
+        "models": HelpEntry("training.models", "List, show, compare, tag, alias, reproduce"),
+        "package": HelpEntry(
+            "training.package", "A servable from a model made elsewhere: ONNX, LightGBM, XGBoost, ..."
+        ),
+        "predict": HelpEntry("serving.predict", "Answers for the rows of a file, offline or from a server"),
+        "serve": HelpEntry("serving.serve", "Answer requests over HTTP"),
+        "release": HelpEntry("release.release", "Bring a new version to all callers, or back by itself"),
+        "rollback": HelpEntry("release.rollback", "All requests back to a version served before"),
     },
     "In production": {
-        "up": Entry("serving.up", "Serve the champion behind a gateway: all processes, supervised"),
-        "ps": Entry("serving.ps", "The processes that serve, and how they are"),
-        "down": Entry("serving.down", "End them all; requests under way are finished"),
-        "replay": Entry("serving.replay", "A past period again, as requests and labels, many times faster"),
-        "alerts": Entry("monitoring.alerts", "What fires, who knows of it, and whether messages arrive"),
-        "monitor": Entry("monitoring.monitor", "What moved in the rows of a model, and whether it matters"),
-        "backup": Entry("project.backup", "All of a project in one file, while it runs"),
-        "restore": Entry("project.restore", "A project out of a backup, checked file by file"),
-        "tick": Entry("project.tick", "Do once whatever is due: for cron and schedulers"),
+        "up": HelpEntry("serving.up", "Serve the champion behind a gateway: all processes, supervised"),
+        "ps": HelpEntry("serving.ps", "The processes that serve, and how they are"),
+        "down": HelpEntry("serving.down", "End them all; requests under way are finished"),
+        "replay": HelpEntry("serving.replay", "A past period again, as requests and labels, many times faster"),
+        "alerts": HelpEntry("monitoring.alerts", "What fires, who knows of it, and whether messages arrive"),
+        "monitor": HelpEntry("monitoring.monitor", "What moved in the rows of a model, and whether it matters"),
+        "backup": HelpEntry("project.backup", "All of a project in one file, while it runs"),
+        "restore": HelpEntry("project.restore", "A project out of a backup, checked file by file"),
+        "tick": HelpEntry("project.tick", "Do once whatever is due: for cron and schedulers"),
     },
     "The story": {
-        "runs": Entry("project.runs", "Runs and their steps"),
-        "events": Entry("project.events", "The chain of events: list, follow, verify, export"),
-        "predictions": Entry("serving.predictions", "The prediction log: list, show, gaps"),
-        "labels": Entry("monitoring.labels", "What became of predictions: ingest, list, show, report"),
-        "review": Entry("monitoring.review", "Ask people about the predictions that matter"),
-        "lineage": Entry("project.lineage", "From a model back to files, code and settings"),
-        "report": Entry("project.report", "One page about a run or model, for people"),
+        "runs": HelpEntry("project.runs", "Runs and their steps"),
+        "events": HelpEntry("project.events", "The chain of events: list, follow, verify, export"),
+        "predictions": HelpEntry("serving.predictions", "The prediction log: list, show, gaps"),
+        "labels": HelpEntry("monitoring.labels", "What became of predictions: ingest, list, show, report"),
+        "review": HelpEntry("monitoring.review", "Ask people about the predictions that matter"),
+        "lineage": HelpEntry("project.lineage", "From a model back to files, code and settings"),
+        "report": HelpEntry("project.report", "One page about a run or model, for people"),
     },
 }
 COMMANDS = {name: entry for panel in PANELS.values() for name, entry in panel.items()}
 
 
-class Root(Group):
+class Root(CommandGroup):
     """The root group: knows every command by name, imports only the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -96,9 +98,9 @@ class Root(Group):
 
 def load(name: str) -> Any:
     """The parser of one command, built from its module."""
-    found = get_command(importlib.import_module(f"cumulant.cli.{COMMANDS[name].module}").app)
-    found.name = name
-    return found
+    command = get_command(importlib.import_module(f"cumulant.cli.{COMMANDS[name].module}").app)
+    command.name = name
+    return command
 
 
 root = application(
@@ -143,13 +145,13 @@ def run(arguments: Sequence[str]) -> int:
     own, foreign = _split(arguments)
     debug = "--debug" in own or bool(os.environ.get("CUMULANT_DEBUG"))
     words = [word for word in own if word != "--debug"] + foreign
-    with Output(json="--json" in own) as output, termination() as asked:
+    with CommandOutput(json="--json" in own) as output, termination() as signals:
         try:
             code = _call(words, output)
             output.flush()
         except BaseException as error:  # noqa: BLE001 - the edge: every ending becomes an exit code here
             code = errors.finish(error, output, debug=debug)
-            code = errors.TERMINATED if code == errors.INTERRUPTED and asked.received else code
+            code = errors.TERMINATED if code == errors.INTERRUPTED and signals.received else code
     return code
 
 
@@ -160,11 +162,11 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:cut], words[cut:]
 
 
-def _call(words: list[str], output: Output) -> int:
-    found = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
-    if found == errors.INTERRUPTED:
+def _call(words: list[str], output: CommandOutput) -> int:
+    result = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
+    if result == errors.INTERRUPTED:
         raise KeyboardInterrupt  # Typer made it an exit code and said nothing
-    return found if isinstance(found, int) else 0
+    return result if isinstance(result, int) else 0
 
 
 __all__ = ["COMMANDS", "PANELS", "load", "parser", "run"]

@@ -37,8 +37,8 @@ def collect_no_more() -> None:
     """Before the process ends: what lives now is left to the system. What must be closed is closed by its block, and
     functions registered with `atexit` still run. What a user's code wrote to a file that it left open is written.
     """
-    for one in gc.get_objects():
-        if issubclass(type(one), _File):
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), _File):
             with suppress(OSError, ValueError):  # a full disk, a closed file
-                one.flush()
+                candidate.flush()
     gc.freeze()

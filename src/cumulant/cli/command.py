@@ -74,13 +74,13 @@ class Command(_Painted, TyperCommand):
     """One command's parser and help."""
 
 
-class Group(_Painted, TyperGroup):
+class CommandGroup(_Painted, TyperGroup):
     """The parser and help of a command that has commands of its own; without one of them it shows its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.parent is not None and not ctx.resilient_parsing and only_common(args):
             if ctx.obj.json:
-                commands = {name: one.get_short_help_str(200) for name, one in self.commands.items()}
+                commands = {name: command.get_short_help_str(200) for name, command in self.commands.items()}
                 ctx.obj.document({"usage": self.get_usage(ctx).removeprefix("Usage: "), "commands": commands})
             else:
                 print(self.get_help(ctx))
@@ -90,10 +90,10 @@ class Group(_Painted, TyperGroup):
 
 def only_common(words: Sequence[str]) -> bool:
     """Whether a command line holds nothing but options that every command has."""
-    left = iter(words)
-    for word in left:
+    words_left = iter(words)
+    for word in words_left:
         if word in ("--project", "--env"):
-            next(left, None)
+            next(words_left, None)
         elif word != "--json" and not word.startswith(("--project=", "--env=")):
             return False
     return True
@@ -118,7 +118,7 @@ def application(name: str, summary: str, *, examples: Sequence[str] = ()) -> typ
     return typer.Typer(
         name=name,
         help=summary,
-        cls=Group,
+        cls=CommandGroup,
         epilog="\n".join(examples) or None,
         add_completion=False,
         no_args_is_help=True,

@@ -79,11 +79,11 @@ class TrainDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServeFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The server that answered, and the request that was sent; `kept` says whether it still runs."""
+    """The server that answered, and the request that was sent; `running`: whether it still runs."""
 
     url: str
     pid: int
-    kept: bool
+    running: bool
     request: dict[str, Any]
     answer: dict[str, Any]
     milliseconds: float
@@ -150,7 +150,7 @@ def train_document(
         data=data_figures(report),
         features=FeatureFigures(
             count=len(report.features),
-            names=tuple(one.name for one in report.features),
+            names=tuple(feature.name for feature in report.features),
             rows=features.rows,
             rows_computed=features.rows_computed,
         ),
@@ -167,5 +167,5 @@ def train_document(
 
 def demo_schema() -> dict[str, object]:
     """The JSON Schema of `cumulant demo --json`; a copy stands in `demo.schema.json` beside this module."""
-    found = msgspec.json.schema(DemoDocument)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cumulant demo --json"} | found
+    schema = msgspec.json.schema(DemoDocument)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cumulant demo --json"} | schema

@@ -19,7 +19,7 @@ def lookalikes(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_LOOKALIKES)
-    return "".join(one if one.isascii() else "?" for one in text), error.end
+    return "".join(letter if letter.isascii() else "?" for letter in text), error.end
 
 
 def write_lookalikes() -> None:

@@ -33,7 +33,7 @@ from cumulant.core.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.cli.output import Output
+    from cumulant.cli.output import CommandOutput
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -57,7 +57,7 @@ def exit_code(error: BaseException) -> int:
     return 4
 
 
-def finish(error: BaseException, output: Output, *, debug: bool) -> int:
+def finish(error: BaseException, output: CommandOutput, *, debug: bool) -> int:
     """Report how a command ended and return its exit code."""
     if _reader_gone(error):
         output.detach()
@@ -127,8 +127,8 @@ class UnexpectedError(CumulantError):
 
 
 def as_document(known: CumulantError, error: BaseException) -> dict[str, object]:
-    found = {"exit_code": exit_code(known), "page": page(known)} | known.as_dict()
-    return found | {"message": str(known), "type": type(error).__name__}
+    fields = {"exit_code": exit_code(known), "page": page(known)} | known.as_dict()
+    return fields | {"message": str(known), "type": type(error).__name__}
 
 
 def page(error: CumulantError) -> str:
@@ -164,7 +164,12 @@ def _from_parser(error: BaseException) -> UsageError:
     if (option := getattr(error, "option_name", None)) and context is not None and "o such option" in head:
         head, known = (
             f"no such option: {option}",
-            [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")],
+            [
+                name
+                for parameter in context.command.get_params(context)
+                for name in parameter.opts
+                if name.startswith("-")
+            ],
         )
         hint = _other_place(str(option), known, path) or did_you_mean(str(option), known)
     elif (missing := _NO_COMMAND.match(head)) and context is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.cli.output import Output
+    from cumulant.cli.output import CommandOutput
     from cumulant.core.progress import Progress
     from cumulant.project.project import Project
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Invocation:
     """What every command is given; collaborators are made when they are asked for."""
 
-    def __init__(self, *, directory: str | None, environment: str, action: str | None, output: Output) -> None:
+    def __init__(self, *, directory: str | None, environment: str, action: str | None, output: CommandOutput) -> None:
         self.environment = environment
         self.action = action
         self.output = output
@@ -51,11 +51,11 @@ class Invocation:
         from cumulant.flows.ledger.actions import check
         from cumulant.project.file.loading import load
 
-        found = load(self.directory, environment=self.environment)
-        self.output.redact = found.vault.redact
+        project = load(self.directory, environment=self.environment)
+        self.output.redact = project.vault.redact
         if self.action is not None:
-            check(found.access(), found.principal(), self.action, found.name)
-        return found
+            check(project.access(), project.principal(), self.action, project.name)
+        return project
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

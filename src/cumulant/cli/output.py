@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class Output:
+class CommandOutput:
     """Standard output and error of one command.
 
     In JSON mode the real standard output is set aside for documents, and everything else that prints there (Python or

@@ -20,8 +20,8 @@ def program(name: str) -> str:
     script = called.with_name(name + called.suffix)
     if called.stem != NAME or not script.is_file():
         return name
-    found = shutil.which(name)
-    if found is not None and script.samefile(found):
+    path = shutil.which(name)
+    if path is not None and script.samefile(path):
         return name
     return shlex.quote(_short(script))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.text import Text
 
-    from cumulant.cli.output import Output
+    from cumulant.cli.output import CommandOutput
 
 BAR = 24
 #: seconds without a line after which the detail of a step is one
@@ -27,7 +27,7 @@ QUIET = 15.0
 
 
 @contextmanager
-def watch(title: str, output: Output) -> Iterator[Progress]:
+def watch(title: str, output: CommandOutput) -> Iterator[Progress]:
     """A `Progress` that shows what goes on, in the way that suits standard error."""
     console = output.notices()
     if console.is_terminal and not console.is_dumb_terminal:
@@ -39,10 +39,10 @@ def watch(title: str, output: Output) -> Iterator[Progress]:
     elif output.json:
         yield silent
     else:
-        yield Lines(console).say
+        yield ProgressLines(console).say
 
 
-class Lines:
+class ProgressLines:
     """One plain line for each step, when it begins, and the detail of a long one after each `QUIET` seconds."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:

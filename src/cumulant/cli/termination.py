@@ -53,16 +53,16 @@ class Termination:
 @contextmanager
 def termination() -> Iterator[Termination]:
     """SIGTERM raises KeyboardInterrupt in the main thread while the block runs, unless someone else handles it."""
-    asked = Termination()
+    handler = Termination()
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield asked
+        yield handler
         return
-    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGTERM, handler)
     before: Callable[[Any], object] = sys.unraisablehook
-    sys.unraisablehook = lambda dropped: None if asked.again(dropped) else before(dropped)
+    sys.unraisablehook = lambda dropped: None if handler.again(dropped) else before(dropped)
     try:
-        yield asked
+        yield handler
     finally:
         sys.unraisablehook = before
-        asked.close()
+        handler.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

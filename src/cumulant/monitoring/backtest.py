@@ -23,10 +23,10 @@ from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.recalibration import Task
 from cumulant.monitoring.performance.refits import Fit, Scorer, recent_refits
-from cumulant.monitoring.performance.rows import Predictions, Window
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
 from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
-from cumulant.monitoring.performance.watch import Harm, Watch, begin, harm
-from cumulant.monitoring.policy import Evidence, RetrainState, decide
+from cumulant.monitoring.performance.watch import Harm, LossMonitor, begin, harm
+from cumulant.monitoring.policy import RetrainEvidence, RetrainState, decide
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 
@@ -83,7 +83,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class History(Generic[Inputs]):
+class BacktestHistory(Generic[Inputs]):
     """Windows of inputs and truths, oldest first, each of all rows; `times` [rows] of each window.
 
     A window may have no row.
@@ -95,7 +95,7 @@ class History(Generic[Inputs]):
 
 
 def backtest(
-    history: History[Inputs],
+    history: BacktestHistory[Inputs],
     fit: Fit[Inputs],
     policies: Mapping[str, RetrainTerms],
     terms: ReplayTerms,
@@ -134,7 +134,7 @@ def _part(progress: Progress, name: str, place: int, count: int) -> Callable[[fl
     return lambda share: progress(f"rule: {name}", (place + share) / count)
 
 
-def _checked(history: History[Inputs], weighted: WeightedFit[Inputs] | None, terms: ReplayTerms) -> None:
+def _checked(history: BacktestHistory[Inputs], weighted: WeightedFit[Inputs] | None, terms: ReplayTerms) -> None:
     begun = terms.first + terms.delay
     if len(history.inputs) <= begun or terms.first < 1:
         raise DataError(
@@ -162,8 +162,8 @@ class _Served(Generic[Inputs]):
     scorer: Scorer[Inputs]
     known: tuple[int, int]
     scores: dict[int, Floats] = field(default_factory=dict)
-    shown: list[Predictions] = field(default_factory=list)
-    watch: Watch | None = None
+    shown: list[PredictionRows] = field(default_factory=list)
+    watch: LossMonitor | None = None
     estimator: Estimator | None = None
 
 
@@ -171,7 +171,7 @@ class _Served(Generic[Inputs]):
 class _Run(Generic[Inputs]):
     """What all rules share."""
 
-    history: History[Inputs]
+    history: BacktestHistory[Inputs]
     fit: Fit[Inputs]
     weighted: WeightedFit[Inputs] | None
     refits: Sequence[Floats | None]
@@ -203,7 +203,7 @@ class _Run(Generic[Inputs]):
             trainings=tuple(trainings),
             waits=waits,
             loss=float(np.concatenate(losses).mean()),
-            losses=tuple(float(one.mean()) if len(one) else None for one in losses),
+            losses=tuple(float(window_losses.mean()) if len(window_losses) else None for window_losses in losses),
         )
 
     def _trained(self, first: int, last: int) -> _Served[Inputs]:
@@ -214,18 +214,18 @@ class _Run(Generic[Inputs]):
         ages = [(now - times) / np.timedelta64(half) for times in self.history.times[first:last]]
         return _Served(scorer=self.weighted(inputs, truths, [np.exp2(-age) for age in ages]), known=(first, last))
 
-    def _evidence(self, served: _Served[Inputs], number: int) -> Evidence:
+    def _evidence(self, served: _Served[Inputs], number: int) -> RetrainEvidence:
         """What is known after window `number`, the labels of which come `delay` windows later."""
         score = served.scores[number]
-        told, (first, last) = self._look(served, number - self.terms.delay), served.known
-        words = {} if told is None else {one.question: one.word for one in told.findings}
-        kind = None if told is None else told.kind
-        return Evidence(
+        harm_now, (first, last) = self._look(served, number - self.terms.delay), served.known
+        words = {} if harm_now is None else {finding.question: finding.word for finding in harm_now.findings}
+        kind = None if harm_now is None else harm_now.kind
+        return RetrainEvidence(
             now=self._window(number).end,
             new_labels=sum(len(truth) for truth in self.history.truths[last : number + 1 - self.terms.delay]),
             drift=self.drifts is not None and self.drifts(self.history.inputs[first:last], self.history.inputs[number]),
             kind=kind,
-            measured=None if told is None else told.word,
+            measured=None if harm_now is None else harm_now.word,
             refit=words.get("refit"),
             estimated=None if served.estimator is None else self._estimated(served.estimator, number, score, kind),
         )
@@ -237,10 +237,10 @@ class _Run(Generic[Inputs]):
         score, truth = served.scores.pop(number), self.history.truths[number]
         if not len(truth):
             return None
-        part = Predictions(time=self.history.times[number], score=score, truth=truth)
+        part = PredictionRows(time=self.history.times[number], score=score, truth=truth)
         if served.watch is not None:
-            served.watch, told = harm(served.watch, self._window(number), part, self.refits[number])
-            return told
+            served.watch, harm_now = harm(served.watch, self._window(number), part, self.refits[number])
+            return harm_now
         served.shown.append(part)
         if len(served.shown) >= self.terms.learn:
             self._watch(served)
@@ -261,18 +261,20 @@ class _Run(Generic[Inputs]):
         """The word of the estimated loss of a window, its labels unseen; None where the estimate is refused."""
         if not len(score):
             return None
-        blank = Predictions(time=self.history.times[number], score=score, truth=np.full(len(score), np.nan))
-        (one,) = estimated(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
-        figure = one.figures.get(self.terms.harm.loss)
+        blank = PredictionRows(time=self.history.times[number], score=score, truth=np.full(len(score), np.nan))
+        (window,) = estimated(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
+        figure = window.figures.get(self.terms.harm.loss)
         return None if figure is None else figure.word
 
-    def _window(self, number: int) -> Window:
-        return Window(self.terms.start + number * self.terms.every, self.terms.start + (number + 1) * self.terms.every)
+    def _window(self, number: int) -> PredictionWindow:
+        return PredictionWindow(
+            self.terms.start + number * self.terms.every, self.terms.start + (number + 1) * self.terms.every
+        )
 
 
-def _joined(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(
-        time=np.concatenate([one.time for one in parts]),
-        score=np.concatenate([one.score for one in parts]),
-        truth=np.concatenate([one.truth for one in parts]),
+def _joined(parts: Sequence[PredictionRows]) -> PredictionRows:
+    return PredictionRows(
+        time=np.concatenate([part.time for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        truth=np.concatenate([part.truth for part in parts]),
     )

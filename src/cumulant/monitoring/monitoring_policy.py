@@ -60,7 +60,7 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     half_life: timedelta | None = None
 
 
-class Budget(msgspec.Struct, frozen=True):
+class RetrainBudget(msgspec.Struct, frozen=True):
     """At most `count` trainings within any `within`."""
 
     count: int
@@ -88,7 +88,7 @@ class RetrainTerms(msgspec.Struct, frozen=True, kw_only=True):
     hold: int = 1
     cool_down: timedelta = timedelta(days=7)
     least_labels: int = 500
-    at_most: Budget | None = Budget(2, timedelta(days=30))
+    at_most: RetrainBudget | None = RetrainBudget(2, timedelta(days=30))
 
 
 class MonitoringPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ class RetrainState(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: int = 0
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+class RetrainEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What is known at a look.
 
     fault: why the newest data failed validation; None: it passed. drift: whether drift alarms. kind: of the change.
@@ -63,7 +63,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     estimated: Word | None = None
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class RetrainAction(msgspec.Struct, frozen=True, kw_only=True):
     """`train`; `wait`, where something asks for it and something forbids it; or `nothing`. `sentence` says why."""
 
     do: Literal["train", "wait", "nothing"]
@@ -71,32 +71,32 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def decide(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tuple[RetrainState, Action]:
+def decide(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> tuple[RetrainState, RetrainAction]:
     """What is done at this look, and what is remembered after it. The caller starts the training, or asks for approval.
 
     Measured loss speaks before an estimate: an estimate confirms only where drift has proposed and labels do not
     contradict. Where labels show that a refit gains nothing, harm is told and nothing is trained.
     """
     confirmed = state.confirmed + 1 if _confirms(evidence) else 0
-    kept = msgspec.structs.replace(state, confirmed=confirmed)
-    trigger, why = _trigger(kept, evidence, terms)
+    counted_state = msgspec.structs.replace(state, confirmed=confirmed)
+    trigger, why = _trigger(counted_state, evidence, terms)
     if trigger is None:
-        return kept, Action(do="nothing", trigger=None, sentence=why)
-    barred = _barred(kept, evidence, terms, trigger)
+        return counted_state, RetrainAction(do="nothing", trigger=None, sentence=why)
+    barred = _barred(counted_state, evidence, terms, trigger)
     if barred is not None:
-        return kept, Action(do="wait", trigger=trigger, sentence=f"{why} {barred}")
+        return counted_state, RetrainAction(do="wait", trigger=trigger, sentence=f"{why} {barred}")
     after = RetrainState(trained=evidence.now, trainings=(*_counted(state, evidence.now, terms), evidence.now))
-    return after, Action(do="train", trigger=trigger, sentence=why)
+    return after, RetrainAction(do="train", trigger=trigger, sentence=why)
 
 
-def _confirms(evidence: Evidence) -> bool:
+def _confirms(evidence: RetrainEvidence) -> bool:
     if evidence.measured == "worse":
         return evidence.refit not in ("better", "not_worse")
     contradicted = evidence.measured in ("better", "not_worse")
     return evidence.drift and evidence.estimated == "worse" and not contradicted
 
 
-def _trigger(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tuple[Trigger | None, str]:
+def _trigger(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> tuple[Trigger | None, str]:
     age = evidence.now - state.trained
     kind = f" ({evidence.kind})" if evidence.kind else ""
     source = "Measured" if evidence.measured == "worse" else "Estimated"
@@ -110,11 +110,11 @@ def _trigger(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tu
             f"{evidence.new_labels} labels are new.",
         ),
     ]
-    found = next(((trigger, why) for does, trigger, why in fired if does), None)
-    return (None, _quiet(state, evidence, terms)) if found is None else found
+    first = next(((trigger, why) for does, trigger, why in fired if does), None)
+    return (None, _quiet(state, evidence, terms)) if first is None else first
 
 
-def _quiet(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> str:
+def _quiet(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> str:
     """Why nothing asks for a training."""
     if evidence.measured == "worse" and not _confirms(evidence):
         return "There is harm, and a refit gains nothing: training again would not help."
@@ -130,7 +130,7 @@ def _quiet(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> str:
     return "Nothing asks for a training."
 
 
-def _barred(state: RetrainState, evidence: Evidence, terms: RetrainTerms, trigger: Trigger) -> str | None:
+def _barred(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms, trigger: Trigger) -> str | None:
     if evidence.fault is not None or evidence.kind == "data_fault":
         return (
             f"The newest data did not pass validation, and nothing is learned from it: {evidence.fault or 'a fault'}."
@@ -139,8 +139,8 @@ def _barred(state: RetrainState, evidence: Evidence, terms: RetrainTerms, trigge
         return f"There are {evidence.new_labels} new labels to learn from, and {terms.least_labels} are needed."
     if trigger != "schedule" and state.trainings and evidence.now - state.trainings[-1] < terms.cool_down:
         return f"The last training was {state.trainings[-1]:%Y-%m-%d}, and the cool-down is {terms.cool_down}."
-    held = _counted(state, evidence.now, terms)
-    if terms.at_most is not None and len(held) >= terms.at_most.count:
+    trainings = _counted(state, evidence.now, terms)
+    if terms.at_most is not None and len(trainings) >= terms.at_most.count:
         return f"The budget of {terms.at_most.count} within {terms.at_most.within.days} days is used up."
     return None
 

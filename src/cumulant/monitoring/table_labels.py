@@ -16,11 +16,11 @@ from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.blocks import no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
-from cumulant.monitoring.tables import Table, open_table, readable
+from cumulant.monitoring.tables import PredictionTable, open_table, readable
 from cumulant.outcomes.join.matching import resolve_labels
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift.blocks import Cut
+    from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: part of a window's rows that may have contradictory labels
@@ -46,7 +46,7 @@ class Labels(NamedTuple):
     which the rows without one surely have other answers.
     """
 
-    table: Table
+    table: PredictionTable
     name: str
     known: int
     key: tuple[str, ...]
@@ -57,7 +57,7 @@ class Labels(NamedTuple):
     refused: int = 0
     selected: bool = False
 
-    def compared(self, cut: Cut) -> Labels:
+    def compared(self, cut: RowBlocks) -> Labels:
         """Without the labels of windows in which less than LEAST_SHARE of the rows have one: which rows are labelled
         may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
         Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
@@ -66,11 +66,11 @@ class Labels(NamedTuple):
         that lacks none may be complete for want of that class.
         """
         label = self.table.series(self.name)
-        held = label.is_not_null().to_numpy()
+        labelled = label.is_not_null().to_numpy()
         codes = np.zeros(len(label), dtype=np.int64) if cut.codes is None else cut.codes
         blocks = len(cut.blocks) + 1
         drawn = False
-        rows, known = np.bincount(codes, minlength=blocks), np.bincount(codes[held], minlength=blocks)
+        rows, known = np.bincount(codes, minlength=blocks), np.bincount(codes[labelled], minlength=blocks)
         enough = known >= LEAST_SHARE * rows
         if self.weight is not None:
             weights = self.weight.filter(label.is_not_null()).drop_nulls().unique()
@@ -80,25 +80,25 @@ class Labels(NamedTuple):
             disputed = np.bincount(codes[self.contradicted.to_numpy()], minlength=blocks)
             enough &= disputed <= _DISPUTED * rows
         lacks = (known < (1 - LACKING) * rows) & (np.arange(blocks) < len(cut.blocks))
-        selected = not drawn and bool((enough & lacks).any()) and self._selected(held, codes, enough & lacks)
+        selected = not drawn and bool((enough & lacks).any()) and self._selected(labelled, codes, enough & lacks)
         if selected:
             enough &= ~lacks & (np.arange(blocks) < _from(lacks[: len(cut.blocks)]))
-        told = label.set(pl.Series(~enough[codes]), None) if not enough.all() else label
-        with_rest = self.table.rows.with_columns(told.alias(self.name))
+        compared_labels = label.set(pl.Series(~enough[codes]), None) if not enough.all() else label
+        with_rest = self.table.rows.with_columns(compared_labels.alias(self.name))
         refused = int((~enough & (known > 0))[: len(cut.blocks)].sum())
         return self._replace(table=replace(self.table, rows=with_rest), refused=refused, selected=selected)
 
-    def _selected(self, held: Flags, codes: Codes, partly: Flags) -> bool:
+    def _selected(self, labelled: Flags, codes: Codes, partly: Flags) -> bool:
         """Whether rows of the windows `partly` with a label surely have other answers than those without."""
         within = partly[codes]
-        answers = [one[within] for name in self.table.answers for one in _numbered(self.table.series(name))]
-        return is_selected(answers, held[within], codes[within])
+        answers = [numbers[within] for name in self.table.answers for numbers in _numbered(self.table.series(name))]
+        return is_selected(answers, labelled[within], codes[within])
 
     def called(self, name: str) -> Labels:
         """The same with another name of the label, where no other column has it."""
         if name in self.table.columns:
             return self
-        names = tuple(name if one == self.name else one for one in self.table.columns)
+        names = tuple(name if column == self.name else column for column in self.table.columns)
         rows = self.table.rows.rename({self.name: name})
         return self._replace(table=replace(self.table, rows=rows, columns=names), name=name)
 
@@ -117,11 +117,11 @@ def _numbered(values: pl.Series) -> list[Floats]:
     if values.dtype != pl.String:
         return []
     frequent = values.drop_nulls().value_counts(sort=True)[values.name].head(_ANSWERS).to_list()
-    return [(values == one).fill_null(value=False).cast(pl.Float64).to_numpy() for one in frequent]
+    return [(values == value).fill_null(value=False).cast(pl.Float64).to_numpy() for value in frequent]
 
 
 def labelled(
-    table: Table, path: Path, label: str | None, key: Sequence[str] = (), *, now: datetime | None = None
+    table: PredictionTable, path: Path, label: str | None, key: Sequence[str] = (), *, now: datetime | None = None
 ) -> Labels:
     """`table` with the labels of a file as a column.
 
@@ -133,34 +133,39 @@ def labelled(
         UsageError: no column is shared, or it is not clear which one is the label.
         DataError: the file cannot be read, a column of the key is not there, or no label finds a row.
     """
-    said = open_table(path)
+    label_table = open_table(path)
     table.require(key)
-    said.require(key)
-    name = label or _label(said, table)
-    said.require([name])
+    label_table.require(key)
+    name = label or _label(label_table, table)
+    label_table.require([name])
     key = list(key) or _key(
-        table, [one for one in said.columns if one in table.columns and one not in (name, *_BESIDE)]
+        table, [column for column in label_table.columns if column in table.columns and column not in (name, *_BESIDE)]
     )
     if not key:
         raise UsageError(
             f"{path} has no column in common with the predictions, by which labels could find their row",
-            subject=str(path), hint=f"it has {', '.join(said.columns[:8])}; give both the same key",
+            subject=str(path), hint=f"it has {', '.join(label_table.columns[:8])}; give both the same key",
         )  # fmt: skip
-    beside = [one for one in (_KNOWN, _WEIGHT) if one in said.columns and one not in (name, *key)]
-    facts = said.rows.select(*key, pl.col(name).alias("label"), *beside).drop_nulls("label")
-    found = _joined(table, Table(str(path), facts, (), None, ()), list(key), to_micros(now or datetime.now(UTC)))
-    if found.labels and found.unmatched == found.labels:
+    beside = [column for column in (_KNOWN, _WEIGHT) if column in label_table.columns and column not in (name, *key)]
+    facts = label_table.rows.select(*key, pl.col(name).alias("label"), *beside).drop_nulls("label")
+    joined_labels = _joined(
+        table, PredictionTable(str(path), facts, (), None, ()), list(key), to_micros(now or datetime.now(UTC))
+    )
+    if joined_labels.labels and joined_labels.unmatched == joined_labels.labels:
         raise DataError(
-            f"none of the {found.labels:,} labels in {path} is of a row", subject=str(path),
+            f"none of the {joined_labels.labels:,} labels in {path} is of a row", subject=str(path),
             hint=f"they are joined by {', '.join(key)}: name other columns with --key, and look at their values",
         )  # fmt: skip
-    kept = tuple(one for one in table.columns if one != name)
-    labels = found.rows["label"].alias(name)
-    joined = pl.concat([table.rows.select(kept), labels.to_frame().lazy()], how="horizontal")
-    whole = replace(table, rows=joined, columns=(*kept, name), answers=tuple(a for a in table.answers if a != name))
+    other_columns = tuple(column for column in table.columns if column != name)
+    labels = joined_labels.rows["label"].alias(name)
+    joined = pl.concat([table.rows.select(other_columns), labels.to_frame().lazy()], how="horizontal")
+    whole = replace(
+        table, rows=joined, columns=(*other_columns, name), answers=tuple(a for a in table.answers if a != name)
+    )
     return Labels(
-        whole, name, len(labels) - labels.null_count(), tuple(key), found.rows["weight"] if _WEIGHT in beside else None,
-        found.unmatched, found.rows["contradicted"], found.waiting,
+        whole, name, len(labels) - labels.null_count(), tuple(key),
+        joined_labels.rows["weight"] if _WEIGHT in beside else None,
+        joined_labels.unmatched, joined_labels.rows["contradicted"], joined_labels.waiting,
     )  # fmt: skip
 
 
@@ -175,7 +180,7 @@ class _Joined(NamedTuple):
     waiting: int
 
 
-def _joined(table: Table, said: Table, key: list[str], now: int) -> _Joined:
+def _joined(table: PredictionTable, label_table: PredictionTable, key: list[str], now: int) -> _Joined:
     """The labels of a table's rows; of many rows those whose keys have one hash after the other.
 
     Raises:
@@ -185,14 +190,14 @@ def _joined(table: Table, said: Table, key: list[str], now: int) -> _Joined:
         kinds = table.rows.select(key).collect_schema()
     apart = all(kind == pl.String or kind.is_integer() for kind in kinds.values())
     count = -(-table.count() // _AT_ONCE) if apart else 1
-    parts = [_joined_part(table, said, kinds, now, (part, count)) for part in range(max(count, 1))]
+    parts = [_joined_part(table, label_table, kinds, now, (part, count)) for part in range(max(count, 1))]
     if not any(timed for _, timed in parts):
         raise no_times(_KNOWN)
     return _Joined(
-        _in_order([one.rows for one, _ in parts]),
-        labels=sum(one.labels for one, _ in parts),
-        unmatched=sum(one.unmatched for one, _ in parts),
-        waiting=sum(one.waiting for one, _ in parts),
+        _in_order([part_result.rows for part_result, _ in parts]),
+        labels=sum(part_result.labels for part_result, _ in parts),
+        unmatched=sum(part_result.unmatched for part_result, _ in parts),
+        waiting=sum(part_result.waiting for part_result, _ in parts),
     )
 
 
@@ -202,60 +207,66 @@ def _in_order(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """
     if len(parts) == 1:
         return parts[0].drop(_PLACE)
-    order = pl.concat([one.drop_in_place(_PLACE) for one in parts]).arg_sort()
+    order = pl.concat([frame.drop_in_place(_PLACE) for frame in parts]).arg_sort()
     names = parts[0].columns
-    return pl.DataFrame([pl.concat([one.drop_in_place(name) for one in parts]).gather(order) for name in names])
+    return pl.DataFrame([pl.concat([frame.drop_in_place(name) for frame in parts]).gather(order) for name in names])
 
 
-def _joined_part(table: Table, said: Table, kinds: pl.Schema, now: int, part: tuple[int, int]) -> tuple[_Joined, bool]:
+def _joined_part(
+    table: PredictionTable, label_table: PredictionTable, kinds: pl.Schema, now: int, part: tuple[int, int]
+) -> tuple[_Joined, bool]:
     """What is known of the keys of one part of so many, and whether any of these labels has a known time."""
     key = list(kinds)
     own = pl.lit(value=True) if part[1] == 1 else pl.struct(key).hash() % part[1] == part[0]
-    with readable(said.name):
+    with readable(label_table.name):
         # Keys are one only once they are of one type: "01" and "1" are the same number.
-        facts = said.rows.with_columns(pl.col(one).cast(kind, strict=False) for one, kind in kinds.items())
-        held = facts.filter(own).collect()
+        facts = label_table.rows.with_columns(pl.col(column).cast(kind, strict=False) for column, kind in kinds.items())
+        own_facts = facts.filter(own).collect()
     with readable(table.name):
         rows = table.rows.select(key).with_row_index(_PLACE).filter(own).collect()
-    due, waiting, timed = _facts(held, now)
+    due, waiting, timed = _facts(own_facts, now)
     known = resolve_labels(due, key)
-    weight = [_WEIGHT] if _WEIGHT in held.columns else []
-    found = rows.join(known, on=key, how="left", maintain_order="left").select(
+    weight = [_WEIGHT] if _WEIGHT in own_facts.columns else []
+    labels = rows.join(known, on=key, how="left", maintain_order="left").select(
         _PLACE, "label", *weight, contradicted=(pl.col("state") == "contradicted").fill_null(value=False)
     )
-    return _Joined(found, known.height, known.join(rows, on=key, how="anti").height, waiting), timed
+    return _Joined(labels, known.height, known.join(rows, on=key, how="anti").height, waiting), timed
 
 
-def _facts(said: pl.DataFrame, now: int) -> tuple[pl.DataFrame, int, bool]:
+def _facts(labels: pl.DataFrame, now: int) -> tuple[pl.DataFrame, int, bool]:
     """The labels that are known by `now`, as `outcomes` names their parts, how many are not yet, and whether there is
     any known time, or none needed.
     """
     timed = True
-    known = pl.repeat(now, said.height, eager=True)
-    if _KNOWN in said.columns:
-        told = read_moments(said[_KNOWN])
-        known, timed = told.fill_null(now), told.null_count() < len(told)
-    weight = said[_WEIGHT].cast(pl.Float64, strict=False) if _WEIGHT in said.columns else pl.lit(1.0)
-    facts = said.drop(_KNOWN, _WEIGHT, strict=False)
+    known = pl.repeat(now, labels.height, eager=True)
+    if _KNOWN in labels.columns:
+        known_times = read_moments(labels[_KNOWN])
+        known, timed = known_times.fill_null(now), known_times.null_count() < len(known_times)
+    weight = labels[_WEIGHT].cast(pl.Float64, strict=False) if _WEIGHT in labels.columns else pl.lit(1.0)
+    facts = labels.drop(_KNOWN, _WEIGHT, strict=False)
     facts = facts.with_columns(known.alias(_KNOWN), value=pl.lit(None, pl.Float64), weight=weight)
     due = facts.filter(pl.col(_KNOWN) <= now)
     return due, facts.height - due.height, timed
 
 
-def _key(table: Table, shared: list[str]) -> list[str]:
+def _key(table: PredictionTable, shared: list[str]) -> list[str]:
     """Of the columns that both have: a feature may be written otherwise in the file, and its row would not be found."""
     if table.is_log and "id" in shared:
-        return [one for one in ("id", "row") if one in shared]
-    one = next((name for name in shared if table.tells_apart(name)), None)
-    return shared if one is None else [one]
+        return [column for column in ("id", "row") if column in shared]
+    column = next((name for name in shared if table.tells_apart(name)), None)
+    return shared if column is None else [column]
 
 
-def _label(said: Table, table: Table) -> str:
+def _label(label_table: PredictionTable, table: PredictionTable) -> str:
     """The only column of the file that is neither shared nor a time."""
-    own = [one for one in said.columns if one not in table.columns and one not in _BESIDE and one != said.time]
+    own = [
+        column
+        for column in label_table.columns
+        if column not in table.columns and column not in _BESIDE and column != label_table.time
+    ]
     if len(own) == 1:
         return own[0]
     raise UsageError(
-        f"{said.name} does not say which column is the label", subject=said.name,
+        f"{label_table.name} does not say which column is the label", subject=label_table.name,
         hint=f"name it with --label; columns of its own: {', '.join(own) or 'none'}",
     )  # fmt: skip

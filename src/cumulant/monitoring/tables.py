@@ -36,7 +36,7 @@ _SERVER = ("state_age", "warnings", "degraded", "reasons")
 
 
 @dataclass(frozen=True)
-class Table:
+class PredictionTable:
     """`time` is the column of each row's moment, if there is one; `answers` are what was predicted."""
 
     name: str
@@ -55,7 +55,7 @@ class Table:
     #: rows of a log whose time is still to come, and not among `rows`
     coming: int = 0
 
-    def timed(self, name: str | None) -> Table:
+    def timed(self, name: str | None) -> PredictionTable:
         """This table with the times in column `name`; as it is where none is named.
 
         Raises:
@@ -127,7 +127,7 @@ def open_table(
     skew: timedelta | None = None,
     spill: Spill | None = None,
     name: str = "log",
-) -> Table:
+) -> PredictionTable:
     """A file, a folder or glob of Parquet files, or a prediction log, of which `since` and `until` are days.
 
     `of`: of a log, only the answers of this model and version. `skew`, `spill`, `name`: as in `open_log`.
@@ -138,8 +138,8 @@ def open_table(
         StorageError: a file of the log is damaged.
     """
     if path.is_dir() and any(path.glob("date=*")):
-        found = open_log(path, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
-        return _some_rows(found, path, of)
+        log = open_log(path, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
+        return _some_rows(log, path, of)
     with readable(str(path)):
         lazy = _scan(path)
         schema = lazy.collect_schema()
@@ -153,8 +153,10 @@ def open_table(
 
         with readable(str(path)):
             head = lazy.select(texts).head(_HEAD).collect()
-        times = [one.name for one in head.get_columns() if hold_times(one)]
-    return Table(str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS))
+        times = [column.name for column in head.get_columns() if hold_times(column)]
+    return PredictionTable(
+        str(path), lazy, names, next(iter(times), None), tuple(column for column in names if column in _ANSWERS)
+    )
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -184,7 +186,7 @@ def open_log(
     skew: timedelta | None = None,
     spill: Spill | None = None,
     name: str = "log",
-) -> Table:
+) -> PredictionTable:
     """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
 
     Rows that are dated later than `skew` after they were answered are left out; None: none are. Without rows it has no
@@ -197,7 +199,7 @@ def open_log(
     from cumulant.serving.prediction_log.storage.scanning import batches
 
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
-    told, others, misdated = f"the log {folder}", 0, Counter[date]()
+    title, others, misdated = f"the log {folder}", 0, Counter[date]()
     rows, moments = CollectedFrames(spill, name), CollectedFrames(spill, f"{name}.moments")
     for batch in batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
@@ -215,15 +217,15 @@ def open_log(
         if of is not None:
             moments.add(answered.filter(pl.col("model") == of[0]).select(_MOMENT))
         if own.height:
-            with readable(told):
+            with readable(title):
                 rows.add(_flat(own))
-    with readable(told):
-        found = rows.rows()
-        names = tuple(found.collect_schema())
-    answers = tuple(one for one in names if one.startswith(ANSWER))
+    with readable(title):
+        log_rows = rows.rows()
+        names = tuple(log_rows.collect_schema())
+    answers = tuple(column for column in names if column.startswith(ANSWER))
     traffic = None if moments.is_empty else moments.rows()
-    return Table(
-        told, found, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
+    return PredictionTable(
+        title, log_rows, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
     )  # fmt: skip
 
 
@@ -232,23 +234,23 @@ def _of(of: tuple[str, str] | None) -> pl.Expr:
     return pl.lit(True) if of is None else (pl.col("model") == of[0]) & (pl.col("version") == of[1])  # noqa: FBT003
 
 
-def _some_rows(found: Table, folder: Path, of: tuple[str, str] | None) -> Table:
-    if found.columns:
-        return found
-    if misdated := sum(found.misdated.values()):
+def _some_rows(table: PredictionTable, folder: Path, of: tuple[str, str] | None) -> PredictionTable:
+    if table.columns:
+        return table
+    if misdated := sum(table.misdated.values()):
         raise none_is_past(folder, of, misdated=misdated)
-    if of is None or not found.others:
+    if of is None or not table.others:
         raise DataError(
             f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
         )
     raise DataError(
-        f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {found.others:,} of other versions",
+        f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {table.others:,} of other versions",
         subject=f"{of[0]}/{of[1]}", hint="name rows to compare them with by --reference FILE",
     )  # fmt: skip
 
 
 def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> CumulantError:
-    """That all rows of a log are left out for their time, as in `Table`: a breach, or that they are still to come."""
+    """Why all rows of a log are left out for their time, as in `PredictionTable`: a breach, or all to come."""
     rows = f"all {misdated + coming:,} predictions {'' if of is None else f'of {of[0]}/{of[1]} '}in the log {folder}"
     if misdated:
         return ContractBreachError(
@@ -263,10 +265,10 @@ def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0,
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """What is known of each row, then the request's fields, then the answer's as `answer.FIELD`."""
-    told = frame.select(*TOLD, _MOMENT)
-    asked, said = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
-    asked = asked.rename(asked_name)
-    return pl.concat([told, asked, said.rename(lambda name: ANSWER + name)], how="horizontal")
+    known = frame.select(*TOLD, _MOMENT)
+    request, answer = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
+    request = request.rename(asked_name)
+    return pl.concat([known, request, answer.rename(lambda name: ANSWER + name)], how="horizontal")
 
 
 def asked_name(name: str) -> str:
@@ -279,8 +281,8 @@ def _objects(texts: pl.Series) -> pl.DataFrame:
     texts = pl.select(
         pl.when(texts.str.strip_chars_start().str.starts_with("{")).then(texts).otherwise(pl.lit("{}"))
     ).to_series()
-    found = pl.read_ndjson(io.BytesIO("\n".join(texts).encode()), infer_schema_length=None) if len(texts) else None
-    return pl.DataFrame() if found is None or not found.width else found
+    objects = pl.read_ndjson(io.BytesIO("\n".join(texts).encode()), infer_schema_length=None) if len(texts) else None
+    return pl.DataFrame() if objects is None or not objects.width else objects
 
 
 @contextmanager

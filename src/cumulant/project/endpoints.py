@@ -34,8 +34,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     traffic: str
 
     def of(self, port: str) -> str:
-        found: str = getattr(self, port)
-        return found
+        url: str = getattr(self, port)
+        return url
 
 
 def state_folder(root: Path, environment: str) -> Path:

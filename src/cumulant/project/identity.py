@@ -96,9 +96,9 @@ def principal(variables: Mapping[str, str]) -> Principal:
     `CUMULANT_GROUPS` names the groups, with commas between them.
     """
     groups = tuple(filter(None, (name.strip() for name in variables.get("CUMULANT_GROUPS", "").split(","))))
-    said = variables.get("CUMULANT_USER", "").strip()
-    if said:
-        return Principal(said if ":" in said else f"user:{said}", groups)
+    user = variables.get("CUMULANT_USER", "").strip()
+    if user:
+        return Principal(user if ":" in user else f"user:{user}", groups)
     try:
         return Principal(f"user:{getpass.getuser()}", groups)
     except (OSError, KeyError, ImportError):  # a container's user without a name
@@ -117,20 +117,20 @@ def salt_file(folder: Path) -> bytes:
     try:
         if not path.exists():
             _make_salt(path)
-        found = path.read_bytes()
+        salt = path.read_bytes()
     except OSError as error:
         raise StorageError(
             f"the project's salt cannot be read or made: {error.strerror}",
             subject=str(path),
             hint="check the folder and its permissions",
         ) from error
-    if len(found) < _SALT_BYTES:
+    if len(salt) < _SALT_BYTES:
         raise StorageError(
             "the project's salt is damaged",
             subject=str(path),
             hint="restore it from a copy; with a new one, hashes of personal values no longer match older ones",
         )
-    return found
+    return salt
 
 
 def _make_salt(path: Path) -> None:

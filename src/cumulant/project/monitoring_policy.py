@@ -9,11 +9,11 @@ from cumulant.alerting.policy import BUILT_IN, OTHERS, Policy, Rule
 from cumulant.core.errors import UsageError
 from cumulant.core.units import Rate, duration, rate, share
 from cumulant.monitoring.monitoring_policy import (
-    Budget,
     DriftPolicy,
     HistoryPolicy,
     MonitoringPolicy,
     PerformancePolicy,
+    RetrainBudget,
     RetrainTerms,
 )
 from cumulant.monitoring.spec import DriftSpec, HistorySpec, MonitoringSpec, PerformanceSpec, RetrainSpec
@@ -89,7 +89,7 @@ def history_policy(spec: HistorySpec) -> HistoryPolicy:
     )
 
 
-def training_budget(text: str) -> Budget:
+def training_budget(text: str) -> RetrainBudget:
     """`2/month`; a month has 30 days. Of `2.5/month` it is 2 within 24 days, of `0.5/month` 1 within 60.
 
     Raises:
@@ -99,7 +99,7 @@ def training_budget(text: str) -> Budget:
     if not budget.number:
         raise UsageError(f'"{text}" is no budget', subject=text, hint="write `when: never` to train only by hand")
     count = max(int(budget.number), 1)
-    return Budget(count, budget.length * (count / budget.number))
+    return RetrainBudget(count, budget.length * (count / budget.number))
 
 
 def alert_policy(spec: AlertsSpec) -> Policy:
@@ -119,7 +119,7 @@ def _alert_rule(spec: AlertsSpec, name: str) -> Rule:
     level = own.level or BUILT_IN.get(name, OTHERS)
     return Rule(
         level=None if level == "off" else level,
-        held=duration(own.for_ or "0s").total_seconds(),
+        pending_for=duration(own.for_ or "0s").total_seconds(),
         resolve_after=duration(own.resolve_after or spec.resolve_after).total_seconds(),
     )
 

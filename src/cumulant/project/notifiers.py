@@ -32,8 +32,8 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
 
 def receivers(urls: Sequence[str], drivers: Drivers, reveal: Callable[[str], str]) -> list[Receiver]:
     """Each once, in the order of the file. `reveal` fills secrets in, where a URL is nothing but one."""
-    found = {url: _receiver(url, drivers, reveal) for url in urls}
-    return list(found.values())
+    by_url = {url: _receiver(url, drivers, reveal) for url in urls}
+    return list(by_url.values())
 
 
 def seen_url(url: str) -> str | None:

@@ -54,10 +54,10 @@ def _tighten(folder: Path) -> None:
         return
     with suppress(OSError):
         # A link stays: the folder that it leads to may be shared on purpose, and holds more than this state.
-        found = folder.lstat()
-        if found.st_mode & _OTHERS and found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode):
+        status = folder.lstat()
+        if status.st_mode & _OTHERS and status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode):
             # First the folder: from here on nobody else reaches what is in it.
-            folder.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+            folder.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
             for path in _content(folder):
                 _close(path)
 
@@ -70,7 +70,7 @@ def _content(folder: Path) -> Iterator[Path]:
 def _close(path: Path) -> None:
     """Take away what others may do. Links and files of several names stay: they are also in use elsewhere."""
     with suppress(OSError):
-        found = path.lstat()
-        linked = stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
-        if found.st_mode & _OTHERS and found.st_uid == os.geteuid() and not linked:
-            path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+        status = path.lstat()
+        linked = stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)
+        if status.st_mode & _OTHERS and status.st_uid == os.geteuid() and not linked:
+            path.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)

@@ -27,9 +27,9 @@ from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Traffic
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
-from cumulant.project.file.document import Entry, Problem, refused
+from cumulant.project.file.document import Problem, YamlEntry, refused
 from cumulant.project.file.layers import Layers
-from cumulant.project.file.origins import Origin, ResolvedRow, origin_of, rows, shown
+from cumulant.project.file.origins import ResolvedRow, ValueOrigin, origin_of, rows, shown
 from cumulant.project.file.spec import DECIDING, DRIVERS, EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import masked, secrets_in
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
@@ -216,18 +216,18 @@ class Project:
         """Every value of the project with its origin, in the order of the file's sections. No secret is in it."""
         plain = msgspec.to_builtins(self.spec)
         sections = {key: value for key, value in plain.items() if key not in ("extends", "environments")}
-        found = list(rows(sections, self._layers.project))
+        resolved_rows = list(rows(sections, self._layers.project))
         for port, key in KEYS.items():
             if key in DRIVERS:
                 url = masked(self.endpoints.of(port))
-                found.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
+                resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
         salt = self.environment.salt
         where = salt if salt is None or secrets_in(salt) else "***"
-        return [*found, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
+        return [*resolved_rows, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
 
-    def origin(self, path: str) -> Origin:
+    def origin(self, path: str) -> ValueOrigin:
         """Where the value under a dotted path was set: `data.flights.quarantine`."""
-        entry: Entry | None = self._layers.project.at(tuple(path.split(".")))
+        entry: YamlEntry | None = self._layers.project.at(tuple(path.split(".")))
         return origin_of(None if entry is None else entry.place)
 
     def declares(self, section: str) -> bool:
@@ -235,7 +235,7 @@ class Project:
         entry = self._layers.project.get(section)
         return entry is not None and entry.value is not None
 
-    def _driver_origin(self, key: str) -> Origin:
+    def _driver_origin(self, key: str) -> ValueOrigin:
         entry = self._layers.chosen.get(key)
         return origin_of(None if entry is None or entry.value is None else entry.place)
 
@@ -321,10 +321,10 @@ class Project:
 
     def _client(self, port: str, url: str) -> Any:
         with self._lock:
-            found = self._clients.get((port, url))
-            if found is None:
-                found = self._clients[port, url] = self._made(port, url)
-        return found
+            client = self._clients.get((port, url))
+            if client is None:
+                client = self._clients[port, url] = self._made(port, url)
+        return client
 
     def _made(self, port: str, url: str) -> Any:
         if port != "secrets" and str(self.root / STATE) in url:
@@ -377,16 +377,16 @@ class Project:
                 text = masked(error.message)
                 yield (*where, f"monitoring.notify: {text}; {error.hint}" if error.hint else text)
 
-    def _named(self, port: str, key: str) -> list[tuple[str, Entry | None]]:
+    def _named(self, port: str, key: str) -> list[tuple[str, YamlEntry | None]]:
         if port == "traffic" and self.environment.traffic is None:
             return []  # the default is built in
         if port != "files":
             return [(self.endpoints.of(port), self._layers.chosen.get(key))]
-        found = []
+        named = []
         for name, source in self.spec.data.items():
             base = files_base(source.path, self.root)
-            found.append((base, self._layers.project.at(("data", name, "path"))))
-        return found
+            named.append((base, self._layers.project.at(("data", name, "path"))))
+        return named
 
     def capabilities(self, port: str) -> frozenset[str]:
         """What the driver of `port` can do of the optional parts."""

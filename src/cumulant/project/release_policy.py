@@ -16,7 +16,7 @@ from cumulant.release.policy import (
     check_approval_stage,
 )
 from cumulant.release.spec import ApprovalSpec, CeilingSpec, HoldbackSpec, PairedSpec, ReleaseSpec
-from cumulant.release.steps import StageName, Step
+from cumulant.release.steps import ReleaseStep, StageName
 
 #: an error rate that is no longer one
 _MOST_ALPHA = 0.5
@@ -87,7 +87,7 @@ def _alpha(spec: ReleaseSpec) -> float:
     return alpha
 
 
-def steps_of(spec: ReleaseSpec) -> tuple[Step, ...]:
+def steps_of(spec: ReleaseSpec) -> tuple[ReleaseStep, ...]:
     """All steps in order; after the last one the candidate is promoted.
 
     Raises:
@@ -105,7 +105,7 @@ def steps_of(spec: ReleaseSpec) -> tuple[Step, ...]:
     return steps
 
 
-def _steps(spec: ReleaseSpec) -> Iterator[Step]:
+def _steps(spec: ReleaseSpec) -> Iterator[ReleaseStep]:
     stages = spec.stages
     if stages.shadow is not None:
         shadow = stages.shadow
@@ -152,7 +152,7 @@ def _holdback(spec: ReleaseSpec) -> HoldbackSpec | None:
 
 def _step(
     stage: StageName, at_least: str, at_most: str, samples: int, *, weight: float = 0.0, mirror: float = 0.0
-) -> Step:
+) -> ReleaseStep:
     least, most = _seconds(at_least), _seconds(at_most)
     if most < least:
         raise UsageError(
@@ -160,7 +160,7 @@ def _step(
             subject=f"release.stages.{stage}.at_most",
             hint="raise at_most or lower at_least",
         )
-    return Step(stage=stage, weight=weight, mirror=mirror, at_least=least, at_most=most, samples=samples)
+    return ReleaseStep(stage=stage, weight=weight, mirror=mirror, at_least=least, at_most=most, samples=samples)
 
 
 def _percent(text: str | float) -> float:

@@ -11,7 +11,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import show_duration
 from cumulant.release.evidence.accumulate import Memory, memory_of
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
-from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyTable
+from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyStatistics
 from cumulant.release.evidence.look import COUNTED
 from cumulant.release.state import Release
 
@@ -66,23 +66,23 @@ def _blocks(memory: Memory) -> Iterator[str]:
 def _keys(memory: Memory) -> Iterator[str]:
     if not memory.keys or not memory.units:
         return
-    found = KeyTable.from_json(memory.keys).dispersion(np.asarray(memory.units))
+    dispersion = KeyStatistics.from_json(memory.keys).dispersion(np.asarray(memory.units))
     for place, arm in enumerate((CHAMPION, CANDIDATE)):
-        if not np.isfinite(found[place]).all():
+        if not np.isfinite(dispersion[place]).all():
             yield f"fewer than {FEWEST_KEYS} keys fall to the {arm}: its requests are no evidence"
             continue
         for metric, name in enumerate(COUNTED):
-            if found[place, metric] > _SLIGHT:
+            if dispersion[place, metric] > _SLIGHT:
                 yield (
                     f"{_NOUN[name]} of the {arm} come from few keys again and again: their evidence counts for"
-                    f" 1/{found[place, metric]:.2g}"
+                    f" 1/{dispersion[place, metric]:.2g}"
                 )
 
 
 def _labels(memory: Memory) -> Iterator[str]:
-    found = memory.selection
-    if found.selective:
-        count, mean, expected, _ = found.compared
+    selection = memory.selection
+    if selection.selective:
+        count, mean, expected, _ = selection.compared
         yield (
             f"the champion's mean score is {mean:.3g} over the {count:,} rows that have a label, and {expected:.3g}"
             " over all mirrored rows of the same hours: labels come for rows of another kind, and quality decides"

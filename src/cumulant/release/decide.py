@@ -14,35 +14,35 @@ import msgspec
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.evidence.accumulate import for_next_step, has_history, keys_seen, memory_of
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
-from cumulant.release.evidence.health import RECENT, Pulse, Reference, Trouble, level_of, trouble
+from cumulant.release.evidence.health import RECENT, FailureReference, Pulse, Trouble, level_of, trouble
 from cumulant.release.evidence.metric_state import with_interval
 from cumulant.release.evidence.metrics import STAND_INS, metrics
-from cumulant.release.state import Passed, Release, Status
-from cumulant.release.steps import Step
-from cumulant.release.wording import harm_told
+from cumulant.release.state import PassedStep, Release, Status
+from cumulant.release.steps import ReleaseStep
+from cumulant.release.wording import describe_harm
 
 
 def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
     """The release after the quick look: rolled back for a hard failure that the champion does not share."""
     if release.status not in ("running", "paused", "awaiting_approval"):
         return release
-    found = troubled(release, pulse)
-    if found is None:
+    trouble = troubled(release, pulse)
+    if trouble is None:
         return release
-    if found.shared:
-        return _said(release, f"{found.text}, and so has the champion: the candidate is not blamed and waits")
-    return ended(release, "rolled_back", found.text, at=at)
+    if trouble.shared:
+        return _said(release, f"{trouble.text}, and so has the champion: the candidate is not blamed and waits")
+    return ended(release, "rolled_back", trouble.text, at=at)
 
 
 def troubled(release: Release, pulse: Pulse) -> Trouble | None:
     """The candidate's hard failure, by what is known of its champion; None where there is none."""
     look = release.policy.look
-    active = release.seconds + sum(one.seconds for one in release.passed)
+    active = release.seconds + sum(step.seconds for step in release.passed)
     level = level_of(release.policy.alpha, look=int(active / look), checks=look)
     known = memory_of(release).champion
     # The variance of a shorter time's mean is at most so many times that of a look's.
     shape = known.burst_shape("errors") * min(RECENT / look, 1.0)
-    reference = Reference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
+    reference = FailureReference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
     return trouble(pulse, release.policy.ceilings, reference)
 
 
@@ -60,8 +60,10 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     moot = _moot(release)
     harmful = [with_interval(board) for name, board in release.boards.items() if board.harmful and name not in moot]
     if harmful:
-        release = msgspec.structs.replace(release, boards=release.boards | {one.metric: one for one in harmful})
-        return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
+        release = msgspec.structs.replace(
+            release, boards=release.boards | {harmful_board.metric: harmful_board for harmful_board in harmful}
+        )
+        return ended(release, "rolled_back", " and ".join(describe_harm(board) for board in harmful), at=at)
     if release.status == "awaiting_approval" and (missing := lacking(release)):
         return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
     if release.status != "running" or (failing and release.seconds < release.step.at_most):
@@ -210,10 +212,10 @@ def _advanced(release: Release, at: datetime) -> Release:
 
 def _shown(release: Release) -> str:
     """What a promotion by itself rests on: only metrics that had to be shown were."""
-    found = [board.metric for board in release.boards.values() if board.required]
-    if not found:
+    required = [board.metric for board in release.boards.values() if board.required]
+    if not required:
         return "no metric was required to be shown within its margin, and none was shown to be worse"
-    return f"shown to be within the margin: {', '.join(found)}"
+    return f"shown to be within the margin: {', '.join(required)}"
 
 
 def start(release: Release) -> Release:
@@ -265,8 +267,8 @@ def _ended(release: Release, status: Status, reason: str, at: datetime) -> Relea
 def _closed(release: Release) -> Release:
     if release.status == "pending":
         return release
-    step: Step = release.step
-    over = Passed(
+    step: ReleaseStep = release.step
+    over = PassedStep(
         label=step.label,
         stage=step.stage,
         weight=step.weight,

@@ -52,7 +52,7 @@ class ReleaseResumed(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-class Figure(Fact, frozen=True, kw_only=True):
+class MetricReported(Fact, frozen=True, kw_only=True):
     """One metric at the moment of a decision; `harm` and `fine` are e-values, `needed` what each must reach."""
 
     kind: ClassVar[str] = "release.figure"
@@ -79,7 +79,7 @@ class ReleaseEnded(Fact, frozen=True, kw_only=True):
     status: str
     reason: str
     step: str
-    figures: tuple[Figure, ...]
+    figures: tuple[MetricReported, ...]
 
 
 class ReleaseTold(Fact, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 #: among the groups that may approve: whoever is allowed to, of any group or none
 ANYBODY = "*"
@@ -80,7 +80,7 @@ class PairedPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class ReleasePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """A release's steps, what decides in them, and what follows. `alpha`: how often a sound candidate may fall."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ReleaseStep, ...]
     approval: ApprovalPolicy | None
     #: the request column by which rows stay on one version
     key: str | None
@@ -101,12 +101,12 @@ class ReleasePolicy(msgspec.Struct, frozen=True, kw_only=True):
     block: float
 
     @property
-    def holdback(self) -> Step | None:
+    def holdback(self) -> ReleaseStep | None:
         """The step that waits for labels; None where there is none."""
         return self.steps[-1] if self.steps[-1].stage == "holdback" else None
 
 
-def check_approval_stage(steps: tuple[Step, ...], approval: ApprovalPolicy | None) -> None:
+def check_approval_stage(steps: tuple[ReleaseStep, ...], approval: ApprovalPolicy | None) -> None:
     """Raises UsageError where an approval before the canary has no earlier step to wait in."""
     if approval is not None and approval.before == "canary" and steps[0].stage == "canary":
         raise UsageError(

@@ -15,7 +15,7 @@ import msgspec
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.policy import ReleasePolicy
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 Status = Literal[
     "pending", "running", "paused", "awaiting_approval", "inconclusive", "promoted", "rolled_back", "superseded"
@@ -23,7 +23,7 @@ Status = Literal[
 ENDED: frozenset[Status] = frozenset({"inconclusive", "promoted", "rolled_back", "superseded"})
 
 
-class Passed(msgspec.Struct, frozen=True, kw_only=True):
+class PassedStep(msgspec.Struct, frozen=True, kw_only=True):
     """A step that is over: active seconds in it, and requests an arm that counted."""
 
     label: str
@@ -102,7 +102,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     #: active seconds in that step, and requests of each arm that counted
     seconds: float = 0.0
     samples: dict[str, int] = {}
-    passed: tuple[Passed, ...] = ()
+    passed: tuple[PassedStep, ...] = ()
     boards: dict[str, Board] = {}
     #: what the figures keep from look to look
     memory: dict[str, object] = {}
@@ -131,11 +131,11 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[ReleaseStep, ...]:
         return self.policy.steps
 
     @property
-    def step(self) -> Step:
+    def step(self) -> ReleaseStep:
         return self.steps[self.at]
 
     def looks(self, metric: str) -> int:

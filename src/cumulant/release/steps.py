@@ -9,7 +9,7 @@ import msgspec
 StageName = Literal["shadow", "ab", "canary", "holdback"]
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class ReleaseStep(msgspec.Struct, frozen=True, kw_only=True):
     """One setting of the gateway, held until its figures suffice. Percent of keys; times in seconds."""
 
     stage: StageName

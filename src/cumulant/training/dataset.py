@@ -14,8 +14,8 @@ from cumulant.core.errors import DataError, DefinitionError, not_found
 from cumulant.core.servable import Task
 from cumulant.training import tasks
 from cumulant.training.evaluation.leakage import check_leakage
-from cumulant.training.evaluation.traffic_rows import Traffic
-from cumulant.training.spec import Cost, TrainingSpec
+from cumulant.training.evaluation.traffic_rows import TrafficRows
+from cumulant.training.spec import DecisionCost, TrainingSpec
 
 Floats = NDArray[np.float64]
 Micros = NDArray[np.int64]
@@ -31,7 +31,7 @@ class TrainingSet:
     groups: [n] codes of what rows depend on each other (a customer); or None.
     slices: [n, ...] columns by whose values metrics are told.
     false_negative, false_positive: [n] costs of a wrong decision; or None.
-    asked: [n] whether the label came from the review queue: such rows are learned from and never judged by; or None.
+    reviewed: [n] whether the label came from the review queue: such rows are learned from and never judged by; or None.
     weight: [n] how many rows each stands for when it is learned from; or None for one each.
     sampling_weight: [n] how many rows of the traffic each stands for, by the chance with which it was drawn; or None
     for one each.
@@ -51,10 +51,10 @@ class TrainingSet:
     slices: pl.DataFrame | None = None
     false_negative: Floats | None = None
     false_positive: Floats | None = None
-    asked: NDArray[np.bool_] | None = None
+    reviewed: NDArray[np.bool_] | None = None
     weight: Floats | None = None
     sampling_weight: Floats | None = None
-    traffic: Traffic | None = None
+    traffic: TrafficRows | None = None
     identity: NDArray[np.uint64] | None = None
     rows: NDArray[np.int64]
     unlabelled: int = 0
@@ -86,7 +86,7 @@ class TrainingSet:
             slices=None if self.slices is None else _taken(self.slices, chosen),
             false_negative=_at(self.false_negative, chosen),
             false_positive=_at(self.false_positive, chosen),
-            asked=_at(self.asked, chosen),
+            reviewed=_at(self.reviewed, chosen),
             weight=_at(self.weight, chosen),
             sampling_weight=_at(self.sampling_weight, chosen),
             identity=_at(self.identity, chosen),
@@ -102,28 +102,28 @@ class TrainingSet:
         it was drawn from; or, where the others are `counted`, they become traffic.
         """
         # Without unlabelled rows nothing is there that reviewed rows were drawn from: they are to stay apart.
-        counted = counted and not (self.traffic is None and self.asked is not None and bool(self.asked.any()))
-        generator, kept = np.random.default_rng(seed), np.zeros(len(self), dtype=bool)
+        counted = counted and not (self.traffic is None and self.reviewed is not None and bool(self.reviewed.any()))
+        generator, chosen = np.random.default_rng(seed), np.zeros(len(self), dtype=bool)
         stands = np.ones(len(self)) if self.sampling_weight is None else self.sampling_weight.copy()
         strata = [self.target == number for number in range(len(self.classes))] or [np.ones(len(self), dtype=bool)]
         for stratum in strata:
             places = np.flatnonzero(stratum)
             count = min(len(places), max(round(share * len(places)), tasks.LEAST_OF_A_CLASS))
-            kept[generator.choice(places, size=count, replace=False)] = True
+            chosen[generator.choice(places, size=count, replace=False)] = True
             stands[places] *= 1 if counted else len(places) / max(count, 1)
         traffic = None if self.traffic is None else self.traffic.at_most(_part(self.traffic, share), seed=seed)
         if counted:
-            traffic = self._with_others(np.flatnonzero(~kept), stands)
+            traffic = self._with_others(np.flatnonzero(~chosen), stands)
         return replace(
-            replace(self, sampling_weight=stands).take(kept),
+            replace(self, sampling_weight=stands).take(chosen),
             traffic=traffic,
-            notes=(*self.notes, f"a random {share:.0%} of the rows: learned from {kept.sum():,} of {len(self):,}"),
+            notes=(*self.notes, f"a random {share:.0%} of the rows: learned from {chosen.sum():,} of {len(self):,}"),
         )
 
-    def _with_others(self, places: NDArray[np.int64], stands: Floats) -> Traffic:
+    def _with_others(self, places: NDArray[np.int64], stands: Floats) -> TrafficRows:
         """The traffic with the rows at `places`."""
-        others = Traffic(features=self.features[places], at=_at(self.at, places), sampling_weight=stands[places])
-        return others if self.traffic is None else Traffic.joined([self.traffic, others])
+        others = TrafficRows(features=self.features[places], at=_at(self.at, places), sampling_weight=stands[places])
+        return others if self.traffic is None else TrafficRows.joined([self.traffic, others])
 
     def at_most(self, most: int) -> TrainingSet:
         """All rows, or as many drawn at random with a fixed seed, in their order, whatever their class."""
@@ -132,7 +132,7 @@ class TrainingSet:
         return self.take(np.sort(np.random.default_rng(0).choice(len(self), most, replace=False)))
 
 
-def _part(traffic: Traffic, share: float) -> int:
+def _part(traffic: TrafficRows, share: float) -> int:
     return max(1, round(share * len(traffic)))
 
 
@@ -163,7 +163,7 @@ def training_set(
     groups: pl.Series | None = None,
     slices: pl.DataFrame | None = None,
     costs: pl.DataFrame | None = None,
-    asked: pl.Series | None = None,
+    reviewed: pl.Series | None = None,
     weight: pl.Series | None = None,
     identity: NDArray[np.uint64] | None = None,
     like: tuple[Task, Sequence[str]] | None = None,
@@ -172,7 +172,7 @@ def training_set(
     """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
-    the columns that `spec.cost` names, `asked` says whose label came from the review queue, `weight` how many rows
+    the columns that `spec.cost` names, `reviewed` says whose label came from the review queue, `weight` how many rows
     each stands for, `identity` a hash of what identifies it. Rows without a label are left out and counted; of a binary
     target they are kept as traffic. Without `leakage` no feature is looked at for it, as where a search has done so.
 
@@ -183,44 +183,44 @@ def training_set(
     """
     usable, notes = _usable(features, keep_empty=like is not None)
     if like is None:
-        found = tasks.detect(target, name=spec.target, task=spec.task)
+        encoded = tasks.detect(target, name=spec.target, task=spec.task)
     else:
-        found = tasks.encode(target, task=like[0], classes=like[1])
+        encoded = tasks.encode(target, task=like[0], classes=like[1])
     false_negative, false_positive = _costs(spec.cost, costs, len(features), spec.target)
     rows = TrainingSet(
         features=usable,
-        target=found.values,
-        task=found.task,
-        classes=found.classes,
+        target=encoded.values,
+        task=encoded.task,
+        classes=encoded.classes,
         at=_micros(at),
         known=_known(known, at),
         groups=None if groups is None else _codes(groups),
         slices=slices,
-        false_negative=false_negative if found.task == "binary" else None,
-        false_positive=false_positive if found.task == "binary" else None,
-        asked=None if asked is None else asked.to_numpy().astype(bool),
+        false_negative=false_negative if encoded.task == "binary" else None,
+        false_positive=false_positive if encoded.task == "binary" else None,
+        reviewed=None if reviewed is None else reviewed.to_numpy().astype(bool),
         weight=None if weight is None else np.asarray(weight.to_numpy(), dtype=np.float64),
         identity=identity,
         rows=np.arange(len(features), dtype=np.int64),
-        unlabelled=int((~found.labelled).sum()),
+        unlabelled=int((~encoded.labelled).sum()),
         notes=notes,
     )
     timed = _timed(rows.at)
-    labelled = rows.take(found.labelled & timed)
-    if found.task == "binary":
-        labelled = replace(labelled, traffic=_unlabelled(rows, ~found.labelled & timed))
+    labelled = rows.take(encoded.labelled & timed)
+    if encoded.task == "binary":
+        labelled = replace(labelled, traffic=_unlabelled(rows, ~encoded.labelled & timed))
     if like is None and leakage:
         suspicious = check_leakage(labelled.features, labelled.target, labelled.task, spec=spec)
         return replace(labelled, warnings=(*labelled.warnings, *suspicious))
     return labelled
 
 
-def _unlabelled(rows: TrainingSet, which: NDArray[np.bool_]) -> Traffic | None:
+def _unlabelled(rows: TrainingSet, which: NDArray[np.bool_]) -> TrafficRows | None:
     """The rows that have no label, which a model would have scored all the same."""
     places = np.flatnonzero(which)
     if not len(places):
         return None
-    return Traffic(features=rows.features[places], at=_at(rows.at, places), sampling_weight=np.ones(len(places)))
+    return TrafficRows(features=rows.features[places], at=_at(rows.at, places), sampling_weight=np.ones(len(places)))
 
 
 def _usable(features: pl.DataFrame, *, keep_empty: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -256,10 +256,10 @@ def _micros(series: pl.Series | None) -> Micros | None:
 
 def _known(known: pl.Series | None, at: pl.Series | None) -> Micros | None:
     """When labels were known; a label without such a time came with its row."""
-    found, moments = _micros(known), _micros(at)
-    if found is None or moments is None:
+    known_at, moments = _micros(known), _micros(at)
+    if known_at is None or moments is None:
         return None
-    return np.where(found == np.iinfo(np.int64).min, moments, found)
+    return np.where(known_at == np.iinfo(np.int64).min, moments, known_at)
 
 
 def _timed(at: Micros | None) -> Any:
@@ -272,7 +272,7 @@ def _codes(series: pl.Series) -> NDArray[np.int64]:
 
 
 def _costs(
-    cost: Cost | None, columns: pl.DataFrame | None, count: int, target: str
+    cost: DecisionCost | None, columns: pl.DataFrame | None, count: int, target: str
 ) -> tuple[Floats | None, Floats | None]:
     if cost is None:
         return None, None
@@ -293,11 +293,11 @@ def _cost(value: float | str, columns: pl.DataFrame | None, count: int, target: 
             subject=value,
             hint="name a column of numbers, or make one in `prepare`",
         )
-    found = columns[value].cast(pl.Float64)
-    if found.null_count() or bool((found < 0).any()) or bool(found.is_nan().any()):
+    costs = columns[value].cast(pl.Float64)
+    if costs.null_count() or bool((costs < 0).any()) or bool(costs.is_nan().any()):
         raise DataError(
             f"the cost column {value} is null, negative or no number in some rows",
             subject=value,
             hint="give it a rule under data, or use a number",
         )
-    return np.asarray(found.to_numpy(), dtype=np.float64)
+    return np.asarray(costs.to_numpy(), dtype=np.float64)

@@ -19,9 +19,9 @@ from cumulant.training.payloads.payload import (
     Blend,
     Boosters,
     Floats,
-    Graph,
     Kind,
     LinearWeights,
+    OnnxModel,
     Payload,
     Prior,
     payload_from,
@@ -30,7 +30,7 @@ from cumulant.training.payloads.widened import Widened
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.target_means import Widening
 
-P = TypeVar("P", Blend, Boosters, LinearWeights, Prior, Graph, Widened)
+P = TypeVar("P", Blend, Boosters, LinearWeights, Prior, OnnxModel, Widened)
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,13 +129,13 @@ class FittedModel:
 
     def onnx(self) -> bytes:
         """A user's graph. Raises DefinitionError for another kind."""
-        return self._of(Graph).content
+        return self._of(OnnxModel).content
 
     def members(self) -> Sequence[tuple[float, FittedModel]]:
         """Weights and members of a blend, uncalibrated. Raises DefinitionError for another kind."""
         blend = self._of(Blend)
         plain = {"calibration": Calibration(), "threshold": None}
-        cards = [msgspec.structs.replace(self.card, kind=one.kind, **plain) for one in blend.members]
+        cards = [msgspec.structs.replace(self.card, kind=part.kind, **plain) for part in blend.members]
         return [
             (weight, FittedModel(card, member))
             for weight, card, member in zip(blend.weights, cards, blend.members, strict=True)

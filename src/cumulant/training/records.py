@@ -134,7 +134,7 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def made_by(self) -> str:
         """`lightgbm`, or `blend of lightgbm (0.65) and linear (0.35)`."""
-        shown = [f"{one.trainer} ({one.weight:.2f})" for one in self.parts]
+        shown = [f"{part.trainer} ({part.weight:.2f})" for part in self.parts]
         return f"{self.trainer} of {', '.join(shown[:-1])} and {shown[-1]}" if shown else self.trainer
 
     @property
@@ -142,14 +142,14 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
         """The trainer, of a blend the one of the largest weight among those whose parameters are searched; where none
         is, among all.
         """
-        names = [one.trainer for one in self.parts] or [self.trainer]
+        names = [part.trainer for part in self.parts] or [self.trainer]
         return next((name for name in names if name in SEARCHED), names[0])
 
     def params_of(self, trainer: str) -> dict[str, Parameter] | None:
         """The parameters of `trainer` in the model; None where it has no part in it."""
         if trainer == self.trainer:
             return self.params
-        return next((one.params for one in self.parts if one.trainer == trainer), None)
+        return next((part.params for part in self.parts if part.trainer == trainer), None)
 
 
 class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +184,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     def values(self) -> dict[str, float]:
         """The metrics that are defined, as plain numbers."""
-        return {name: found.value for name, found in self.metrics.items() if found.value is not None}
+        return {name: estimate.value for name, estimate in self.metrics.items() if estimate.value is not None}
 
 
 class RuleVerdict(msgspec.Struct, frozen=True, kw_only=True):

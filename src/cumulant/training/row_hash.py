@@ -40,8 +40,8 @@ def places(hashes: NDArray[np.uint64], salt: int = 0) -> NDArray[np.float64]:
     """[n] in [0, 1): where each hash lies among all that there could be, for each salt in another order."""
     import numpy as np
 
-    found: NDArray[np.float64] = (mixed(hashes, salt) >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return found
+    shares: NDArray[np.float64] = (mixed(hashes, salt) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return shares
 
 
 def mixed(hashes: NDArray[np.uint64], salt: int = 0) -> NDArray[np.uint64]:
@@ -52,7 +52,7 @@ def mixed(hashes: NDArray[np.uint64], salt: int = 0) -> NDArray[np.uint64]:
     import numpy as np
 
     with np.errstate(over="ignore"):
-        found = hashes + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
-        found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return found ^ (found >> np.uint64(31))
+        bits = hashes + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

@@ -28,7 +28,7 @@ _MOST_THREADS = 8
 Parameter = bool | int | float | str | list[int | float | str]
 
 
-class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DecisionCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a wrong decision of a binary model costs."""
 
     false_negative: Annotated[
@@ -94,7 +94,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             " log loss for other classes, root mean squared error for numbers."
         ),
     ] = "auto"
-    cost: Annotated[Cost | None, Meta(description="Costs of wrong decisions; they set the threshold.")] = None
+    cost: Annotated[DecisionCost | None, Meta(description="Costs of wrong decisions; they set the threshold.")] = None
     threshold: Annotated[
         Threshold | float | None,
         Meta(description="A probability, a capacity or a rate. Default: from the cost, else 0.5."),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.traffic_rows import DAY, Traffic
+from cumulant.training.evaluation.traffic_rows import DAY, TrafficRows
 from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
 
@@ -36,7 +36,7 @@ _LEAST_POSITIVES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class TrainTestSplit:
     """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random.
 
     share, salt: where rows are split by their hash, those below `share` are the test.
@@ -51,7 +51,7 @@ class Split:
     share: float | None = None
     salt: int = 0
 
-    def without_columns(self) -> Split:
+    def without_columns(self) -> TrainTestSplit:
         """Which rows are on which side, without their features."""
         return replace(self, train=self.train.without_columns(), test=self.test.without_columns())
 
@@ -60,14 +60,14 @@ class Split:
 class Fold:
     """Positions of the rows trained on and of those predicted.
 
-    asked: positions of rows of the same part whose label came from the review queue: scored, and never judged by.
+    reviewed: positions of rows of the same part whose label came from the review queue: scored, and never judged by.
     span: begin and end of the part in microseconds; None at random.
     """
 
     train: Index
     validate: Index
     text: str = field(default="")
-    asked: Index = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    reviewed: Index = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     span: tuple[int, int] | None = None
 
 
@@ -78,7 +78,7 @@ def split(
     seed: int = 0,
     horizon: int | None = None,
     change: int | None = None,
-) -> Split:
+) -> TrainTestSplit:
     """Set the test rows aside.
 
     With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
@@ -114,7 +114,7 @@ def split(
         how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, {which}"
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
-    return Split(
+    return TrainTestSplit(
         train=replace(rows.take(train), traffic=_unlearned(rows, train, cutoff)),
         test=replace(rows.take(test), traffic=None),
         how=how,
@@ -124,15 +124,15 @@ def split(
     )
 
 
-def _unlearned(rows: TrainingSet, train: NDArray[np.bool_], end: int) -> Traffic | None:
+def _unlearned(rows: TrainingSet, train: NDArray[np.bool_], end: int) -> TrafficRows | None:
     """The traffic before the test: rows without a label, and those whose label came too late to be learned."""
     assert rows.at is not None
     late = rows.take((rows.at < end) & ~train)
     weight = np.ones(len(late)) if late.sampling_weight is None else late.sampling_weight
     parts = [] if rows.traffic is None else [rows.traffic.before(end)]
     if rows.task == "binary" and len(late):
-        parts.append(Traffic(features=late.features, at=late.at, sampling_weight=weight))
-    return Traffic.joined(parts) if parts else None
+        parts.append(TrafficRows(features=late.features, at=late.at, sampling_weight=weight))
+    return TrafficRows.joined(parts) if parts else None
 
 
 def label_delay(rows: TrainingSet) -> int:
@@ -170,8 +170,8 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
         DataError: not one fold is left.
     """
     good = _most_folds(rows, count, seed)
-    alone = bool(good) or rows.asked is None
-    good = good if alone else _most_folds(replace(rows, asked=None), count, seed)
+    alone = bool(good) or rows.reviewed is None
+    good = good if alone else _most_folds(replace(rows, reviewed=None), count, seed)
     if not good:
         raise DataError(
             f"{len(rows)} rows are too few for folds: each needs rows of every class to learn from and to be judged by",
@@ -188,8 +188,8 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
 def _most_folds(rows: TrainingSet, count: int, seed: int) -> tuple[Fold, ...]:
     """The sound folds of `count`, or of the largest smaller number of which half are sound; none where none are."""
     for wanted in range(count, 0 if rows.at is not None else 1, -1):
-        made = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
-        good = tuple(one for one in made if _sound(rows, one))
+        folds = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
+        good = tuple(fold for fold in folds if _sound(rows, fold))
         if 2 * len(good) >= wanted:
             return good
     return ()
@@ -212,31 +212,31 @@ def _time_folds(rows: TrainingSet, count: int) -> list[Fold]:
     edges = [int(ordered[place]) for place in places[:-1]] + [int(ordered[-1]) + 1]
     # What came after the last label is scored by the newest fold, which learned from nothing later.
     newest = max([edges[-1]] if rows.traffic is None else [edges[-1], rows.traffic.end])
-    made = []
+    folds = []
     for start, end in itertools.pairwise(edges):
         validate = np.flatnonzero((rows.at >= start) & (rows.at < end))
         train = np.flatnonzero(known_before(rows, start, gap))
         text = f"{units.from_micros(start):%Y-%m-%d} to {units.from_micros(end):%Y-%m-%d}"
         span = (start, newest if end == edges[-1] else end)
-        made.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=span)))
-    return made
+        folds.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=span)))
+    return folds
 
 
 def _unasked(rows: TrainingSet, fold: Fold) -> Fold:
     """The fold judged without the rows that people were asked about: which those are depends on their scores."""
-    if rows.asked is None:
+    if rows.reviewed is None:
         return fold
-    asked = rows.asked[fold.validate]
-    return replace(fold, validate=fold.validate[~asked], asked=fold.validate[asked])
+    reviewed = rows.reviewed[fold.validate]
+    return replace(fold, validate=fold.validate[~reviewed], reviewed=fold.validate[reviewed])
 
 
 def _random_folds(rows: TrainingSet, count: int, seed: int) -> list[Fold]:
     part = _parts(rows, count, seed)
-    made = [
+    folds = [
         Fold(train=np.flatnonzero(part != number), validate=np.flatnonzero(part == number), text=f"part {number + 1}")
         for number in range(count)
     ]
-    return [_unasked(rows, fold) for fold in made]
+    return [_unasked(rows, fold) for fold in folds]
 
 
 def _parts(rows: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
@@ -265,16 +265,16 @@ def group_parts(groups: NDArray[np.int64], count: int, generator: np.random.Gene
     return place[groups]
 
 
-def _random_split(rows: TrainingSet, share: float, seed: int) -> Split:
+def _random_split(rows: TrainingSet, share: float, seed: int) -> TrainTestSplit:
     count = max(2, round(1 / share))
     test = _parts(rows, count, seed + 1) == 0
     _check_sides(rows, ~test, test)
     kind = "whole groups" if rows.groups is not None else "rows"
     how = f"a random {1 / count:.0%} of {kind}, since rows have no time"
-    return Split(train=rows.take(~test), test=replace(rows.take(test), traffic=None), how=how)
+    return TrainTestSplit(train=rows.take(~test), test=replace(rows.take(test), traffic=None), how=how)
 
 
-def _hash_split(rows: TrainingSet, share: float) -> Split:
+def _hash_split(rows: TrainingSet, share: float) -> TrainTestSplit:
     """By the first salt that leaves both sides what they need: of few rows a hash may give one side no positive."""
     assert rows.identity is not None
     for salt in range(_SALTS):
@@ -288,19 +288,19 @@ def _hash_split(rows: TrainingSet, share: float) -> Split:
         break
     kind = "whole groups" if rows.groups is not None else "rows"
     how = f"{share:.0%} of {kind} by the hash of what identifies them, since rows have no time"
-    return Split(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
+    return TrainTestSplit(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
 
 
 def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:
-    for side, kept in (("train", train), ("test", test)):
-        if kept.sum() < _LEAST_ROWS:
+    for side, inside in (("train", train), ("test", test)):
+        if inside.sum() < _LEAST_ROWS:
             raise DataError(
-                f"the {side} rows would be {int(kept.sum())}; at least {_LEAST_ROWS} are needed",
+                f"the {side} rows would be {int(inside.sum())}; at least {_LEAST_ROWS} are needed",
                 hint="change evaluation.test, or take more rows",
             )
-        if rows.task == "binary" and len(np.unique(rows.target[kept])) < 2:
+        if rows.task == "binary" and len(np.unique(rows.target[inside])) < 2:
             raise DataError(
-                f'all {int(kept.sum())} {side} rows are of class "{rows.classes[int(rows.target[kept][0])]}"',
+                f'all {int(inside.sum())} {side} rows are of class "{rows.classes[int(rows.target[inside][0])]}"',
                 hint="change evaluation.test, or take rows of a longer time",
             )
 

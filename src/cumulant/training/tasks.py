@@ -22,7 +22,7 @@ LEAST_OF_A_CLASS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class TargetValues:
     """values: [n] float64; 0 or 1, the position in `classes`, or the number; NaN where there is no label."""
 
     task: Task
@@ -36,35 +36,36 @@ class Target:
 
 def detect(
     series: pl.Series, *, name: str, task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
-) -> Target:
+) -> TargetValues:
     """The task of a target and its values. The positive class is the later in order: `true`, `Yes`, `1`.
 
     Raises:
         DataError: the target is null, constant, has too few rows or is of a kind that cannot be learned.
     """
     cleaned = _cleaned(series, name)
-    held = cleaned.drop_nulls()
-    if not len(held):
+    labels = cleaned.drop_nulls()
+    if not len(labels):
         raise DataError(f"the target {name} is null in every row", subject=name, hint="check when it becomes known")
-    distinct = held.unique().sort()
+    distinct = labels.unique().sort()
     if len(distinct) == 1:
         text = label(distinct[0])
         raise DataError(
-            f'the target {name} is "{text}" in all of its {len(held)} labelled rows: there is only one class to learn',
+            f'the target {name} is "{text}" in all of its {len(labels)} labelled rows:'
+            " there is only one class to learn",
             subject=name,
             hint="check the target expression, `since` and which rows the source holds",
         )
-    found = _task(cleaned, distinct, name) if task == "auto" else _checked(task, cleaned, distinct, name)
-    target = encode(cleaned, task=found, classes=() if found == "regression" else tuple(map(label, distinct)))
+    detected = _task(cleaned, distinct, name) if task == "auto" else _checked(task, cleaned, distinct, name)
+    target = encode(cleaned, task=detected, classes=() if detected == "regression" else tuple(map(label, distinct)))
     _check_counts(target, name)
     return target
 
 
-def encode(series: pl.Series, *, task: Task, classes: Sequence[str]) -> Target:
+def encode(series: pl.Series, *, task: Task, classes: Sequence[str]) -> TargetValues:
     """A target's values for a task that is known already; a class that is not among `classes` has no label."""
     if task == "regression":
         values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-        return Target(task=task, classes=(), values=np.asarray(values, dtype=np.float64))
+        return TargetValues(task=task, classes=(), values=np.asarray(values, dtype=np.float64))
     place = {text: float(number) for number, text in enumerate(classes)}
     distinct = series.drop_nulls().unique()
     codes = {value: place[label(value)] for value in distinct.to_list() if label(value) in place}
@@ -72,7 +73,7 @@ def encode(series: pl.Series, *, task: Task, classes: Sequence[str]) -> Target:
     if codes:
         mapped = series.replace_strict(list(codes), list(codes.values()), default=None, return_dtype=pl.Float64)
         values = np.asarray(mapped.fill_null(np.nan).to_numpy(), dtype=np.float64)
-    return Target(task=task, classes=tuple(classes), values=values)
+    return TargetValues(task=task, classes=tuple(classes), values=values)
 
 
 def _cleaned(series: pl.Series, name: str) -> pl.Series:
@@ -120,7 +121,7 @@ def _checked(task: Task, series: pl.Series, distinct: pl.Series, name: str) -> T
     return task
 
 
-def _check_counts(target: Target, name: str) -> None:
+def _check_counts(target: TargetValues, name: str) -> None:
     values = target.values[target.labelled]
     if len(values) < LEAST_ROWS:
         raise DataError(

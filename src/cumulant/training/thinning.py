@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cumulant.training.dataset import Floats, TrainingSet
-from cumulant.training.evaluation.traffic_rows import Traffic
+from cumulant.training.evaluation.traffic_rows import TrafficRows
 
 #: of a class with fewer rows, figures of the test are a guess: a fifth of them makes an interval of ten points each way
 _FEW = 500
@@ -32,7 +32,7 @@ def thinned(rows: TrainingSet, chosen: int, of: int) -> TrainingSet:
     )
 
 
-def _stretched(traffic: Traffic, factor: float) -> Traffic:
+def _stretched(traffic: TrafficRows, factor: float) -> TrafficRows:
     return replace(traffic, sampling_weight=traffic.sampling_weight * factor)
 
 

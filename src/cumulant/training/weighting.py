@@ -32,8 +32,8 @@ def aged(at: Micros, half_life: timedelta) -> Floats:
         return np.ones(0)
     ages = (int(at.max()) - at) / micros(half_life)
     weight: Floats = np.exp2(-np.minimum(ages, _MOST_AGES))
-    found: Floats = weight / weight.mean()
-    return found
+    scaled: Floats = weight / weight.mean()
+    return scaled
 
 
 def weighted(rows: TrainingSet, spec: TrainingSpec) -> TrainingSet:

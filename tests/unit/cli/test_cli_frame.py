@@ -18,7 +18,7 @@ from cumulant.cli import errors
 from cumulant.cli.app import COMMANDS, load, run
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.output import Output
+from cumulant.cli.output import CommandOutput
 from cumulant.core import errors as tree
 from cumulant.core.errors import CumulantError, TerminalError
 from cumulant.flows.ledger.actions import ACTIONS
@@ -165,7 +165,7 @@ def test_every_error_of_the_tree_has_its_exit_code(kind: type[CumulantError]) ->
 
 def test_an_error_says_what_happened_to_what_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     error = tree.PortInUseError("port 8080 is taken", subject="127.0.0.1:8080", hint="cumulant serve --port 8081")
-    with Output(json=False) as output:
+    with CommandOutput(json=False) as output:
         code = errors.finish(error, output, debug=False)
     found = capsys.readouterr()
     assert (code, found.out) == (3, "")
@@ -182,18 +182,18 @@ def test_an_error_says_what_happened_to_what_and_what_to_do(capsys: pytest.Captu
 def test_every_fault_of_a_project_file_is_shown_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     problems = [("cumulant.yaml", 3, 'unknown key "treshold"'), ("cumulant.yaml", None, "no target")]
     error = tree.ProjectFileError("2 faults in the project file", problems=problems)
-    with Output(json=True) as output:
+    with CommandOutput(json=True) as output:
         assert errors.finish(error, output, debug=False) == 2
     document = json.loads(capsys.readouterr().out)
     assert document["error"]["problems"][0] == {"file": "cumulant.yaml", "line": 3, "problem": 'unknown key "treshold"'}
-    with Output(json=False) as output:
+    with CommandOutput(json=False) as output:
         errors.finish(error, output, debug=False)
     assert 'cumulant.yaml:3  unknown key "treshold"' in capsys.readouterr().err
 
 
 def test_text_from_outside_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     error = tree.DataError("bad \x1b[31mname\x07 [bold]x[/bold]", subject="\u202egnp.exe")
-    with Output(json=False) as output:
+    with CommandOutput(json=False) as output:
         errors.finish(error, output, debug=False)
     said = capsys.readouterr().err
     assert not set(said) & {"\x1b", "\x07", "\u202e"}
@@ -207,7 +207,7 @@ def test_an_unexpected_error_ends_with_4_and_shows_its_traceback_only_on_demand(
     try:
         {}["nothing"]
     except KeyError as error:
-        with Output(json=False) as output:
+        with CommandOutput(json=False) as output:
             code = errors.finish(error, output, debug=debug)
     said = capsys.readouterr().err
     assert code == 4
@@ -216,14 +216,14 @@ def test_an_unexpected_error_ends_with_4_and_shows_its_traceback_only_on_demand(
 
 
 def test_a_missing_engine_is_answered_with_the_install_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with Output(json=False) as output:
+    with CommandOutput(json=False) as output:
         code = errors.finish(ModuleNotFoundError("No module named 'polars'", name="polars"), output, debug=False)
     assert code == 2
     assert 'pip install "cumulant[local]"' in capsys.readouterr().err
 
 
 def test_interruption_and_closed_pipe_have_the_codes_of_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    with Output(json=False) as output:
+    with CommandOutput(json=False) as output:
         assert errors.finish(KeyboardInterrupt(), output, debug=False) == 130
     assert "last finished step" in capsys.readouterr().err
 

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cumulant.cli.output import Output
-from cumulant.cli.progress import Lines, Steps, watch
+from cumulant.cli.output import CommandOutput
+from cumulant.cli.progress import ProgressLines, Steps, watch
 
 
 def drawn(steps: Steps, width: int = 80, height: int = 20) -> str:
@@ -62,7 +62,7 @@ def test_a_low_window_shows_the_newest_steps() -> None:
 
 def test_plain_lines_say_each_step_once() -> None:
     stream = StringIO()
-    lines = Lines(Console(file=stream, markup=False, highlight=False))
+    lines = ProgressLines(Console(file=stream, markup=False, highlight=False))
     for text, share in (
         ("data [b]flights[/b]", None),
         ("reading", 0.1),
@@ -76,7 +76,7 @@ def test_plain_lines_say_each_step_once() -> None:
 
 def test_plain_lines_say_what_a_long_step_does_now_and_then() -> None:
     stream, now = StringIO(), [0.0]
-    lines = Lines(Console(file=stream, markup=False, highlight=False), clock=lambda: now[0])
+    lines = ProgressLines(Console(file=stream, markup=False, highlight=False), clock=lambda: now[0])
     lines.say("trying lightgbm")
     for number in range(1, 41):
         now[0] += 1.0
@@ -93,7 +93,7 @@ def test_plain_lines_say_what_a_long_step_does_now_and_then() -> None:
 
 
 def test_with_json_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with Output(json=True) as output, watch("train", output) as progress:
+    with CommandOutput(json=True) as output, watch("train", output) as progress:
         progress("search")
     found = capsys.readouterr()
     assert (found.out, found.err) == ("", "")

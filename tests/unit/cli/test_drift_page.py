@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cumulant.flows.monitoring.drift import drift_charts
-from cumulant.monitoring.drift.profiles import Block, Cells
+from cumulant.monitoring.drift.profiles import ColumnCells, ProfileBlock
 
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;\x1b[31m\u202e"""
 
@@ -108,13 +108,13 @@ def test_shares_of_bars_are_those_of_the_rows():
     found = drift_charts._spread(counts, edges, np.linspace(0.0, 10.0, 11))
     assert found.sum() == pytest.approx(1.0)
     assert found[:3].tolist() == pytest.approx([0.1, 0.3, 0.075])
-    cells = Cells(kind="number", edges=tuple(edges), spread=1.0)
+    cells = ColumnCells(kind="number", edges=tuple(edges), spread=1.0)
     assert drift_charts.histogram(cells, counts, np.zeros(7)) is not None
     assert drift_charts.histogram(cells, np.zeros(7), np.zeros(7)) is None
 
 
 def test_many_categories_are_told_by_those_that_moved():
-    cells = Cells(kind="category", values=tuple("abcdefghijkl"), known=("rare",))
+    cells = ColumnCells(kind="category", values=tuple("abcdefghijkl"), known=("rare",))
     before = np.array([10.0] * 12 + [20.0, 0.0])
     now = before.copy()
     now[10], now[13] = 60.0, 5.0
@@ -126,7 +126,7 @@ def test_many_categories_are_told_by_those_that_moved():
 
 
 def test_very_many_windows_share_cells():
-    blocks = [Block(place * 86_400_000_000, 50, timed=True) for place in range(1000)]
+    blocks = [ProfileBlock(place * 86_400_000_000, 50, timed=True) for place in range(1000)]
     worst = tuple(4.0 if place == 500 else None for place in range(1000))
     ((_, text),) = drift_charts.strips([drift_charts.Strip("x", worst, frozenset({500}))], blocks).rows
     assert text.count("<rect") <= 121

@@ -93,8 +93,8 @@ def test_weights_of_rows_reach_the_trainers(most):
     features = pl.DataFrame({"x": np.arange(40.0)})
     target, weight = pl.Series("y", [0, 1] * 20), pl.Series("w", np.arange(40.0) + 1)
     spec = TrainingSpec(target="y")
-    rows = training_set(features, target, spec=spec, asked=pl.Series([True] + [False] * 39), weight=weight)
-    assert (rows.asked.sum(), rows.take(np.array([0, 3])).weight.tolist()) == (1, [1, 4])
+    rows = training_set(features, target, spec=spec, reviewed=pl.Series([True] + [False] * 39), weight=weight)
+    assert (rows.reviewed.sum(), rows.take(np.array([0, 3])).weight.tolist()) == (1, [1, 4])
     matrix = features.to_numpy().astype(np.float32)
     found = sampling.learned(rows, matrix, np.arange(40), most=most, seed=0)
     share = 1.0 if most == 40 else 40 / 12

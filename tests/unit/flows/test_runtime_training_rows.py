@@ -29,7 +29,7 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.memory_need import TrainingRows
 from cumulant.training.row_hash import row_hashes
 from cumulant.training.trainers import linear_trainer
-from cumulant.training.trainers.trainer import Fit, Params, Problem, Sample
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample
 
 ME = Principal("tester")
 TIMED, UNTIMED = "event_time: at", ""
@@ -158,7 +158,7 @@ def test_the_features_are_let_go_before_anything_is_fitted(tmp_path: Path, monke
         held.append(weakref.ref(found.features))
         return found
 
-    def fit(trainer: linear_trainer.Linear, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(trainer: linear_trainer.Linear, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         assert [one() for one in held] == [None]
         return fitted(trainer, problem, params, train)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
-from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
 
@@ -21,9 +21,9 @@ def predictions(seed, rows=1200, classes=0):
     if classes:
         score = draw.dirichlet(np.ones(classes), rows)
         truth = (score.cumsum(axis=1) > draw.random((rows, 1))).argmax(axis=1).astype(float)
-        return Predictions(time=time, score=score, truth=truth)
+        return PredictionRows(time=time, score=score, truth=truth)
     score = draw.beta(2, 5, rows)
-    return Predictions(time=time, score=score, truth=(draw.random(rows) < score).astype(float))
+    return PredictionRows(time=time, score=score, truth=(draw.random(rows) < score).astype(float))
 
 
 CASES = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cumulant.monitoring.performance.baselines import HarmTerms, baseline
-from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.rows import PredictionRows, windows
 from cumulant.monitoring.performance.watch import begin, harm
 
 DRIFT = Path(__file__).parents[4] / "shared" / "data" / "drift"
@@ -24,7 +24,7 @@ def daily(score, truth, *, rows, first=0, **more):
     times = np.datetime64("2020-01-01", "us") + ((first + day) * 86_400_000_000 + place * step).astype(
         "timedelta64[us]"
     )
-    return Predictions(time=times, score=np.asarray(score, float), truth=np.asarray(truth, float), **more)
+    return PredictionRows(time=times, score=np.asarray(score, float), truth=np.asarray(truth, float), **more)
 
 
 def sigmoid(x):

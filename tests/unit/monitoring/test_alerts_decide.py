@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.alerting.alert_events import facts
-from cumulant.alerting.alert_state import Change, Finding, State
+from cumulant.alerting.alert_state import AlertChange, AlertsState, Finding
 from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
 from cumulant.alerting.decide import decide
 from cumulant.alerting.messages import message
@@ -32,7 +32,7 @@ def finding(rule="feed", subject="fare", **other):
 
 def run(looks, policy=POLICY, state=None):
     """The state after looks (hours, findings[, looked]), and all changes."""
-    state, changes = state or State(), []
+    state, changes = state or AlertsState(), []
     for hours, found, *looked in looks:
         at = START + hours * HOUR
         state, more = decide(state, found, at, policy=policy, looked=looked[0] if looked else None)
@@ -124,10 +124,10 @@ def findings_of(seen):
 @settings(deadline=None, max_examples=100)
 @given(looks)
 def test_fires_and_ends_as_the_whole_history_says(drawn):
-    past, state, seen = history(drawn), State(), []
+    past, state, seen = history(drawn), AlertsState(), []
     for place, (at, found, scopes) in enumerate(past):
         state, changes = decide(state, findings_of(found), at, policy=POLICY, looked=scopes)
-        assert msgspec.convert(msgspec.to_builtins(state), State) == state, "as the journal keeps it"
+        assert msgspec.convert(msgspec.to_builtins(state), AlertsState) == state, "as the journal keeps it"
         seen += [(place, change) for change in changes]
     for key in KEYS:
         mine = [
@@ -144,7 +144,7 @@ def test_fires_and_ends_as_the_whole_history_says(drawn):
 @settings(deadline=None, max_examples=100)
 @given(looks, st.booleans())
 def test_nobody_is_told_twice_and_nothing_is_lost(drawn, silent):
-    state, said = State(), []
+    state, said = AlertsState(), []
     if silent:
         state = silenced(state, Silence(id="", rule="quality", until=START + 3 * HOUR, by="user:ada"), START)
     at = START
@@ -160,7 +160,7 @@ def test_nobody_is_told_twice_and_nothing_is_lost(drawn, silent):
     check_budget(said)
 
 
-def check_each(said: list[Change], silent: bool) -> None:
+def check_each(said: list[AlertChange], silent: bool) -> None:
     grouped = Counter(alert.id for change in said if change.what == "digest" for alert in change.alerts)
     ids = {change.alert.id for change in said if change.what == "fired"}
     for name in ids:
@@ -180,7 +180,7 @@ def check_each(said: list[Change], silent: bool) -> None:
         assert not urgent or told or quiet, "what is critical is never only in a digest"
 
 
-def check_budget(said: list[Change]) -> None:
+def check_budget(said: list[AlertChange]) -> None:
     spent: Counter[str] = Counter()
     for change in said:
         if change.what in ("told", "reminded"):
@@ -253,7 +253,7 @@ def test_reminders_are_few_and_further_apart():
 
 
 def test_what_still_fires_when_a_silence_ends_is_told_then():
-    state = silenced(State(), Silence(id="", subject="fa*", until=START + 3 * HOUR, by="user:ada"), START)
+    state = silenced(AlertsState(), Silence(id="", subject="fa*", until=START + 3 * HOUR, by="user:ada"), START)
     state, changes = run([(hour, [finding(), finding(subject="speed")]) for hour in range(3)], state=state)
     assert [change.alert.finding.subject for change in changes if change.what == "told"] == ["speed"]
     later, changes = run([(3, [finding(), finding(subject="speed")])], state=state)
@@ -274,7 +274,7 @@ def test_a_clock_that_is_set_back_repeats_and_holds_up_nothing():
 
 
 def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one():
-    state, changes = State(), []
+    state, changes = AlertsState(), []
     for hour in range(4):
         now = START + timedelta(days=4000, seconds=hour)
         state, more = decide(state, [finding("covariate")], START + hour * HOUR, policy=POLICY, now=now)
@@ -303,7 +303,7 @@ def test_several_findings_of_one_thing_are_one():
 
 def test_what_is_over_is_bounded_unless_it_waits():
     spec = alert_policy(AlertsSpec(budget="0/day", resolve_after="0s", rules={"quality": AlertRuleSpec()}))
-    state = State()
+    state = AlertsState()
     for hour in range(150):
         state, _ = run([(hour / 10, [finding("quality", f"c{hour}")])], spec, state)
     assert len(state.over) == 149, "all wait for the digest"

@@ -13,7 +13,7 @@ from cumulant.monitoring.drift.blocks import by_rows, by_time
 from cumulant.monitoring.drift.comparing import compare
 from cumulant.monitoring.drift.findings import Findings
 from cumulant.monitoring.drift.joint import jointly
-from cumulant.monitoring.drift.profiles import Block, Profile
+from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
 from cumulant.monitoring.drift.profiling import profile
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 
@@ -109,7 +109,7 @@ def quiet(generator, reference, days, size):
         columns.append(
             msgspec.structs.replace(one, counts=tuple(map(tuple, counts.tolist())), missing=none, unreadable=none)
         )
-    return Profile(blocks=tuple(Block(day * size, size) for day in range(days)), columns=tuple(columns))
+    return DriftProfile(blocks=tuple(ProfileBlock(day * size, size) for day in range(days)), columns=tuple(columns))
 
 
 def surer(reference):

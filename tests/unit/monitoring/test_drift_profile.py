@@ -11,7 +11,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.units import from_micros
 from cumulant.monitoring.drift import profiling
 from cumulant.monitoring.drift.blocks import by_rows, by_time, moments
-from cumulant.monitoring.drift.profiles import Profile, merge
+from cumulant.monitoring.drift.profiles import DriftProfile, merge
 from cumulant.monitoring.drift.profiling import profile
 
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
@@ -43,7 +43,7 @@ def test_a_new_day_is_counted_alone_and_added(tmp_path):
     assert merge([*days[2:], *days[:2]]) == both
     assert [block.rows for block in both.blocks] == [50] * 4
     assert both.blocks[1].start == int((FIRST + timedelta(days=1)).timestamp() * 1e6)
-    assert msgspec.json.decode(msgspec.json.encode(both), type=Profile) == both
+    assert msgspec.json.decode(msgspec.json.encode(both), type=DriftProfile) == both
     other = profile(table.head(80), ROLES)
     with pytest.raises(DataError, match="do not count the same cells"):
         merge([both, other])

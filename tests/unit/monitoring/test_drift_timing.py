@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 
 START, DAY = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=1)
@@ -15,7 +15,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 def windows(rows, *, without=()):
     """A block a day from START on, less the days `without`."""
     days = [(day, count) for day, count in enumerate(rows) if day not in without]
-    return [Block(to_micros(START + day * DAY), count, timed=True) for day, count in days]
+    return [ProfileBlock(to_micros(START + day * DAY), count, timed=True) for day, count in days]
 
 
 def said(blocks):
@@ -24,7 +24,7 @@ def said(blocks):
 
 def test_a_steady_month_says_nothing():
     assert said(windows([100, 120, 90] * 10)) == ""
-    assert said([Block(0, 100), Block(100, 3)]) == ""
+    assert said([ProfileBlock(0, 100), ProfileBlock(100, 3)]) == ""
     weekends = [day for day in range(28) if day % 7 > 4]
     assert said(windows([100] * 28, without=weekends)) == ""
 
@@ -41,12 +41,12 @@ def test_gaps_and_volumes_are_told_with_their_days():
 
 def test_clocks_that_were_wrong():
     blocks = windows([100] * 20)
-    old = [Block(0, 1, timed=True), *blocks]
+    old = [ProfileBlock(0, 1, timed=True), *blocks]
     assert "1 rows lie far before all others (1970-01-01): a clock may have been wrong" in said(old)
-    ahead = [*blocks, Block(to_micros(datetime(2031, 1, 1, tzinfo=UTC)), 2, timed=True)]
+    ahead = [*blocks, ProfileBlock(to_micros(datetime(2031, 1, 1, tzinfo=UTC)), 2, timed=True)]
     assert "2 rows have times to come, from 2031-01-01 on: a clock is wrong" in said(ahead)
     # A log that began again after half a year is no clock.
-    later = [*blocks, *(Block(to_micros(NOW - day * DAY), 100, timed=True) for day in range(9, 0, -1))]
+    later = [*blocks, *(ProfileBlock(to_micros(NOW - day * DAY), 100, timed=True) for day in range(9, 0, -1))]
     assert "clock" not in said(later)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.volume import row_counts
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.monitoring_policy import DriftPolicy
@@ -23,7 +23,7 @@ def counts(seed, days, *, dispersion=0.005, mean=500, growth=0.0, week=WEEK):
 
 def blocks(rows, first=0, step=DAY):
     return [
-        Block(to_micros(START + (first + place) * step), int(count), timed=True)
+        ProfileBlock(to_micros(START + (first + place) * step), int(count), timed=True)
         for place, count in enumerate(rows)
         if count
     ]
@@ -94,7 +94,10 @@ def test_a_first_or_last_window_that_is_cut_off_is_none():
     assert [(one.what, one.active) for one in judged(rows).findings] == [("few", True)]
     rows = counts(5, 90)
     before, now = blocks(rows[:61]), blocks(rows[60:], 60)
-    shared = [*before[:-1], Block(before[-1].start, 100, timed=True)], [Block(now[0].start, 90, timed=True), *now[1:]]
+    shared = (
+        [*before[:-1], ProfileBlock(before[-1].start, 100, timed=True)],
+        [ProfileBlock(now[0].start, 90, timed=True), *now[1:]],
+    )
     assert row_counts(*shared, DAY, DriftPolicy(), looks=30).findings == ()
 
 
@@ -136,10 +139,10 @@ def test_what_matters_is_a_setting_and_hours_have_a_week_too():
 
 def test_a_clock_that_was_wrong_is_no_gap_of_decades():
     rows = blocks(counts(10, 60))
-    old, late = Block(0, 1, timed=True), Block(to_micros(START + 4000 * DAY), 2, timed=True)
+    old, late = ProfileBlock(0, 1, timed=True), ProfileBlock(to_micros(START + 4000 * DAY), 2, timed=True)
     found = row_counts((), [old, *rows, late], DAY, DriftPolicy(), looks=30)
     assert (found.findings, found.judged) == ((), True)
-    assert row_counts((), [Block(0, 100), Block(100, 3)], DAY, DriftPolicy(), looks=2).note is None
+    assert row_counts((), [ProfileBlock(0, 100), ProfileBlock(100, 3)], DAY, DriftPolicy(), looks=2).note is None
 
 
 def looked(rows, until=None):

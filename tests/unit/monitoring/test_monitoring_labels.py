@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.drift.blocks import Cut
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.blocks import RowBlocks
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.table_labels import Labels, labelled
-from cumulant.monitoring.tables import Table, _objects, open_table
+from cumulant.monitoring.tables import PredictionTable, _objects, open_table
 from cumulant.outcomes.join.matching import resolve_labels
 
 
@@ -50,7 +50,7 @@ def test_labels_of_no_row_are_refused(tmp_path):
 def test_labels_of_a_selection_are_not_compared(tmp_path):
     rows = pl.DataFrame({"id": range(100), "score": [place / 100 for place in range(100)]})
     labels = rows.filter(pl.col("score") > 0.7).select("id", y=pl.lit(1))
-    whole = Cut((Block(0, 100),))
+    whole = RowBlocks((ProfileBlock(0, 100),))
     found = joined(tmp_path, rows, labels).compared(whole)
     assert (found.known, found.refused, found.table.series("y").null_count()) == (29, 1, 100)
     drawn = labels.with_columns(weight=pl.lit(4.0))
@@ -58,7 +58,7 @@ def test_labels_of_a_selection_are_not_compared(tmp_path):
     chosen = labels.with_columns(weight=pl.when(pl.col("id") > 90).then(2.0).otherwise(9.0))
     assert joined(tmp_path, rows, chosen).compared(whole).table.series("y").null_count() == 100
     # Windows of their own: one of two has its labels.
-    two = Cut((Block(0, 50), Block(50, 50)), np.arange(100) // 50)
+    two = RowBlocks((ProfileBlock(0, 50), ProfileBlock(50, 50)), np.arange(100) // 50)
     half = joined(tmp_path, rows, rows.filter(pl.col("id") < 60).select("id", y=pl.lit(0))).compared(two)
     assert (half.refused, half.table.series("y").null_count()) == (1, 50)
 
@@ -67,7 +67,7 @@ def test_labels_of_which_those_of_one_class_come_late_are_not_compared(tmp_path)
     generator = np.random.default_rng(0)
     score = generator.beta(1, 9, 2000)
     rows = pl.DataFrame({"id": range(2000), "score": score, "y": (generator.random(2000) < score).astype(int)})
-    cut = Cut(tuple(Block(first, 200) for first in range(0, 2000, 200)), np.arange(2000) // 200)
+    cut = RowBlocks(tuple(ProfileBlock(first, 200) for first in range(0, 2000, 200)), np.arange(2000) // 200)
     early = rows.filter((pl.col("y") == 0) | (pl.col("id") < 400))
     found = joined(tmp_path, rows.drop("y"), early.select("id", "y")).compared(cut)
     assert (found.selected, found.refused) == (True, 8)
@@ -82,9 +82,9 @@ def test_contradictory_labels_of_one_class_are_no_moved_share(tmp_path):
     rows = pl.DataFrame({"id": range(100)})
     labels = rows.with_columns(y=pl.col("id") % 2)
     again = labels.head(20).with_columns(y=pl.lit(1, pl.Int64))
-    found = joined(tmp_path, rows, pl.concat([labels, again])).compared(Cut((Block(0, 100),)))
+    found = joined(tmp_path, rows, pl.concat([labels, again])).compared(RowBlocks((ProfileBlock(0, 100),)))
     assert (found.known, found.refused, found.table.series("y").null_count()) == (90, 1, 100)
-    few = joined(tmp_path, rows, pl.concat([labels, again.head(3)])).compared(Cut((Block(0, 100),)))
+    few = joined(tmp_path, rows, pl.concat([labels, again.head(3)])).compared(RowBlocks((ProfileBlock(0, 100),)))
     assert (few.refused, few.table.series("y").null_count()) == (0, 2)
 
 
@@ -97,9 +97,13 @@ def compared_days(generator, score, missing, days):
     """The labels of `days` windows of equal size after the comparison, of rows with `score` of which some are missing."""
     rows = pl.DataFrame({"score": score, "y": (generator.random(len(score)) < score).astype(float)})
     size = len(score) // days
-    cut = Cut(tuple(Block(first, size) for first in range(0, len(score), size)), np.arange(len(score)) // size)
+    cut = RowBlocks(
+        tuple(ProfileBlock(first, size) for first in range(0, len(score), size)), np.arange(len(score)) // size
+    )
     rows = rows.with_columns(y=pl.when(pl.Series(missing)).then(None).otherwise(pl.col("y")))
-    return Labels(Table("rows", rows.lazy(), ("score", "y"), None, ("score",)), "y", len(score), ()).compared(cut)
+    return Labels(PredictionTable("rows", rows.lazy(), ("score", "y"), None, ("score",)), "y", len(score), ()).compared(
+        cut
+    )
 
 
 def test_few_missing_labels_refuse_no_window():

@@ -7,10 +7,10 @@ import pytest
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import moment
-from cumulant.monitoring.backtest import History, ReplayTerms, backtest
-from cumulant.monitoring.monitoring_policy import Budget, HistoryPolicy, RetrainTerms
+from cumulant.monitoring.backtest import BacktestHistory, ReplayTerms, backtest
+from cumulant.monitoring.monitoring_policy import HistoryPolicy, RetrainBudget, RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import Evidence, RetrainState, decide, learned_from
+from cumulant.monitoring.policy import RetrainEvidence, RetrainState, decide, learned_from
 from cumulant.monitoring.spec import HistorySpec, RetrainSpec
 from cumulant.project.monitoring_policy import history_policy, retrain_terms, training_budget
 from cumulant.training.spec import TrainingSpec
@@ -21,7 +21,7 @@ STATE = RetrainState(trained=NOW - 60 * DAY)
 
 
 def seen(**known):
-    return Evidence(**{"now": NOW, "new_labels": 5000} | known)
+    return RetrainEvidence(**{"now": NOW, "new_labels": 5000} | known)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_one_good_look_breaks_what_had_to_hold():
 
 
 def test_a_budget_is_read():
-    assert training_budget("2/month") == Budget(2, timedelta(days=30))
-    assert training_budget(" 1 / week ") == Budget(1, timedelta(days=7))
-    assert training_budget("2.5/month") == Budget(2, timedelta(days=24))
-    assert training_budget("0.5/day") == Budget(1, timedelta(days=2))
+    assert training_budget("2/month") == RetrainBudget(2, timedelta(days=30))
+    assert training_budget(" 1 / week ") == RetrainBudget(1, timedelta(days=7))
+    assert training_budget("2.5/month") == RetrainBudget(2, timedelta(days=24))
+    assert training_budget("0.5/day") == RetrainBudget(1, timedelta(days=2))
     for text in ("two a month", "2/fortnight", "-1/day", "", "0/month"):
         with pytest.raises(UsageError, match=r"is no budget|is not a rate"):
             training_budget(text)
@@ -95,7 +95,7 @@ def test_the_project_file_says_the_rule():
         when="loss_confirmed", every="90d", labels=10_000, hold=2, cool_down="36h", least_labels=0, at_most="1/week"
     )
     assert retrain_terms(spec) == RetrainTerms(
-        every=90 * DAY, labels=10_000, hold=2, cool_down=1.5 * DAY, least_labels=0, at_most=Budget(1, 7 * DAY)
+        every=90 * DAY, labels=10_000, hold=2, cool_down=1.5 * DAY, least_labels=0, at_most=RetrainBudget(1, 7 * DAY)
     )
     _, action = decide(STATE, seen(), retrain_terms(RetrainSpec(every="30d")))
     assert (action.do, action.trigger) == ("train", "schedule")
@@ -121,7 +121,7 @@ def history():
     truths = [(generator.random(400) < chance).astype(float) for chance in chances]
     hours = (np.arange(400) * 216_000_000).astype("timedelta64[us]")
     times = [np.datetime64("2026-06-01", "us") + np.timedelta64(day, "D") + hours for day in range(30)]
-    return History(inputs=inputs, truths=truths, times=times)
+    return BacktestHistory(inputs=inputs, truths=truths, times=times)
 
 
 TERMS = ReplayTerms(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, harm=HarmTerms())
@@ -181,7 +181,7 @@ def test_a_fit_never_sees_what_comes_later(history):
 
 
 def test_too_short_a_history_is_refused(history):
-    short = History(inputs=history.inputs[:4], truths=history.truths[:4], times=history.times[:4])
+    short = BacktestHistory(inputs=history.inputs[:4], truths=history.truths[:4], times=history.times[:4])
     with pytest.raises(DataError, match="4 windows are too few"):
         backtest(short, line, {"never": RetrainTerms(on_harm=False)}, TERMS)
 
@@ -189,7 +189,7 @@ def test_too_short_a_history_is_refused(history):
 def test_a_window_without_rows_is_passed_over(history):
     gone = {12, 20, 29}
     empty = [np.zeros(0)] * 30
-    holed = History(
+    holed = BacktestHistory(
         inputs=[empty[day] if day in gone else one for day, one in enumerate(history.inputs)],
         truths=[empty[day] if day in gone else one for day, one in enumerate(history.truths)],
         times=[one[:0] if day in gone else one for day, one in enumerate(history.times)],
@@ -201,7 +201,7 @@ def test_a_window_without_rows_is_passed_over(history):
     assert told.loss == pytest.approx(np.mean(rows))
     with pytest.raises(DataError, match="no window after the first training has a row"):
         backtest(
-            History(inputs=empty, truths=empty, times=[one[:0] for one in history.times]), line,
+            BacktestHistory(inputs=empty, truths=empty, times=[one[:0] for one in history.times]), line,
             {"never": RetrainTerms(on_harm=False)}, TERMS,
         )  # fmt: skip
 
@@ -238,7 +238,7 @@ def test_an_estimate_confirms_drift_before_labels_come():
     inputs = [np.where(generator.random(600) < (0.15 if day < 18 else 0.9), 1.0, -1.0) for day in range(28)]
     truths = [(generator.random(600) < np.where(one > 0, 0.6, 0.05)).astype(float) for one in inputs]
     times = [np.datetime64("2026-06-01", "us") + np.timedelta64(day, "D") + np.arange(600) for day in range(28)]
-    history = History(inputs=inputs, truths=truths, times=times)
+    history = BacktestHistory(inputs=inputs, truths=truths, times=times)
 
     def moved(known, window):
         return abs(np.concatenate(known).mean() - window.mean()) > 0.2

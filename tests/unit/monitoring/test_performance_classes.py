@@ -14,7 +14,7 @@ from cumulant.monitoring.performance.labelled import measured
 from cumulant.monitoring.performance.rows import windows
 from cumulant.monitoring.performance.several import estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import estimated, learn_estimator
-from cumulant.monitoring.performance.watch import Watch, begin, harm
+from cumulant.monitoring.performance.watch import LossMonitor, begin, harm
 from cumulant.outcomes.join.prediction_losses import loss
 from cumulant.statistics.performance import Calibrator
 from cumulant.statistics.performance.classes import expected_log_loss
@@ -106,7 +106,7 @@ def test_nothing_that_changed_is_no_harm_and_classes_mixed_up_are(rng):
     score, truth = drawn(rng, 5_000)
     mixed = daily(np.roll(score, 1, axis=1), truth, rows=500, first=40)
     for window, part in windows(mixed, DAY):
-        watch, said = harm(Watch.from_json(watch.to_json()), window, part)
+        watch, said = harm(LossMonitor.from_json(watch.to_json()), window, part)
     assert (said.word, said.kind) == ("worse", None)
     assert said.findings[0].since.isoformat().startswith("2020-02-10")
     assert "more than a model with its skill on the reference would lose" in said.sentence

@@ -10,8 +10,8 @@ from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of
 from cumulant.monitoring.performance.refits import recent_refits
-from cumulant.monitoring.performance.rows import Predictions, Window
-from cumulant.monitoring.performance.watch import Watch, begin, harm
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
+from cumulant.monitoring.performance.watch import LossMonitor, begin, harm
 
 ROWS = 600
 
@@ -152,7 +152,7 @@ def test_a_watch_keeps_sums_only_and_goes_on_from_what_was_stored(reference):
     _, watch = followed(reference, half)
     stored = json.dumps(watch.to_json())
     assert len(stored) < 40_000
-    watch = Watch.from_json(json.loads(stored))
+    watch = LossMonitor.from_json(json.loads(stored))
     from cumulant.monitoring.performance.rows import windows
 
     for window, part in windows(rest, DAY):
@@ -163,11 +163,11 @@ def test_a_watch_keeps_sums_only_and_goes_on_from_what_was_stored(reference):
 def test_a_window_is_judged_once_and_with_labels_only(reference):
     score, truth, _ = world(2, seed=12)
     _, watch = followed(reference, daily(score, truth, rows=ROWS))
-    again = Window(START + DAY, START + 2 * DAY)
+    again = PredictionWindow(START + DAY, START + 2 * DAY)
     part = daily(score[:ROWS], truth[:ROWS], rows=ROWS)
     with pytest.raises(DataError, match="does not come after the last"):
         harm(watch, again, part)
-    later = Window(START + 2 * DAY, START + 3 * DAY)
+    later = PredictionWindow(START + 2 * DAY, START + 3 * DAY)
     with pytest.raises(DataError, match="none of 600 predictions has a label"):
         harm(watch, later, daily(score[:ROWS], np.full(ROWS, np.nan), rows=ROWS))
     with pytest.raises(DataError, match="finite score for each of 600 rows"):
@@ -233,13 +233,13 @@ def test_blocks_are_whole_clusters():
     generator = np.random.default_rng(16)
     cluster = generator.integers(0, 40, 500)
     times = np.datetime64("2020-01-01", "us") + np.arange(500).astype("timedelta64[s]")
-    rows = Predictions(time=times, score=np.zeros(500), truth=np.zeros(500), cluster=cluster)
+    rows = PredictionRows(time=times, score=np.zeros(500), truth=np.zeros(500), cluster=cluster)
     block = block_codes(rows, 50)
     for number in range(40):
         assert len(set(block[cluster == number])) == 1
     assert np.bincount(block).min() >= 50
     assert set(block) == set(range(block.max() + 1))
-    alone = block_codes(Predictions(time=times, score=np.zeros(500), truth=np.zeros(500)), 60)
+    alone = block_codes(PredictionRows(time=times, score=np.zeros(500), truth=np.zeros(500)), 60)
     assert np.bincount(alone).min() >= 60
     assert len(block_codes(rows.where(np.arange(3)), 50)) == 3
 
@@ -312,5 +312,5 @@ def test_days_that_follow_each_other_need_more_evidence_unless_they_are_declared
     watch = begin(plain, terms)
     assert watch.answers["skill"].worse.allowed == 0
     stored = json.loads(json.dumps(begin(learned, HarmTerms(loss="squared_error", refit=False)).to_json()))
-    assert Watch.from_json(stored).baseline == learned
-    assert Watch.from_json(stored).answers["skill"].worse.allowed > 3
+    assert LossMonitor.from_json(stored).baseline == learned
+    assert LossMonitor.from_json(stored).answers["skill"].worse.allowed > 3

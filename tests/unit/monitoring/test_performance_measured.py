@@ -9,7 +9,7 @@ from performance_support import DAY, LATER, START, daily, sigmoid
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.labelled import measured
 from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss, row_losses, tells_rows_apart
-from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.rows import PredictionRows, windows
 from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
 from cumulant.statistics import METRICS, Rows, estimate
 
@@ -108,11 +108,11 @@ def test_rows_that_cannot_be_are_refused():
     score, truth = np.full(4, 0.5), np.zeros(4)
     times = np.datetime64("2020-01-01", "us") + np.arange(4).astype("timedelta64[h]")
     with pytest.raises(DataError, match="3 values of truth"):
-        Predictions(time=times, score=score, truth=truth[:3])
+        PredictionRows(time=times, score=score, truth=truth[:3])
     with pytest.raises(DataError, match="no time or no finite score"):
-        Predictions(time=times, score=np.array([0.5, np.nan, 0.5, 0.5]), truth=truth)
+        PredictionRows(time=times, score=np.array([0.5, np.nan, 0.5, 0.5]), truth=truth)
     with pytest.raises(DataError, match="above 0 and at most 1"):
-        Predictions(time=times, score=score, truth=truth, label_chance=np.array([0.0, 1, 1, 1]))
+        PredictionRows(time=times, score=score, truth=truth, label_chance=np.array([0.0, 1, 1, 1]))
 
 
 def test_an_estimate_follows_the_truth_that_the_scores_know(scored):

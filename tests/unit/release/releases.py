@@ -13,11 +13,11 @@ from cumulant.project.release_policy import release_policy
 from cumulant.release.decide import decide, start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.look import Graded, Look, Losses, Pair, Pairs, Requests, counting
+from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePair, ScorePairs, counting
 from cumulant.release.policy import ReleasePolicy
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 MOMENT = datetime(2026, 5, 1, tzinfo=UTC)
 QUICK = StagesSpec(
@@ -45,7 +45,7 @@ def release(policy: ReleasePolicy | None = None, **other: object) -> Release:
     return msgspec.structs.replace(made, **other)
 
 
-def with_steps(now: Release, *steps: Step) -> Release:
+def with_steps(now: Release, *steps: ReleaseStep) -> Release:
     """The release with other steps."""
     return msgspec.structs.replace(now, policy=msgspec.structs.replace(now.policy, steps=steps))
 
@@ -75,8 +75,8 @@ class World:
         return Look(
             seconds=seconds,
             requests=counted_requests(now, exchanges),
-            pairs=Pairs.of(pairs),
-            losses=Losses.of(self._graded(len(pairs))),
+            pairs=ScorePairs.of(pairs),
+            losses=LossPairs.of(self._graded(len(pairs))),
         )
 
     def exchanges(self, now: Release, seconds: float = 10) -> list[Exchange]:
@@ -84,10 +84,10 @@ class World:
         keys = self.draw.integers(self.keys, size=count)
         return [self._exchange(now, int(key)) for key in keys]
 
-    def pairs(self, now: Release, seconds: float = 10) -> list[Pair]:
+    def pairs(self, now: Release, seconds: float = 10) -> list[ScorePair]:
         count = int(self.draw.poisson(self.rate * seconds * now.mirror / 100))
         scores = self.draw.uniform(size=(count, 2))
-        return [Pair(champion=a, candidate=b, differs=(a > 0.5) != (b > 0.5)) for a, b in scores]
+        return [ScorePair(champion=a, candidate=b, differs=(a > 0.5) != (b > 0.5)) for a, b in scores]
 
     def _exchange(self, now: Release, key: int) -> Exchange:
         candidate = zlib.crc32(b"split %d" % key) % 10_000 < now.weight * 100
@@ -105,9 +105,9 @@ class World:
             revision=now.revision,
         )
 
-    def _graded(self, count: int) -> list[Graded]:
+    def _graded(self, count: int) -> list[LossPair]:
         hits = self.draw.uniform(size=(count, 2)) < [self.brier[CHAMPION], self.brier[CANDIDATE]]
-        return [Graded(champion=float(a), candidate=float(b)) for a, b in hits]
+        return [LossPair(champion=float(a), candidate=float(b)) for a, b in hits]
 
 
 def counted_requests(now: Release, exchanges: list[Exchange]) -> Requests:

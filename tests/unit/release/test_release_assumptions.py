@@ -11,7 +11,7 @@ from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.key_statistics import KeyTable, units
+from cumulant.release.evidence.key_statistics import KeyStatistics, units
 from cumulant.release.evidence.look import Look, Requests
 from cumulant.release.state import Release
 
@@ -74,7 +74,7 @@ def test_failures_in_slow_bursts_count_for_less() -> None:
 def test_dispersion_over_keys_by_hand(share: float, least: float, most: float) -> None:
     """Independent failures of equal keys vary as Poisson does; where a fiftieth of the keys always fails, far more."""
     rng = np.random.default_rng(2)
-    table, sums = KeyTable.start(), np.zeros((2, 4))
+    table, sums = KeyStatistics.start(), np.zeros((2, 4))
     bad_keys = rng.permutation(500)[: int(500 * share)] + 1
     values = {key: [0.0, 0.0] for key in range(1, 501)}
     for _ in range(40):
@@ -88,13 +88,13 @@ def test_dispersion_over_keys_by_hand(share: float, least: float, most: float) -
     looks, bad = np.array(list(values.values())).T
     rate = bad.sum() / looks.sum()
     true = ((bad - rate * looks) ** 2).sum() / bad.sum() * 500 / 499
-    found = KeyTable.from_json(table.to_json()).dispersion(sums)[1, 0]
+    found = KeyStatistics.from_json(table.to_json()).dispersion(sums)[1, 0]
     assert found == pytest.approx(max(true, 1.0), rel=1e-3)
     assert least <= found <= most
 
 
 def test_many_more_keys_than_are_kept_lose_no_failing_one() -> None:
-    rng, table = np.random.default_rng(3), KeyTable.start()
+    rng, table = np.random.default_rng(3), KeyStatistics.start()
     for _ in range(10):
         key = rng.integers(10, 100_000, 4000)
         key[:3] = (1, 2, 3)

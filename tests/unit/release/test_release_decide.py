@@ -24,10 +24,10 @@ from scipy import stats
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.decide import approve, decide, ended, guard, lacking, pause, promote, resume, start
 from cumulant.release.evidence.accumulate import memory_of, seen
-from cumulant.release.evidence.health import ArmPulse, Pulse, Reference, level_of, trouble
+from cumulant.release.evidence.health import ArmPulse, FailureReference, Pulse, level_of, trouble
 from cumulant.release.evidence.look import Look, PerArm
 from cumulant.release.evidence.metric_state import (
-    Block,
+    LookBlock,
     Tempering,
     in_next_step,
     new_board,
@@ -76,7 +76,7 @@ def test_a_proven_worsening_is_acted_on_above_the_margin_or_as_a_multiple(
     metric = metrics(policy_with())["errors"]
     board = new_board(metric, harm_bar=4.0, fine_bar=3.0)
     for _ in range(40):
-        block = Block(
+        block = LookBlock(
             units=PerArm(champion=20_000, candidate=20_000),
             bad=PerArm(champion=20_000 * rates[0], candidate=20_000 * rates[1]),
         )
@@ -242,7 +242,7 @@ def test_a_share_of_failures_is_compared_with_the_champion_by_an_exact_test() ->
     failing, calm = ArmPulse(requests=25, failures=8), ArmPulse(requests=60, failures=6)
     chance = stats.hypergeom.sf(7, 85, 14, 25)
     for level, expected in ((chance * 1.001, True), (chance * 0.999, False)):
-        reference = Reference(level=level)
+        reference = FailureReference(level=level)
         found = trouble(Pulse(candidate=failing, champion=calm), policy_with().ceilings, reference)
         assert (found is not None) is expected
     levels = [level_of(0.05, look=look, checks=10) * 10 for look in range(100_000)]
@@ -310,7 +310,7 @@ def blocks_of(
     rng, metric = np.random.default_rng(seed), metrics(policy_with())["errors"]
     for _ in range(looks):
         bad = [float(rng.binomial(n, rate)) for n, rate in zip(units, rates, strict=True)]
-        block = Block(
+        block = LookBlock(
             units=PerArm(champion=units[0], candidate=units[1]), bad=PerArm(champion=bad[0], candidate=bad[1])
         )
         board = with_block(board, metric, block, step=step, tempering=Tempering(step=0.05, usual=rates[0]))

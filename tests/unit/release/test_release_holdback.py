@@ -13,7 +13,7 @@ from releases import QUICK, World, policy_with, release, remembered
 from cumulant.core.errors import UsageError
 from cumulant.release.decide import decide, lacking, start
 from cumulant.release.evidence.accumulate import seen
-from cumulant.release.evidence.look import Look, Losses
+from cumulant.release.evidence.look import Look, LossPairs
 from cumulant.release.paired.admission import with_margins
 from cumulant.release.spec import HoldbackSpec, MetricSpec, ReleaseSpec
 from cumulant.release.state import Release
@@ -29,19 +29,19 @@ SPEC = with_margins(
 )
 
 
-def _looked(world: World, now: Release, losses: Losses | None) -> Release:
-    look = _with_losses(world.look(now), losses or Losses())
+def _looked(world: World, now: Release, losses: LossPairs | None) -> Release:
+    look = _with_losses(world.look(now), losses or LossPairs())
     counted, skewed = seen(now, look)
     return decide(counted, skewed=skewed, at=MOMENT)
 
 
-def _with_losses(look: Look, losses: Losses) -> Look:
+def _with_losses(look: Look, losses: LossPairs) -> Look:
     return Look(seconds=look.seconds, requests=look.requests, pairs=look.pairs, losses=losses)
 
 
-def _losses(rng: np.random.Generator, difference: float) -> Losses:
+def _losses(rng: np.random.Generator, difference: float) -> LossPairs:
     champion = rng.uniform(0, 0.3, 400)
-    return Losses(champion=champion, candidate=champion + rng.normal(difference, 0.05, 400))
+    return LossPairs(champion=champion, candidate=champion + rng.normal(difference, 0.05, 400))
 
 
 @pytest.fixture(scope="module")

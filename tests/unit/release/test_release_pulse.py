@@ -11,7 +11,7 @@ from scipy import stats
 from cumulant.release.decide import guard, troubled
 from cumulant.release.evidence.accumulate import memory_of, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.health import ArmPulse, Pulse, Reference, level_of, trouble
+from cumulant.release.evidence.health import ArmPulse, FailureReference, Pulse, level_of, trouble
 from cumulant.release.state import Release
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -59,11 +59,11 @@ def test_bursts_like_the_champions_roll_back_no_oftener_than_the_level_says() ->
     failures = draw.binomial(100, np.minimum(RATE * draw.gamma(1 / 9, 9, pulses), 1))
     shape = memory_of(with_bursts(release(), 3)).champion.burst_shape("errors")
 
-    def rolled_back(reference: Reference) -> int:
+    def rolled_back(reference: FailureReference) -> int:
         return sum(trouble(pulse(int(one)), CEILINGS, reference) is not None for one in failures[failures > 20])
 
-    assert rolled_back(Reference(usual=RATE, shape=shape, level=level)) <= stats.binom.isf(0.001, pulses, level)
-    assert rolled_back(Reference(usual=RATE, level=level)) > 3 * pulses * level, "by Fisher's test alone"
+    assert rolled_back(FailureReference(usual=RATE, shape=shape, level=level)) <= stats.binom.isf(0.001, pulses, level)
+    assert rolled_back(FailureReference(usual=RATE, level=level)) > 3 * pulses * level, "by Fisher's test alone"
 
 
 def test_a_candidate_that_fails_all_requests_is_rolled_back_at_once_all_the_same() -> None:

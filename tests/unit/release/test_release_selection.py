@@ -10,8 +10,8 @@ from releases import QUICK, policy_with, release, remembered, with_steps
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import lacking, start
 from cumulant.release.evidence.accumulate import memory_of, seen
-from cumulant.release.evidence.look import Look, Losses, Pairs
-from cumulant.release.paired.label_selection import ScoreSums, Selection
+from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
+from cumulant.release.paired.label_selection import HourlyScores, ScoreSums
 from cumulant.release.spec import MetricSpec
 
 #: scores of a calibrated champion, and of its positive rows
@@ -22,8 +22,8 @@ def look(rng: np.random.Generator, labelled: tuple[float, float], *, gain: float
     scores = rng.beta(*ALL, 600)
     return Look(
         seconds=10,
-        pairs=Pairs(champion=scores, candidate=scores + 0.01, differs=np.zeros(600, dtype=bool)),
-        losses=Losses(
+        pairs=ScorePairs(champion=scores, candidate=scores + 0.01, differs=np.zeros(600, dtype=bool)),
+        losses=LossPairs(
             champion=0.1 + 0.1 * rng.normal(size=300),
             candidate=0.1 - gain + 0.1 * rng.normal(size=300),
             score=rng.beta(*labelled, 300),
@@ -87,8 +87,8 @@ def hourly(hour: int, scores: np.ndarray, labelled: list[tuple[int, np.ndarray]]
     return Look(
         seconds=3600,
         hour=hour,
-        pairs=Pairs(champion=scores, candidate=scores, differs=np.zeros(len(scores), dtype=bool)),
-        losses=Losses(champion=known, candidate=known, score=known, hour=hours),
+        pairs=ScorePairs(champion=scores, candidate=scores, differs=np.zeros(len(scores), dtype=bool)),
+        losses=LossPairs(champion=known, candidate=known, score=known, hour=hours),
     )
 
 
@@ -98,16 +98,16 @@ def test_rows_drawn_at_random_are_no_selection(seed):
     wrong = 0
     for _ in range(200):
         scores = rng.beta(*ALL, 2000)
-        wrong += Selection().with_look(hourly(0, scores, [(0, rng.choice(scores, 60))])).selective
+        wrong += HourlyScores().with_look(hourly(0, scores, [(0, rng.choice(scores, 60))])).selective
     assert wrong <= 1
-    assert memory_of(release(policy_with())).selection == Selection()
+    assert memory_of(release(policy_with())).selection == HourlyScores()
 
 
 @pytest.mark.parametrize("delay", [0, 1, 7, 12])
 def test_labels_that_come_late_are_no_selection_though_scores_have_a_daily_cycle(delay):
     rng = np.random.default_rng(3)
     scores = [0.1 * np.sin(hour / 24 * 2 * np.pi) + rng.beta(*ALL, 400) for hour in range(96)]
-    found = Selection()
+    found = HourlyScores()
     for hour, now in enumerate(scores):
         late = [(hour - delay, scores[hour - delay])] if hour >= delay else []
         found = found.with_look(hourly(hour, now, late))
@@ -128,13 +128,13 @@ def after_all_labels(now, seed: int = 5):
         shown = np.concatenate([scores[positive], late])
         worse = np.where(np.arange(len(shown)) < positive.sum(), 0.1, -0.04)
         champion = 0.2 + 0.05 * rng.normal(size=len(shown))
-        losses = Losses(
+        losses = LossPairs(
             champion=champion,
             candidate=champion + worse + 0.05 * rng.normal(size=len(shown)),
             score=shown,
             hour=np.zeros(len(shown), dtype=np.int64),
         )
-        pairs = Pairs(champion=scores, candidate=scores, differs=np.zeros(600, dtype=bool))
+        pairs = ScorePairs(champion=scores, candidate=scores, differs=np.zeros(600, dtype=bool))
         now, _ = seen(now, Look(seconds=10, pairs=pairs, losses=losses))
         yield now
 

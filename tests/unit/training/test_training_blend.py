@@ -10,7 +10,7 @@ from cumulant.training.dataset import training_set
 from cumulant.training.model import FittedModel
 from cumulant.training.records import TrainingSummary
 from cumulant.training.search.blend import blend
-from cumulant.training.search.choices import Choice
+from cumulant.training.search.choices import ModelChoice
 from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import made_folds, search
@@ -105,7 +105,7 @@ def test_a_trainer_cannot_be_called_blend():
 
 def choices_of(rows, folds, names, answers):
     return [
-        Choice(
+        ModelChoice(
             trainer=make_trainer(name, None), members=(), answers=folds_answers, score=folds.mean_score(folds_answers)
         )
         for name, folds_answers in zip(names, answers, strict=True)
@@ -147,7 +147,7 @@ def test_an_answer_that_adds_only_noise_is_rarely_taken(clusters, shared):
 def searched(records, answers, folds, trainer, *, without=None):
     """The best of the trials whose `answers` are these, by all folds or by the others."""
     best = max(range(len(answers)), key=lambda trial: -folds.mean_score(answers[trial], without=without))
-    return Choice(
+    return ModelChoice(
         trainer=make_trainer(trainer, None),
         members=(records[best],) if records else (),
         answers=answers[best],

@@ -16,8 +16,8 @@ from cumulant.training.dataset import training_set
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.encoding import MOST_CATEGORIES
 from cumulant.training.records import TrainingSummary
-from cumulant.training.search.budget import Budget, longest
-from cumulant.training.search.choices import Choice
+from cumulant.training.search.budget import SearchBudget, longest
+from cumulant.training.search.choices import ModelChoice
 from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.refit import combined, refit, trials_of
@@ -109,7 +109,7 @@ def test_the_first_members_leave_time_for_the_later_ones(blended):
     blend = combined(choices, msgspec.structs.replace(found.summary, blend=kept))
     # A fit takes 10 s by the search, and there are 15 s: one of each trainer, and those of the last have what is left.
     fits = {one.name: [(len(rows), round(np.mean(one.members[0].rounds)), 10.0)] for one in choices}
-    finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget(15, clock=lambda: 0.0), fits=fits)
+    finisher = Finisher(rows, matrix, folds, spec=spec, budget=SearchBudget(15, clock=lambda: 0.0), fits=fits)
     finisher.fit(blend, {})
     assert [len(finisher.boosters[name]) for name in names] == [1, 3]
     assert "the time was over after 1 of the 3 boosters" in finisher.notes[-1]
@@ -117,7 +117,9 @@ def test_the_first_members_leave_time_for_the_later_ones(blended):
 
 def choice_of(part, trials):
     members = trials_of(part.chosen, part.boosters, trials)
-    return Choice(trainer=make_trainer(part.trainer, Path()), members=members, answers=np.zeros(3000), score=part.score)
+    return ModelChoice(
+        trainer=make_trainer(part.trainer, Path()), members=members, answers=np.zeros(3000), score=part.score
+    )
 
 
 def test_time_is_kept_for_all_that_a_blend_may_hold(tmp_path):

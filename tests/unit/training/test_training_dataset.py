@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError, DefinitionError, NotFoundError
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.leakage import check_leakage
-from cumulant.training.spec import Cost, TrainingSpec
+from cumulant.training.spec import DecisionCost, TrainingSpec
 
 SPEC = TrainingSpec(target="y")
 
 
 def test_rows_keep_their_order_times_and_costs(table, rows_of):
-    costly = {"cost": Cost(false_negative="loss", false_positive=2)}
+    costly = {"cost": DecisionCost(false_negative="loss", false_positive=2)}
     rows = rows_of("late", table, **costly)
     assert (rows.task, rows.classes, len(rows)) == ("binary", ("false", "true"), table.height)
     assert rows.false_negative.tolist() == table["loss"].to_list()
@@ -62,11 +62,11 @@ def test_costs_must_be_there_and_be_costs(table):
         return training_set(table.select("x"), table["late"], spec=spec, costs=column)
 
     with pytest.raises(NotFoundError, match="loss"):
-        gathered(Cost(false_negative="loss"), table.select("x"))
+        gathered(DecisionCost(false_negative="loss"), table.select("x"))
     with pytest.raises(DataError, match="null, negative"):
-        gathered(Cost(false_negative="loss"), table.select(-pl.col("loss")))
+        gathered(DecisionCost(false_negative="loss"), table.select(-pl.col("loss")))
     with pytest.raises(DataError, match="negative"):
-        gathered(Cost(false_positive=-1), None)
+        gathered(DecisionCost(false_positive=-1), None)
 
 
 def test_a_sample_keeps_the_shares_of_classes(table, rows_of):

@@ -15,12 +15,12 @@ from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
 from cumulant.servable.scorer import Scorer
 from cumulant.training.model import FittedModel
-from cumulant.training.search.budget import Budget
+from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
-from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 from cumulant.training.trainers.trainer_checks import check_trainers
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
@@ -108,8 +108,8 @@ def test_symmetric_trees_answer_as_catboost_does():
     for task, target in (("regression", 1e6 + 100 * score), ("multiclass", np.digitize(score, [0.0, 1.0]) + 0.0)):
         classes = ("a", "b", "c") if task == "multiclass" else ()
         problem = Problem(task=task, classes=classes, inputs=inputs, metric="rmse")
-        places = catboost_trainer._classes(problem, Sample(matrix=matrix, target=target))
-        pool = catboost_trainer._pool(problem, Sample(matrix=matrix, target=target), places)
+        places = catboost_trainer._classes(problem, TrainingSample(matrix=matrix, target=target))
+        pool = catboost_trainer._pool(problem, TrainingSample(matrix=matrix, target=target), places)
         model = catboost.CatBoost(catboost_trainer._settings(problem, {}, 30))
         model.fit(pool)
         kind = "Probability" if classes else "RawFormulaVal"
@@ -130,7 +130,7 @@ def test_a_class_may_be_absent_and_a_column_constant(name):
         ("multiclass", ("a", "b", "c"), np.full(len(matrix), 2.0)),
     ):
         problem = Problem(task=task, classes=classes, inputs=inputs, metric="log_loss")
-        rows = Sample(matrix=matrix, target=target)
+        rows = TrainingSample(matrix=matrix, target=target)
         answers = trainer.fit(problem, {"rounds": 60}, rows).payload.predict(matrix)
         judged = trainer.judge(problem, {}, rows.take(np.arange(300)), rows.take(np.arange(300, 400))).answers
         for found, truth in ((answers, target), (judged, target[300:])):
@@ -146,7 +146,9 @@ def test_weights_move_the_answers(name):
     problem = Problem(task="binary", classes=("false", "true"), inputs=inputs, metric="log_loss")
     trainer, params = make_trainer(name, Path()), {"rounds": 20, **SMALL[name]}
     means = [
-        trainer.fit(problem, params, Sample(matrix=matrix, target=target, weight=weight)).payload.predict(matrix).mean()
+        trainer.fit(problem, params, TrainingSample(matrix=matrix, target=target, weight=weight))
+        .payload.predict(matrix)
+        .mean()
         for weight in (None, np.where(target == 1, 20.0, 1.0))
     ]
     assert means[1] > means[0] + 0.05
@@ -157,8 +159,8 @@ def test_a_fit_ends_with_the_rounds_it_has_when_the_time_is_over(name):
     skip_absent(name)
     matrix, inputs, score = sample()
     looks = iter([1.0] * 3 + [0.0] * 1000)
-    problem = Problem(task="regression", classes=(), inputs=inputs, metric="rmse", left=lambda: next(looks))
-    fit = make_trainer(name, Path()).fit(problem, {"rounds": 500}, Sample(matrix=matrix, target=score))
+    problem = Problem(task="regression", classes=(), inputs=inputs, metric="rmse", seconds_left=lambda: next(looks))
+    fit = make_trainer(name, Path()).fit(problem, {"rounds": 500}, TrainingSample(matrix=matrix, target=score))
     assert fit.cut
     assert 0 < fit.rounds < 40
 
@@ -173,7 +175,7 @@ def test_an_absent_extra_is_refused_with_its_install_line(monkeypatch):
 
 def test_the_time_of_the_search_is_shared_by_the_trainers():
     now = [0.0]
-    budget = Budget(100, clock=lambda: now[0])
+    budget = SearchBudget(100, clock=lambda: now[0])
     whole = budget.left_for_search()
     budget.share_with(2)
     assert budget.left_for_search() == pytest.approx(whole / 3)
@@ -186,7 +188,7 @@ def test_the_time_of_the_search_is_shared_by_the_trainers():
 
 def test_what_the_final_fit_does_not_need_is_shared_by_all_searches():
     now = [0.0]
-    budget = Budget(100, clock=lambda: now[0])
+    budget = SearchBudget(100, clock=lambda: now[0])
     budget.share_with(3)
     now[0] += 2
     budget.reserve(1, at_most=1)

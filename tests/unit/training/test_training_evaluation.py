@@ -16,7 +16,7 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.evaluation import evaluate, scored
 from cumulant.training.records import Evaluation
 from cumulant.training.search.search import search
-from cumulant.training.spec import Cost, EvaluationSpec, TrainingSpec
+from cumulant.training.spec import DecisionCost, EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 
 DAY = 86_400_000_000
@@ -209,7 +209,7 @@ def test_a_test_of_one_class_is_measured_as_far_as_it_goes():
 
 
 def test_costs_of_a_spec_reach_the_metric(table, rows_of):
-    rows = rows_of("late", table, cost=Cost(false_negative="loss", false_positive=1))
+    rows = rows_of("late", table, cost=DecisionCost(false_negative="loss", false_positive=1))
     always = evaluate(rows, np.ones(len(rows)))
     assert always.metrics["cost"].value == pytest.approx((1 - rows.target).mean())
     never = evaluate(rows, np.zeros(len(rows)))

@@ -13,7 +13,7 @@ from cumulant.training.evaluation.gate import gate
 from cumulant.training.records import Verdict
 from cumulant.training.spec import GateRule
 from cumulant.training.trainers.baseline import Naive
-from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 
 
 def rows(noise, *, count=6000, seed=0, costs=True):
@@ -185,7 +185,7 @@ def test_the_naive_answer_of_a_quantile_is_the_quantile():
     weight = np.where(target > 1, 1.0, 3.0)
     for metric, weights in (("pinball_90", None), ("pinball", None), ("mae", None), ("pinball_90", weight)):
         problem = Problem(task="regression", classes=(), inputs=(), metric=metric, seed=0)
-        sample = Sample(matrix=np.zeros((500, 0)), target=target, weight=weights)
+        sample = TrainingSample(matrix=np.zeros((500, 0)), target=target, weight=weights)
         (value,) = Naive().fit(problem, {}, sample).payload.values
         share = np.average(target <= value, weights=weights)
         assert share == pytest.approx(0.9 if metric == "pinball_90" else 0.5, abs=0.005)

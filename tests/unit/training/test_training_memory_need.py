@@ -19,7 +19,7 @@ from cumulant.training.payloads.perceptron import NormalScores, Perceptrons
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import linear_trainer
 from cumulant.training.trainers.mlp_trainer import MLP
-from cumulant.training.trainers.trainer import Params, Problem, Sample, Trainer
+from cumulant.training.trainers.trainer import Params, Problem, Trainer, TrainingSample
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 MIB = 1 << 20
@@ -38,7 +38,7 @@ def need(rows: int, *trainers: str, threads: int = 2, **changes: object) -> int:
     return training_need(read(rows), spec, threads=threads)
 
 
-def sample(rows: int) -> tuple[Problem, Sample]:
+def sample(rows: int) -> tuple[Problem, TrainingSample]:
     draw = np.random.default_rng(1)
     matrix = np.empty((rows, NUMBERS + TEXTS), dtype=np.float32)
     matrix[:, :NUMBERS] = draw.normal(size=(rows, NUMBERS))
@@ -48,7 +48,7 @@ def sample(rows: int) -> tuple[Problem, Sample]:
     inputs = [Input(f"n{one}", "number") for one in range(NUMBERS)]
     inputs += [Input(f"t{one}", "category", categories=words) for one in range(TEXTS)]
     problem = Problem(task="binary", classes=("no", "yes"), inputs=tuple(inputs), metric="log_loss")
-    return problem, Sample(matrix=matrix, target=target)
+    return problem, TrainingSample(matrix=matrix, target=target)
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp"])

@@ -16,7 +16,7 @@ from cumulant.training.payloads.payload import Boosters, LinearWeights
 from cumulant.training.trainers.baseline import Naive
 from cumulant.training.trainers.lightgbm_trainer import LightGBM
 from cumulant.training.trainers.linear_trainer import Linear
-from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 
 cells = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("nan")), st.just(1e300))
 texts = st.one_of(st.none(), st.sampled_from(["a", "b", "c", "d"]))
@@ -86,7 +86,7 @@ def made(task, *, rows=600, classes=("0", "1")):
         Input("d", "number"),
     )
     problem = Problem(task=task, classes=classes, inputs=inputs, metric="log_loss")
-    return problem, Sample(matrix=matrix, target=target.astype(float))
+    return problem, TrainingSample(matrix=matrix, target=target.astype(float))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -139,7 +139,7 @@ def test_boosters_answer_as_lightgbm_and_repeat(task):
 def test_naive_answers():
     problem, sample = made("binary")
     assert Naive().fit(problem, {}, sample).payload.values == (sample.target.mean(),)
-    heavy = Sample(matrix=sample.matrix, target=sample.target, weight=1 + sample.target)
+    heavy = TrainingSample(matrix=sample.matrix, target=sample.target, weight=1 + sample.target)
     assert Naive().fit(problem, {}, heavy).payload.values[0] > sample.target.mean()
     problem, sample = made("multiclass")
     answers = Naive().fit(problem, {}, sample).payload.predict(sample.matrix)

@@ -16,7 +16,7 @@ from cumulant.core.servable import Calibration, Input
 from cumulant.packaging.builder import to_onnx
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.perceptron import NormalScores
-from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 numbers = st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf])
@@ -75,7 +75,7 @@ def fitted(task, kinds, *, members=2, seed=0):
     classes = {"binary": ("false", "true"), "multiclass": ("a", "b", "c"), "regression": ()}[task]
     target = generator.normal(size=300) * 50 if task == "regression" else generator.integers(0, len(classes), 300) + 0.0
     problem = Problem(task=task, classes=classes, inputs=inputs, metric="log_loss")
-    trainer, rows = make_trainer("mlp", Path()), Sample(matrix=matrix, target=target)
+    trainer, rows = make_trainer("mlp", Path()), TrainingSample(matrix=matrix, target=target)
     payloads = [trainer.fit(problem, {"rounds": 3, "layers": 1 + place}, rows).payload for place in range(members)]
     payload = type(payloads[0])(tuple(text for one in payloads for text in one.texts))
     card = ModelCard(
@@ -105,7 +105,7 @@ def test_a_constant_feature_has_no_importance():
     matrix[:, 1] = 7.0
     problem = Problem(task="binary", classes=model.classes, inputs=model.inputs, metric="log_loss")
     trainer, target = make_trainer("mlp", Path()), (matrix[:, 0] > 1).astype(float)
-    fit = trainer.fit(problem, {"rounds": 30}, Sample(matrix=matrix, target=target))
+    fit = trainer.fit(problem, {"rounds": 30}, TrainingSample(matrix=matrix, target=target))
     importance = trainer.importance(problem, fit.payload)
     assert next(iter(importance)) == "f0"
     assert "f1" not in importance

@@ -12,7 +12,7 @@ import pytest
 
 from cumulant.core.errors import IntegrityError
 from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.search.budget import Budget, clock_notes, clock_warnings
+from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import made_folds, search
 from cumulant.training.search.search_metric import searched_metric
@@ -65,7 +65,7 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
     for looks in (*range(8), math.inf):
         times = itertools.chain(itertools.repeat(1.0, looks), itertools.repeat(0.0)) if looks < math.inf else None
         left = (lambda: math.inf) if times is None else partial(next, times)
-        judged = trainer.judge(replace(folds.problem, left=left), params, train, validate)
+        judged = trainer.judge(replace(folds.problem, seconds_left=left), params, train, validate)
         assert judged.cut is (times is not None)
         again = trainer.answers_again(folds.problem, params, train, validate, rounds=judged.rounds)
         assert np.array_equal(again, judged.answers), f"cut at look {looks}"
@@ -131,8 +131,8 @@ def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, mon
     looks = iter(range(10_000))
     # The time ends between the boosters of the final fit: the search asks another clock.
     with monkeypatch.context() as patch:
-        patch.setattr(Budget, "left", lambda _: 4.0 - next(looks))
-        patch.setattr(Budget, "left_for_search", lambda _: 60.0)
+        patch.setattr(SearchBudget, "left", lambda _: 4.0 - next(looks))
+        patch.setattr(SearchBudget, "left_for_search", lambda _: 60.0)
         found = search(rows, spec)
     assert 0 < found.summary.members < spec.ensemble
     assert any("boosters; the model averages these" in note for note in found.summary.notes)

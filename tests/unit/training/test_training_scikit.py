@@ -16,7 +16,7 @@ from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 from cumulant.training.trainers.scikit_trainer import ScikitTrainer, estimator_class
-from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 
 FOREST = {"n_estimators": 20, "max_depth": 5}
 
@@ -126,11 +126,13 @@ def test_absent_classes_get_no_probability():
     problem = Problem(task="multiclass", classes=("a", "b", "c", "d"), inputs=inputs, metric="log_loss")
     target = np.where(matrix[:, 0] > 0, 3.0, 1.0)
     trainer = ScikitTrainer("sklearn:RandomForestClassifier")
-    answers = trainer.fit(problem, FOREST, Sample(matrix=matrix, target=target)).payload.predict(matrix)
+    answers = trainer.fit(problem, FOREST, TrainingSample(matrix=matrix, target=target)).payload.predict(matrix)
     assert answers.shape == (300, 4)
     assert not answers[:, [0, 2]].any()
     np.testing.assert_array_equal(answers.argmax(axis=1), target)
-    alone = trainer.fit(problem, FOREST, Sample(matrix=matrix, target=np.full(300, 2.0))).payload.predict(matrix)
+    alone = trainer.fit(problem, FOREST, TrainingSample(matrix=matrix, target=np.full(300, 2.0))).payload.predict(
+        matrix
+    )
     np.testing.assert_array_equal(alone, np.tile([0, 0, 1, 0], (300, 1)))
 
 

@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Threshold, TrainingSpec, quick
+from cumulant.training.spec import DecisionCost, EvaluationSpec, GateRule, Threshold, TrainingSpec, quick
 
 
 def test_the_sections_of_the_intended_projects_are_read():
@@ -20,7 +20,7 @@ def test_the_sections_of_the_intended_projects_are_read():
         },
         TrainingSpec,
     )
-    assert found.cost == Cost(false_negative="TX_AMOUNT", false_positive=5)
+    assert found.cost == DecisionCost(false_negative="TX_AMOUNT", false_positive=5)
     assert found.threshold == Threshold(alerts="100/day")
     assert (found.trials, found.folds, found.trainers) == (30, 4, ["naive", "linear", "lightgbm"])
     judged = msgspec.convert(

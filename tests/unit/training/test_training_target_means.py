@@ -24,7 +24,7 @@ from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import group_parts, split
 from cumulant.training.trainers.target_means import ABOVE, TargetMeans, inputs_of, with_means
-from cumulant.training.trainers.trainer import Sample
+from cumulant.training.trainers.trainer import TrainingSample
 
 VALUES = ABOVE + 20
 
@@ -60,7 +60,7 @@ def rows_by(seed, rows, values):
     codes[rng.random(rows) < 0.1] = np.nan
     target = np.nan_to_num(codes) % 3 + rng.normal(size=rows)
     matrix = np.column_stack([rng.normal(size=rows), codes]).astype(np.float32)
-    return Sample(matrix=matrix, target=target, weight=rng.choice([1.0, 2.0], rows))
+    return TrainingSample(matrix=matrix, target=target, weight=rng.choice([1.0, 2.0], rows))
 
 
 def learned_from(sample, place):
@@ -130,7 +130,7 @@ def test_values_without_information_all_get_nearly_the_same():
     for _ in range(20):
         target = (rng.random(len(codes)) < 0.3).astype(float)
         matrix = np.column_stack([codes, codes])
-        wide, _ = means_of().fit(Sample(matrix=matrix, target=target))
+        wide, _ = means_of().fit(TrainingSample(matrix=matrix, target=target))
         gaps.append(wide.matrix[:, 2].std())
     assert np.median(gaps) < 0.04  # the raw means of 4 rows have a deviation of 0.23
 

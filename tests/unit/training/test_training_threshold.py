@@ -17,7 +17,7 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.calibration import apply, choose, fit_sigmoid, logit
 from cumulant.training.evaluation.threshold import advice, cheapest, decide, highest
 from cumulant.training.evaluation.traffic_rows import ScoredTraffic
-from cumulant.training.spec import Cost, Threshold, TrainingSpec
+from cumulant.training.spec import DecisionCost, Threshold, TrainingSpec
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=25)
 DAY = 86_400_000_000
@@ -74,7 +74,7 @@ def test_each_way_to_a_threshold():
     rows = rows_of(target, days=days)
     assert decide(spec(), rows, p)[0] == 0.5
     assert decide(spec(threshold=0.3), rows, p)[0] == 0.3
-    assert decide(spec(cost=Cost(false_negative=5, false_positive=1)), rows, p)[0] == pytest.approx(1 / 6)
+    assert decide(spec(cost=DecisionCost(false_negative=5, false_positive=1)), rows, p)[0] == pytest.approx(1 / 6)
     limit, text = decide(spec(threshold=Threshold(alerts="7/day")), rows, p)
     assert (p >= limit).sum() == 70
     assert "10 days" in text
@@ -84,7 +84,7 @@ def test_each_way_to_a_threshold():
     limit, _ = decide(spec(threshold=Threshold(rate="2%")), rows, p)
     assert (p >= limit).sum() == 20
     by_row = rows_of(target, missed=np.full(1000, 5.0), alarm=np.ones(1000))
-    limit, _ = decide(spec(cost=Cost(false_negative="loss", false_positive=1)), by_row, p)
+    limit, _ = decide(spec(cost=DecisionCost(false_negative="loss", false_positive=1)), by_row, p)
     assert limit == pytest.approx(1 / 6, abs=0.1)  # what calibrated probabilities would give, found in the rows
 
 
@@ -96,7 +96,7 @@ def test_each_way_to_a_threshold():
         ({"threshold": Threshold()}, "needs one of"),
         ({"threshold": Threshold(alerts="5/day", rate=0.1)}, "needs one of"),
         ({"threshold": 2.0}, "no probability"),
-        ({"cost": Cost(false_negative=0, false_positive=0)}, "both costs"),
+        ({"cost": DecisionCost(false_negative=0, false_positive=0)}, "both costs"),
     ],
 )
 def test_thresholds_that_mean_nothing_are_refused(options, words):

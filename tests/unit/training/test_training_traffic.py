@@ -9,7 +9,7 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.threshold import decide
-from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic, Traffic
+from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic, TrafficRows
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
 from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
@@ -65,7 +65,7 @@ def trained(world, rule, *, seed=0, growth=0.0, trainers=("linear",), timed=True
         spec=spec,
         at=times(at) if timed else None,
         known=times(at) if timed else None,
-        asked=None if asked is None else pl.Series(asked),
+        reviewed=None if asked is None else pl.Series(asked),
     )
     train = split(rows, EvaluationSpec(test="10%")).train
     if world.startswith("a sample"):
@@ -145,10 +145,10 @@ def test_folds_are_judged_without_reviewed_rows_and_learn_from_them():
     train, *_ = trained("reviewed", Threshold(rate="5%"))
     made, _ = folds(train, 3)
     for fold in made:
-        assert not train.asked[fold.validate].any()
-        assert train.asked[fold.asked].all()
-        assert len(fold.asked) > 0
-    assert train.asked[made[-1].train].any()
+        assert not train.reviewed[fold.validate].any()
+        assert train.reviewed[fold.reviewed].all()
+        assert len(fold.reviewed) > 0
+    assert train.reviewed[made[-1].train].any()
 
 
 def test_rows_whose_labels_are_not_known_yet_are_counted_up_to_the_test():
@@ -171,7 +171,7 @@ def test_rows_whose_labels_are_not_known_yet_are_counted_up_to_the_test():
 
 def test_where_only_reviewers_labelled_they_judge_and_it_is_told():
     train, _, _ = trained("reviewed", Threshold(rate="5%"))
-    only = replace(train, asked=np.ones(len(train), dtype=bool))
+    only = replace(train, reviewed=np.ones(len(train), dtype=bool))
     made, notes = folds(only, 3)
     assert sum(len(fold.validate) for fold in made) > 0
     assert any("reviewed rows" in note for note in notes)
@@ -209,7 +209,7 @@ def test_a_week_of_which_two_days_were_seen_is_two_sevenths_of_one(days, spans, 
 
 
 def test_traffic_drawn_at_random_stands_for_all():
-    whole = Traffic(features=pl.DataFrame({"x": range(1000)}), at=np.arange(1000), sampling_weight=np.ones(1000))
+    whole = TrafficRows(features=pl.DataFrame({"x": range(1000)}), at=np.arange(1000), sampling_weight=np.ones(1000))
     part = whole.at_most(100, seed=1)
     assert len(part) == 100
     assert part.sampling_weight.sum() == pytest.approx(1000)

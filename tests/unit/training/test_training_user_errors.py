@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import CumulantError, DefinitionError, UserCodeError
-from cumulant.training.trainers.trainer import Problem, Sample
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 from cumulant.training.trainers.user_trainer import UserTrainer
 
 
 def fitted(folder: Path, body: str) -> CumulantError:
     (folder / "trainers.py").write_text(body)
-    rows = Sample(matrix=np.zeros((4, 0), dtype=np.float32), target=np.array([0.0, 1.0, 0.0, 1.0]))
+    rows = TrainingSample(matrix=np.zeros((4, 0), dtype=np.float32), target=np.array([0.0, 1.0, 0.0, 1.0]))
     problem = Problem(task="binary", classes=("0", "1"), inputs=(), metric="log_loss")
     with pytest.raises((UserCodeError, DefinitionError)) as caught:
         UserTrainer("trainers.py:forest", folder).fit(problem, {}, rows)

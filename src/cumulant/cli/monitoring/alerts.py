@@ -41,8 +41,8 @@ def list_(
     from cumulant.flows.alerting.views import overview
 
     with call.project() as project:
-        found = overview(project, principal=project.principal(), ended=ended, model=model)
-    call.answer(found, lambda console: _print(console, found, model))
+        alerts = overview(project, principal=project.principal(), ended=ended, model=model)
+    call.answer(alerts, lambda console: _print(console, alerts, model))
 
 
 @command(app, action="alerts.show", examples=["cumulant alerts show 3fa2c1"])
@@ -52,9 +52,9 @@ def show(call: Invocation, name: Id) -> None:
     from cumulant.flows.alerting.views import view
 
     with call.project() as project:
-        found = view(flow(project, name, principal=project.principal()))
+        alert = view(flow(project, name, principal=project.principal()))
         heard = bool(project.receivers())
-    call.answer(found, lambda console: _print_one(console, found, heard=heard))
+    call.answer(alert, lambda console: _print_one(console, alert, heard=heard))
 
 
 @command(
@@ -66,8 +66,8 @@ def ack(call: Invocation, name: Id, reason: Reason = "") -> None:
     from cumulant.flows.alerting.views import view
 
     with call.project() as project:
-        found = view(acknowledge(project, name, principal=project.principal(), reason=reason))
-    call.answer(found, lambda console: console.print(f"{found.id}: acknowledged by {found.acknowledged}"))
+        alert = view(acknowledge(project, name, principal=project.principal(), reason=reason))
+    call.answer(alert, lambda console: console.print(f"{alert.id}: acknowledged by {alert.acknowledged}"))
 
 
 @command(
@@ -107,14 +107,14 @@ def silence(
             flow.unsilence(project, end, principal=who)
             call.answer({"ended": end}, lambda console: console.print(f"the silence {end} is over"))
             return
-        made = flow.silence(
+        added = flow.silence(
             project, principal=who, span=span or "", model=model, rule=rule, subject=subject, reason=reason
         )
-        some, alerts = matched(project, made)
-    until = f"{made.until:%Y-%m-%d %H:%M} UTC"
+        some, alerts = matched(project, added)
+    until = f"{added.until:%Y-%m-%d %H:%M} UTC"
     now = f"it matches {some} of the {alerts} alerts there are" if alerts else "there is no alert now"
-    text = f"silence {made.id}: rule {rule}, subject {subject}, model {model}, until {until}; {now}"
-    call.answer(made, lambda console: console.print(text, soft_wrap=True, markup=False))
+    text = f"silence {added.id}: rule {rule}, subject {subject}, model {model}, until {until}; {now}"
+    call.answer(added, lambda console: console.print(text, soft_wrap=True, markup=False))
 
 
 @command(
@@ -136,9 +136,9 @@ def try_(
     from cumulant.flows.alerting.alerts import try_receivers
 
     with call.project() as project:
-        found = try_receivers(project, principal=project.principal(), receiver=receiver)
-    call.answer({"receivers": found}, lambda console: _print_tested(console, found))
-    faults = [one for one in found if not one.taken]
+        receivers = try_receivers(project, principal=project.principal(), receiver=receiver)
+    call.answer({"receivers": receivers}, lambda console: _print_tested(console, receivers))
+    faults = [tested for tested in receivers if not tested.taken]
     if faults:
         raise typer.Exit(max(map(_code, faults)))
 
@@ -171,11 +171,11 @@ def retry(
     from cumulant.flows.alerting.manual_retry import retry as flow
 
     with call.project() as project:
-        found = flow(project, principal=project.principal(), message=message, receiver=receiver)
-    call.answer(found, lambda console: _say(console, found.said))
-    if found.refused:
+        retried = flow(project, principal=project.principal(), message=message, receiver=receiver)
+    call.answer(retried, lambda console: _say(console, retried.said))
+    if retried.refused:
         raise typer.Exit(4)
-    if any(one.failures for one in found.receivers):
+    if any(state.failures for state in retried.receivers):
         raise typer.Exit(3)
 
 
@@ -189,9 +189,9 @@ def drop(
     from cumulant.flows.alerting.manual_retry import drop as flow
 
     with call.project() as project:
-        found = flow(project, message, principal=project.principal(), reason=reason)
-    lines = [f"{one.receiver}: dropped {one.message}" for one in found]
-    call.answer({"dropped": found}, lambda console: _say(console, *lines))
+        dropped = flow(project, message, principal=project.principal(), reason=reason)
+    lines = [f"{message_.receiver}: dropped {message_.message}" for message_ in dropped]
+    call.answer({"dropped": dropped}, lambda console: _say(console, *lines))
 
 
 def _code(fault: Tested) -> int:
@@ -203,34 +203,41 @@ def _code(fault: Tested) -> int:
     return 4 if fault.code in (TerminalError.code, UndeliverableError.code) else 2
 
 
-def _print_tested(console: Console, found: list[Tested]) -> None:
+def _print_tested(console: Console, receivers: list[Tested]) -> None:
     from cumulant.flows.reports.terminal import table
 
-    rows = [(one.receiver, one.url, "took it" if one.taken else "did not", one.said) for one in found]
+    rows = [
+        (tested.receiver, tested.url, "took it" if tested.taken else "did not", tested.said) for tested in receivers
+    ]
     console.print(table(["receiver", "url", "", ""], rows))
 
 
-def _print(console: Console, found: AlertsView, model: str) -> None:
+def _print(console: Console, overview: AlertsView, model: str) -> None:
     from cumulant.flows.reports.terminal import clean, table
 
-    if found.alerts:
-        rows = [(one.id, one.level, _state(one), one.model, one.rule, one.subject, one.since) for one in found.alerts]
+    if overview.alerts:
+        rows = [
+            (row.id, row.level, _state(row), row.model, row.rule, row.subject, row.since) for row in overview.alerts
+        ]
         console.print(table(["id", "level", "state", "model", "rule", "subject", "since"], rows))
     else:
         console.print(clean(f"nothing of {model} fires") if model else "nothing fires", markup=False)
-    for one in found.silences:
-        matched = f"rule {one.rule}, subject {one.subject}, model {one.model}"
-        why = f" ({one.reason})" if one.reason else ""
-        _say(console, f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}")
-    if found.receivers:
-        told = [
-            (one.receiver, one.url, one.waiting, one.refused, one.left_out, one.fault or "–") for one in found.receivers
+    for row in overview.silences:
+        matched = f"rule {row.rule}, subject {row.subject}, model {row.model}"
+        why = f" ({row.reason})" if row.reason else ""
+        _say(console, f"silence {row.id}: {matched}, until {row.until:%Y-%m-%d %H:%M} UTC, by {row.by}{why}")
+    if overview.receivers:
+        receivers = [
+            (row.receiver, row.url, row.waiting, row.refused, row.left_out, row.fault or "–")
+            for row in overview.receivers
         ]
-        console.print(table(["receiver", "url", "waiting", "refused", "left out", "fault"], told))
+        console.print(table(["receiver", "url", "waiting", "refused", "left out", "fault"], receivers))
     else:
         console.print("monitoring.notify names no receiver: alerts are in the events only", style="dim")
-    _say(console, *map(_refused_line, found.refused))
-    console.print(f"{found.spent} message{'s' * (found.spent != 1)} of the budget of {found.budget}", style="dim")
+    _say(console, *map(_refused_line, overview.refused))
+    console.print(
+        f"{overview.spent} message{'s' * (overview.spent != 1)} of the budget of {overview.budget}", style="dim"
+    )
 
 
 def _say(console: Console, *lines: str) -> None:
@@ -240,33 +247,37 @@ def _say(console: Console, *lines: str) -> None:
         console.print(clean(line), soft_wrap=True, markup=False)
 
 
-def _refused_line(one: RefusedView) -> str:
-    state = f"cannot be delivered to {one.receiver}" if one.aside else f"refused by {one.receiver}"
-    tries = "1 try" if one.tries == 1 else f"{one.tries} tries"
+def _refused_line(refused: RefusedView) -> str:
+    state = f"cannot be delivered to {refused.receiver}" if refused.aside else f"refused by {refused.receiver}"
+    tries = "1 try" if refused.tries == 1 else f"{refused.tries} tries"
     return (
-        f'{one.message} "{one.title}": {state} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
-        f"{one.retry:%Y-%m-%d %H:%M} UTC): {one.fault}"
+        f'{refused.message} "{refused.title}": {state} since {refused.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
+        f"{refused.retry:%Y-%m-%d %H:%M} UTC): {refused.fault}"
     )
 
 
-def _state(one: AlertView) -> str:
+def _state(alert: AlertView) -> str:
     more = [
-        word for word, so in (("silenced", one.silenced), ("grouped", one.grouped), ("known", one.acknowledged)) if so
+        word
+        for word, so in (("silenced", alert.silenced), ("grouped", alert.grouped), ("known", alert.acknowledged))
+        if so
     ]
-    return f"{one.status} ({', '.join(more)})" if more else one.status
+    return f"{alert.status} ({', '.join(more)})" if more else alert.status
 
 
-def _print_one(console: Console, one: AlertView, *, heard: bool) -> None:
+def _print_one(console: Console, alert: AlertView, *, heard: bool) -> None:
     from cumulant.flows.reports.terminal import clean
     from cumulant.flows.reports.wording import instant
 
-    console.print(clean(f"{one.level}: {one.rule} in {one.subject} of {one.model}, {_state(one)}"), style="bold")
-    console.print(clean(one.text), soft_wrap=True)
-    told = f"people know at level {one.told}" if one.told and heard else "people were not told"
-    told += "" if heard else ", as monitoring.notify names no receiver"
-    rows = [("first seen", one.began), ("fired", one.fired), ("last seen", one.seen), ("over", one.resolved)]
+    console.print(
+        clean(f"{alert.level}: {alert.rule} in {alert.subject} of {alert.model}, {_state(alert)}"), style="bold"
+    )
+    console.print(clean(alert.text), soft_wrap=True)
+    notified = f"people know at level {alert.told}" if alert.told and heard else "people were not told"
+    notified += "" if heard else ", as monitoring.notify names no receiver"
+    rows = [("first seen", alert.began), ("fired", alert.fired), ("last seen", alert.seen), ("over", alert.resolved)]
     for label, when in rows:
         if when is not None:
             console.print(f"{label:<11} {instant(when)}")
-    known = f", acknowledged by {one.acknowledged}" if one.acknowledged else ""
-    console.print(clean(f"{told}, {one.reminders} reminders{known}"))
+    known = f", acknowledged by {alert.acknowledged}" if alert.acknowledged else ""
+    console.print(clean(f"{notified}, {alert.reminders} reminders{known}"))

@@ -16,8 +16,8 @@ def figures(estimated: Mapping[str, EstimatedFigure], reference: Mapping[str, fl
     """Each metric with its interval, and what the reference showed where `reference` knows it."""
     parts, known = [], reference or {}
     for name, title in _SHOWN.items():
-        one = estimated.get(name)
-        if one is not None:
+        figure = estimated.get(name)
+        if figure is not None:
             before = f" ({known[name]:.3f} on the reference)" if name in known else ""
-            parts.append(f"{title} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]{before}")
+            parts.append(f"{title} {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]{before}")
     return ", ".join(parts)

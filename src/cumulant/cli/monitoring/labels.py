@@ -74,7 +74,7 @@ def ingest(
     with call.project() as project:
         principal = project.principal()
         if watch is not None:
-            watch_labels(project, watch, principal=principal, names=names, told=lambda one: _tell(call, one))
+            watch_labels(project, watch, principal=principal, names=names, told=lambda ingested: _tell(call, ingested))
             return
         intake = ingest_labels(project, files or [], principal=principal, names=names)
     _tell(call, intake)
@@ -103,17 +103,17 @@ def list_(
     from cumulant.flows.outcomes.labels import list_labels
 
     with call.project() as project:
-        found, total = list_labels(project, principal=project.principal(), state=state, limit=limit)
+        labels_listed, total = list_labels(project, principal=project.principal(), state=state, limit=limit)
 
     def text(console: Console) -> None:
-        if found:
-            _print_said(console, found)
-            tell_rest(console, len(found), total)
+        if labels_listed:
+            _print_said(console, labels_listed)
+            tell_rest(console, len(labels_listed), total)
             return
         none = f"no labels yet: {line('labels ingest FILE', project=call.given)}"
         console.print(none if state is None else f"no label is {state}", style="dim")
 
-    call.answer(found, text)
+    call.answer(labels_listed, text)
 
 
 @command(app, action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
@@ -125,29 +125,29 @@ def show(
     from cumulant.flows.outcomes.labels import show_labels
 
     with call.project() as project:
-        rows, said = show_labels(project, request, principal=project.principal())
+        rows, labels_listed = show_labels(project, request, principal=project.principal())
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
         shown = [
             (
-                one.row,
-                one.model,
-                one.version,
-                one.arm or "–",
-                one.score,
-                one.label,
-                one.label_known_time,
-                one.provenance,
+                prediction.row,
+                prediction.model,
+                prediction.version,
+                prediction.arm or "–",
+                prediction.score,
+                prediction.label,
+                prediction.label_known_time,
+                prediction.provenance,
             )
-            for one in rows
+            for prediction in rows
         ]
         columns = ["row", "model", "version", "arm", "score", "label", "known", "state"]
         console.print(table(columns, _dashed(shown)) if rows else "no prediction in the log has this id")
-        _print_said(console, said)
+        _print_said(console, labels_listed)
 
-    call.answer({"predictions": rows, "said": said}, text)
+    call.answer({"predictions": rows, "said": labels_listed}, text)
 
 
 @command(app, action="labels.show", examples=["cumulant labels report", "cumulant labels report --by week --json"])
@@ -163,8 +163,8 @@ def report(
 
     first, last = (None if text is None else moment(text).date() for text in (since, until))
     with call.project() as project:
-        found = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
-    call.answer(_document(found), lambda console: _print_report(console, found, call.given))
+        summary = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
+    call.answer(_document(summary), lambda console: _print_report(console, summary, call.given))
 
 
 @command(
@@ -196,20 +196,20 @@ def import_predictions(
     from cumulant.flows.outcomes import labels
 
     with call.project() as project:
-        found = labels.import_predictions(
+        imported = labels.import_predictions(
             project, file, parts(map_), principal=project.principal(), model=model, version=version
         )
 
     def text(console: Console) -> None:
-        if found.again:
+        if imported.again:
             console.print(f"{file.name} was taken in before; nothing was added")
             return
-        lacking = found.refused - found.future
+        lacking = imported.refused - imported.future
         refused = f", {lacking:,} rows have no id, time or answer" if lacking else ""
-        future = f", {found.future:,} rows are of the future: check `time` of --map" if found.future else ""
-        console.print(f"{found.rows:,} predictions came into the log{refused}{future}")
+        future = f", {imported.future:,} rows are of the future: check `time` of --map" if imported.future else ""
+        console.print(f"{imported.rows:,} predictions came into the log{refused}{future}")
 
-    call.answer(found, text)
+    call.answer(imported, text)
 
 
 def parts(text: str | None) -> dict[str, str]:
@@ -218,15 +218,15 @@ def parts(text: str | None) -> dict[str, str]:
     Raises:
         UsageError: a part has no column, or is named twice.
     """
-    found: dict[str, str] = {}
-    for one in (text or "").split(","):
-        part, equals, column = (word.strip() for word in one.partition("="))
-        if not one.strip():
+    columns: dict[str, str] = {}
+    for pair in (text or "").split(","):
+        part, equals, column = (word.strip() for word in pair.partition("="))
+        if not pair.strip():
             continue
-        if not equals or not column or part in found:
-            raise UsageError(f'"{one}" names no column', subject=one, hint="write --map id=COLUMN,label=COLUMN")
-        found[part] = column
-    return found
+        if not equals or not column or part in columns:
+            raise UsageError(f'"{pair}" names no column', subject=pair, hint="write --map id=COLUMN,label=COLUMN")
+        columns[part] = column
+    return columns
 
 
 def _tell(call: Invocation, intake: Intake) -> None:
@@ -253,9 +253,13 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
             console.print(f"{source.name}: {plural(source.rows, 'row')}{_refused(source.problems)}", markup=False)
     has = "has" if intake.labelled == 1 else "have"
     console.print(f"{plural(intake.labelled, 'prediction')} {has} a label now")
-    if any(one.problems for one in intake.sources):
+    if any(labels_source.problems for labels_source in intake.sources):
         console.print(f"refused rows: {line('labels list --state refused', project=given)}", style="dim")
-    usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
+    usable = sum(
+        labels_source.rows - sum(labels_source.problems.values())
+        for labels_source in intake.sources
+        if not labels_source.again
+    )
     if intake.labelled < usable:
         rest = f"unmatched, duplicate and contradicted labels: {line('labels report', project=given)}"
         console.print(rest, style="dim")
@@ -263,46 +267,55 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 
 
-def _print_said(console: Console, found: list[LabelFact]) -> None:
+def _print_said(console: Console, labels_listed: list[LabelFact]) -> None:
     from cumulant.flows.reports.terminal import table
 
     rows = [
-        (one.state, meant(one), one.label, one.known_time, one.problem, f"{one.source}:{one.line}") for one in found
+        (label.state, meant(label), label.label, label.known_time, label.problem, f"{label.source}:{label.line}")
+        for label in labels_listed
     ]
     console.print(table(["state", "prediction", "label", "known", "problem", "from"], _dashed(rows)))
 
 
-def meant(one: LabelFact) -> str:
+def meant(label: LabelFact) -> str:
     """The prediction that a label names: its id and row, or its key and event time as far as they are known."""
-    if one.id is not None:
-        return one.id if not one.row else f"{one.id} row {one.row}"
-    key = "" if one.key is None else ", ".join(map(str, one.key))
-    return key if one.event_time is None else f"{key} at {one.event_time}"
+    if label.id is not None:
+        return label.id if not label.row else f"{label.id} row {label.row}"
+    key = "" if label.key is None else ", ".join(map(str, label.key))
+    return key if label.event_time is None else f"{key} at {label.event_time}"
 
 
 def _dashed(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
     return [tuple("–" if value in (None, "") else value for value in row) for row in rows]
 
 
-def _document(found: Report) -> dict[str, object]:
+def _document(report: Report) -> dict[str, object]:
     import msgspec
 
-    plain = msgspec.structs.asdict(found)
-    plain["cohorts"] = [msgspec.structs.asdict(one) | {"share": one.share} for one in found.cohorts]
+    plain = msgspec.structs.asdict(report)
+    plain["cohorts"] = [msgspec.structs.asdict(cohort) | {"share": cohort.share} for cohort in report.cohorts]
     return plain
 
 
-def _print_report(console: Console, found: Report, given: str | None) -> None:
+def _print_report(console: Console, report: Report, given: str | None) -> None:
     from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import plural
 
     rows = [
-        (one.start, one.model, one.version, one.arm or "–", one.predictions, one.labelled, f"{one.share:.1%}")
-        for one in found.cohorts[-_COHORTS:]
+        (
+            cohort.start,
+            cohort.model,
+            cohort.version,
+            cohort.arm or "–",
+            cohort.predictions,
+            cohort.labelled,
+            f"{cohort.share:.1%}",
+        )
+        for cohort in report.cohorts[-_COHORTS:]
     ]
     numbers = ["predictions", "labelled", "share"]
-    if earlier := found.cohorts[:-_COHORTS]:
-        answered, labelled = sum(one.predictions for one in earlier), sum(one.labelled for one in earlier)
+    if earlier := report.cohorts[:-_COHORTS]:
+        answered, labelled = sum(cohort.predictions for cohort in earlier), sum(cohort.labelled for cohort in earlier)
         console.print(
             f"{len(earlier):,} earlier cohorts have {answered:,} predictions, {labelled / answered:.1%} labelled; "
             "`--by week`, `--until` and `--json` show them",
@@ -312,26 +325,28 @@ def _print_report(console: Console, found: Report, given: str | None) -> None:
         console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
     else:
         console.print("no prediction is in the log, or none of these days", style="dim")
-    if len(found.cohorts) > 1:
-        share = f" ({found.labelled / found.predictions:.1%})" if found.predictions else ""
-        console.print(f"predictions: {found.predictions:,}, of these {found.labelled:,} labelled{share}")
-    told = {
-        "duplicate": found.duplicates,
-        "known in the future": found.waiting,
-        "without a prediction in the log": found.unmatched,
+    if len(report.cohorts) > 1:
+        share = f" ({report.labelled / report.predictions:.1%})" if report.predictions else ""
+        console.print(f"predictions: {report.predictions:,}, of these {report.labelled:,} labelled{share}")
+    counts = {
+        "duplicate": report.duplicates,
+        "known in the future": report.waiting,
+        "without a prediction in the log": report.unmatched,
     }
-    rest = "".join(f", {count:,} {what}" for what, count in told.items() if count)
-    console.print(f"labels: {plural(found.rows, 'row')}{rest}{_refused(found.problems)}", soft_wrap=True, markup=False)
-    changed = {"a corrected label": found.corrected, "contradictory labels": found.contradicted}
+    rest = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    console.print(
+        f"labels: {plural(report.rows, 'row')}{rest}{_refused(report.problems)}", soft_wrap=True, markup=False
+    )
+    changed = {"a corrected label": report.corrected, "contradictory labels": report.contradicted}
     console.print(
         "".join(f"{plural(count, 'prediction')} with {what}\n" for what, count in changed.items() if count), end=""
     )
-    if found.early:
+    if report.early:
         console.print(
-            f"{found.early:,} labelled predictions have a label that was known before them: a clock that was wrong, "
+            f"{report.early:,} labelled predictions have a label that was known before them: a clock that was wrong, "
             "an answer to something else, or an outcome that the model could have been told",
             soft_wrap=True,
         )
-    for state, count in (("refused", len(found.problems)), ("contradicted", found.contradicted)):
+    for state, count in (("refused", len(report.problems)), ("contradicted", report.contradicted)):
         if count:
             console.print(f"next: {line(f'labels list --state {state}', project=given)}", style="dim")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
     from cumulant.flows.monitoring.drift.table_loss import TableLoss
     from cumulant.flows.monitoring.monitor import Asked, Monitored
-    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.monitoring_policy import DriftPolicy
 
@@ -120,28 +120,28 @@ def run(
     if window is not None and windows is not None:
         raise UsageError("--window and --windows are given at once", hint="leave out one of them")
     first, last = (None if text is None else moment(text).date() for text in (since, until))
-    asked = Asked(
+    request = Asked(
         predictions=predictions or Path(), reference=reference, labels=labels, label=label, key=_list(key), time=time,
         windows=windows,
         columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
         estimate=True, out=out,
     )  # fmt: skip
-    found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
+    monitored = _found(call, request, own=predictions is None, window=window, ignore=_list(ignore))
 
     def text(console: Console) -> None:
-        _print(console, found, every=every, page=out)
+        _print(console, monitored, every=every, page=out)
         # Of other rows than the project's no alert is made.
         steps = [line("alerts list", project=call.given)] if predictions is None else []
         steps += [] if out else ["add --out drift.html for charts"]
-        if found.alarming and steps:
+        if monitored.alarming and steps:
             console.print(f"next: {'; '.join(steps)}", style="dim", markup=False, soft_wrap=True)
 
-    call.answer(_document(found), text)
-    if found.alarming:
+    call.answer(_document(monitored), text)
+    if monitored.alarming:
         raise typer.Exit(1)
 
 
-def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
+def _found(call: Invocation, request: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
     """By the settings of the project, if there is one; a table needs none."""
     from dataclasses import replace
 
@@ -158,13 +158,13 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
         return drift_policy(narrowed)
 
     if not own and call.given is None and not (call.directory / "cumulant.yaml").is_file():
-        return monitor(asked, told(DriftSpec()))
+        return monitor(request, told(DriftSpec()))
     with call.project() as project:
         principal = project.principal()
         policy = told(project.spec.monitoring.drift)
         if not own:
             return monitor(
-                replace(asked, targets=target_columns(project)), policy,
+                replace(request, targets=target_columns(project)), policy,
                 performance=project.policies.monitoring.performance, scratch=project.state / SPILL,
             )  # fmt: skip
         folder = log_folder(project, principal=principal)
@@ -174,116 +174,124 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
                 hint="serve the model, or name the rows with --predictions",
             )  # fmt: skip
         with call.progress("monitor run") as progress:
-            return monitor_project(project, asked, folder, policy, principal=principal, progress=progress)
+            return monitor_project(project, request, folder, policy, principal=principal, progress=progress)
 
 
-def _document(found: Monitored) -> dict[str, object]:
+def _document(monitored: Monitored) -> dict[str, object]:
     import msgspec
 
     from cumulant.monitoring.drift.words import day, sentence
 
-    plain = msgspec.to_builtins(found)
+    plain = msgspec.to_builtins(monitored)
     plain["drift"]["findings"] += plain.pop("volume")
-    for one, told in zip(plain["drift"]["findings"], found.findings, strict=True):
-        one |= {"since": day(told.since), "until": day(told.until), "says": sentence(told)}
-    windows = zip(found.drift.windows, found.alarming_windows, strict=True)
+    for entry, finding in zip(plain["drift"]["findings"], monitored.findings, strict=True):
+        entry |= {"since": day(finding.since), "until": day(finding.until), "says": sentence(finding)}
+    windows = zip(monitored.drift.windows, monitored.alarming_windows, strict=True)
     plain["drift"]["windows"] = [
-        {"from": day(one), "rows": one.rows, "alarming": alarming} for one, alarming in windows
+        {"from": day(entry), "rows": entry.rows, "alarming": alarming} for entry, alarming in windows
     ]
-    for one in plain["drift"]["findings"]:
-        del one["alarmed"]
+    for entry in plain["drift"]["findings"]:
+        del entry["alarmed"]
     del plain["drift"]["alarming"]
     rest = plain.pop("drift")
     return {**plain, **rest}
 
 
-def _print(console: Console, found: Monitored, *, every: bool, page: Path | None) -> None:
+def _print(console: Console, monitored: Monitored, *, every: bool, page: Path | None) -> None:
     from cumulant.flows.monitoring.monitor import notes
     from cumulant.flows.reports.terminal import clean, table
     from cumulant.monitoring.drift.words import day
     from cumulant.monitoring.tables import MOMENT
 
-    told = found.drift
-    by = "" if found.time in (None, MOMENT) else f" by {clean(found.time)}"
-    several = f"{len(told.windows)} windows{by} ({day(told.windows[0])} to {day(told.windows[-1])})"
+    drift = monitored.drift
+    by = "" if monitored.time in (None, MOMENT) else f" by {clean(monitored.time)}"
+    several = f"{len(drift.windows)} windows{by} ({day(drift.windows[0])} to {day(drift.windows[-1])})"
     console.print(
-        f"{found.rows:,} rows in {several if len(told.windows) > 1 else 'one window'} against "
-        f"{told.reference_rows:,} rows of the reference, {len(told.columns)} columns",
+        f"{monitored.rows:,} rows in {several if len(drift.windows) > 1 else 'one window'} against "
+        f"{drift.reference_rows:,} rows of the reference, {len(drift.columns)} columns",
         highlight=False, markup=False,
     )  # fmt: skip
-    _print_alarms(console, found)
+    _print_alarms(console, monitored)
     if every:
         shown = [
             (
-                one.feature,
-                one.role,
-                f"{one.effect:.3f}",
-                "" if one.missing is None else f"{one.missing:.1%}",
-                "yes" if one.alarming else "–",
+                column.feature,
+                column.role,
+                f"{column.effect:.3f}",
+                "" if column.missing is None else f"{column.missing:.1%}",
+                "yes" if column.alarming else "–",
             )
-            for one in told.columns
+            for column in drift.columns
         ]
         numbers = ["distance", "missing"]
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
-    if found.joint is not None:
-        console.print(clean(_joint(found.joint)), markup=False, highlight=False)
-    if found.loss is not None:
-        console.print(clean(_loss(found.loss)), markup=False, highlight=False)
-    if found.estimates is not None:
-        console.print(clean(_estimates(found.estimates)), markup=False, highlight=False)
-    for note in notes(found):
+    if monitored.joint is not None:
+        console.print(clean(_joint(monitored.joint)), markup=False, highlight=False)
+    if monitored.loss is not None:
+        console.print(clean(_loss(monitored.loss)), markup=False, highlight=False)
+    if monitored.estimates is not None:
+        console.print(clean(_estimates(monitored.estimates)), markup=False, highlight=False)
+    for note in notes(monitored):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if page is not None:
         console.print(f"written to {page}", markup=False, highlight=False)
 
 
-def _print_alarms(console: Console, found: Monitored) -> None:
+def _print_alarms(console: Console, monitored: Monitored) -> None:
     from cumulant.flows.reports.terminal import clean, table
 
-    told, alarming = found.drift, found.alarming_windows
-    if not found.findings:
+    drift, alarming = monitored.drift, monitored.alarming_windows
+    if not monitored.findings:
         console.print("nothing is alarming")
         return
-    rows = [_row(one, told) for one in found.findings]
+    rows = [_row(finding, drift) for finding in monitored.findings]
     console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
-    for one in told.findings:
-        for part in one.segments[:1]:
+    for finding in drift.findings:
+        for part in finding.segments[:1]:
             where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
-            text = clean(f"{one.feature}: {part.carries:.0%} of the change is {where}")
+            text = clean(f"{finding.feature}: {part.carries:.0%} of the change is {where}")
             console.print(text, markup=False, highlight=False)
-    now = "the newest one too" if any(alarming[told.newest :]) else "the newest one not"
-    console.print(f"alarming: {sum(alarming)} of {len(told.windows)} windows, {now}")
+    now = "the newest one too" if any(alarming[drift.newest :]) else "the newest one not"
+    console.print(f"alarming: {sum(alarming)} of {len(drift.windows)} windows, {now}")
 
 
-def _loss(found: TableLoss) -> str:
-    if found.loss is None:
-        return f"loss: {found.refused}"
-    held = "" if found.reference is None else f", {found.reference:.3g} on the reference"
-    labelled = sum(one.labelled for one in found.windows)
-    said = found.sentence or found.refused or "no harm is shown"
-    return f"loss ({found.measure}) of {labelled:,} labelled rows: {found.loss:.3g}{held}; {said}"
+def _loss(loss: TableLoss) -> str:
+    if loss.loss is None:
+        return f"loss: {loss.refused}"
+    before = "" if loss.reference is None else f", {loss.reference:.3g} on the reference"
+    labelled = sum(window.labelled for window in loss.windows)
+    outcome = loss.sentence or loss.refused or "no harm is shown"
+    return f"loss ({loss.measure}) of {labelled:,} labelled rows: {loss.loss:.3g}{before}; {outcome}"
 
 
-def _estimates(found: TableEstimates) -> str:
-    if found.refused is not None:
-        return f"without labels nothing is estimated of the newest windows: {found.refused}"
+def _estimates(estimates: TableEstimates) -> str:
+    if estimates.refused is not None:
+        return f"without labels nothing is estimated of the newest windows: {estimates.refused}"
     return (
-        f"estimated without labels, with 95%, of {found.rows:,} rows of the newest windows: "
-        f"{figures(found.figures, found.reference)}"
+        f"estimated without labels, with 95%, of {estimates.rows:,} rows of the newest windows: "
+        f"{figures(estimates.figures, estimates.reference)}"
     )
 
 
-def _joint(found: Joint) -> str:
-    between = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
-    by = ", ".join(f"{one.feature} {one.part:.3f}" for one in found.by)
-    return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
+def _joint(joint: Joint) -> str:
+    between = "" if joint.low is None else f" [{joint.low:.3f}, {joint.high:.3f}]"
+    by = ", ".join(f"{feature.feature} {feature.part:.3f}" for feature in joint.by)
+    return f"told apart by all features together: AUC {joint.area:.3f}{between}" + (f"; by {by}" if by else "")
 
 
-def _row(one: Finding, told: Findings) -> tuple[str, ...]:
+def _row(finding: DriftFinding, findings: Findings) -> tuple[str, ...]:
     from cumulant.monitoring.drift.words import day, sentence
 
-    effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
-    state = "" if one.active else ", over" if told.is_over(one) else ", not sure"
-    windows = f"{one.windows} of {len(told.windows)}"
-    since = f"{day(one.since)} or before" if one.since == told.windows[0] and len(told.windows) > 1 else day(one.since)
-    return one.feature, f"{one.kind}{state}", effect, since, windows, sentence(one)
+    effect = (
+        f"{finding.effect:.3f}"
+        if finding.low is None
+        else f"{finding.effect:.3f} [{finding.low:.3f}, {finding.high:.3f}]"
+    )
+    state = "" if finding.active else ", over" if findings.is_over(finding) else ", not sure"
+    windows = f"{finding.windows} of {len(findings.windows)}"
+    since = (
+        f"{day(finding.since)} or before"
+        if finding.since == findings.windows[0] and len(findings.windows) > 1
+        else day(finding.since)
+    )
+    return finding.feature, f"{finding.kind}{state}", effect, since, windows, sentence(finding)

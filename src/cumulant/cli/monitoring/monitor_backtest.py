@@ -71,7 +71,7 @@ def _backtest(
     from cumulant.core.units import duration, moment
     from cumulant.flows.monitoring.backtest.backtest import Asked, backtest_project
 
-    asked = Asked(
+    request = Asked(
         every=None if every is None else duration(every),
         since=None if since is None else moment(since),
         until=None if until is None else moment(until),
@@ -81,69 +81,68 @@ def _backtest(
         estimate=estimate,
     )
     with call.project() as project, call.progress("backtest") as progress:
-        found = backtest_project(project, asked, principal=project.principal(), progress=progress)
-    call.answer(found, lambda console: _print(console, found))
+        result = backtest_project(project, request, principal=project.principal(), progress=progress)
+    call.answer(result, lambda console: _print(console, result))
 
 
-def _print(console: Console, found: Backtested) -> None:
+def _print(console: Console, result: Backtested) -> None:
     from cumulant.flows.monitoring.backtest.policy_comparison import figure
     from cumulant.flows.reports.terminal import clean, table
 
-    late = f", labels {found.delay} window{'s' * (found.delay != 1)} late" if found.delay else ""
-    by = f"{found.trainer} as in {found.parameters_of}" if found.parameters_of else found.trainer
-    span = f"{found.windows} windows of {found.every} ({found.start:%Y-%m-%d} to {found.end:%Y-%m-%d})"
-    rows = (
-        f"{found.target}: {found.rows:,} labelled rows in {span}; the first {found.first} train the first model{late}"
-    )
-    for line in (rows, f"at each training: {by}, on a history that is {_history(found.history)}"):
+    late = f", labels {result.delay} window{'s' * (result.delay != 1)} late" if result.delay else ""
+    by = f"{result.trainer} as in {result.parameters_of}" if result.parameters_of else result.trainer
+    span = f"{result.windows} windows of {result.every} ({result.start:%Y-%m-%d} to {result.end:%Y-%m-%d})"
+    labelled = f"{result.target}: {result.rows:,} labelled rows in {span}"
+    rows = f"{labelled}; the first {result.first} train the first model{late}"
+    for line in (rows, f"at each training: {by}, on a history that is {_history(result.history)}"):
         console.print(clean(line), markup=False, highlight=False)
-    loss = {"brier": "Brier loss", "squared_error": "squared error"}[found.loss]
+    loss = {"brier": "Brier loss", "squared_error": "squared error"}[result.loss]
     numbers = [loss, "against the first [95%]", "trainings", "alarms"]
     rules = [
         (
-            one.rule,
-            figure(one.loss),
-            _between(one.difference, figure(one.loss)),
-            len(one.trainings),
-            f"{one.alarms} of {one.looks}",
+            row.rule,
+            figure(row.loss),
+            _between(row.difference, figure(row.loss)),
+            len(row.trainings),
+            f"{row.alarms} of {row.looks}",
         )
-        for one in found.rules
+        for row in result.rules
     ]
     console.print(table(["rule", *numbers], rules, right=numbers))
-    _print_time(console, found)
-    if found.histories:
+    _print_time(console, result)
+    if result.histories:
         kinds = [
             (
-                one.history + (" *" if one.best else ""),
-                figure(one.loss),
-                _between(one.difference, figure(one.loss)),
-                len(one.trainings),
+                row.history + (" *" if row.best else ""),
+                figure(row.loss),
+                _between(row.difference, figure(row.loss)),
+                len(row.trainings),
             )
-            for one in found.histories
+            for row in result.histories
         ]
         console.print(table(["history", *numbers[:3]], kinds, right=numbers[:3]))
-    for sentence in found.sentences:
+    for sentence in result.sentences:
         console.print(clean(sentence), markup=False, highlight=False)
-    for note in found.notes:
+    for note in result.notes:
         console.print(clean(note), style="dim", markup=False, highlight=False)
 
 
-def _print_time(console: Console, found: Backtested) -> None:
+def _print_time(console: Console, result: Backtested) -> None:
     """Loss over time, in at most some periods of equal numbers of windows, with a mark for each training in one."""
     from cumulant.core.units import duration
     from cumulant.flows.reports.terminal import table
 
-    every, looks = duration(found.every), found.rules[0].looks
-    begun, step = found.end - looks * every, -(-looks // _PERIODS)
+    every, looks = duration(result.every), result.rules[0].looks
+    begun, step = result.end - looks * every, -(-looks // _PERIODS)
     rows = []
     for place in range(0, looks, step):
         start, end = begun + place * every, begun + min(place + step, looks) * every
         cells = [
-            _mean(one.losses[place : place + step]) + "*" * sum(start < when <= end for when in one.trainings)
-            for one in found.rules
+            _mean(rule.losses[place : place + step]) + "*" * sum(start < when <= end for when in rule.trainings)
+            for rule in result.rules
         ]
         rows.append((f"{start:%Y-%m-%d}", *cells))
-    names = [one.rule for one in found.rules]
+    names = [rule.rule for rule in result.rules]
     console.print(table(["from", *names], rows, right=names, title="loss over time (* a training)"))
 
 
@@ -158,11 +157,11 @@ def _history(name: str) -> str:
     return name if name == "growing" else f"of {name.replace('half-life:', 'a half-life of ').replace('+', ' and ')}"
 
 
-def _between(found: Difference | None, loss: str) -> str:
+def _between(difference: Difference | None, loss: str) -> str:
     """With as many decimals as the loss beside it."""
-    if found is None:
+    if difference is None:
         return "–"
-    if found.low is None or found.high is None:
-        return "the same" if not found.value else f"{found.value:+.2g}"
+    if difference.low is None or difference.high is None:
+        return "the same" if not difference.value else f"{difference.value:+.2g}"
     places = len(loss.partition(".")[2])
-    return f"{found.value:+,.{places}f} [{found.low:+,.{places}f}, {found.high:+,.{places}f}]"
+    return f"{difference.value:+,.{places}f} [{difference.low:+,.{places}f}, {difference.high:+,.{places}f}]"

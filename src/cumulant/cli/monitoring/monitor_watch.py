@@ -62,23 +62,23 @@ def _watch(
         raise UsageError("--at looks at the past, once", hint="add --once")
     if pause <= 0:
         raise UsageError(f"there is no time between two looks: {every}", subject="--every", hint="give 10m or 1h")
-    found = None
+    round_ = None
     while True:
         try:
-            found, done = _round(call, at=when, retrain=retrain)
+            round_, done = _round(call, at=when, retrain=retrain)
         except CumulantError as error:
-            if once or not _passes(error, before=found is not None):
+            if once or not _passes(error, before=round_ is not None):
                 raise
             _tell(call, error, every)
         else:
-            call.answer(document(found, done), partial(_print, found=found, done=done, project=call.given))
+            call.answer(document(round_, done), partial(_print, round_=round_, done=done, project=call.given))
             if not once and not call.json:
-                said = f"next look in {every} (Ctrl-C stops it; --once looks once)"
-                call.output.notices().print(said, style="dim", soft_wrap=True)
+                notice = f"next look in {every} (Ctrl-C stops it; --once looks once)"
+                call.output.notices().print(notice, style="dim", soft_wrap=True)
         if once:
             break
         time.sleep(pause)
-    if found is not None and found.alarming:
+    if round_ is not None and round_.alarming:
         raise typer.Exit(1)
 
 
@@ -94,9 +94,9 @@ def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Rou
         with call.progress("monitor watch") as progress:
             if retrain and at is None:
                 go_on(project, principal=who, progress=progress)
-            found = watch_round(project, principal=who, at=at, progress=progress)
-            retrain = retrain and (at is None or found.action.do == "train")
-            return found, go_on(project, principal=who, as_of=at, progress=progress) if retrain else None
+            round_ = watch_round(project, principal=who, at=at, progress=progress)
+            retrain = retrain and (at is None or round_.action.do == "train")
+            return round_, go_on(project, principal=who, as_of=at, progress=progress) if retrain else None
 
 
 def _passes(error: CumulantError, *, before: bool) -> bool:
@@ -114,15 +114,15 @@ def _tell(call: Invocation, error: CumulantError, every: str) -> None:
     notices.print(f"the next look is in {every}", soft_wrap=True)
 
 
-def document(found: Round, done: Wanted | None) -> dict[str, object]:
+def document(round_: Round, done: Wanted | None) -> dict[str, object]:
     """One round for machines."""
-    judged = found.judged
+    judged = round_.judged
     return {
-        "at": found.at,
-        "model": found.model,
-        "version": found.version,
-        "findings": found.findings,
-        "action": found.action,
+        "at": round_.at,
+        "model": round_.model,
+        "version": round_.version,
+        "findings": round_.findings,
+        "action": round_.action,
         "fault": judged.fault,
         "until": judged.until,
         "fresh": judged.fresh,
@@ -139,14 +139,14 @@ def document(found: Round, done: Wanted | None) -> dict[str, object]:
     }
 
 
-def _print(console: Console, *, found: Round, done: Wanted | None, project: str | None) -> None:
+def _print(console: Console, *, round_: Round, done: Wanted | None, project: str | None) -> None:
     from cumulant.flows.reports.terminal import clean, pairs, table
 
-    judged = found.judged
+    judged = round_.judged
     rows: list[tuple[str, object]] = [
-        ("model", f"{found.model}/{found.version}"),
-        ("labels judged", _labels(found)),
-        ("loss", _losses(found)),
+        ("model", f"{round_.model}/{round_.version}"),
+        ("labels judged", _labels(round_)),
+        ("loss", _losses(round_)),
         ("harm", "no window was judged yet" if judged.harm is None else clean(judged.harm.sentence)),
     ]
     if judged.estimates or judged.estimate_refused is not None:
@@ -155,49 +155,49 @@ def _print(console: Console, *, found: Round, done: Wanted | None, project: str 
         rows.append(("estimates", _audit(judged.audit)))
     if judged.fault is not None:
         rows.append(("newest data", clean(judged.fault)))
-    rows.append(("rule", clean(found.action.sentence)))
+    rows.append(("rule", clean(round_.action.sentence)))
     if done is not None:
         rows.append(("training", clean(f"{done.stage}: {done.said or done.sentence}")))
     pairs(console, rows)
-    if found.findings:
+    if round_.findings:
         listed = [
             (
-                one.feature, one.kind if one.active else f"{one.kind}, over",
-                "–" if one.effect is None else f"{one.effect:.3f}", _day(one.since), clean(one.says),
+                finding.feature, finding.kind if finding.active else f"{finding.kind}, over",
+                "–" if finding.effect is None else f"{finding.effect:.3f}", _day(finding.since), clean(finding.says),
             )
-            for one in found.findings
+            for finding in round_.findings
         ]  # fmt: skip
         console.print("")
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
     for note in (*judged.notes, *filter(None, [judged.late.said])):
         console.print(clean(note), style="dim", markup=False, highlight=False)
-    if found.alarming:
+    if round_.alarming:
         console.print(f"next: {line('alerts list', project=project)}", style="dim", markup=False, soft_wrap=True)
 
 
-def _labels(found: Round) -> str:
+def _labels(round_: Round) -> str:
     """How far the served version was judged, and what it waits for."""
-    judged = found.judged
-    waiting = sum(one.end > judged.until for one in judged.windows)
+    judged = round_.judged
+    waiting = sum(window.end > judged.until for window in judged.windows)
     new = f"{judged.fresh} new window{'' if judged.fresh == 1 else 's'}, up to {_day(judged.until)}"
     if not waiting:
         return new
-    if not any(one.labelled for one in judged.windows):
+    if not any(window.labelled for window in judged.windows):
         return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` takes in"
     return f"{new}; {waiting} wait for labels"
 
 
-def _losses(found: Round) -> str:
+def _losses(round_: Round) -> str:
     """Of the newest windows, as estimated and as measured, against the test rows."""
     from cumulant.flows.monitoring.result import span_of
 
-    estimated, measured = found.judged.losses_since(span_of(found.judged))
-    told = [
+    estimated, measured = round_.judged.losses_since(span_of(round_.judged))
+    parts = [
         f"{value:.4f} {how}" for value, how in ((estimated, "estimated"), (measured, "measured")) if value is not None
     ]
-    before = found.judged.reference_loss
-    said = ", ".join(told) or "not known yet"
-    return said if before is None else f"{said}; {before:.4f} on the test rows of its training"
+    before = round_.judged.reference_loss
+    losses = ", ".join(parts) or "not known yet"
+    return losses if before is None else f"{losses}; {before:.4f} on the test rows of its training"
 
 
 def _estimates(judged: Judged) -> str:
@@ -211,11 +211,11 @@ def _estimates(judged: Judged) -> str:
 
 def _audit(audit: Audit) -> str:
     """How the estimates did where labels have come."""
-    said = (
+    text = (
         f"{audit.covered} of {audit.windows} windows lost what was estimated, within its interval; off by "
         f"{audit.mean_absolute_error:.2g} on average, where the loss on the test rows is off by {audit.unmoved:.2g}"
     )
-    return said if audit.holds else f"{said}. That is less often than 95%: go by labels"
+    return text if audit.holds else f"{text}. That is less often than 95%: go by labels"
 
 
 def _day(when: datetime) -> str:

@@ -53,9 +53,9 @@ def fill(
 
     begin = None if since is None else moment(since)
     with call.project() as project, call.progress("review fill") as progress:
-        found = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
+        filled = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
         tell(project, principal=project.principal())
-    call.answer(found, lambda console: _print_filled(console, found))
+    call.answer(filled, lambda console: _print_filled(console, filled))
 
 
 @command(
@@ -74,15 +74,15 @@ def list_(
     from cumulant.flows.review.service import first_cases
 
     with call.project() as project:
-        found, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
+        listed, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
 
     def text(console: Console) -> None:
         from cumulant.cli.monitoring.review_page import cases
 
-        cases(console, found, status, fill=line("review fill", project=call.given))
-        tell_rest(console, len(found), total)
+        cases(console, listed, status, fill=line("review fill", project=call.given))
+        tell_rest(console, len(listed), total)
 
-    call.answer(found, text)
+    call.answer(listed, text)
 
 
 @command(app, action="review.answer", name="next", examples=["cumulant review next", "cumulant review next --json"])
@@ -99,21 +99,21 @@ def next_(
 
             session(call.output.console(), project, report=line("review report", project=call.given))
             return
-        found = next_case(project, principal=project.principal())
+        case = next_case(project, principal=project.principal())
 
     def text(console: Console) -> None:
         from cumulant.cli.monitoring.review_page import label_names, page
 
-        if found is None:
+        if case is None:
             console.print(f"no case waits for you: {line('review fill', project=call.given)}", style="dim")
             return
-        page(console, found)
-        words = " or ".join(label_names(found)) or "a number"
+        page(console, case)
+        words = " or ".join(label_names(case)) or "a number"
         console.print(f"\nwhat is true, {words}:", style="dim", markup=False)
-        decide = line(f"review decide {found.id} LABEL", project=call.given)
+        decide = line(f"review decide {case.id} LABEL", project=call.given)
         console.print(decide, style="dim", markup=False, soft_wrap=True)
 
-    call.answer(found, text)
+    call.answer(case, text)
 
 
 @command(app, action="review.show", examples=["cumulant review show 3f9a", "cumulant review show 3f9a --json"])
@@ -122,14 +122,14 @@ def show(call: Invocation, case: Case) -> None:
     from cumulant.flows.review.service import show_case
 
     with call.project() as project:
-        found = show_case(project, _id(project, case), principal=project.principal())
+        shown = show_case(project, _id(project, case), principal=project.principal())
 
     def text(console: Console) -> None:
         from cumulant.cli.monitoring.review_page import page
 
-        page(console, found)
+        page(console, shown)
 
-    call.answer(found, text)
+    call.answer(shown, text)
 
 
 @command(
@@ -165,8 +165,8 @@ def decide(
     if from_ is not None or case is None or label is None:
         raise UsageError("one case and its label, or a file of them", hint="write CASE LABEL, or --from FILE")
     with call.project() as project:
-        found = service.decide(project, _id(project, case), label, principal=project.principal(), note=note)
-    _answer(call, found)
+        answered = service.decide(project, _id(project, case), label, principal=project.principal(), note=note)
+    _answer(call, answered)
 
 
 @command(app, action="review.answer", examples=["cumulant review skip 3f9a"])
@@ -175,8 +175,8 @@ def skip(call: Invocation, case: Case) -> None:
     from cumulant.flows.review import service
 
     with call.project() as project:
-        found = service.skip(project, _id(project, case), principal=project.principal())
-    _answer(call, found)
+        answered = service.skip(project, _id(project, case), principal=project.principal())
+    _answer(call, answered)
 
 
 @command(app, action="review.answer", examples=["cumulant review escalate 3f9a --note 'needs the contract'"])
@@ -185,8 +185,8 @@ def escalate(call: Invocation, case: Case, note: Note = "") -> None:
     from cumulant.flows.review import service
 
     with call.project() as project:
-        found = service.escalate(project, _id(project, case), principal=project.principal(), note=note)
-    _answer(call, found)
+        answered = service.escalate(project, _id(project, case), principal=project.principal(), note=note)
+    _answer(call, answered)
 
 
 @command(app, action="review.answer", examples=["cumulant review note 3f9a 'the same card as yesterday'"])
@@ -199,8 +199,8 @@ def note(
     from cumulant.flows.review import service
 
     with call.project() as project:
-        found = service.note(project, _id(project, case), text, principal=project.principal())
-    call.answer(found, lambda console: console.print(f"noted beside case {found.id}"))
+        noted = service.note(project, _id(project, case), text, principal=project.principal())
+    call.answer(noted, lambda console: console.print(f"noted beside case {noted.id}"))
 
 
 @command(
@@ -221,8 +221,10 @@ def assign(
     if (to is None) != to_all:
         raise UsageError("a case goes to one reviewer, or to all", hint="name one, or write --to-all")
     with call.project() as project:
-        found = service.assign(project, _id(project, case), to, principal=project.principal())
-    call.answer(found, lambda console: console.print(f"case {found.id} is for {found.assigned or 'everybody'}"))
+        assigned = service.assign(project, _id(project, case), to, principal=project.principal())
+    call.answer(
+        assigned, lambda console: console.print(f"case {assigned.id} is for {assigned.assigned or 'everybody'}")
+    )
 
 
 @command(app, action="review.show", examples=["cumulant review report", "cumulant review report --json"])
@@ -231,14 +233,14 @@ def report(call: Invocation) -> None:
     from cumulant.flows.review import service
 
     with call.project() as project:
-        found = service.report(project, principal=project.principal())
+        summary = service.report(project, principal=project.principal())
 
     def text(console: Console) -> None:
         from cumulant.cli.monitoring.review_page import figures
 
-        figures(console, found)
+        figures(console, summary)
 
-    call.answer(found, text)
+    call.answer(summary, text)
 
 
 @command(
@@ -296,14 +298,14 @@ def export(
     from cumulant.flows.review.exchange import export_cases
 
     with call.project() as project:
-        found = export_cases(project, file, principal=project.principal(), format=format_, status=status)
+        exported = export_cases(project, file, principal=project.principal(), format=format_, status=status)
 
     def text(console: Console) -> None:
-        console.print(f"{found.cases} cases are in {found.file}")
-        if found.interface is not None:
-            console.print(f"the labelling interface of Label Studio is in {found.interface}")
+        console.print(f"{exported.cases} cases are in {exported.file}")
+        if exported.interface is not None:
+            console.print(f"the labelling interface of Label Studio is in {exported.interface}")
 
-    call.answer(found, text)
+    call.answer(exported, text)
 
 
 @command(
@@ -323,31 +325,31 @@ def import_(
     from cumulant.flows.review.exchange import import_answers
 
     with call.project() as project:
-        found = import_answers(project, file, principal=project.principal(), reviewer=reviewer)
+        imported = import_answers(project, file, principal=project.principal(), reviewer=reviewer)
 
     def text(console: Console) -> None:
         console.print(
-            f"{found.decided} decisions, {found.skipped} skipped, {found.again} known before; "
-            f"{found.labelled} cases became labels"
+            f"{imported.decided} decisions, {imported.skipped} skipped, {imported.again} known before; "
+            f"{imported.labelled} cases became labels"
         )
-        for case, problem in found.problems.items():
+        for case, problem in imported.problems.items():
             console.print(f"{case}: {problem}", style="yellow")
 
-    call.answer(found, text)
+    call.answer(imported, text)
 
 
 def _decide_file(call: Invocation, file: Path) -> None:
     from cumulant.flows.review.decisions import decide_file
 
     with call.project() as project:
-        found = decide_file(project, file, principal=project.principal())
+        decided = decide_file(project, file, principal=project.principal())
 
     def text(console: Console) -> None:
-        console.print(f"{found.decided} decisions; {found.labelled} cases became labels")
-        for case, problem in found.problems.items():
+        console.print(f"{decided.decided} decisions; {decided.labelled} cases became labels")
+        for case, problem in decided.problems.items():
             console.print(f"{case}: {problem}", style="yellow", markup=False)
 
-    call.answer(found, text)
+    call.answer(decided, text)
 
 
 def _id(project: Project, beginning: str) -> str:
@@ -357,18 +359,18 @@ def _id(project: Project, beginning: str) -> str:
     return case_named(project, beginning, principal=project.principal())
 
 
-def _print_filled(console: Console, found: Filled) -> None:
-    console.print(found.said)
-    for note in () if found.draw is None else found.draw.notes:
+def _print_filled(console: Console, filled: Filled) -> None:
+    console.print(filled.said)
+    for note in () if filled.draw is None else filled.draw.notes:
         console.print(note, style="yellow")
-    if found.draw is not None and found.draw.reasons:
-        console.print(", ".join(f"{count} {name}" for name, count in sorted(found.draw.reasons.items())))
-    if found.overdue:
-        console.print(f"{found.overdue} cases passed their deadline")
-    console.print(f"{found.waiting} cases wait, {found.left} more may be queued in this period")
+    if filled.draw is not None and filled.draw.reasons:
+        console.print(", ".join(f"{count} {name}" for name, count in sorted(filled.draw.reasons.items())))
+    if filled.overdue:
+        console.print(f"{filled.overdue} cases passed their deadline")
+    console.print(f"{filled.waiting} cases wait, {filled.left} more may be queued in this period")
 
 
-def _answer(call: Invocation, found: Answered) -> None:
+def _answer(call: Invocation, answered: Answered) -> None:
     from cumulant.cli.monitoring.review_page import outcome
 
-    call.answer(found, lambda console: console.print(outcome(found)))
+    call.answer(answered, lambda console: console.print(outcome(answered)))

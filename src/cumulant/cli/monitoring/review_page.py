@@ -22,77 +22,81 @@ def page(console: Console, case: CaseView) -> None:
     heading(console, f"case {case.id}", f"{case.model} version {case.version}, request {case.request_id}")
     if case.request is None:
         console.print("the prediction log no longer holds this prediction", style="yellow")
-    told: list[tuple[str, object]] = list((case.request or {}).items())
-    pairs(console, [(name, _DASH if value is None else value) for name, value in told])
+    request: list[tuple[str, object]] = list((case.request or {}).items())
+    pairs(console, [(name, _DASH if value is None else value) for name, value in request])
     console.print()
     pairs(console, _known(case))
     if case.neighbours:
         names = list(case.neighbours[0].row)
-        rows = [(one.distance, one.label, *(one.row.get(name) for name in names)) for one in case.neighbours]
+        rows = [
+            (neighbour.distance, neighbour.label, *(neighbour.row.get(name) for name in names))
+            for neighbour in case.neighbours
+        ]
         console.print()
         console.print("nearest training rows", style="bold")
         console.print(table(["distance", "label", *names], [[_shown(value) for value in row] for row in rows]))
 
 
 def _known(case: CaseView) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = [("answered", f"{case.time:%Y-%m-%d %H:%M:%S}Z")]
+    rows: list[tuple[str, object]] = [("answered", f"{case.time:%Y-%m-%d %H:%M:%S}Z")]
     if case.hidden:
-        found.append(("the model's answer", "hidden until you decide"))
-    found += [(f"answer {name}", _shown(value)) for name, value in (case.answer or {}).items()]
-    found += [("because of", text) for text in _explained(case.explanation)]
+        rows.append(("the model's answer", "hidden until you decide"))
+    rows += [(f"answer {name}", _shown(value)) for name, value in (case.answer or {}).items()]
+    rows += [("because of", text) for text in _explained(case.explanation)]
     if case.reasons:
-        found.append(("in the queue as", ", ".join(case.reasons)))
+        rows.append(("in the queue as", ", ".join(case.reasons)))
     if case.status == "waiting":
-        found.append(("deadline", f"{case.deadline:%Y-%m-%d %H:%M}Z"))
+        rows.append(("deadline", f"{case.deadline:%Y-%m-%d %H:%M}Z"))
     if case.holder is not None and case.held_until is not None:
-        found.append(("with", f"{case.holder} until {case.held_until:%H:%M}Z"))
-    found += [("assigned to", case.assigned)] if case.assigned else []
-    found += [("escalated", "yes")] if case.escalated else []
-    found += [("note", f"{one['reviewer']}: {one['text']}") for one in case.notes]
-    found += [(f"you {one['kind']}", _shown(one["label"])) for one in case.own]
-    found += [(one["kind"], f"{one['reviewer']}: {_shown(one['label'])}") for one in case.others]
+        rows.append(("with", f"{case.holder} until {case.held_until:%H:%M}Z"))
+    rows += [("assigned to", case.assigned)] if case.assigned else []
+    rows += [("escalated", "yes")] if case.escalated else []
+    rows += [("note", f"{entry['reviewer']}: {entry['text']}") for entry in case.notes]
+    rows += [(f"you {entry['kind']}", _shown(entry["label"])) for entry in case.own]
+    rows += [(entry["kind"], f"{entry['reviewer']}: {_shown(entry['label'])}") for entry in case.others]
     if case.status != "waiting":
-        found.append(("status", case.status))
-        found.append(("label", _shown(case.label)))
-    return found
+        rows.append(("status", case.status))
+        rows.append(("label", _shown(case.label)))
+    return rows
 
 
 def _explained(explanation: Any) -> list[str]:
     """Reasons as the log holds them: a list of features with their contributions."""
     rows = explanation if isinstance(explanation, list) else []
     return [
-        f"{one.get('code') or one.get('feature')} {one.get('direction', '')} ({one.get('contribution', 0):+.3g})"
-        for one in rows
-        if isinstance(one, dict)
+        f"{reason.get('code') or reason.get('feature')} {reason.get('direction', '')}"
+        f" ({reason.get('contribution', 0):+.3g})"
+        for reason in rows
+        if isinstance(reason, dict)
     ]
 
 
 def label_names(case: CaseView) -> list[str]:
     """What a reviewer may say, as it is written; none where it is a number."""
-    return [str(one).lower() if isinstance(one, bool) else str(one) for one in case.labels]
+    return [str(label).lower() if isinstance(label, bool) else str(label) for label in case.labels]
 
 
-def cases(console: Console, found: Sequence[CaseView], status: str, *, fill: str) -> None:
+def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: str) -> None:
     """A table of cases. `fill` is the command that brings some."""
     from cumulant.flows.reports.terminal import table
 
-    if not found:
-        said = f"no case waits: {fill}" if status == "waiting" else "there is no such case"
-        console.print(said, style="dim")
+    if not listed:
+        message = f"no case waits: {fill}" if status == "waiting" else "there is no such case"
+        console.print(message, style="dim")
         return
     columns = ["case", "answered", "version", "reasons", "status", "with", "deadline", "label"]
     rows = [
         [
-            one.id, f"{one.time:%Y-%m-%d %H:%M}Z", one.version, _why(one), one.status,
-            one.holder or one.assigned or _DASH, f"{one.deadline:%Y-%m-%d %H:%M}Z", _shown(one.label),
+            case.id, f"{case.time:%Y-%m-%d %H:%M}Z", case.version, _why(case), case.status,
+            case.holder or case.assigned or _DASH, f"{case.deadline:%Y-%m-%d %H:%M}Z", _shown(case.label),
         ]
-        for one in found
+        for case in listed
     ]  # fmt: skip
     # A column that says the same of every case is said once, or not at all.
-    blind = all(one.hidden for one in found)
+    blind = all(case.hidden for case in listed)
     needless = {"reasons": blind, "status": status != "all", "label": status == "waiting"}
-    kept = [place for place, name in enumerate(columns) if not needless.get(name)]
-    console.print(table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows]))
+    shown = [place for place, name in enumerate(columns) if not needless.get(name)]
+    console.print(table([columns[place] for place in shown], [[row[place] for place in shown] for row in rows]))
     if blind:
         console.print("why they were chosen is hidden until you decide", style="dim")
 
@@ -101,13 +105,13 @@ def _why(case: CaseView) -> str:
     return "hidden" if case.hidden else ", ".join(case.reasons)
 
 
-def outcome(found: Answered) -> str:
+def outcome(answered: Answered) -> str:
     """What an answer led to, in one sentence."""
-    case = found.case
+    case = answered.case
     if case.status == "done":
         agreed = "" if case.hidden or case.answer is None else f"; the model said {_shown(_decision(case.answer))}"
         return f"case {case.id} is done: {_shown(case.label)}{agreed}"
-    if case.escalated and any(one["kind"] == "decided" for one in case.others):
+    if case.escalated and any(decision["kind"] == "decided" for decision in case.others):
         return f"two reviewers differ on case {case.id}: a third decides"
     if case.escalated:
         return f"case {case.id} goes to those who take escalated cases"
@@ -120,56 +124,56 @@ def _decision(answer: dict[str, Any]) -> object:
     return answer.get("prediction", answer)
 
 
-def figures(console: Console, found: Figures) -> None:
+def figures(console: Console, report: Figures) -> None:
     """The queue in numbers."""
     from cumulant.flows.reports.terminal import heading, pairs, table
 
     heading(
         console,
-        f"review of {found.model}",
-        f"{found.rows:,} predictions looked at in {found.draws} draw{'s' * (found.draws != 1)}",
+        f"review of {report.model}",
+        f"{report.rows:,} predictions looked at in {report.draws} draw{'s' * (report.draws != 1)}",
     )
     pairs(
         console,
         [
-            ("queued", found.queued),
-            ("waiting", f"{found.waiting}, {found.leased} with a reviewer, {found.escalated} escalated"),
-            ("done", f"{found.done}, {found.labelled} became labels, {found.used_for_training} in the newest model"),
-            ("deadline passed", found.expired),
-            ("two reviewers", _agreement(found)),
-            ("model wrong on", _error(found)),
+            ("queued", report.queued),
+            ("waiting", f"{report.waiting}, {report.leased} with a reviewer, {report.escalated} escalated"),
+            ("done", f"{report.done}, {report.labelled} became labels, {report.used_for_training} in the newest model"),
+            ("deadline passed", report.expired),
+            ("two reviewers", _agreement(report)),
+            ("model wrong on", _error(report)),
         ],
     )
-    if found.reasons:
-        rows = [(name, one.queued, one.done, one.wrong) for name, one in found.reasons.items()]
+    if report.reasons:
+        rows = [(name, reason.queued, reason.done, reason.wrong) for name, reason in report.reasons.items()]
         numbers = ["queued", "done", "model wrong"]
         console.print()
         console.print(table(["reason", *numbers], rows, right=numbers))
 
 
-def _agreement(found: Figures) -> str:
-    told = found.agreement
-    if told is None:
+def _agreement(report: Figures) -> str:
+    agreement = report.agreement
+    if agreement is None:
         return "no case was decided twice"
-    agreed = f"agree on {told['observed']:.0%} of {told['cases']} case{'s' * (told['cases'] != 1)}"
-    if told["kappa"] is None:
+    agreed = f"agree on {agreement['observed']:.0%} of {agreement['cases']} case{'s' * (agreement['cases'] != 1)}"
+    if agreement["kappa"] is None:
         return f"{agreed}, all of one label: no kappa"
-    ends = "" if told["low"] is None else f" [{told['low']:.2f}, {told['high']:.2f}]"
-    return f"{agreed}, Cohen's kappa {told['kappa']:.2f}{ends}"
+    ends = "" if agreement["low"] is None else f" [{agreement['low']:.2f}, {agreement['high']:.2f}]"
+    return f"{agreed}, Cohen's kappa {agreement['kappa']:.2f}{ends}"
 
 
-def _error(found: Figures) -> str:
-    if found.counted is None:
+def _error(report: Figures) -> str:
+    if report.counted is None:
         return "no case is done"
     # Where all were drawn at random, the cases are as hard as the others.
-    among = f"{found.counted:.1%} of the cases" + (", which were chosen to be hard" if found.ranked else "")
-    if found.error is None:
+    among = f"{report.counted:.1%} of the cases" + (", which were chosen to be hard" if report.ranked else "")
+    if report.error is None:
         return f"{among}; no random case is done, so nothing is known of the others"
-    low, high = found.error["low"], found.error["high"]
+    low, high = report.error["low"], report.error["high"]
     ends = "" if low is None or high is None else f" [{low:.2%}, {high:.2%}]"
-    some = found.answered is not None and found.answered < 1
-    silent = f"; {found.answered:.0%} of the random cases have an answer" if some else ""
-    return f"{found.error['value']:.2%}{ends} of all predictions looked at; {among}{silent}"
+    some = report.answered is not None and report.answered < 1
+    silent = f"; {report.answered:.0%} of the random cases have an answer" if some else ""
+    return f"{report.error['value']:.2%}{ends} of all predictions looked at; {among}{silent}"
 
 
 def _shown(value: object) -> str:

@@ -33,10 +33,10 @@ def session(console: Console, project: Project, *, report: str) -> None:
         while (case := next_case(project, principal=who, passed=passed, reader=reader)) is not None:
             page(console, case)
             console.print(f"\n{_asked(case)}   ({_HELP})", style="bold")
-            said = _answer(console, project, case, reader)
-            if said is None:
+            decided = _answer(console, project, case, reader)
+            if decided is None:
                 break
-            answered += said
+            answered += decided
             passed.append(case.id)
             console.print()
             if len(passed) % _LABELLED_AT_ONCE == 0:

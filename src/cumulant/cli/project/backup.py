@@ -51,8 +51,8 @@ def backup(
         from cumulant.flows.reports.wording import size
 
         console.print(f"{done.archive}: {len(manifest.files):,} files, {size(done.bytes)}", soft_wrap=True)
-        for one in manifest.left_out:
-            console.print(f"not in it: {one}", soft_wrap=True)
+        for excluded in manifest.left_out:
+            console.print(f"not in it: {excluded}", soft_wrap=True)
         console.print(f"events up to {manifest.head_seq:,}, {manifest.head_hash[:12]}", style="dim")
 
     call.answer(

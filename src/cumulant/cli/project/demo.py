@@ -52,42 +52,42 @@ def demo(
     from cumulant.flows.reports.report import content
 
     with call.progress("demo: flights of 2013") as progress:
-        found = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
+        result = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
     from cumulant.project.file.loading import load
 
-    with load(found.folder) as project:
-        page = content(project, found.train.run, principal=project.principal())
-    call.answer(document(found, page), lambda console: _show(console, found, page))
+    with load(result.folder) as project:
+        page = content(project, result.train.run, principal=project.principal())
+    call.answer(document(result, page), lambda console: _show(console, result, page))
 
 
-def document(found: DemoResult, page: ReportData) -> dict[str, object]:
+def document(result: DemoResult, page: ReportData) -> dict[str, object]:
     """The demo's document: that of `train`, and what was served and asked."""
     from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
 
-    trained = train_document(page, found.train.features, reused=found.train.reused, seconds=found.seconds)
-    request = found.request
+    trained = train_document(page, result.train.features, reused=result.train.reused, seconds=result.seconds)
+    request = result.request
     whole = DemoDocument(
         **{name: getattr(trained, name) for name in trained.__struct_fields__},
-        folder=found.folder,
+        folder=result.folder,
         serve=ServeFigures(
-            url=found.serve_url,
-            pid=found.serve_pid,
-            kept=found.kept,
+            url=result.serve_url,
+            pid=result.serve_pid,
+            running=result.kept,
             request=request.row,
             answer=request.answer,
             milliseconds=request.milliseconds,
             truth=request.truth,
         ),
-        release=found.year.release,
-        monitoring=found.year.monitoring,
-        review=found.year.review,
-        report=found.report,
-        tracking_uri=found.tracking_uri,
+        release=result.year.release,
+        monitoring=result.year.monitoring,
+        review=result.year.review,
+        report=result.report,
+        tracking_uri=result.tracking_uri,
     )
     return dict(msgspec.to_builtins(whole))
 
 
-def _show(console: Console, found: DemoResult, page: ReportData) -> None:
+def _show(console: Console, result: DemoResult, page: ReportData) -> None:
     from rich.text import Text
 
     from cumulant.flows.reports.summary import show_training
@@ -95,7 +95,7 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
     from cumulant.flows.reports.wording import duration
 
     show_training(console, page)
-    request = found.request
+    request = result.request
     row = ", ".join(f"{key} {value}" for key, value in request.row.items())
     answer = _answer(request.answer)
     truth = {True: "it landed more than 15 minutes late", False: "it landed in time", None: "it never arrived"}
@@ -108,37 +108,37 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
             ("in truth", truth[request.truth]),
         ],
     )
-    _show_releases(console, found.year.release)
-    _show_watch(console, found.year)
+    _show_releases(console, result.year.release)
+    _show_watch(console, result.year)
     console.print("")
-    reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
+    reused = f", {len(result.train.reused)} steps reused" if result.train.reused else ""
     rows: list[tuple[str, object]] = [
-        ("report", found.report),
-        ("experiments", f"{program('mlflow')} ui --backend-store-uri {found.tracking_uri}"),
-        ("go on", line("models show", project=found.folder)),
+        ("report", result.report),
+        ("experiments", f"{program('mlflow')} ui --backend-store-uri {result.tracking_uri}"),
+        ("go on", line("models show", project=result.folder)),
     ]
-    if found.kept:
-        rows.append(("server", f"{found.serve_url} (process {found.serve_pid}; kill {found.serve_pid} ends it)"))
-    pairs(console, [*rows, ("time", duration(found.seconds) + reused)])
+    if result.kept:
+        rows.append(("server", f"{result.serve_url} (process {result.serve_pid}; kill {result.serve_pid} ends it)"))
+    pairs(console, [*rows, ("time", duration(result.seconds) + reused)])
 
 
-def _show_releases(console: Console, found: tuple[Told, ...]) -> None:
+def _show_releases(console: Console, releases: tuple[Told, ...]) -> None:
     """A line a release: what became of it, where, and why."""
     from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import duration
 
-    if not found:
+    if not releases:
         return
     rows = [
         (
-            one.candidate,
-            one.verdict.replace("_", " "),
-            one.stages[-1].name if one.stages else "–",
-            duration(one.seconds),
-            one.failed_requests,
-            one.reason,
+            release.candidate,
+            release.verdict.replace("_", " "),
+            release.stages[-1].name if release.stages else "–",
+            duration(release.seconds),
+            release.failed_requests,
+            release.reason,
         )
-        for one in found
+        for release in releases
     ]
     console.print("")
     console.print(table(["candidate", "verdict", "last stage", "took", "failed requests", "why"], rows))
@@ -149,44 +149,47 @@ def _show_watch(console: Console, year: Year) -> None:
     from cumulant.flows.reports.terminal import pairs, table
     from cumulant.flows.reports.wording import value
 
-    newest = {(one.version, one.feature, one.kind): one for one in year.monitoring.findings}
+    newest = {(finding.version, finding.feature, finding.kind): finding for finding in year.monitoring.findings}
     if not newest:
         return
     rows = [
         (
-            f"{one.at:%d %b}",
-            one.version,
-            one.feature,
-            one.kind if one.active else f"{one.kind}, over",
-            f"{one.since:%d %b}",
-            value(one.loss_estimated),
-            value(one.loss_measured),
-            "trained again" if one.retrained else "not learned from" if one.feature == "sources" else "told",
+            f"{finding.at:%d %b}",
+            finding.version,
+            finding.feature,
+            finding.kind if finding.active else f"{finding.kind}, over",
+            f"{finding.since:%d %b}",
+            value(finding.loss_estimated),
+            value(finding.loss_measured),
+            "trained again" if finding.retrained else "not learned from" if finding.feature == "sources" else "told",
         )
-        for one in newest.values()
+        for finding in newest.values()
     ]
     console.print("")
     titles = ["seen", "version", "what", "kind", "since", "loss estimated", "measured", "what followed"]
     console.print(table(titles, rows))
-    review, told = year.review, year.monitoring
+    review, monitoring = year.review, year.monitoring
     console.print("")
     pairs(
         console,
         [
-            ("trained", f"{', '.join(told.trained) or 'nothing'}, because labels showed harm"),
-            ("alerts", ", ".join(sorted({f"{one.rule} ({one.status})" for one in told.alerts})) or "none"),
+            ("trained", f"{', '.join(monitoring.trained) or 'nothing'}, because labels showed harm"),
+            (
+                "alerts",
+                ", ".join(sorted({f"{finding.rule} ({finding.status})" for finding in monitoring.alerts})) or "none",
+            ),
             ("people", f"{review.queued} cases, {review.answered} answered, {review.used_for_training} learned from"),
         ],
     )
 
 
-def _answer(found: dict[str, object]) -> str:
+def _answer(answer: dict[str, object]) -> str:
     """An answer for people: what was predicted, how likely, and how old the stored state was."""
     from cumulant.flows.reports.wording import duration, value
 
-    parts = [f"prediction {value(found.get('prediction'))}"]
-    if (probability := found.get("probability")) is not None:
+    parts = [f"prediction {value(answer.get('prediction'))}"]
+    if (probability := answer.get("probability")) is not None:
         parts.append(f"probability {value(probability)}")
-    if isinstance(age := found.get("state_age"), int | float):
+    if isinstance(age := answer.get("state_age"), int | float):
         parts.append(f"newest stored event {duration(age)} before")
     return ", ".join(parts)

@@ -53,12 +53,12 @@ EXTRAS = {
 NEEDED = ("serve", "train")
 
 
-class Finding(msgspec.Struct, frozen=True):
+class DoctorFinding(msgspec.Struct, frozen=True):
     """One thing that was looked at. `warn`: works, with a limit; `fail`: must be mended first."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
-    found: str
+    detail: str
     fix: str = ""
 
 
@@ -78,7 +78,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def look(call: Invocation, port: int) -> Iterator[Finding]:
+def look(call: Invocation, port: int) -> Iterator[DoctorFinding]:
     """Every check, in the order in which a person would mend them."""
     yield python()
     yield from parts()
@@ -91,77 +91,77 @@ def look(call: Invocation, port: int) -> Iterator[Finding]:
     yield from project(call)
 
 
-def python() -> Finding:
+def python() -> DoctorFinding:
     version = sys.version.split()[0]
     if sys.version_info >= LEAST_PYTHON:
-        return Finding("Python", "ok", version)
-    return Finding("Python", "fail", version, f"use Python {'.'.join(map(str, LEAST_PYTHON))} or newer")
+        return DoctorFinding("Python", "ok", version)
+    return DoctorFinding("Python", "fail", version, f"use Python {'.'.join(map(str, LEAST_PYTHON))} or newer")
 
 
-def parts() -> Iterator[Finding]:
+def parts() -> Iterator[DoctorFinding]:
     """Which extras are installed. An import name is looked up, nothing is imported."""
     for extra, modules in EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if not missing:
-            yield Finding(f"part {extra}", "ok", "installed")
+            yield DoctorFinding(f"part {extra}", "ok", "installed")
         else:
             state: Literal["warn", "fail"] = "fail" if extra in NEEDED else "warn"
             line = f'pip install "cumulant[{"local" if extra in NEEDED else extra}]"'
-            yield Finding(f"part {extra}", state, f"without {', '.join(missing)}", line)
+            yield DoctorFinding(f"part {extra}", state, f"without {', '.join(missing)}", line)
 
 
 #: nothing can be removed by a command that has to write to the journal first
 _ROOM = "make room on that disk: delete what is not Cumulant's, then `cumulant data clean` shows what can be removed"
 
 
-def writable(folder: Path) -> Finding:
+def writable(folder: Path) -> DoctorFinding:
     """Whether a file can be written there: on a full disk an empty one can be made."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".cumulant-") as file:
             file.write(b"x" * 65_536)
             file.flush()
-            return Finding("write access", "ok", str(folder))
+            return DoctorFinding("write access", "ok", str(folder))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         fix = _ROOM if full else "choose a folder of your own with --project, or change its permissions"
-        return Finding("write access", "fail", f"{folder}: {error.strerror}", fix)
+        return DoctorFinding("write access", "fail", f"{folder}: {error.strerror}", fix)
 
 
-def disk(folder: Path) -> Finding:
+def disk(folder: Path) -> DoctorFinding:
     from cumulant.flows.reports.wording import size
 
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if free >= LEAST_DISK:
-        return Finding("free disk", "ok", size(free))
-    return Finding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _ROOM)
+        return DoctorFinding("free disk", "ok", size(free))
+    return DoctorFinding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _ROOM)
 
 
-def free_port(port: int) -> Finding:
+def free_port(port: int) -> DoctorFinding:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             text = f"{port}: {error.strerror}"
-            return Finding("port", "warn", text, f"cumulant serve --port {port + 1 if port < 65535 else 8080}")
-    return Finding("port", "ok", f"{port} is free")
+            return DoctorFinding("port", "warn", text, f"cumulant serve --port {port + 1 if port < 65535 else 8080}")
+    return DoctorFinding("port", "ok", f"{port} is free")
 
 
-def zones() -> Finding:
+def zones() -> DoctorFinding:
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
         ZoneInfo("America/New_York")
     except ZoneInfoNotFoundError:
-        return Finding("time zones", "fail", "this system has no zone data", "pip install tzdata")
-    return Finding("time zones", "ok", "zone data found")
+        return DoctorFinding("time zones", "fail", "this system has no zone data", "pip install tzdata")
+    return DoctorFinding("time zones", "ok", "zone data found")
 
 
-def project(call: Invocation) -> Iterator[Finding]:
+def project(call: Invocation) -> Iterator[DoctorFinding]:
     """The project file and its drivers, where there is a project."""
     if not (call.directory / "cumulant.yaml").is_file():
-        yield Finding("project", "warn", "no cumulant.yaml here", "cumulant new NAME --from FILE --target COLUMN")
+        yield DoctorFinding("project", "warn", "no cumulant.yaml here", "cumulant new NAME --from FILE --target COLUMN")
         return
     try:
         loaded = call.project()
@@ -169,7 +169,7 @@ def project(call: Invocation) -> Iterator[Finding]:
         yield _fault("project file", error)
         return
     with loaded:
-        yield Finding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
+        yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
         yield features_file(loaded)
         yield drivers(loaded)
         yield gateway(loaded)
@@ -177,22 +177,22 @@ def project(call: Invocation) -> Iterator[Finding]:
         yield private(loaded)
 
 
-def features_file(loaded: Project) -> Finding:
+def features_file(loaded: Project) -> DoctorFinding:
     path = loaded.features_path
     if path.is_file():
-        return Finding("features", "ok", loaded.spec.features)
-    return Finding("features", "fail", f"{path} is not there", "write it, or name another file as features")
+        return DoctorFinding("features", "ok", loaded.spec.features)
+    return DoctorFinding("features", "fail", f"{path} is not there", "write it, or name another file as features")
 
 
-def drivers(loaded: Project) -> Finding:
+def drivers(loaded: Project) -> DoctorFinding:
     try:
         loaded.check_drivers()
     except CumulantError as error:
         return _fault("drivers", error)
-    return Finding("drivers", "ok", "every one that the environment names is installed")
+    return DoctorFinding("drivers", "ok", "every one that the environment names is installed")
 
 
-def gateway(loaded: Project) -> Finding:
+def gateway(loaded: Project) -> DoctorFinding:
     """Whether the gateway's program is installed. Only `up` and releases need one."""
     from cumulant.flows.stack.programs import check_gateway
 
@@ -200,38 +200,38 @@ def gateway(loaded: Project) -> Finding:
         check_gateway(loaded)
     except CumulantError as error:
         return msgspec.structs.replace(_fault("gateway", error), state="warn")
-    return Finding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")
+    return DoctorFinding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")
 
 
-def journal(loaded: Project) -> Finding:
+def journal(loaded: Project) -> DoctorFinding:
     """Whether the project's state can be opened; an absent one is made by the first run."""
     try:
         head = loaded.journal().head()
     except CumulantError as error:
         return _fault("state", error)
-    return Finding("state", "ok", f"{head.seq:,} events")
+    return DoctorFinding("state", "ok", f"{head.seq:,} events")
 
 
-def private(loaded: Project) -> Finding:
+def private(loaded: Project) -> DoctorFinding:
     """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
-    found = loaded.open_to_others() if loaded.state.exists() else []
-    if not found:
-        return Finding("state access", "ok", "its owner only")
-    commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in found]
-    modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in found)
-    return Finding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
+    paths = loaded.open_to_others() if loaded.state.exists() else []
+    if not paths:
+        return DoctorFinding("state access", "ok", "its owner only")
+    commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in paths]
+    modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in paths)
+    return DoctorFinding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
 
 
-def _fault(check: str, error: CumulantError) -> Finding:
+def _fault(check: str, error: CumulantError) -> DoctorFinding:
     text = error.message
     if isinstance(error, ProjectFileError) and error.problems:
         text = "; ".join(
             f"{file}:{line} {problem}" if line else f"{file} {problem}" for file, line, problem in error.problems
         )
-    return Finding(check, "fail", text, error.hint or "")
+    return DoctorFinding(check, "fail", text, error.hint or "")
 
 
-def _show(console: Console, findings: list[Finding]) -> None:
+def _show(console: Console, findings: list[DoctorFinding]) -> None:
     from rich.text import Text
 
     from cumulant.flows.reports.terminal import clean
@@ -241,7 +241,7 @@ def _show(console: Console, findings: list[Finding]) -> None:
     for finding in findings:
         mark, style = marks[finding.state]
         console.print(
-            Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.found)), soft_wrap=True
+            Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.detail)), soft_wrap=True
         )
         if finding.fix:
             console.print(Text.assemble(" " * (wide + 4), ("→ ", "dim"), clean(finding.fix)), soft_wrap=True)

@@ -169,8 +169,8 @@ def _verified(console: Console, head: Head, verified: Verified, unseen: Iterable
         console.print(
             f"{verified.waiting:,} of them wait for the next event, which will carry their hashes", soft_wrap=True
         )
-    for one in unseen:
-        console.print(f"not seen: {one}", style="dim", soft_wrap=True)
+    for reason in unseen:
+        console.print(f"not seen: {reason}", style="dim", soft_wrap=True)
 
 
 @command(

@@ -26,13 +26,13 @@ def lineage(call: Invocation, model: Model = "") -> None:
     from cumulant.flows.registry.lineage import lineage as flow
 
     with call.project() as project:
-        found = flow(project, model or project.name, principal=project.principal())
-    call.answer(found, lambda console: _show(console, found))
+        origins = flow(project, model or project.name, principal=project.principal())
+    call.answer(origins, lambda console: _show(console, origins))
 
 
-def _show(console: Console, found: Lineage) -> None:
+def _show(console: Console, origins: Lineage) -> None:
     from cumulant.flows.reports.origins import lines
     from cumulant.flows.reports.terminal import heading, pairs
 
     heading(console, "lineage")
-    pairs(console, lines(found))
+    pairs(console, lines(origins))

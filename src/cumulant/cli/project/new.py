@@ -70,13 +70,13 @@ def new(
     if ci:
         check_service(ci)
     if name is None:
-        _workflow_only(call, ci, asked=any((source, target, time, key, sheet, template)))
+        _workflow_only(call, ci, described=any((source, target, time, key, sheet, template)))
         return
     parent = Path(call.given or ".")
     if source is None:
         if target or time or key or sheet:
             raise UsageError("--target, --time, --key and --sheet describe the data of --from", hint="add --from FILE")
-        made = create_from_template(name, template or "blank", directory=parent)
+        created = create_from_template(name, template or "blank", directory=parent)
     elif template:
         raise UsageError("a project begins from a file or from a template, not from both", hint="leave one of them out")
     elif target is None:
@@ -84,15 +84,15 @@ def new(
     else:
         with call.progress("new") as progress:
             progress(f"looking at {source}")
-            made = create_from(source, target, name=name, directory=parent, time=time, key=key or (), sheet=sheet)
+            created = create_from(source, target, name=name, directory=parent, time=time, key=key or (), sheet=sheet)
 
-    notes = [*made.assumptions, *([_workflow(made.path, ci)] if ci else [])]
+    notes = [*created.assumptions, *([_workflow(created.path, ci)] if ci else [])]
     warnings = [line.removeprefix(WARNING) for line in notes if line.startswith(WARNING)]
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean, warn
 
-        where = _short(made.path)
+        where = _short(created.path)
         console.print(f"{where}/ is ready", style="bold")
         for line in notes:
             if not line.startswith(WARNING):
@@ -100,14 +100,14 @@ def new(
         warn(console, warnings)
         console.print("next: " + line_in(where, "train"), style="dim", soft_wrap=True)
 
-    call.answer({"path": str(made.path), "assumptions": notes, "warnings": warnings}, text)
+    call.answer({"path": str(created.path), "assumptions": notes, "warnings": warnings}, text)
 
 
-def _workflow_only(call: Invocation, ci: str, *, asked: bool) -> None:
+def _workflow_only(call: Invocation, ci: str, *, described: bool) -> None:
     """Write a workflow file into the project that is here."""
     from cumulant.project.new.workflows import write_workflow
 
-    if not ci or asked:
+    if not ci or described:
         raise UsageError("the new project needs a name", hint="cumulant new NAME; see `cumulant new --help`")
     path = write_workflow(call.directory.absolute(), ci)
     call.answer({"path": str(path)}, lambda console: console.print(f"{_short(path)} is written", soft_wrap=True))

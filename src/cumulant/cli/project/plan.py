@@ -42,8 +42,8 @@ def plan(
         from cumulant.flows.project.planning import plan as flow
 
         with call.progress("plan") as progress:
-            found = flow(project, principal=project.principal(), progress=progress)
-    call.answer(found, lambda console: _show(console, found, call.given))
+            made_plan = flow(project, principal=project.principal(), progress=progress)
+    call.answer(made_plan, lambda console: _show(console, made_plan, call.given))
 
 
 def _row(row: ResolvedRow) -> dict[str, object]:
@@ -53,8 +53,8 @@ def _row(row: ResolvedRow) -> dict[str, object]:
 def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
     from cumulant.flows.reports.terminal import cell, table
 
-    def value(found: object) -> str:
-        return "–" if found is None else "{}" if found == {} else "[]" if found == [] else cell(found)
+    def value(content: object) -> str:
+        return "–" if content is None else "{}" if content == {} else "[]" if content == [] else cell(content)
 
     console.print(table(["setting", "value", "from"], [(row.path, value(row.value), str(row.origin)) for row in rows]))
 
@@ -64,34 +64,35 @@ def held_out(part: str, *, timed: bool) -> str:
     return f"the last {part}" if timed else f"{part} of rows, by the hash of what identifies them"
 
 
-def _show(console: Console, found: Plan, project: str | None) -> None:
+def _show(console: Console, plan: Plan, project: str | None) -> None:
     from cumulant.flows.reports.terminal import heading, pairs, table, warn
     from cumulant.flows.reports.wording import classes_text
 
-    heading(console, found.project, f"environment {found.environment}")
-    training, evaluation = found.training, found.evaluation
+    heading(console, plan.project, f"environment {plan.environment}")
+    training, evaluation = plan.training, plan.evaluation
     budget = f"{training['trials']} trials" + (f" or {training['time']}" if training.get("time") else "")
     gate = "; ".join(f"{metric} {_rule(rule)}" for metric, rule in evaluation["gate"].items())
     pairs(
         console,
         [
-            ("target", f"{found.target}, for each row of {found.entity}"),
-            *([("classes", classes_text(found.classes))] if found.classes else []),
-            ("predicted at", found.predict_at or "any time: the rows have none"),
+            ("target", f"{plan.target}, for each row of {plan.entity}"),
+            *([("classes", classes_text(plan.classes))] if plan.classes else []),
+            ("predicted at", plan.predict_at or "any time: the rows have none"),
             ("trainers", training["trainers"]),
             ("search", f"{budget}, {training['folds']} folds"),
-            ("test", held_out(evaluation["test"], timed=found.predict_at is not None)),
+            ("test", held_out(evaluation["test"], timed=plan.predict_at is not None)),
             ("gate", gate or "beat naive; be no worse than the champion"),
         ],
     )
     rows = [
-        (one.name, one.rows, one.rows_quarantined, "as before" if one.reused else "read now") for one in found.sources
+        (source.name, source.rows, source.rows_quarantined, "as before" if source.reused else "read now")
+        for source in plan.sources
     ]
     console.print(table(["source", "rows", "quarantined", ""], rows))
-    kinds = [(one.name, one.dtype) for one in found.features.features]
+    kinds = [(source.name, source.dtype) for source in plan.features.features]
     console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
-    warn(console, found.warnings)
-    for note in found.notes:
+    warn(console, plan.warnings)
+    for note in plan.notes:
         console.print(f"note: {note}", soft_wrap=True)
     console.print("next: " + line("train", project=project), style="dim", soft_wrap=True)
 

@@ -35,5 +35,5 @@ def report(
     new = next((folder for folder in reversed(out.absolute().parents) if not folder.exists()), None)
     with call.project() as project:
         path = flow(project, target, out=out, principal=project.principal())
-    made = f"; the folder {new} was made" if new is not None else ""
-    call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}{made}", soft_wrap=True))
+    note = f"; the folder {new} was made" if new is not None else ""
+    call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}{note}", soft_wrap=True))

@@ -35,8 +35,8 @@ def restore(
     def text(console: Console) -> None:
         for note in done.notes:
             console.print(note, soft_wrap=True)
-        for one in manifest.left_out:
-            console.print(f"not in the backup: {one}", soft_wrap=True)
+        for excluded in manifest.left_out:
+            console.print(f"not in the backup: {excluded}", soft_wrap=True)
         console.print(
             f"{manifest.project} of {manifest.created:%Y-%m-%d %H:%M:%SZ} is in {done.folder}", soft_wrap=True
         )

@@ -41,8 +41,8 @@ def list_(
     from cumulant.flows.ledger.ledger_records import runs
 
     with call.project() as project:
-        found = [record for record in runs(project.journal()) if flow is None or record.flow == flow]
-    shown = found[:last] if last else found
+        records = [record for record in runs(project.journal()) if flow is None or record.flow == flow]
+    shown = records[:last] if last else records
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -52,9 +52,9 @@ def list_(
             for record in shown
         ]
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
-        if not found:
+        if not records:
             console.print("nothing has run yet: " + line("train"), style="dim")
-        tell_rest(console, len(shown), len(found), option="--last N")
+        tell_rest(console, len(shown), len(records), option="--last N")
 
     call.answer(shown, text)
 
@@ -106,11 +106,11 @@ def _find(known: Sequence[RunRecord], run: str) -> RunRecord:
     """The run of that name, or whose name begins so; the newest for `latest`."""
     if run == "latest" and known:
         return known[0]
-    found = [record for record in known if record.id.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(record.id for record in found[:5])
+    matches = [record for record in known if record.id.startswith(run)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(record.id for record in matches[:5])
         raise UsageError(f'several runs begin with "{run}"', subject=run, hint=f"one of: {names}")
     raise not_found("run", run, [record.id for record in known])
 

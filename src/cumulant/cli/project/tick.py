@@ -23,16 +23,16 @@ def tick(call: Invocation) -> None:
     from cumulant.flows.ledger.schedule import tick as flow
 
     with call.project() as project, call.progress("tick") as progress:
-        found, error = flow(project, principal=project.principal(), progress=progress)
+        ticked, error = flow(project, principal=project.principal(), progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean
 
-        for one in found:
-            last = "last time: " if one.outcome == "not_due" else ""
-            said = f", {last}{one.said}" if one.said else ""
-            console.print(clean(f"{one.job}: {one.outcome.replace('_', ' ')}{said}"), soft_wrap=True, markup=False)
+        for job in ticked:
+            last = "last time: " if job.outcome == "not_due" else ""
+            detail = f", {last}{job.said}" if job.said else ""
+            console.print(clean(f"{job.job}: {job.outcome.replace('_', ' ')}{detail}"), soft_wrap=True, markup=False)
 
-    call.answer({"jobs": found}, text)
+    call.answer({"jobs": ticked}, text)
     if error is not None:
         raise error

@@ -113,16 +113,16 @@ def status(call: Invocation, name: Name = "") -> None:
     from cumulant.flows.release.views import view
 
     with call.project() as project:
-        one = current(project, principal=project.principal(), model=name)
-        found = view(one, returns(project, one.model))
+        release = current(project, principal=project.principal(), model=name)
+        status_view = view(release, returns(project, release.model))
         waits = waiting(project)
 
     def text(console: Console) -> None:
         from cumulant.cli.release.release_page import page
 
-        console.print(page(found, waiting=waits))
+        console.print(page(status_view, waiting=waits))
 
-    call.answer({**_plain(found), "waiting": waits}, text)
+    call.answer({**_plain(status_view), "waiting": waits}, text)
 
 
 @command(app, action="release.show", examples=["cumulant release watch", "cumulant release watch --json"])
@@ -134,8 +134,8 @@ def watch(call: Invocation, name: Name = "") -> None:
     from cumulant.flows.release.release_queries import current
 
     with call.project() as project:
-        found = current(project, principal=project.principal(), model=name)
-        last = follow(call, project, found.model, found.id)
+        release = current(project, principal=project.principal(), model=name)
+        last = follow(call, project, release.model, release.id)
     if last.status != "promoted":
         raise typer.Exit(1)
 
@@ -148,8 +148,8 @@ def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     from cumulant.flows.release import actions
 
     with call.project() as project:
-        found = actions.pause(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, found)
+        release = actions.pause(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, release)
 
 
 @command(app, action="release.steer", examples=["cumulant release resume"])
@@ -158,8 +158,8 @@ def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     from cumulant.flows.release import actions
 
     with call.project() as project:
-        found = actions.resume(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, found)
+        release = actions.resume(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, release)
 
 
 @command(app, action="release.steer", examples=["cumulant release promote --reason 'the bug fix cannot wait'"])
@@ -173,8 +173,8 @@ def promote(
     from cumulant.flows.release import actions
 
     with call.project() as project:
-        found = actions.promote(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, found)
+        release = actions.promote(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, release)
 
 
 @command(app, action="release.steer", examples=["cumulant release abort --reason 'wrong training data'"])
@@ -188,8 +188,8 @@ def abort(
     from cumulant.flows.release import actions
 
     with call.project() as project:
-        found = actions.abort(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, found)
+        release = actions.abort(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, release)
 
 
 @command(app, action="release.approve", examples=["cumulant release approve --reason 'reviewed with risk'"])
@@ -198,8 +198,8 @@ def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
     from cumulant.flows.release import actions
 
     with call.project() as project:
-        found = actions.approve(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, found)
+        release = actions.approve(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, release)
 
 
 @command(
@@ -220,19 +220,19 @@ def why(
     from cumulant.flows.release.views import view
 
     with call.project() as project:
-        one = find_release(project, release, principal=project.principal(), model=name)
-        found = view(one, returns(project, one.model))
+        release_ = find_release(project, release, principal=project.principal(), model=name)
+        explained = view(release_, returns(project, release_.model))
 
     def text(console: Console) -> None:
         from cumulant.cli.release.release_page import page
 
-        console.print(page(found))
-        if found.metrics:
+        console.print(page(explained))
+        if explained.metrics:
             console.print(
                 "harm and no harm are shares of the evidence that proves it; 100% is proof at any moment", style="dim"
             )
 
-    call.answer(found, text)
+    call.answer(explained, text)
 
 
 @command(app, action="release.show", examples=["cumulant release history", "cumulant release history --json"])
@@ -242,21 +242,21 @@ def history(call: Invocation, name: Name = "") -> None:
     from cumulant.flows.release.views import view
 
     with call.project() as project:
-        found = [view(one) for one in release_queries.history(project, principal=project.principal(), model=name)]
+        releases = [view(item) for item in release_queries.history(project, principal=project.principal(), model=name)]
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
         rows = [
-            (one.id, one.candidate, one.champion, one.status.replace("_", " "), one.begun, one.ended, one.reason)
-            for one in found
+            (item.id, item.candidate, item.champion, item.status.replace("_", " "), item.begun, item.ended, item.reason)
+            for item in releases
         ]
         if rows:
             console.print(table(["release", "candidate", "champion", "verdict", "began", "ended", "reason"], rows))
         else:
             console.print("no release yet: `cumulant release start` begins one", style="dim")
 
-    call.answer(found, text)
+    call.answer(releases, text)
 
 
 @command(
@@ -278,8 +278,8 @@ def plan(
     from cumulant.flows.release.plan.release_plan import plan_release
 
     with call.project() as project:
-        found = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
-    call.answer(found, lambda console: _show_plan(console, found))
+        release_plan = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
+    call.answer(release_plan, lambda console: _show_plan(console, release_plan))
 
 
 declare_simulate(app)
@@ -328,18 +328,18 @@ def _show_begun(console: Console, begun: Begun) -> None:
     if begun.release is None:
         console.print(f"it waits until the release {begun.waits_for} is over")
         return
-    one = begun.release
-    text = f"release {one.id}: version {one.candidate.version} of {one.model} beside {one.champion.version}"
-    console.print(clean(text), soft_wrap=True)
-    console.print("steps: " + ", ".join(step.label for step in one.steps), style="dim")
+    release = begun.release
+    versions = f"version {release.candidate.version} of {release.model} beside {release.champion.version}"
+    console.print(clean(f"release {release.id}: {versions}"), soft_wrap=True)
+    console.print("steps: " + ", ".join(step.label for step in release.steps), style="dim")
     console.print("`cumulant release watch` follows it", style="dim")
 
 
 def _plain(value: object) -> dict[str, object]:
     import msgspec
 
-    found: dict[str, object] = msgspec.to_builtins(value)
-    return found
+    fields: dict[str, object] = msgspec.to_builtins(value)
+    return fields
 
 
 def _said(call: Invocation, release: Release) -> None:
@@ -358,7 +358,7 @@ def _finish(call: Invocation, last: Release) -> None:
         raise typer.Exit(1)
 
 
-def _show_plan(console: Console, found: Plan) -> None:
+def _show_plan(console: Console, plan: Plan) -> None:
     from cumulant.cli.release.release_plan import show
 
-    show(console, found)
+    show(console, plan)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.flows.reports.terminal import clean, table
 from cumulant.flows.reports.wording import duration
-from cumulant.release.wording import told
+from cumulant.release.wording import format_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,71 +27,71 @@ _STYLES = {
 }
 
 
-def page(found: ReleaseView, *, waiting: str | None = None) -> RenderableType:
+def page(release: ReleaseView, *, waiting: str | None = None) -> RenderableType:
     """Everything on one screen: a sentence, the stages, the metrics, what is missing."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [headline(found), stages(found)]
-    if found.metrics:
-        parts.append(metrics(found))
-    if found.evaluation:
-        parts.append(Text(clean(found.evaluation), style="dim"))
-    if found.lacks:
-        parts.append(Text("still needed: " + clean("; ".join(found.lacks)), style="dim"))
-    parts += [Text("note: " + clean(text), style="dim") for text in found.assumptions]
+    parts: list[RenderableType] = [headline(release), stages(release)]
+    if release.metrics:
+        parts.append(metrics(release))
+    if release.evaluation:
+        parts.append(Text(clean(release.evaluation), style="dim"))
+    if release.lacks:
+        parts.append(Text("still needed: " + clean("; ".join(release.lacks)), style="dim"))
+    parts += [Text("note: " + clean(text), style="dim") for text in release.assumptions]
     if waiting:
         parts.append(Text(f"{clean(waiting)} waits until this release is over", style="dim"))
     return Group(*parts)
 
 
-def headline(found: ReleaseView) -> Text:
+def headline(release: ReleaseView) -> Text:
     """The sentence, with the release's id."""
     from rich.text import Text
 
-    style = _STYLES.get(found.status, "bold")
-    return Text.assemble((clean(found.sentence), style), ("  " + found.id, "dim"))
+    style = _STYLES.get(release.status, "bold")
+    return Text.assemble((clean(release.sentence), style), ("  " + release.id, "dim"))
 
 
-def line(found: ReleaseView) -> str:
+def line(release: ReleaseView) -> str:
     """One line for a log or a pipe."""
-    split = f"{found.candidate} {found.weight:g}%, {found.champion} {100 - found.weight:g}%"
-    if found.mirror:
-        split += f", {found.mirror:g}% mirrored"
-    return f"{found.step}: {found.status.replace('_', ' ')} ({split}) {found.reason}".rstrip()
+    split = f"{release.candidate} {release.weight:g}%, {release.champion} {100 - release.weight:g}%"
+    if release.mirror:
+        split += f", {release.mirror:g}% mirrored"
+    return f"{release.step}: {release.status.replace('_', ' ')} ({split}) {release.reason}".rstrip()
 
 
-def stages(found: ReleaseView) -> Table:
+def stages(release: ReleaseView) -> Table:
     rows = [
         (
-            f"{_MARKS[one.state]} {one.name}",
-            bar(_progress(one)) if one.state == "now" else one.state,
-            _time(one),
-            _count(one, "candidate"),
-            _count(one, "champion"),
+            f"{_MARKS[stage.state]} {stage.name}",
+            bar(_progress(stage)) if stage.state == "now" else stage.state,
+            _time(stage),
+            _count(stage, "candidate"),
+            _count(stage, "champion"),
         )
-        for one in found.stages
+        for stage in release.stages
     ]
     heads = ["stage", "progress", "time", "candidate", "champion"]
     return table(heads, rows, right=["candidate", "champion"])
 
 
-def metrics(found: ReleaseView) -> Table:
+def metrics(release: ReleaseView) -> Table:
     """What each metric is in both arms, and how far the evidence is: towards harm, and towards being fine."""
     rows = [
         (
-            one.metric,
-            _value(one, one.champion),
-            _value(one, one.candidate),
-            _between(one),
-            _margin(one),
-            "" if one.harm is None else bar(one.harm),
-            "" if one.harm is None else bar(one.fine),
-            one.verdict,
+            metric.metric,
+            _value(metric, metric.champion),
+            _value(metric, metric.candidate),
+            _between(metric),
+            _margin(metric),
+            "" if metric.harm is None else bar(metric.harm),
+            "" if metric.harm is None else bar(metric.fine),
+            metric.verdict,
         )
-        for one in found.metrics
+        for metric in release.metrics
     ]
-    heads = ["metric", found.champion, found.candidate, "difference", "margin", "harm", "no harm", "so far"]
+    heads = ["metric", release.champion, release.candidate, "difference", "margin", "harm", "no harm", "so far"]
     if len(set(heads)) < len(heads):
         heads[1:3] = ["champion", "candidate"]
     return table(heads, rows, right=heads[1:3])
@@ -105,43 +105,43 @@ def bar(share: float) -> str:
     return f"{'█' * full}{'░' * (BAR - full)} {percent:3d}%"
 
 
-def _progress(one: StageView) -> float:
+def _progress(stage: StageView) -> float:
     """Of the shortest time and of the fewest requests, whichever is further away."""
-    parts = [one.seconds / one.at_least] if one.at_least else []
-    if one.samples_needed:
-        parts.append(one.samples.get("candidate", 0) / one.samples_needed)
-        if one.weight:
-            parts.append(one.samples.get("champion", 0) / one.samples_needed)
+    parts = [stage.seconds / stage.at_least] if stage.at_least else []
+    if stage.samples_needed:
+        parts.append(stage.samples.get("candidate", 0) / stage.samples_needed)
+        if stage.weight:
+            parts.append(stage.samples.get("champion", 0) / stage.samples_needed)
     return min(parts, default=1.0)
 
 
-def _time(one: StageView) -> str:
-    if one.state in ("to come", "skipped"):
-        return f"at least {duration(one.at_least)}"
-    if one.state == "now":
-        return f"{duration(one.seconds)} of {duration(one.at_least)}"
-    return duration(one.seconds)
+def _time(stage: StageView) -> str:
+    if stage.state in ("to come", "skipped"):
+        return f"at least {duration(stage.at_least)}"
+    if stage.state == "now":
+        return f"{duration(stage.seconds)} of {duration(stage.at_least)}"
+    return duration(stage.seconds)
 
 
-def _count(one: StageView, arm: str) -> str:
-    if one.state in ("to come", "skipped"):
+def _count(stage: StageView, arm: str) -> str:
+    if stage.state in ("to come", "skipped"):
         return ""
-    if arm == "champion" and not one.weight:
+    if arm == "champion" and not stage.weight:
         return ""
-    return f"{one.samples.get(arm, 0):,}"
+    return f"{stage.samples.get(arm, 0):,}"
 
 
-def _value(one: MetricView, value: float | None) -> str:
-    return "–" if value is None else told(value, one.unit)
+def _value(metric: MetricView, value: float | None) -> str:
+    return "–" if value is None else format_value(value, metric.unit)
 
 
-def _between(one: MetricView) -> str:
-    if one.low is None or one.high is None:
+def _between(metric: MetricView) -> str:
+    if metric.low is None or metric.high is None:
         return ""
-    return f"{told(one.low, one.unit)} to {told(one.high, one.unit)}"
+    return f"{format_value(metric.low, metric.unit)} to {format_value(metric.high, metric.unit)}"
 
 
-def _margin(one: MetricView) -> str:
-    if one.margin is None:
+def _margin(metric: MetricView) -> str:
+    if metric.margin is None:
         return ""
-    return told(one.margin, "%" if one.unit == "ms" else one.unit)
+    return format_value(metric.margin, "%" if metric.unit == "ms" else metric.unit)

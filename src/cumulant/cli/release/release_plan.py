@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.flows.reports.terminal import clean, heading, table, warn
-from cumulant.release.wording import rounded, span, told
+from cumulant.release.wording import format_value, rounded, span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from cumulant.flows.release.plan.release_plan import Plan, Power, StagePlan
 
 
-def show(console: Console, found: Plan) -> None:
+def show(console: Console, plan: Plan) -> None:
     """A sentence, a table of stages, what cannot be decided, and what to do."""
     from rich.text import Text
 
-    console.print(Text(_sentence(found), style="bold"), soft_wrap=True)
-    console.print(_traffic(found), style="dim", soft_wrap=True)
-    console.print(f"{told(found.errors, '%')} of them fail today; alpha {told(found.alpha, '%')}", style="dim")
-    rows = [_row(one) for one in found.stages]
+    console.print(Text(_sentence(plan), style="bold"), soft_wrap=True)
+    console.print(_traffic(plan), style="dim", soft_wrap=True)
+    console.print(
+        f"{format_value(plan.errors, '%')} of them fail today; alpha {format_value(plan.alpha, '%')}", style="dim"
+    )
+    rows = [_row(stage) for stage in plan.stages]
     heads = ["stage", "done after", "candidate's requests", "errors seen from", "slow seen from", "shown to be fine"]
     console.print(table(heads, rows, right=["candidate's requests"]))
     console.print(
@@ -30,67 +32,67 @@ def show(console: Console, found: Plan) -> None:
     console.print(
         "shown to be fine: time until a candidate that is as good is shown to be within its margins", style="dim"
     )
-    if found.quality_pairs is not None:
-        console.print(_quality(found), style="dim", soft_wrap=True)
-    warn(console, found.warnings)
-    if found.instead:
+    if plan.quality_pairs is not None:
+        console.print(_quality(plan), style="dim", soft_wrap=True)
+    warn(console, plan.warnings)
+    if plan.instead:
         heading(console, "instead of labels that come too late")
-        for text in found.instead:
+        for text in plan.instead:
             console.print(f"  {clean(text)}", soft_wrap=True)
-    if found.undecided:
+    if plan.undecided:
         heading(console, "cannot be decided in time")
-        for text in found.undecided:
+        for text in plan.undecided:
             console.print(f"  {clean(text)}", soft_wrap=True)
-    if found.advice:
+    if plan.advice:
         heading(console, "what helps")
-        for text in found.advice:
+        for text in plan.advice:
             console.print(f"  {clean(text)}", soft_wrap=True)
 
 
-def _sentence(found: Plan) -> str:
-    if found.seconds is None or found.requests_needed is None:
+def _sentence(plan: Plan) -> str:
+    if plan.seconds is None or plan.requests_needed is None:
         return "such a release would end as inconclusive: the evidence for a promotion does not come in time"
-    text, needed = "a candidate that is no worse is promoted after", f"{found.requests_needed:,.0f} requests"
-    if found.requests_a_day is not None or found.observed_seconds is None:
-        return f"{text} {span(found.seconds)}, at the earliest ({needed})"
-    observed = span(found.observed_seconds)
-    return f"{text} {needed}, at the earliest: {span(found.seconds)} while requests come as in the last {observed}"
+    text, needed = "a candidate that is no worse is promoted after", f"{plan.requests_needed:,.0f} requests"
+    if plan.requests_a_day is not None or plan.observed_seconds is None:
+        return f"{text} {span(plan.seconds)}, at the earliest ({needed})"
+    observed = span(plan.observed_seconds)
+    return f"{text} {needed}, at the earliest: {span(plan.seconds)} while requests come as in the last {observed}"
 
 
-def _traffic(found: Plan) -> str:
-    day = "" if found.requests_a_day is None else f" ({found.requests_a_day:,.0f} a day)"
-    return f"at {rounded(found.requests)} requests a second{day}, {found.source}"
+def _traffic(plan: Plan) -> str:
+    day = "" if plan.requests_a_day is None else f" ({plan.requests_a_day:,.0f} a day)"
+    return f"at {rounded(plan.requests)} requests a second{day}, {plan.source}"
 
 
-def _row(one: StagePlan) -> tuple[object, ...]:
-    by_name = {power.metric: power for power in one.metrics}
+def _row(stage: StagePlan) -> tuple[object, ...]:
+    by_name = {power.metric: power for power in stage.metrics}
     errors, latency = by_name.get("errors"), by_name.get("latency")
     return (
-        one.name,
-        span(one.seconds) if one.samples_seconds <= one.at_most else "never",
-        f"{one.requests / one.at_most * one.seconds:,.0f}"
-        if one.samples_seconds <= one.at_most
-        else f"{one.requests:,.0f}",
+        stage.name,
+        span(stage.seconds) if stage.samples_seconds <= stage.at_most else "never",
+        f"{stage.requests / stage.at_most * stage.seconds:,.0f}"
+        if stage.samples_seconds <= stage.at_most
+        else f"{stage.requests:,.0f}",
         _harm(errors),
         _harm(latency),
-        _fine(one),
+        _fine(stage),
     )
 
 
 def _harm(power: Power | None) -> str:
     if power is None:
         return "–"
-    short, long = (f"{one:g}x" if one else "not even 10x" for one in (power.harm_shortest, power.harm_longest))
+    short, long = (f"{factor:g}x" if factor else "not even 10x" for factor in (power.harm_shortest, power.harm_longest))
     return short if short == long else f"{short}, {long}"
 
 
-def _fine(one: StagePlan) -> str:
-    if not one.metrics:
+def _fine(stage: StagePlan) -> str:
+    if not stage.metrics:
         return "–"
-    times = [power.fine_seconds for power in one.metrics]
-    return "not in time" if None in times else span(max(found for found in times if found is not None))
+    times = [power.fine_seconds for power in stage.metrics]
+    return "not in time" if None in times else span(max(seconds for seconds in times if seconds is not None))
 
 
-def _quality(found: Plan) -> str:
-    text = f"quality: about {found.quality_pairs:,.0f} mirrored requests with labels show that it is within its margin"
-    return text + ("" if found.quality_seconds is None else f", which come in {span(found.quality_seconds)}")
+def _quality(plan: Plan) -> str:
+    text = f"quality: about {plan.quality_pairs:,.0f} mirrored requests with labels show that it is within its margin"
+    return text + ("" if plan.quality_seconds is None else f", which come in {span(plan.quality_seconds)}")

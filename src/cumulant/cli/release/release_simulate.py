@@ -56,7 +56,7 @@ def _simulate(
     from cumulant.flows.release.simulation.simulate import simulate_releases
 
     with call.project() as project, call.progress("release simulate") as progress:
-        found = simulate_releases(
+        result = simulate_releases(
             project,
             principal=project.principal(),
             world=world,
@@ -66,45 +66,47 @@ def _simulate(
             processes=processes,
             progress=progress,
         )
-    call.answer(found, lambda console: _show(console, found))
+    call.answer(result, lambda console: _show(console, result))
 
 
-def _show(console: Console, found: Simulated) -> None:
+def _show(console: Console, result: Simulated) -> None:
     from cumulant.flows.release.simulation.result import ENDS
     from cumulant.flows.reports.terminal import clean, table
     from cumulant.release.wording import span
 
     console.print(
-        clean(f"{found.releases:,} releases in the world {found.world}, in which the candidate is {_expected(found)}")
+        clean(
+            f"{result.releases:,} releases in the world {result.world}, in which the candidate is {_expected(result)}"
+        )
     )
-    heads = ["end", "releases", "share", f"{found.level:.0%} interval", "median", "90% within"]
+    heads = ["end", "releases", "share", f"{result.level:.0%} interval", "median", "90% within"]
     rows = []
     for end in ENDS:
-        share: Share = getattr(found, end)
-        times = found.seconds_by_end[end]
-        median, most = ("–" if one is None else span(one) for one in (times.median, times.p90))
+        share: Share = getattr(result, end)
+        times = result.seconds_by_end[end]
+        median, most = ("–" if seconds is None else span(seconds) for seconds in (times.median, times.p90))
         between = f"{share.low:.1%} to {share.high:.1%}"
         rows.append((end.replace("_", " "), f"{share.count:,}", f"{share.share:.1%}", between, median, most))
     console.print(table(heads, rows, right=heads[1:]))
     reasons = [
         (end.replace("_", " "), count, reason)
-        for end, counts in found.by_reason.items()
+        for end, counts in result.by_reason.items()
         for reason, count in counts.items()
     ]
     console.print(table(["end", "releases", "why"], reasons, right=["releases"]))
     stages = [
         (end.replace("_", " "), count, stage)
-        for end, counts in found.by_stage.items()
+        for end, counts in result.by_stage.items()
         for stage, count in counts.items()
     ]
     console.print(table(["end", "releases", "stage"], stages, right=["releases"]))
-    console.print(f"seed {found.seed}; {found.requests:,} requests", style="dim")
+    console.print(f"seed {result.seed}; {result.requests:,} requests", style="dim")
 
 
-def _expected(found: Simulated) -> str:
+def _expected(result: Simulated) -> str:
     words = {
         "sound": "no worse (a rollback is wrong)",
         "broken": "worse than is accepted (a promotion is wrong)",
         "any": "of neither kind",
     }
-    return words[found.expect]
+    return words[result.expect]

@@ -25,12 +25,12 @@ def follow(call: Invocation, project: Project, model: str, identity: str, *, las
     from cumulant.cli.release.release_page import line
     from cumulant.flows.release.views import view
 
-    said: object = None
+    printed: object = None
     last: Release | None = None
     for last in _changes(project, model, identity):
         now = (last.status, last.at, None if call.json else last.reason if last.over else "")
-        if now != said and not (call.json and last_only):
-            said = now
+        if now != printed and not (call.json and last_only):
+            printed = now
             if call.json:
                 call.output.document(view(last), compact=True)
             else:
@@ -58,9 +58,9 @@ def _changes(project: Project, model: str, identity: str) -> Iterator[Release]:
     from cumulant.flows.release import store
 
     while True:
-        found = next((one for one in store.every(project.journal(), model) if one.id == identity), None)
-        if found is not None:
-            yield found
-            if found.over:
+        release = next((other for other in store.every(project.journal(), model) if other.id == identity), None)
+        if release is not None:
+            yield release
+            if release.over:
                 return
         time.sleep(_LOOK_SECONDS)

@@ -48,21 +48,21 @@ def rollback(
     from cumulant.flows.release.rollback import roll_back
 
     with call.project() as project, call.progress("rollback") as progress:
-        found = roll_back(
+        result = roll_back(
             project, model, principal=project.principal(), reason=reason, to=to, ready_within=within, progress=progress
         )
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean, warn
 
-        left = f", instead of {' and '.join(found.given_up)}" if found.given_up else ""
-        console.print(clean(f"version {found.version} has all requests of {found.model}{left}"))
-        if not found.serving:
+        instead = f", instead of {' and '.join(result.given_up)}" if result.given_up else ""
+        console.print(clean(f"version {result.version} has all requests of {result.model}{instead}"))
+        if not result.serving:
             console.print("the gateway does not run: it begins with this when it starts", style="dim")
-        warn(console, [f"not told: {one}" for one in found.missed])
-        if found.later:
+        warn(console, [f"not told: {process}" for process in result.missed])
+        if result.later:
             console.print("`cumulant up` and `cumulant tick` tell it when that can be done", style="dim")
-        if found.stored_features:
+        if result.stored_features:
             console.print("`cumulant up --restart` gives it stored features of the newest data", style="dim")
 
-    call.answer(found, text)
+    call.answer(result, text)

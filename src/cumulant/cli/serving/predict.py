@@ -89,18 +89,18 @@ def predict(
     from cumulant.flows.serving.batch.flow import BatchRequest
 
     check_out(out)
-    source, asked = _told(what, input_, model)
-    if out is None and url is None and asked and Path(asked).is_dir():
-        raise UsageError("a servable's folder answers into a file", subject=asked, hint="add --output FILE")
+    source, served = _told(what, input_, model)
+    if out is None and url is None and served and Path(served).is_dir():
+        raise UsageError("a servable's folder answers into a file", subject=served, hint="add --output FILE")
     if out is None or url is not None:
         if keep or part_rows or reasons:
-            told = "--keep, --part-rows and --reasons are for files that are written here"
-            raise UsageError(told, hint="add --output FILE" if url is None else "leave out --url")
+            problem = "--keep, --part-rows and --reasons are for files that are written here"
+            raise UsageError(problem, hint="add --output FILE" if url is None else "leave out --url")
         server = None if url is None else _server(url, token_file)
-        _in_memory(call, source, asked, server=server, as_of=as_of, out=out, rows=rows)
+        _in_memory(call, source, served, server=server, as_of=as_of, out=out, rows=rows)
         return
     request = BatchRequest(input=source, output=out, part_rows=part_rows)
-    _to_file(call, request, asked, as_of=as_of, keep=keep or [], reasons=reasons)
+    _to_file(call, request, served, as_of=as_of, keep=keep or [], reasons=reasons)
 
 
 def _told(what: str, source: str, model: str) -> tuple[str, str]:
@@ -131,7 +131,7 @@ def _to_file(
         if as_of is not None:
             raise UsageError("a servable's folder has no history", hint="leave out --as-of")
         with call.progress("predict") as progress:
-            found = predict_file(in_folder(Path(model), keep, reasons), request, progress=progress)
+            summary = predict_file(in_folder(Path(model), keep, reasons), request, progress=progress)
     else:
         check_named(call, model)
         with call.project() as project, call.progress("predict") as progress:
@@ -145,20 +145,24 @@ def _to_file(
                 reasons=reasons,
             )
             with opened as ready:
-                found = predict_file(ready, request, progress=progress)
-    call.answer(found, lambda console: _show(console, found))
+                summary = predict_file(ready, request, progress=progress)
+    call.answer(summary, lambda console: _show(console, summary))
 
 
-def _show(console: Console, found: Summary) -> None:
+def _show(console: Console, summary: Summary) -> None:
     from cumulant.flows.reports.terminal import warn
     from cumulant.flows.reports.wording import duration
 
-    console.print(f"{found.rows:,} answers, written to {found.file}")
-    warn(console, found.warnings)
-    speed = f"{found.rows_per_second:,.0f} rows/s on {found.threads} threads" if found.rows > found.reused_rows else ""
-    reused = f"{found.reused_rows:,} rows were done before" if found.reused_rows else ""
-    told = ", ".join(part for part in (duration(found.seconds), speed, reused) if part)
-    console.print(told, style="dim")
+    console.print(f"{summary.rows:,} answers, written to {summary.file}")
+    warn(console, summary.warnings)
+    speed = (
+        f"{summary.rows_per_second:,.0f} rows/s on {summary.threads} threads"
+        if summary.rows > summary.reused_rows
+        else ""
+    )
+    reused = f"{summary.reused_rows:,} rows were done before" if summary.reused_rows else ""
+    details = ", ".join(part for part in (duration(summary.seconds), speed, reused) if part)
+    console.print(details, style="dim")
 
 
 def _server(url: str, token_file: Path | None) -> Server:

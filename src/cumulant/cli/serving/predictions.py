@@ -43,13 +43,13 @@ def show(
     """Show the rows of one request: what was asked, what was answered, by which model, from which state."""
     from cumulant.flows.serving.predictions import show_prediction
 
-    found = show_prediction(_folder(call, log), request)
+    predictions = show_prediction(_folder(call, log), request)
 
     def text(console: Console) -> None:
-        for one in found:
-            _print(console, one)
+        for prediction in predictions:
+            _print(console, prediction)
 
-    call.answer(found, text)
+    call.answer(predictions, text)
 
 
 @command(
@@ -72,25 +72,33 @@ def list_(
 
     # The log is not counted for this: it may hold billions of rows.
     further = list_predictions(_folder(call, log), model=model, since=_since(since), limit=limit + 1)
-    found = further[:limit]
+    predictions = further[:limit]
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
-        if not found:
-            asked = model is not None or since is not None
-            said = "no prediction in the log fits" if asked else "no prediction yet: cumulant serve"
-            console.print(said, style="dim")
+        if not predictions:
+            filtered = model is not None or since is not None
+            message = "no prediction in the log fits" if filtered else "no prediction yet: cumulant serve"
+            console.print(message, style="dim")
             return
         rows = [
-            (one.time, one.id, one.row, one.model, one.version, _brief(one.outputs), f"{one.latency_us / 1000:.2f} ms")
-            for one in found
+            (
+                prediction.time,
+                prediction.id,
+                prediction.row,
+                prediction.model,
+                prediction.version,
+                _brief(prediction.outputs),
+                f"{prediction.latency_us / 1000:.2f} ms",
+            )
+            for prediction in predictions
         ]
         console.print(table(["time", "id", "row", "model", "version", "answer", "took"], rows, right=["took"]))
         if len(further) > limit:
             console.print(f"the newest {limit:,}; --limit N for more", style="dim")
 
-    call.answer(found, text)
+    call.answer(predictions, text)
 
 
 @command(
@@ -102,20 +110,20 @@ def gaps(call: Invocation, log: Log = None) -> None:
     """Show which answered requests are missing in the log, by worker and sequence number."""
     from cumulant.flows.serving.predictions import lost_predictions
 
-    found = lost_predictions(_folder(call, log))
+    lost = lost_predictions(_folder(call, log))
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
-        if not found:
+        if not lost:
             console.print("no gap: every answered request that is known of is in the log")
             return
-        rows = [(gap.worker, gap.first, gap.last, gap.count) for gap in found]
+        rows = [(gap.worker, gap.first, gap.last, gap.count) for gap in lost]
         console.print(table(["worker", "from", "to", "requests"], rows))
-        console.print(f"{sum(gap.count for gap in found):,} requests are missing")
+        console.print(f"{sum(gap.count for gap in lost):,} requests are missing")
 
     call.answer(
-        [{"worker": gap.worker, "first": gap.first, "last": gap.last, "requests": gap.count} for gap in found], text
+        [{"worker": gap.worker, "first": gap.first, "last": gap.last, "requests": gap.count} for gap in lost], text
     )
 
 
@@ -149,28 +157,37 @@ def _since(text: str | None) -> datetime | None:
         raise UsageError(error.message, hint=hint) from None
 
 
-def _print(console: Console, one: PredictionView) -> None:
+def _print(console: Console, prediction: PredictionView) -> None:
     from cumulant.flows.reports.terminal import heading, pairs
 
-    heading(console, one.id if one.row == 0 else f"{one.id} row {one.row}", f"{one.model} version {one.version}")
-    told = [
-        ("named by the caller", one.caller_id),
-        ("answered", one.time),
-        ("for the moment", one.event_time),
-        ("took", f"{one.latency_us / 1000:.2f} ms"),
-        ("state's age", None if one.state_age is None else f"{one.state_age:,.0f} s"),
-        ("arm", one.arm if one.served_arm in {"", one.arm} else f"{one.arm}, answered by {one.served_arm}"),
-        ("shadow", "yes" if one.shadow else None),
-        ("fallback", one.fallback),
-        ("breaks", one.invalid.replace(",", ", ")),
-        ("tenant", one.tenant),
-        ("region", one.region),
-        ("features", one.fingerprint[:12]),
-        ("worker", f"{one.worker}, number {one.sequence}"),
+    heading(
+        console,
+        prediction.id if prediction.row == 0 else f"{prediction.id} row {prediction.row}",
+        f"{prediction.model} version {prediction.version}",
+    )
+    fields = [
+        ("named by the caller", prediction.caller_id),
+        ("answered", prediction.time),
+        ("for the moment", prediction.event_time),
+        ("took", f"{prediction.latency_us / 1000:.2f} ms"),
+        ("state's age", None if prediction.state_age is None else f"{prediction.state_age:,.0f} s"),
+        (
+            "arm",
+            prediction.arm
+            if prediction.served_arm in {"", prediction.arm}
+            else f"{prediction.arm}, answered by {prediction.served_arm}",
+        ),
+        ("shadow", "yes" if prediction.shadow else None),
+        ("fallback", prediction.fallback),
+        ("breaks", prediction.invalid.replace(",", ", ")),
+        ("tenant", prediction.tenant),
+        ("region", prediction.region),
+        ("features", prediction.fingerprint[:12]),
+        ("worker", f"{prediction.worker}, number {prediction.sequence}"),
     ]
-    shown: list[tuple[str, object]] = [(name, value) for name, value in told if value not in (None, "")]
-    shown += [(f"request {name}", value) for name, value in one.request.items()]
-    shown += [(f"answer {name}", value) for name, value in one.outputs.items()]
+    shown: list[tuple[str, object]] = [(name, value) for name, value in fields if value not in (None, "")]
+    shown += [(f"request {name}", value) for name, value in prediction.request.items()]
+    shown += [(f"answer {name}", value) for name, value in prediction.outputs.items()]
     pairs(console, [(name, "–" if value is None else value) for name, value in shown])
 
 
@@ -180,7 +197,9 @@ def _brief(outputs: dict[str, object]) -> str:
     def told(value: object) -> str:
         # Probabilities by class, and whatever else an answer holds by name.
         return (
-            " ".join(f"{name} {cell(one)}" for name, one in value.items()) if isinstance(value, dict) else cell(value)
+            " ".join(f"{name} {cell(cell_value)}" for name, cell_value in value.items())
+            if isinstance(value, dict)
+            else cell(value)
         )
 
     return ", ".join(f"{name} {told(value)}" for name, value in list(outputs.items())[:2])[:60]

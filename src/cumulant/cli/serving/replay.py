@@ -59,7 +59,7 @@ def replay(
 
     factor = speed_of(speed)
     with call.project() as project, call.progress("replay") as progress:
-        found = flow(
+        replayed = flow(
             project,
             principal=project.principal(),
             since=moment(since),
@@ -72,7 +72,7 @@ def replay(
             release_clock=not real_clock,
             progress=progress,
         )
-    call.answer(found, lambda console: _show(console, found))
+    call.answer(replayed, lambda console: _show(console, replayed))
 
 
 def speed_of(text: str) -> float:
@@ -90,23 +90,26 @@ def speed_of(text: str) -> float:
     return factor
 
 
-def _show(console: Console, found: Replayed) -> None:
+def _show(console: Console, replayed: Replayed) -> None:
     from cumulant.flows.reports.terminal import pairs
     from cumulant.flows.reports.wording import duration
 
-    failures = ", ".join(f"{count} {_WHOSE.get(whose, whose)}" for whose, count in sorted(found.failures.items()))
-    answered = ", ".join(f"{count} by the {arm}" for arm, count in sorted(found.answered.items()))
+    failures = ", ".join(f"{count} {_WHOSE.get(whose, whose)}" for whose, count in sorted(replayed.failures.items()))
+    answered = ", ".join(f"{count} by the {arm}" for arm, count in sorted(replayed.answered.items()))
     rows: list[tuple[str, object]] = [
-        ("model", f"{found.model}/{found.version}"),
-        ("period", f"{found.since:%Y-%m-%d %H:%M} to {found.reached:%Y-%m-%d %H:%M}"),
-        ("requests", f"{found.requests} of {found.rows} rows" + (f", {answered}" if answered else "")),
+        ("model", f"{replayed.model}/{replayed.version}"),
+        ("period", f"{replayed.since:%Y-%m-%d %H:%M} to {replayed.reached:%Y-%m-%d %H:%M}"),
+        ("requests", f"{replayed.requests} of {replayed.rows} rows" + (f", {answered}" if answered else "")),
         ("failures", failures or "none"),
-        ("labels", f"{found.labels}; not taken: {found.label_trouble}" if found.label_trouble else found.labels),
-        ("latency", "–" if found.p50_ms is None else f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms"),
-        ("time", f"{duration(found.seconds)}, {found.speed:g}x"),
+        (
+            "labels",
+            f"{replayed.labels}; not taken: {replayed.label_trouble}" if replayed.label_trouble else replayed.labels,
+        ),
+        ("latency", "–" if replayed.p50_ms is None else f"p50 {replayed.p50_ms:.1f} ms, p99 {replayed.p99_ms:.1f} ms"),
+        ("time", f"{duration(replayed.seconds)}, {replayed.speed:g}x"),
     ]
-    if found.resumed:
-        rows.insert(3, ("sent before", found.resumed))
+    if replayed.resumed:
+        rows.insert(3, ("sent before", replayed.resumed))
     pairs(console, rows)
 
 

@@ -87,7 +87,7 @@ def serve(
     from cumulant.flows.serving.serve import command, folders_command, note
 
     given |= {"parent": os.getpid()}
-    if models and all(Path(one).is_dir() for one in models):
+    if models and all(Path(folder).is_dir() for folder in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"
         started = _Start(lambda ready: folders_command(models or [], http=where, given=given, ready=ready))
         _stay(call, started, lambda running: {"url": running.url, "pid": running.pid}, _show_folders)
@@ -111,13 +111,13 @@ def serve(
 
 
 def _only(models: list[str] | None) -> str:
-    for one in models or []:
+    for named in models or []:
         # NAME/VERSION ends in a number; anything else with a slash was meant as a path.
-        if "/" in one and not one.rpartition("/")[2].isdecimal() and not Path(one).is_dir():
-            hint = nearest(one) or "name a folder that `cumulant package` wrote, or NAME/VERSION of this project"
-            raise UsageError(f"there is no folder {one}", subject=one, hint=hint)
+        if "/" in named and not named.rpartition("/")[2].isdecimal() and not Path(named).is_dir():
+            hint = nearest(named) or "name a folder that `cumulant package` wrote, or NAME/VERSION of this project"
+            raise UsageError(f"there is no folder {named}", subject=named, hint=hint)
     if models and len(models) > 1:
-        missing = next(one for one in models if not Path(one).is_dir())
+        missing = next(named for named in models if not Path(named).is_dir())
         hint = nearest(missing) or "serve one model of a project, or folders of servables"
         raise UsageError(f"{missing} is no folder", subject=missing, hint=hint)
     return models[0] if models else ""
@@ -135,10 +135,10 @@ def _prepared(call: Invocation, model: str, as_of: str | None) -> Service:
 
 
 class _Start(NamedTuple):
-    """How a server is started: its command line for a ready file, who is told of its process, what it is given."""
+    """How a server is started: its command line for a ready file, what is called with its process id, its salt."""
 
     line: Callable[[Path], list[str]]
-    told: Callable[[int], None] = lambda _: None
+    on_start: Callable[[int], None] = lambda _: None
     salt: Callable[[], bytes] | None = None
 
 
@@ -156,7 +156,7 @@ def _stay(
             while (code := process.poll()) is None:
                 time.sleep(_LOOK_SECONDS)
         except KeyboardInterrupt:
-            # A terminal has told the server too, other senders have not; either way it finishes what it accepted.
+            # A terminal has signalled the server too, other senders have not; either way it finishes what it accepted.
             process.terminate()
             code = process.wait()
     if code > 0:
@@ -172,16 +172,16 @@ def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
         ready = Path(folder) / "ready.json"
         process = spawn(start.line(ready), stderr=subprocess.PIPE, salt=None if start.salt is None else start.salt())
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        said = _Echo(process)
+        echo = _Echo(process)
         try:
-            start.told(process.pid)
-            running = await_ready(process, ready, lambda: _failed(process.returncode, said))
-            said.aloud()
+            start.on_start(process.pid)
+            running = await_ready(process, ready, lambda: _failed(process.returncode, echo))
+            echo.aloud()
             yield process, running
         finally:
             process.terminate()
             process.wait()
-            said.close()
+            echo.close()
             signal.signal(signal.SIGTERM, before)
 
 

@@ -28,7 +28,7 @@ def document(status: Status | None) -> dict[str, Any]:
         "since": status.since,
         "at": status.at,
         "trouble": status.trouble or None,
-        "processes": [_row(one) for one in status.children],
+        "processes": [_row(child) for child in status.children],
     }
 
 
@@ -40,17 +40,23 @@ def table(status: Status) -> RenderableType:
 
     from cumulant.flows.reports.terminal import clean
 
-    found = Table(box=None, pad_edge=False, header_style="dim")
+    grid = Table(box=None, pad_edge=False, header_style="dim")
     for name in _COLUMNS:
-        found.add_column(name, overflow="fold" if name == "last words" else "ellipsis")
-    for one in status.children:
-        state = Text(one.state, style=_STYLES.get(one.state, ""))
-        age = "" if one.since is None else span((datetime.now(UTC) - one.since).total_seconds())
-        restarts = str(one.restarts) if one.restarts else ""
-        found.add_row(
-            clean(one.name), state, str(one.pid or ""), address(status, one), age, restarts, Text(clean(one.says))
+        grid.add_column(name, overflow="fold" if name == "last words" else "ellipsis")
+    for child in status.children:
+        state = Text(child.state, style=_STYLES.get(child.state, ""))
+        age = "" if child.since is None else span((datetime.now(UTC) - child.since).total_seconds())
+        restarts = str(child.restarts) if child.restarts else ""
+        grid.add_row(
+            clean(child.name),
+            state,
+            str(child.pid or ""),
+            address(status, child),
+            age,
+            restarts,
+            Text(clean(child.says)),
         )
-    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), found]
+    parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), grid]
     if status.trouble:
         parts.append(Text(clean(status.trouble), style="red"))
     return Group(*parts)
@@ -71,8 +77,8 @@ def heading(status: Status) -> str:
     return f"{status.model} at {status.url}"
 
 
-def address(status: Status, one: ChildStatus) -> str:
-    return (status.url or "") if one.kind == "gateway" else (one.url or "")
+def address(status: Status, child: ChildStatus) -> str:
+    return (status.url or "") if child.kind == "gateway" else (child.url or "")
 
 
 def span(seconds: float) -> str:
@@ -83,17 +89,17 @@ def span(seconds: float) -> str:
     return f"{seconds // 86_400:.0f} d"
 
 
-def _row(one: ChildStatus) -> dict[str, Any]:
+def _row(child: ChildStatus) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "kind": one.kind,
-        "version": one.version,
-        "state": one.state,
-        "pid": one.pid,
-        "url": one.url,
-        "ready": one.ready,
-        "restarts": one.restarts,
-        "not_ready_since": one.not_ready_since,
-        "since": one.since,
-        "says": one.says,
+        "name": child.name,
+        "kind": child.kind,
+        "version": child.version,
+        "state": child.state,
+        "pid": child.pid,
+        "url": child.url,
+        "ready": child.ready,
+        "restarts": child.restarts,
+        "not_ready_since": child.not_ready_since,
+        "since": child.since,
+        "says": child.says,
     }

@@ -73,17 +73,17 @@ def up(
     with call.project() as project:
         who, state = project.principal(), project.state
         with call.progress("up") as progress:
-            found = lifecycle.up(
+            started = lifecycle.up(
                 project, model, principal=who, http=http, insecure=insecure, detached=detach, repair=repair,
                 progress=progress,
             )  # fmt: skip
     try:
-        notes = {"notes": found.notes} if found.notes else {}
-        call.answer(document(found.status) | notes, lambda console: _show(console, found, detach))
+        notes = {"notes": started.notes} if started.notes else {}
+        call.answer(document(started.status) | notes, lambda console: _show(console, started, detach))
         if not detach:
-            _stay(call, found.process, state)
+            _stay(call, started.process, state)
     except BaseException:
-        _end(found.process)
+        _end(started.process)
         raise
 
 
@@ -111,13 +111,13 @@ def _restart(call: Invocation) -> None:
     call.answer(document(done.status) | {"notes": done.notes}, text)
 
 
-def _show(console: Console, found: Up, detached: bool) -> None:
+def _show(console: Console, started: Up, detached: bool) -> None:
     from cumulant.cli.serving.stack_table import table
 
-    for note in found.notes:
+    for note in started.notes:
         console.print(note, soft_wrap=True)
     if detached or not console.is_terminal:
-        console.print(table(found.status))
+        console.print(table(started.status))
     console.print("`cumulant down` ends it" if detached else "stop with Ctrl-C", style="dim")
     console.file.flush()
 

@@ -46,14 +46,14 @@ def validate(
     from cumulant.flows.data.validate import validate as flow
 
     with call.project() as project, call.progress("data") as progress:
-        found = flow(project, principal=project.principal(), sources=sources or (), force=force, progress=progress)
+        result = flow(project, principal=project.principal(), sources=sources or (), force=force, progress=progress)
 
     def text(console: Console) -> None:
-        for name, snapshot in found.snapshots.items():
-            show_snapshot(console, snapshot, reused=name in found.reused)
+        for name, snapshot in result.snapshots.items():
+            show_snapshot(console, snapshot, reused=name in result.reused)
 
-    documents = {name: document(snapshot) for name, snapshot in found.snapshots.items()}
-    call.answer({"run": found.run, "reused": found.reused, "sources": documents}, text)
+    documents = {name: document(snapshot) for name, snapshot in result.snapshots.items()}
+    call.answer({"run": result.run, "reused": result.reused, "sources": documents}, text)
 
 
 @command(app, action="data.show", examples=["cumulant data show flights", "cumulant data show flights --rows 5 --json"])
@@ -177,20 +177,20 @@ def infer(
     from cumulant.flows.data.tables import propose
 
     with call.progress("infer") as progress:
-        found = propose(file, name=name, out=out, sheet=sheet, progress=progress)
+        proposal = propose(file, name=name, out=out, sheet=sheet, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean
 
         console.print("data:", soft_wrap=True)
-        console.print(clean(yaml_lines({found.name: found.source}, indent=2)), soft_wrap=True)
-        for note in found.notes:
+        console.print(clean(yaml_lines({proposal.name: proposal.source}, indent=2)), soft_wrap=True)
+        for note in proposal.notes:
             style = "bold yellow" if note.startswith("warning: ") else "dim"
             console.print(f"# {clean(note)}", style=style, soft_wrap=True)
         if out is not None:
             console.print(f"contract written to {out}")
 
-    call.answer(found, text)
+    call.answer(proposal, text)
 
 
 @command(app, action="project.clean", examples=["cumulant data clean", "cumulant data clean --yes"])
@@ -202,18 +202,18 @@ def clean(
     from cumulant.flows.ledger.cleanup import clean as flow
 
     with call.project() as project:
-        found = flow(project, principal=project.principal(), dry_run=not yes)
+        items = flow(project, principal=project.principal(), dry_run=not yes)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
         from cumulant.flows.reports.wording import size
 
-        console.print(table(["what", "kind", "size"], [(item.key, item.kind, size(item.bytes)) for item in found]))
-        total = size(sum(item.bytes for item in found))
-        said = f"removed {len(found):,}, {total}" if yes else f"{len(found):,} could be removed, {total}: add --yes"
-        console.print(said if found else "nothing to remove")
+        console.print(table(["what", "kind", "size"], [(item.key, item.kind, size(item.bytes)) for item in items]))
+        total = size(sum(item.bytes for item in items))
+        summary = f"removed {len(items):,}, {total}" if yes else f"{len(items):,} could be removed, {total}: add --yes"
+        console.print(summary if items else "nothing to remove")
 
-    call.answer({"removed": yes, "items": found}, text)
+    call.answer({"removed": yes, "items": items}, text)
 
 
 def files_named(file: str, snapshot: Snapshot) -> list[str]:
@@ -240,12 +240,12 @@ def accepted(project: Project, source: str) -> Snapshot:
     from cumulant.flows.data.validate import newest
 
     project.source(source)
-    found = newest(project, source)
-    if found is None:
+    snapshot = newest(project, source)
+    if snapshot is None:
         raise NotFoundError(
             f"there is no snapshot of {source} yet", subject=source, hint=f"cumulant data validate {source}"
         )
-    return found
+    return snapshot
 
 
 def refused(project: Project, source: str) -> Snapshot | None:

@@ -37,14 +37,14 @@ def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
     with call.project() as project:
         who = project.principal()
         with call.progress("evaluate") as progress:
-            found = flow(
+            result = flow(
                 project,
                 model or project.name,
                 principal=who,
                 as_of=None if as_of is None else moment(as_of),
                 progress=progress,
             )
-        page = content(project, found.run, principal=who)
+        page = content(project, result.run, principal=who)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.summary import show_gate, show_metrics
@@ -52,20 +52,20 @@ def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
 
         heading(console, page.subject)
         show_metrics(console, page)
-        pairs(console, (("note" if place == 0 else "", note) for place, note in enumerate(found.judgement.notes)))
+        pairs(console, (("note" if place == 0 else "", note) for place, note in enumerate(result.judgement.notes)))
         if page.gate is not None:
             show_gate(console, page.gate)
 
-    figures = {one.name: one.model for one in page.metrics}
+    figures = {figure.name: figure.model for figure in page.metrics}
     call.answer(
         {
-            "run": found.run,
+            "run": result.run,
             "model": page.uri,
             "figures_of": "tested model" if page.of_tested else "model",
             "metrics": figures,
             "slices": page.slices,
             "gate": page.gate,
-            "notes": found.judgement.notes,
+            "notes": result.judgement.notes,
         },
         text,
     )

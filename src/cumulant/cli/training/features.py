@@ -51,27 +51,30 @@ def show(
     from cumulant.flows.reports.feature_texts import definition, kind
 
     with call.project() as project, call.progress("features") as progress:
-        found = plan(project, principal=project.principal(), checks=False, progress=progress)
+        feature_plan = plan(project, principal=project.principal(), checks=False, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
-        rows = [(one.name, one.dtype, one.description or definition(one), one.owner) for one in found.features.features]
+        rows = [
+            (feature.name, feature.dtype, feature.description or definition(feature), feature.owner)
+            for feature in feature_plan.features.features
+        ]
         console.print(table(["feature", "type", "what it is", "owner"], rows))
-        fields = ", ".join(field.name for field in found.features.request)
+        fields = ", ".join(field.name for field in feature_plan.features.request)
         console.print(f"a request carries: {fields}", style="dim")
 
     features = [
-        {"name": one.name, "dtype": one.dtype, "kind": kind(one), "definition": definition(one)}
-        | {"description": one.description, "owner": one.owner, "tags": one.tags}
-        for one in found.features.features
+        {"name": feature.name, "dtype": feature.dtype, "kind": kind(feature), "definition": definition(feature)}
+        | {"description": feature.description, "owner": feature.owner, "tags": feature.tags}
+        for feature in feature_plan.features.features
     ]
     call.answer(
         {
-            "entity": found.entity,
-            "predict_at": found.predict_at,
+            "entity": feature_plan.entity,
+            "predict_at": feature_plan.predict_at,
             "features": features,
-            "request": found.features.request,
+            "request": feature_plan.features.request,
         },
         text,
     )
@@ -101,10 +104,10 @@ def get(
     check_out(out)
     with call.project() as project, call.progress("features") as progress:
         when = None if as_of is None else moment(as_of)
-        found = featurize(project, principal=project.principal(), as_of=when, progress=progress)
-        table = project.tables().scan(found.table)
+        featurized = featurize(project, principal=project.principal(), as_of=when, progress=progress)
+        table = project.tables().scan(featurized.table)
         frame = (table if out else table.head(rows)).collect()
-        frame = mask_frame(frame, personal(found.plan), project.salt())
+        frame = mask_frame(frame, personal(featurized.plan), project.salt())
     if out is not None:
         from cumulant.cli.training.frame_output import write_frame
 
@@ -113,20 +116,22 @@ def get(
     def text(console: Console) -> None:
         from cumulant.cli.training.frame_output import show_frame
 
-        said = ", nothing new" if found.reused else f": {found.computed_of}" if found.computed_of else ""
-        console.print(f"{found.rows:,} rows, {len(found.plan.features)} features{said}")
+        detail = (
+            ", nothing new" if featurized.reused else f": {featurized.computed_of}" if featurized.computed_of else ""
+        )
+        console.print(f"{featurized.rows:,} rows, {len(featurized.plan.features)} features{detail}")
         if out is not None:
             console.print(f"written to {out}")
         else:
             show_frame(console, frame.drop("__row", strict=False))
 
     figures = {
-        "run": found.run,
-        "rows": found.rows,
-        "rows_computed": found.rows_computed,
-        "features": found.plan.names,
-        "table": found.table.key,
-        "reused": found.reused,
+        "run": featurized.run,
+        "rows": featurized.rows,
+        "rows_computed": featurized.rows_computed,
+        "features": featurized.plan.names,
+        "table": featurized.table.key,
+        "reused": featurized.reused,
     }
     call.answer(figures | ({"file": str(out)} if out else {"values": frame.to_dicts()}), text)
 
@@ -150,18 +155,21 @@ def materialize(
 
     with call.project() as project, call.progress("online state") as progress:
         when = None if as_of is None else moment(as_of)
-        found = prepare_service(
+        prepared = prepare_service(
             project, model or project.name, principal=project.principal(), as_of=when, progress=progress
         )
 
     def text(console: Console) -> None:
-        if found.table is None:
-            console.print(f"{found.model.name} needs no stored state: its features are all of the row itself")
+        if prepared.table is None:
+            console.print(f"{prepared.model.name} needs no stored state: its features are all of the row itself")
             return
-        console.print(f"{found.entities:,} entities stored for {found.model.name} version {found.model.version}")
+        console.print(
+            f"{prepared.entities:,} entities stored for {prepared.model.name} version {prepared.model.version}"
+        )
 
     call.answer(
-        {"model": found.model.uri, "table": found.table, "entities": found.entities, "as_of": found.as_of}, text
+        {"model": prepared.model.uri, "table": prepared.table, "entities": prepared.entities, "as_of": prepared.as_of},
+        text,
     )
 
 
@@ -187,7 +195,7 @@ def forget(
 
     values = _key(key)
     with call.project() as project, call.progress("stored state") as progress:
-        found = forget_key(
+        forgotten = forget_key(
             project,
             model or f"{project.name}@champion",
             values,
@@ -197,10 +205,10 @@ def forget(
         )
 
     def text(console: Console) -> None:
-        console.print(f"{found.rows:,} posted rows deleted, {found.entities:,} entities made again")
-        _print_stored(console, found.stored)
+        console.print(f"{forgotten.rows:,} posted rows deleted, {forgotten.entities:,} entities made again")
+        _print_stored(console, forgotten.stored)
 
-    call.answer(found, text)
+    call.answer(forgotten, text)
 
 
 def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
@@ -209,8 +217,8 @@ def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
     values = _key(key)
     with call.project() as project, call.progress("stored state") as progress:
         uri = model or f"{project.name}@champion"
-        found = show_key(project, uri, values, principal=project.principal(), newest=rows, progress=progress)
-    call.answer(list(found), lambda console: _print_stored(console, found))
+        stored = show_key(project, uri, values, principal=project.principal(), newest=rows, progress=progress)
+    call.answer(list(stored), lambda console: _print_stored(console, stored))
 
 
 def _key(words: list[str] | None) -> dict[str, object]:
@@ -231,19 +239,21 @@ def _key(words: list[str] | None) -> dict[str, object]:
     return {name: value for name, _, value in pairs}
 
 
-def _print_stored(console: Console, found: Sequence[StoredKey]) -> None:
+def _print_stored(console: Console, stored: Sequence[StoredKey]) -> None:
     from cumulant.flows.reports.terminal import cell, table
     from cumulant.flows.reports.wording import instant
 
-    for one in found:
-        where = ", ".join(f"{name} {cell(value)}" for name, value in one.key.items())
-        console.print(f"{one.source} by {where}: {one.events:,} events, for {', '.join(one.features)}", soft_wrap=True)
-        if one.future:
+    for state in stored:
+        where = ", ".join(f"{name} {cell(value)}" for name, value in state.key.items())
+        console.print(
+            f"{state.source} by {where}: {state.events:,} events, for {', '.join(state.features)}", soft_wrap=True
+        )
+        if state.future:
             console.print(
-                f"  {one.future:,} become known after now: `features forget` deletes posted ones", style="dim"
+                f"  {state.future:,} become known after now: `features forget` deletes posted ones", style="dim"
             )
-        if one.since is not None:
-            console.print(f"  kept from {instant(one.since)} on; earlier moments are answered from what is left")
-        columns = list(one.newest[0].values) if one.newest else []
-        rows = [(event.known, *(event.values[name] for name in columns)) for event in one.newest]
+        if state.since is not None:
+            console.print(f"  kept from {instant(state.since)} on; earlier moments are answered from what is left")
+        columns = list(state.newest[0].values) if state.newest else []
+        rows = [(event.known, *(event.values[name] for name in columns)) for event in state.newest]
         console.print(table(["known", *columns], rows) if rows else "")

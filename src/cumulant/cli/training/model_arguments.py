@@ -27,7 +27,7 @@ def nearest(name: str) -> str | None:
     """The folder beside `name` that it may be a slip of."""
     path = Path(name)
     try:
-        beside = [str(path.parent / one.name) for one in path.parent.iterdir() if one.is_dir()]
+        beside = [str(path.parent / entry.name) for entry in path.parent.iterdir() if entry.is_dir()]
     except OSError:
         return None
     return did_you_mean(str(path), beside)

@@ -46,17 +46,17 @@ def list_(
     from cumulant.flows.registry.models import list_models
 
     with call.project() as project:
-        found = list_models(project, principal=project.principal(), name=name)
+        versions = list_models(project, principal=project.principal(), name=name)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
 
-        rows = [(one.name, one.version, one.aliases, one.created, one.uri) for one in found]
+        rows = [(version.name, version.version, version.aliases, version.created, version.uri) for version in versions]
         console.print(table(["model", "version", "aliases", "registered", "uri"], rows, right=["version"]))
-        if not found:
+        if not versions:
             console.print("no model yet: " + line("train"), style="dim")
 
-    call.answer(found, text)
+    call.answer(versions, text)
 
 
 @command(
@@ -67,8 +67,8 @@ def show(call: Invocation, model: Model = "") -> None:
     from cumulant.flows.registry.models import show_model
 
     with call.project() as project:
-        found = show_model(project, model or project.name, principal=project.principal())
-    call.answer(document(found), lambda console: _show(console, found))
+        detail = show_model(project, model or project.name, principal=project.principal())
+    call.answer(document(detail), lambda console: _show(console, detail))
 
 
 @command(
@@ -87,26 +87,28 @@ def compare(
     if len(models) < 2:
         raise UsageError("a comparison needs two models", subject=models[0], hint="name another version")
     with call.project() as project:
-        found = compare_models(project, models, principal=project.principal())
+        details = compare_models(project, models, principal=project.principal())
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
         from cumulant.flows.reports.wording import figure, title
 
-        names = list(dict.fromkeys(name for one in found for name in figures(one.metrics)))
-        heads = ["metric", *[f"{one.version.name}/{one.version.version}" for one in found]]
+        names = list(dict.fromkeys(name for detail in details for name in figures(detail.metrics)))
+        heads = ["metric", *[f"{detail.version.name}/{detail.version.version}" for detail in details]]
         rows: list[Sequence[object]] = [
-            (title(name), *[figure(figures(one.metrics).get(name)) for one in found]) for name in names
+            (title(name), *[figure(figures(detail.metrics).get(name)) for detail in details]) for name in names
         ]
-        rows.append(("threshold", *[getattr(one.servable, "threshold", None) for one in found]))
-        rows.append(("features", *[_features(one.servable) for one in found]))
-        rows.append(("test rows", *[one.measured.rows if one.measured else None for one in found]))
-        rows.append(("test rows from", *[_day(one.measured.begin if one.measured else None) for one in found]))
-        rows.append(("test rows to", *[_day(one.measured.end if one.measured else None) for one in found]))
+        rows.append(("threshold", *[getattr(detail.servable, "threshold", None) for detail in details]))
+        rows.append(("features", *[_features(detail.servable) for detail in details]))
+        rows.append(("test rows", *[detail.measured.rows if detail.measured else None for detail in details]))
+        rows.append(
+            ("test rows from", *[_day(detail.measured.begin if detail.measured else None) for detail in details])
+        )
+        rows.append(("test rows to", *[_day(detail.measured.end if detail.measured else None) for detail in details]))
         console.print(table(heads, rows, right=heads[1:]))
-        console.print(_equal_rows(found), soft_wrap=True)
+        console.print(_equal_rows(details), soft_wrap=True)
 
-    call.answer([{**document(one), "measured": one.measured} for one in found], text)
+    call.answer([{**document(detail), "measured": detail.measured} for detail in details], text)
 
 
 def _day(moment: str | None) -> str | None:
@@ -122,13 +124,13 @@ def learned_text(rows: LearnedRows) -> str:
     return f"{every}{rows.rows:,} rows; the figures are of its configuration fitted on {rows.tested:,} of them{part}"
 
 
-def _equal_rows(found: list[ModelDetail]) -> str:
+def _equal_rows(details: list[ModelDetail]) -> str:
     """Whether the figures are of equal rows, and what to do where they are not."""
-    if any(one.measured is None for one in found):
+    if any(detail.measured is None for detail in details):
         return "the test rows of a version that was not trained here are not known: the figures may be of other rows"
-    if len({one.measured.identity for one in found if one.measured}) == 1:
+    if len({detail.measured.identity for detail in details if detail.measured}) == 1:
         return "the figures are of the same test rows"
-    newest = max((one.version for one in found), key=lambda version: int(version.version))
+    newest = max((detail.version for detail in details), key=lambda version: int(version.version))
     return (
         "the figures are of different test rows and prove nothing about each other: "
         f"`cumulant evaluate {newest.name}/{newest.version}` measures it and the champion on equal rows"
@@ -150,8 +152,8 @@ def tag(
 
     pairs = dict(_pair(text) for text in tags)
     with call.project() as project:
-        found = tag_model(project, model, pairs, principal=project.principal())
-    call.answer(found, lambda console: console.print(f"tagged {found.name} version {found.version}"))
+        tagged = tag_model(project, model, pairs, principal=project.principal())
+    call.answer(tagged, lambda console: console.print(f"tagged {tagged.name} version {tagged.version}"))
 
 
 @command(
@@ -181,9 +183,9 @@ def alias(
                 lambda console: console.print(f"{name} removed from {model}"),
             )
             return
-        found = set_alias(project, model, name, principal=who, reason=reason)
-    document_ = {"model": found.name, "alias": name, "version": found.version, "uri": found.uri}
-    call.answer(document_, lambda console: console.print(f"{name} is now {found.name} version {found.version}"))
+        aliased = set_alias(project, model, name, principal=who, reason=reason)
+    document_ = {"model": aliased.name, "alias": name, "version": aliased.version, "uri": aliased.uri}
+    call.answer(document_, lambda console: console.print(f"{name} is now {aliased.name} version {aliased.version}"))
 
 
 @command(
@@ -199,55 +201,55 @@ def reproduce(call: Invocation, model: Model = "") -> None:
     from cumulant.flows.registry.lineage import reproduce as flow
 
     with call.project() as project, call.progress("reproduce") as progress:
-        found = flow(project, model or project.name, principal=project.principal(), progress=progress)
+        result = flow(project, model or project.name, principal=project.principal(), progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import clean
 
-        if found.identical:
+        if result.identical:
             console.print("identical: the model trained again answers as the recorded one")
-        for difference in found.differences:
+        for difference in result.differences:
             console.print(f"differs: {clean(difference)}", soft_wrap=True)
 
-    call.answer(found, text)
-    if not found.identical:
+    call.answer(result, text)
+    if not result.identical:
         raise typer.Exit(1)
 
 
-def document(found: ModelDetail) -> dict[str, object]:
+def document(detail: ModelDetail) -> dict[str, object]:
     """A version for machines."""
     from cumulant.flows.reports.request_example import curl, fields
 
-    servable = found.servable
+    servable = detail.servable
     if isinstance(servable, GraphServable):
         names = ("inputs", "outputs", "columns", "classes", "batching", "parity", "lineage")
-        told = {name: getattr(servable, name) for name in names}
-        return {"version": found.version, "metrics": found.metrics, **told}
+        fields_ = {name: getattr(servable, name) for name in names}
+        return {"version": detail.version, "metrics": detail.metrics, **fields_}
     return {
-        "version": found.version,
-        "metrics": found.metrics,
-        "learned": found.learned,
-        "trainer": found.trainer,
+        "version": detail.version,
+        "metrics": detail.metrics,
+        "learned": detail.learned,
+        "trainer": detail.trainer,
         "task": servable.task,
         "classes": servable.classes,
         "threshold": servable.threshold,
         "parity": servable.parity,
         "request": fields(servable),
-        "curl": curl(servable, found.url),
+        "curl": curl(servable, detail.url),
         "features": servable.plan.names,
         "lineage": servable.lineage,
     }
 
 
-def _show(console: Console, found: ModelDetail) -> None:
+def _show(console: Console, detail: ModelDetail) -> None:
     from cumulant.flows.reports.collect import figures
     from cumulant.flows.reports.request_example import curl, fields
     from cumulant.flows.reports.terminal import clean, heading, pairs, table
     from cumulant.flows.reports.wording import interval, title
 
-    version, servable = found.version, found.servable
+    version, servable = detail.version, detail.servable
     if isinstance(servable, GraphServable):
-        _show_graph(console, found, servable)
+        _show_graph(console, detail, servable)
         return
     lineage = {name.replace(".", " "): value for name, value in sorted(servable.lineage.items())}
     lineage["feature plan"] = lineage.pop("features", "")
@@ -258,32 +260,35 @@ def _show(console: Console, found: ModelDetail) -> None:
             ("aliases", version.aliases or "–"),
             ("registered", version.created),
             ("task", servable.task),
-            *([] if found.trainer is None else [("trainer", found.trainer)]),
-            *([] if found.learned is None else [("learned from", learned_text(found.learned))]),
+            *([] if detail.trainer is None else [("trainer", detail.trainer)]),
+            *([] if detail.learned is None else [("learned from", learned_text(detail.learned))]),
             *([("threshold", servable.threshold)] if servable.threshold is not None else []),
             ("features", len(servable.plan.features)),
             *[(name, value[:12] if len(value) == HASH else value) for name, value in lineage.items() if value],
         ],
     )
-    if found.metrics:
+    if detail.metrics:
         rows: list[Sequence[object]] = [
-            (title(name), shown.value, interval(shown), found.metrics.get(f"naive_{name}"))
-            for name, shown in figures(found.metrics).items()
+            (title(name), shown.value, interval(shown), detail.metrics.get(f"naive_{name}"))
+            for name, shown in figures(detail.metrics).items()
         ]
         console.print(table(["on the test rows", "model", "95% interval", "naive"], rows, right=["95% interval"]))
-    asked = fields(servable)
-    personal = any(one.personal for one in asked)  # else the column would hold dashes
-    request = [(one.name, one.dtype, one.nullable, *([one.personal] if personal else []), one.example) for one in asked]
+    request_fields = fields(servable)
+    personal = any(field.personal for field in request_fields)  # else the column would hold dashes
+    request = [
+        (field.name, field.dtype, field.nullable, *([field.personal] if personal else []), field.example)
+        for field in request_fields
+    ]
     heads = ["request field", "type", "may be absent", *(["personal"] if personal else []), "example"]
     console.print(table(heads, request))
-    console.print(clean(curl(servable, found.url)), soft_wrap=True)
+    console.print(clean(curl(servable, detail.url)), soft_wrap=True)
 
 
-def _show_graph(console: Console, found: ModelDetail, servable: GraphServable) -> None:
+def _show_graph(console: Console, detail: ModelDetail, servable: GraphServable) -> None:
     from cumulant.flows.packaging.package_summary import graph_rows
     from cumulant.flows.reports.terminal import heading, pairs
 
-    version = found.version
+    version = detail.version
     heading(console, f"{version.name} version {version.version}", version.uri)
     about = [("aliases", version.aliases or "–"), ("registered", version.created)]
     pairs(console, [*about, ("made with", servable.lineage.get("kind")), *graph_rows(servable)])

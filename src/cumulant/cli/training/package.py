@@ -130,7 +130,7 @@ def package(
     imaging = _Imaging(image, dockerfile, base, tool, options)
     with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
-        found = flow(
+        packaged = flow(
             source,
             folder,
             name=name,
@@ -144,9 +144,9 @@ def package(
             idle=duration(state_idle).total_seconds(),
             project=_project(call),
         )
-        built = imaging.build(folder, progress, found.servable)
-    shown = document(found) | built | ({} if out else {"folder": None})
-    call.answer(shown, lambda console: _show(console, found, kept=out is not None, built=built))
+        built = imaging.build(folder, progress, packaged.servable)
+    shown = document(packaged) | built | ({} if out else {"folder": None})
+    call.answer(shown, lambda console: _show(console, packaged, in_folder=out is not None, built=built))
 
 
 _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
@@ -158,14 +158,14 @@ _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
     """What `--state` names: outputs by input."""
-    found: dict[str, str] = {}
-    for one in given or []:
-        name, _, output = one.partition("=")
-        if not name or not output or name in found:
+    outputs: dict[str, str] = {}
+    for pair in given or []:
+        name, _, output = pair.partition("=")
+        if not name or not output or name in outputs:
             hint = "write --state INPUT=OUTPUT, such as h_in=h_out, once for each input"
-            raise UsageError(f'"{one}" names no pair of tensors', subject=one, hint=hint)
-        found[name] = output
-    return found
+            raise UsageError(f'"{pair}" names no pair of tensors', subject=pair, hint=hint)
+        outputs[name] = output
+    return outputs
 
 
 class _Imaging:
@@ -207,14 +207,14 @@ class _Imaging:
             path = write_context(
                 folder, self._context or Path(scratch) / "image", base=self._base, options=self._serving
             )
-            found: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
+            result: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")
                 number = build_image(path.parent, self._image, tool=self._tool)
                 run = running(self._image, servable, self._serving, tool=self._tool)
-                found |= {"image": self._image, "image_id": number, "tool": self._tool, "base": self._base}
-                found |= {"needs": list(run.needs), "run": run.command}
-            return found
+                result |= {"image": self._image, "image_id": number, "tool": self._tool, "base": self._base}
+                result |= {"needs": list(run.needs), "run": run.command}
+            return result
 
 
 @contextmanager
@@ -238,32 +238,32 @@ def _project(call: Invocation) -> Project | None:
     return call.project()
 
 
-def document(found: Packaged) -> dict[str, Any]:
+def document(packaged: Packaged) -> dict[str, Any]:
     """The result for programs."""
     import msgspec
 
-    described = msgspec.to_builtins(found.servable)
+    described = msgspec.to_builtins(packaged.servable)
     fields = ("inputs", "outputs", "state", "columns", "classes", "batching", "parity", "candidates", "lineage")
     return {
-        "folder": str(found.folder),
-        "name": found.servable.name,
-        "kind": found.kind,
-        "source": found.source,
-        "size": found.size,
+        "folder": str(packaged.folder),
+        "name": packaged.servable.name,
+        "kind": packaged.kind,
+        "source": packaged.source,
+        "size": packaged.size,
         **{field: described[field] for field in fields if field in described},
-        "notes": list(found.notes),
+        "notes": list(packaged.notes),
     }
 
 
-def _show(console: Console, found: Packaged, *, kept: bool, built: dict[str, Any]) -> None:
+def _show(console: Console, packaged: Packaged, *, in_folder: bool, built: dict[str, Any]) -> None:
     from cumulant.flows.packaging.package_summary import rows
     from cumulant.flows.reports.terminal import clean, heading, pairs
 
-    where = f"a servable in {found.folder}" if kept else "a servable"
-    heading(console, f"{found.servable.name}: {where}")
-    pairs(console, rows(found))
-    _show_forms(console, found.servable)
-    for note in found.notes:
+    where = f"a servable in {packaged.folder}" if in_folder else "a servable"
+    heading(console, f"{packaged.servable.name}: {where}")
+    pairs(console, rows(packaged))
+    _show_forms(console, packaged.servable)
+    for note in packaged.notes:
         console.print(f"note: {clean(note)}")
     pairs(console, [(key.replace("_", " "), value) for key, value in built.items() if key not in ("needs", "run")])
     for need in built.get("needs", ()):
@@ -272,7 +272,7 @@ def _show(console: Console, found: Packaged, *, kept: bool, built: dict[str, Any
         following = built["run"] if "run" in built else f"docker build {built['dockerfile'][:-11]}"
         console.print(f"next: {clean(following)}", style="bold", soft_wrap=True)
     else:
-        console.print(f"next: cumulant serve {clean(found.folder)}", style="bold")
+        console.print(f"next: cumulant serve {clean(packaged.folder)}", style="bold")
 
 
 def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
@@ -286,12 +286,12 @@ def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
         console.print(table(heads, map(_form, servable.candidates), title="forms tried", right=right))
 
 
-def _form(one: Candidate) -> tuple[str, ...]:
-    measured = one.seconds > 0
+def _form(candidate: Candidate) -> tuple[str, ...]:
+    measured = candidate.seconds > 0
     return (
-        f"* {one.kind}" if one.chosen else f"  {one.kind}",
-        f"{one.size:,}" if one.size else "",
-        f"{one.seconds * 1e6:,.0f}" if measured else "",
-        f"{one.agreement:.2%}" if measured else "",
-        one.reason,
+        f"* {candidate.kind}" if candidate.chosen else f"  {candidate.kind}",
+        f"{candidate.size:,}" if candidate.size else "",
+        f"{candidate.seconds * 1e6:,.0f}" if measured else "",
+        f"{candidate.agreement:.2%}" if measured else "",
+        candidate.reason,
     )

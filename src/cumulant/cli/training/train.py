@@ -55,7 +55,7 @@ def train(
     with call.project() as project:
         who = project.principal()
         with call.progress(f"train {project.name}") as progress:
-            found = flow(
+            result = flow(
                 project,
                 principal=who,
                 quick=quick,
@@ -64,11 +64,11 @@ def train(
                 time=time,
                 progress=progress,
             )
-        page = with_notes(content(project, found.run, principal=who), found.notes)
-    finish(call, page, found)
+        page = with_notes(content(project, result.run, principal=who), result.notes)
+    finish(call, page, result)
 
 
-def finish(call: Invocation, page: object, found: TrainResult) -> None:
+def finish(call: Invocation, page: object, result: TrainResult) -> None:
     """Show a finished training and end with the gate's exit code."""
     from cumulant.cli.documents import train_document
     from cumulant.flows.reports.content import ReportData
@@ -84,22 +84,22 @@ def finish(call: Invocation, page: object, found: TrainResult) -> None:
 
         assert isinstance(console, Console)
         show_training(console, page)
-        reused, computed = len(found.reused), found.features.computed_of
-        said = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
-        console.print(f"{spent(found.seconds)}{said}", style="dim")
+        reused, computed = len(result.reused), result.features.computed_of
+        text_ = f", {reused} step{'s' * (reused != 1)} reused" if reused else ""
+        console.print(f"{spent(result.seconds)}{text_}", style="dim")
         if shown := step_times(page.steps, page.seconds):
-            limit = f" (--time {found.time} bounds search and final fits)" if found.time is not None else ""
+            limit = f" (--time {result.time} bounds search and final fits)" if result.time is not None else ""
             console.print(f"steps: {shown}{limit}", style="dim", soft_wrap=True)
         if computed is not None:
             console.print(f"features: {computed}", style="dim")
         console.print(
             "next: " + line(f"report {page.run} --out report.html", project=call.given), style="dim", soft_wrap=True
         )
-        if found.next:
-            steps = ", then ".join(line(words, project=call.given) for words in found.next)
-            said = f"next: {steps}; the alias champion moves when a release promotes version {page.version}"
-            console.print(said, style="dim", soft_wrap=True)
+        if result.next:
+            steps = ", then ".join(line(words, project=call.given) for words in result.next)
+            text_ = f"next: {steps}; the alias champion moves when a release promotes version {page.version}"
+            console.print(text_, style="dim", soft_wrap=True)
 
-    call.answer(train_document(page, found.features, reused=found.reused, seconds=found.seconds), text)
+    call.answer(train_document(page, result.features, reused=result.reused, seconds=result.seconds), text)
     if page.gate is not None and not page.gate.passed:
         raise typer.Exit(1)

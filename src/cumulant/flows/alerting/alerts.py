@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_events import AlertAcknowledged, AlertsSilenced, SilenceEnded
-from cumulant.alerting.alert_state import Alert, Change, Finding, Scope, State
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope
 from cumulant.alerting.decide import decide
 from cumulant.alerting.silences import Silence, acknowledged, silenced, unsilenced
 from cumulant.core.clock import Clock, SystemClock
@@ -62,7 +62,7 @@ def observe(
     at: datetime | None = None,
     within: Transaction | None = None,
     clock: Clock | None = None,
-) -> Sequence[Change]:
+) -> Sequence[AlertChange]:
     """Take in what a look found: alerts fire, go on or end, and messages are on their way when this returns.
 
     `looked`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
@@ -77,7 +77,7 @@ def observe(
     return _decided(project, tuple(findings), actor, at=at or now, now=now, looked=looked, within=within)
 
 
-def advance(project: Project, *, clock: Clock | None = None) -> Sequence[Change]:
+def advance(project: Project, *, clock: Clock | None = None) -> Sequence[AlertChange]:
     """Tell what has become due with time alone: a digest, a reminder, what a silence held back.
 
     Receivers that the project file no longer names are forgotten.
@@ -98,10 +98,10 @@ def _decided(
     now: datetime,
     looked: Collection[Scope] | None,
     within: Transaction | None = None,
-) -> Sequence[Change]:
+) -> Sequence[AlertChange]:
     rules = project.policies.monitoring.alerts
 
-    def how(state: State) -> tuple[State, Sequence[Change], tuple[()]]:
+    def how(state: AlertsState) -> tuple[AlertsState, Sequence[AlertChange], tuple[()]]:
         after, changes = decide(state, findings, at, policy=rules, looked=looked, now=now)
         return after, changes, ()
 
@@ -158,7 +158,7 @@ def acknowledge(project: Project, name: str, *, principal: Principal, reason: st
     """
     check(project.access(), principal, "alerts.steer", project.name)
 
-    def how(state: State) -> tuple[State, tuple[()], Sequence[AlertAcknowledged]]:
+    def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertAcknowledged]]:
         alert = _named(state, name)
         if alert.status != "firing":
             raise UsageError(
@@ -203,7 +203,7 @@ def silence(
         raise UsageError("a silence of no length silences nothing", subject=span, hint="write 2h or 7d")
     wanted = Silence(id="", model=model, rule=rule, subject=subject, until=until, by=str(principal.name), reason=reason)
 
-    def how(state: State) -> tuple[State, tuple[()], Sequence[AlertsSilenced]]:
+    def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertsSilenced]]:
         after = silenced(state, wanted, now)
         made = after.silences[-1]
         named = {"silence": made.id, "model": model, "rule": rule, "subject": subject, "until": until.isoformat()}
@@ -233,7 +233,7 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
     """
     check(project.access(), principal, "alerts.steer", project.name)
 
-    def how(state: State) -> tuple[State, tuple[()], Sequence[SilenceEnded]]:
+    def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[SilenceEnded]]:
         if all(one.id != name for one in state.silences):
             raise not_found("silence", name, [one.id for one in state.silences])
         return unsilenced(state, name), (), (SilenceEnded(silence=name),)
@@ -291,7 +291,7 @@ def _sample(project: Project, now: datetime) -> Message:
     )  # fmt: skip
 
 
-def _named(state: State, name: str) -> Alert:
+def _named(state: AlertsState, name: str) -> Alert:
     """Raises NotFoundError."""
     known = [*state.alerts.values(), *reversed(state.over)]
     found = [alert for alert in known if name and alert.id.startswith(name)]

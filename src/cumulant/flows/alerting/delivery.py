@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_events import MessageDelivered, MessageRefused, MessagesLeftOut, ReceiverFailed
-from cumulant.alerting.alert_state import Change, State
+from cumulant.alerting.alert_state import AlertChange, AlertsState
 from cumulant.alerting.messages import message
 from cumulant.core.errors import CumulantError, LeaseHeldError, TerminalError, UndeliverableError
 from cumulant.flows.alerting import outbox
@@ -43,7 +43,7 @@ def to_tell_again(journal: Journal, receiver: Receiver, found: Standing, now: da
     known = outbox.refusals(journal, receiver.name)
     refused = {one.message.key for one in outbox.waiting(journal, receiver.name) if one.key in known}
     state, _ = read(journal)
-    told = [message(Change(what="fired", alerts=(alert,), at=now)) for alert in state.firing]
+    told = [message(AlertChange(what="fired", alerts=(alert,), at=now)) for alert in state.firing]
     return [one for one in told if one.key not in refused]
 
 
@@ -145,7 +145,7 @@ class Delivery:
         """It was taken. After a time in which the receiver took nothing, what it refused then is tried at once."""
         now, name, sent = self._clock.now(), self._receiver.name, entry.message
         failures, known = self._found.failures, outbox.refusals(self._journal, name)
-        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, said=said)
+        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, note=said)
         with self._journal.transaction(actor=ACTOR) as transaction:
             found = taken(self._found, now)
             version = write(transaction, name, found, self._version, fact)
@@ -196,7 +196,7 @@ class Delivery:
             write(transaction, self._receiver.name, after, self._version, *facts)
 
 
-def is_past(told: Message, state: State) -> bool:
+def is_past(told: Message, state: AlertsState) -> bool:
     """Whether what a message of an alert told is no longer so: it ended or rose since, or fires again."""
     if told.status == "resolved":
         named = (told.model, told.rule, told.subject)

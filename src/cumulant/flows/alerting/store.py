@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from cumulant.alerting.alert_events import facts
-from cumulant.alerting.alert_state import Change, State
+from cumulant.alerting.alert_state import AlertChange, AlertsState
 from cumulant.alerting.messages import message
 from cumulant.flows.alerting import outbox
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from cumulant.project.notifiers import Receiver
 
 #: from the alerts before to those after, what changed, and what else is told
-How = Callable[[State], tuple[State, Sequence[Change], Sequence["Fact"]]]
+How = Callable[[AlertsState], tuple[AlertsState, Sequence[AlertChange], Sequence["Fact"]]]
 
 ALERTS, KEY = "alerts", "state"
 
 
-def read(journal: Journal) -> tuple[State, bool]:
+def read(journal: Journal) -> tuple[AlertsState, bool]:
     """The alerts, and whether there ever were any."""
     row = journal.get(ALERTS, KEY)
-    return (State(), False) if row is None else (msgspec.convert(row.value, State), True)
+    return (AlertsState(), False) if row is None else (msgspec.convert(row.value, AlertsState), True)
 
 
 def change(
@@ -34,16 +34,18 @@ def change(
     actor: Actor,
     receivers: Sequence[Receiver],
     how: How,
-) -> tuple[State, Sequence[Change]]:
+) -> tuple[AlertsState, Sequence[AlertChange]]:
     """Change the alerts: state, events and messages are written together or not at all."""
     with journal.transaction(actor=actor) as transaction:
         return change_within(transaction, receivers, how)
 
 
-def change_within(transaction: Transaction, receivers: Sequence[Receiver], how: How) -> tuple[State, Sequence[Change]]:
+def change_within(
+    transaction: Transaction, receivers: Sequence[Receiver], how: How
+) -> tuple[AlertsState, Sequence[AlertChange]]:
     """`change` in the caller's transaction, together with what it tells of."""
     row = transaction.get(ALERTS, KEY)
-    before = State() if row is None else msgspec.convert(row.value, State)
+    before = AlertsState() if row is None else msgspec.convert(row.value, AlertsState)
     after, changes, said = how(before)
     if after != before:
         transaction.put(ALERTS, KEY, cast("dict[str, object]", msgspec.to_builtins(after)))

@@ -17,7 +17,7 @@ from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.flows.monitoring.served_log import asked, predictions, tested
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
-from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimated, learn_estimator
 from cumulant.monitoring.tables import asked_name
@@ -94,7 +94,7 @@ def _cache(project: Project, served: Served, model: Model, window: timedelta) ->
     return ResultCache(project.state / "monitoring" / "estimators", key)
 
 
-def _by_scores(reference: Predictions, window: timedelta, cache: ResultCache) -> Estimates:
+def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache) -> Estimates:
     estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> Said:
@@ -104,7 +104,7 @@ def _by_scores(reference: Predictions, window: timedelta, cache: ResultCache) ->
     return Estimates(estimator.refused, of)
 
 
-def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
+def _by_classes(reference: PredictionRows, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
     estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> Said:
@@ -114,7 +114,7 @@ def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta,
     return Estimates(estimators.refused, of)
 
 
-def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: Predictions, window: timedelta) -> Estimates:
+def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, window: timedelta) -> Estimates:
     if not inputs.fields:
         return _none("requests have keys, times and personal values only, and nothing that the loss could go with")
     few = np.linspace(0, len(reference) - 1, min(len(reference), _MOST)).astype(np.int64)

@@ -34,15 +34,15 @@ from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.monitoring.performance.baselines import baseline, harm_terms
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, is_ripe
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
-from cumulant.monitoring.performance.watch import Harm, Watch, begin
-from cumulant.monitoring.policy import Evidence, RetrainState
+from cumulant.monitoring.performance.watch import Harm, LossMonitor, begin
+from cumulant.monitoring.policy import RetrainEvidence, RetrainState
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import Monitored
-    from cumulant.monitoring.drift.findings import Finding
+    from cumulant.monitoring.drift.findings import DriftFinding
     from cumulant.monitoring.monitoring_policy import PerformancePolicy
     from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.outcomes.labels.label_rows import LabelSchema
@@ -123,7 +123,7 @@ class _Look:
         return tested_rows(self.served)
 
     @cached_property
-    def _reference(self) -> Predictions:
+    def _reference(self) -> PredictionRows:
         return tested(self._test, self.served.truth, self._model, self._window)
 
     @cached_property
@@ -138,7 +138,9 @@ class _Look:
             spill=self.spill,
         )  # fmt: skip
 
-    def _own(self, group: Iterable[tuple[Window, pl.DataFrame]]) -> Iterator[tuple[Window, pl.DataFrame]]:
+    def _own(
+        self, group: Iterable[tuple[PredictionWindow, pl.DataFrame]]
+    ) -> Iterator[tuple[PredictionWindow, pl.DataFrame]]:
         """The windows' rows of the served version; of several classes only what told their probabilities."""
         for window, rows in group:
             part = rows.filter((pl.col("version") == self.served.version.version) & pl.col("score").is_not_null())
@@ -237,9 +239,9 @@ class _Look:
             return None
         return float(loss_of(self._loss, self._reference.truth, self._reference.score).mean())
 
-    def _watch(self, standing: Standing, notes: list[str]) -> Watch | None:
+    def _watch(self, standing: Standing, notes: list[str]) -> LossMonitor | None:
         if standing.harm is not None:
-            return Watch.from_json(standing.harm)
+            return LossMonitor.from_json(standing.harm)
         policy = self._policy
         horizon = max(1, policy.look_back // self._window)
         terms = harm_terms(
@@ -270,7 +272,7 @@ class _Look:
         notes += labelled.notes()
         return found
 
-    def _ended(self, until: datetime, estimates: Estimates) -> Iterator[tuple[Window, pl.DataFrame]]:
+    def _ended(self, until: datetime, estimates: Estimates) -> Iterator[tuple[PredictionWindow, pl.DataFrame]]:
         """Windows that have ended, of the served version's rows from `until` on."""
         begin = until if estimates.read is None else min(until, self.at - SPAN * self._window)
         for group in self._rows.groups(begin):
@@ -283,8 +285,8 @@ class _Look:
                     yield window, fresh
 
     def _judged(
-        self, watch: Watch | None, standing: Standing, due: Sequence[_Closed]
-    ) -> Iterator[tuple[Watch | None, Harm | None, Passed]]:
+        self, watch: LossMonitor | None, standing: Standing, due: Sequence[_Closed]
+    ) -> Iterator[tuple[LossMonitor | None, Harm | None, Passed]]:
         """After each window that is due: the watch, what was found and what is kept of it."""
         refit = watch is not None and watch.terms.refit
         refits = cache(
@@ -329,7 +331,7 @@ class _Look:
         notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
         return said
 
-    def _outcomes(self, until: datetime) -> tuple[Finding, ...]:
+    def _outcomes(self, until: datetime) -> tuple[DriftFinding, ...]:
         if self._model.task == "regression":
             return ()
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
@@ -355,12 +357,12 @@ class _Look:
 
     def _evidence(
         self, standing: Standing, last: Harm | None, estimate: EstimatedFigure | None, fault: str | None
-    ) -> Evidence:
+    ) -> RetrainEvidence:
         active = () if self.drifted is None else self.drifted.drift.active
         # A new value of a name, such as a new customer, is no reason to distrust the rows; a column that is lost is.
         lost = any(one.kind == "data_fault" and one.what != "unseen" for one in active)
         words = {} if last is None else {one.question: one.word for one in last.findings}
-        return Evidence(
+        return RetrainEvidence(
             now=self.at, new_labels=standing.labels, fault=fault, drift=any(one.kind != "data_fault" for one in active),
             kind="data_fault" if lost else None if last is None else last.kind,
             measured=None if last is None else last.word, refit=words.get("refit"),

@@ -49,7 +49,7 @@ from cumulant.monitoring.monitoring_policy import DriftPolicy, PerformancePolicy
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.reference import Served
-    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.volume import Volume
     from cumulant.monitoring.table_labels import Labels
@@ -137,10 +137,10 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     joint: Joint | None = None
     loss: TableLoss | None = None
     estimates: TableEstimates | None = None
-    volume: tuple[Finding, ...] = ()
+    volume: tuple[DriftFinding, ...] = ()
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[DriftFinding, ...]:
         """Those of columns, what matters most first, and then those of the numbers of rows."""
         return (*self.drift.findings, *self.volume)
 
@@ -355,7 +355,7 @@ def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet:
 
 def _alerting(model: str, found: Monitored) -> Iterator[alerts_Finding]:
     """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
-    together: dict[tuple[str, str], list[Finding]] = {}
+    together: dict[tuple[str, str], list[DriftFinding]] = {}
     for one in (*found.drift.active, *(one for one in found.volume if one.active)):
         together.setdefault((one.kind, one.feature), []).append(one)
     for (kind, feature), several in together.items():

@@ -13,8 +13,8 @@ from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
-    from cumulant.monitoring.drift.blocks import Cut
-    from cumulant.monitoring.drift.findings import Finding
+    from cumulant.monitoring.drift.blocks import RowBlocks
+    from cumulant.monitoring.drift.findings import DriftFinding
     from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 #: the newest weeks against those before them; both end before labels are due
@@ -33,7 +33,7 @@ def outcome_shift(
     *,
     until: datetime,
     names: Sequence[str] = ("0", "1"),
-) -> tuple[Finding, ...]:
+) -> tuple[DriftFinding, ...]:
     """A change of labels between the windows of RECENT before `until` and those of BEFORE, as `drift.compare` has it.
 
     A served model's training is no measure of it: that was when outcomes were as they were then. So the windows before
@@ -71,7 +71,7 @@ def outcome_shift(
     return compare(reference, current, policy).findings
 
 
-def _cut(rows: pl.LazyFrame, length: timedelta) -> Cut:
+def _cut(rows: pl.LazyFrame, length: timedelta) -> RowBlocks:
     from cumulant.monitoring.drift.blocks import by_time
 
     count = int(rows.select(pl.len()).collect().item())

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.training.training_identity import Work
-    from cumulant.monitoring.performance.rows import Window
+    from cumulant.monitoring.performance.rows import PredictionWindow
     from cumulant.ports.registry import ModelVersion
     from cumulant.statistics.rows import Floats
     from cumulant.training.dataset import TrainingSet
@@ -70,7 +70,7 @@ class Refits:
         found: Sequence[str | None] = refs_of(refs, self.raw, fields, at, self.context.project.salt()).to_list()
         return {ref: place for place, ref in enumerate(found) if ref is not None}
 
-    def scores(self, window: Window, known: pl.DataFrame, *, places: Mapping[str, int]) -> Floats | None:
+    def scores(self, window: PredictionWindow, known: pl.DataFrame, *, places: Mapping[str, int]) -> Floats | None:
         """[n] scores of predictions by their references, in the column REF, and the `places` of these; or of several
         classes [n, classes], all made within `window`; NaN where a place is not known. None where too few are, or too
         little was known when the model would have been fitted.

@@ -12,14 +12,14 @@ import polars as pl
 from cumulant.flows.monitoring.late_labels import Late
 from cumulant.flows.monitoring.state import Passed
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
-from cumulant.monitoring.performance.rows import Window
+from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
 from cumulant.monitoring.performance.watch import Harm
-from cumulant.monitoring.policy import Action
+from cumulant.monitoring.policy import RetrainAction
 from cumulant.statistics.performance import Audit, audit
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift.findings import Finding
+    from cumulant.monitoring.drift.findings import DriftFinding
 
 #: over how many of the newest windows an estimate is told
 SPAN = 7
@@ -49,9 +49,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     estimate: EstimatedFigure | None
     audit: Audit | None
     reference_loss: float | None
-    outcomes: tuple[Finding, ...]
+    outcomes: tuple[DriftFinding, ...]
     fault: str | None
-    action: Action
+    action: RetrainAction
     notes: tuple[str, ...]
     late: Late = Late()
     estimates: dict[str, EstimatedFigure] = {}
@@ -117,7 +117,7 @@ def enough(part: pl.DataFrame) -> bool:
     return chosen or known.height >= LEAST_SHARE * part.height
 
 
-def passed_of(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
+def passed_of(window: PredictionWindow, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
     """A window that was not held against anything (yet), with its estimate."""
     labelled = part.height - part["value"].null_count()
     return with_estimate(Passed(start=window.start, end=window.end, rows=part.height, labelled=labelled), said)

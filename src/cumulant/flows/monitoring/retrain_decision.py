@@ -19,7 +19,7 @@ from cumulant.flows.monitoring.state import (
     write,
 )
 from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
-from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide
+from cumulant.monitoring.policy import RetrainAction, RetrainEvidence, RetrainState, decide
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
@@ -32,8 +32,8 @@ Tell = Callable[["Judged", "Transaction | None"], None]
 
 
 def decided(
-    project: Project, standing: Standing, evidence: Evidence, *, fresh: bool, waited: bool
-) -> tuple[RetrainState, Action]:
+    project: Project, standing: Standing, evidence: RetrainEvidence, *, fresh: bool, waited: bool
+) -> tuple[RetrainState, RetrainAction]:
     """The rule's word. A look without a new window says nothing new of harm; only time may then ask, unless harm was
     a reason at the look before, which `waited` for something else, such as sound data.
     """
@@ -41,7 +41,7 @@ def decided(
     wanted, _ = read_wanted(project.journal(), project.name)
     if wanted is not None and wanted.open:
         said = f"A training is on its way: {wanted.sentence}"
-        return standing.retrain, Action(do="nothing", trigger=None, sentence=said)
+        return standing.retrain, RetrainAction(do="nothing", trigger=None, sentence=said)
     if not (fresh or waited):
         terms = msgspec.structs.replace(terms, on_harm=False)
     state, action = decide(standing.retrain, evidence, terms)

@@ -21,11 +21,11 @@ from cumulant.flows.monitoring.state import read_wanted
 from cumulant.flows.monitoring.training_alerts import RULE, of_training
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.monitoring.drift.words import sentence
-from cumulant.monitoring.policy import Action
+from cumulant.monitoring.policy import RetrainAction
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.monitoring.drift.findings import Finding as DriftFinding
+    from cumulant.monitoring.drift.findings import DriftFinding
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
@@ -59,7 +59,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Seen, ...]
     judged: Judged
     drift: Monitored | None
-    action: Action
+    action: RetrainAction
 
     @property
     def alarming(self) -> bool:

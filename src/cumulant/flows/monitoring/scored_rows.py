@@ -11,7 +11,7 @@ import polars as pl
 
 from cumulant.core.units import from_micros, micros
 from cumulant.data.parts.spill import Spill
-from cumulant.monitoring.performance.rows import Window
+from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.tables import MOMENT
 from cumulant.outcomes.labels.label_snapshot import window_parts
 
@@ -56,10 +56,10 @@ class ScoredRows:
 
     def windows(
         self, since: datetime | None = None, until: datetime | None = None
-    ) -> Iterator[tuple[Window, pl.DataFrame]]:
+    ) -> Iterator[tuple[PredictionWindow, pl.DataFrame]]:
         """Each window that holds a row with a moment in [since, until), and those rows. Raises StorageError."""
         for start in self._starts:
-            window = Window(from_micros(start), from_micros(start) + self._length)
+            window = PredictionWindow(from_micros(start), from_micros(start) + self._length)
             if (since is not None and window.end <= since) or (until is not None and window.start >= until):
                 continue
             rows = self._window(start)
@@ -72,7 +72,7 @@ class ScoredRows:
 
     def groups(
         self, since: datetime | None = None, until: datetime | None = None
-    ) -> Iterator[list[tuple[Window, pl.DataFrame]]]:
+    ) -> Iterator[list[tuple[PredictionWindow, pl.DataFrame]]]:
         """As `windows`, short ones together: what reads the log reads it for a group."""
         return window_parts(self.windows(since, until), min(_HELD, _TOGETHER), frame=lambda one: one[1])
 

@@ -25,7 +25,7 @@ from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.predictions import FOLDER
 from cumulant.flows.training.task import target_of
-from cumulant.monitoring.performance.rows import Predictions, are_probabilities, rounded
+from cumulant.monitoring.performance.rows import PredictionRows, are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes.join.join_cache import JoinCache
 from cumulant.outcomes.join.log_rows import IDENTITY, scan_log, scan_log_keys
@@ -208,12 +208,12 @@ def asked(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.D
     return found.select(pl.col(f"asked.{name}").alias(name) for name in schema)
 
 
-def predictions(rows: pl.DataFrame, window: timedelta) -> Predictions:
+def predictions(rows: pl.DataFrame, window: timedelta) -> PredictionRows:
     """Rows of `scored` as predictions; rows of a day, or of a shorter window, depend on each other."""
     time = rows[MOMENT].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]")
     weight = rows["weight"].fill_null(1.0).clip(lower_bound=1.0).to_numpy()
     decision = rows["decision"]
-    return Predictions(
+    return PredictionRows(
         time=time,
         score=rows["score"].to_numpy(),
         truth=rows["value"].fill_null(np.nan).to_numpy(),
@@ -233,7 +233,7 @@ def tested_rows(served: Served) -> pl.DataFrame:
     return found.filter(pl.col(MOMENT).is_not_null())
 
 
-def tested(rows: pl.DataFrame, truth: str, model: Model, window: timedelta) -> Predictions:
+def tested(rows: pl.DataFrame, truth: str, model: Model, window: timedelta) -> PredictionRows:
     """`tested_rows`, whose truth is in the column `truth`, as predictions. Rows without times each stand alone."""
     decision = pl.lit(None, pl.Boolean)
     if model.several:

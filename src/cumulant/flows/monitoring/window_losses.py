@@ -14,8 +14,8 @@ from cumulant.flows.monitoring.result import enough, passed_of
 from cumulant.flows.monitoring.served_log import REF, predictions, refs
 from cumulant.flows.monitoring.state import Passed
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.rows import Window
-from cumulant.monitoring.performance.watch import Harm, Watch, harm
+from cumulant.monitoring.performance.rows import PredictionWindow
+from cumulant.monitoring.performance.watch import Harm, LossMonitor, harm
 from cumulant.outcomes.join.log_rows import IDENTITY
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from cumulant.statistics.rows import Floats
 
     #: of the labelled rows of a window, what a refit would have said; None where it cannot be asked
-    RefitScores = Callable[[Window, pl.DataFrame], Floats | None]
+    RefitScores = Callable[[PredictionWindow, pl.DataFrame], Floats | None]
 
 
-def no_scores(_window: Window, _known: pl.DataFrame) -> Floats | None:
+def no_scores(_window: PredictionWindow, _known: pl.DataFrame) -> Floats | None:
     """Where no refit is asked."""
     return None
 
 
 def named(
-    project: Project, model: Model, parts: Sequence[tuple[Window, pl.DataFrame]]
-) -> list[tuple[Window, pl.DataFrame]]:
+    project: Project, model: Model, parts: Sequence[tuple[PredictionWindow, pl.DataFrame]]
+) -> list[tuple[PredictionWindow, pl.DataFrame]]:
     """Some windows with the references of their labelled rows as REF: the log is read once. Raises StorageError."""
     known = pl.concat([part for _, part in parts]).filter(pl.col("value").is_not_null())
     found = known.select(*IDENTITY, refs(project, model, known).alias(REF))
@@ -43,8 +43,14 @@ def named(
 
 
 def judge_window(
-    watch: Watch | None, window: Window, part: pl.DataFrame, refit: RefitScores, *, length: timedelta, loss: Loss
-) -> tuple[Watch | None, Harm | None, Passed]:
+    watch: LossMonitor | None,
+    window: PredictionWindow,
+    part: pl.DataFrame,
+    refit: RefitScores,
+    *,
+    length: timedelta,
+    loss: Loss,
+) -> tuple[LossMonitor | None, Harm | None, Passed]:
     """The watch after the window, what it found, and what is kept of the window; `part`: its rows, of
     `served.scored`.
     """

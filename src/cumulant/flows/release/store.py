@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from cumulant.core.errors import NotFoundError
-from cumulant.release.events import Figure, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
+from cumulant.release.events import MetricReported, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
 from cumulant.release.state import Board, Release
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def _ended(release: Release) -> ReleaseEnded:
     )
 
 
-def figure(board: Board) -> Figure:
+def figure(board: Board) -> MetricReported:
     """A board as it is told."""
-    return Figure(
+    return MetricReported(
         metric=board.metric,
         champion=board.champion,
         candidate=board.candidate,

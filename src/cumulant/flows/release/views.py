@@ -11,11 +11,11 @@ import msgspec
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.store import figure
 from cumulant.ports.notifier import Message
-from cumulant.release.wording import told
+from cumulant.release.wording import format_value
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import Return
-    from cumulant.release.events import Figure
+    from cumulant.release.events import MetricReported
     from cumulant.release.paired.paired_records import PairedEvaluation
     from cumulant.release.state import Board, Release
 
@@ -46,7 +46,7 @@ class MetricView(msgspec.Struct, frozen=True, kw_only=True):
     harm: float | None
     fine: float
     samples: dict[str, int]
-    evidence: Figure
+    evidence: MetricReported
 
 
 class StageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ def evaluation_text(found: PairedEvaluation) -> str:
         f" the champion's {found.champion_loss:.4g}"
     )
     if found.disagreement is not None:
-        text += f"; other decisions in {told(found.disagreement, '%')}"
+        text += f"; other decisions in {format_value(found.disagreement, '%')}"
     return text
 
 

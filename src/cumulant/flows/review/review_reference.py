@@ -216,7 +216,7 @@ def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[s
     import polars as pl
 
     from cumulant.monitoring.performance.lossmodel import learn_loss, row_losses, tells_rows_apart
-    from cumulant.monitoring.performance.rows import Predictions
+    from cumulant.monitoring.performance.rows import PredictionRows
 
     tested, scale = pl.read_parquet(folder / "tested.parquet"), reference.scale
     if scale is None:
@@ -225,7 +225,7 @@ def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[s
     points = scale.coordinates(numbers, {name: tested[name].to_list() for name in scale.categories})
     answers = tested[_ANSWER].to_numpy()
     # Test rows are in the order of time; when they were is not asked.
-    rows = Predictions(
+    rows = PredictionRows(
         time=np.zeros(len(answers), dtype="datetime64[us]"), score=answers, truth=tested[_LABEL + "."].to_numpy()
     )
     try:
@@ -234,4 +234,4 @@ def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[s
         return reference, (f"no row is called unsure: {error.message}",)
     if not tells_rows_apart(model):
         return reference, ("no row is called unsure: test rows do not show that some are harder to tell than others",)
-    return replace(reference, spread=partial(row_losses, model), spreads=model.said), ()
+    return replace(reference, spread=partial(row_losses, model), spreads=model.expected), ()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.training.model import FittedModel
-    from cumulant.training.splits import Split
+    from cumulant.training.splits import TrainTestSplit
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
 
 
 def _stand_in(
-    context: Context, work: Work, split: Split, version: ModelVersion
+    context: Context, work: Work, split: TrainTestSplit, version: ModelVersion
 ) -> tuple[FittedModel | None, tuple[str, ...]]:
     """The tested model of a version that learned nearly all of the test rows, and notes; None: it is measured as it is
     served.
@@ -116,8 +116,8 @@ def _stand_in(
 
 
 def _unlearned(
-    context: Context, work: Work, split: Split, version: ModelVersion, *, tested: bool
-) -> tuple[Split, str, tuple[str, ...]]:
+    context: Context, work: Work, split: TrainTestSplit, version: ModelVersion, *, tested: bool
+) -> tuple[TrainTestSplit, str, tuple[str, ...]]:
     """The split with the test rows that the version, or its `tested` model, did not learn from; why that is not known;
     notes.
 

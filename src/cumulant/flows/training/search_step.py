@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cumulant.training.events import SearchFinished, TrialFinished
     from cumulant.training.model import FittedModel
     from cumulant.training.search.search import SearchResult
-    from cumulant.training.splits import Split
+    from cumulant.training.splits import TrainTestSplit
 
 
 _LEAST_QUICK_ROWS = 5000
@@ -194,7 +194,7 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
-def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
+def rows_of(context: Context, work: Work, *, leakage: bool = False) -> TrainTestSplit:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
     """
@@ -209,7 +209,7 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
         change=None if work.change is None else to_micros(work.change),
     )
     # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
-    return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
+    return found if found.test.reviewed is None else replace(found, test=found.test.take(~found.test.reviewed))
 
 
 def all_rows(context: Context, work: Work) -> TrainingSet:
@@ -276,7 +276,7 @@ def _key(folder: Path) -> str:
     return f"models/{digest({path.name: path.read_bytes().hex() for path in sorted(folder.iterdir())})}"
 
 
-def _summary(split: Split, rule: SplitRule | None, chosen: ChosenRows | None) -> SplitSummary:
+def _summary(split: TrainTestSplit, rule: SplitRule | None, chosen: ChosenRows | None) -> SplitSummary:
     train, test = _ends(split.train), _ends(split.test)
     return SplitSummary(
         how=split.how,
@@ -284,7 +284,7 @@ def _summary(split: Split, rule: SplitRule | None, chosen: ChosenRows | None) ->
         test=len(split.test),
         unlabelled=split.train.unlabelled,
         left_out=split.left_out,
-        reviewed=0 if split.train.asked is None else int(split.train.asked.sum()),
+        reviewed=0 if split.train.reviewed is None else int(split.train.reviewed.sum()),
         train_from=train[0],
         train_to=train[1],
         test_from=test[0],

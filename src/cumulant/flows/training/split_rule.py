@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cumulant.flows.training.training_identity import Work
     from cumulant.project.project import Project
     from cumulant.training.spec import EvaluationSpec
-    from cumulant.training.splits import Split
+    from cumulant.training.splits import TrainTestSplit
 
 #: learned rows by which a later look at the data tells whether they are the same rows
 _MARKS = 64
@@ -68,7 +68,7 @@ def hashes(
     return _hashes(frame, columns, copies=copies)
 
 
-def rule_of(project: Project, work: Work, split: Split) -> SplitRule | None:
+def rule_of(project: Project, work: Work, split: TrainTestSplit) -> SplitRule | None:
     """The rule that made `split`; None where rows were not split by their hash."""
     import numpy as np
 

@@ -188,7 +188,7 @@ def _labelled(
         spec=spec,
         at=at,
         known=known,
-        asked=None if asked is None else asked.used,
+        reviewed=None if asked is None else asked.used,
         weight=None if asked is None else asked.weight,
         groups=groups_of(merged, evaluation, () if at is not None else snapshot.key),
         slices=_slices(project, merged, evaluation, task),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.training.training_identity import Work
     from cumulant.ports.journal import Journal, Transaction
-    from cumulant.training.splits import Split
+    from cumulant.training.splits import TrainTestSplit
 
 #: journal rows: that a model was judged on test rows, by project, question and model
 USE = "test_use"
@@ -38,7 +38,7 @@ class WindowUse(msgspec.Struct, frozen=True, kw_only=True):
     end: int | None = None
     rule: str | None = None
 
-    def overlap(self, split: Split, rule: str | None) -> float:
+    def overlap(self, split: TrainTestSplit, rule: str | None) -> float:
         """The share of the test rows of `split` that this use had."""
         if split.test.at is None:
             return min(1.0, self.rows / max(1, len(split.test))) if rule is not None and rule == self.rule else 0.0
@@ -79,7 +79,7 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def reuse_of(context: Context, work: Work, split: Split, model: str) -> Reuse:
+def reuse_of(context: Context, work: Work, split: TrainTestSplit, model: str) -> Reuse:
     """This use of the test rows by `model`, and the level that earlier uses by other models leave to it."""
     rule = None if split.share is None else digest([split.share, split.salt, work.evaluation.clusters])
     use = WindowUse(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.units import micros, show_duration
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.statistics.rows import Codes
 
 #: more windows than this are a mistake: a clock that jumped, or a window that is far too short
@@ -27,12 +27,12 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Cut:
+class RowBlocks:
     """`places` [rows]: the block of each row, and the number of blocks where it has none, in two bytes where that does;
     None: all rows are of one.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ProfileBlock, ...]
     places: NDArray[np.int16] | Codes | None = None
     left_out: int = 0
 
@@ -46,42 +46,42 @@ class Cut:
         return sum(block.rows for block in self.blocks) if self.places is None else len(self.places)
 
 
-def whole(rows: int) -> Cut:
+def whole(rows: int) -> RowBlocks:
     """All rows in one block: they are taken as independent."""
-    return Cut((Block(0, rows),))
+    return RowBlocks((ProfileBlock(0, rows),))
 
 
-def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> Cut:
+def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> RowBlocks:
     """Blocks of a length of time, from midnight UTC; those without rows are not there. `times`: at once or in parts.
 
     Raises:
         DataError: no value is a time, or there are over MOST blocks.
     """
-    name, timed, found = "", 0, np.empty(0, dtype=np.int64)
+    name, timed, starts = "", 0, np.empty(0, dtype=np.int64)
     parts: list[tuple[Codes, NDArray[np.int16]]] = []  # the windows of a part, and of each row its place among them
     for part in _parts(times):
         when = read_moments(part)
         windows = when.drop_nulls().to_numpy() // micros(every)
         own = np.unique(windows)
-        name, timed, found = part.name, timed + len(windows), np.union1d(found, own)
-        if len(found) <= MOST:
+        name, timed, starts = part.name, timed + len(windows), np.union1d(starts, own)
+        if len(starts) <= MOST:
             places = np.full(len(when), len(own), dtype=np.int16)
             places[when.is_not_null().to_numpy()] = np.searchsorted(own, windows)
             parts.append((own, places))
     if not timed:
         raise no_times(name)
-    if len(found) > MOST:
+    if len(starts) > MOST:
         raise DataError(
-            f"the rows fall into {len(found):,} windows of {show_duration(every)}",
+            f"the rows fall into {len(starts):,} windows of {show_duration(every)}",
             subject=name, hint="choose a longer window, and look whether the times are right",
         )  # fmt: skip
     codes = np.concatenate(
-        [np.append(np.searchsorted(found, own), len(found)).astype(np.int16)[places] for own, places in parts]
+        [np.append(np.searchsorted(starts, own), len(starts)).astype(np.int16)[places] for own, places in parts]
     )
-    counts = np.bincount(codes, minlength=len(found))[: len(found)]
+    counts = np.bincount(codes, minlength=len(starts))[: len(starts)]
     step = micros(every)
-    blocks = tuple(Block(int(at) * step, int(rows), timed=True) for at, rows in zip(found, counts, strict=True))
-    return Cut(blocks, codes, len(codes) - timed)
+    blocks = tuple(ProfileBlock(int(at) * step, int(rows), timed=True) for at, rows in zip(starts, counts, strict=True))
+    return RowBlocks(blocks, codes, len(codes) - timed)
 
 
 def _parts(times: pl.Series | Iterable[pl.Series]) -> Iterator[pl.Series]:
@@ -92,7 +92,7 @@ def _parts(times: pl.Series | Iterable[pl.Series]) -> Iterator[pl.Series]:
         yield times.slice(begin, _PART)
 
 
-def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
+def by_rows(rows: int, size: int, times: pl.Series | None = None) -> RowBlocks:
     """Blocks of `size` rows each, the last with what is left, in the order of `times`, else in their own.
 
     Raises:
@@ -103,7 +103,7 @@ def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
         codes = places // max(size, 1)
         starts = [(int(first), False) for first in range(0, rows, max(size, 1))]
         counts = np.bincount(codes, minlength=len(starts))
-        return Cut(tuple(Block(at, int(n), t) for (at, t), n in zip(starts, counts, strict=True)), codes)
+        return RowBlocks(tuple(ProfileBlock(at, int(n), t) for (at, t), n in zip(starts, counts, strict=True)), codes)
     when = moments(times)
     order = when.arg_sort(nulls_last=True).to_numpy()
     timed = rows - when.null_count()
@@ -112,8 +112,8 @@ def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
     codes[order[:timed]] = np.arange(timed) // max(size, 1)
     firsts = when.gather(order[: timed : max(size, 1)]).to_list()
     sizes = np.bincount(codes[order[:timed]], minlength=count)
-    blocks = tuple(Block(int(at), int(n), timed=True) for at, n in zip(firsts, sizes, strict=True))
-    return Cut(blocks, codes, rows - timed)
+    blocks = tuple(ProfileBlock(int(at), int(n), timed=True) for at, n in zip(firsts, sizes, strict=True))
+    return RowBlocks(blocks, codes, rows - timed)
 
 
 def moments(times: pl.Series) -> pl.Series:
@@ -122,10 +122,10 @@ def moments(times: pl.Series) -> pl.Series:
     Raises:
         DataError: no value is a time.
     """
-    found = read_moments(times)
-    if found.null_count() == len(found):
+    parsed = read_moments(times)
+    if parsed.null_count() == len(parsed):
         raise no_times(times.name)
-    return found
+    return parsed
 
 
 def read_moments(times: pl.Series) -> pl.Series:
@@ -149,18 +149,18 @@ def no_times(name: str) -> DataError:
 
 def hold_times(texts: pl.Series) -> bool:
     """Whether all texts that there are, and there are some, are times in ISO 8601."""
-    told = texts.drop_nulls()
-    return len(told) > 0 and _read(told).null_count() == 0
+    present = texts.drop_nulls()
+    return len(present) > 0 and _read(present).null_count() == 0
 
 
 def _read(texts: pl.Series) -> pl.Series:
     """ISO 8601 texts as times; without an offset they are taken as UTC."""
     plain = texts.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
-    found = pl.Series(texts.name, [None] * len(texts), dtype=pl.Datetime("us", "UTC"))
+    times = pl.Series(texts.name, [None] * len(texts), dtype=pl.Datetime("us", "UTC"))
     for form, offset in _FORMS:
-        if found.null_count() == 0:
+        if times.null_count() == 0:
             break
-        told = plain.str.to_datetime(form, time_unit="us", strict=False)
-        told = told if offset else told.dt.replace_time_zone("UTC")
-        found = found.fill_null(told) if told.null_count() < len(told) else found
-    return found
+        parsed = plain.str.to_datetime(form, time_unit="us", strict=False)
+        parsed = parsed if offset else parsed.dt.replace_time_zone("UTC")
+        times = times.fill_null(parsed) if parsed.null_count() < len(parsed) else times
+    return times

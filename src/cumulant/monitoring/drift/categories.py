@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.drift.numbers import Blocks, Counted
-from cumulant.monitoring.drift.profiles import Cells
+from cumulant.monitoring.drift.numbers import Blocks, CellCounts
+from cumulant.monitoring.drift.profiles import ColumnCells
 from cumulant.statistics.rows import Codes
 
 #: values with a cell of their own, and values that are remembered as known
@@ -31,7 +31,7 @@ _TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?$"
 Parts = Callable[[], Iterator[tuple[pl.Series, Blocks]]]
 
 
-def made(parts: Parts, *, blocks: int) -> Counted | str:
+def category_counts(parts: Parts, *, blocks: int) -> CellCounts | str:
     """Cells from these values, and their counts; or why the column is not watched."""
     rows, missing = _tally(parts(), blocks)
     totals = _totals(rows)
@@ -44,7 +44,7 @@ def made(parts: Parts, *, blocks: int) -> Counted | str:
     values = totals["value"].to_list()[:KNOWN]
     alone = len(values) if totals.height <= ALONE else _alone(rows, totals)
     new, twice = _new(rows, totals)
-    cells = Cells(
+    cells = ColumnCells(
         kind="category",
         values=tuple(values[:alone]),
         known=tuple(values[alone:]),
@@ -52,8 +52,8 @@ def made(parts: Parts, *, blocks: int) -> Counted | str:
         twice=twice,
         complete=totals.height <= KNOWN,
     )
-    made = _placed(rows, missing, cells, blocks)
-    return _left_out(made, new, cells) if cells.known and cells.complete else made
+    counts = _placed(rows, missing, cells, blocks)
+    return _left_out(counts, new, cells) if cells.known and cells.complete else counts
 
 
 def _totals(rows: pl.DataFrame) -> pl.DataFrame:
@@ -96,16 +96,16 @@ def _new(rows: pl.DataFrame, totals: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return by_block, int(totals.filter(pl.col(met) == 2)["rows"].sum())
 
 
-def _left_out(made: Counted, new: pl.DataFrame, cells: Cells) -> Counted:
+def _left_out(first: CellCounts, new: pl.DataFrame, cells: ColumnCells) -> CellCounts:
     """Rows with values that nothing else in the reference has, counted as later ones are: as unseen."""
-    counts = made.counts.copy()
+    counts = first.counts.copy()
     places, moved = new["block"].to_numpy(), new["rows"].to_numpy()
     counts[places, len(cells.values)] -= moved
     counts[places, -1] += moved
-    return made._replace(counts=counts)
+    return first._replace(counts=counts)
 
 
-def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
+def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, blocks: int) -> CellCounts:
     """Counts of values in the cells of a reference. Numbers and times are unreadable where it holds other texts."""
     unreadable = np.zeros(blocks, dtype=np.int64)
 
@@ -120,11 +120,11 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int
             yield pl.Series(series.name, [None] * len(series), dtype=pl.String), block
 
     tallied, missing = _tally(readable(), blocks)
-    made = _placed(tallied, missing - unreadable, cells, blocks)
-    return made._replace(unreadable=unreadable)
+    counts = _placed(tallied, missing - unreadable, cells, blocks)
+    return counts._replace(unreadable=unreadable)
 
 
-def _is_other(dtype: pl.DataType, cells: Cells) -> bool:
+def _is_other(dtype: pl.DataType, cells: ColumnCells) -> bool:
     """Whether values of that type cannot be any of the reference's, of which not all are known to tell by."""
     if cells.complete or not (dtype.is_numeric() or dtype.is_temporal()):
         return False
@@ -133,7 +133,7 @@ def _is_other(dtype: pl.DataType, cells: Cells) -> bool:
 
 def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.DataFrame, Codes]:
     """Rows by block and value (block, value, rows), and missing ones by block."""
-    found, missing = [], np.zeros(blocks, dtype=np.int64)
+    tallies, missing = [], np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
         if series.dtype.is_float():
             series = series.fill_nan(None)  # noqa: PLW2901 - NaN is how a column of numbers says that nothing is there
@@ -147,9 +147,9 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
         else:
             frame = pl.DataFrame({"block": codes, "value": series}).filter(pl.col("value").is_not_null())
             counts = frame.group_by("block", "value").agg(rows=pl.len())
-        found.append(counts.select("block", text(counts["value"]), pl.col("rows").cast(pl.Int64)))
-    tallied = pl.concat(found)
-    if len(found) > 1:
+        tallies.append(counts.select("block", text(counts["value"]), pl.col("rows").cast(pl.Int64)))
+    tallied = pl.concat(tallies)
+    if len(tallies) > 1:
         tallied = tallied.group_by("block", "value").agg(pl.col("rows").sum())
     return tallied, missing
 
@@ -158,16 +158,18 @@ def text(values: pl.Series) -> pl.Series:
     """Values of whatever type as text; whole numbers without a point, so that codes that were read as 1.0 are "1"."""
     if values.dtype.is_float():
         number = values.cast(pl.Int64, strict=False)
-        told = (
+        texts = (
             pl.when(number.cast(values.dtype) == values).then(number.cast(pl.String)).otherwise(values.cast(pl.String))
         )
-        return pl.select(told.alias("value")).to_series()
+        return pl.select(texts.alias("value")).to_series()
     if values.dtype.is_nested() or values.dtype == pl.Binary:
-        return pl.Series("value", [None if one is None else str(one) for one in values.to_list()], dtype=pl.String)
+        return pl.Series(
+            "value", [None if value is None else str(value) for value in values.to_list()], dtype=pl.String
+        )
     return values.cast(pl.String).alias("value")
 
 
-def _placed(rows: pl.DataFrame, missing: Codes, cells: Cells, blocks: int) -> Counted:
+def _placed(rows: pl.DataFrame, missing: Codes, cells: ColumnCells, blocks: int) -> CellCounts:
     places = pl.DataFrame(
         {
             "value": [*cells.values, *cells.known],
@@ -177,17 +179,17 @@ def _placed(rows: pl.DataFrame, missing: Codes, cells: Cells, blocks: int) -> Co
     )
     # Where the reference holds more values than are remembered, one that is not may still be known.
     else_ = cells.count - 1 if cells.complete else len(cells.values)
-    told = rows.join(places, on="value", how="left").with_columns(unseen=pl.col("cell").is_null())
-    told = told.with_columns(pl.col("cell").fill_null(else_))
-    flat = (told["block"] * cells.count + told["cell"]).to_numpy()
-    counts = np.bincount(flat, weights=told["rows"].to_numpy(), minlength=blocks * cells.count)
+    celled = rows.join(places, on="value", how="left").with_columns(unseen=pl.col("cell").is_null())
+    celled = celled.with_columns(pl.col("cell").fill_null(else_))
+    flat = (celled["block"] * cells.count + celled["cell"]).to_numpy()
+    counts = np.bincount(flat, weights=celled["rows"].to_numpy(), minlength=blocks * cells.count)
     unseen = (
-        told.filter("unseen")
+        celled.filter("unseen")
         .group_by("value")
         .agg(pl.col("rows").sum())
         .sort(["rows", "value"], descending=[True, False])
     )
     examples = tuple(value[:_LONGEST] for value in unseen["value"].head(_EXAMPLES)) if cells.complete else ()
-    return Counted(
+    return CellCounts(
         cells, counts.astype(np.int64).reshape(blocks, cells.count), missing, np.zeros(blocks, dtype=np.int64), examples
     )

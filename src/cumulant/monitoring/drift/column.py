@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cumulant.monitoring.drift.findings import Distances, Part, What
-from cumulant.monitoring.drift.profiles import Column
+from cumulant.monitoring.drift.findings import DriftDistances, ShareChange, What
+from cumulant.monitoring.drift.profiles import ColumnCounts
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
@@ -37,7 +37,7 @@ class Least:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class ColumnTest:
     """One hypothesis about a column. What does not matter is not tested and has p = 1."""
 
     what: What
@@ -50,11 +50,11 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Watch:
+class ColumnComparison:
     """A column of the reference beside the same column of all windows."""
 
-    reference: Column
-    current: Column
+    reference: ColumnCounts
+    current: ColumnCounts
     least: Least
     _before: Floats = field(init=False)
     _now: Floats = field(init=False)
@@ -86,29 +86,29 @@ class Watch:
         """The cells of values that the reference could have had."""
         return slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
 
-    def tests(self, windows: slice) -> tuple[Tested, ...]:
+    def tests(self, windows: slice) -> tuple[ColumnTest, ...]:
         """What is looked at in these windows together."""
         if self.current.absent:
-            return (Tested(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
+            return (ColumnTest(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
         now = self._now[windows]
         # A label that is not there is not known yet.
-        found = (
+        tests = (
             [self._shift(now)] if self.reference.role == "label" else [self._missing(windows, now), self._shift(now)]
         )
-        found += [self._impossible(now), self._tails(now)] if self.reference.cells.kind == "number" else []
-        found += [self._unseen(now)] if self._knows_all else []
-        found += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []
-        return tuple(found)
+        tests += [self._impossible(now), self._tails(now)] if self.reference.cells.kind == "number" else []
+        tests += [self._unseen(now)] if self._knows_all else []
+        tests += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []
+        return tuple(tests)
 
     @property
     def _knows_all(self) -> bool:
         return self.reference.cells.kind == "category" and self.reference.cells.complete
 
-    def _missing(self, windows: slice, now: Floats) -> Tested:
+    def _missing(self, windows: slice, now: Floats) -> ColumnTest:
         before = _beside(self.reference.missing, self._before)
         after = _beside(self.current.missing[windows], now)
-        first, then = (float(one[:, 0].sum() / max(one.sum(), 1.0)) for one in (before, after))
-        tested = Tested(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
+        first, then = (float(shares[:, 0].sum() / max(shares.sum(), 1.0)) for shares in (before, after))
+        tested = ColumnTest(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
         evidence = drift.two_samples(before, after)
@@ -116,44 +116,44 @@ class Watch:
 
     def _share(
         self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
-    ) -> Tested:
+    ) -> ColumnTest:
         """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
 
         `beside`: rows that `now` does not count. `design`: at least so many rows count as one.
         """
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
-        tested = Tested(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
+        tested = ColumnTest(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
         if tested.effect < tested.least or all_now < FEWEST:
             return tested
-        left, right, _ = self._inner(now)
-        design = max(design, drift.two_samples(left, right).design)
+        before_counts, now_counts, _ = self._inner(now)
+        design = max(design, drift.two_samples(before_counts, now_counts).design)
         return _proven(tested, drift.increase(before, rows, after, all_now, design=design), design)
 
-    def _impossible(self, now: Floats) -> Tested:
+    def _impossible(self, now: Floats) -> ColumnTest:
         far = [0, -1]
         return self._share("impossible", float(self._before[:, far].sum()), float(now[:, far].sum()), now)
 
-    def _tails(self, now: Floats) -> Tested:
+    def _tails(self, now: Floats) -> ColumnTest:
         """Rows in the outer hundredths of the reference: a few that moved far change no distance that matters."""
         inside = self._before[:, self._inside]  # what lies beyond is a fault
         shares = np.cumsum(inside.sum(axis=0)) / max(float(inside.sum()), 1.0)
         far = (shares <= _TAIL) | (np.concatenate(([0.0], shares[:-1])) >= 1 - _TAIL)
         before, after = (
-            np.column_stack([one[:, ~far].sum(axis=1), one[:, far].sum(axis=1)])
-            for one in (inside[self.steady :], now[:, self._inside])
+            np.column_stack([counts[:, ~far].sum(axis=1), counts[:, far].sum(axis=1)])
+            for counts in (inside[self.steady :], now[:, self._inside])
         )
         return self._most_cautious(lambda level, leverage: self._tails_from(level, after, leverage), before)
 
-    def _tails_from(self, before: Floats, after: Floats, leverage: float) -> Tested:
-        first, then = (float(one[:, 1].sum() / max(one.sum(), 1.0)) for one in (before, after))
-        tested = Tested(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
+    def _tails_from(self, before: Floats, after: Floats, leverage: float) -> ColumnTest:
+        first, then = (float(counts[:, 1].sum() / max(counts.sum(), 1.0)) for counts in (before, after))
+        tested = ColumnTest(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
         evidence = drift.two_samples(before, after, leverage=leverage)
         return _proven(tested, _p_of_few(before[:, 1], after[:, 1], before, after, evidence), evidence.design)
 
-    def _most_cautious(self, compare: Callable[[Floats, float], Tested], before: Floats) -> Tested:
+    def _most_cautious(self, compare: Callable[[Floats, float], ColumnTest], before: Floats) -> ColumnTest:
         """The test against the mean of `before` [blocks, cells], as sure as that against its end is at most."""
         tested = compare(before, 1.0)
         if tested.p == 1 or not self.slope:
@@ -161,7 +161,7 @@ class Watch:
         end = compare(at_end(before), LEVERAGE)
         return end if end.p == 1 else replace(tested, p=max(tested.p, end.p))
 
-    def _unseen(self, now: Floats) -> Tested:
+    def _unseen(self, now: Floats) -> ColumnTest:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).
         before = np.column_stack([self._before[:, :-1].sum(axis=1), self._before[:, -1]])
         after = np.column_stack([now[:, :-1].sum(axis=1), now[:, -1]])
@@ -170,7 +170,7 @@ class Watch:
         design = drift.two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
         return self._share("unseen", float(cells.once), float(now[:, -1].sum()), now, design=design)
 
-    def _unreadable(self, windows: slice, now: Floats) -> Tested:
+    def _unreadable(self, windows: slice, now: Floats) -> ColumnTest:
         count = float(sum(self.current.unreadable[windows]))
         return self._share("unreadable", 0.0, count, now, beside=count)
 
@@ -182,36 +182,36 @@ class Watch:
         group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
         return gathered(before, group), gathered(after, group), group
 
-    def _shift(self, now: Floats) -> Tested:
-        left, right, _ = self._inner(now)
-        n, m = float(left.sum()), float(right.sum())
+    def _shift(self, now: Floats) -> ColumnTest:
+        reference, current, _ = self._inner(now)
+        n, m = float(reference.sum()), float(current.sum())
         if min(n, m) < FEWEST:
-            return Tested(what="shift", effect=0.0, least=self.least.shift)
+            return ColumnTest(what="shift", effect=0.0, least=self.least.shift)
         what: What = "constant" if self._constant(now) else "shift"
-        return self._most_cautious(lambda level, leverage: self._shift_from(level, right, leverage, what), left)
+        return self._most_cautious(lambda level, leverage: self._shift_from(level, current, leverage, what), reference)
 
-    def _shift_from(self, left: Floats, right: Floats, leverage: float, what: What) -> Tested:
-        apart = float(squared(left.sum(axis=0)[None], right.sum(axis=0)[None])[0])
-        effect = _effect(apart, left, right, 1.0)
+    def _shift_from(self, reference: Floats, current: Floats, leverage: float, what: What) -> ColumnTest:
+        apart = float(squared(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0])
+        effect = _effect(apart, reference, current, 1.0)
         if effect < self.least.shift:
-            return Tested(what="shift", effect=effect, least=self.least.shift)
-        evidence = drift.two_samples(left, right, leverage=leverage)
-        effect = _effect(apart, left, right, evidence.design)
-        tested = Tested(what=what, effect=effect, least=self.least.shift)
+            return ColumnTest(what="shift", effect=effect, least=self.least.shift)
+        evidence = drift.two_samples(reference, current, leverage=leverage)
+        effect = _effect(apart, reference, current, evidence.design)
+        tested = ColumnTest(what=what, effect=effect, least=self.least.shift)
         return _proven(tested, evidence.p, evidence.design) if effect >= self.least.shift else tested
 
     def _constant(self, now: Floats) -> bool:
         """All values lie in one cell, which held less than half of the reference's."""
-        held = now.sum(axis=0)
-        return int((held > 0).sum()) == 1 and float(self._before[:, held > 0].sum() / self._before.sum()) < 0.5
+        totals = now.sum(axis=0)
+        return int((totals > 0).sum()) == 1 and float(self._before[:, totals > 0].sum() / self._before.sum()) < 0.5
 
     def interval(self, windows: slice, design: float) -> tuple[float, float]:
         """The 95% interval of a shift in these windows."""
-        left, right, _ = self._inner(self._now[windows])
-        found = drift.effect(left, right, design=design)
-        return found.low, found.high
+        reference, current, _ = self._inner(self._now[windows])
+        estimate = drift.effect(reference, current, design=design)
+        return estimate.low, estimate.high
 
-    def distances(self, windows: slice) -> Distances:
+    def distances(self, windows: slice) -> DriftDistances:
         """All distances of these windows from the reference."""
         now = self._now[windows]
         _, _, group = self._inner(now)
@@ -219,18 +219,22 @@ class Watch:
         if cells.kind == "number":
             whole = np.concatenate(([group[0]], group, [group[-1]]))
             grid = drift.Grid(np.array(cells.edges))
-            found = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
+            distances = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
         else:
             whole = np.append(group, group.max() + 1)
-            found = drift.distances(before, now.sum(axis=0), whole)
-        return Distances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
+            distances = drift.distances(before, now.sum(axis=0), whole)
+        return DriftDistances(
+            psi=distances.psi, kolmogorov_smirnov=distances.kolmogorov_smirnov, wasserstein=distances.wasserstein
+        )
 
-    def parts(self, windows: slice) -> tuple[Part, ...]:
+    def parts(self, windows: slice) -> tuple[ShareChange, ...]:
         """The values that carry a shift, those whose share changed most first."""
-        left, right, group = self._inner(self._now[windows])
-        before, now = (one.sum(axis=0) / max(float(one.sum()), 1.0) for one in (left, right))
+        reference, current, group = self._inner(self._now[windows])
+        before, now = (counts.sum(axis=0) / max(float(counts.sum()), 1.0) for counts in (reference, current))
         order = np.argsort(-np.abs(now - before), kind="stable")[:_PARTS]
-        return tuple(Part(self._named(group, int(place)), float(before[place]), float(now[place])) for place in order)
+        return tuple(
+            ShareChange(self._named(group, int(place)), float(before[place]), float(now[place])) for place in order
+        )
 
     def _named(self, group: Codes, place: int) -> str:
         cells = self.reference.cells
@@ -255,7 +259,7 @@ def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence
     """
     if evidence.p > _SUSPECT:
         return evidence.p
-    counts = (float(one.sum()) for one in (then, before, now, after))
+    counts = (float(shares.sum()) for shares in (then, before, now, after))
     return max(evidence.p, drift.increase(*counts, design=evidence.design))
 
 
@@ -263,14 +267,14 @@ def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
     return np.column_stack([np.array(missing, dtype=np.float64), counts.sum(axis=1)])
 
 
-def _effect(apart: float, left: Floats, right: Floats, design: float) -> float:
-    n, m = float(left.sum()), float(right.sum())
-    kinds = int(((left.sum(axis=0) + right.sum(axis=0)) > 0).sum())
+def _effect(apart: float, reference: Floats, current: Floats, design: float) -> float:
+    n, m = float(reference.sum()), float(current.sum())
+    kinds = int(((reference.sum(axis=0) + current.sum(axis=0)) > 0).sum())
     return math.sqrt(drift.excess(apart, cells=kinds, rows=n * m / (n + m) / design))
 
 
-def _proven(tested: Tested, p: float, design: float) -> Tested:
-    return Tested(
+def _proven(tested: ColumnTest, p: float, design: float) -> ColumnTest:
+    return ColumnTest(
         what=tested.what,
         effect=tested.effect,
         least=tested.least,

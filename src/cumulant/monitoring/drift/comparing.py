@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import numpy as np
 
-from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
-from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Unsteady, Watched, What
-from cumulant.monitoring.drift.profiles import Profile
+from cumulant.monitoring.drift.column import FEWEST, ColumnComparison, ColumnTest, Least
+from cumulant.monitoring.drift.findings import ColumnStatus, DriftFinding, Findings, Kind, Unsteady, What
+from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.statistics import drift
 
@@ -24,13 +24,13 @@ class _Alarm:
     window: int
     span: int
     column: int
-    tested: Tested
+    tested: ColumnTest
     needed: float
 
 
 def compare(
-    reference: Profile,
-    current: Profile,
+    reference: DriftProfile,
+    current: DriftProfile,
     policy: DriftPolicy | None = None,
     *,
     weights: Mapping[str, float] | None = None,
@@ -47,7 +47,7 @@ def compare(
     """
     policy = policy or DriftPolicy()
     watches = [
-        Watch(before, now, least(policy, before.role))
+        ColumnComparison(before, now, least(policy, before.role))
         for before, now in zip(reference.columns, current.columns, strict=True)
     ]
     known = {**(weights or {}), **policy.weights}
@@ -63,10 +63,10 @@ def compare(
         for alarm in _look(watches, weight, window, span, level)
     ]
     newest = _newest(current)
-    found = _findings(watches, weight, alarms, current, newest)
+    findings = _findings(watches, weight, alarms, current, newest)
     return Findings(
-        findings=tuple(sorted(found, key=lambda one: (-one.active, -one.rank, one.feature))),
-        columns=_watched(watches, found, newest),
+        findings=tuple(sorted(findings, key=lambda finding: (-finding.active, -finding.rank, finding.feature))),
+        columns=_watched(watches, findings, newest),
         newest=newest,
         windows=current.blocks,
         alarming=tuple(any(alarm.window == place for alarm in alarms) for place in range(len(current.blocks))),
@@ -95,20 +95,22 @@ def least(policy: DriftPolicy, role: str) -> Least:
     )
 
 
-def _looks(policy: DriftPolicy, current: Profile) -> int:
+def _looks(policy: DriftPolicy, current: DriftProfile) -> int:
     """Looks that share one rate of false alarms: those of a month, or all of a table without times."""
     if not current.blocks[0].timed:
         return len(current.blocks)
     return max(round(_MONTH / policy.window), 1)
 
 
-def _newest(current: Profile) -> int:
+def _newest(current: DriftProfile) -> int:
     """The newest window with enough rows: a day that has just begun, or lies ahead as a clock jumped, has few."""
     enough = [place for place, block in enumerate(current.blocks) if block.rows >= FEWEST]
     return enough[-1] if enough else len(current.blocks) - 1
 
 
-def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: int, level: float) -> list[_Alarm]:
+def _look(
+    watches: Sequence[ColumnComparison], weight: Sequence[float], window: int, span: int, level: float
+) -> list[_Alarm]:
     """What is alarming when the newest `span` windows up to `window` are looked at together."""
     tests = [
         (column, tested)
@@ -125,38 +127,44 @@ def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: 
 
 
 def _findings(
-    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile, newest: int
-) -> list[Finding]:
+    watches: Sequence[ColumnComparison],
+    weight: Sequence[float],
+    alarms: Sequence[_Alarm],
+    current: DriftProfile,
+    newest: int,
+) -> list[DriftFinding]:
     """One finding a column and subject."""
-    found = []
+    findings = []
     moved = {alarm.column for alarm in alarms if alarm.tested.what in ("shift", "constant")}
     for column, what in dict.fromkeys((alarm.column, alarm.tested.what) for alarm in alarms):
         if what == "tails" and column in moved:  # a shift moves tails as well
             continue
         own = [alarm for alarm in alarms if (alarm.column, alarm.tested.what) == (column, what)]
-        found.append(_finding(watches[column], weight[column], own, current, newest))
-    return found
+        findings.append(_finding(watches[column], weight[column], own, current, newest))
+    return findings
 
 
-def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profile, newest: int) -> Finding:
+def _finding(
+    watch: ColumnComparison, weight: float, own: Sequence[_Alarm], current: DriftProfile, newest: int
+) -> DriftFinding:
     """What alarms of one subject say, with the figures of the last of them that looks at the fewest windows."""
-    last = min((one for one in own if one.window == own[-1].window), key=lambda one: one.span)
-    told, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
-    shifted = told.what in ("shift", "constant")
-    low, high = watch.interval(windows, told.design) if shifted else (None, None)
-    return Finding(
+    last = min((other for other in own if other.window == own[-1].window), key=lambda other: other.span)
+    test, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
+    shifted = test.what in ("shift", "constant")
+    low, high = watch.interval(windows, test.design) if shifted else (None, None)
+    return DriftFinding(
         feature=watch.reference.name,
         role=watch.reference.role,
-        kind=_kind(watch, told.what),
-        what=told.what,
-        effect=told.effect,
+        kind=_kind(watch, test.what),
+        what=test.what,
+        effect=test.effect,
         low=low,
         high=high,
-        least=told.least,
-        p=told.p,
+        least=test.least,
+        p=test.p,
         needed=last.needed,
-        before=told.before,
-        now=told.now,
+        before=test.before,
+        now=test.now,
         since=current.blocks[_since(watch, own[0])],
         until=current.blocks[last.window],
         windows=len({alarm.window for alarm in own}),
@@ -164,39 +172,41 @@ def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profil
         active=last.window >= newest,
         span=last.span,
         weight=weight,
-        design=told.design,
+        design=test.design,
         parts=watch.parts(windows) if shifted else (),
-        examples=watch.current.examples if told.what == "unseen" else (),
+        examples=watch.current.examples if test.what == "unseen" else (),
         distances=watch.distances(windows) if shifted else None,
     )
 
 
-def _kind(watch: Watch, what: What) -> Kind:
+def _kind(watch: ColumnComparison, what: What) -> Kind:
     if what not in ("shift", "tails"):
         return "data_fault"
     return "covariate" if watch.reference.role == "feature" else "prior"
 
 
-def _since(watch: Watch, first: _Alarm) -> int:
+def _since(watch: ColumnComparison, first: _Alarm) -> int:
     """The first window of the change: back from the first alarm, while a window alone shows an effect that matters."""
     place = first.window
     what = first.tested.what
     while place > 0 and any(
-        one.what == what and one.effect >= one.least for one in watch.tests(slice(place - 1, place))
+        test.what == what and test.effect >= test.least for test in watch.tests(slice(place - 1, place))
     ):
         place -= 1
     return place
 
 
-def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) -> tuple[Watched, ...]:
-    alarming = {one.feature for one in found if one.active}
-    told = []
+def _watched(
+    watches: Sequence[ColumnComparison], findings: Sequence[DriftFinding], window: int
+) -> tuple[ColumnStatus, ...]:
+    alarming = {item.feature for item in findings if item.active}
+    statuses = []
     for watch in watches:
-        tests = {one.what: one for one in watch.tests(slice(window, window + 1))}
+        tests = {item.what: item for item in watch.tests(slice(window, window + 1))}
         shift = tests.get("shift") or tests.get("constant") or tests.get("absent")
         missing = tests.get("missing")
-        told.append(
-            Watched(
+        statuses.append(
+            ColumnStatus(
                 feature=watch.reference.name,
                 role=watch.reference.role,
                 effect=0.0 if shift is None else shift.effect,
@@ -204,4 +214,4 @@ def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) ->
                 alarming=watch.reference.name in alarming,
             )
         )
-    return tuple(told)
+    return tuple(statuses)

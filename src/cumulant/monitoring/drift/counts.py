@@ -51,7 +51,7 @@ def _effect(expected: float, rows: int) -> float:
 
 
 @dataclass
-class Counts:
+class WindowCounts:
     """`rows` [n] of windows without a break; `season`: windows of a week, 1 where they do not make up one.
 
     partial: places whose windows may be cut off: nothing is forecast from them, and few rows there are no change.
@@ -70,7 +70,12 @@ class Counts:
 
     def deviations(self, first: int, *, least: float, level: float) -> tuple[list[Deviation], list[int]]:
         """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all that were judged."""
-        found, judged, deviating, usable = [], list[int](), list[Deviation](), np.ones(len(self.rows), dtype=np.bool_)
+        unexpected, judged, deviating, usable = (
+            [],
+            list[int](),
+            list[Deviation](),
+            np.ones(len(self.rows), dtype=np.bool_),
+        )
         usable[list(self.partial)] = False
         for place in range(len(self.rows)):
             expected = self._forecast(place, usable)
@@ -82,18 +87,18 @@ class Counts:
             expected = self._returned(place, expected, least)
             if place >= first and len(self.errors) >= LEAST_ERRORS:
                 judged.append(place)
-                one = self._deviation(place, expected, least, level)
-                self._follow_peak(one)
-                if one is not None:
+                deviation = self._deviation(place, expected, least, level)
+                self._follow_peak(deviation)
+                if deviation is not None:
                     usable[place] = False
-                    deviating.append(one)
-                    if not self._recurs(one, least, level):
-                        found.append(one)
+                    deviating.append(deviation)
+                    if not self._recurs(deviation, least, level):
+                        unexpected.append(deviation)
                     self._accept_level(deviating, judged, usable)
                     continue
             if usable[place]:
                 self.errors.append(self._error(place, expected))
-        return found, judged
+        return unexpected, judged
 
     def _returned(self, place: int, expected: float, least: float) -> float:
         """The forecast; where there are more rows, that of a former level which the window is within `least` of."""
@@ -101,26 +106,28 @@ class Counts:
         if rows <= expected or _effect(expected, rows) < least:
             return expected
         former = [self._forecast(place, windows) for windows in self.higher]
-        return next((one for one in former if one is not None and _effect(one, rows) < least), expected)
+        return next(
+            (forecast for forecast in former if forecast is not None and _effect(forecast, rows) < least), expected
+        )
 
     def _deviation(self, place: int, expected: float, least: float, level: float) -> Deviation | None:
         rows = int(self.rows[place])
-        one = Deviation(place, expected, rows, self._p(self._error(place, expected)))
+        deviation = Deviation(place, expected, rows, self._p(self._error(place, expected)))
         whole = rows > expected or place not in self.partial
-        return one if whole and one.p <= level / 2 and one.effect >= least else None
+        return deviation if whole and deviation.p <= level / 2 and deviation.effect >= least else None
 
-    def _recurs(self, one: Deviation, least: float, level: float) -> bool:
+    def _recurs(self, deviation: Deviation, least: float, level: float) -> bool:
         """Whether it is no more than the second highest of the peaks that are over."""
-        if one.rows < one.expected or len(self.peaks) < _RECURRING:
+        if deviation.rows < deviation.expected or len(self.peaks) < _RECURRING:
             return False
-        usual = one.expected * sorted(self.peaks)[-_RECURRING]
-        beyond = one.rows > usual and _effect(usual, one.rows) >= least
-        return not beyond or self._p(self._error(one.place, usual)) > level / 2
+        usual = deviation.expected * sorted(self.peaks)[-_RECURRING]
+        beyond = deviation.rows > usual and _effect(usual, deviation.rows) >= least
+        return not beyond or self._p(self._error(deviation.place, usual)) > level / 2
 
-    def _follow_peak(self, one: Deviation | None) -> None:
+    def _follow_peak(self, deviation: Deviation | None) -> None:
         """A peak that is over is one, however many windows it lasted."""
-        if one is not None and one.rows > one.expected:
-            self.peak = max(self.peak, one.rows / one.expected)
+        if deviation is not None and deviation.rows > deviation.expected:
+            self.peak = max(self.peak, deviation.rows / deviation.expected)
         elif self.peak:
             self.peaks.append(self.peak)
             self.peak = 0.0
@@ -134,11 +141,13 @@ class Counts:
         last, length = deviating[-1], max(_MOST_SEASONS * self.season, LEAST_ERRORS)
         fewer, first = last.rows < last.expected, last.place - length + 1
         alike = [
-            one for one in deviating[-length:] if one.place >= first and one.rows and (one.rows < one.expected) == fewer
+            deviation
+            for deviation in deviating[-length:]
+            if deviation.place >= first and deviation.rows and (deviation.rows < deviation.expected) == fewer
         ]
         among = [place for place in judged[-length:] if place >= first]
         mixed = len(judged) - len(deviating) > 1
-        if fewer and alike and np.median([one.effect for one in alike]) > _MOST_LOSS:
+        if fewer and alike and np.median([deviation.effect for deviation in alike]) > _MOST_LOSS:
             return
         if last.rows and mixed and alike[0].place == first and len(alike) >= _LASTING * len(among):
             if fewer:

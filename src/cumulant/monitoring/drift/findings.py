@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.monitoring.drift.profiles import Block, Role, Skipped
+from cumulant.monitoring.drift.profiles import ProfileBlock, Role, Skipped
 
 #: `concept` needs labels: no distribution of inputs shows it. `volume`: the number of rows changed
 Kind = Literal["data_fault", "covariate", "prior", "concept", "volume"]
@@ -17,7 +17,7 @@ What = Literal[
 ]  # fmt: skip
 
 
-class Part(msgspec.Struct, frozen=True):
+class ShareChange(msgspec.Struct, frozen=True):
     """Values of the column whose share of the rows changed, from `before` to `now`."""
 
     values: str
@@ -34,7 +34,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     carries: float
 
 
-class Distances(msgspec.Struct, frozen=True, kw_only=True):
+class DriftDistances(msgspec.Struct, frozen=True, kw_only=True):
     """Other measures of the same change; None where they are not defined. Wasserstein in the reference's deviations."""
 
     psi: float
@@ -42,7 +42,7 @@ class Distances(msgspec.Struct, frozen=True, kw_only=True):
     wasserstein: float | None = None
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):
     """An alarm: the change matters, and it is not chance.
 
     `effect` with its 95% interval: of a shift the Jensen-Shannon distance less what chance adds, of a fault the share
@@ -63,17 +63,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     needed: float
     before: float | None
     now: float | None
-    since: Block
-    until: Block
+    since: ProfileBlock
+    until: ProfileBlock
     windows: int
     active: bool
     span: int
     weight: float
     design: float
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ShareChange, ...] = ()
     segments: tuple[Segment, ...] = ()
     examples: tuple[str, ...] = ()
-    distances: Distances | None = None
+    distances: DriftDistances | None = None
     alarmed: tuple[int, ...] = ()
 
     @property
@@ -82,7 +82,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return self.weight * self.effect / self.least
 
 
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A column in the newest window, alarming or not. `missing`: None of a label, which only becomes known later."""
 
     feature: str
@@ -108,9 +108,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     reference, whose shifts are held against its newest windows.
     """
 
-    findings: tuple[Finding, ...]
-    columns: tuple[Watched, ...]
-    windows: tuple[Block, ...]
+    findings: tuple[DriftFinding, ...]
+    columns: tuple[ColumnStatus, ...]
+    windows: tuple[ProfileBlock, ...]
     alarming: tuple[bool, ...]
     newest: int
     reference_rows: int
@@ -125,11 +125,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     unsteady: tuple[Unsteady, ...] = ()
 
     @property
-    def active(self) -> tuple[Finding, ...]:
+    def active(self) -> tuple[DriftFinding, ...]:
         """What is alarming in the newest window."""
-        return tuple(one for one in self.findings if one.active)
+        return tuple(finding for finding in self.findings if finding.active)
 
-    def is_over(self, one: Finding) -> bool:
+    def is_over(self, finding: DriftFinding) -> bool:
         """Whether a finding is past: no alarm in the newest window, and of a shift no distance there that matters."""
-        now = next((column.effect for column in self.columns if column.feature == one.feature), 0.0)
-        return not one.active and (one.what not in ("shift", "constant") or now < one.least)
+        now = next((column.effect for column in self.columns if column.feature == finding.feature), 0.0)
+        return not finding.active and (finding.what not in ("shift", "constant") or now < finding.least)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cumulant.monitoring.drift.column import FEWEST, Watch
+from cumulant.monitoring.drift.column import FEWEST, ColumnComparison
 from cumulant.monitoring.drift.comparing import least
 from cumulant.monitoring.drift.findings import What
-from cumulant.monitoring.drift.profiles import Profile
+from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 
 
@@ -25,20 +25,20 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     worst: tuple[float | None, ...]
 
 
-def courses(reference: Profile, current: Profile, policy: DriftPolicy) -> tuple[Course, ...]:
+def courses(reference: DriftProfile, current: DriftProfile, policy: DriftPolicy) -> tuple[Course, ...]:
     """Every column in every window. `current` was profiled with `like=reference`."""
-    found = []
+    courses = []
     for before, now in zip(reference.columns, current.columns, strict=True):
-        watch = Watch(before, now, least(policy, before.role))
+        watch = ColumnComparison(before, now, least(policy, before.role))
         effects: dict[What, list[float | None]] = {}
         worst: list[float | None] = []
         for place, block in enumerate(current.blocks):
             tests = watch.tests(slice(place, place + 1)) if block.rows >= FEWEST else ()
-            worst.append(max((one.effect / one.least for one in tests), default=None))
-            for one in tests:
+            worst.append(max((test.effect / test.least for test in tests), default=None))
+            for test in tests:
                 # A column that is all alike has moved, too.
-                what: What = "shift" if one.what == "constant" else one.what
-                effects.setdefault(what, [None] * len(current.blocks))[place] = one.effect
-        told = {what: tuple(values) for what, values in effects.items()}
-        found.append(Course(feature=before.name, effects=told, worst=tuple(worst)))
-    return tuple(found)
+                what: What = "shift" if test.what == "constant" else test.what
+                effects.setdefault(what, [None] * len(current.blocks))[place] = test.effect
+        by_window = {what: tuple(values) for what, values in effects.items()}
+        courses.append(Course(feature=before.name, effects=by_window, worst=tuple(worst)))
+    return tuple(courses)

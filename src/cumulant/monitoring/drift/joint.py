@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.monitoring.drift.categories import text
-from cumulant.monitoring.drift.profiles import Cells, Profile
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile
 from cumulant.statistics import METRICS, Rows, cluster_codes, estimate, roc_auc
 from cumulant.statistics.rows import Codes, Flags, Floats
 
@@ -43,7 +43,7 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def jointly(
-    before: pl.DataFrame, now: pl.DataFrame, reference: Profile, *, blocks: tuple[Codes, Codes] | None = None,
+    before: pl.DataFrame, now: pl.DataFrame, reference: DriftProfile, *, blocks: tuple[Codes, Codes] | None = None,
     seed: int = 0,
 ) -> Joint | None:  # fmt: skip
     """Tell `now` from `before` by the features of `reference` that both have; None where there are too few rows.
@@ -77,15 +77,15 @@ def jointly(
     with threadpool_limits(1, user_api="openmp"):  # small trees: threads would wait for each other
         model = _model(seed).fit(values[learned], truth[learned])
         score = model.predict_proba(values[judged])[:, 1]
-    held = Rows(truth=truth[judged], prediction=score, cluster=cluster_codes(cluster[judged]))
-    area = estimate(METRICS["roc_auc"], held, resamples=200, seed=seed)
+    judged_rows = Rows(truth=truth[judged], prediction=score, cluster=cluster_codes(cluster[judged]))
+    area = estimate(METRICS["roc_auc"], judged_rows, resamples=200, seed=seed)
     if area.value is None:
         return None
     with threadpool_limits(1, user_api="openmp"):
-        told = _parts(model, values[judged], held, area.value, generator)
-    order = np.argsort(-told)[:5]
-    by = tuple(Telling(features[place].name, float(told[place])) for place in order if told[place] > 0)
-    return Joint(area=area.value, low=area.low, high=area.high, rows=len(held), by=by)
+        falls = _parts(model, values[judged], judged_rows, area.value, generator)
+    order = np.argsort(-falls)[:5]
+    by = tuple(Telling(features[place].name, float(falls[place])) for place in order if falls[place] > 0)
+    return Joint(area=area.value, low=area.low, high=area.high, rows=len(judged_rows), by=by)
 
 
 def _drawn(frame: pl.DataFrame, generator: np.random.Generator) -> Codes:
@@ -93,14 +93,14 @@ def _drawn(frame: pl.DataFrame, generator: np.random.Generator) -> Codes:
     return rows
 
 
-def _encoded(series: pl.Series, cells: Cells) -> Floats:
+def _encoded(series: pl.Series, cells: ColumnCells) -> Floats:
     """Numbers as they are and categories by their place in the reference's order; what has no value is NaN."""
     if cells.kind == "number":
         return series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
     values = cells.values[:_VALUES]
     places = text(series).replace_strict(values, range(len(values)), default=len(values), return_dtype=pl.Float64)
-    found: Floats = np.where(series.is_null().to_numpy(), np.nan, places.to_numpy())
-    return found
+    codes: Floats = np.where(series.is_null().to_numpy(), np.nan, places.to_numpy())
+    return codes
 
 
 def _clusters(sides: list[Codes], blocks: tuple[Codes, Codes] | None) -> Codes:
@@ -123,16 +123,16 @@ def _half(cluster: Codes, truth: Floats, generator: np.random.Generator) -> Flag
     return learned
 
 
-def _parts(model: Any, values: Floats, held: Rows, area: float, generator: np.random.Generator) -> Floats:
+def _parts(model: Any, values: Floats, judged_rows: Rows, area: float, generator: np.random.Generator) -> Floats:
     """The fall of the area when a column is shuffled (Breiman 2001)."""
-    found = np.zeros(values.shape[1])
+    falls = np.zeros(values.shape[1])
     for place in range(values.shape[1]):
         for _ in range(_PERMUTED):
             shuffled = values.copy()
             shuffled[:, place] = generator.permutation(shuffled[:, place])
             again = model.predict_proba(shuffled)[:, 1]
-            found[place] += (area - roc_auc(held.truth, again)) / _PERMUTED
-    return found
+            falls[place] += (area - roc_auc(judged_rows.truth, again)) / _PERMUTED
+    return falls
 
 
 def _model(seed: int) -> Any:

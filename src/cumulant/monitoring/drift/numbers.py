@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.drift.profiles import Cells
+from cumulant.monitoring.drift.profiles import ColumnCells
 from cumulant.statistics import drift
 from cumulant.statistics.rows import Codes, Flags, Floats
 
@@ -20,59 +20,59 @@ _ENOUGH = 4_000_000
 _FEW = 100
 
 
-class Counted(NamedTuple):
+class CellCounts(NamedTuple):
     """Counts [blocks, cells], and rows without a value [blocks] each."""
 
-    cells: Cells
+    cells: ColumnCells
     counts: Codes
     missing: Codes
     unreadable: Codes
     examples: tuple[str, ...] = ()
 
 
-def made(
+def number_counts(
     parts: Callable[[], Iterator[tuple[pl.Series, Blocks]]], every: Callable[[int], pl.Series], *, rows: int,
     blocks: int, within: tuple[float, float] | None = None,
-) -> Counted | str:  # fmt: skip
+) -> CellCounts | str:  # fmt: skip
     """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
     if rows <= _ENOUGH:
-        held = list(parts())
-        sample = pl.concat(values for values, _ in held)
+        series_parts = list(parts())
+        sample = pl.concat(values for values, _ in series_parts)
     else:
-        held, sample = [], every(_ENOUGH)
+        series_parts, sample = [], every(_ENOUGH)
     values, _ = _values(sample)
     ordered = np.sort(values[np.isfinite(values)])
     if not len(ordered):
         return "the reference holds no value of it"
     if sample.dtype.is_integer() and len(ordered) >= _FEW and bool((np.diff(ordered) > 0).all()):
         return "every row has its own value, as keys have"
-    cells = Cells(
+    cells = ColumnCells(
         kind="number", edges=tuple(drift.grid(ordered, within=within).edges.tolist()), spread=float(ordered.std())
     )
-    if held and held[0][1] is None and len(ordered) == len(values):
+    if series_parts and series_parts[0][1] is None and len(ordered) == len(values):
         # Sorted values are counted faster, and here they are sorted already.
         counts = drift.cells(ordered, drift.Grid(np.array(cells.edges)))
-        return Counted(cells, counts, np.array([len(sample) - len(values)]), np.zeros(1, dtype=np.int64))
-    return counted(iter(held) if held else parts(), cells, blocks)
+        return CellCounts(cells, counts, np.array([len(sample) - len(values)]), np.zeros(1, dtype=np.int64))
+    return counted(iter(series_parts) if series_parts else parts(), cells, blocks)
 
 
-def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
+def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, blocks: int) -> CellCounts:
     """Counts of values in the cells of a reference. Texts that are no number are unreadable."""
     grid = drift.Grid(np.array(cells.edges))
     counts = np.zeros((blocks, cells.count), dtype=np.int64)
     missing, unreadable = np.zeros(blocks, dtype=np.int64), np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
-        values, held = _values(series) if _may_be_numbers(series.dtype, cells) else _none(series)
-        own = block if held is None or block is None else block[held]
+        values, is_number = _values(series) if _may_be_numbers(series.dtype, cells) else _none(series)
+        own = block if is_number is None or block is None else block[is_number]
         counts += drift.cells(values, grid, block=own, blocks=blocks)
-        if held is not None:
-            given = held if series.dtype.is_numeric() else series.is_not_null().to_numpy()
-            unreadable += _by_block(given & ~held, block, blocks)
+        if is_number is not None:
+            given = is_number if series.dtype.is_numeric() else series.is_not_null().to_numpy()
+            unreadable += _by_block(given & ~is_number, block, blocks)
             missing += _by_block(~given, block, blocks)
-    return Counted(cells, counts, missing, unreadable)
+    return CellCounts(cells, counts, missing, unreadable)
 
 
-def _may_be_numbers(dtype: pl.DataType, cells: Cells) -> bool:
+def _may_be_numbers(dtype: pl.DataType, cells: ColumnCells) -> bool:
     """Whether values of that type are numbers of these cells: times are none, and flags only 0 and 1."""
     if dtype.is_temporal():
         return False

@@ -18,7 +18,7 @@ from cumulant.statistics.rows import Codes
 Role = Literal["feature", "prediction", "label"]
 
 
-class Block(msgspec.Struct, frozen=True):
+class ProfileBlock(msgspec.Struct, frozen=True):
     """Rows that may depend on each other. `start`: microseconds since 1970, UTC, or the number of the first row."""
 
     start: int
@@ -26,7 +26,7 @@ class Block(msgspec.Struct, frozen=True):
     timed: bool = False
 
 
-class Cells(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnCells(msgspec.Struct, frozen=True, kw_only=True):
     """What the counts of a column are counts of.
 
     number: `edges` [k] rising, k + 1 cells, the outer two of each side beyond the reference; `spread` is the standard
@@ -56,7 +56,7 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.edges) + 1 if self.kind == "number" else len(self.values) + 2
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnCounts(msgspec.Struct, frozen=True, kw_only=True):
     """One column. `counts` [blocks][cells] of values; `missing` and `unreadable` [blocks] are of rows without one.
 
     `examples`: values that the reference does not know, most frequent first. `absent`: the table lacks the column.
@@ -64,7 +64,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     role: Role = "feature"
-    cells: Cells
+    cells: ColumnCells
     counts: tuple[tuple[int, ...], ...]
     missing: tuple[int, ...]
     unreadable: tuple[int, ...]
@@ -79,11 +79,11 @@ class Skipped(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+class DriftProfile(msgspec.Struct, frozen=True, kw_only=True):
     """`extra`: columns of the table that the reference lacks; `left_out`: rows that belong to no block."""
 
-    blocks: tuple[Block, ...]
-    columns: tuple[Column, ...]
+    blocks: tuple[ProfileBlock, ...]
+    columns: tuple[ColumnCounts, ...]
     skipped: tuple[Skipped, ...] = ()
     extra: tuple[str, ...] = ()
     left_out: int = 0
@@ -93,15 +93,17 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return sum(block.rows for block in self.blocks)
 
 
-def only(profile: Profile, roles: Mapping[str, Role]) -> Profile:
+def only(profile: DriftProfile, roles: Mapping[str, Role]) -> DriftProfile:
     """The columns in `roles`, in that order and as these."""
     columns = {column.name: column for column in profile.columns}
-    found = (msgspec.structs.replace(columns[name], role=role) for name, role in roles.items() if name in columns)
-    skipped = tuple(one for one in profile.skipped if one.name in roles)
-    return msgspec.structs.replace(profile, columns=tuple(found), skipped=skipped)
+    columns_in_use = (
+        msgspec.structs.replace(columns[name], role=role) for name, role in roles.items() if name in columns
+    )
+    skipped = tuple(skip for skip in profile.skipped if skip.name in roles)
+    return msgspec.structs.replace(profile, columns=tuple(columns_in_use), skipped=skipped)
 
 
-def merge(profiles: Sequence[Profile]) -> Profile:
+def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
     """The blocks of all, one after the other in time; those that begin at the same moment are one.
 
     Of values that are unknown to the reference the examples are those of the first profiles.
@@ -110,41 +112,41 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         DataError: they do not count the same cells.
     """
     first = profiles[0]
-    if any(_counted(one) != _counted(first) for one in profiles):
+    if any(_counted(part) != _counted(first) for part in profiles):
         raise DataError(
             "these profiles do not count the same cells",
             hint="profile each part with the same reference: profile(part, like=reference)",
         )
-    blocks = [block for one in profiles for block in one.blocks]
+    blocks = [block for part in profiles for block in part.blocks]
     # Blocks without times begin with the number of a row, which says nothing across tables.
     names = [(block.start, 0 if block.timed else place) for place, block in enumerate(blocks)]
     places = {name: place for place, name in enumerate(sorted(set(names)))}
     into = np.array([places[name] for name in names], dtype=np.int64)
     sizes = _summed(np.array([block.rows for block in blocks], dtype=np.int64), into, len(places))
     timed = {places[name]: block.timed for name, block in zip(names, blocks, strict=True)}
-    return Profile(
-        blocks=tuple(Block(start, int(sizes[at]), timed[at]) for (start, _), at in places.items()),
+    return DriftProfile(
+        blocks=tuple(ProfileBlock(start, int(sizes[at]), timed[at]) for (start, _), at in places.items()),
         columns=tuple(
-            _joined([one.columns[at] for one in profiles], into, len(places)) for at in range(len(first.columns))
+            _joined([part.columns[at] for part in profiles], into, len(places)) for at in range(len(first.columns))
         ),
         skipped=first.skipped,
-        extra=tuple(sorted({name for one in profiles for name in one.extra})),
-        left_out=sum(one.left_out for one in profiles),
+        extra=tuple(sorted({name for part in profiles for name in part.extra})),
+        left_out=sum(part.left_out for part in profiles),
     )
 
 
-def _counted(profile: Profile) -> list[tuple[str, Cells]]:
+def _counted(profile: DriftProfile) -> list[tuple[str, ColumnCells]]:
     return [(column.name, column.cells) for column in profile.columns]
 
 
 def _summed(counts: Codes, into: Codes, blocks: int) -> Codes:
     """Rows of `counts` added up by their block."""
-    found = np.zeros((blocks, *counts.shape[1:]), dtype=np.int64)
-    np.add.at(found, into, counts)
-    return found
+    sums = np.zeros((blocks, *counts.shape[1:]), dtype=np.int64)
+    np.add.at(sums, into, counts)
+    return sums
 
 
-def _joined(parts: Sequence[Column], into: Codes, blocks: int) -> Column:
+def _joined(parts: Sequence[ColumnCounts], into: Codes, blocks: int) -> ColumnCounts:
     def added(rows: Iterable[object]) -> Any:
         return _summed(np.array(list(rows), dtype=np.int64), into, blocks).tolist()
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.monitoring.drift import categories, numbers
-from cumulant.monitoring.drift.blocks import Cut, whole
-from cumulant.monitoring.drift.profiles import Cells, Column, Profile, Role, Skipped
+from cumulant.monitoring.drift.blocks import RowBlocks, whole
+from cumulant.monitoring.drift.profiles import ColumnCells, ColumnCounts, DriftProfile, Role, Skipped
 
 #: rows of a column that are in memory at a time
 CHUNK = 1_000_000
@@ -27,9 +27,9 @@ Kind = Literal["number", "category"]
 
 
 def profile(
-    table: pl.DataFrame | pl.LazyFrame, columns: Mapping[str, Role], *, cut: Cut | None = None,
-    like: Profile | None = None, workers: int | None = None,
-) -> Profile:  # fmt: skip
+    table: pl.DataFrame | pl.LazyFrame, columns: Mapping[str, Role], *, cut: RowBlocks | None = None,
+    like: DriftProfile | None = None, workers: int | None = None,
+) -> DriftProfile:  # fmt: skip
     """Count the rows of `table` in the blocks of `cut` (default: one for all).
 
     `columns` says what is watched, and as what. With `like`, a reference, they are counted in its cells, and
@@ -47,16 +47,18 @@ def profile(
     read = _Reader(lazy, cut)
     with ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool:
         if like is not None:
-            counted = tuple(pool.map(lambda one: _again(read, schema, one), like.columns))
-            known = {one.name for one in like.columns} | {one.name for one in like.skipped}
+            counted = tuple(pool.map(lambda column: _again(read, schema, column), like.columns))
+            known = {column.name for column in like.columns} | {column.name for column in like.skipped}
             extra = tuple(name for name in columns if name not in known and name in schema)
-            return Profile(blocks=cut.blocks, columns=counted, skipped=like.skipped, extra=extra, left_out=cut.left_out)
+            return DriftProfile(
+                blocks=cut.blocks, columns=counted, skipped=like.skipped, extra=extra, left_out=cut.left_out
+            )
         _check(columns, schema)
-        found = list(pool.map(lambda item: _first(read, schema, *item), columns.items()))
-    return Profile(
+        results = list(pool.map(lambda item: _first(read, schema, *item), columns.items()))
+    return DriftProfile(
         blocks=cut.blocks,
-        columns=tuple(one for one in found if isinstance(one, Column)),
-        skipped=tuple(one for one in found if isinstance(one, Skipped)),
+        columns=tuple(column for column in results if isinstance(column, ColumnCounts)),
+        skipped=tuple(column for column in results if isinstance(column, Skipped)),
         left_out=cut.left_out,
     )
 
@@ -64,7 +66,7 @@ def profile(
 class _Reader:
     """One column at a time, in chunks, each with the blocks of its rows."""
 
-    def __init__(self, lazy: pl.LazyFrame, cut: Cut) -> None:
+    def __init__(self, lazy: pl.LazyFrame, cut: RowBlocks) -> None:
         self._lazy, self._cut = lazy, cut
         self.blocks = len(cut.blocks)
         self.rows = cut.rows
@@ -80,8 +82,8 @@ class _Reader:
                 continue
             own = places[start : start + CHUNK].astype(np.int64)
             if self._cut.left_out:
-                held = own < self.blocks
-                series, own = series.filter(pl.Series(held)), own[held]
+                inside = own < self.blocks
+                series, own = series.filter(pl.Series(inside)), own[inside]
             yield series, own
 
     def every(self, name: str, most: int, role: Role = "feature") -> pl.Series:
@@ -127,43 +129,43 @@ def _kind(dtype: pl.DataType) -> Kind | str:
     return "times move by themselves" if dtype.is_temporal() else f"{dtype} has no distribution that is compared"
 
 
-def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> Column | Skipped:
+def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> ColumnCounts | Skipped:
     """A column of the reference."""
     kind = _kind(schema[name])
     if kind == "number":
-        made = numbers.made(
+        result = numbers.number_counts(
             lambda: read(name, role), lambda most: read.every(name, most, role), rows=read.rows, blocks=read.blocks,
             within=(0.0, 1.0) if _is_probability(name, role) else None,
         )  # fmt: skip
     elif kind == "category":
-        made = categories.made(lambda: read(name), blocks=read.blocks)
+        result = categories.category_counts(lambda: read(name), blocks=read.blocks)
     else:
         return Skipped(name, kind)
-    return Skipped(name, made) if isinstance(made, str) else _column(name, role, made)
+    return Skipped(name, result) if isinstance(result, str) else _column(name, role, result)
 
 
-def _again(read: _Reader, schema: pl.Schema, reference: Column) -> Column:
+def _again(read: _Reader, schema: pl.Schema, reference: ColumnCounts) -> ColumnCounts:
     """A column of other rows, in the cells of the reference."""
-    count: Callable[[Iterator[tuple[pl.Series, numbers.Blocks]], Cells, int], numbers.Counted]
+    count: Callable[[Iterator[tuple[pl.Series, numbers.Blocks]], ColumnCells, int], numbers.CellCounts]
     count = numbers.counted if reference.cells.kind == "number" else categories.counted
     if reference.name not in schema:
         empty = np.zeros((read.blocks, reference.cells.count), dtype=np.int64)
         none = np.zeros(read.blocks, dtype=np.int64)
-        made = numbers.Counted(reference.cells, empty, none, none)
-        return _column(reference.name, reference.role, made, absent=True)
+        counts = numbers.CellCounts(reference.cells, empty, none, none)
+        return _column(reference.name, reference.role, counts, absent=True)
     return _column(
         reference.name, reference.role, count(read(reference.name, reference.role), reference.cells, read.blocks)
     )
 
 
-def _column(name: str, role: Role, made: numbers.Counted, *, absent: bool = False) -> Column:
-    return Column(
+def _column(name: str, role: Role, cell_counts: numbers.CellCounts, *, absent: bool = False) -> ColumnCounts:
+    return ColumnCounts(
         name=name,
         role=role,
-        cells=made.cells,
-        counts=tuple(map(tuple, made.counts.tolist())),
-        missing=tuple(made.missing.tolist()),
-        unreadable=tuple(made.unreadable.tolist()),
-        examples=made.examples,
+        cells=cell_counts.cells,
+        counts=tuple(map(tuple, cell_counts.counts.tolist())),
+        missing=tuple(cell_counts.missing.tolist()),
+        unreadable=tuple(cell_counts.unreadable.tolist()),
+        examples=cell_counts.examples,
         absent=absent,
     )

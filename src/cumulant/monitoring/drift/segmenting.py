@@ -10,7 +10,7 @@ import polars as pl
 
 from cumulant.monitoring.drift import categories, numbers
 from cumulant.monitoring.drift.findings import Segment, What
-from cumulant.monitoring.drift.profiles import Cells, Column
+from cumulant.monitoring.drift.profiles import ColumnCells, ColumnCounts
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
@@ -23,7 +23,7 @@ _CARRIES, _MORE = 0.5, 2.0
 
 
 def segments(
-    before: pl.DataFrame, now: pl.DataFrame, column: Column, what: What, by: Sequence[str]
+    before: pl.DataFrame, now: pl.DataFrame, column: ColumnCounts, what: What, by: Sequence[str]
 ) -> tuple[Segment, ...]:
     """The segments that carry the change `what` of a column, which both frames hold beside the columns `by`.
 
@@ -33,7 +33,7 @@ def segments(
     """
     if what in ("absent", "tails"):
         return ()
-    found = []
+    segments = []
     for name in by:
         values = _values(before[name], now[name])
         if len(values) < 2:
@@ -48,8 +48,8 @@ def segments(
         place, share = int(np.argmax(parts)), rows[1] / max(int(rows[1].sum()), 1)
         carries = float(parts[place] / parts.sum())
         if carries >= max(_CARRIES, _MORE * float(share[place])):
-            found.append(Segment(column=name, value=values[place], rows=float(share[place]), carries=carries))
-    return tuple(sorted(found, key=lambda one: -one.carries))
+            segments.append(Segment(column=name, value=values[place], rows=float(share[place]), carries=carries))
+    return tuple(sorted(segments, key=lambda segment: -segment.carries))
 
 
 def _values(before: pl.Series, now: pl.Series) -> list[str]:
@@ -59,43 +59,43 @@ def _values(before: pl.Series, now: pl.Series) -> list[str]:
     return [value for value in common["value"].to_list() if value in known][:_MOST]
 
 
-def _counted(frame: pl.DataFrame, column: Column, by: str, values: Sequence[str]) -> numbers.Counted:
+def _counted(frame: pl.DataFrame, column: ColumnCounts, by: str, values: Sequence[str]) -> numbers.CellCounts:
     """Counts of the column's cells by segment."""
     codes = categories.text(frame[by]).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Int64)
-    held = codes.is_not_null()
+    known = codes.is_not_null()
     count = numbers.counted if column.cells.kind == "number" else categories.counted
-    part = (frame[column.name].filter(held), codes.filter(held).to_numpy())
+    part = (frame[column.name].filter(known), codes.filter(known).to_numpy())
     return count(iter([part]), column.cells, len(values))
 
 
-def _faults(what: What, rows: Codes, before: numbers.Counted, now: numbers.Counted) -> Floats:
+def _faults(what: What, rows: Codes, before: numbers.CellCounts, now: numbers.CellCounts) -> Floats:
     """Rows of each segment with the fault, above what its share in the reference would give."""
 
-    def faulty(one: numbers.Counted) -> Codes:
+    def faulty(cell_counts: numbers.CellCounts) -> Codes:
         if what == "missing":
-            return one.missing
+            return cell_counts.missing
         if what == "unreadable":
-            return one.unreadable
-        far: Codes = one.counts[:, -1] if what == "unseen" else one.counts[:, [0, -1]].sum(axis=1)
+            return cell_counts.unreadable
+        far: Codes = cell_counts.counts[:, -1] if what == "unseen" else cell_counts.counts[:, [0, -1]].sum(axis=1)
         return far
 
     expected = faulty(before) / np.maximum(rows[0], 1) * rows[1]
-    found: Floats = faulty(now) - expected
-    return found
+    excess: Floats = faulty(now) - expected
+    return excess
 
 
-def _shifts(cells: Cells, before: numbers.Counted, now: numbers.Counted) -> Floats:
+def _shifts(cells: ColumnCells, before: numbers.CellCounts, now: numbers.CellCounts) -> Floats:
     inner = slice(1, -1) if cells.kind == "number" else slice(0, -1)
-    left, right = before.counts[:, inner].astype(np.float64), now.counts[:, inner].astype(np.float64)
-    pooled = left.sum(axis=0) + right.sum(axis=0)
-    smaller = float(min(left.sum(), right.sum()))
+    reference, current = before.counts[:, inner].astype(np.float64), now.counts[:, inner].astype(np.float64)
+    pooled = reference.sum(axis=0) + current.sum(axis=0)
+    smaller = float(min(reference.sum(), current.sum()))
     group = drift.groups(pooled, smaller, ordered=cells.kind == "number")
-    left, right = gathered(left, group), gathered(right, group)
-    apart = squared(left, right)
+    reference, current = gathered(reference, group), gathered(current, group)
+    apart = squared(reference, current)
     parts = np.zeros(len(apart))
-    for place, (ours, theirs) in enumerate(zip(left.sum(axis=1), right.sum(axis=1), strict=True)):
+    for place, (ours, theirs) in enumerate(zip(reference.sum(axis=1), current.sum(axis=1), strict=True)):
         if min(ours, theirs) > 0:
             rows = float(ours * theirs / (ours + theirs))
-            kinds = int(((left[place] + right[place]) > 0).sum())
+            kinds = int(((reference[place] + current[place]) > 0).sum())
             parts[place] = theirs * drift.excess(float(apart[place]), cells=kinds, rows=rows)
     return parts if math.isfinite(float(parts.sum())) else np.zeros(len(parts))

@@ -10,7 +10,7 @@ import polars as pl
 
 from cumulant.core.units import micros, show_duration, to_micros
 from cumulant.monitoring.drift.column import FEWEST
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.words import day
 from cumulant.statistics.rows import Codes
 
@@ -26,7 +26,7 @@ _RHYTHM = 2
 
 
 def oddities(
-    blocks: Sequence[Block], length: timedelta, now: datetime | None = None, *, judged: bool = False
+    blocks: Sequence[ProfileBlock], length: timedelta, now: datetime | None = None, *, judged: bool = False
 ) -> tuple[str, ...]:
     """Sentences about the windows, oldest first; none where nothing is odd or they have no times.
 
@@ -44,7 +44,9 @@ def oddities(
     )
 
 
-def _clocks(blocks: Sequence[Block], starts: Codes, rows: Codes, length: timedelta, now: datetime) -> Iterator[str]:
+def _clocks(
+    blocks: Sequence[ProfileBlock], starts: Codes, rows: Codes, length: timedelta, now: datetime
+) -> Iterator[str]:
     ahead = starts > to_micros(now)
     if ahead.any():
         first = day(blocks[int(np.argmax(ahead))])
@@ -57,7 +59,7 @@ def _clocks(blocks: Sequence[Block], starts: Codes, rows: Codes, length: timedel
             yield f"{few:,} rows lie far {side} all others ({moment}): a clock may have been wrong"
 
 
-def _gaps(blocks: Sequence[Block], starts: Codes, length: timedelta) -> Iterator[str]:
+def _gaps(blocks: Sequence[ProfileBlock], starts: Codes, length: timedelta) -> Iterator[str]:
     steps = np.diff(starts) // max(micros(length), 1)
     wide = [place for place in np.flatnonzero(steps > 1).tolist() if steps[place] <= _JUMP]
     rhythm = len(wide) > _RHYTHM and bool(np.ptp(np.diff(starts[wide])) == 0)  # weekends are no gaps
@@ -73,7 +75,7 @@ def _small(rows: Codes) -> Iterator[str]:
         yield f"{small:,} of {len(rows):,} windows have fewer than {FEWEST} rows, and are not compared alone"
 
 
-def _volume(blocks: Sequence[Block], rows: Codes) -> Iterator[str]:
+def _volume(blocks: Sequence[ProfileBlock], rows: Codes) -> Iterator[str]:
     if len(rows) < _USUAL:
         return
     usual = float(np.median(rows))
@@ -89,8 +91,8 @@ def mixed_zones(times: pl.Series) -> str | None:
     """A sentence where texts of times are with and without an offset from UTC."""
     if times.dtype != pl.String:
         return None
-    held = times.drop_nulls().str.strip_chars()
-    clock = held.filter(held.str.contains(r"\d\d:\d\d"))
+    texts = times.drop_nulls().str.strip_chars()
+    clock = texts.filter(texts.str.contains(r"\d\d:\d\d"))
     zoned = int(clock.str.contains(r"(Z|[+-]\d\d:?\d\d)$").sum())
     if not 0 < zoned < len(clock):
         return None

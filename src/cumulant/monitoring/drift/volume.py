@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from cumulant.core.units import micros, show_duration
-from cumulant.monitoring.drift.counts import LEAST_ERRORS, LEAST_SEASONS, Counts, Deviation
-from cumulant.monitoring.drift.findings import Finding, What
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.counts import LEAST_ERRORS, LEAST_SEASONS, Deviation, WindowCounts
+from cumulant.monitoring.drift.findings import DriftFinding, What
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 
@@ -44,15 +44,21 @@ class _Windows:
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """`judged`: whether numbers of rows could be compared; `note`: why not, or why not with the reference."""
 
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[DriftFinding, ...] = ()
     judged: bool = False
     note: str | None = None
 
 
 def row_counts(
-    reference: Sequence[Block], blocks: Sequence[Block], length: timedelta, policy: DriftPolicy, *, looks: int,
-    until: int | None = None, shown: Sequence[Block] | None = None,
-) -> Volume:  # fmt: skip
+    reference: Sequence[ProfileBlock],
+    blocks: Sequence[ProfileBlock],
+    length: timedelta,
+    policy: DriftPolicy,
+    *,
+    looks: int,
+    until: int | None = None,
+    shown: Sequence[ProfileBlock] | None = None,
+) -> Volume:
     """Compare the number of rows of each window with the same weekday's windows before.
 
     Over `looks` looks, those of a month, chance alarms at most at the rate `false_alarms`, beside that of the columns.
@@ -75,35 +81,37 @@ def row_counts(
     blocks = _unbroken(whole, micros(length))
     before, note = _before(reference, blocks, micros(length)), _break(whole, blocks)
     shared = len(before) > 0 and reference[-1].start >= blocks[0].start
-    found, judged = _deviations(before, blocks, length, level, least, shared=shared, until=until)
-    if before and len(judged) >= _ALL and _all_alike(found, judged):
+    deviations, judged = _deviations(before, blocks, length, level, least, shared=shared, until=until)
+    if before and len(judged) >= _ALL and _all_alike(deviations, judged):
         note = "all windows have another number of rows than those of the reference: they are compared with each other"
         before = ()
-        found, judged = _deviations(before, blocks, length, level, least, shared=False, until=until)
+        deviations, judged = _deviations(before, blocks, length, level, least, shared=False, until=until)
     if not judged:
         few = _too_few(len(before) + len(blocks), length)
         return Volume(note=few if note is None else f"{note}; {few}")
     newest = judged[-1] - 1 if _rows(whole, blocks[-1].start) < _FEW_ROWS else None
-    findings = _findings(found, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level))
+    findings = _findings(
+        deviations, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level)
+    )
     return Volume(findings=findings, judged=True, note=note)
 
 
-def _unbroken(blocks: Sequence[Block], step: int) -> Sequence[Block]:
+def _unbroken(blocks: Sequence[ProfileBlock], step: int) -> Sequence[ProfileBlock]:
     """The newest part between windows that lie far apart; rows of a wrong clock, which are few or of one window, are
     no part. Where there is no other, the part with the most rows.
     """
     starts = np.array([block.start for block in blocks])
     ends = [0, *(np.flatnonzero(np.diff(starts) > _JUMP * max(step, _DAY)) + 1).tolist(), len(blocks)]
     parts = [blocks[first:last] for first, last in pairwise(ends)]
-    held = [part for part in parts if len(part) > 1 and _rows(part) >= _FEW_ROWS]
-    return held[-1] if held else max(parts, key=_rows)
+    large = [part for part in parts if len(part) > 1 and _rows(part) >= _FEW_ROWS]
+    return large[-1] if large else max(parts, key=_rows)
 
 
-def _rows(blocks: Sequence[Block], after: int | None = None) -> int:
+def _rows(blocks: Sequence[ProfileBlock], after: int | None = None) -> int:
     return sum(block.rows for block in blocks if after is None or block.start > after)
 
 
-def _break(whole: Sequence[Block], part: Sequence[Block]) -> str | None:
+def _break(whole: Sequence[ProfileBlock], part: Sequence[ProfileBlock]) -> str | None:
     """Where the part that is evaluated begins or ends at a break."""
     earlier = [block for block in whole if block.start < part[0].start]
     later = [block for block in whole if block.start > part[-1].start]
@@ -113,19 +121,27 @@ def _break(whole: Sequence[Block], part: Sequence[Block]) -> str | None:
     return None
 
 
-def _before(reference: Sequence[Block], blocks: Sequence[Block], step: int) -> tuple[Block, ...]:
+def _before(reference: Sequence[ProfileBlock], blocks: Sequence[ProfileBlock], step: int) -> tuple[ProfileBlock, ...]:
     """The windows of the reference that the rows follow; none where it lies elsewhere. They may share a window."""
-    held = tuple(one for one in reference if one.timed and one.start < blocks[0].start)
+    earlier = tuple(block for block in reference if block.timed and block.start < blocks[0].start)
     near = (
-        held and len(held) >= len(reference) - 1 and blocks[0].start - held[-1].start <= (_NEAR + 1) * max(step, _DAY)
+        earlier
+        and len(earlier) >= len(reference) - 1
+        and blocks[0].start - earlier[-1].start <= (_NEAR + 1) * max(step, _DAY)
     )
-    return tuple(_unbroken(held, step)) if near and held[-1] in _unbroken(held, step) else ()
+    return tuple(_unbroken(earlier, step)) if near and earlier[-1] in _unbroken(earlier, step) else ()
 
 
 def _deviations(
-    before: Sequence[Block], blocks: Sequence[Block], length: timedelta, level: float, least: float, *, shared: bool,
+    before: Sequence[ProfileBlock],
+    blocks: Sequence[ProfileBlock],
+    length: timedelta,
+    level: float,
+    least: float,
+    *,
+    shared: bool,
     until: int | None,
-) -> tuple[list[Deviation], list[int]]:  # fmt: skip
+) -> tuple[list[Deviation], list[int]]:
     """The first and last windows of either table may be cut off, but for a first one that follows the reference's last.
     A last one that ended before `until` is whole, and so are those after it, which have no rows.
 
@@ -141,7 +157,7 @@ def _deviations(
     partial = {0} if ended >= len(rows) else {0, len(rows) - 1}
     if before:  # what lies between the tables was not looked at
         partial |= {*range(places[len(before) - 1], places[len(before)] + shared)}
-    counts = Counts(rows, _season(length), frozenset(partial))
+    counts = WindowCounts(rows, _season(length), frozenset(partial))
     return counts.deviations(places[len(before)], least=least, level=level)
 
 
@@ -150,9 +166,9 @@ def _season(length: timedelta) -> int:
     return 1 if _WEEK % length else _WEEK // length
 
 
-def _all_alike(found: Sequence[Deviation], judged: Sequence[int]) -> bool:
-    fewer = sum(one.rows < one.expected for one in found)
-    return len(found) >= len(judged) - 1 and fewer in (0, len(found))
+def _all_alike(deviations: Sequence[Deviation], judged: Sequence[int]) -> bool:
+    fewer = sum(deviation.rows < deviation.expected for deviation in deviations)
+    return len(deviations) >= len(judged) - 1 and fewer in (0, len(deviations))
 
 
 def _too_few(windows: int, length: timedelta) -> str:
@@ -169,23 +185,25 @@ def _too_few(windows: int, length: timedelta) -> str:
     return f"numbers of rows are not evaluated: {why} needed"
 
 
-def _findings(found: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]) -> tuple[Finding, ...]:
+def _findings(
+    deviations: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]
+) -> tuple[DriftFinding, ...]:
     """One finding each of too few rows, too many, and none."""
     named: dict[What, list[Deviation]] = {}
-    for one in found:
-        what: What = "gap" if not one.rows else "few" if one.rows < one.expected else "many"
-        named.setdefault(what, []).append(one)
+    for deviation in deviations:
+        what: What = "gap" if not deviation.rows else "few" if deviation.rows < deviation.expected else "many"
+        named.setdefault(what, []).append(deviation)
     return tuple(_finding(what, own, windows, needed) for what, own in named.items())
 
 
-def _finding(what: What, own: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]) -> Finding:
+def _finding(what: What, own: Sequence[Deviation], windows: _Windows, needed: tuple[float, float]) -> DriftFinding:
     """The figures are those of the last of these windows."""
     last = own[-1]
-    starts = [windows.origin + one.place * windows.step for one in own]
-    return Finding(
+    starts = [windows.origin + deviation.place * windows.step for deviation in own]
+    return DriftFinding(
         feature="rows", role="feature", kind="volume", what=what, effect=last.effect, low=None, high=None,
         least=needed[0], p=last.p, needed=needed[1] / 2, before=last.expected, now=float(last.rows),
-        since=Block(starts[0], own[0].rows, timed=True), until=Block(starts[-1], last.rows, timed=True),
+        since=ProfileBlock(starts[0], own[0].rows, timed=True), until=ProfileBlock(starts[-1], last.rows, timed=True),
         windows=len(own), span=1, weight=1.0, design=1.0,
         active=windows.newest is not None and last.place >= windows.newest,
         alarmed=tuple(windows.index[start] for start in starts if start in windows.index),

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from cumulant.core.units import from_micros
-from cumulant.monitoring.drift.findings import Finding
-from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.findings import DriftFinding
+from cumulant.monitoring.drift.profiles import ProfileBlock
 
 
-def sentence(one: Finding, *, examples: bool = True) -> str:
+def sentence(finding: DriftFinding, *, examples: bool = True) -> str:
     """What moved, in the terms of the column: `21.6% missing, 10.0% before`. `examples`: of values that are new."""
-    if one.what == "absent":
+    if finding.what == "absent":
         return "the column is missing from the rows"
-    if one.what == "constant":
-        return f"all values are in one group: {max(one.parts, key=lambda part: part.now).values}"
-    if one.what == "shift":
-        moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in one.parts[:2])
+    if finding.what == "constant":
+        return f"all values are in one group: {max(finding.parts, key=lambda part: part.now).values}"
+    if finding.what == "shift":
+        moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in finding.parts[:2])
         return "; ".join(moved)
-    if one.what in ("few", "many", "gap"):
-        return f"{one.now or 0:,.0f} rows, where the same weekdays before let expect {one.before or 0:,.0f}"
-    if one.what == "future":
-        return f"{one.now or 0:,.0f} rows are dated after they were answered by more than serving.clock_skew: left out"
+    if finding.what in ("few", "many", "gap"):
+        return f"{finding.now or 0:,.0f} rows, where the same weekdays before let expect {finding.before or 0:,.0f}"
+    if finding.what == "future":
+        return (
+            f"{finding.now or 0:,.0f} rows are dated after they were answered by more than serving.clock_skew: left out"
+        )
     nouns = {
         "missing": "missing",
         "unreadable": "unreadable or of another type",
@@ -27,12 +29,12 @@ def sentence(one: Finding, *, examples: bool = True) -> str:
         "impossible": "far outside of the reference",
         "tails": "in the outer hundredths of the reference",
     }
-    before = f", {one.before:.1%} before" if one.before else ""
-    such = f": {', '.join(one.examples)}" if one.examples and examples else ""
-    return f"{one.now or 0.0:.1%} {nouns[one.what]}{before}{such}"
+    before = f", {finding.before:.1%} before" if finding.before else ""
+    such = f": {', '.join(finding.examples)}" if finding.examples and examples else ""
+    return f"{finding.now or 0.0:.1%} {nouns[finding.what]}{before}{such}"
 
 
-def day(block: Block) -> str:
+def day(block: ProfileBlock) -> str:
     """Where a window begins: its time, or the number of its first row."""
     if not block.timed:
         return f"row {block.start + 1:,}"

@@ -13,7 +13,7 @@ from cumulant.monitoring.monitoring_policy import PerformancePolicy
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
-from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
+from cumulant.monitoring.performance.rows import PredictionRows, check_task, class_shares, windows
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
@@ -119,7 +119,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         return 1 - self.ratio
 
 
-def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
+def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
     """The reference in windows of the length that will be watched; rows without a label are left out.
 
     Raises:
@@ -141,7 +141,7 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
         losses.append(means(loss_of(terms.loss, part.truth, part.score)))
         bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
         rates.append(means(part.truth))
-    loss, base, rate = (np.concatenate(one) if one else np.zeros(0) for one in (losses, bases, rates))
+    loss, base, rate = (np.concatenate(values) if values else np.zeros(0) for values in (losses, bases, rates))
     if len(loss) < 2 or not base.mean() > 0:
         raise DataError(
             f"a reference of {len(known)} labelled predictions has no skill to be held to",
@@ -165,17 +165,17 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
     )
 
 
-def _miscalibration(known: Predictions, held: Past, task: Task, terms: HarmTerms) -> float:
+def _miscalibration(known: PredictionRows, history: Past, task: Task, terms: HarmTerms) -> float:
     """What of the loss a calibration of these very rows saves."""
     if not terms.calibration:
         return 0.0
-    anew = applied(task, learned(task, held), known.score)
+    anew = applied(task, learned(task, history), known.score)
     saved = loss_of(terms.loss, known.truth, known.score) - loss_of(terms.loss, known.truth, anew)
     return float(np.average(saved, weights=known.weight))
 
 
 def _shapes(
-    known: Predictions, every: timedelta, task: Task, terms: HarmTerms, ratio: float
+    known: PredictionRows, every: timedelta, task: Task, terms: HarmTerms, ratio: float
 ) -> dict[Question, Dependence]:
     """From the reference's windows, watched as later ones will be. A refit follows the world as a calibration does."""
     classes = known.score.shape[1] if known.several else None
@@ -193,5 +193,5 @@ def _shapes(
             pasts = [*pasts, past(task, part.truth, part.score, part.weight, means(part.truth))][-terms.recent :]
     of_skill = dependence(skill)
     of_change = dependence(calibration) if len(calibration) >= FEWEST else of_skill
-    found: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
-    return {question: found[question] for question in terms.questions}
+    shapes: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
+    return {question: shapes[question] for question in terms.questions}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Codes, Floats
 
@@ -35,16 +35,16 @@ def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
             hint='take "squared_error" for numbers, or calibrate the scores',
         )
     p = np.clip(score, _TINY, 1 - _TINY)
-    found: Floats = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))
-    return found
+    losses: Floats = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))
+    return losses
 
 
 def _of_classes(kind: Loss, truth: Codes, score: Floats) -> Floats:
     """The Brier score is the sum over classes, which of two classes is twice that of a binary model."""
     own = score[np.arange(len(truth)), truth]
     if kind == "log_loss":
-        found: Floats = -np.log(np.maximum(own, _TINY))
-        return found
+        losses: Floats = -np.log(np.maximum(own, _TINY))
+        return losses
     if kind == "zero_one":
         return np.asarray(score.argmax(axis=1) != truth, dtype=np.float64)
     if kind == "squared_error":
@@ -74,7 +74,7 @@ def base_loss(kind: Loss, truth: Floats, weight: Floats, classes: int | None = N
     return constant
 
 
-def block_codes(rows: Predictions, least: int) -> Codes:
+def block_codes(rows: PredictionRows, least: int) -> Codes:
     """[n] the block of each row, numbered from 0: whole clusters in order of time until `least` rows are together."""
     if rows.cluster is None:
         count = max(1, len(rows) // least)
@@ -82,13 +82,13 @@ def block_codes(rows: Predictions, least: int) -> Codes:
     first, place = np.unique(rows.cluster, return_index=True, return_inverse=True)[1:]
     order = np.argsort(first, kind="stable")
     size = np.bincount(place)
-    block, number, held = np.empty(len(order), dtype=np.int64), 0, 0
+    block, number, rows_in_block = np.empty(len(order), dtype=np.int64), 0, 0
     for cluster in order:
         block[cluster] = number
-        held += size[cluster]
-        if held >= least:
-            number, held = number + 1, 0
-    if held and number:
+        rows_in_block += size[cluster]
+        if rows_in_block >= least:
+            number, rows_in_block = number + 1, 0
+    if rows_in_block and number:
         block[block == number] = number - 1  # the rest is too small to be a block of its own
     return block[place]
 
@@ -98,7 +98,7 @@ def means_by(block: Codes, weight: Floats) -> Callable[[Floats], Floats]:
     total = np.bincount(block, weight)
 
     def means(values: Floats) -> Floats:
-        found: Floats = np.bincount(block, values * weight) / total
-        return found
+        block_means: Floats = np.bincount(block, values * weight) / total
+        return block_means
 
     return means

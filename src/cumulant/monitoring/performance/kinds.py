@@ -111,14 +111,14 @@ def _for_prior(then: tuple[Floats, Floats], here: tuple[Floats, Floats], referen
 
     The second changes the truth of a score by a slope and an offset, which are one number more than the first has.
     """
-    negatives, positives = (one + 0.5 for one in then)
+    negatives, positives = (counts + 0.5 for counts in then)
     rate = float(here[1].sum() / (here[0].sum() + here[1].sum()))
     shares = (negatives + positives) / float((negatives + positives).sum())
     prior = here[1] @ np.log(positives / positives.sum()) + here[0] @ np.log(negatives / negatives.sum())
     prior += float(here[1].sum()) * math.log(max(rate, 1e-12)) + float(here[0].sum()) * math.log(max(1 - rate, 1e-12))
     middles = bin_scores(reference, recent)
-    said = np.clip(applied("binary", learned("binary", recent), middles), 1e-9, 1 - 1e-9)
-    other = (here[0] + here[1]) @ np.log(shares) + here[1] @ np.log(said) + here[0] @ np.log(1 - said)
+    calibrated = np.clip(applied("binary", learned("binary", recent), middles), 1e-9, 1 - 1e-9)
+    other = (here[0] + here[1]) @ np.log(shares) + here[1] @ np.log(calibrated) + here[0] @ np.log(1 - calibrated)
     return float(prior - other) + math.log(max(float(here[0].sum() + here[1].sum()), 1.0)) / 2
 
 

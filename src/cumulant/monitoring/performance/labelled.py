@@ -9,7 +9,14 @@ from datetime import datetime, timedelta
 import msgspec
 import numpy as np
 
-from cumulant.monitoring.performance.rows import Predictions, Window, check_task, class_shares, is_ripe, windows
+from cumulant.monitoring.performance.rows import (
+    PredictionRows,
+    PredictionWindow,
+    check_task,
+    class_shares,
+    is_ripe,
+    windows,
+)
 from cumulant.statistics import Estimate, Metric, estimate, metric, metrics_for
 from cumulant.statistics.metric_names import Task
 from cumulant.statistics.performance import weighted_estimate
@@ -22,7 +29,7 @@ LEAST_LABELS = 30
 _SELECTED = 0.1
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
+class WindowMetric(msgspec.Struct, frozen=True, kw_only=True):
     """A metric of one window; the interval is missing where too few clusters are behind it."""
 
     value: float | None
@@ -37,13 +44,13 @@ class MeasuredWindow(msgspec.Struct, frozen=True, kw_only=True):
     `base`: the mean truth; of several classes the share of the most frequent one.
     """
 
-    window: Window
+    window: PredictionWindow
     rows: int
     labelled: int
     ripe: bool
     weighted: bool
     base: float | None
-    figures: dict[str, Figure]
+    figures: dict[str, WindowMetric]
     refused: str | None
     notes: tuple[str, ...]
 
@@ -54,7 +61,7 @@ class MeasuredWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measured(
-    predictions: Predictions,
+    predictions: PredictionRows,
     *,
     task: Task,
     every: timedelta,
@@ -94,19 +101,21 @@ def measured(
             part,
             ripe=is_ripe(window, now=now, label_delay=label_delay),
             least_share=least_share,
-            figures=lambda known: {one.name: _figure(one, known, resamples, seed) for one in wanted},
+            figures=lambda known: {
+                wanted_metric.name: _figure(wanted_metric, known, resamples, seed) for wanted_metric in wanted
+            },
         )
         for window, part in windows(predictions, every)
     )
 
 
 def _measured(
-    window: Window,
-    part: Predictions,
+    window: PredictionWindow,
+    part: PredictionRows,
     *,
     ripe: bool,
     least_share: float,
-    figures: Callable[[Predictions], dict[str, Figure]],
+    figures: Callable[[PredictionRows], dict[str, WindowMetric]],
 ) -> MeasuredWindow:
     known = part.where(part.labelled)
     refused = _refused(part, known, ripe, least_share)
@@ -123,22 +132,22 @@ def _measured(
     )
 
 
-def _base(known: Predictions) -> float:
+def _base(known: PredictionRows) -> float:
     return float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight))
 
 
-def _figure(wanted: Metric, known: Predictions, resamples: int, seed: int) -> Figure:
+def _figure(wanted: Metric, known: PredictionRows, resamples: int, seed: int) -> WindowMetric:
     if known.label_chance is None:
         return figure(estimate(wanted, known.rows(), resamples=resamples, seed=seed))
     return figure(weighted_estimate(wanted, known.rows(), known.weight, resamples=resamples, seed=seed))
 
 
-def figure(found: Estimate) -> Figure:
+def figure(estimate: Estimate) -> WindowMetric:
     """An estimate as it is told and stored."""
-    return Figure(value=found.value, low=found.low, high=found.high, clusters=found.clusters)
+    return WindowMetric(value=estimate.value, low=estimate.low, high=estimate.high, clusters=estimate.clusters)
 
 
-def _refused(part: Predictions, known: Predictions, ripe: bool, least_share: float) -> str | None:
+def _refused(part: PredictionRows, known: PredictionRows, ripe: bool, least_share: float) -> str | None:
     if not ripe:
         return "labels of this window may still come; it is measured when the label delay has passed since its end"
     if len(known) < LEAST_LABELS:
@@ -152,10 +161,10 @@ def _refused(part: Predictions, known: Predictions, ripe: bool, least_share: flo
     return None
 
 
-def _notes(part: Predictions, known: Predictions) -> tuple[str, ...]:
+def _notes(part: PredictionRows, known: PredictionRows) -> tuple[str, ...]:
     notes = []
     # Of several classes the one number of a row that says most of it: how sure the model was.
-    score, labelled = ((one.score.max(axis=1) if one.several else one.score) for one in (part, known))
+    score, labelled = ((rows.score.max(axis=1) if rows.several else rows.score) for rows in (part, known))
     spread = float(score.std())
     gap = float(np.average(labelled, weights=known.weight)) - float(score.mean())
     noise = 3 * spread * math.sqrt(float((known.weight**2).sum())) / float(known.weight.sum())

@@ -12,7 +12,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.rows import Predictions
+from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, wider_for, worded
 from cumulant.statistics import Estimate
 from cumulant.statistics.performance import LossReference, blind, expected_loss, mean_loss
@@ -45,7 +45,7 @@ class LossModel:
     reference: LossReference
     before: tuple[float, float, float]
     loss: Floats
-    said: Floats
+    expected: Floats
     names: tuple[str, ...]
     lowest: Floats
     highest: Floats
@@ -60,7 +60,7 @@ class EstimatedLoss(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None
 
 
-def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str], measure: Measure) -> LossModel:
+def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[str], measure: Measure) -> LossModel:
     """A model of the loss from labelled rows of a time when the regression was good.
 
     It is judged on parts of time that it was not fitted on, and then fitted on all.
@@ -89,7 +89,7 @@ def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str]
             subject="reference",
         )
     loss = _loss(measure, known)
-    said = _said_by_others(seen, loss)
+    expected = _said_by_others(seen, loss)
     cluster = None if known.cluster is None else cluster_codes(known.cluster)
     if cluster is not None and not cluster.any():
         raise DataError(
@@ -99,10 +99,10 @@ def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str]
     return LossModel(
         measure=measure,
         booster=_fit(seen, loss),
-        reference=LossReference.of(loss, said, cluster),
+        reference=LossReference.of(loss, expected, cluster),
         before=_ends(measure, mean_loss(loss, cluster)),
         loss=loss,
-        said=said,
+        expected=expected,
         names=(*names, "prediction"),
         lowest=np.nanmin(seen, axis=0),
         highest=np.nanmax(seen, axis=0),
@@ -113,13 +113,13 @@ def row_losses(model: LossModel, inputs: Floats, score: Floats) -> Floats:
     """[n] the loss that is expected of each row with `inputs` [n, features] and predictions `score` [n]; squared where
     the measure is one of squares.
     """
-    found: Floats = np.asarray(model.booster.predict(_with_score(inputs, score), num_threads=1), dtype=np.float64)
-    return found
+    losses: Floats = np.asarray(model.booster.predict(_with_score(inputs, score), num_threads=1), dtype=np.float64)
+    return losses
 
 
 def tells_rows_apart(model: LossModel) -> bool:
     """Whether rows of the reference lost what others' models said of them, more surely than all the same (95%)."""
-    gain = (model.loss - model.loss.mean()) ** 2 - (model.loss - model.said) ** 2
+    gain = (model.loss - model.loss.mean()) ** 2 - (model.loss - model.expected) ** 2
     error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
     return float(gain.mean()) > _SURELY * error
 
@@ -147,29 +147,29 @@ def estimated_loss(
     """
     rows = _with_score(inputs, score)
     refused = blind(kind) or _refused(model, rows)
-    found = None
+    figure = None
     if refused is None:
-        said = np.asarray(model.booster.predict(rows, num_threads=1))
-        low, value, high = now = _ends(model.measure, expected_loss(model.reference, said))
+        expected = np.asarray(model.booster.predict(rows, num_threads=1))
+        low, value, high = now = _ends(model.measure, expected_loss(model.reference, expected))
         word = worded(model.measure, now, model.before, margin, wider_for(horizon, alpha))
-        found = EstimatedFigure(value=value, low=low, high=high, word=word)
-    return EstimatedLoss(rows=len(rows), measure=model.measure, figure=found, refused=refused)
+        figure = EstimatedFigure(value=value, low=low, high=high, word=word)
+    return EstimatedLoss(rows=len(rows), measure=model.measure, figure=figure, refused=refused)
 
 
-def _ends(measure: Measure, found: Estimate) -> tuple[float, float, float]:
+def _ends(measure: Measure, estimate: Estimate) -> tuple[float, float, float]:
     """Low, value and high, in the unit of the measure."""
-    low, value, high = (one or 0.0 for one in (found.low, found.value, found.high))
+    low, value, high = (end or 0.0 for end in (estimate.low, estimate.value, estimate.high))
     return (math.sqrt(low), math.sqrt(value), math.sqrt(high)) if measure == "rmse" else (low, value, high)
 
 
 def _said_by_others(inputs: Floats, loss: Floats) -> Floats:
     """[n] what a model of the other parts of time says of each row's loss."""
     fold = np.arange(len(loss)) * _FOLDS // len(loss)
-    said = np.empty(len(loss))
+    expected = np.empty(len(loss))
     for number in range(_FOLDS):
         inside = fold == number
-        said[inside] = _fit(inputs[~inside], loss[~inside]).predict(inputs[inside], num_threads=1)
-    return said
+        expected[inside] = _fit(inputs[~inside], loss[~inside]).predict(inputs[inside], num_threads=1)
+    return expected
 
 
 def _refused(model: LossModel, rows: Floats) -> str | None:
@@ -185,10 +185,10 @@ def _refused(model: LossModel, rows: Floats) -> str | None:
     return None
 
 
-def _loss(measure: Measure, known: Predictions) -> Floats:
+def _loss(measure: Measure, known: PredictionRows) -> Floats:
     error = known.truth - known.score
-    found: Floats = np.abs(error) if measure == "mae" else error**2
-    return found
+    losses: Floats = np.abs(error) if measure == "mae" else error**2
+    return losses
 
 
 def _with_score(inputs: Floats, score: Floats) -> Floats:

@@ -60,18 +60,18 @@ def past(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats
 
 def together(pasts: Sequence[Past]) -> Past:
     """Several windows as one."""
-    sums = np.sum([one.sums for one in pasts], axis=0)
+    sums = np.sum([window.sums for window in pasts], axis=0)
     return Past(
         sums=tuple(tuple(float(v) for v in column) for column in sums),
-        blocks=sum(one.blocks for one in pasts),
-        rate=sum(one.rate for one in pasts),
-        rate_squares=sum(one.rate_squares for one in pasts),
+        blocks=sum(window.blocks for window in pasts),
+        rate=sum(window.rate for window in pasts),
+        rate_squares=sum(window.rate_squares for window in pasts),
     )
 
 
-def learned(task: Task, held: Past) -> tuple[float, float]:
+def learned(task: Task, history: Past) -> tuple[float, float]:
     """Slope and offset, on the logit or of the number itself, that fit the truth of these windows best."""
-    sums = np.asarray(held.sums)
+    sums = np.asarray(history.sums)
     if task == "binary":
         weight, margins, positives = sums[:, sums[0] > 0]
         score = 1 / (1 + np.exp(-margins / weight))
@@ -79,8 +79,8 @@ def learned(task: Task, held: Past) -> tuple[float, float]:
     rows, score, truth, squares, products = (float(column[0]) for column in sums)
     spread = squares / rows - (score / rows) ** 2
     shared = products / rows - score * truth / rows**2
-    kept = _STRENGTH * max(spread, 1e-12) / rows
-    slope = (shared + kept) / (spread + kept) if spread > 0 else 1.0
+    ridge = _STRENGTH * max(spread, 1e-12) / rows
+    slope = (shared + ridge) / (spread + ridge) if spread > 0 else 1.0
     return slope, truth / rows - slope * score / rows
 
 
@@ -89,20 +89,20 @@ def applied(task: Task, calibration: tuple[float, float], score: Floats) -> Floa
     slope, offset = calibration
     if task == "regression":
         return slope * score + offset
-    found: Floats = 1 / (1 + np.exp(-np.clip(slope * logit(score) + offset, -500, 500)))
-    return found
+    probability: Floats = 1 / (1 + np.exp(-np.clip(slope * logit(score) + offset, -500, 500)))
+    return probability
 
 
-def class_counts(held: Past) -> tuple[Floats, Floats]:
+def class_counts(history: Past) -> tuple[Floats, Floats]:
     """[bins] rows of the negative and of the positive class by their score; for binary."""
-    weight, _, positives = np.asarray(held.sums)
+    weight, _, positives = np.asarray(history.sums)
     return np.maximum(weight - positives, 0.0), positives
 
 
-def bin_scores(*held: Past) -> Floats:
+def bin_scores(*histories: Past) -> Floats:
     """[bins] the mean score of each bin over these windows; of the middle of a bin where there is none."""
-    sums = np.sum([one.sums for one in held], axis=0)
+    sums = np.sum([history.sums for history in histories], axis=0)
     middle = (np.arange(_BINS) + 0.5) / _BINS * 2 * _FAR - _FAR
     margin = np.divide(sums[1], sums[0], out=middle, where=sums[0] > 0)
-    found: Floats = 1 / (1 + np.exp(-margin))
-    return found
+    scores: Floats = 1 / (1 + np.exp(-margin))
+    return scores

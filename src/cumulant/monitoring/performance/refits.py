@@ -41,11 +41,11 @@ def recent_refits(
             "refits need inputs and truths of the same windows, memory and every of 1 or more, and delay of 0 or more",
             subject="refit",
         )
-    found: list[Floats | None] = []
+    scores: list[Floats | None] = []
     scorer: Scorer[Inputs] | None = None
     for number, window in enumerate(inputs):
         last = number - delay
         if last >= memory and (scorer is None or (last - memory) % every == 0):
             scorer = fit(inputs[last - memory : last], truths[last - memory : last])
-        found.append(None if scorer is None else np.asarray(scorer(window), dtype=np.float64))
-    return found
+        scores.append(None if scorer is None else np.asarray(scorer(window), dtype=np.float64))
+    return scores

@@ -23,7 +23,7 @@ _SUM = 1e-2
 _ROUNDING = 1e-6
 
 
-class Window(msgspec.Struct, frozen=True, order=True):
+class PredictionWindow(msgspec.Struct, frozen=True, order=True):
     """Predictions from `start` (with) to `end` (without), UTC."""
 
     start: datetime
@@ -31,7 +31,7 @@ class Window(msgspec.Struct, frozen=True, order=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictions:
+class PredictionRows:
     """n predictions of one model, in whatever order.
 
     time: [n] of the prediction, UTC. score: [n] probability of the positive class, or the predicted number; of several
@@ -93,17 +93,17 @@ class Predictions:
     @property
     def said_yes(self) -> Flags:
         """[n] the decisions of a classifier."""
-        found: Flags = self.score >= 0.5 if self.decision is None else self.decision.astype(bool)
-        return found
+        decisions: Flags = self.score >= 0.5 if self.decision is None else self.decision.astype(bool)
+        return decisions
 
     @property
     def weight(self) -> Floats:
         """[n] how many rows each labelled row stands for."""
         return np.ones(len(self)) if self.label_chance is None else 1 / self.label_chance
 
-    def where(self, mask: Flags | Codes) -> Predictions:
+    def where(self, mask: Flags | Codes) -> PredictionRows:
         """The rows of `mask`, or at these places."""
-        return Predictions(
+        return PredictionRows(
             time=self.time[mask],
             score=self.score[mask],
             truth=self.truth[mask],
@@ -122,14 +122,14 @@ class Predictions:
         )
 
 
-def class_shares(known: Predictions) -> Floats:
+def class_shares(known: PredictionRows) -> Floats:
     """[classes] the share of each class among labelled predictions of several classes."""
     counts = np.bincount(known.truth.astype(np.int64), known.weight, known.score.shape[1])
-    found: Floats = counts / counts.sum()
-    return found
+    shares: Floats = counts / counts.sum()
+    return shares
 
 
-def check_task(predictions: Predictions, task: Task) -> None:
+def check_task(predictions: PredictionRows, task: Task) -> None:
     """Raises DataError where the scores are not those of the task."""
     if predictions.several is not (task == "multiclass"):
         raise DataError(
@@ -139,7 +139,7 @@ def check_task(predictions: Predictions, task: Task) -> None:
         )
 
 
-def need_one_score(predictions: Predictions, what: str) -> None:
+def need_one_score(predictions: PredictionRows, what: str) -> None:
     """Raises DataError where there are several classes: `what` is for two, or for numbers."""
     if predictions.several:
         raise DataError(
@@ -151,14 +151,14 @@ def need_one_score(predictions: Predictions, what: str) -> None:
 
 def rounded(score: Floats) -> Floats:
     """`score` with 0 where rounding made a probability negative."""
-    found: Floats = np.where((score < 0) & (score >= -_ROUNDING), 0.0, score)
-    return found
+    scores: Floats = np.where((score < 0) & (score >= -_ROUNDING), 0.0, score)
+    return scores
 
 
 def are_probabilities(score: Floats) -> Flags:
     """[n] whether `score` [n, classes] are the probabilities of all classes; NaN is none."""
-    found: Flags = (score >= 0).all(axis=1) & (np.abs(score.sum(axis=1) - 1) <= _SUM)
-    return found
+    flags: Flags = (score >= 0).all(axis=1) & (np.abs(score.sum(axis=1) - 1) <= _SUM)
+    return flags
 
 
 def _check_classes(score: Floats, truth: Floats) -> None:
@@ -179,8 +179,8 @@ def _check_classes(score: Floats, truth: Floats) -> None:
 
 
 def windows(
-    predictions: Predictions, every: timedelta, *, origin: datetime | None = None
-) -> Iterator[tuple[Window, Predictions]]:
+    predictions: PredictionRows, every: timedelta, *, origin: datetime | None = None
+) -> Iterator[tuple[PredictionWindow, PredictionRows]]:
     """Each window that holds a prediction, oldest first, with its predictions in order of time.
 
     Windows are `every` long, counted from `origin` (the epoch, so that days and hours begin at whole ones).
@@ -198,10 +198,10 @@ def windows(
     for place in np.split(np.arange(len(order)), np.flatnonzero(np.diff(number)) + 1):
         if len(place):
             begun = start + timedelta(microseconds=int(number[place[0]]) * width)
-            yield Window(begun, begun + every), predictions.where(order[place])
+            yield PredictionWindow(begun, begun + every), predictions.where(order[place])
 
 
-def is_ripe(window: Window, *, now: datetime, label_delay: timedelta) -> bool:
+def is_ripe(window: PredictionWindow, *, now: datetime, label_delay: timedelta) -> bool:
     """Whether every label of the window has had its time: those that came early are not like the others."""
     return window.end + label_delay <= now
 

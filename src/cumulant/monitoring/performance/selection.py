@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: part of a window's rows that may lack a label, whatever their answers are: no share of labels moves by more
 LACKING = 0.02
-#: the chance below which labels are those of a selection, and how far these must lie from all rows (`Selection.effect`)
+#: the chance below which labels are a selection, and how far these must lie from all rows (`LabelSelection.effect`)
 _CHANCE, _LEAST_EFFECT = 0.01, 0.01
 #: partly labelled windows from which on the variance between them is estimated
 _WINDOWS = 8
@@ -22,7 +22,7 @@ _WINDOWS = 8
 _NEWEST = 4
 
 
-class Selection(NamedTuple):
+class LabelSelection(NamedTuple):
     """How answers of rows with a label differ from those of all rows.
 
     chance: of a difference as large, had labels come to all rows alike. effect: the chance that a row with a label has
@@ -55,10 +55,10 @@ def is_selected(answers: Sequence[Floats], labelled: Flags, window: Codes) -> bo
 def are_selected(answers: Sequence[Sequence[Ranks]]) -> bool:
     """`is_selected` by the ranks of each answer in each window, oldest first."""
     each = [_selection(ranks) for ranks in answers]
-    return any(one.chance * len(each) < _CHANCE and abs(one.effect) >= _LEAST_EFFECT for one in each)
+    return any(selection.chance * len(each) < _CHANCE and abs(selection.effect) >= _LEAST_EFFECT for selection in each)
 
 
-def selection(answer: Floats, labelled: Flags, window: Codes) -> Selection:
+def selection(answer: Floats, labelled: Flags, window: Codes) -> LabelSelection:
     """Two-sided, by ranks within each window (van Elteren 1960), with ties; chance 1 where each has only one kind of
     rows. From _WINDOWS windows on their variance is at least that between them: labels are often missing in groups of
     rows, as those of an hour, and rows of a group are alike. Then the newest are tested apart as well, against the
@@ -83,32 +83,32 @@ def ranked(answer: Floats, labelled: Flags) -> Ranks:
     return Ranks(*_ranked(answer, labelled), int(labelled.sum()))
 
 
-def _selection(ranks: Sequence[Ranks]) -> Selection:
+def _selection(ranks: Sequence[Ranks]) -> LabelSelection:
     each = np.array(ranks, dtype=np.float64).reshape(-1, 3)
     each = each[each[:, 1] > 0]
     if len(each) < _WINDOWS:
         return _fixed(each)
     newest = len(each) - len(each) // _NEWEST
     whole, late = _between(each, each), _between(each[newest:], each[:newest])
-    least = min(whole, late, key=lambda one: one.chance)
+    least = min(whole, late, key=lambda selection: selection.chance)
     return least._replace(chance=min(2 * least.chance, 1.0))
 
 
-def _fixed(each: Floats) -> Selection:
+def _fixed(each: Floats) -> LabelSelection:
     """Of windows with [gap, its variance, labelled rows], where labels come row by row."""
     if not len(each):
-        return Selection(1.0, 0.0)
+        return LabelSelection(1.0, 0.0)
     gap, variance, labelled = each.sum(axis=0).tolist()
-    return Selection(math.erfc(abs(gap) / math.sqrt(2 * variance)), 2 * gap / labelled)
+    return LabelSelection(math.erfc(abs(gap) / math.sqrt(2 * variance)), 2 * gap / labelled)
 
 
-def _between(each: Floats, others: Floats) -> Selection:
+def _between(each: Floats, others: Floats) -> LabelSelection:
     """The same, with at least the variance between the gaps of `others` (Student's t)."""
     from scipy.special import stdtr  # scipy.stats takes a second to import
 
     gap, variance, labelled = each.sum(axis=0).tolist()
     variance = max(variance, len(each) * float(others[:, 0].var(ddof=1)))
-    return Selection(float(2 * stdtr(len(others) - 1, -abs(gap) / math.sqrt(variance))), 2 * gap / labelled)
+    return LabelSelection(float(2 * stdtr(len(others) - 1, -abs(gap) / math.sqrt(variance))), 2 * gap / labelled)
 
 
 def _ranked(answer: Floats, labelled: Flags) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.rows import Predictions, check_task, windows
+from cumulant.monitoring.performance.rows import PredictionRows, check_task, windows
 from cumulant.monitoring.performance.unlabelled import (
     EstimatedFigure,
     EstimatedWindow,
@@ -52,17 +52,21 @@ class ClassEstimators:
     @property
     def spread(self) -> float:
         """How much wider than chance windows of the reference varied, at most over classes."""
-        return max(one.spread for one in self.each)
+        return max(estimator.spread for estimator in self.each)
 
     @property
     def before(self) -> dict[str, float]:
         """What the reference showed of each metric; without an accuracy where that is not estimated."""
         accuracy = {} if self.first.refused else {_ACCURACY: self.first.before[_ACCURACY][1]}
-        return {_FIGURE: sum(one.before[_FIGURE][1] for one in self.each), _LOG_LOSS: self.log_loss[1], **accuracy}
+        return {
+            _FIGURE: sum(estimator.before[_FIGURE][1] for estimator in self.each),
+            _LOG_LOSS: self.log_loss[1],
+            **accuracy,
+        }
 
 
 def learn_estimators(
-    reference: Predictions, *, names: Sequence[str], every: timedelta, seed: int = 0
+    reference: PredictionRows, *, names: Sequence[str], every: timedelta, seed: int = 0
 ) -> ClassEstimators:
     """As `learn_estimator`, of several classes that are called `names`.
 
@@ -74,32 +78,36 @@ def learn_estimators(
         raise DataError(f"{len(names)} names for {reference.score.shape[1]} classes", subject="names")
     each = tuple(learn_estimator(_against(reference, place), every=every, seed=seed) for place in range(len(names)))
     refusals = (
-        f'of "{name}" against the rest {one.refused}' for name, one in zip(names, each, strict=True) if one.refused
+        f'of "{name}" against the rest {estimator.refused}'
+        for name, estimator in zip(names, each, strict=True)
+        if estimator.refused
     )
     known = reference.where(reference.labelled)
-    found = ClassEstimators(
+    estimators = ClassEstimators(
         names=tuple(names), each=each, first=learn_estimator(_first(reference), every=every, seed=seed),
         off=tuple(_off(_against(known, place), seed) for place in range(len(names))), log_loss=(0.0, 0.0, 0.0),
         refused=next(refusals, None),
     )  # fmt: skip
-    return found if found.refused else replace(found, log_loss=_log_loss(found, known, seed))
+    return estimators if estimators.refused else replace(estimators, log_loss=_log_loss(estimators, known, seed))
 
 
-def _off(one: Predictions, seed: int) -> Estimate:
+def _off(rows: PredictionRows, seed: int) -> Estimate:
     """The expected calibration error of the scores as they are."""
-    cluster = None if one.cluster is None else cluster_codes(one.cluster)
-    return calibration_error(Rows(truth=one.truth, prediction=one.score, cluster=cluster), seed=seed)
+    cluster = None if rows.cluster is None else cluster_codes(rows.cluster)
+    return calibration_error(Rows(truth=rows.truth, prediction=rows.score, cluster=cluster), seed=seed)
 
 
-def _log_loss(estimators: ClassEstimators, part: Predictions, seed: int) -> _Ends:
+def _log_loss(estimators: ClassEstimators, part: PredictionRows, seed: int) -> _Ends:
     each = estimators.each
-    maps = [one.maps for one in each]
-    return expected_log_loss([one.calibrator for one in each], maps, part.score, spread=estimators.spread, seed=seed)
+    maps = [estimator.maps for estimator in each]
+    return expected_log_loss(
+        [estimator.calibrator for estimator in each], maps, part.score, spread=estimators.spread, seed=seed
+    )
 
 
 def estimated_classes(
     estimators: ClassEstimators,
-    predictions: Predictions,
+    predictions: PredictionRows,
     *,
     every: timedelta,
     kind: Kind | None = None,
@@ -123,24 +131,24 @@ def estimated_classes(
             f"scores of {predictions.score.shape[1]} classes, and the reference has {len(estimators.each)}",
             subject="score",
         )
-    told = [
-        estimated(one, _against(predictions, place), every=every, kind=kind, seed=seed)
-        for place, one in enumerate(estimators.each)
+    by_class = [
+        estimated(estimate, _against(predictions, place), every=every, kind=kind, seed=seed)
+        for place, estimate in enumerate(estimators.each)
     ]
     wider = wider_for(horizon, alpha)
     parts = [part for _, part in windows(predictions, every)]
     scores = [
         _with_log_loss(estimators, _together(estimators, window, margin, wider), part, (margin, wider), seed)
-        for window, part in zip(zip(*told, strict=True), parts, strict=True)
+        for window, part in zip(zip(*by_class, strict=True), parts, strict=True)
     ]
     first = estimated(
         estimators.first, _first(predictions), every=every, kind=kind, margin=margin, horizon=horizon, alpha=alpha,
         seed=seed,
     )  # fmt: skip
-    return tuple(_with_accuracy(score, one) for score, one in zip(scores, first, strict=True))
+    return tuple(_with_accuracy(score, estimate) for score, estimate in zip(scores, first, strict=True))
 
 
-def _first(predictions: Predictions) -> Predictions:
+def _first(predictions: PredictionRows) -> PredictionRows:
     """Whether the most probable class of each row is right, with its probability as the score."""
     best = predictions.score.argmax(axis=1)
     truth = np.where(predictions.labelled, (predictions.truth == best).astype(np.float64), np.nan)
@@ -149,7 +157,7 @@ def _first(predictions: Predictions) -> Predictions:
 
 
 def _with_log_loss(
-    estimators: ClassEstimators, score: EstimatedWindow, part: Predictions, terms: tuple[float, float], seed: int
+    estimators: ClassEstimators, score: EstimatedWindow, part: PredictionRows, terms: tuple[float, float], seed: int
 ) -> EstimatedWindow:
     """The window with its log loss, or without any figure where the calibration does not carry to its rows."""
     if score.refused is not None or not score.figures:
@@ -158,34 +166,34 @@ def _with_log_loss(
     if refused is not None:
         return EstimatedWindow(window=score.window, rows=score.rows, figures={}, refused=refused)
     now = _log_loss(estimators, part, seed)
-    found = EstimatedFigure(
+    figure = EstimatedFigure(
         low=now[0], value=now[1], high=now[2], word=worded(_LOG_LOSS, now, estimators.log_loss, *terms)
     )
     return EstimatedWindow(
-        window=score.window, rows=score.rows, figures={**score.figures, _LOG_LOSS: found}, refused=None
+        window=score.window, rows=score.rows, figures={**score.figures, _LOG_LOSS: figure}, refused=None
     )
 
 
-def _carries(estimators: ClassEstimators, part: Predictions) -> str | None:
+def _carries(estimators: ClassEstimators, part: PredictionRows) -> str | None:
     """Why what calibrates the scores may not hold for these rows."""
     each = estimators.each
-    for place, (name, one, off) in enumerate(zip(estimators.names, each, estimators.off, strict=True)):
-        refused = carry_refusal(one.calibrator, off, part.score[:, place])
+    for place, (name, estimator, off) in enumerate(zip(estimators.names, each, estimators.off, strict=True)):
+        refused = carry_refusal(estimator.calibrator, off, part.score[:, place])
         if refused is not None:
             return f'of "{name}" against the rest {refused}'
-    return sum_refusal([one.calibrator for one in each], [one.maps for one in each], part.score)
+    return sum_refusal([estimator.calibrator for estimator in each], [estimator.maps for estimator in each], part.score)
 
 
 def _with_accuracy(score: EstimatedWindow, first: EstimatedWindow) -> EstimatedWindow:
-    found = first.figures.get(_ACCURACY)
-    if score.refused is not None or found is None:
+    accuracy = first.figures.get(_ACCURACY)
+    if score.refused is not None or accuracy is None:
         return score
     return EstimatedWindow(
-        window=score.window, rows=score.rows, figures={**score.figures, _ACCURACY: found}, refused=None
+        window=score.window, rows=score.rows, figures={**score.figures, _ACCURACY: accuracy}, refused=None
     )
 
 
-def _against(predictions: Predictions, place: int) -> Predictions:
+def _against(predictions: PredictionRows, place: int) -> PredictionRows:
     """One class against the rest."""
     truth = np.where(predictions.labelled, predictions.truth == place, np.nan)
     return replace(predictions, score=predictions.score[:, place], truth=truth, decision=None)
@@ -195,16 +203,16 @@ def _together(
     estimators: ClassEstimators, classes: Sequence[EstimatedWindow], margin: float, wider: float
 ) -> EstimatedWindow:
     first = classes[0]
-    refused = estimators.refused or next((one.refused for one in classes if one.refused), None)
-    figures = [one.figures[_FIGURE] for one in classes if _FIGURE in one.figures]
+    refused = estimators.refused or next((part.refused for part in classes if part.refused), None)
+    figures = [part.figures[_FIGURE] for part in classes if _FIGURE in part.figures]
     if refused is not None or len(figures) < len(classes):
         return EstimatedWindow(window=first.window, rows=first.rows, figures={}, refused=refused)
-    now = _sum([(one.low, one.value, one.high) for one in figures])
-    before = _sum([one.before[_FIGURE] for one in estimators.each])
-    found = EstimatedFigure(
+    now = _sum([(part.low, part.value, part.high) for part in figures])
+    before = _sum([part.before[_FIGURE] for part in estimators.each])
+    figure = EstimatedFigure(
         low=now[0], value=now[1], high=now[2], word=worded(_FIGURE, now, before, margin, wider)
     )  # fmt: skip
-    return EstimatedWindow(window=first.window, rows=first.rows, figures={_FIGURE: found}, refused=None)
+    return EstimatedWindow(window=first.window, rows=first.rows, figures={_FIGURE: figure}, refused=None)
 
 
 def _sum(ends: Sequence[_Ends]) -> _Ends:

@@ -33,11 +33,11 @@ def changes(values: Floats, detector: Detector, **settings: float) -> Codes:
     """
     if not np.isfinite(values).all():
         raise DataError("a stream has a value that is not finite", subject="values", hint="leave such rows out")
-    found = _detector(detector, settings)
+    watcher = _detector(detector, settings)
     places = []
     for place, value in enumerate(values.tolist()):
-        found.update(value)
-        if found.drift_detected:
+        watcher.update(value)
+        if watcher.drift_detected:
             places.append(place)
     return np.asarray(places, dtype=np.int64)
 

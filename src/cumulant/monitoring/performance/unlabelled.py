@@ -15,7 +15,7 @@ import numpy as np
 
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.labelled import MeasuredWindow
-from cumulant.monitoring.performance.rows import Predictions, Window, need_one_score, windows
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, need_one_score, windows
 from cumulant.statistics import Estimate, Rows, Word, cluster_codes, verdict
 from cumulant.statistics.performance import (
     FIGURES,
@@ -58,7 +58,7 @@ class EstimatedFigure(msgspec.Struct, frozen=True, kw_only=True):
 class EstimatedWindow(msgspec.Struct, frozen=True, kw_only=True):
     """The estimates of one window, or why there are none."""
 
-    window: Window
+    window: PredictionWindow
     rows: int
     figures: dict[str, EstimatedFigure]
     refused: str | None
@@ -81,7 +81,7 @@ class Estimator:
     refused: str | None
 
 
-def learn_estimator(reference: Predictions, *, every: timedelta, calibrate: bool = True, seed: int = 0) -> Estimator:
+def learn_estimator(reference: PredictionRows, *, every: timedelta, calibrate: bool = True, seed: int = 0) -> Estimator:
     """An estimator from predictions with labels of a time when the model was good.
 
     The best reference is one that the model was not trained on. Rows without a label are left out.
@@ -126,7 +126,7 @@ def learn_estimator(reference: Predictions, *, every: timedelta, calibrate: bool
 
 def estimated(
     estimator: Estimator,
-    predictions: Predictions,
+    predictions: PredictionRows,
     *,
     every: timedelta,
     kind: Kind | None = None,
@@ -152,7 +152,7 @@ def estimated(
     """
     need_one_score(predictions, "an estimate without labels")
     wider = wider_for(horizon, alpha)
-    found = []
+    windows_estimated = []
     for window, part in windows(predictions, every):
         refused = estimator.refused or blind(kind) or window_refusal(part.score, estimator.calibrator)
         figures = {}
@@ -161,24 +161,28 @@ def estimated(
                 if math.isfinite(ends[0]) and math.isfinite(ends[1]):
                     word = worded(name, ends, estimator.before[name], margin, wider)
                     figures[name] = EstimatedFigure(value=ends[1], low=ends[0], high=ends[2], word=word)
-        found.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
-    return tuple(found)
+        windows_estimated.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
+    return tuple(windows_estimated)
 
 
 def audited(
     estimator: Estimator, estimates: Sequence[EstimatedWindow], truths: Sequence[MeasuredWindow]
 ) -> dict[str, Audit]:
     """Of each figure how its estimates did in the windows for which the truth has come; empty where there is none."""
-    measured = {one.window: one.figures for one in truths}
+    measured = {window.window: window.figures for window in truths}
     pairs: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
-    for one in estimates:
-        for name, said in one.figures.items():
-            truth = measured.get(one.window, {}).get(name)
+    for window in estimates:
+        for name, estimate in window.figures.items():
+            truth = measured.get(window.window, {}).get(name)
             if truth is not None and truth.value is not None:
-                pairs.setdefault(name, []).append(((said.low, said.value, said.high), truth.value))
+                pairs.setdefault(name, []).append(((estimate.low, estimate.value, estimate.high), truth.value))
     return {
-        name: audit([said for said, _ in held], [truth for _, truth in held], before=estimator.before[name][1])
-        for name, held in pairs.items()
+        name: audit(
+            [estimate for estimate, _ in pairs_of_figure],
+            [truth for _, truth in pairs_of_figure],
+            before=estimator.before[name][1],
+        )
+        for name, pairs_of_figure in pairs.items()
     }
 
 
@@ -211,18 +215,18 @@ def _identity(score: Floats) -> Calibrator:
 
 
 def _figures(
-    calibrator: Calibrator, maps: tuple[Calibrator, ...], part: Predictions, spread: float, seed: int
+    calibrator: Calibrator, maps: tuple[Calibrator, ...], part: PredictionRows, spread: float, seed: int
 ) -> dict[str, tuple[float, float, float]]:
     values = expected(calibrator(part.score), part.score, part.said_yes)
     ends = expected_intervals(calibrator, maps, part.score, part.said_yes, middle=values, spread=spread, seed=seed)
     return {name: (ends[name][0], values[name], ends[name][1]) for name in FIGURES}
 
 
-def _spread(known: Predictions, probability: Floats, every: timedelta) -> float:
+def _spread(known: PredictionRows, probability: Floats, every: timedelta) -> float:
     """How many times wider than chance the positives of a window miss what was expected, where that is sure."""
     from scipy.stats import chi2
 
-    rest = Predictions(time=known.time, score=probability, truth=known.truth)
+    rest = PredictionRows(time=known.time, score=probability, truth=known.truth)
     misses = []
     for _, part in windows(rest, every):
         variance = float((part.score * (1 - part.score)).sum())

@@ -27,7 +27,7 @@ from cumulant.monitoring.performance.baselines import QUESTIONS, Baseline, HarmT
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Kind, Moved, Question, kind_of, moved
 from cumulant.monitoring.performance.recalibration import Past, applied, learned, past, together
-from cumulant.monitoring.performance.rows import Predictions, Window, check_task
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, check_task
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential import Risen
@@ -40,7 +40,7 @@ SAID: dict[Question, str] = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one question.
 
     excess, low, high: mean loss above what was compared, since `since` where the word is `worse`, else over the recent
@@ -61,31 +61,31 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
     """What is known after a window. `word` is `worse` where any question says so; only that is harm."""
 
-    window: Window
+    window: PredictionWindow
     word: Word
     kind: Kind | None
-    findings: tuple[Finding, ...]
+    findings: tuple[LossFinding, ...]
     moved: Moved | None
     sentence: str
 
 
 @dataclass(frozen=True)
-class Answers:
+class ExcessLossTest:
     """One question over time: has the excess risen above the margin, is it below the margin, is it below 0."""
 
     worse: Risen
     fine: Risen
     better: Risen
 
-    def add(self, excess: Floats, risen: Floats, margin: float) -> Answers:
+    def add(self, excess: Floats, risen: Floats, margin: float) -> ExcessLossTest:
         """With the excess [blocks] of one more window, which may have none; `risen`: what of it is not of old."""
         values = (risen - margin, margin - excess, -excess)
         pairs = zip((self.worse, self.fine, self.better), values, strict=True)
-        return Answers(*(one.add(value) for one, value in pairs))
+        return ExcessLossTest(*(test.add(value) for test, value in pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class LossMonitor:
     """Everything that is kept between looks: sums only, no rows. `to_json` stores it.
 
     proven: the questions of which harm has been proven, and goes on: the recent windows lose more than the margin.
@@ -93,7 +93,7 @@ class Watch:
 
     terms: HarmTerms
     baseline: Baseline
-    answers: Mapping[Question, Answers]
+    answers: Mapping[Question, ExcessLossTest]
     pasts: tuple[Past, ...]
     starts: tuple[datetime, ...]
     looks: int
@@ -111,13 +111,15 @@ class Watch:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Watch:
+    def from_json(cls, stored: Mapping[str, object]) -> LossMonitor:
         """What `to_json` wrote."""
         sides = cast("Mapping[Question, list[Mapping[str, object]]]", stored["answers"])
         return cls(
             terms=msgspec.convert(stored["terms"], HarmTerms),
             baseline=msgspec.convert(stored["baseline"], Baseline),
-            answers={name: Answers(*(Risen.from_json(one) for one in three)) for name, three in sides.items()},
+            answers={
+                name: ExcessLossTest(*(Risen.from_json(state) for state in three)) for name, three in sides.items()
+            },
             pasts=msgspec.convert(stored["pasts"], tuple[Past, ...]),
             starts=msgspec.convert(stored["starts"], tuple[datetime, ...]),
             looks=cast("int", stored["looks"]),
@@ -125,18 +127,18 @@ class Watch:
         )
 
 
-def begin(reference: Baseline, terms: HarmTerms) -> Watch:
+def begin(reference: Baseline, terms: HarmTerms) -> LossMonitor:
     """A watch that has seen no window yet; begin again whenever another model is served."""
-    begun: dict[Dependence, Answers] = {}
+    begun: dict[Dependence, ExcessLossTest] = {}
     answers = {}
     for question in terms.questions:
         shape = reference.shapes.get(question, Dependence())
         begun[shape] = begun[shape] if shape in begun else _begun(shape, terms)
         answers[question] = begun[shape]
-    return Watch(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
+    return LossMonitor(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
 
 
-def _begun(shape: Dependence, terms: HarmTerms) -> Answers:
+def _begun(shape: Dependence, terms: HarmTerms) -> ExcessLossTest:
     """No evidence, and what of later evidence is chance where windows are like the reference's."""
 
     def chance(*, falling: bool) -> Allowance:
@@ -144,11 +146,13 @@ def _begun(shape: Dependence, terms: HarmTerms) -> Answers:
         return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
 
     rise, fall = chance(falling=False).risen, chance(falling=True).recent
-    worse, other = (Risen.start(horizon=terms.horizon, allowed=one) for one in (rise, fall))
-    return Answers(worse, other, other)
+    worse, other = (Risen.start(horizon=terms.horizon, allowed=level) for level in (rise, fall))
+    return ExcessLossTest(worse, other, other)
 
 
-def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None = None) -> tuple[Watch, Harm]:
+def harm(
+    watch: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None = None
+) -> tuple[LossMonitor, Harm]:
     """One more window, and what is known after it.
 
     Args:
@@ -165,12 +169,12 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
     excess, risen, here = _excess(watch, known, None if refit is None else refit[part.labelled])
     margin, none = terms.margin * watch.baseline.loss, np.zeros(0)
     answers = {
-        question: held.add(
+        question: test.add(
             _values(watch, question, excess.get(question, none)),
             _values(watch, question, risen.get(question, none)),
             margin,
         )
-        for question, held in watch.answers.items()
+        for question, test in watch.answers.items()
     }
     after = replace(
         watch,
@@ -183,13 +187,13 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
     return after, _told(after, window)
 
 
-def _values(watch: Watch, question: Question, blocks: Floats) -> Floats:
+def _values(watch: LossMonitor, question: Question, blocks: Floats) -> Floats:
     """The excess of a window's blocks; their mean where those of a window vary together."""
     shape = watch.baseline.shapes.get(question, Dependence())
     return np.array([blocks.mean()]) if shape.whole and len(blocks) else blocks
 
 
-def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | None) -> None:
+def _checked(watch: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None) -> None:
     if watch.starts and window.start <= watch.starts[-1]:
         raise DataError(
             f"the window from {window.start:%Y-%m-%d %H:%M} does not come after the last, "
@@ -207,7 +211,7 @@ def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | No
 
 
 def _excess(
-    watch: Watch, known: Predictions, refit: Floats | None
+    watch: LossMonitor, known: PredictionRows, refit: Floats | None
 ) -> tuple[dict[Question, Floats], dict[Question, Floats], Past]:
     """Of each question the excess loss [blocks], what of it has risen since the reference, and what the window leaves.
 
@@ -233,45 +237,45 @@ def _excess(
         bars["calibration"] = lost(applied(reference.task, anew, known.score))
     if refit is not None:
         bars["refit"] = lost(refit)
-    asked = [question for question in QUESTIONS if question in bars]
-    excess = {question: served - bars[question] for question in asked}
-    risen = {question: (served if question == "skill" else own) - bars[question] for question in asked}
+    compared = [question for question in QUESTIONS if question in bars]
+    excess = {question: served - bars[question] for question in compared}
+    risen = {question: (served if question == "skill" else own) - bars[question] for question in compared}
     return excess, risen, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
 
 
-def _proven(watch: Watch) -> tuple[Question, ...]:
+def _proven(watch: LossMonitor) -> tuple[Question, ...]:
     """A proof does not lapse when the next window is a little better; it ends when the recent ones are."""
     recent, bar = watch.terms.recent, watch.terms.bar
     return tuple(
         question
-        for question, held in watch.answers.items()
-        if held.worse.mean_since(max(0, held.worse.looks - recent)) > 0
-        and (question in watch.proven or held.worse.log_evidence() >= bar)
+        for question, test in watch.answers.items()
+        if test.worse.mean_since(max(0, test.worse.looks - recent)) > 0
+        and (question in watch.proven or test.worse.log_evidence() >= bar)
     )
 
 
-def _told(watch: Watch, window: Window) -> Harm:
+def _told(watch: LossMonitor, window: PredictionWindow) -> Harm:
     findings = tuple(_finding(watch, question) for question in watch.terms.questions)
-    words: dict[Question, Word] = {one.question: one.word for one in findings}
+    words: dict[Question, Word] = {finding.question: finding.word for finding in findings}
     change = moved(watch.baseline.task, watch.baseline.past, _since_change(watch, findings), watch.baseline.rate)
-    word, excess = _overall(words), {one.question: one.excess for one in findings}
+    word, excess = _overall(words), {finding.question: finding.excess for finding in findings}
     return Harm(
         window=window,
         word=word,
         kind=None if watch.baseline.task == "multiclass" else kind_of(words, excess, change),
         findings=findings,
         moved=change,
-        sentence=" ".join(one.sentence for one in findings if one.word == word) or "Nothing is known yet.",
+        sentence=" ".join(finding.sentence for finding in findings if finding.word == word) or "Nothing is known yet.",
     )
 
 
-def _since_change(watch: Watch, findings: tuple[Finding, ...]) -> Past:
+def _since_change(watch: LossMonitor, findings: tuple[LossFinding, ...]) -> Past:
     """The recent windows, of these only those since the change, so that what was before does not blur it."""
-    changed = [one.since for one in findings if one.since is not None]
+    changed = [finding.since for finding in findings if finding.since is not None]
     starts = watch.starts[-len(watch.pasts) :]
     pairs = list(zip(starts, watch.pasts, strict=True))
-    kept = [held for start, held in pairs if not changed or start >= min(changed)]
-    return together(kept or watch.pasts[-1:])
+    recent = [past for start, past in pairs if not changed or start >= min(changed)]
+    return together(recent or watch.pasts[-1:])
 
 
 def _overall(words: Mapping[Question, Word]) -> Word:
@@ -283,40 +287,40 @@ def _overall(words: Mapping[Question, Word]) -> Word:
     return "better" if "better" in (words.get("refit"), words["skill"]) else "not_worse"
 
 
-def _finding(watch: Watch, question: Question) -> Finding:
-    held, terms = watch.answers[question], watch.terms
+def _finding(watch: LossMonitor, question: Question) -> LossFinding:
+    test, terms = watch.answers[question], watch.terms
     margin, bar = terms.margin * watch.baseline.loss, terms.bar
-    first = max(0, held.worse.looks - terms.recent)
+    first = max(0, test.worse.looks - terms.recent)
     word: Word = "cannot_tell"
     # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.
     if question in watch.proven:
         word = "worse"
-    elif held.better.recent(terms.recent) >= bar:
+    elif test.better.recent(terms.recent) >= bar:
         word = "better"
-    elif held.fine.recent(terms.recent) >= bar:
+    elif test.fine.recent(terms.recent) >= bar:
         word = "not_worse"
-    change = held.worse.since()
+    change = test.worse.since()
     look = first if word != "worse" or change is None else change
-    risen = held.worse.mean_since(look) + margin
-    excess = risen if word == "worse" else margin - held.fine.mean_since(look)
-    radius = (held.worse if word == "worse" else held.fine).radius_since(look)
-    since = watch.starts[look - (held.worse.looks - len(watch.starts))] if watch.starts else None
+    risen = test.worse.mean_since(look) + margin
+    excess = risen if word == "worse" else margin - test.fine.mean_since(look)
+    radius = (test.worse if word == "worse" else test.fine).radius_since(look)
+    since = watch.starts[look - (test.worse.looks - len(watch.starts))] if watch.starts else None
     known = not math.isnan(excess)
     sure = known and not math.isnan(radius)
-    return Finding(
+    return LossFinding(
         question=question,
         word=word,
         excess=excess if known else None,
         low=excess - radius if sure else None,
         high=excess + radius if sure else None,
-        evidence=held.worse.log_evidence(),
+        evidence=test.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
         sentence=_sentence(question, word, excess, _since(watch, look, since), watch.baseline),
     )
 
 
-def _since(watch: Watch, look: int, since: datetime | None) -> str:
+def _since(watch: LossMonitor, look: int, since: datetime | None) -> str:
     """When a change began; of one as old as the oldest window that is looked back on only that it is as old."""
     if since is None:
         return ""

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import inspect
 
 from cumulant.core.errors import did_you_mean
-from cumulant.project.file.document import Entry, Place, Problem
+from cumulant.project.file.document import Place, Problem, YamlEntry
 from cumulant.project.file.text_values import FORMS, placeholder_fault, text_fault
 
 Path = tuple[str, ...]
@@ -53,7 +53,7 @@ class Checker:
     problems: list[Problem] = field(default_factory=list)
     _noted: set[object] = field(default_factory=set)
 
-    def check(self, entry: Entry, type_: inspect.Type, path: Path = (), *, partial: bool = False) -> Any:
+    def check(self, entry: YamlEntry, type_: inspect.Type, path: Path = (), *, partial: bool = False) -> Any:
         """Note every fault of `entry`, and return its value with empty sections as mappings.
 
         With `partial`, keys that another layer may bring can be missing.
@@ -62,7 +62,7 @@ class Checker:
         admitted = [option for option in options if _admits(option.type, entry)]
         mappings = [option for option in options if _is_mapping(option.type)]
         if entry.value is None and not admitted and mappings:
-            admitted, entry = mappings, Entry({}, entry.place)  # `data:` with nothing below it is an empty section
+            admitted, entry = mappings, YamlEntry({}, entry.place)  # `data:` with nothing below it is an empty section
         if not admitted:
             self._wrong_type(entry, options, path)
             return entry.plain()
@@ -80,34 +80,34 @@ class Checker:
             self._noted.add(met)
             self.problems.append((place.file, place.line, text))
 
-    def _mapping(self, entry: Entry, option: Shape, path: Path, *, partial: bool) -> Any:
+    def _mapping(self, entry: YamlEntry, option: Shape, path: Path, *, partial: bool) -> Any:
         if isinstance(option.type, inspect.StructType):
             return self._struct(entry, option.type, path, partial=partial)
         if "overrides" in option.extra:
             return self.check(entry, self.sections[option.extra["overrides"]].type, path, partial=True)
         if not isinstance(option.type, inspect.DictType):
             return entry.plain()
-        found = {}
+        values = {}
         for key, inner in _items(entry):
-            self.check(Entry(key, inner.place), option.type.key_type, (*path, "a key"))
-            found[key] = self.check(inner, option.type.value_type, (*path, key), partial=partial)
-        return found
+            self.check(YamlEntry(key, inner.place), option.type.key_type, (*path, "a key"))
+            values[key] = self.check(inner, option.type.value_type, (*path, key), partial=partial)
+        return values
 
-    def _struct(self, entry: Entry, type_: inspect.StructType, path: Path, *, partial: bool) -> dict[str, Any]:
-        fields = {one.encode_name: one for one in type_.fields}
-        found: dict[str, Any] = {}
+    def _struct(self, entry: YamlEntry, type_: inspect.StructType, path: Path, *, partial: bool) -> dict[str, Any]:
+        fields = {field.encode_name: field for field in type_.fields}
+        values: dict[str, Any] = {}
         for key, inner in _items(entry):
             if key in fields:
                 wanted = _with_form(fields[key], type_)
-                found[key] = self.check(inner, wanted, (*path, key), partial=partial)
+                values[key] = self.check(inner, wanted, (*path, key), partial=partial)
             else:
                 self.note(inner.place, self._unknown(key, fields, path))
-        missing = [name for name, one in fields.items() if one.required and entry.get(name) is None]
+        missing = [name for name, field in fields.items() if field.required and entry.get(name) is None]
         if missing and not partial:
             where = f" in {'.'.join(path)}" if path else ""
             names = ", ".join(f'"{name}"' for name in missing)
             self.note(entry.place, f"{names} {'is' if len(missing) == 1 else 'are'} missing{where}")
-        return found
+        return values
 
     def _unknown(self, key: str, fields: Iterable[str], path: Path) -> str:
         known = list(fields)
@@ -118,23 +118,23 @@ class Checker:
         text = f'unknown key "{key}"{where}'
         return f"{text}; {advice}" if advice else f"{text}; allowed: {', '.join(known)}"
 
-    def _list(self, entry: Entry, option: Shape, path: Path, *, partial: bool) -> list[Any]:
+    def _list(self, entry: YamlEntry, option: Shape, path: Path, *, partial: bool) -> list[Any]:
         assert isinstance(entry.value, list)
-        type_, found = option.type, []
+        type_, items = option.type, []
         for number, inner in enumerate(entry.value):
-            found.append(self.check(inner, _item_type(type_, number), (*path, str(number)), partial=partial))
+            items.append(self.check(inner, _item_type(type_, number), (*path, str(number)), partial=partial))
         least = getattr(type_, "min_length", None)
         most = getattr(type_, "max_length", None)
         if least is not None and len(entry.value) < least:
             self.note(entry.place, f"{_named(path)} needs at least {least} item{'s' * (least != 1)}")
         if most is not None and len(entry.value) > most:
             self.note(entry.place, f"{_named(path)} takes at most {most} items")
-        return found
+        return items
 
-    def _scalar(self, entry: Entry, admitted: list[Shape], options: list[Shape], path: Path) -> None:
+    def _scalar(self, entry: YamlEntry, admitted: list[Shape], options: list[Shape], path: Path) -> None:
         value = entry.value
-        if isinstance(value, str) and (said := placeholder_fault(value)):
-            self.note(entry.place, f"{_named(path)}: {said}")
+        if isinstance(value, str) and (placeholder := placeholder_fault(value)):
+            self.note(entry.place, f"{_named(path)}: {placeholder}")
             return
         faults = [fault for option in admitted if (fault := _scalar_fault(value, option)) is not None]
         if len(faults) < len(admitted):
@@ -145,7 +145,7 @@ class Checker:
         else:
             self.note(entry.place, f"{_named(path)}: {faults[0]}")
 
-    def _wrong_type(self, entry: Entry, options: list[Shape], path: Path) -> None:
+    def _wrong_type(self, entry: YamlEntry, options: list[Shape], path: Path) -> None:
         wanted = " or ".join(dict.fromkeys(words(option) for option in options if words(option)))
         hint = ""
         if isinstance(entry.value, (bool, int, float)) and any(isinstance(o.type, inspect.StrType) for o in options):
@@ -162,17 +162,17 @@ def _scalar_fault(value: Any, option: Shape) -> str | _Choices | None:
     type_ = option.type
     if isinstance(type_, (inspect.LiteralType, inspect.EnumType)):
         return _choice_fault(value, type_)
-    if isinstance(type_, inspect.StrType) and (said := _text_fault(value, type_, option.extra)):
-        return said
-    if isinstance(type_, (inspect.IntType, inspect.FloatType)) and (said := _bound_fault(value, type_)):
-        return said
+    if isinstance(type_, inspect.StrType) and (fault := _text_fault(value, type_, option.extra)):
+        return fault
+    if isinstance(type_, (inspect.IntType, inspect.FloatType)) and (fault := _bound_fault(value, type_)):
+        return fault
     if "text" in option.extra and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return text_fault(option.extra["text"], value)
     return None
 
 
 def _choice_fault(value: Any, type_: inspect.LiteralType | inspect.EnumType) -> _Choices | None:
-    values = type_.values if isinstance(type_, inspect.LiteralType) else [one.value for one in list(type_.cls)]
+    values = type_.values if isinstance(type_, inspect.LiteralType) else [member.value for member in list(type_.cls)]
     fits = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in values)
     return None if fits else _Choices(tuple(values))
 
@@ -194,9 +194,9 @@ def _bound_fault(value: float, type_: inspect.IntType | inspect.FloatType) -> st
         (type_.le, operator.le, "at most"),
         (type_.lt, operator.lt, "below"),
     )
-    for bound, holds, said in bounds:
+    for bound, holds, relation in bounds:
         if bound is not None and not holds(value, bound):
-            return f"must be {said} {bound:g}, not {value:g}"
+            return f"must be {relation} {bound:g}, not {value:g}"
     return None
 
 
@@ -214,7 +214,7 @@ _ADMITTED: tuple[tuple[type, tuple[type[inspect.Type], ...]], ...] = (
 )
 
 
-def _admits(type_: inspect.Type, entry: Entry) -> bool:
+def _admits(type_: inspect.Type, entry: YamlEntry) -> bool:
     """Whether a value of the entry's kind can be of the type at all."""
     if isinstance(type_, inspect.AnyType):
         return True
@@ -228,35 +228,37 @@ def _is_mapping(type_: inspect.Type) -> bool:
     return isinstance(type_, _MAPPINGS)
 
 
-def form_of(one: inspect.Field, owner: inspect.StructType) -> str | None:
+def form_of(field: inspect.Field, owner: inspect.StructType) -> str | None:
     """The form of a field's text (`duration`, `share`...): as its spec says it, or as listed for its room."""
-    return shape(one.type).extra.get("text") or FORMS.get((owner.cls.__name__, one.encode_name))
+    return shape(field.type).extra.get("text") or FORMS.get((owner.cls.__name__, field.encode_name))
 
 
-def _with_form(one: inspect.Field, owner: inspect.StructType) -> inspect.Type:
-    form = form_of(one, owner)
-    return one.type if form is None else inspect.Metadata(one.type, extra={"text": form})
+def _with_form(field: inspect.Field, owner: inspect.StructType) -> inspect.Type:
+    form = form_of(field, owner)
+    return field.type if form is None else inspect.Metadata(field.type, extra={"text": form})
 
 
 def _item_type(type_: inspect.Type, number: int) -> inspect.Type:
     if isinstance(type_, inspect.TupleType):
         return type_.item_types[min(number, len(type_.item_types) - 1)]
-    found = getattr(type_, "item_type", None)
-    return found if found is not None else inspect.AnyType()
+    item_type = getattr(type_, "item_type", None)
+    return item_type if item_type is not None else inspect.AnyType()
 
 
-def _items(entry: Entry) -> Iterator[tuple[str, Entry]]:
+def _items(entry: YamlEntry) -> Iterator[tuple[str, YamlEntry]]:
     assert isinstance(entry.value, dict)
     yield from entry.value.items()
 
 
 def _homes(key: str, sections: Mapping[str, inspect.Field]) -> list[str]:
     """The sections that have `key`, for a key that stands in the wrong one."""
-    return [name for name, section in sections.items() if any(key in _keys(one.type) for one in members(section.type))]
+    return [
+        name for name, section in sections.items() if any(key in _keys(option.type) for option in members(section.type))
+    ]
 
 
 def _keys(type_: inspect.Type) -> set[str]:
-    return {one.encode_name for one in type_.fields} if isinstance(type_, inspect.StructType) else set()
+    return {field.encode_name for field in type_.fields} if isinstance(type_, inspect.StructType) else set()
 
 
 def _not_chosen(value: Any, choices: list[_Choices], options: list[Shape], path: Path) -> str:
@@ -285,7 +287,7 @@ def words(option: Shape) -> str:
     if isinstance(option.type, inspect.LiteralType):
         return "one of " + ", ".join(str(value) for value in option.type.values)
     if isinstance(option.type, inspect.EnumType):
-        return "one of " + ", ".join(str(one.value) for one in list(option.type.cls))
+        return "one of " + ", ".join(str(member.value) for member in list(option.type.cls))
     if isinstance(option.type, inspect.StrType) and "text" in option.extra:
         return f"text ({option.extra['text'].replace('|', ' or ')})"
     return next((word for kind, word in _WORDS if isinstance(option.type, kind)), "")

@@ -42,28 +42,28 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Entry:
+class YamlEntry:
     """A value and its place. Under a key, the place is the key's. `blank`: nothing stands there, not even `null`."""
 
-    value: Scalar | list[Entry] | dict[str, Entry]
+    value: Scalar | list[YamlEntry] | dict[str, YamlEntry]
     place: Place
     blank: bool = False
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> YamlEntry | None:
         return self.value.get(key) if isinstance(self.value, dict) else None
 
-    def at(self, path: tuple[str | int, ...]) -> Entry | None:
+    def at(self, path: tuple[str | int, ...]) -> YamlEntry | None:
         """The entry under `path` of keys and positions, or None."""
-        found: Entry | None = self
+        entry: YamlEntry | None = self
         for part in path:
-            if found is None:
+            if entry is None:
                 return None
-            if isinstance(found.value, list):
-                inside = isinstance(part, int) and part < len(found.value)
-                found = found.value[part] if inside and isinstance(part, int) else None
+            if isinstance(entry.value, list):
+                inside = isinstance(part, int) and part < len(entry.value)
+                entry = entry.value[part] if inside and isinstance(part, int) else None
             else:
-                found = found.get(str(part))
-        return found
+                entry = entry.get(str(part))
+        return entry
 
     def plain(self) -> Any:
         """The value alone, as Python builtins."""
@@ -74,16 +74,16 @@ class Entry:
         return self.value
 
 
-def entry_of(value: Any, place: Place) -> Entry:
+def entry_of(value: Any, place: Place) -> YamlEntry:
     """Python builtins as entries that all stand at `place`."""
     if isinstance(value, dict):
-        return Entry({str(key): entry_of(inner, place) for key, inner in value.items()}, place)
+        return YamlEntry({str(key): entry_of(inner, place) for key, inner in value.items()}, place)
     if isinstance(value, (list, tuple)):
-        return Entry([entry_of(inner, place) for inner in value], place)
-    return Entry(value, place)
+        return YamlEntry([entry_of(inner, place) for inner in value], place)
+    return YamlEntry(value, place)
 
 
-def merge(below: Entry, above: Entry) -> Entry:
+def merge(below: YamlEntry, above: YamlEntry) -> YamlEntry:
     """`above` over `below`: mappings key by key, everything else replaced whole. An empty section says nothing."""
     if above.blank and isinstance(below.value, dict):
         return below
@@ -92,17 +92,17 @@ def merge(below: Entry, above: Entry) -> Entry:
     merged = dict(below.value)
     for key, entry in above.value.items():
         merged[key] = merge(merged[key], entry) if key in merged else entry
-    return Entry(merged, below.place if above.place.line is None else above.place)
+    return YamlEntry(merged, below.place if above.place.line is None else above.place)
 
 
-def relabelled(entry: Entry, layer: Layer, name: str | None) -> Entry:
+def relabelled(entry: YamlEntry, layer: Layer, name: str | None) -> YamlEntry:
     """`entry` with every place assigned to another layer."""
     place = replace(entry.place, layer=layer, name=name)
     if isinstance(entry.value, dict):
-        return Entry({key: relabelled(inner, layer, name) for key, inner in entry.value.items()}, place)
+        return YamlEntry({key: relabelled(inner, layer, name) for key, inner in entry.value.items()}, place)
     if isinstance(entry.value, list):
-        return Entry([relabelled(inner, layer, name) for inner in entry.value], place)
-    return Entry(entry.value, place)
+        return YamlEntry([relabelled(inner, layer, name) for inner in entry.value], place)
+    return YamlEntry(entry.value, place)
 
 
 class _Fault(Exception):  # noqa: N818  # internal: becomes a ProjectFileError with its place
@@ -112,7 +112,7 @@ class _Fault(Exception):  # noqa: N818  # internal: becomes a ProjectFileError w
         self.text, self.hint = text, hint
 
 
-def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | None = None) -> Entry:
+def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | None = None) -> YamlEntry:
     """The file at `path` as an entry tree; `shown` is how problems name the file.
 
     Raises:
@@ -137,7 +137,7 @@ def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | 
     return parse_document(text, shown, layer=layer, name=name)
 
 
-def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | None = None) -> Entry:
+def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | None = None) -> YamlEntry:
     """YAML text as an entry tree.
 
     Raises:
@@ -150,19 +150,19 @@ def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | 
     try:
         return _Composer(YAML(typ="safe", pure=True).parse(text), Place(shown, 1, layer, name)).document()
     except _Fault as fault:
-        said = fault.text + excerpt(text, fault.line or 0, fault.column)
-        raise refused([(shown, fault.line, said)], hint=fault.hint) from None
+        fault_text = fault.text + excerpt(text, fault.line or 0, fault.column)
+        raise refused([(shown, fault.line, fault_text)], hint=fault.hint) from None
     except MarkedYAMLError as error:
         wrong = yaml_fault(error)
-        said = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
-        raise refused([(shown, wrong.line, said)], hint=wrong.hint) from None
+        fault_text = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
+        raise refused([(shown, wrong.line, fault_text)], hint=wrong.hint) from None
     except ReaderError as error:
         at = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, at) + 1
         raise refused([(shown, line, "not valid YAML: a control character that YAML does not allow")]) from None
     except (YAMLError, ValueError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise refused([(shown, None, f"not valid YAML: {said}")]) from None
+        fault_text = next(iter(str(error).splitlines()), type(error).__name__)
+        raise refused([(shown, None, f"not valid YAML: {fault_text}")]) from None
 
 
 def refused(problems: list[Problem], *, hint: str | None = None) -> ProjectFileError:
@@ -232,14 +232,14 @@ class _Composer:
     def __init__(self, events: Iterator[Event], start: Place) -> None:
         self._events = iter(events)
         self._start = start
-        self._anchors: dict[str, Entry | None] = {}
+        self._anchors: dict[str, YamlEntry | None] = {}
         self._sizes: dict[str, int] = {}
         self._count = 0
 
-    def document(self) -> Entry:
+    def document(self) -> YamlEntry:
         from ruamel.yaml import events as kinds
 
-        root: Entry | None = None
+        root: YamlEntry | None = None
         for event in self._events:
             if isinstance(event, (kinds.StreamStartEvent, kinds.StreamEndEvent, kinds.DocumentEndEvent)):
                 continue
@@ -247,12 +247,12 @@ class _Composer:
                 if root is not None:
                     raise _Fault(_line(event), "a second document starts here; a project file holds one")
                 root = self._value(next(self._events), 0)
-        return root if root is not None else Entry(None, self._start)
+        return root if root is not None else YamlEntry(None, self._start)
 
     def _place(self, event: Event) -> Place:
         return replace(self._start, line=_line(event), column=int(event.start_mark.column) + 1)
 
-    def _value(self, event: Event, depth: int) -> Entry:
+    def _value(self, event: Event, depth: int) -> YamlEntry:
         from ruamel.yaml import events as kinds
 
         if depth > MAX_DEPTH:
@@ -273,40 +273,40 @@ class _Composer:
         else:
             plain = not event.style if tag is None else tag not in ("!", _TEXT_TAG)
             value = plain_scalar(event.value, _line(event)) if plain else _text(event)
-            entry = Entry(value, self._place(event), blank=plain and not event.value)
+            entry = YamlEntry(value, self._place(event), blank=plain and not event.value)
         if anchor is not None:
             self._anchors[anchor] = entry
             self._sizes[anchor] = self._count - before + 1
         return entry
 
-    def _alias(self, event: Event) -> Entry:
+    def _alias(self, event: Event) -> YamlEntry:
         name = event.anchor
         if name not in self._anchors:
             raise _Fault(_line(event), f"*{name} refers to an anchor that is not set above")
-        found = self._anchors[name]
-        if found is None:
+        entry = self._anchors[name]
+        if entry is None:
             raise _Fault(_line(event), f"*{name} stands inside its own anchor")
         self._grow(self._sizes[name], event)
-        return found
+        return entry
 
     def _grow(self, values: int, event: Event) -> None:
         self._count += values
         if self._count > MAX_VALUES:
             raise _Fault(_line(event), f"the file expands to more than {MAX_VALUES} values")
 
-    def _sequence(self, event: Event, depth: int) -> Entry:
+    def _sequence(self, event: Event, depth: int) -> YamlEntry:
         from ruamel.yaml import events as kinds
 
-        items: list[Entry] = []
+        items: list[YamlEntry] = []
         while not isinstance(inner := next(self._events), kinds.SequenceEndEvent):
             items.append(self._value(inner, depth + 1))
-        return Entry(items, self._place(event))
+        return YamlEntry(items, self._place(event))
 
-    def _mapping(self, event: Event, depth: int) -> Entry:
+    def _mapping(self, event: Event, depth: int) -> YamlEntry:
         from ruamel.yaml import events as kinds
 
-        own: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
+        own: dict[str, YamlEntry] = {}
+        merged: dict[str, YamlEntry] = {}
         lines: dict[str, int] = {}
         while not isinstance(inner := next(self._events), kinds.MappingEndEvent):
             key, line = self._key(inner), _line(inner)
@@ -322,33 +322,33 @@ class _Composer:
                 )  # fmt: skip
             lines[key] = line
             own[key] = replace(value, place=self._place(inner))  # a person looks for the line of the key
-        return Entry({**merged, **own}, self._place(event))
+        return YamlEntry({**merged, **own}, self._place(event))
 
     def _key(self, event: Event) -> str:
         from ruamel.yaml import events as kinds
 
         self._grow(1, event)
         if isinstance(event, kinds.AliasEvent):
-            found = self._alias(event).value
+            key = self._alias(event).value
         elif isinstance(event, kinds.ScalarEvent):
-            found = _text(event)
+            key = _text(event)
             if event.anchor is not None:
-                self._anchors[event.anchor] = Entry(found, self._place(event))
+                self._anchors[event.anchor] = YamlEntry(key, self._place(event))
                 self._sizes[event.anchor] = 1
         else:
             raise _Fault(_line(event), "a key must be text; this one is a list or a mapping")
-        if not isinstance(found, str):
+        if not isinstance(key, str):
             raise _Fault(_line(event), "a key must be text")
-        return found
+        return key
 
 
 def _text(event: Event) -> str:
     """Quoted text. JSON writes characters beyond 16 bits as two halves, which belong together."""
-    found = str(event.value)
-    if found.isascii():
-        return found
+    text = str(event.value)
+    if text.isascii():
+        return text
     try:
-        return found.encode("utf-16", "surrogatepass").decode("utf-16")
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
         raise _Fault(_line(event), "the text holds half a character (a lone surrogate)") from None
 
@@ -357,10 +357,10 @@ def _line(event: Event) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _merged_mappings(value: Entry, line: int) -> list[dict[str, Entry]]:
+def _merged_mappings(value: YamlEntry, line: int) -> list[dict[str, YamlEntry]]:
     """What `<<` brings in: one mapping, or a list of them, of which earlier ones win."""
     parts = value.value if isinstance(value.value, list) else [value]
-    found = [part.value for part in parts if isinstance(part.value, dict)]
-    if len(found) != len(parts):
+    mappings = [part.value for part in parts if isinstance(part.value, dict)]
+    if len(mappings) != len(parts):
         raise _Fault(line, "<< takes a mapping or a list of mappings")
-    return found
+    return mappings

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cumulant.core.errors import ProjectFileError, UsageError, not_found
 from cumulant.project.file.document import (
-    Entry,
     Layer,
     Place,
+    YamlEntry,
     entry_of,
     merge,
     parse_document,
@@ -38,7 +38,7 @@ class Document:
     """One file that was read: a whole or partial project, or the keys of an environment."""
 
     path: Path
-    root: Entry
+    root: YamlEntry
     environment: bool
 
 
@@ -46,9 +46,9 @@ class Document:
 class Layers:
     """What the files say together. `project` has no environments; `chosen` holds only the environment's own keys."""
 
-    project: Entry
-    chosen: Entry
-    environments: Entry | None
+    project: YamlEntry
+    chosen: YamlEntry
+    environments: YamlEntry | None
     documents: tuple[Document, ...]
 
 
@@ -67,7 +67,7 @@ class _Reader:
     def path(self, place: Place) -> Path:
         return self.root / place.file
 
-    def read(self, path: Path, layer: Layer, name: str | None, *, environment: bool = False) -> Entry:
+    def read(self, path: Path, layer: Layer, name: str | None, *, environment: bool = False) -> YamlEntry:
         shown = self.shown(path)
         entry = read_document(path, shown, layer=layer, name=name)
         hint = "" if environment else "; a project file starts with `version: 1`"
@@ -79,30 +79,32 @@ class _Reader:
         return entry
 
     def with_bases(
-        self, entry: Entry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
-    ) -> Entry:
+        self, entry: YamlEntry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
+    ) -> YamlEntry:
         """`entry` over the files that it extends, which may extend others."""
-        said = entry.get("extends")
-        if said is None or not isinstance(said.value, str) or not said.value:
+        extends = entry.get("extends")
+        if extends is None or not isinstance(extends.value, str) or not extends.value:
             return entry
-        base = _base_path(said, path)
+        base = _base_path(extends, path)
         if base in (*seen, path.resolve()):
-            raise refused([(said.place.file, said.place.line, f'"{said.value}" extends this file in turn: a circle')])
+            raise refused(
+                [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
+            )
         try:
             below = self.read(base, layer, name, environment=layer == "environment")
         except ProjectFileError as error:
             if base.is_file():
                 raise
-            missing = f'extends "{said.value}": {error.problems[0][2]}'
-            raise refused([(said.place.file, said.place.line, missing)]) from None
+            missing = f'extends "{extends.value}": {error.problems[0][2]}'
+            raise refused([(extends.place.file, extends.place.line, missing)]) from None
         below = self.with_bases(below, base, layer, name, seen=(*seen, path.resolve()))
         return merge(below, entry)
 
 
-def _base_path(said: Entry, path: Path) -> Path:
-    text = str(said.value)
+def _base_path(extends: YamlEntry, path: Path) -> Path:
+    text = str(extends.value)
     if "://" in text:
-        raise refused([(said.place.file, said.place.line, f'extends takes a file on this machine, not "{text}"')])
+        raise refused([(extends.place.file, extends.place.line, f'extends takes a file on this machine, not "{text}"')])
     return (path.parent / text).resolve()
 
 
@@ -131,37 +133,37 @@ def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = 
     return Layers(_named(project, root), own, environments, tuple(reader.documents))
 
 
-def _chosen(reader: _Reader, environments: Entry | None, name: str) -> Entry:
+def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> YamlEntry:
     known = environments.value if environments is not None and isinstance(environments.value, dict) else {}
     entry = known.get(name)
     if entry is None:
         if name != LOCAL:
             raise not_found("environment", name, {*known, LOCAL})
-        return Entry({}, Place(FILE, None, "environment", LOCAL))
+        return YamlEntry({}, Place(FILE, None, "environment", LOCAL))
     if not isinstance(entry.value, dict):
-        return Entry({}, entry.place)  # a mistake that the check will name
+        return YamlEntry({}, entry.place)  # a mistake that the check will name
     # `extends` is relative to the file that says it, which may be one that the project extends.
-    said = entry.get("extends")
-    path = reader.path(said.place if said is not None else entry.place)
+    extends = entry.get("extends")
+    path = reader.path(extends.place if extends is not None else entry.place)
     return reader.with_bases(relabelled(entry, "environment", name), path, "environment", name)
 
 
-def _split(chosen: Entry) -> tuple[Entry, Entry]:
+def _split(chosen: YamlEntry) -> tuple[YamlEntry, YamlEntry]:
     """An environment's overrides of sections, and its own keys."""
     from cumulant.project.file.spec import SECTIONS
 
     assert isinstance(chosen.value, dict)
     sections = {key: entry for key, entry in chosen.value.items() if key in SECTIONS and entry.value is not None}
     own = {key: entry for key, entry in chosen.value.items() if key not in SECTIONS}
-    return Entry(sections, chosen.place), Entry(own, chosen.place)
+    return YamlEntry(sections, chosen.place), YamlEntry(own, chosen.place)
 
 
-def _without(entry: Entry, key: str) -> Entry:
+def _without(entry: YamlEntry, key: str) -> YamlEntry:
     assert isinstance(entry.value, dict)
-    return Entry({name: inner for name, inner in entry.value.items() if name != key}, entry.place)
+    return YamlEntry({name: inner for name, inner in entry.value.items() if name != key}, entry.place)
 
 
-def _named(project: Entry, root: Path) -> Entry:
+def _named(project: YamlEntry, root: Path) -> YamlEntry:
     """`project` with the folder's name as the model's, where it has none."""
     model = project.get("model")
     if model is not None and model.value is not None:
@@ -169,18 +171,18 @@ def _named(project: Entry, root: Path) -> Entry:
             return project
     elif model is not None:
         project = _without(project, "model")
-    name = Entry(folder_name(root), Place(FILE, None, "derived", "the folder's name"))
+    name = YamlEntry(folder_name(root), Place(FILE, None, "derived", "the folder's name"))
     return merge(_nested(("model", "name"), name), project)
 
 
 def folder_name(root: Path) -> str:
     """A model name made from the folder's: what does not fit becomes a dash."""
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in root.name)
-    kept = "-".join(part for part in kept.split("-") if part).lower()[:63].rstrip("-")
-    return kept if kept[:1].isalpha() else f"model-{kept}"[:63].rstrip("-")
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in root.name)
+    name = "-".join(part for part in name.split("-") if part).lower()[:63].rstrip("-")
+    return name if name[:1].isalpha() else f"model-{name}"[:63].rstrip("-")
 
 
-def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], Entry]]:
+def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], YamlEntry]]:
     """Overrides as paths and entries. Text is read as YAML: `training.trials=5`, `evaluation.slices=[origin]`.
 
     Raises:
@@ -191,7 +193,7 @@ def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], Entry]
     if isinstance(overrides, Mapping):
         place = Place(COMMAND_LINE, None, "override")
         return [(_path(key), entry_of(value, place)) for key, value in overrides.items()]
-    found = []
+    entries = []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -200,11 +202,11 @@ def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], Entry]
             entry = parse_document(value, COMMAND_LINE, layer="override")
         except ProjectFileError as error:
             raise UsageError(f"the value of {key} cannot be read: {error.problems[0][2]}", subject=key) from None
-        found.append((_path(key), _placed(entry)))
-    return found
+        entries.append((_path(key), _placed(entry)))
+    return entries
 
 
-def _placed(entry: Entry) -> Entry:
+def _placed(entry: YamlEntry) -> YamlEntry:
     return entry_of(entry.plain(), Place(COMMAND_LINE, None, "override"))
 
 
@@ -219,7 +221,7 @@ def _path(key: str) -> tuple[str, ...]:
     return parts
 
 
-def _nested(path: tuple[str, ...], entry: Entry) -> Entry:
+def _nested(path: tuple[str, ...], entry: YamlEntry) -> YamlEntry:
     for part in reversed(path):
-        entry = Entry({part: entry}, entry.place)
+        entry = YamlEntry({part: entry}, entry.place)
     return entry

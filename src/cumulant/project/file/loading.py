@@ -16,7 +16,7 @@ from msgspec import inspect
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
-from cumulant.project.file.document import Entry, Place, Problem, refused
+from cumulant.project.file.document import Place, Problem, YamlEntry, refused
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
 from cumulant.project.file.rules import environment_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
@@ -78,11 +78,11 @@ def _elsewhere(folder: Path) -> str:
     if above is not None:
         return f"there is one in {above}: add --project {above}"
     inside = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
-    files = [found.name for found in inside if found.is_file()]
+    files = [path.name for path in inside if path.is_file()]
     near = did_you_mean(FILE, files)
     if near is not None:
         return f"a file there has another name; {near}"
-    below = [found.name for found in inside if (found / FILE).is_file()]
+    below = [path.name for path in inside if (path / FILE).is_file()]
     if below:
         return f"there is one in {', '.join(below[:5])}: add --project {shlex.quote(below[0])}, or work in that folder"
     return "start a project: cumulant new NAME --from FILE --target COLUMN"
@@ -98,7 +98,7 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     for document in layers.documents:
         # Each file by itself first, so that a mistake is found even where another layer hides it.
         checker.check(document.root, _type(EnvironmentSpec if document.environment else ProjectSpec), partial=True)
-    environments = layers.environments or Entry({}, layers.project.place)
+    environments = layers.environments or YamlEntry({}, layers.project.place)
     named = checker.check(environments, sections()["environments"].type, ("environments",))
     project = checker.check(layers.project, _type(ProjectSpec))
     own = checker.check(layers.chosen, _type(EnvironmentSpec), ("environment",))
@@ -114,14 +114,14 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
 @cache
 def sections() -> dict[str, inspect.Field]:
     """The fields of the whole project file, by key."""
-    return {one.encode_name: one for one in _type(ProjectSpec).fields}
+    return {field.encode_name: field for field in _type(ProjectSpec).fields}
 
 
 @cache
 def _type(spec: type[msgspec.Struct]) -> inspect.StructType:
-    found = inspect.type_info(spec)
-    assert isinstance(found, inspect.StructType)
-    return found
+    info = inspect.type_info(spec)
+    assert isinstance(info, inspect.StructType)
+    return info
 
 
 def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
@@ -133,7 +133,7 @@ def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
 _AT = re.compile(r"(.*) - at `\$?\.?(.*)`$", re.DOTALL)
 
 
-def _converted(plain: dict[str, Any], spec: type[_Spec], entry: Entry) -> _Spec:
+def _converted(plain: dict[str, Any], spec: type[_Spec], entry: YamlEntry) -> _Spec:
     try:
         return msgspec.convert(plain, spec)
     except msgspec.ValidationError as error:
@@ -144,9 +144,9 @@ def _converted(plain: dict[str, Any], spec: type[_Spec], entry: Entry) -> _Spec:
         raise refused([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
 
 
-def _nearest(entry: Entry, path: list[str]) -> Place:
+def _nearest(entry: YamlEntry, path: list[str]) -> Place:
     for length in range(len(path), 0, -1):
-        found = entry.at(tuple(int(part) if part.isdigit() else part for part in path[:length]))
-        if found is not None:
-            return found.place
+        ancestor = entry.at(tuple(int(part) if part.isdigit() else part for part in path[:length]))
+        if ancestor is not None:
+            return ancestor.place
     return entry.place

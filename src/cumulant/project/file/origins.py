@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from cumulant.project.file.document import Entry, Place
+from cumulant.project.file.document import Place, YamlEntry
 from cumulant.project.file.text_values import masked
 
 Kind = Literal["default", "file", "extends", "environment", "override", "derived"]
 
 
-class Origin(msgspec.Struct, frozen=True):
+class ValueOrigin(msgspec.Struct, frozen=True):
     """Where a value was set. `name` is the environment's, or says what a derived value was made from."""
 
     kind: Kind
@@ -43,21 +43,21 @@ class ResolvedRow(msgspec.Struct, frozen=True):
 
     path: str
     value: Any
-    origin: Origin
+    origin: ValueOrigin
 
 
-DEFAULT = Origin("default")
+DEFAULT = ValueOrigin("default")
 
 
-def origin_of(place: Place | None) -> Origin:
+def origin_of(place: Place | None) -> ValueOrigin:
     if place is None:
         return DEFAULT
     if place.layer == "derived":
-        return Origin("derived", name=place.name)
-    return Origin(place.layer, place.file, place.line, place.name)
+        return ValueOrigin("derived", name=place.name)
+    return ValueOrigin(place.layer, place.file, place.line, place.name)
 
 
-def rows(value: Any, entry: Entry | None, path: tuple[str, ...] = ()) -> Iterator[ResolvedRow]:
+def rows(value: Any, entry: YamlEntry | None, path: tuple[str, ...] = ()) -> Iterator[ResolvedRow]:
     """The leaves of `value` (builtins of a whole spec) with the origin that `entry` (what was written) gives each.
 
     A list is one leaf: it is replaced as a whole.

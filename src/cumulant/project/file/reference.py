@@ -31,8 +31,8 @@ def reference_markdown() -> str:
     root = inspect.type_info(ProjectSpec)
     assert isinstance(root, inspect.StructType)
     lines = [_HEAD, *_table("Top level", root, "##")]
-    for one in root.fields:
-        for path, struct in _below(one.type, one.encode_name):
+    for field in root.fields:
+        for path, struct in _below(field.type, field.encode_name):
             lines += _table(f"`{path}`", struct, "##" if "." not in path else "###")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -42,8 +42,8 @@ def _below(type_: inspect.Type, path: str) -> Iterator[tuple[str, inspect.Struct
     for option in members(type_):
         if isinstance(option.type, inspect.StructType):
             yield path, option.type
-            for one in option.type.fields:
-                yield from _below(one.type, f"{path}.{one.encode_name}")
+            for field in option.type.fields:
+                yield from _below(field.type, f"{path}.{field.encode_name}")
         elif isinstance(option.type, inspect.DictType) and "overrides" not in option.extra:
             yield from _below(option.type.value_type, f"{path}.{_free_key(path)}")
         elif isinstance(option.type, (inspect.ListType, inspect.VarTupleType)):
@@ -60,8 +60,8 @@ def _table(title: str, struct: inspect.StructType, mark: str) -> list[str]:
     about = (struct.cls.__doc__ or "").strip().splitlines()
     lines = [f"{mark} {title}", "", *([about[0].strip(), ""] if about else [])]
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for one in struct.fields:
-        row = (f"`{one.encode_name}`", _value(one, struct), _default(one), description_of(one.type))
+    for field in struct.fields:
+        row = (f"`{field.encode_name}`", _value(field, struct), _default(field), description_of(field.type))
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |")
     return [*lines, ""]
 
@@ -69,17 +69,17 @@ def _table(title: str, struct: inspect.StructType, mark: str) -> list[str]:
 def description_of(type_: inspect.Type) -> str:
     """The description that a field's `Meta` carries."""
     while isinstance(type_, inspect.Metadata):
-        found = (type_.extra_json_schema or {}).get("description")
-        if found:
-            return str(found)
+        description = (type_.extra_json_schema or {}).get("description")
+        if description:
+            return str(description)
         type_ = type_.type
     return ""
 
 
-def _value(one: inspect.Field, owner: inspect.StructType) -> str:
-    form = form_of(one, owner)
-    found = [_word(option, form) for option in members(one.type) if not isinstance(option.type, inspect.NoneType)]
-    return " or ".join(dict.fromkeys(found))
+def _value(field: inspect.Field, owner: inspect.StructType) -> str:
+    form = form_of(field, owner)
+    texts = [_word(option, form) for option in members(field.type) if not isinstance(option.type, inspect.NoneType)]
+    return " or ".join(dict.fromkeys(texts))
 
 
 def _word(option: Shape, form: str | None) -> str:
@@ -98,12 +98,12 @@ def _word(option: Shape, form: str | None) -> str:
     return words(option)
 
 
-def _default(one: inspect.Field) -> str:
-    if one.required:
-        return str(shape(one.type).extra.get("derived", "**required**"))
-    value: Any = one.default
+def _default(field: inspect.Field) -> str:
+    if field.required:
+        return str(shape(field.type).extra.get("derived", "**required**"))
+    value: Any = field.default
     if value is msgspec.NODEFAULT:
-        value = one.default_factory() if one.default_factory is not msgspec.NODEFAULT else None
+        value = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else None
     if value is None or isinstance(value, msgspec.Struct) or value in ("", [], {}):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -48,7 +48,7 @@ def _metric(name: str, declared: MetricSpec) -> Iterator[Fault]:
             f"{text}; leave it out, or write release: {{metrics: {{latency: {{quantile: 0.95}}}}}}",
         )
     if name in KINDS:
-        for key in (one for one, default in _OWN.items() if getattr(declared, one) != default):
+        for key in (name_of_key for name_of_key, default in _OWN.items() if getattr(declared, name_of_key) != default):
             text = f"release.metrics.{name}.{key}: {name} is measured by the release itself and does not read this"
             yield (*path, key), f"{text}; leave it out, or declare a metric under another name"
     elif declared.prometheus is not None and _ARM not in declared.prometheus:

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from cumulant.alerting.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.core.errors import did_you_mean
 from cumulant.core.units import duration, rate
-from cumulant.project.file.document import Entry, Place, Problem
+from cumulant.project.file.document import Place, Problem, YamlEntry
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import secrets_in
 from cumulant.project.release_policy import release_policy_errors
 from cumulant.training.spec import BUILT_IN
 
 
-def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
+def section_problems(spec: ProjectSpec, project: YamlEntry) -> list[Problem]:
     """Every broken rule, with the line that broke it."""
     return [(place.file, place.line, text) for place, text in _broken(spec, project)]
 
 
-def environment_problems(spec: EnvironmentSpec, chosen: Entry) -> list[Problem]:
+def environment_problems(spec: EnvironmentSpec, chosen: YamlEntry) -> list[Problem]:
     """What an environment's own keys may not say."""
     if spec.secrets is None or not secrets_in(spec.secrets):
         return []
@@ -28,7 +28,7 @@ def environment_problems(spec: EnvironmentSpec, chosen: Entry) -> list[Problem]:
     return [(place.file, place.line, "where secrets are found cannot itself be a secret; write the URL as it is")]
 
 
-def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _broken(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     if spec.model.risk == "high" and spec.release.approval == "none":
         place = _place(project, "release", "approval") or _place(project, "model", "risk") or project.place
         example = "release: {approval: {before: canary, by: [GROUP]}}"
@@ -47,7 +47,7 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     yield from _monitoring(spec, project)
 
 
-def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _formats(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     for source, declared in spec.data.items():
         for column, rule in declared.rules.items():
             if rule.number_format is not None and rule.date_format is not None:
@@ -64,7 +64,7 @@ def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
                     yield place, f"{text}; write type: {' or '.join(types)}, or leave {key} out"
 
 
-def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _trainers(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     for number, name in enumerate(() if spec.training is None else spec.training.trainers):
         if name not in BUILT_IN and ":" not in name:
             near = did_you_mean(name, BUILT_IN)
@@ -76,17 +76,19 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             yield place, f'training.trainers: there is no trainer "{name}"; {near or known}'
 
 
-def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _release(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """What no release could go by: found when one begins, a version would have been trained for it."""
     for error in release_policy_errors(spec.release):
         path = (error.subject or "release").split(".")
         # A value that the file does not hold is a default: the nearest section above it is shown.
         within = (path[:length] for length in range(len(path), 0, -1))
-        place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
+        place = next(
+            (key_place for prefix in within if (key_place := _place(project, *prefix)) is not None), project.place
+        )
         yield place, error.full_text
 
 
-def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _alerts(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Names of rules are free, and one that is nearly a built-in one would be a rule that nothing ever goes by."""
     for name in spec.monitoring.alerts.rules:
         near = difflib.get_close_matches(name, BUILT_IN_RULES, n=1, cutoff=0.85)
@@ -98,25 +100,25 @@ def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             )
 
 
-def _spans(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _spans(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Spans and a budget of 0, which are well written and mean nothing."""
-    told, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
+    terms, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
     spans = {
         ("training", "half_life"): None if spec.training is None else spec.training.half_life,
-        (*retrain, "every"): told.every,
-        (*retrain, "history", "window"): told.history.window,
-        (*retrain, "history", "half_life"): told.history.half_life,
+        (*retrain, "every"): terms.every,
+        (*retrain, "history", "window"): terms.history.window,
+        (*retrain, "history", "half_life"): terms.history.half_life,
     }
     for path, text in spans.items():
         if text is not None and not duration(text):
             place = _place(project, *path) or project.place
             yield place, f"{'.'.join(path)} may not be 0; leave it out, or write 30d"
-    if not rate(told.at_most).number:
+    if not rate(terms.at_most).number:
         place = _place(project, *retrain, "at_most") or project.place
         yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
 
 
-def _monitoring(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _monitoring(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
     """Windows of no length, and a queue that no case would ever come into."""
     for section, text in (
         ("drift", spec.monitoring.drift.window),
@@ -132,6 +134,6 @@ def _monitoring(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]
         yield place, f"{text}; take a longer period: 1/week, 1/month"
 
 
-def _place(project: Entry, *path: str | int) -> Place | None:
+def _place(project: YamlEntry, *path: str | int) -> Place | None:
     entry = project.at(path)
     return None if entry is None else entry.place

@@ -33,9 +33,9 @@ def json_schema() -> dict[str, Any]:
     for key, section in sections().items():
         if key in environment["properties"] and "overrides" in _extra(environment_fields(structs)[key]):
             described = environment["properties"][key]["description"]
-            found = _partial(copy.deepcopy(own["properties"][section.encode_name]), definitions)
-            found.pop("default", None)
-            environment["properties"][key] = {**found, "description": described}
+            partial = _partial(copy.deepcopy(own["properties"][section.encode_name]), definitions)
+            partial.pop("default", None)
+            environment["properties"][key] = {**partial, "description": described}
     return {"$schema": _DIALECT, "title": "cumulant.yaml", **own, "$defs": dict(sorted(definitions.items()))}
 
 
@@ -52,17 +52,17 @@ def complete(definitions: dict[str, Any], structs: Mapping[str, inspect.StructTy
 
 def structs_below(type_: inspect.Type) -> dict[str, inspect.StructType]:
     """Every Struct that a type holds, by its name in the schema."""
-    found: dict[str, inspect.StructType] = {}
+    structs: dict[str, inspect.StructType] = {}
     pending: list[inspect.Type] = [type_]
     while pending:
-        one = pending.pop()
-        if isinstance(one, inspect.StructType):
-            if one.cls.__name__ not in found:
-                found[one.cls.__name__] = one
-                pending += [each.type for each in one.fields]
+        inner = pending.pop()
+        if isinstance(inner, inspect.StructType):
+            if inner.cls.__name__ not in structs:
+                structs[inner.cls.__name__] = inner
+                pending += [each.type for each in inner.fields]
         else:
-            pending += inner_types(one)
-    return found
+            pending += inner_types(inner)
+    return structs
 
 
 def inner_types(type_: inspect.Type) -> list[inspect.Type]:
@@ -80,29 +80,29 @@ def inner_types(type_: inspect.Type) -> list[inspect.Type]:
 
 
 def environment_fields(structs: dict[str, inspect.StructType]) -> dict[str, inspect.Field]:
-    return {one.encode_name: one for one in structs["EnvironmentSpec"].fields}
+    return {field.encode_name: field for field in structs["EnvironmentSpec"].fields}
 
 
 def _finish(definition: dict[str, Any], struct: inspect.StructType) -> None:
-    for one in struct.fields:
-        form = form_of(one, struct)
+    for field in struct.fields:
+        form = form_of(field, struct)
         if form is not None:
             patterns = [PATTERNS[name] for name in form.split("|") if name in PATTERNS]
             if patterns:
-                definition["properties"][one.encode_name]["pattern"] = "|".join(patterns)
-    derived = {one.encode_name for one in struct.fields if "derived" in _extra(one)}
+                definition["properties"][field.encode_name]["pattern"] = "|".join(patterns)
+    derived = {field.encode_name for field in struct.fields if "derived" in _extra(field)}
     definition["required"] = [name for name in definition.get("required", []) if name not in derived]
     if not definition["required"]:
         del definition["required"]
 
 
-def _extra(one: inspect.Field) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    type_ = one.type
+def _extra(field: inspect.Field) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    type_ = field.type
     while isinstance(type_, inspect.Metadata):
-        found |= type_.extra or {}
+        extra |= type_.extra or {}
         type_ = type_.type
-    return found
+    return extra
 
 
 def _partial(node: Any, definitions: dict[str, Any]) -> Any:
@@ -111,13 +111,13 @@ def _partial(node: Any, definitions: dict[str, Any]) -> Any:
         return [_partial(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _partial(value, definitions) if key != "default" else value for key, value in node.items()}
-    name = found["$ref"].removeprefix(_REF) if isinstance(found.get("$ref"), str) else None
+    copied_node = {key: _partial(value, definitions) if key != "default" else value for key, value in node.items()}
+    name = copied_node["$ref"].removeprefix(_REF) if isinstance(copied_node.get("$ref"), str) else None
     if name is None or name.endswith("Override"):
-        return found
+        return copied_node
     target = f"{name}Override"
     if target not in definitions:
         definitions[target] = {}  # a definition that refers to itself finds this
         copied = _partial({key: value for key, value in definitions[name].items() if key != "required"}, definitions)
         definitions[target] = copied
-    return {**found, "$ref": _REF + target}
+    return {**copied_node, "$ref": _REF + target}

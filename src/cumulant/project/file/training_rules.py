@@ -14,7 +14,7 @@ from cumulant.project.file.document import Problem, refused
 from cumulant.project.file.gate_rules import Fault, gate_faults, split_faults
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
-from cumulant.training.spec import BUILT_IN, LEAST_ROWS, Cost, Threshold, TrainingSpec
+from cumulant.training.spec import BUILT_IN, LEAST_ROWS, DecisionCost, Threshold, TrainingSpec
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -66,7 +66,7 @@ def _metric(training: TrainingSpec) -> Iterator[Fault]:
         hint = did_you_mean(name, SEARCHABLE) or f"one of {', '.join(SEARCHABLE)}"
         yield path, f'training.metric: the search cannot follow "{name}"; {hint}'
     elif training.task != "auto" and training.task not in tasks:
-        fitting = ", ".join(one for one in SEARCHABLE if training.task in TASKS[one])
+        fitting = ", ".join(metric_name for metric_name in SEARCHABLE if training.task in TASKS[metric_name])
         yield path, f"training.metric: {name} does not measure the task {training.task}; write one of {fitting}"
 
 
@@ -119,7 +119,7 @@ def _is_part(text: str | float) -> bool:
         return False
 
 
-def _cost(cost: Cost | None) -> Iterator[Fault]:
+def _cost(cost: DecisionCost | None) -> Iterator[Fault]:
     if cost is None:
         return
     numbers = {}

@@ -63,9 +63,9 @@ def _meaning(problem: str, context: str, first: int) -> tuple[str, str]:
     if "could not find expected ':'" in problem:
         return 'this key has no ":"', "write key: value"
     if "expected <block end>" in problem:
-        found = _FOUND.search(problem)
-        if found is not None and found[1] in "]},":
-            return f'there is nothing that this "{found[1]}" closes or parts', "remove it, or put the text in quotes"
+        match = _FOUND.search(problem)
+        if match is not None and match[1] in "]},":
+            return f'there is nothing that this "{match[1]}" closes or parts', "remove it, or put the text in quotes"
         kind = "list" if "collection" in context else "mapping"
         return f"this does not belong to the {kind} that begins in line {first}", (
             "indent all keys of a mapping, and all items of a list, by the same number of spaces"

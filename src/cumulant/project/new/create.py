@@ -68,7 +68,7 @@ def create_from(
     path = _reference(str(file), root)
     sample = read_sample(str(file), drivers or Drivers.installed(), sheet=sheet)
     raw = sample.rows
-    found = inspect_table(
+    inspection = inspect_table(
         raw,
         path=path,
         target=target,
@@ -79,8 +79,10 @@ def create_from(
         whole=sample.whole,
     )
     with new_folder(name, parent) as content:
-        _write(content, found, target, name=folder_name(root))
-    return Created(root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *sample.notes, *found.notes))
+        _write(content, inspection, target, name=folder_name(root))
+    return Created(
+        root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *sample.notes, *inspection.notes)
+    )
 
 
 def create_from_frame(
@@ -112,14 +114,20 @@ def create_from_frame(
     columns, lists = columns_of(raw.schema)
     rows, _ = with_nested(raw, columns, "the frame")
     known = SourceSpec(columns=columns)
-    found = inspect_table(rows, path=path, target=target, time=time, key=_columns(key), known=known)
+    inspection = inspect_table(rows, path=path, target=target, time=time, key=_columns(key), known=known)
     with new_folder(name, parent) as content:
         (content / "data").mkdir()
         raw.write_parquet(content / path, compression="zstd")
-        _write(content, found, target, name=folder_name(root))
+        _write(content, inspection, target, name=folder_name(root))
     return Created(
         root,
-        (f"{raw.height:,} rows were written to {path}", *notes, *left_out, *fields_notes(columns, lists), *found.notes),
+        (
+            f"{raw.height:,} rows were written to {path}",
+            *notes,
+            *left_out,
+            *fields_notes(columns, lists),
+            *inspection.notes,
+        ),
     )
 
 
@@ -144,11 +152,13 @@ def _reference(file: str, root: Path) -> str:
     return Path(os.path.relpath(Path.cwd() / path, root)).as_posix()
 
 
-def _write(folder: Path, found: Inspection, target: str, *, name: str) -> None:
-    (folder / FILE).write_text(project_text(found.spec, target, name=name), encoding="utf-8")
-    (folder / "features.py").write_text(features_text(found.features, found.calendar, found.elapsed), encoding="utf-8")
-    if found.nested:
-        text = plain_columns.prepare_text([_quoted(name) for name in found.nested])
+def _write(folder: Path, inspection: Inspection, target: str, *, name: str) -> None:
+    (folder / FILE).write_text(project_text(inspection.spec, target, name=name), encoding="utf-8")
+    (folder / "features.py").write_text(
+        features_text(inspection.features, inspection.calendar, inspection.elapsed), encoding="utf-8"
+    )
+    if inspection.nested:
+        text = plain_columns.prepare_text([_quoted(name) for name in inspection.nested])
         (folder / plain_columns.FILE).write_text(text, encoding="utf-8")
     (folder / ".gitignore").write_text(".cumulant/\n", encoding="utf-8")
     write_schema(folder)
@@ -223,7 +233,7 @@ def features_text(
     the event time, and days from other times to it.
     """
     plain = [column for column in columns if not column.startswith("_")]
-    derived = [*(one.feature for one in calendar), *(one.feature for one in elapsed)]
+    derived = [*(part.feature for part in calendar), *(days.feature for days in elapsed)]
     taken = [*plain, *derived]
     renamed = _public_names([column for column in columns if column.startswith("_")], taken=taken)
     lines = [
@@ -244,12 +254,12 @@ def features_text(
             '# Parts of the event time, in UTC. For a local clock name its zone: .hour("Europe/Paris"); where the',
             "# times have no offset, also declare it in cumulant.yaml: event_time: {column: NAME, zone: Europe/Paris}.",
         ]
-        lines += [f"{one.feature} = col({_quoted(one.column)}).dt.{one.part}()" for one in calendar]
+        lines += [f"{part.feature} = col({_quoted(part.column)}).dt.{part.part}()" for part in calendar]
     if elapsed:
         lines += ["", "# Days from other times of the row to the event time."]
         lines += [
-            f"{one.feature} = col({_quoted(one.column)}).dt.seconds_since(col({_quoted(one.since)})) / 86_400"
-            for one in elapsed
+            f"{days.feature} = col({_quoted(days.column)}).dt.seconds_since(col({_quoted(days.since)})) / 86_400"
+            for days in elapsed
         ]
     return "\n".join([*lines, ""])
 
@@ -257,20 +267,20 @@ def features_text(
 def _public_names(columns: Sequence[str], *, taken: Sequence[str]) -> dict[str, str]:
     """Column to a name that a public variable can have and that nothing else in the features file has."""
     used = {*taken, _SOURCE, "columns", "col", "source"}
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for column in columns:
         stem = column.strip("_")
         name = stem = (
             stem
             if stem.isascii() and stem.isidentifier() and not keyword.iskeyword(stem)
-            else f"column_{len(found) + 1}"
+            else f"column_{len(names) + 1}"
         )
         number = 2
         while name in used:
             name, number = f"{stem}_{number}", number + 1
         used.add(name)
-        found[column] = name
-    return found
+        names[column] = name
+    return names
 
 
 def _quoted(column: str) -> str:
@@ -300,5 +310,7 @@ def _escaped(letter: str) -> str:
 
 
 def _flow(values: Sequence[Member]) -> str:
-    written = (yaml_text(one, plain=_PLAIN_IN_LIST) if isinstance(one, str) else json.dumps(one) for one in values)
+    written = (
+        yaml_text(member, plain=_PLAIN_IN_LIST) if isinstance(member, str) else json.dumps(member) for member in values
+    )
     return f"[{', '.join(written)}]"

@@ -48,9 +48,9 @@ def elapsed_days(
 def _is_earlier(rows: pl.DataFrame, name: str, column: str, label: pl.Series) -> bool:
     import polars as pl
 
-    if not all(isinstance(rows.schema[one], (pl.Datetime, pl.Date)) for one in (name, column)):
+    if not all(isinstance(rows.schema[time_column], (pl.Datetime, pl.Date)) for time_column in (name, column)):
         return False
-    since, at = (rows[one].cast(pl.Datetime("us")) for one in (name, column))
+    since, at = (rows[time_column].cast(pl.Datetime("us")) for time_column in (name, column))
     apart = at - since
     known = apart.drop_nulls()
     if known.len() < _FEW_ROWS or known.n_unique() < 2 or (known < (_DAY if _are_dates(since) else timedelta())).any():

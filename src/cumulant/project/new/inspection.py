@@ -121,7 +121,7 @@ def inspect_table(
     left_out = {
         name: _TELLING if reason == _A_TIME and missing_predicts(rows[name], label) else reason
         for name, reason in left_out.items()
-        if name not in {one.since for one in elapsed}
+        if name not in {pair.since for pair in elapsed}
     }
     if not (features or calendar or elapsed):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
@@ -130,13 +130,13 @@ def inspect_table(
             subject=path,
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
-    told = {target: label} | {name: rows[name] for name in sorted(columns(node))}
-    notes += [text for name, values in told.items() for text in leak_notes(rows, features, values, name)]
+    label_parts = {target: label} | {name: rows[name] for name in sorted(columns(node))}
+    notes += [text for name, values in label_parts.items() for text in leak_notes(rows, features, values, name)]
     notes += [*_grouped(left_out), *_identifiers(rows, features, timed=spec.time is not None)]
     notes += [
-        f"days from {one.since} to {one.column} are the feature {one.feature}: in none of {rows.height:,} rows is "
-        f"{one.since} later than {one.column}"
-        for one in elapsed
+        f"days from {pair.since} to {pair.column} are the feature {pair.feature}: in none of {rows.height:,} rows is "
+        f"{pair.since} later than {pair.column}"
+        for pair in elapsed
     ]
     return Inspection(spec, features, (*notes, *calendar_notes), tuple(nested(raw.schema)), calendar, elapsed)
 
@@ -197,8 +197,8 @@ def _alike(name: str, columns: Sequence[str]) -> str | None:
     plain = name.strip().lower()
     same = [column for column in columns if column.strip().lower() == plain]
     inside = [column for column in columns if plain and plain in column.lower()]
-    found = same[:1] or (inside if len(inside) == 1 else [])
-    return f'did you mean "{found[0]}"?' if found else None
+    near = same[:1] or (inside if len(inside) == 1 else [])
+    return f'did you mean "{near[0]}"?' if near else None
 
 
 def _typed(raw: pl.DataFrame, spec: SourceSpec, time: str | None) -> pl.DataFrame:
@@ -245,7 +245,7 @@ def _key_notes(rows: pl.DataFrame, key: tuple[str, ...]) -> list[str]:
 
 def _left_out(rows: pl.DataFrame, spec: SourceSpec, label: pl.Series, target: Node) -> dict[str, str]:
     """Column to the reason why it is no feature, in the order of the table."""
-    found = {}
+    reasons = {}
     for name in rows.columns:
         if isinstance(target, Column) and name == target.name:
             continue
@@ -259,8 +259,8 @@ def _left_out(rows: pl.DataFrame, spec: SourceSpec, label: pl.Series, target: No
             or _form(rows[name])
         )
         if reason is not None:
-            found[name] = reason
-    return found
+            reasons[name] = reason
+    return reasons
 
 
 def _role(name: str, spec: SourceSpec) -> str | None:

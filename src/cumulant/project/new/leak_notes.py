@@ -73,8 +73,8 @@ def _correlation(values: pl.Series, target: pl.Series) -> float:
     )
     if both.height < _FEW_ROWS:
         return 0.0
-    found = both.select(pl.corr("x", "y")).item()
-    return 0.0 if found is None else abs(float(found))
+    correlation = both.select(pl.corr("x", "y")).item()
+    return 0.0 if correlation is None else abs(float(correlation))
 
 
 def _sums(columns: pl.DataFrame, label: pl.Series, target: str) -> list[str]:
@@ -86,8 +86,8 @@ def _sums(columns: pl.DataFrame, label: pl.Series, target: str) -> list[str]:
         return []
     x = columns.select(pl.all().cast(pl.Float64).fill_null(0).fill_nan(0)).to_numpy()
     y = np.asarray(label.fill_nan(0).to_numpy(), dtype=np.float64)
-    held = np.isfinite(x).all(axis=1) & np.isfinite(y)
-    x, y = x[held], y[held]
+    finite = np.isfinite(x).all(axis=1) & np.isfinite(y)
+    x, y = x[finite], y[finite]
     if len(y) < _FEW_ROWS or not y.std():
         return []
     own = _independent(x)
@@ -100,8 +100,8 @@ def _sums(columns: pl.DataFrame, label: pl.Series, target: str) -> list[str]:
     signed = sorted(terms, key=lambda place: -factors[place])
     written = [f"{'+' if factors[place] > 0 else '-'} {columns.columns[place]}" for place in signed]
     more = f" and {len(written) - _LISTED} more" if len(written) > _LISTED else ""
-    told = " ".join(written[:_LISTED]).removeprefix("+ ") + more
-    what = f"{target} = {told} in {share:.1%} of the rows"
+    formula = " ".join(written[:_LISTED]).removeprefix("+ ") + more
+    what = f"{target} = {formula} in {share:.1%} of the rows"
     return [f"warning: {what}: leave out in features.py what is known only with the target"]
 
 
@@ -111,10 +111,10 @@ def _independent(x: Floats) -> NDArray[np.intp]:
 
     scale = x.std(axis=0)
     moved = (x - x.mean(axis=0)) / np.where(scale > 0, scale, 1)
-    left = np.abs(np.diag(np.linalg.qr(moved, mode="r")))
-    found = np.zeros(x.shape[1], dtype=bool)
-    found[: len(left)] = left > 1e-6 * np.sqrt(len(x))
-    return np.flatnonzero(found)
+    residuals = np.abs(np.diag(np.linalg.qr(moved, mode="r")))
+    independent = np.zeros(x.shape[1], dtype=bool)
+    independent[: len(residuals)] = residuals > 1e-6 * np.sqrt(len(x))
+    return np.flatnonzero(independent)
 
 
 def _factors(x: Floats, y: Floats) -> Floats:
@@ -122,13 +122,13 @@ def _factors(x: Floats, y: Floats) -> Floats:
     import numpy as np
 
     x, y = x - x.mean(axis=0), y - y.mean()
-    kept = np.ones(len(y), dtype=bool)
+    close_rows = np.ones(len(y), dtype=bool)
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     with_one = np.column_stack([x / scale, np.ones(len(y))])
     for _ in range(_REFITS):
-        off = np.abs(y - with_one @ _least_squares(with_one[kept], y[kept]))
-        kept = off <= np.quantile(off, 0.9)
-    fitted = _least_squares(with_one[kept], y[kept])[:-1] / scale
+        off = np.abs(y - with_one @ _least_squares(with_one[close_rows], y[close_rows]))
+        close_rows = off <= np.quantile(off, 0.9)
+    fitted = _least_squares(with_one[close_rows], y[close_rows])[:-1] / scale
     near: Floats = np.where(np.abs(np.abs(fitted) - 1) < _NEAR, np.sign(fitted), 0.0)
     return near
 
@@ -137,8 +137,8 @@ def _least_squares(x: Floats, y: Floats) -> Floats:
     """Of x [n, k]: by its products, a tenth of the time of its singular values; a tenth of 1 is exact enough."""
     import numpy as np
 
-    found: Floats = np.asarray(np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0], dtype=np.float64)
-    return found
+    solution: Floats = np.asarray(np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0], dtype=np.float64)
+    return solution
 
 
 def _exact(rest: Floats, y: Floats) -> float:
@@ -164,7 +164,7 @@ def _names_class(values: pl.Series, label: pl.Series) -> bool:
         return False
     counts = both.group_by("value", "label").len()
     likely = counts.sort("len", descending=True).group_by("value").first().select("value", likely="label")
-    told = counts.join(likely, on="value", nulls_equal=True)
+    with_likely = counts.join(likely, on="value", nulls_equal=True)
     right = pl.col("len").filter(pl.col("label") == pl.col("likely")).sum() / pl.col("len").sum()
-    recall = told.group_by("label").agg(right.alias("recall"))["recall"].mean()
+    recall = with_likely.group_by("label").agg(right.alias("recall"))["recall"].mean()
     return isinstance(recall, float) and recall >= _RECALL

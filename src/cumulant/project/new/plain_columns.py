@@ -82,13 +82,13 @@ def mixed_as_text(frame: Any) -> tuple[Any, list[str]]:
 
     from cumulant.data.files.user_frames import unreadable_columns
 
-    found = unreadable_columns(frame)
-    if not found or not frame.columns.is_unique:  # whoever reads it refuses names that are there twice
+    reasons = unreadable_columns(frame)
+    if not reasons or not frame.columns.is_unique:  # whoever reads it refuses names that are there twice
         return frame, []
     texts = {
-        name: frame[name].map(lambda value: None if _missing(value) else str(value)).astype(object) for name in found
+        name: frame[name].map(lambda value: None if _missing(value) else str(value)).astype(object) for name in reasons
     }
-    named = ", ".join(f"{name} ({reason})" for name, reason in found.items())
+    named = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
     return pd.DataFrame({**{name: frame[name] for name in frame.columns}, **texts}), [f"read as text: {named}"]
 
 

@@ -73,8 +73,8 @@ def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> Tab
         rows = _joined(tables)
         notes += fields_notes(spec.columns, left_out, mixed)
     quoted = frozenset.union(*(table.quoted for table in tables))
-    said = [*_files_note(every, chosen), *notes, *_notes(tables, chosen, spec)]
-    return TableSample(rows, spec, quoted, said, whole=len(chosen) == len(every))
+    sample_notes = [*_files_note(every, chosen), *notes, *_notes(tables, chosen, spec)]
+    return TableSample(rows, spec, quoted, sample_notes, whole=len(chosen) == len(every))
 
 
 def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequence[str] = ()) -> list[str]:

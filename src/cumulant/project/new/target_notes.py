@@ -64,8 +64,8 @@ def rare_note(label: pl.Series, target: str, *, timed: bool) -> list[str]:
     labelled = label.drop_nulls()
     if labelled.n_unique() != 2:
         return []
-    said = advice(float((labelled == labelled.unique().sort()[1]).mean() or 0.0), timed=timed)
-    return [] if said is None else [f"warning: {target}: {said}"]
+    text = advice(float((labelled == labelled.unique().sort()[1]).mean() or 0.0), timed=timed)
+    return [] if text is None else [f"warning: {target}: {text}"]
 
 
 def with_classes(spec: SourceSpec, label: pl.Series, column: str, *, whole: bool) -> tuple[SourceSpec, tuple[str, ...]]:

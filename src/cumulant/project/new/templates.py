@@ -61,13 +61,13 @@ def _fraud(folder: Path) -> tuple[str, ...]:
     try:
         from cumulant.datasets.payments import frame
 
-        found = frame()
+        payments = frame()
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "polars", "local") from error
     (folder / "data" / "payments").mkdir(parents=True)
-    found.write_parquet(folder / "data" / "payments" / "2018.parquet", compression="zstd")
+    payments.write_parquet(folder / "data" / "payments" / "2018.parquet", compression="zstd")
     return (
-        f"data: {found.height:,} invented card payments, so that the project runs as it stands",
+        f"data: {payments.height:,} invented card payments, so that the project runs as it stands",
         "put your own payments under data/payments/, or let data.tx.path point at them",
     )
 

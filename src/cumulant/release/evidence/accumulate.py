@@ -17,11 +17,11 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
-from cumulant.release.evidence.key_statistics import KeyTable, Units, units
+from cumulant.release.evidence.key_statistics import KeyStatistics, Units, units
 from cumulant.release.evidence.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.evidence.metric_state import (
     UNREADABLE,
-    Block,
+    LookBlock,
     Tempering,
     check_state,
     in_next_step,
@@ -31,9 +31,9 @@ from cumulant.release.evidence.metric_state import (
     with_interval,
     with_rates,
 )
-from cumulant.release.evidence.metrics import Metric, harm_bars, metrics
-from cumulant.release.evidence.traffic_split import Split, broken, next_epoch, with_units
-from cumulant.release.paired.label_selection import Selection
+from cumulant.release.evidence.metrics import ReleaseMetric, harm_bars, metrics
+from cumulant.release.evidence.traffic_split import TrafficSplitState, broken, next_epoch, with_units
+from cumulant.release.paired.label_selection import HourlyScores
 from cumulant.release.paired.paired_evaluation import prior_evidence
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.state import Board, Release, counted
@@ -72,7 +72,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
     #: by metric, the block that is not full
-    open: dict[str, Block] = {}
+    open: dict[str, LookBlock] = {}
     #: microseconds above which a request is slow; the candidate's also with the margin
     slow: float | None = None
     early: list[float] = []
@@ -86,11 +86,11 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     #: of this step: its keys, all units and their bad shares by arm [2][4], and the split
     keys: dict[str, str] = {}
     units: list[list[float]] = []
-    split: Split = Split()
+    split: TrafficSplitState = TrafficSplitState()
     #: requests with a key of this step that are counted
     keyed: float = 0.0
     #: which mirrored rows have a label
-    selection: Selection = Selection()
+    selection: HourlyScores = HourlyScores()
 
 
 def memory_of(release: Release) -> Memory:
@@ -111,8 +111,8 @@ def readable(release: Release) -> bool:
 
 def without_states(release: Release) -> Release:
     """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
-    kept = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
-    return msgspec.structs.replace(release, boards=kept, memory={})
+    boards = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
+    return msgspec.structs.replace(release, boards=boards, memory={})
 
 
 def with_history(release: Release, history: ChampionHistory) -> Release:
@@ -133,7 +133,7 @@ def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
     whole = len(history) // looks
     newest = slice(len(history) - whole * looks, None)
     requests, bad = (
-        one[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for one in (history.requests, history.bad[:, place])
+        counts[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for counts in (history.requests, history.bad[:, place])
     )
     return packed(sequential.known_bursts(requests, np.minimum(bad, requests)))
 
@@ -147,8 +147,8 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     named = metrics(release.policy)
     memory = _answering(memory_of(release), release, look, per_arm[CANDIDATE])
     of_look = _units(memory, requests, named["latency"])
-    sums, keys = of_look.sums(), KeyTable.from_json(memory.keys)
-    blocks: dict[str, Block] = {}
+    sums, keys = of_look.sums(), KeyStatistics.from_json(memory.keys)
+    blocks: dict[str, LookBlock] = {}
     warming = _warming(memory, release)
     if release.step.weight and not warming:
         keys = keys.add(of_look)
@@ -164,21 +164,22 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
 
 
-def _with_fewest(release: Release, named: dict[str, Metric]) -> dict[str, Metric]:
+def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str, ReleaseMetric]:
     """The metrics, each with the fewest pairs of a block that the paired evaluation asks for."""
     fewest = release.fewest_by_metric
     return {
-        name: msgspec.structs.replace(one, fewest=max(one.fewest, fewest.get(name, 1))) for name, one in named.items()
+        name: msgspec.structs.replace(metric, fewest=max(metric.fewest, fewest.get(name, 1)))
+        for name, metric in named.items()
     }
 
 
 def _board(
     release: Release,
     memory: Memory,
-    metric: Metric,
+    metric: ReleaseMetric,
     *,
     look: Look,
-    blocks: Mapping[str, Block],
+    blocks: Mapping[str, LookBlock],
     tempering: Mapping[str, Tempering],
     bars: Mapping[str, float],
 ) -> Board:
@@ -206,7 +207,7 @@ def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
     return msgspec.structs.replace(board, prior=prior_evidence(evaluation, margin=board.margin, bar=board.fine_bar))
 
 
-def _differences(metric: Metric, look: Look) -> Floats:
+def _differences(metric: ReleaseMetric, look: Look) -> Floats:
     """Each pair's values of the metric [n, 2], the champion's and the candidate's, where more is worse."""
     if metric.name == "quality":
         return np.stack([look.losses.champion, look.losses.candidate], axis=1)
@@ -290,7 +291,7 @@ def _warming(memory: Memory, release: Release) -> bool:
     return memory.answering <= release.policy.warm_up
 
 
-def _units(memory: Memory, requests: Requests, latency: Metric) -> Units:
+def _units(memory: Memory, requests: Requests, latency: ReleaseMetric) -> Units:
     """The look's units by key; a request is slow by a bound that was taken from earlier requests only.
 
     A candidate whose quantile is within the margin exceeds the raised bound no oftener than the champion its own.
@@ -301,41 +302,41 @@ def _units(memory: Memory, requests: Requests, latency: Metric) -> Units:
     return units(requests, slow=slow)
 
 
-def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> tuple[Memory, dict[str, Block]]:
+def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> tuple[Memory, dict[str, LookBlock]]:
     """The look's units, and their `sums`, added to the open blocks; with the blocks that are full now."""
     whole = np.asarray(memory.units) + sums if memory.units else sums
-    open_, full = dict[str, Block](), dict[str, Block]()
+    open_, full = dict[str, LookBlock](), dict[str, LookBlock]()
     for place, name in enumerate(COUNTED, start=1):
         if name == "latency" and memory.slow is None:
             continue
-        now = _joined(memory.open.get(name, Block()), sums, place)
+        now = _joined(memory.open.get(name, LookBlock()), sums, place)
         is_full = now.looks >= memory.blocks.get(name, BlockLength(looks=release.looks_a_block)).looks
         (full if is_full else open_)[name] = now
     keyed = memory.keyed + float(of_look.requests[of_look.key != 0].sum())
     return msgspec.structs.replace(memory, open=open_, units=whole.tolist(), keyed=keyed), full
 
 
-def _joined(block: Block, sums: Floats, place: int) -> Block:
-    return Block(
+def _joined(block: LookBlock, sums: Floats, place: int) -> LookBlock:
+    return LookBlock(
         looks=block.looks + 1, units=block.units.with_more(*sums[:, 0]), bad=block.bad.with_more(*sums[:, place])
     )
 
 
-def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
+def _tempering(memory: Memory, keys: KeyStatistics) -> dict[str, Tempering]:
     """What each arm's evidence counts for: one over the dispersion over its keys, and over what blocks still share."""
     over_keys = keys.dispersion(np.asarray(memory.units)) if memory.units else np.ones((2, len(COUNTED)))
-    found = {}
+    temperings = {}
     for place, name in enumerate(COUNTED):
         over_time = memory.blocks.get(name, BlockLength()).design_effect
         champion, candidate = (float(1 / (over_keys[arm, place] * over_time)) for arm in (0, 1))
-        found[name] = Tempering(
+        temperings[name] = Tempering(
             champion=champion,
             candidate=candidate,
             step=memory.grids.get(name, _COARSEST),
             bursts=memory.bursts.get(name, ""),
             usual=memory.champion.rate(name),
         )
-    return found
+    return temperings
 
 
 def _learned(memory: Memory, release: Release, requests: Requests, sums: Floats, *, quantile: float) -> Memory:
@@ -359,10 +360,10 @@ def _timed(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int
     return counts
 
 
-def _took_told(board: Board, metric: Metric, memory: Memory) -> Board:
+def _took_told(board: Board, metric: ReleaseMetric, memory: Memory) -> Board:
     """The board with each arm's quantile of this step, in milliseconds."""
-    told = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
-    return msgspec.structs.replace(board, champion=told[CHAMPION], candidate=told[CANDIDATE])
+    quantiles = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
+    return msgspec.structs.replace(board, champion=quantiles[CHAMPION], candidate=quantiles[CANDIDATE])
 
 
 def _quantile(counts: Sequence[int], quantile: float) -> float | None:
@@ -372,7 +373,7 @@ def _quantile(counts: Sequence[int], quantile: float) -> float | None:
     return round(float(EDGES[int(np.searchsorted(whole, quantile * whole[-1])) + 1]) / 1000, 3)
 
 
-def _split(release: Release, memory: Memory, of_look: Units, keys: KeyTable) -> tuple[Memory, bool]:
+def _split(release: Release, memory: Memory, of_look: Units, keys: KeyStatistics) -> tuple[Memory, bool]:
     """Whether the arms get the keys (or, without keys, the requests) that the weight says."""
     weight = release.step.weight / 100
     if not 0 < weight < 1:

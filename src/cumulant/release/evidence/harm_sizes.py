@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cumulant.release.evidence.metrics import Metric
+from cumulant.release.evidence.metrics import ReleaseMetric
 
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 TIMES = 2.0
@@ -18,7 +18,7 @@ BEYOND_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.4, 0.4, 1.0, 12.0
 _LATE_ERRORS = 1.2
 
 
-class Size(msgspec.Struct, frozen=True, kw_only=True):
+class HarmSize(msgspec.Struct, frozen=True, kw_only=True):
     """A difference of rates, what is accepted of it, its standard error there, and bad events expected there."""
 
     difference: float
@@ -37,14 +37,14 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def size_of(
-    counts: Sequence[tuple[float, float, float, float]], metric: Metric, *, usual: float, weighed: float
-) -> Size:
+    counts: Sequence[tuple[float, float, float, float]], metric: ReleaseMetric, *, usual: float, weighed: float
+) -> HarmSize:
     """The difference of rates over steps. A step in which the champion has not failed yet has its `usual` rate.
 
     Steps are strata, since weights and levels differ between them (Mantel and Haenszel's risk difference, Greenland
     and Robins 1985, doi:10.2307/2530643).
     """
-    units, bad = sum(one[0] for one in counts), sum(one[1] for one in counts)
+    units, bad = sum(count[0] for count in counts), sum(count[1] for count in counts)
     common = max(bad / units if units else 0.0, usual)
     accepted = _accepted(metric, common)
     difference = weight = variance = 0.0
@@ -54,13 +54,13 @@ def size_of(
             difference += w * (y / m - x / n)
             weight += w
             variance += w**2 * ((common + accepted) / m + max(common, 1 / max(units, 1.0)) / n)
-    events = (common + accepted) * sum(one[2] for one in counts) * weighed
+    events = (common + accepted) * sum(count[2] for count in counts) * weighed
     if not weight or not weighed:
-        return Size(difference=0.0, accepted=accepted, error=math.inf, events=events)
+        return HarmSize(difference=0.0, accepted=accepted, error=math.inf, events=events)
     error = math.sqrt(variance / weighed) / weight
-    return Size(difference=difference / weight, accepted=accepted, error=error, events=events)
+    return HarmSize(difference=difference / weight, accepted=accepted, error=error, events=events)
 
 
-def _accepted(metric: Metric, rate: float) -> float:
+def _accepted(metric: ReleaseMetric, rate: float) -> float:
     """How much above the champion's rate is accepted. The margin of latency is in its bound already."""
     return 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((TIMES - 1) * rate, 1e-12))

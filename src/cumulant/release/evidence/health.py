@@ -57,7 +57,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool
 
 
-class Reference(msgspec.Struct, frozen=True, kw_only=True):
+class FailureReference(msgspec.Struct, frozen=True, kw_only=True):
     """What the champion's past says of its failures, and the level of one check.
 
     `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) which one pulse
@@ -88,7 +88,7 @@ def level_of(alpha: float, *, look: int, checks: float) -> float:
     return QUICK_PART * alpha / ((look + 1) * (look + 2) * max(checks, 1.0))
 
 
-def trouble(pulse: Pulse, ceilings: CeilingPolicy, reference: Reference) -> Trouble | None:
+def trouble(pulse: Pulse, ceilings: CeilingPolicy, reference: FailureReference) -> Trouble | None:
     """The candidate's hard failure, told in words; None where there is none."""
     if pulse.candidate.misshapen:
         answers = "an answer" if pulse.candidate.misshapen == 1 else f"{pulse.candidate.misshapen} answers"
@@ -116,7 +116,7 @@ def _failing(arm: ArmPulse, ceilings: CeilingPolicy) -> bool:
     return arm.requests >= ceilings.requests and arm.failures > ceilings.errors * arm.requests
 
 
-def _surely_worse(pulse: Pulse, reference: Reference) -> bool:
+def _surely_worse(pulse: Pulse, reference: FailureReference) -> bool:
     """Whether the candidate fails more than the champion: in its worst moment, in bursts like its, and now."""
     mine, theirs = pulse.candidate, pulse.champion
     failing = mine.failures / mine.requests
@@ -129,7 +129,7 @@ def _surely_worse(pulse: Pulse, reference: Reference) -> bool:
     return _at_least(mine.failures, of=mine.requests, bad=bad, good=good) <= reference.level
 
 
-def _in_a_burst(arm: ArmPulse, reference: Reference) -> float:
+def _in_a_burst(arm: ArmPulse, reference: FailureReference) -> float:
     """The chance that an arm with the champion's rate and bursts fails so often: negative binomial."""
     from scipy.special import betainc
 

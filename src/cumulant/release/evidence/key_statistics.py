@@ -42,11 +42,11 @@ class Units:
 
     def sums(self) -> Floats:
         """[2, 4]: units, and units' bad shares by metric, of the champion and the candidate."""
-        found = np.zeros((2, 1 + len(COUNTED)))
+        sums = np.zeros((2, 1 + len(COUNTED)))
         for arm in (0, 1):
             mine = self.candidate == bool(arm)
-            found[arm] = (mine.sum(), *self.bad[mine].sum(0))
-        return found
+            sums[arm] = (mine.sum(), *self.bad[mine].sum(0))
+        return sums
 
 
 def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
@@ -73,7 +73,7 @@ def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
 
 
 @dataclass(frozen=True, eq=False)
-class KeyTable:
+class KeyStatistics:
     """Keys of a step [keys]: looks in which they asked, requests, and sums of their bad shares [keys, 3]."""
 
     key: npt.NDArray[np.uint64]
@@ -83,12 +83,12 @@ class KeyTable:
     bad: Floats
 
     @classmethod
-    def start(cls) -> KeyTable:
+    def start(cls) -> KeyStatistics:
         """No keys yet."""
         none = np.zeros(0)
         return cls(none.astype(np.uint64), none.astype(np.bool_), none, none, np.zeros((0, len(COUNTED))))
 
-    def add(self, more: Units) -> KeyTable:
+    def add(self, more: Units) -> KeyStatistics:
         """With a look's units; keys that neither failed nor ask much are left out where they are too many."""
         keyed = more.key != 0
         key = np.concatenate([self.key, more.key[keyed]])
@@ -110,7 +110,7 @@ class KeyTable:
             chosen = np.argpartition(-(total[:, 1] + 1e9 * (total[:, 2:].sum(1) > 0)), _MOST)[:_MOST]
             chosen.sort()
             names, arm, total = names[chosen], arm[chosen], total[chosen]
-        return KeyTable(names, arm, total[:, 0], total[:, 1], total[:, 2:])
+        return KeyStatistics(names, arm, total[:, 0], total[:, 1], total[:, 2:])
 
     def dispersion(self, sums: Floats) -> Floats:
         """[2, 3]: how many times more than Poisson each arm's bad units vary over keys; 1 where no more.
@@ -119,23 +119,23 @@ class KeyTable:
         squared deviations of each key from its arm's rate over the sum of expected values (McCullagh and Nelder 1989,
         Generalized Linear Models, section 4.5, by clusters). An arm of very few keys has no evidence.
         """
-        found = np.ones((2, len(COUNTED)))
+        factors = np.ones((2, len(COUNTED)))
         for arm in (0, 1):
             mine = self.candidate == bool(arm)
-            kept, units_, bad = int(mine.sum()), float(sums[arm, 0]), sums[arm, 1:]
+            keys, units_, bad = int(mine.sum()), float(sums[arm, 0]), sums[arm, 1:]
             alone = units_ - float(self.looks[mine].sum())
-            clusters = kept + alone
-            if not units_ or not kept:
+            clusters = keys + alone
+            if not units_ or not keys:
                 continue
             if clusters < FEWEST_KEYS:
-                found[arm] = NO_EVIDENCE
+                factors[arm] = NO_EVIDENCE
                 continue
             rate = bad / units_
             squares = ((self.bad[mine] - rate * self.looks[mine, None]) ** 2).sum(0)
             squares += np.maximum(bad - self.bad[mine].sum(0), 0.0)  # each for itself
             expected = np.maximum(bad, 1e-12)
-            found[arm] = np.maximum(1.0, squares / expected * clusters / (clusters - 1))
-        return found
+            factors[arm] = np.maximum(1.0, squares / expected * clusters / (clusters - 1))
+        return factors
 
     def concentration(self, total: float) -> float:
         """Sum of squared shares of the keys in `total` requests: 1 / it is how many equal keys would be as uneven."""
@@ -155,7 +155,7 @@ class KeyTable:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, str]) -> KeyTable:
+    def from_json(cls, stored: Mapping[str, str]) -> KeyStatistics:
         """What `to_json` wrote; of nothing no keys."""
         if not stored:
             return cls.start()

@@ -76,13 +76,13 @@ class Requests:
     @classmethod
     def of(cls, exchanges: Sequence[Exchange]) -> Requests:
         """The columns of exchanges that `counting` chose."""
-        hashes = {key: key_hash(key) for key in {one.key for one in exchanges}}
+        hashes = {key: key_hash(key) for key in {exchange.key for exchange in exchanges}}
         return cls(
-            candidate=np.array([one.assigned == CANDIDATE for one in exchanges], dtype=np.bool_),
-            failed=np.array([failed(one) for one in exchanges], dtype=np.bool_),
-            timed_out=np.array([timed_out(one) for one in exchanges], dtype=np.bool_),
-            micros=np.array([one.duration_us for one in exchanges], dtype=np.float64),
-            key=np.array([hashes[one.key] for one in exchanges], dtype=np.uint64),
+            candidate=np.array([exchange.assigned == CANDIDATE for exchange in exchanges], dtype=np.bool_),
+            failed=np.array([failed(exchange) for exchange in exchanges], dtype=np.bool_),
+            timed_out=np.array([timed_out(exchange) for exchange in exchanges], dtype=np.bool_),
+            micros=np.array([exchange.duration_us for exchange in exchanges], dtype=np.float64),
+            key=np.array([hashes[exchange.key] for exchange in exchanges], dtype=np.uint64),
         )
 
     def take(self, which: Bools | npt.NDArray[np.int64]) -> Requests:
@@ -103,7 +103,7 @@ _COLUMNS = tuple(one.name for one in fields(Requests))
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ScorePairs:
     """Mirrored rows that both arms scored [n]. Scores are of the positive class, or the predicted number.
 
     `differs`: the decisions (past the threshold) differ.
@@ -117,17 +117,17 @@ class Pairs:
         return len(self.champion)
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Pairs:
+    def of(cls, pairs: Sequence[ScorePair]) -> ScorePairs:
         """The columns of single pairs."""
         return cls(
-            champion=np.array([one.champion for one in pairs], dtype=np.float64),
-            candidate=np.array([one.candidate for one in pairs], dtype=np.float64),
-            differs=np.array([one.differs for one in pairs], dtype=np.bool_),
+            champion=np.array([pair.champion for pair in pairs], dtype=np.float64),
+            candidate=np.array([pair.candidate for pair in pairs], dtype=np.float64),
+            differs=np.array([pair.differs for pair in pairs], dtype=np.bool_),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Losses:
+class LossPairs:
     """Mirrored rows whose label has come [n]: each arm's loss, in the declared metric (Brier, squared error).
 
     `score`: the champion's score of the row; NaN where it is not known. `hour`: that of the request, since 1970 UTC.
@@ -142,17 +142,17 @@ class Losses:
         return len(self.champion)
 
     @classmethod
-    def of(cls, graded: Sequence[Graded]) -> Losses:
+    def of(cls, graded: Sequence[LossPair]) -> LossPairs:
         """The columns of single rows."""
         return cls(
-            champion=np.array([one.champion for one in graded], dtype=np.float64),
-            candidate=np.array([one.candidate for one in graded], dtype=np.float64),
-            score=np.array([one.score for one in graded], dtype=np.float64),  # None becomes NaN
-            hour=np.array([one.hour for one in graded], dtype=np.int64),
+            champion=np.array([pair.champion for pair in graded], dtype=np.float64),
+            candidate=np.array([pair.candidate for pair in graded], dtype=np.float64),
+            score=np.array([pair.score for pair in graded], dtype=np.float64),  # None becomes NaN
+            hour=np.array([pair.hour for pair in graded], dtype=np.int64),
         )
 
 
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
+class ScorePair(msgspec.Struct, frozen=True, kw_only=True):
     """One row that both arms scored. Scores are of the positive class, or the predicted number."""
 
     champion: float
@@ -161,7 +161,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     differs: bool
 
 
-class Graded(msgspec.Struct, frozen=True, kw_only=True):
+class LossPair(msgspec.Struct, frozen=True, kw_only=True):
     """A mirrored row whose label has come: each arm's loss in it, in the declared metric (Brier, squared error)."""
 
     champion: float
@@ -183,8 +183,8 @@ class Look:
     seconds: float
     hour: int = 0
     requests: Requests = field(default_factory=Requests)
-    pairs: Pairs = field(default_factory=Pairs)
-    losses: Losses = field(default_factory=Losses)
+    pairs: ScorePairs = field(default_factory=ScorePairs)
+    losses: LossPairs = field(default_factory=LossPairs)
     own: dict[str, Sequence[float]] = field(default_factory=dict)
 
 
@@ -216,11 +216,11 @@ def counting(exchanges: Iterable[Exchange], *, model: str, revision: int | None 
     What was assigned by the weights before and answered after them belongs to no step: it would mix two shares.
     """
     return [
-        one
-        for one in exchanges
-        if one.model == model
-        and one.predicts
-        and not one.forced
-        and revision in (None, one.revision)
-        and one.assigned in ARMS
+        exchange
+        for exchange in exchanges
+        if exchange.model == model
+        and exchange.predicts
+        and not exchange.forced
+        and revision in (None, exchange.revision)
+        and exchange.assigned in ARMS
     ]

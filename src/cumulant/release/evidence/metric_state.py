@@ -9,9 +9,9 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from cumulant.release.evidence.harm_sizes import TIMES, Size, size_of
+from cumulant.release.evidence.harm_sizes import TIMES, HarmSize, size_of
 from cumulant.release.evidence.look import ARMS, PerArm
-from cumulant.release.evidence.metrics import Metric
+from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats, unpacked
@@ -24,7 +24,7 @@ _LARGEST = 1e100
 _UNKNOWN_WEIGHT = 0.5
 
 
-class Block(msgspec.Struct, frozen=True, kw_only=True):
+class LookBlock(msgspec.Struct, frozen=True, kw_only=True):
     """Looks that count together, full or not: their units, and bad ones among them."""
 
     looks: int = 0
@@ -85,7 +85,7 @@ class _Paired(msgspec.Struct, frozen=True, kw_only=True):
     differences: float = 0.0
 
 
-def new_board(metric: Metric, *, harm_bar: float | None, fine_bar: float) -> Board:
+def new_board(metric: ReleaseMetric, *, harm_bar: float | None, fine_bar: float) -> Board:
     """Nothing known yet."""
     return Board(
         metric=metric.name,
@@ -97,7 +97,7 @@ def new_board(metric: Metric, *, harm_bar: float | None, fine_bar: float) -> Boa
     )
 
 
-def check_state(board: Board, metric: Metric) -> None:
+def check_state(board: Board, metric: ReleaseMetric) -> None:
     """Read what a board's tests have stored.
 
     Raises:
@@ -115,7 +115,7 @@ def check_state(board: Board, metric: Metric) -> None:
         sequential.PairedBlocks.from_json(paired.test)
 
 
-def in_next_step(board: Board, metric: Metric) -> Board:
+def in_next_step(board: Board, metric: ReleaseMetric) -> Board:
     """The board as the next step begins: that a rate is within its margin must be shown in each step afresh.
 
     Of pairs, which are few, evidence goes on; beside it each step has a test of harm of its own.
@@ -129,7 +129,9 @@ def in_next_step(board: Board, metric: Metric) -> Board:
     return _kept(board, state)
 
 
-def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, tempering: Tempering) -> Board:
+def with_block(
+    board: Board, metric: ReleaseMetric, block: LookBlock | None, *, step: int, tempering: Tempering
+) -> Board:
     """The board after a full block of requests in the step of that index; None: the block is not full yet."""
     if block is None or metric.margin is None:
         return board
@@ -153,7 +155,10 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
         in_step=True,
     )
     board = msgspec.structs.replace(
-        board, samples={arm: round(sum(one[place * 2] for one in state.counts)) for place, arm in enumerate(ARMS)}
+        board,
+        samples={
+            arm: round(sum(block_counts[place * 2] for block_counts in state.counts)) for place, arm in enumerate(ARMS)
+        },
     )
     harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
     board = _evident(board, harm, max(state.latest[1], state.fine_before))
@@ -163,7 +168,9 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
     return _kept(board, _with_fresh_test(state) if resolved else state)
 
 
-def with_rates(board: Board, metric: Metric, champion: tuple[float, float], candidate: tuple[float, float]) -> Board:
+def with_rates(
+    board: Board, metric: ReleaseMetric, champion: tuple[float, float], candidate: tuple[float, float]
+) -> Board:
     """The board with each arm's rate in the present step, of so many units and bad ones, and whether it looks too high.
 
     These are all units of the step, also of the block that is not full.
@@ -177,7 +184,7 @@ def with_rates(board: Board, metric: Metric, champion: tuple[float, float], cand
     return msgspec.structs.replace(board, champion=x / n, candidate=y / m, beyond=beyond)
 
 
-def with_differences(board: Board, metric: Metric, pairs: Floats, *, looks: int) -> Board:
+def with_differences(board: Board, metric: ReleaseMetric, pairs: Floats, *, looks: int) -> Board:
     """The board after one more look's pairs of values [n, 2], the champion's and the candidate's, where more is worse.
 
     Pairs of a block depend on each other in any way, so that together they are one value: the block is over with the
@@ -216,7 +223,7 @@ def _with_fresh_test(state: _Rated) -> _Rated:
     )
 
 
-def _counted(state: _Rated, block: Block) -> list[tuple[float, float, float, float]]:
+def _counted(state: _Rated, block: LookBlock) -> list[tuple[float, float, float, float]]:
     more = (block.units.champion, block.bad.champion, block.units.candidate, block.bad.candidate)
     if not state.in_step:
         return [*state.counts, more]
@@ -224,23 +231,25 @@ def _counted(state: _Rated, block: Block) -> list[tuple[float, float, float, flo
     return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
 
 
-def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rates, tempering: Tempering) -> Board:
+def _sized(
+    board: Board, metric: ReleaseMetric, state: _Rated, weighed: sequential.Rates, tempering: Tempering
+) -> Board:
     """The board with whether a harm that is proven is surely large enough to act on."""
     if board.confirmed or not board.proven:
         return board
     # Harm that begins late shows in the newest steps alone.
     whole = state.counts
-    usual = max(tempering.usual, (sum(one[1] for one in whole) + 1) / max(sum(one[0] for one in whole), 1.0))
+    usual = max(tempering.usual, (sum(size[1] for size in whole) + 1) / max(sum(size[0] for size in whole), 1.0))
     sizes = [
         size_of(whole[first:], metric, usual=usual, weighed=min(tempering.champion, tempering.candidate))
         for first in range(len(whole))
     ]
-    surely = metric.kind == "latency" or any(one.surely_beyond(late=first > 0) for first, one in enumerate(sizes))
+    surely = metric.kind == "latency" or any(size.surely_beyond(late=first > 0) for first, size in enumerate(sizes))
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
     return msgspec.structs.replace(board, confirmed=surely)
 
 
-def _log_beyond(weighed: sequential.Rates, size: Size, metric: Metric) -> float:
+def _log_beyond(weighed: sequential.Rates, size: HarmSize, metric: ReleaseMetric) -> float:
     """Evidence that the candidate's rate is beyond what is accepted, in this step."""
     margin = metric.margin or 0.0
     if size.accepted < margin:
@@ -268,7 +277,7 @@ def _summed(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board
     )
 
 
-def _beyond(metric: Metric, state: _Paired) -> bool:
+def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
     """Whether a mean difference, of all pairs or of this step's, is beyond the margin as it looks; few say nothing."""
     if metric.margin is None:
         return False
@@ -277,7 +286,7 @@ def _beyond(metric: Metric, state: _Paired) -> bool:
     return any((abs(mean) if metric.two_sided else mean) > metric.margin for mean in means)
 
 
-def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
+def _tested(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
     """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
     history = sequential.LongRunVariance.from_json(state.dependence)

@@ -11,7 +11,7 @@ from cumulant.release.policy import KINDS, Kind, MetricPolicy, ReleasePolicy
 from cumulant.statistics import sequential
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
+class ReleaseMetric(msgspec.Struct, frozen=True, kw_only=True):
     """A metric with everything worked out. Without a `margin` it is told and decides nothing."""
 
     name: str
@@ -33,10 +33,10 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 #: in losses of probabilities, whose unit is known
 QUALITY_MARGIN = 0.005
 _DEFAULTS = {
-    "errors": Metric(name="errors", kind=KINDS["errors"], unit="%", margin=0.005, required=True, part=2.0),
-    "timeouts": Metric(name="timeouts", kind=KINDS["timeouts"], unit="%", margin=0.005, required=True, part=0.5),
-    "latency": Metric(name="latency", kind=KINDS["latency"], unit="ms", margin=0.25, required=True),
-    "disagreement": Metric(
+    "errors": ReleaseMetric(name="errors", kind=KINDS["errors"], unit="%", margin=0.005, required=True, part=2.0),
+    "timeouts": ReleaseMetric(name="timeouts", kind=KINDS["timeouts"], unit="%", margin=0.005, required=True, part=0.5),
+    "latency": ReleaseMetric(name="latency", kind=KINDS["latency"], unit="ms", margin=0.25, required=True),
+    "disagreement": ReleaseMetric(
         name="disagreement",
         kind=KINDS["disagreement"],
         unit="%",
@@ -44,7 +44,7 @@ _DEFAULTS = {
         required=False,
         fewest=sequential.FEWEST_PAIRS,
     ),
-    "prediction": Metric(
+    "prediction": ReleaseMetric(
         name="prediction",
         kind=KINDS["prediction"],
         unit="",
@@ -53,10 +53,10 @@ _DEFAULTS = {
         fewest=sequential.FEWEST_PAIRS,
         two_sided=True,
     ),
-    "distance": Metric(
+    "distance": ReleaseMetric(
         name="distance", kind=KINDS["distance"], unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
     ),
-    "quality": Metric(
+    "quality": ReleaseMetric(
         name="quality",
         kind=KINDS["quality"],
         unit="",
@@ -73,24 +73,24 @@ STAND_INS = frozenset({"disagreement", "prediction", "distance"})
 QUICK_PART = 0.1
 
 
-def metrics(policy: ReleasePolicy) -> dict[str, Metric]:
+def metrics(policy: ReleasePolicy) -> dict[str, ReleaseMetric]:
     """All metrics of a release by name, the defaults first."""
     defaults = {name: _changed(default, policy.metrics.get(name)) for name, default in _DEFAULTS.items()}
-    return defaults | {name: _own(name, one) for name, one in policy.metrics.items() if name not in _DEFAULTS}
+    return defaults | {name: _own(name, declared) for name, declared in policy.metrics.items() if name not in _DEFAULTS}
 
 
-def harm_bars(found: dict[str, Metric], alpha: float) -> dict[str, float]:
+def harm_bars(metrics: dict[str, ReleaseMetric], alpha: float) -> dict[str, float]:
     """By metric that decides: the log evidence from which it rolls the candidate back."""
-    return {name: -math.log(part) for name, part in harm_alphas(found, alpha).items()}
+    return {name: -math.log(part) for name, part in harm_alphas(metrics, alpha).items()}
 
 
-def harm_alphas(found: Mapping[str, Metric], alpha: float) -> dict[str, float]:
+def harm_alphas(metrics: Mapping[str, ReleaseMetric], alpha: float) -> dict[str, float]:
     """By metric that decides: its part of what `alpha` leaves beside the quick checks."""
-    parts = {one.name: one.part for one in found.values() if one.margin is not None}
+    parts = {metric.name: metric.part for metric in metrics.values() if metric.margin is not None}
     return sequential.split(parts, alpha * (1 - QUICK_PART))
 
 
-def _changed(default: Metric, declared: MetricPolicy | None) -> Metric:
+def _changed(default: ReleaseMetric, declared: MetricPolicy | None) -> ReleaseMetric:
     if declared is None:
         return default
     margin = default.margin if declared.margin is None else declared.margin
@@ -108,9 +108,9 @@ def _changed(default: Metric, declared: MetricPolicy | None) -> Metric:
     )
 
 
-def _own(name: str, declared: MetricPolicy) -> Metric:
+def _own(name: str, declared: MetricPolicy) -> ReleaseMetric:
     margin, (low, high) = declared.margin, declared.bounds or (0.0, 1.0)
-    return Metric(
+    return ReleaseMetric(
         name=name,
         kind="own",
         unit="",

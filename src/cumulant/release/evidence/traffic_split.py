@@ -32,7 +32,7 @@ _FEWEST_EFFECTIVE = 50
 _UNEVEN = 1.5
 
 
-class Split(msgspec.Struct, frozen=True, kw_only=True):
+class TrafficSplitState(msgspec.Struct, frozen=True, kw_only=True):
     """State of one step."""
 
     #: sampled keys that were seen: base64 of sorted 64-bit numbers below `below`
@@ -48,7 +48,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     distinct: int = 0
 
 
-def with_units(state: Split, units: Units) -> Split:
+def with_units(state: TrafficSplitState, units: Units) -> TrafficSplitState:
     """The state with a look's units."""
     known = unpacked(state.keys, "<u8")
     keyed = units.key != 0
@@ -72,7 +72,7 @@ def with_units(state: Split, units: Units) -> Split:
     )
 
 
-def broken(state: Split, *, weight: float, concentration: float) -> bool:
+def broken(state: TrafficSplitState, *, weight: float, concentration: float) -> bool:
     """Whether an epoch that is over, or the step up to its end, does not fit the weight.
 
     `concentration`: sum of squared shares of the keys in the requests (`KeyTable.concentration`); 0 without keys.
@@ -98,12 +98,12 @@ def broken(state: Split, *, weight: float, concentration: float) -> bool:
     return -(float(log_ndtr(-away)) + math.log(2)) >= bar
 
 
-def next_epoch(state: Split) -> Split:
+def next_epoch(state: TrafficSplitState) -> TrafficSplitState:
     """The state after a look that found nothing: a new epoch where the present one is over."""
     if not _over(state):
         return state
     return msgspec.structs.replace(state, new=PerArm(), requests=PerArm(), looks=0, epochs=state.epochs + 1)
 
 
-def _over(state: Split) -> bool:
+def _over(state: TrafficSplitState) -> bool:
     return bool(state.looks >= min(_LONGEST_EPOCH, _FIRST_EPOCH * 2**state.epochs))

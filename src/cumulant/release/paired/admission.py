@@ -25,13 +25,13 @@ from cumulant.release.paired.paired_evaluation import (
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.paired.segments import broken_segment
 from cumulant.release.policy import MetricPolicy, ReleasePolicy
-from cumulant.release.wording import told
+from cumulant.release.wording import format_value
 
 #: part of alpha of a metric whose margin nobody declared, against the others' whole part
 UNDECLARED_PART = 0.5
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class AdmissionRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """Why a release does not begin, and what to declare where the change is meant. `metric`: what it is about."""
 
     metric: str
@@ -54,21 +54,21 @@ def with_margins(policy: ReleasePolicy, evaluation: PairedEvaluation | None) -> 
             "distance": distance_margin(evaluation),
             "quality": None if usual is None else quality_margin(evaluation, most=usual),
         }
-    found = dict(policy.metrics)
+    declared_metrics = dict(policy.metrics)
     for name, margin in defaults.items():
         declared = policy.metrics.get(name)
         if margin is None or (declared is not None and declared.margin is not None):
             continue
         part = 1.0 if name == "quality" else UNDECLARED_PART
-        found[name] = msgspec.structs.replace(declared or MetricPolicy(part=part), margin=margin)
-    quality = found.get("quality", MetricPolicy())
+        declared_metrics[name] = msgspec.structs.replace(declared or MetricPolicy(part=part), margin=margin)
+    quality = declared_metrics.get("quality", MetricPolicy())
     waits = evaluation is not None or policy.holdback is not None
     if waits and quality.required is None:
-        found["quality"] = msgspec.structs.replace(quality, required=True)
-    return msgspec.structs.replace(policy, metrics=found)
+        declared_metrics["quality"] = msgspec.structs.replace(quality, required=True)
+    return msgspec.structs.replace(policy, metrics=declared_metrics)
 
 
-def refusal(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | None:
+def refusal(policy: ReleasePolicy, evaluation: PairedEvaluation) -> AdmissionRefusal | None:
     """Why a release by the `policy`, as it is declared, may not begin; None: it may."""
     margin = metrics(with_margins(policy, evaluation))["quality"].margin
     return (
@@ -81,7 +81,7 @@ def refusal(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | No
     )
 
 
-def refit_fault(evaluation: PairedEvaluation) -> Refusal | None:
+def refit_fault(evaluation: PairedEvaluation) -> AdmissionRefusal | None:
     """Why the served model does not stand for its tested one, which is the `evaluation`'s champion; None: it does. It
     has learned these rows, so it may be better by any amount, but neither worse nor of other answers.
     """
@@ -97,10 +97,10 @@ def _better(policy: ReleasePolicy, evaluation: PairedEvaluation) -> bool:
     return shown_better(evaluation, margin=quality_margin(evaluation, most=margin))
 
 
-def _failed(evaluation: PairedEvaluation) -> Refusal | None:
+def _failed(evaluation: PairedEvaluation) -> AdmissionRefusal | None:
     if not evaluation.failed:
         return None
-    return Refusal(
+    return AdmissionRefusal(
         metric="errors",
         text=f"the candidate has no answer to {evaluation.failed:,} of {evaluation.rows:,} labelled rows, which the"
         " champion answers",
@@ -108,7 +108,7 @@ def _failed(evaluation: PairedEvaluation) -> Refusal | None:
     )
 
 
-def _disagreeing(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | None:
+def _disagreeing(policy: ReleasePolicy, evaluation: PairedEvaluation) -> AdmissionRefusal | None:
     declared = policy.metrics.get("disagreement")
     allowed = DISAGREEMENT_CAP
     if declared is not None and declared.margin is not None:
@@ -117,45 +117,45 @@ def _disagreeing(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal
         return None
     if evaluation.disagreement is None or evaluation.disagreement <= allowed:
         return None
-    return Refusal(
+    return AdmissionRefusal(
         metric="disagreement",
-        text=f"the candidate decides otherwise than the champion in {told(evaluation.disagreement, '%')} of"
-        f" {evaluation.rows:,} labelled rows, more than {told(allowed, '%')}",
+        text=f"the candidate decides otherwise than the champion in {format_value(evaluation.disagreement, '%')} of"
+        f" {evaluation.rows:,} labelled rows, more than {format_value(allowed, '%')}",
         hint="where the change is meant, write release: {metrics: {disagreement: {margin: "
         f"{math.ceil(evaluation.disagreement * 120)}%}}}}}}",
     )
 
 
-def _worse(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
+def _worse(evaluation: PairedEvaluation, margin: float) -> AdmissionRefusal | None:
     if log_harm(evaluation, margin=margin, edge=margin) < -math.log(REFUSAL_ALPHA):
         return None
-    return Refusal(
+    return AdmissionRefusal(
         metric="quality",
         text=f"{_losses(evaluation)}: worse by more than the margin {margin:.2g}",
         hint="where that is accepted, write release: {metrics: {quality: {margin: NUMBER}}}",
     )
 
 
-def _broken(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
-    one = broken_segment(evaluation, margin=margin)
-    if one is None:
+def _broken(evaluation: PairedEvaluation, margin: float) -> AdmissionRefusal | None:
+    segment = broken_segment(evaluation, margin=margin)
+    if segment is None:
         return None
-    return Refusal(
+    return AdmissionRefusal(
         metric="quality",
-        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's {evaluation.loss} is"
-        f" {one.candidate_loss:.4g}, the champion's {one.champion_loss:.4g}",
+        text=f"where {segment.feature} is {segment.value} ({segment.rows:,} labelled rows) the candidate's"
+        f" {evaluation.loss} is {segment.candidate_loss:.4g}, the champion's {segment.champion_loss:.4g}",
         hint="compare both versions on these rows; where that is accepted, widen release.metrics.quality.margin",
     )
 
 
-def _unlike(declared: MetricPolicy | None, evaluation: PairedEvaluation) -> Refusal | None:
-    one = evaluation.unlike
-    if one is None or (declared is not None and declared.margin is not None):
+def _unlike(declared: MetricPolicy | None, evaluation: PairedEvaluation) -> AdmissionRefusal | None:
+    segment = evaluation.unlike
+    if segment is None or (declared is not None and declared.margin is not None):
         return None
-    return Refusal(
+    return AdmissionRefusal(
         metric="distance",
-        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's scores have nothing to"
-        " do with the champion's",
+        text=f"where {segment.feature} is {segment.value} ({segment.rows:,} labelled rows) the candidate's scores have"
+        " nothing to do with the champion's",
         hint="compare both versions on these rows; where the change is meant, declare how far scores may lie apart:"
         " release: {metrics: {distance: {margin: NUMBER}}}",
     )
@@ -173,11 +173,11 @@ def _least_loss(policy: ReleasePolicy, evaluation: PairedEvaluation) -> float | 
     return (1 - policy.largest_gain) * reference
 
 
-def _too_good(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | None:
+def _too_good(policy: ReleasePolicy, evaluation: PairedEvaluation) -> AdmissionRefusal | None:
     least = _least_loss(policy, evaluation)
     if not least or log_gain(evaluation, edge=evaluation.champion_loss - least) < -math.log(REFUSAL_ALPHA):
         return None
-    return Refusal(
+    return AdmissionRefusal(
         metric="quality",
         text=f"{_losses(evaluation)}: so much better that it may know what no request holds",
         hint="look for inputs that become known after the prediction (`cumulant report` lists the most important ones);"
@@ -185,8 +185,8 @@ def _too_good(policy: ReleasePolicy, evaluation: PairedEvaluation) -> Refusal | 
     )
 
 
-def _losses(found: PairedEvaluation) -> str:
+def _losses(evaluation: PairedEvaluation) -> str:
     return (
-        f"the candidate's {found.loss} on {found.rows:,} labelled rows is {found.candidate_loss:.4g},"
-        f" the champion's {found.champion_loss:.4g}"
+        f"the candidate's {evaluation.loss} on {evaluation.rows:,} labelled rows is {evaluation.candidate_loss:.4g},"
+        f" the champion's {evaluation.champion_loss:.4g}"
     )

@@ -44,7 +44,7 @@ class ScoreSums(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+class HourlyScores(msgspec.Struct, frozen=True, kw_only=True):
     """By hour of the request, the champion's scores of all mirrored rows, and of those that have a label.
 
     Hours are texts, as keys of JSON are.
@@ -53,14 +53,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     mirrored: dict[str, ScoreSums] = {}
     labelled: dict[str, ScoreSums] = {}
 
-    def with_look(self, look: Look) -> Selection:
+    def with_look(self, look: Look) -> HourlyScores:
         """With the rows of one more look."""
         mirrored, labelled = self.mirrored, self.labelled
         if len(look.pairs):
             mirrored = _added(mirrored, look.hour, look.pairs.champion)
         for hour in np.unique(look.losses.hour).tolist():
             labelled = _added(labelled, hour, look.losses.score[look.losses.hour == hour])
-        return Selection(mirrored=mirrored, labelled=labelled)
+        return HourlyScores(mirrored=mirrored, labelled=labelled)
 
     @property
     def compared(self) -> tuple[int, float, float, float]:
@@ -68,12 +68,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         the same numbers, and the standard deviation of scores within an hour.
         """
         both = [(self.labelled[hour], self.mirrored[hour]) for hour in self.labelled if hour in self.mirrored]
-        count = sum(one.count for one, _ in both)
+        count = sum(labelled.count for labelled, _ in both)
         rows = sum(other.count for _, other in both)
         if not count or not rows:
             return 0, math.nan, math.nan, 0.0
-        mean = sum(one.count * one.mean for one, _ in both) / count
-        expected = sum(one.count * other.mean for one, other in both) / count
+        mean = sum(labelled.count * labelled.mean for labelled, _ in both) / count
+        expected = sum(labelled.count * other.mean for labelled, other in both) / count
         return count, mean, expected, math.sqrt(sum(other.squares for _, other in both) / rows)
 
     @property
@@ -87,7 +87,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 def _added(hours: dict[str, ScoreSums], hour: int, scores: Floats) -> dict[str, ScoreSums]:
     """The sums of the newest hours, with these scores in theirs."""
-    found = hours | {str(hour): hours.get(str(hour), ScoreSums()).with_scores(scores)}
-    if len(found) > _HOURS:
-        del found[min(found, key=int)]
-    return found
+    sums = hours | {str(hour): hours.get(str(hour), ScoreSums()).with_scores(scores)}
+    if len(sums) > _HOURS:
+        del sums[min(sums, key=int)]
+    return sums

@@ -51,7 +51,7 @@ def block_days(evaluation: PairedEvaluation) -> int:
     The criterion is the long-run variance (Newey and West 1987): the weighted sum of autocorrelations of blocks' means
     is at most a fifth of their variance, and what chance adds (one standard error) where blocks are few.
     """
-    means = np.array([one.difference for one in evaluation.days])
+    means = np.array([day.difference for day in evaluation.days])
     days = 1
     while len(means) // (days * 2) >= _FEWEST_BLOCKS and not _independent(_merged_means(means, days)):
         days *= 2
@@ -67,10 +67,10 @@ def block_seconds(evaluation: PairedEvaluation, *, margin: float) -> float | Non
     from scipy import stats
 
     days = len(evaluation.days)
-    if days < 2 or any(one.start is None for one in evaluation.days):
+    if days < 2 or any(day.start is None for day in evaluation.days):
         return None
-    means = np.array([one.difference for one in evaluation.days])
-    sampling = evaluation.deviation**2 * days / max(1, sum(one.rows for one in evaluation.days))
+    means = np.array([day.difference for day in evaluation.days])
+    sampling = evaluation.deviation**2 * days / max(1, sum(day.rows for day in evaluation.days))
     highest = float(means.var(ddof=1)) * (days - 1) / float(stats.chi2.ppf(0.05, days - 1)) - sampling
     length = block_days(evaluation)
     if length == 1 and highest <= (_LOOKED_THROUGH * margin) ** 2:
@@ -120,7 +120,7 @@ def prior_evidence(evaluation: PairedEvaluation, *, margin: float, bar: float) -
     blocks = list(_blocks(evaluation))
     if len(blocks) < _FEWEST_BLOCKS:
         return 0.0
-    means, rows = (np.array(one, dtype=np.float64) for one in zip(*blocks, strict=True))
+    means, rows = (np.array(column, dtype=np.float64) for column in zip(*blocks, strict=True))
     mean, count = float(means @ rows / rows.sum()), len(blocks)
     error = math.sqrt(float((rows**2) @ (means - mean) ** 2) * count / (count - 1)) / float(rows.sum())
     level = math.exp(-bar) / 2
@@ -187,8 +187,8 @@ def _blocks(evaluation: PairedEvaluation) -> Iterator[tuple[float, int]]:
     fewest, days = fewest_pairs(evaluation), block_days(evaluation)
     blocks: list[list[DayDifference]] = []
     open_: list[DayDifference] = []
-    for one in evaluation.days:
-        open_.append(one)
+    for difference in evaluation.days:
+        open_.append(difference)
         if len(open_) >= days and sum(day.rows for day in open_) >= fewest:
             blocks.append(open_)
             open_ = []
@@ -199,8 +199,8 @@ def _blocks(evaluation: PairedEvaluation) -> Iterator[tuple[float, int]]:
 
 
 def _mean(block: Sequence[DayDifference]) -> tuple[float, int]:
-    rows = sum(one.rows for one in block)
-    return sum(one.difference * one.rows for one in block) / rows, rows
+    rows = sum(day.rows for day in block)
+    return sum(day.difference * day.rows for day in block) / rows, rows
 
 
 def _merged_means(means: Floats, days: int) -> Floats:

@@ -142,13 +142,13 @@ def _limit(values: Floats, block: npt.NDArray[np.int64], *, share: bool = False)
 
     counts = np.bincount(block).astype(np.float64)
     mean, blocks = float(values.mean()), len(counts)
-    found = mean
+    limit = mean
     if blocks > 1:
         means = np.bincount(block, weights=values) / counts
         spread = math.sqrt(float(counts @ (means - mean) ** 2) / float(counts.sum()) * blocks / (blocks - 1))
-        found = mean + float(stats.t.ppf(_LEVEL, blocks - 1)) * spread * math.sqrt(1 + 1 / blocks)
+        limit = mean + float(stats.t.ppf(_LEVEL, blocks - 1)) * spread * math.sqrt(1 + 1 / blocks)
     if share:
         hits = round(float(values.sum()))
         exact = 1.0 if hits >= len(values) else float(stats.beta.ppf(_LEVEL, hits + 1, len(values) - hits))
-        return max(found, exact)
-    return found
+        return max(limit, exact)
+    return limit

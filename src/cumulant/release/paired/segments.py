@@ -41,7 +41,7 @@ def worst_segments(
 ) -> tuple[SegmentDifference, ...]:
     """Those with the highest lower limits; of losses [n] of rows in `block` [n], and the `features`' values [n]."""
     chosen = list(_segments(block, features))
-    found = [
+    differences = [
         SegmentDifference(
             feature=feature,
             value=value,
@@ -52,14 +52,14 @@ def worst_segments(
         )
         for feature, value, rows in chosen
     ]
-    return tuple(sorted(found, key=lambda one: -one.low)[:_KEPT])
+    return tuple(sorted(differences, key=lambda difference: -difference.low)[:_KEPT])
 
 
 def broken_segment(evaluation: PairedEvaluation, *, margin: float) -> SegmentDifference | None:
     """The worst segment in which the candidate is shown to lose more than the margin and more than can be accepted."""
-    for one in evaluation.segments:
-        if one.low > max(margin, _WORSE * one.champion_loss):
-            return one
+    for segment in evaluation.segments:
+        if segment.low > max(margin, _WORSE * segment.champion_loss):
+            return segment
     return None
 
 
@@ -75,7 +75,7 @@ def unlike_segment(
     usual = float(apart.mean())
     if usual > _ALL * float(champion.var()):
         return None
-    chosen, found = list(_segments(block, features)), []
+    chosen, differences = list(_segments(block, features)), []
     ranks = _ranks(champion, candidate)
     for feature, value, rows in chosen:
         constant = (champion[rows] - champion[rows].mean()) ** 2
@@ -87,7 +87,7 @@ def unlike_segment(
         if low > 0 or (
             _as_by_a_constant(champion, candidate, rows, high) and _further(ranks[high], block[high], alpha)
         ):
-            one = SegmentDifference(
+            difference = SegmentDifference(
                 feature=feature,
                 value=value,
                 rows=len(rows),
@@ -95,8 +95,12 @@ def unlike_segment(
                 candidate_loss=float(apart[rows].mean()),
                 low=low,
             )
-            found.append(one)
-    return max(found, key=lambda one: one.candidate_loss / max(one.champion_loss, 1e-300), default=None)
+            differences.append(difference)
+    return max(
+        differences,
+        key=lambda difference: difference.candidate_loss / max(difference.champion_loss, 1e-300),
+        default=None,
+    )
 
 
 def _ranks(champion: Floats, candidate: Floats) -> Floats:

@@ -45,8 +45,8 @@ def fit_sigmoid(truth: Floats, p: Floats) -> Calibration:
         value = np.mean(np.logaddexp(0, margin) - truth * margin)
         return float(value), np.array([np.mean(error * score), np.mean(error)])
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 1e3), (None, None)])
-    return Calibration(kind="sigmoid", a=float(found.x[0]), b=float(found.x[1]))
+    solution = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 1e3), (None, None)])
+    return Calibration(kind="sigmoid", a=float(solution.x[0]), b=float(solution.x[1]))
 
 
 def choose(mode: Literal["auto", "none", "sigmoid"], truth: Floats, p: Floats, part: NDArray[np.int64]) -> Calibration:

@@ -69,8 +69,8 @@ class Comparisons:
         rule = self._compared(metric, (self.candidate, self.naive), "naive", gap, margin=None)
         if not exchanged or rule.passed:
             return rule
-        said = f"{rule.text}; its own answers given to other rows do as well"
-        return msgspec.structs.replace(rule, text=said)
+        text = f"{rule.text}; its own answers given to other rows do as well"
+        return msgspec.structs.replace(rule, text=text)
 
     def not_shown_worse_than_naive(self, metric: Metric) -> RuleVerdict:
         """Passes unless the candidate is shown to be worse than the naive answer."""
@@ -167,13 +167,13 @@ _WORDS: dict[Word, str] = {
 }
 
 
-def _show(found: Estimate) -> str:
-    return "undefined" if found.value is None else f"{found.value:.4g}"
+def _show(estimate: Estimate) -> str:
+    return "undefined" if estimate.value is None else f"{estimate.value:.4g}"
 
 
-def _span(found: Estimate) -> str:
-    if found.value is None:
+def _span(estimate: Estimate) -> str:
+    if estimate.value is None:
         return "undefined"
-    if found.low is None or found.high is None:
-        return f"{found.value:.4g}"
-    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4g}"
+    return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"

@@ -24,10 +24,10 @@ def curves(rows: Rows, *, task: str, classes: Sequence[str] = (), days: float | 
     regression: calibration (mean truth by tenth of the prediction), residuals.
     """
     if task == "binary":
-        found = {"calibration": _calibration(rows.prediction, rows.truth), "scores": _scores(rows)}
+        curves_by_name = {"calibration": _calibration(rows.prediction, rows.truth), "scores": _scores(rows)}
         if 0 < rows.truth.sum() < len(rows):
-            found |= _ranked(rows, days)
-        return found
+            curves_by_name |= _ranked(rows, days)
+        return curves_by_name
     if task == "multiclass":
         hit = (rows.prediction.argmax(axis=1) == rows.truth).astype(np.float64)
         return {"calibration": _calibration(rows.prediction.max(axis=1), hit), "confusion": _confusion(rows, classes)}
@@ -79,12 +79,12 @@ def _ranked(rows: Rows, days: float | None) -> dict[str, Curve]:
     }
 
 
-def _calibration(said: Floats, hit: Floats) -> Curve:
+def _calibration(predicted: Floats, hit: Floats) -> Curve:
     """Mean probability and observed share over bins that hold equally many rows."""
-    order = np.argsort(said, kind="stable")
+    order = np.argsort(predicted, kind="stable")
     parts = [part for part in np.array_split(order, BINS) if len(part)]
     columns = {
-        "predicted": _numbers(np.array([said[part].mean() for part in parts])),
+        "predicted": _numbers(np.array([predicted[part].mean() for part in parts])),
         "observed": _numbers(np.array([hit[part].mean() for part in parts])),
         "rows": [float(len(part)) for part in parts],
     }

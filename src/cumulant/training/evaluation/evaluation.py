@@ -81,7 +81,7 @@ def evaluate(
         threshold = prediction.threshold
     kind, _, note = _clusters(rows, spec)
     metrics = metrics_for(rows.task, costs=rows.false_negative is not None)
-    found = _estimates(metrics, measured, resamples=resamples, seed=seed)
+    estimates = _estimates(metrics, measured, resamples=resamples, seed=seed)
     span = None if rows.at is None or not len(rows) else (int(rows.at.min()), int(rows.at.max()))
     days = _days(rows.at)
     return Evaluation(
@@ -95,7 +95,7 @@ def evaluate(
         threshold=(0.5 if threshold is None else threshold) if rows.task == "binary" else None,
         alerts=None if measured.decision is None else float((sampling_weight(rows) * measured.decision).sum()),
         days=days,
-        metrics=found,
+        metrics=estimates,
         slices=tuple(_slices(rows, measured, spec.slices, metrics, seed=seed)),
         curves=curves(measured, task=rows.task, classes=rows.classes, days=days),
         importance=prediction.importance if isinstance(prediction, FittedModel) else {},
@@ -117,7 +117,7 @@ def _days(at: Micros | None) -> float | None:
 
 
 def _estimates(metrics: Sequence[Metric], rows: Rows, *, resamples: int, seed: int) -> dict[str, Estimate]:
-    return {one.name: estimate(one, rows, resamples=resamples, seed=seed) for one in metrics}
+    return {metric.name: estimate(metric, rows, resamples=resamples, seed=seed) for metric in metrics}
 
 
 def _clusters(rows: TrainingSet, spec: EvaluationSpec) -> tuple[str, NDArray[np.int64] | None, str]:
@@ -182,11 +182,11 @@ def _slices(
         texts = _slice_texts(column)
         counts = texts.value_counts(name="rows").sort(["rows", texts.name], descending=[True, False])
         for value, count in counts.head(MOST_SLICES).iter_rows():
-            found: dict[str, Estimate] = {}
+            estimates: dict[str, Estimate] = {}
             if count >= LEAST_SLICE_ROWS:
                 mask = np.asarray((texts == value).to_numpy(), dtype=bool)
-                found = _estimates(metrics, measured.where(mask), resamples=SLICE_RESAMPLES, seed=seed)
-            yield SliceResult(column=name, value=value, rows=count, metrics=found)
+                estimates = _estimates(metrics, measured.where(mask), resamples=SLICE_RESAMPLES, seed=seed)
+            yield SliceResult(column=name, value=value, rows=count, metrics=estimates)
         rest = counts["rows"][MOST_SLICES:].sum()
         if rest:
             yield SliceResult(column=name, value=f"{len(counts) - MOST_SLICES} others", rows=int(rest))

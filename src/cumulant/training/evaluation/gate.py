@@ -50,52 +50,54 @@ def gate(
     """
     declared = rules or {}
     check_gate(declared, task=task, costs=candidate.cost_false_negative is not None)
-    held = Comparisons(candidate=candidate, naive=naive, level=level, seed=seed)
+    comparisons = Comparisons(candidate=candidate, naive=naive, level=level, seed=seed)
     rival = Rival(rows=champion) if isinstance(champion, Rows) else champion
-    made = [held.within_limit(metric(name), rule) for name, rule in declared.items() if _limits(rule)]
+    verdicts = [comparisons.within_limit(metric(name), rule) for name, rule in declared.items() if _limits(rule)]
     margins = {name: rule.margin for name, rule in declared.items() if rule.margin is not None}
     if rival is None:
-        made += _of_first(held, margins, main)
+        verdicts += _of_first(comparisons, margins, main)
     else:
-        made += _RivalRules(held, rival, before, margins, main).made()
-    ahead = any(rule.metric == main and rule.against == "champion" and rule.word == "better" for rule in made)
-    made.insert(0, held.against_naive(metric(main), informed=not ahead))
+        verdicts += _RivalRules(comparisons, rival, before, margins, main).made()
+    ahead = any(rule.metric == main and rule.against == "champion" and rule.word == "better" for rule in verdicts)
+    verdicts.insert(0, comparisons.against_naive(metric(main), informed=not ahead))
     if doubt:
         rule = f"on rows that it did not learn from; {doubt}"
-        made.append(held.refused(metric(main), rule, "naive", f"{metric(main).text}: cannot tell, {doubt}"))
-    passed = all(rule.passed for rule in made)
-    word = next((rule.word for rule in made if rule.against == "champion" and rule.metric == main), made[0].word)
-    text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in made if not rule.passed)
-    return Verdict(passed=passed, word=word, rules=tuple(made), text=text, level=level)
+        verdicts.append(comparisons.refused(metric(main), rule, "naive", f"{metric(main).text}: cannot tell, {doubt}"))
+    passed = all(rule.passed for rule in verdicts)
+    word = next(
+        (rule.word for rule in verdicts if rule.against == "champion" and rule.metric == main), verdicts[0].word
+    )
+    text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in verdicts if not rule.passed)
+    return Verdict(passed=passed, word=word, rules=tuple(verdicts), text=text, level=level)
 
 
-def _of_first(held: Comparisons, margins: Mapping[str, float], main: str) -> list[RuleVerdict]:
+def _of_first(comparisons: Comparisons, margins: Mapping[str, float], main: str) -> list[RuleVerdict]:
     """Rules of a model without a champion: better than naive where a margin is declared, its cost not surely worse."""
-    made = [held.against_naive(metric(name)) for name in margins if name != main]
-    if held.candidate.cost_false_negative is not None and "cost" not in (*margins, main):
-        made.append(held.not_shown_worse_than_naive(metric("cost")))
-    return made
+    verdicts = [comparisons.against_naive(metric(name)) for name in margins if name != main]
+    if comparisons.candidate.cost_false_negative is not None and "cost" not in (*margins, main):
+        verdicts.append(comparisons.not_shown_worse_than_naive(metric("cost")))
+    return verdicts
 
 
 @dataclass(frozen=True)
 class _RivalRules:
     """The margins, declared and default, against the champion and against an earlier one."""
 
-    held: Comparisons
+    comparisons: Comparisons
     champion: Rival
     before: Rival | None
     margins: Mapping[str, float]
     main: str
 
     def made(self) -> list[RuleVerdict]:
-        pair = self.champion.pair(self.held.candidate)
+        pair = self.champion.pair(self.comparisons.candidate)
         if pair is None:
-            return [self.held.without_rows(metric(self.main), "champion", self.champion.reason)]
+            return [self.comparisons.without_rows(metric(self.main), "champion", self.champion.reason)]
         wanted = self._wanted(pair[1])
         rules = self._against("champion", pair, wanted)
-        kept = {rule.metric: wanted[rule.metric] for rule in rules if rule.word != "better"}
-        earlier = None if self.before is None else self.before.pair(self.held.candidate)
-        return rules if earlier is None else [*rules, *self._against("champion_before", earlier, kept)]
+        not_better = {rule.metric: wanted[rule.metric] for rule in rules if rule.word != "better"}
+        earlier = None if self.before is None else self.before.pair(self.comparisons.candidate)
+        return rules if earlier is None else [*rules, *self._against("champion_before", earlier, not_better)]
 
     def _wanted(self, champion: Rows) -> dict[str, float]:
         wanted = dict(self.margins)
@@ -106,7 +108,7 @@ class _RivalRules:
         return wanted
 
     def _against(self, against: Against, pair: tuple[Rows, Rows], wanted: Mapping[str, float]) -> list[RuleVerdict]:
-        return [self.held.against_rival(metric(name), pair, against, margin) for name, margin in wanted.items()]
+        return [self.comparisons.against_rival(metric(name), pair, against, margin) for name, margin in wanted.items()]
 
 
 def check_gate(rules: Mapping[str, GateRule], *, task: Task, costs: bool) -> None:
@@ -121,14 +123,14 @@ def check_gate(rules: Mapping[str, GateRule], *, task: Task, costs: bool) -> Non
 
 
 def _check_metric(name: str, task: Task, *, costs: bool) -> None:
-    known = [one.name for one in metrics_for(task, costs=costs)]
+    known = [each.name for each in metrics_for(task, costs=costs)]
     if name == "cost" and not costs and task == "binary":
         raise UsageError(
             "evaluation.gate has a rule for cost, but no cost is declared",
             subject="cost",
             hint="add `training: {cost: {false_negative: 5, false_positive: 1}}`",
         )
-    if (found := _metric(name)) is None or task not in found.tasks:
+    if (known_metric := _metric(name)) is None or task not in known_metric.tasks:
         hint = did_you_mean(name, known) or f"for a {task} target: {', '.join(known)}"
         raise UsageError(f'evaluation.gate names "{name}", which does not measure this task', subject=name, hint=hint)
 

@@ -61,11 +61,11 @@ def check_leakage(
 
 def _suspicion(feature: pl.Series, target: NDArray[np.float64], task: Task, limit: float) -> str:
     """In what a feature is better than honest ones are; empty where it is not."""
-    found = univariate.strength(feature, target, task)
-    if found.auc >= limit:
+    strength = univariate.strength(feature, target, task)
+    if strength.auc >= limit:
         figure = "a concordance" if task == "regression" else "an AUC"
-        return f"{figure} of {found.auc:.3f}, with training.leak_auc: {limit:g}"
-    return f"{found.value} comes with one class all but alone" if found.value else ""
+        return f"{figure} of {strength.auc:.3f}, with training.leak_auc: {limit:g}"
+    return f"{strength.value} comes with one class all but alone" if strength.value else ""
 
 
 def _warnings(reasons: Mapping[str, str]) -> tuple[str, ...]:
@@ -73,8 +73,8 @@ def _warnings(reasons: Mapping[str, str]) -> tuple[str, ...]:
     allow = f"`allow: [{', '.join(reasons)}]`"
     if len(reasons) > 1:
         listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        said = f"each of {len(reasons)} features alone tells the target nearly always: {listed}"
-        return (f"{said}: check when they are known, or allow them: {allow}",)
+        summary = f"each of {len(reasons)} features alone tells the target nearly always: {listed}"
+        return (f"{summary}: check when they are known, or allow them: {allow}",)
     return tuple(
         f"{name} alone tells the target nearly always ({reason}): check when it is known, or allow it: {allow}"
         for name, reason in reasons.items()
@@ -111,10 +111,14 @@ def _strength(feature: pl.Series, target: NDArray[np.float64], task: Task) -> fl
 def _rank_strength(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
     from scipy.stats import rankdata
 
-    held = ~np.isnan(values)
-    if held.sum() < max(_LEAST_ROWS, len(values) / 2) or np.ptp(values[held]) == 0 or np.ptp(target[held]) == 0:
+    present = ~np.isnan(values)
+    if (
+        present.sum() < max(_LEAST_ROWS, len(values) / 2)
+        or np.ptp(values[present]) == 0
+        or np.ptp(target[present]) == 0
+    ):
         return 0.0
-    first, second = rankdata(values[held]), rankdata(target[held])
+    first, second = rankdata(values[present]), rankdata(target[present])
     strength = abs(float(np.corrcoef(first, second)[0, 1]))
     return 1.0 if strength > 1 - 1e-9 else min(strength, 1 - 1e-9)
 
@@ -150,16 +154,16 @@ def _purity(codes: NDArray[np.int64], target: NDArray[np.float64]) -> float:
     classes, place = np.unique(target, return_inverse=True)
     table = np.zeros((int(codes.max()) + 1, len(classes)))
     np.add.at(table, (codes, place), 1)
-    told: NDArray[np.float64] = table.max(axis=1)
-    return float(told.sum() / table.sum()) if bool((told == table.sum(axis=1)).all()) else _balanced(table)
+    best: NDArray[np.float64] = table.max(axis=1)
+    return float(best.sum() / table.sum()) if bool((best == table.sum(axis=1)).all()) else _balanced(table)
 
 
 def _balanced(table: NDArray[np.float64]) -> float:
     shares = table / table.sum(axis=0, keepdims=True)
-    told = np.zeros_like(shares)
+    best_shares = np.zeros_like(shares)
     best = shares.argmax(axis=1)
-    told[np.arange(len(shares)), best] = shares[np.arange(len(shares)), best]
-    return min(float(told.sum() / shares.shape[1]), 1 - 1e-9)
+    best_shares[np.arange(len(shares)), best] = shares[np.arange(len(shares)), best]
+    return min(float(best_shares.sum() / shares.shape[1]), 1 - 1e-9)
 
 
 def _spread_told(codes: NDArray[np.int64], target: NDArray[np.float64]) -> float:

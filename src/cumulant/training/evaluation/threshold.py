@@ -53,12 +53,12 @@ def decide(
         assert rows.false_negative is not None
         assert rows.false_positive is not None
         stands = sampling_weight(rows)
-        found = cheapest(rows.target, p, rows.false_negative * stands, rows.false_positive * stands)
-        return found, f"least cost on out-of-fold rows: {found:.4g}"
+        threshold = cheapest(rows.target, p, rows.false_negative * stands, rows.false_positive * stands)
+        return threshold, f"least cost on out-of-fold rows: {threshold:.4g}"
     if missed + alarm <= 0:
         raise UsageError("both costs of a wrong decision are 0", hint="give training.cost at least one positive number")
-    found = alarm / (alarm + missed)
-    return found, f"cost {alarm:g} of a false alarm against {missed:g} of a miss: {found:.4g}"
+    threshold = alarm / (alarm + missed)
+    return threshold, f"cost {alarm:g} of a false alarm against {missed:g} of a miss: {threshold:.4g}"
 
 
 def advice(share: float, *, timed: bool) -> str | None:
@@ -88,7 +88,7 @@ def uncounted(rule: Threshold | float, rows: TrainingSet) -> str | None:
     """
     if not isinstance(rule, Threshold) or rule.alerts is None or rule.source_share is not None:
         return None
-    if rows.traffic is not None or rows.asked is None or not rows.asked.any():
+    if rows.traffic is not None or rows.reviewed is None or not rows.reviewed.any():
         return None
     return (
         f"every row has a label or was reviewed, so that {rule.alerts} counts no row without a label: where the source "
@@ -111,21 +111,23 @@ def _of_rule(rule: Threshold, traffic: ScoredTraffic) -> tuple[float, str]:
         raise UsageError(
             "training.threshold needs one of `alerts` and `rate`", hint="write `threshold: {alerts: 100/day}`"
         )
-    told = f"{traffic.rows:,.0f} rows"
+    described = f"{traffic.rows:,.0f} rows"
     if traffic.unlabelled:
-        told += f", {traffic.unlabelled:,} of them only counted"
+        described += f", {traffic.unlabelled:,} of them only counted"
     if rule.rate is not None:
         part = units.share(rule.rate)
-        found, drifted = _of_share(traffic, part)
-        return found, f"the highest {part:.2%} of scores of {told}{drifted}: {found:.4g}"
+        threshold, drifted = _of_share(traffic, part)
+        return threshold, f"the highest {part:.2%} of scores of {described}{drifted}: {threshold:.4g}"
     assert rule.alerts is not None
     count, spanned = _capacity(rule.alerts, traffic)
     share = 1.0 if rule.source_share is None else _source_share(rule.source_share)
     growth = _growth(traffic)
-    found, drifted = _of_share(traffic, count * share / max(traffic.rows * growth, 1.0))
-    told += "" if share == 1 else f", which are {share:.3g} of the traffic"
-    told += "" if growth == 1 else f"; the newest days have {growth - 1:.0%} more rows than the mean, and are counted"
-    return found, f"{rule.alerts} on out-of-fold rows of {spanned} ({told}{drifted}): {found:.4g}"
+    threshold, drifted = _of_share(traffic, count * share / max(traffic.rows * growth, 1.0))
+    described += "" if share == 1 else f", which are {share:.3g} of the traffic"
+    described += (
+        "" if growth == 1 else f"; the newest days have {growth - 1:.0%} more rows than the mean, and are counted"
+    )
+    return threshold, f"{rule.alerts} on out-of-fold rows of {spanned} ({described}{drifted}): {threshold:.4g}"
 
 
 def _capacity(alerts: str, traffic: ScoredTraffic) -> tuple[float, str]:
@@ -163,8 +165,8 @@ def _of_share(traffic: ScoredTraffic, share: float) -> tuple[float, str]:
     rows, reached = newest.by_day(newest.scores >= limit)
     if not _above(reached - share * rows):
         return limit, ""
-    found = highest(newest.scores, share * newest.rows, newest.sampling_weight)
-    return max(found, limit), f"; scores have risen: those of the newest {len(rows)} days alone"
+    highest_of_newest = highest(newest.scores, share * newest.rows, newest.sampling_weight)
+    return max(highest_of_newest, limit), f"; scores have risen: those of the newest {len(rows)} days alone"
 
 
 def _growth(traffic: ScoredTraffic) -> float:

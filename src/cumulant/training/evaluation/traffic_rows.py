@@ -17,7 +17,7 @@ DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traffic:
+class TrafficRows:
     """Rows without a label of their own, in the order given.
 
     features: [m] frame, of the columns that the labelled rows have.
@@ -32,7 +32,7 @@ class Traffic:
     def __len__(self) -> int:
         return len(self.sampling_weight)
 
-    def take(self, index: NDArray[Any]) -> Traffic:
+    def take(self, index: NDArray[Any]) -> TrafficRows:
         """The rows at positions `index`, or where it is true."""
         chosen = np.flatnonzero(index) if index.dtype == bool else index
         return replace(
@@ -42,7 +42,7 @@ class Traffic:
             sampling_weight=self.sampling_weight[chosen],
         )
 
-    def before(self, moment: int) -> Traffic:
+    def before(self, moment: int) -> TrafficRows:
         """The rows predicted before `moment`; all where rows have no time."""
         return self if self.at is None else self.take(self.at < moment)
 
@@ -51,7 +51,7 @@ class Traffic:
         """Just after the last row; 0 where there is none, or rows have no time."""
         return 0 if self.at is None or not len(self.at) else int(self.at.max()) + 1
 
-    def at_most(self, most: int, *, seed: int) -> Traffic:
+    def at_most(self, most: int, *, seed: int) -> TrafficRows:
         """All rows, or `most` of them at random in their order, each standing for as many more."""
         if len(self) <= most:
             return self
@@ -60,15 +60,15 @@ class Traffic:
         return replace(part, sampling_weight=part.sampling_weight * (len(self) / most))
 
     @staticmethod
-    def none() -> Traffic:
+    def none() -> TrafficRows:
         """No rows at all."""
-        return Traffic(features=pl.DataFrame(), at=None, sampling_weight=np.zeros(0))
+        return TrafficRows(features=pl.DataFrame(), at=None, sampling_weight=np.zeros(0))
 
     @staticmethod
-    def joined(parts: Sequence[Traffic]) -> Traffic:
+    def joined(parts: Sequence[TrafficRows]) -> TrafficRows:
         """The rows of several, one after the other; at least one part."""
         times = [part.at for part in parts if part.at is not None]
-        return Traffic(
+        return TrafficRows(
             features=pl.concat([part.features for part in parts], how="vertical_relaxed"),
             at=np.concatenate(times) if len(times) == len(parts) else None,
             sampling_weight=np.concatenate([part.sampling_weight for part in parts]),
@@ -102,11 +102,11 @@ class ScoredTraffic:
         begin, end = -(-begin // DAY) * DAY, end // DAY * DAY
         if end <= begin:
             return None
-        held = (self.at >= begin) & (self.at < end)
+        inside = (self.at >= begin) & (self.at < end)
         return ScoredTraffic(
-            scores=self.scores[held],
-            sampling_weight=self.sampling_weight[held],
-            at=self.at[held],
+            scores=self.scores[inside],
+            sampling_weight=self.sampling_weight[inside],
+            at=self.at[inside],
             spans=((begin, end),),
         )
 
@@ -123,6 +123,6 @@ class ScoredTraffic:
         are long, so that a week of which two days were seen is two sevenths of one.
         """
         assert self.at is not None
-        held = len(np.unique(self.at // length))
+        periods = len(np.unique(self.at // length))
         spanned = sum(end - begin for begin, end in self.spans) / length
-        return min(float(held), spanned) if self.spans else float(held)
+        return min(float(periods), spanned) if self.spans else float(periods)

@@ -49,8 +49,8 @@ def strength(feature: pl.Series, target: Floats, task: Task, *, seed: int = 0) -
         return Strength(auc=_concordance(numbers, codes, target, half))
     best, value = 0.5, ""
     classes = np.unique(target)
-    for one in classes[-1:] if len(classes) == 2 else classes:
-        truth = target == one
+    for class_ in classes[-1:] if len(classes) == 2 else classes:
+        truth = target == class_
         if min(truth.sum(), (~truth).sum()) < _LEAST:
             continue
         best = max(best, _auc_of_class(numbers, codes, truth, half))
@@ -71,12 +71,12 @@ def auc(score: Floats, truth: NDArray[np.bool_]) -> float:
 
 
 def _auc_of_class(numbers: Floats | None, codes: Codes, truth: NDArray[np.bool_], half: NDArray[np.bool_]) -> float:
-    found = [_learned_auc(codes, truth, half)]
+    areas = [_learned_auc(codes, truth, half)]
     if numbers is not None:
         for missing in (-np.inf, np.inf):  # missing values are the lowest or the highest
             area = auc(np.where(np.isnan(numbers), missing, numbers), truth)
-            found += [area, 1 - area]
-    return max(found)
+            areas += [area, 1 - area]
+    return max(areas)
 
 
 def _learned_auc(codes: Codes, truth: NDArray[np.bool_], half: NDArray[np.bool_]) -> float:
@@ -92,8 +92,8 @@ def _shares(codes: Codes, values: Floats, part: NDArray[np.bool_]) -> Floats:
     """[values] the mean of `values` of the rows of `part` at each code, drawn a little to the mean of all."""
     size = int(codes.max()) + 1
     counts, sums = np.bincount(codes[part], minlength=size), np.bincount(codes[part], values, minlength=size)
-    found: Floats = (sums + values.mean()) / (counts + 1)
-    return found
+    shares: Floats = (sums + values.mean()) / (counts + 1)
+    return shares
 
 
 def _concordance(numbers: Floats | None, codes: Codes, target: Floats, half: NDArray[np.bool_]) -> float:
@@ -102,9 +102,9 @@ def _concordance(numbers: Floats | None, codes: Codes, target: Floats, half: NDA
 
     taus = [0.0]
     if numbers is not None:
-        held = ~np.isnan(numbers)
-        if held.sum() >= max(_LEAST, len(numbers) / 2) and np.ptp(numbers[held]) and np.ptp(target[held]):
-            taus.append(abs(float(kendalltau(numbers[held], target[held]).statistic)))
+        present = ~np.isnan(numbers)
+        if present.sum() >= max(_LEAST, len(numbers) / 2) and np.ptp(numbers[present]) and np.ptp(target[present]):
+            taus.append(abs(float(kendalltau(numbers[present], target[present]).statistic)))
     else:
         parts = [
             kendalltau(_shares(codes, target[~part], ~part)[codes[part]], target[part]).statistic
@@ -118,16 +118,16 @@ def _telling_value(codes: Codes, names: tuple[str, ...], truth: NDArray[np.bool_
     """A value, or all others, that holds a tenth of one class and is 20 times as rare in the others."""
     counts = np.bincount(codes, minlength=len(names))
     for code in np.argsort(-counts, kind="stable")[:_VALUES]:
-        held, name = codes == code, names[int(code)]
-        if name and _comes_with_one_class(held, truth):
+        has_value, name = codes == code, names[int(code)]
+        if name and _comes_with_one_class(has_value, truth):
             return _MISSING[0] if name == "missing" else name
-        if name and _comes_with_one_class(~held, truth):
+        if name and _comes_with_one_class(~has_value, truth):
             return _MISSING[1] if name == "missing" else f"any value but {name}"
     return ""
 
 
-def _comes_with_one_class(held: NDArray[np.bool_], truth: NDArray[np.bool_]) -> bool:
-    ours, others = int((held & truth).sum()), int((held & ~truth).sum())
+def _comes_with_one_class(has_value: NDArray[np.bool_], truth: NDArray[np.bool_]) -> bool:
+    ours, others = int((has_value & truth).sum()), int((has_value & ~truth).sum())
     sizes = int(truth.sum()), int((~truth).sum())
     return _rare_elsewhere(ours, sizes[0], others, sizes[1]) or _rare_elsewhere(others, sizes[1], ours, sizes[0])
 
@@ -177,7 +177,7 @@ def _coded(feature: pl.Series) -> tuple[Codes, tuple[str, ...]]:
 
 
 def _codes_of(values: pl.Series) -> tuple[Codes, tuple[str, ...]]:
-    held = values.drop_nulls().unique().sort()
-    texts = [_named(value) for value in held]
-    codes = values.replace_strict(held, range(len(held)), default=None, return_dtype=pl.Int64)
-    return np.asarray(codes.fill_null(len(held)).to_numpy(), dtype=np.int64), (*texts, "missing")
+    distinct = values.drop_nulls().unique().sort()
+    texts = [_named(value) for value in distinct]
+    codes = values.replace_strict(distinct, range(len(distinct)), default=None, return_dtype=pl.Int64)
+    return np.asarray(codes.fill_null(len(distinct)).to_numpy(), dtype=np.int64), (*texts, "missing")

@@ -69,31 +69,31 @@ def encode(features: pl.DataFrame, inputs: Sequence[Input]) -> Matrix:
         DefinitionError: a feature is absent or of another kind than in training.
     """
     matrix = np.empty((len(features), len(inputs)), dtype=np.float32)
-    for place, one in enumerate(inputs):
-        if one.feature not in features.columns:
+    for place, input_ in enumerate(inputs):
+        if input_.feature not in features.columns:
             raise DefinitionError(
-                f"the model reads the feature {one.feature}, which these rows do not have",
-                subject=one.feature,
-                hint=did_you_mean(one.feature, features.columns),
+                f"the model reads the feature {input_.feature}, which these rows do not have",
+                subject=input_.feature,
+                hint=did_you_mean(input_.feature, features.columns),
             )
-        column = features[one.feature]
-        matrix[:, place] = _codes(column, one) if one.kind == "category" else _numbers(column, one)
+        column = features[input_.feature]
+        matrix[:, place] = _codes(column, input_) if input_.kind == "category" else _numbers(column, input_)
     matrix[~np.isfinite(matrix)] = np.nan
     return matrix
 
 
-def _numbers(column: pl.Series, one: Input) -> NDArray[np.float32]:
+def _numbers(column: pl.Series, input_: Input) -> NDArray[np.float32]:
     if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
-        raise DefinitionError(f"the feature {one.feature} is {column.dtype} where the model reads a number")
+        raise DefinitionError(f"the feature {input_.feature} is {column.dtype} where the model reads a number")
     values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
     with np.errstate(over="ignore"):
-        return np.asarray(values - one.center, dtype=np.float32)
+        return np.asarray(values - input_.center, dtype=np.float32)
 
 
-def _codes(column: pl.Series, one: Input) -> NDArray[np.float32]:
-    if not one.categories:
+def _codes(column: pl.Series, input_: Input) -> NDArray[np.float32]:
+    if not input_.categories:
         return np.full(len(column), np.nan, dtype=np.float32)
     codes = column.cast(pl.String).replace_strict(
-        list(one.categories), list(range(len(one.categories))), default=None, return_dtype=pl.Float32
+        list(input_.categories), list(range(len(input_.categories))), default=None, return_dtype=pl.Float32
     )
     return np.asarray(codes.fill_null(np.nan).to_numpy(), dtype=np.float32)

@@ -86,8 +86,8 @@ class Boosters(Averaged, frozen=True, dict=True):
 
 def mean_of(answers: list[Floats]) -> Floats:
     total = answers[0]
-    for one in answers[1:]:
-        total = total + one
+    for member_answers in answers[1:]:
+        total = total + member_answers
     return total / len(answers)
 
 
@@ -170,7 +170,7 @@ class Prior(msgspec.Struct, frozen=True):
         return {"prior.json": msgspec.json.encode(self)}
 
 
-class Graph(msgspec.Struct, frozen=True, dict=True):
+class OnnxModel(msgspec.Struct, frozen=True, dict=True):
     """A user's model as ONNX: one float32 matrix in, probabilities or values out (the last float output)."""
 
     content: bytes
@@ -191,8 +191,8 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
     def predict(self, matrix: Matrix, /) -> Floats:
         session = self._session
         name = next(out.name for out in reversed(session.get_outputs()) if out.type in _FLOATS)
-        (found,) = session.run([name], {session.get_inputs()[0].name: np.ascontiguousarray(matrix)})
-        answer = np.asarray(found, dtype=np.float64).reshape(len(matrix), -1)
+        (output,) = session.run([name], {session.get_inputs()[0].name: np.ascontiguousarray(matrix)})
+        answer = np.asarray(output, dtype=np.float64).reshape(len(matrix), -1)
         return answer if self.outputs > 1 else answer[:, -1]
 
     def files(self) -> dict[str, bytes]:
@@ -216,7 +216,7 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True):
         return average([member.predict(matrix) for member in self.members], self.weights)
 
     def files(self) -> dict[str, bytes]:
-        parts = _Parts(kinds=tuple(one.kind for one in self.members), weights=self.weights)
+        parts = _Parts(kinds=tuple(part.kind for part in self.members), weights=self.weights)
         files = {"blend.json": msgspec.json.encode(parts)}
         for number, member in enumerate(self.members):
             files |= {f"{_prefix(number)}{name}": content for name, content in member.files().items()}
@@ -265,7 +265,7 @@ def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
         "mlp": Perceptrons.of_files,
         "linear": lambda files: msgspec.json.decode(files["linear.json"], type=LinearWeights),
         "naive": lambda files: msgspec.json.decode(files["prior.json"], type=Prior),
-        "onnx": lambda files: Graph(files["model.onnx"], int(files["outputs"])),
+        "onnx": lambda files: OnnxModel(files["model.onnx"], int(files["outputs"])),
         "blend": _blend,
         "widened": read_widened,
     }
@@ -273,10 +273,10 @@ def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
 
 
 def _texts(files: Mapping[str, bytes], stem: str, suffix: str) -> tuple[str, ...]:
-    found = [name for name in files if name.startswith(f"{stem}-") and name.endswith(suffix)]
-    if not found:
+    names = [name for name in files if name.startswith(f"{stem}-") and name.endswith(suffix)]
+    if not names:
         raise FileNotFoundError(f"there is no {stem}-0{suffix}")
-    ordered = sorted(found, key=lambda name: int(name.removeprefix(f"{stem}-").removesuffix(suffix)))
+    ordered = sorted(names, key=lambda name: int(name.removeprefix(f"{stem}-").removesuffix(suffix)))
     return tuple(files[name].decode() for name in ordered)
 
 

@@ -41,11 +41,11 @@ class NormalScores(msgspec.Struct, frozen=True, kw_only=True):
 
     def apply(self, matrix: Matrix) -> Floats:
         """[n, k] the scores of the numeric columns, NaN where missing, then the codes of the categories."""
-        made = np.empty((len(matrix), len(self.columns) + len(self.categories)))
+        scores = np.empty((len(matrix), len(self.columns) + len(self.categories)))
         for place in range(len(self.columns)):
-            made[:, place] = self.column(matrix, place)
-        made[:, len(self.columns) :] = matrix[:, list(self.categories)]
-        return made
+            scores[:, place] = self.column(matrix, place)
+        scores[:, len(self.columns) :] = matrix[:, list(self.categories)]
+        return scores
 
     def column(self, matrix: Matrix, place: int) -> Floats:
         """[n] the scores of one numeric column, at `place` of those that `apply` makes."""
@@ -81,7 +81,7 @@ def segments(knots: Floats, scores: Floats) -> tuple[Floats, Floats]:
     return width, np.diff(scores) / width
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
+class DenseLayer(msgspec.Struct, frozen=True, kw_only=True):
     """weight [inputs, outputs] and bias [outputs]."""
 
     weight: tuple[tuple[float, ...], ...]
@@ -96,7 +96,7 @@ class Perceptron(msgspec.Struct, frozen=True, kw_only=True):
 
     numbers: NormalScores
     first: LinearWeights
-    layers: tuple[Layer, ...]
+    layers: tuple[DenseLayer, ...]
     scale: float
     offset: float
     link: Literal["identity", "sigmoid", "softmax"]

@@ -17,7 +17,7 @@ from cumulant.statistics import Estimate, Metric, Rows, cluster_codes, differenc
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.traffic_rows import DAY
 from cumulant.training.payloads.payload import Floats, average
-from cumulant.training.search.choices import BlendChoice, Choice
+from cumulant.training.search.choices import BlendChoice, ModelChoice
 from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.trainers.trainer import Trainer
 from cumulant.training.trainers.user_trainer import UserTrainer
@@ -37,7 +37,7 @@ def blendable(trainer: Trainer) -> bool:
 
 
 def blend(
-    choices: Sequence[Choice], crossed: Sequence[Sequence[Choice]], folds: CrossValidation, rows: TrainingSet
+    choices: Sequence[ModelChoice], crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
 ) -> BlendChoice | None:
     """The blend of those of `choices` that can be part of one; None where one of them has all the weight.
 
@@ -51,26 +51,26 @@ def blend(
     if np.count_nonzero(weights) < 2:
         return None
     order = [place for place in np.argsort(-weights, kind="stable") if weights[place] > 0]
-    kept = [members[place] for place in order]
+    chosen = [members[place] for place in order]
     shares = tuple(float(weights[place]) for place in order)
     averaged, alone, places = _judged_by_others(crossed, folds, rows)
     return BlendChoice(
-        members=tuple(kept),
+        members=tuple(chosen),
         weights=shares,
-        answers=average([one.answers for one in kept], shares),
+        answers=average([member.answers for member in chosen], shares),
         score=folds.mean_judged(averaged),
         gain=_gain(folds.metric, averaged[places], alone[places], rows.take(folds.places[places])),
         best=ranked[0].name,
     )
 
 
-def _ranked(choices: Sequence[Choice], folds: CrossValidation) -> list[Choice]:
+def _ranked(choices: Sequence[ModelChoice], folds: CrossValidation) -> list[ModelChoice]:
     """The best first."""
     return sorted(choices, key=lambda choice: choice.score, reverse=folds.metric.larger_is_better)
 
 
 def _judged_by_others(
-    crossed: Sequence[Sequence[Choice]], folds: CrossValidation, rows: TrainingSet
+    crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Answers to each fold of the blend and of the best trainer that the other folds choose, and the positions of the
     rows that the gain is measured on.
@@ -81,7 +81,7 @@ def _judged_by_others(
         members = [choice for choice in ranked if blendable(choice.trainer)]
         weighing = _Weighing(members, folds, rows)
         weights = weighing.weights([other for other in range(folds.count) if other != fold])
-        averaged = average([folds.judged(one.answers)[own] for one in members], weights.tolist())
+        averaged = average([folds.judged(member.answers)[own] for member in members], weights.tolist())
         pairs.append((averaged, folds.judged(ranked[0].answers)[own]))
         measured.append(weighing.places(fold))
     averaged, alone = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -91,8 +91,8 @@ def _judged_by_others(
 class _Weighing:
     """Answers of several members to the judged rows, and the scores of their averages fold by fold."""
 
-    def __init__(self, members: Sequence[Choice], folds: CrossValidation, rows: TrainingSet) -> None:
-        self._answers, self._folds = [folds.judged(one.answers) for one in members], folds
+    def __init__(self, members: Sequence[ModelChoice], folds: CrossValidation, rows: TrainingSet) -> None:
+        self._answers, self._folds = [folds.judged(member.answers) for member in members], folds
         self._sign = 1 if folds.metric.larger_is_better else -1
         self._truth = rows.target[folds.places]
         places = [np.arange(own.start, own.stop) for own in folds.judged_by]
@@ -113,7 +113,7 @@ class _Weighing:
         best, best_score = counts, -np.inf
         for _ in range(_STEPS):
             tried = [counts + unit for unit in np.eye(len(counts), dtype=np.int64)]
-            scores = [self._mean(one, parts) for one in tried]
+            scores = [self._mean(candidate, parts) for candidate in tried]
             counts = tried[int(np.argmax(scores))]
             if max(scores) > best_score:
                 best, best_score = counts, max(scores)
@@ -129,7 +129,7 @@ class _Weighing:
         weights = tuple((counts / counts.sum()).tolist())
         if (fold, weights) not in self._scores:
             place = self._fitted[fold]
-            answers = average([one[place] for one in self._answers], weights)
+            answers = average([member[place] for member in self._answers], weights)
             self._scores[fold, weights] = self._sign * self._folds.score(answers, self._truth[place])
         return self._scores[fold, weights]
 
@@ -141,7 +141,7 @@ def _gain(metric: Metric, ours: Floats, theirs: Floats, rows: TrainingSet) -> Es
         clusters.append(cluster_codes(rows.at // DAY))
     if rows.groups is not None:
         clusters.append(cluster_codes(rows.groups))
-    found = [
+    estimates = [
         difference(
             metric,
             Rows(truth=rows.target, prediction=ours, cluster=codes),
@@ -150,4 +150,4 @@ def _gain(metric: Metric, ours: Floats, theirs: Floats, rows: TrainingSet) -> Es
         )
         for codes in clusters or [None]
     ]
-    return min(found, key=lambda one: -np.inf if one.low is None else one.low)
+    return min(estimates, key=lambda estimate: -np.inf if estimate.low is None else estimate.low)

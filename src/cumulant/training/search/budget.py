@@ -25,7 +25,7 @@ _FEWEST_TRIALS = 3
 _LONGER, _LEAST_ADVISED = 3, timedelta(minutes=2)
 
 
-class Budget:
+class SearchBudget:
     """Seconds for search and final fit, from now on."""
 
     def __init__(self, total: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,12 +73,12 @@ class Budget:
 
     def left_for_search(self) -> float:
         """Seconds left when what is reserved for the final fit is set aside, and equal parts for other searches."""
-        left = self.left() - self.reserved
+        remaining = self.left() - self.reserved
         if not self.limited or not self._others:
-            return left
+            return remaining
         # by what is reserved now: what turns out not to be needed for the final fit is shared too
-        shared = left + self._clock() - self._turn
-        return left - max(0.0, shared) * self._others / (self._others + 1)
+        shared = remaining + self._clock() - self._turn
+        return remaining - max(0.0, shared) * self._others / (self._others + 1)
 
     def share_with(self, others: int) -> None:
         """From now on a search gets an equal part of the time with `others` that follow."""
@@ -105,8 +105,8 @@ def clock_notes(
     trainer: another run or machine may find another model.
     """
     wanted = trials * len(searched)
-    done = sum(one.trainer in searched and one.state != "cut" for one in records)
-    ended = any(one.state == "cut" or one.shortened for one in records)
+    done = sum(record.trainer in searched and record.state != "cut" for record in records)
+    ended = any(record.state == "cut" or record.shortened for record in records)
     if time is None or (done >= wanted and not ended):
         return ()
     text = (
@@ -125,21 +125,21 @@ def clock_warnings(
     """That `time` left a trainer unfitted, or one of `searched` fewer whole trials than a search needs."""
     if time is None:
         return ()
-    states = {name: [one for one in records if one.trainer == name] for name in dict.fromkeys(searched)}
+    states = {name: [record for record in records if record.trainer == name] for name in dict.fromkeys(searched)}
     short = [text for name, own in states.items() if (text := _too_few(name, own, trials))]
-    unfitted = [one.trainer for one in records if one.trainer not in searched and one.state == "cut"]
+    unfitted = [record.trainer for record in records if record.trainer not in searched and record.state == "cut"]
     if not short and not unfitted:
         return ()
-    said = "; ".join([*short, *(f"{name} was not fitted" for name in unfitted)])
+    reasons = "; ".join([*short, *(f"{name} was not fitted" for name in unfitted)])
     longer = units.show_duration(max(_LEAST_ADVISED, _LONGER * units.duration(time)))
     fewer = " or fewer trainers (`training.trainers`)" if len(searched) + len(unfitted) > 1 else ""
-    return (f"the time of {time} was too short: {said}. Give more time (`train --time {longer}`){fewer}",)
+    return (f"the time of {time} was too short: {reasons}. Give more time (`train --time {longer}`){fewer}",)
 
 
 def _too_few(name: str, records: Sequence[TrialRecord], trials: int) -> str:
     """What a trainer finished, where that is fewer than it takes to choose between parameters; else empty."""
-    done = [one for one in records if one.state != "cut"]
-    shortened = sum(one.shortened for one in done)
+    done = [record for record in records if record.state != "cut"]
+    shortened = sum(record.shortened for record in done)
     if len(done) - shortened >= min(_FEWEST_TRIALS, trials):
         return ""
     hurried = f", {shortened} of them cut short" if shortened else ""

@@ -19,7 +19,7 @@ _ALIKE = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ModelChoice:
     """What goes into the model: trials whose answers are averaged, and their out-of-fold answers and score."""
 
     trainer: Trainer
@@ -40,7 +40,7 @@ class BlendChoice:
     fold by trials, weights and a trainer that the other folds chose.
     """
 
-    members: tuple[Choice, ...]
+    members: tuple[ModelChoice, ...]
     weights: tuple[float, ...]
     answers: Floats
     score: float
@@ -62,14 +62,14 @@ class BlendChoice:
             taken=taken,
             members=tuple(
                 BlendMember(
-                    trainer=one.name,
+                    trainer=member.name,
                     weight=weight,
-                    score=one.score,
-                    params=one.members[0].params,
-                    chosen=tuple(record.number for record in one.members),
-                    boosters=tuple(boosters.get(one.name, ())) if taken else (),
+                    score=member.score,
+                    params=member.members[0].params,
+                    chosen=tuple(record.number for record in member.members),
+                    boosters=tuple(boosters.get(member.name, ())) if taken else (),
                 )
-                for one, weight in zip(self.members, self.weights, strict=True)
+                for member, weight in zip(self.members, self.weights, strict=True)
             ),
             score=self.score,
             gain=self.gain,
@@ -85,25 +85,25 @@ def best_of(
     *,
     most: int,
     without: int | None = None,
-) -> Choice | None:
+) -> ModelChoice | None:
     """The best trial of a trainer, or of a searched one the average of as many of its best few as are no worse out of
     fold than fewer of them; `without`: a fold by which nothing is chosen, nor counted in the score.
     """
     larger = folds.metric.larger_is_better
     ranked = ranking(records, trainer.name, larger_is_better=larger, without=without)
     sign = 1 if larger else -1
-    averaged: list[Choice] = []
+    averaged: list[ModelChoice] = []
     total: Floats | None = None
     for count, record in enumerate(ranked[: most if trainer.searched else 1], start=1):
         answers = journal.answers(record.number)
         total = answers if total is None else total + answers
         mean = total / count
         score = folds.mean_score(mean, without=without)
-        averaged.append(Choice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score))
+        averaged.append(ModelChoice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score))
     if not averaged:
         return None
-    best = max(sign * one.score for one in averaged)
-    alike = (one for one in reversed(averaged) if sign * one.score >= best - _ALIKE * abs(best))
+    best = max(sign * choice.score for choice in averaged)
+    alike = (choice for choice in reversed(averaged) if sign * choice.score >= best - _ALIKE * abs(best))
     return next(alike, averaged[0])
 
 

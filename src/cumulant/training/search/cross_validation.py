@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cumulant.core.servable import Input
 from cumulant.statistics import Metric, Rows
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.traffic_rows import ScoredTraffic, Traffic
+from cumulant.training.evaluation.traffic_rows import ScoredTraffic, TrafficRows
 from cumulant.training.payloads.encoding import Matrix, encode
 from cumulant.training.payloads.payload import Floats
 from cumulant.training.records import FoldSummary, State, TrialRecord
@@ -27,7 +27,7 @@ from cumulant.training.search.sampling import SEARCH_ROWS, judged, learned, samp
 from cumulant.training.spec import Threshold
 from cumulant.training.splits import Fold
 from cumulant.training.trainers.target_means import TargetMeans
-from cumulant.training.trainers.trainer import Judged, Params, Problem, Sample, Trainer
+from cumulant.training.trainers.trainer import Params, Problem, Trainer, TrainingSample, ValidationResult
 
 #: whether a trial with these fold scores so far is given up
 GiveUp = Callable[[Sequence[float]], bool]
@@ -89,12 +89,15 @@ class CrossValidation:
             )
             for number, fold in enumerate(ordered)
         ]
-        self._counted = [None if one is None else replace(one, features=pl.DataFrame()) for one in scored]
-        pairs = [means.fit(one) for one in narrow]
+        self._counted = [None if part is None else replace(part, features=pl.DataFrame()) for part in scored]
+        pairs = [means.fit(part) for part in narrow]
         self._train = [train for train, _ in pairs]
         self._validate = [
             means.apply(
-                Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)), wider
+                TrainingSample(
+                    matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)
+                ),
+                wider,
             )
             for place, traffic, (_, wider) in zip(self._places, scored, pairs, strict=True)
         ]
@@ -142,20 +145,24 @@ class CrossValidation:
 
     def traffic(self, scores: Floats) -> ScoredTraffic:
         """All rows of the folds with their `scores` [answers], as a capacity or a rate counts them."""
-        empty = Traffic.none()
+        empty = TrafficRows.none()
         others = [traffic or empty for traffic in self._counted]
-        pairs = list(zip(self._stands, (one.sampling_weight for one in others), strict=True))
+        pairs = list(zip(self._stands, (others_of_fold.sampling_weight for others_of_fold in others), strict=True))
         at = None
         if self._at is not None:
             none = np.zeros(0, dtype=np.int64)
-            times = zip(self._at, (none if one.at is None else one.at for one in others), strict=True)
+            times = zip(
+                self._at,
+                (none if others_of_fold.at is None else others_of_fold.at for others_of_fold in others),
+                strict=True,
+            )
             at = np.concatenate([part for pair in times for part in pair])
         return ScoredTraffic(
             scores=scores,
             sampling_weight=np.concatenate([part for pair in pairs for part in pair]),
             at=at,
             spans=self._spans,
-            unlabelled=round(sum(float(one.sampling_weight.sum()) for one in others)),
+            unlabelled=round(sum(float(others_of_fold.sampling_weight.sum()) for others_of_fold in others)),
         )
 
     def run(
@@ -165,7 +172,7 @@ class CrossValidation:
         *,
         number: int,
         give_up: GiveUp | None = None,
-        left: Callable[[], float] | None = None,
+        seconds_left: Callable[[], float] | None = None,
         must_finish: bool = False,
     ) -> Outcome:
         """Judge `params`. When the time is over the trial is cut, unless it `must_finish`: then the time left is
@@ -175,12 +182,12 @@ class CrossValidation:
         many cores there are.
         """
         begin, state, done = time.monotonic(), "complete", list[_Done]()
-        with _Race(self, trainer, params, left or self.problem.left, share_out=must_finish) as race:
-            for one in race:
-                if one.judged.cut and not must_finish:
+        with _Race(self, trainer, params, seconds_left or self.problem.seconds_left, share_out=must_finish) as race:
+            for fold_result in race:
+                if fold_result.judged.cut and not must_finish:
                     state = "cut"
                     break
-                done.append(one)
+                done.append(fold_result)
                 hopeless = give_up is not None and give_up([each.score for each in done])
                 if hopeless and len(done) < len(self._train):
                     state = "pruned"
@@ -190,31 +197,39 @@ class CrossValidation:
             trainer=trainer.name,
             params=dict(params),
             state=_state(state),
-            score=averages.fmean(one.score for one in done) if state == "complete" else None,
-            scores=tuple(one.score for one in done),
-            rounds=tuple(one.judged.rounds for one in done),
+            score=averages.fmean(fold_result.score for fold_result in done) if state == "complete" else None,
+            scores=tuple(fold_result.score for fold_result in done),
+            rounds=tuple(fold_result.judged.rounds for fold_result in done),
             seconds=round(time.monotonic() - begin, 3),
-            shortened=state == "complete" and any(one.judged.cut for one in done),
+            shortened=state == "complete" and any(fold_result.judged.cut for fold_result in done),
         )
-        answers = np.concatenate([one.judged.answers for one in done]) if state == "complete" else None
+        answers = np.concatenate([fold_result.judged.answers for fold_result in done]) if state == "complete" else None
         return Outcome(
-            record=record, answers=answers, fits=tuple((one.rows, one.judged.rounds, one.seconds) for one in done)
+            record=record,
+            answers=answers,
+            fits=tuple((fold_result.rows, fold_result.judged.rounds, fold_result.seconds) for fold_result in done),
         )
 
     def judge_fold(
-        self, fold: int, trainer: Trainer, params: Params, left: Callable[[], float], *, must_start: bool = False
+        self,
+        fold: int,
+        trainer: Trainer,
+        params: Params,
+        seconds_left: Callable[[], float],
+        *,
+        must_start: bool = False,
     ) -> _Done:
         """One fold of one trial."""
         train, validate = self._train[fold], self._validate[fold]
         start = time.monotonic()
-        judged = Judged(answers=np.zeros(0), cut=True)
-        if must_start or left() > 0:
-            judged = trainer.judge(replace(self.problem, left=left), params, train, validate)
+        judged = ValidationResult(answers=np.zeros(0), cut=True)
+        if must_start or seconds_left() > 0:
+            judged = trainer.judge(replace(self.problem, seconds_left=seconds_left), params, train, validate)
         own = judged.answers[: len(validate)]
         score = math.nan if not len(own) else self.score(own, validate.target)
         return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
 
-    def sample(self, fold: int) -> tuple[Sample, Sample]:
+    def sample(self, fold: int) -> tuple[TrainingSample, TrainingSample]:
         """What a fold learns from, and the rows it judges by."""
         return self._train[fold], self._validate[fold]
 
@@ -243,13 +258,13 @@ class CrossValidation:
         )
 
 
-def _encoded(traffic: Traffic | None, inputs: Sequence[Input]) -> Matrix | None:
+def _encoded(traffic: TrafficRows | None, inputs: Sequence[Input]) -> Matrix | None:
     return None if traffic is None or not len(traffic) else encode(traffic.features, inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Done:
-    judged: Judged
+    judged: ValidationResult
     score: float
     rows: int
     seconds: float
@@ -259,7 +274,13 @@ class _Race:
     """The folds of one trial on several cores, given in their order; leaving early stops those that run."""
 
     def __init__(
-        self, folds: CrossValidation, trainer: Trainer, params: Params, left: Callable[[], float], *, share_out: bool
+        self,
+        folds: CrossValidation,
+        trainer: Trainer,
+        params: Params,
+        seconds_left: Callable[[], float],
+        *,
+        share_out: bool,
     ) -> None:
         workers = min(folds.problem.threads if trainer.parallel else 1, folds.count)
         self._pool = ThreadPoolExecutor(workers)
@@ -268,7 +289,7 @@ class _Race:
         def own(fold: int) -> Callable[[], float]:
             # asked when the fold starts: its share of the time left is one of the rounds of folds still to come
             waves = math.ceil((folds.count - fold) / workers)
-            return _share_of(self._clock(left), 1 / waves) if share_out else self._clock(left)
+            return _share_of(self._clock(seconds_left), 1 / waves) if share_out else self._clock(seconds_left)
 
         self._futures = [
             self._pool.submit(
@@ -277,8 +298,8 @@ class _Race:
             for fold in range(folds.count)
         ]
 
-    def _clock(self, left: Callable[[], float]) -> Callable[[], float]:
-        return lambda: 0.0 if self._over else left()
+    def _clock(self, seconds_left: Callable[[], float]) -> Callable[[], float]:
+        return lambda: 0.0 if self._over else seconds_left()
 
     def __iter__(self) -> Iterator[_Done]:
         for future in self._futures:
@@ -292,10 +313,10 @@ class _Race:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _share_of(left: Callable[[], float], share: float) -> Callable[[], float]:
+def _share_of(seconds_left: Callable[[], float], share: float) -> Callable[[], float]:
     """A clock that ends when `share` of the time left now is over."""
-    others = left() * (1 - share)
-    return left if others == float("inf") or share == 1 else lambda: left() - others
+    others = seconds_left() * (1 - share)
+    return seconds_left if others == float("inf") or share == 1 else lambda: seconds_left() - others
 
 
 def _state(text: str) -> State:

@@ -12,7 +12,7 @@ from cumulant.core.servable import Input
 
 if TYPE_CHECKING:
     from cumulant.training.search.cross_validation import CrossValidation
-    from cumulant.training.trainers.trainer import Sample
+    from cumulant.training.trainers.trainer import TrainingSample
 
 Floats = NDArray[np.float64]
 
@@ -51,10 +51,10 @@ def across(folds: CrossValidation, inputs: Sequence[Input], *, timed: bool) -> t
     """
     from scipy.stats import binom, binomtest
 
-    found = [_copies(*folds.sample(place), inputs, classes=folds.problem.task != "regression", seed=place)
+    folds_checked = [_copies(*folds.sample(place), inputs, classes=folds.problem.task != "regression", seed=place)
              for place in range(folds.count)]  # fmt: skip
-    looked, copies = sum(one.looked for one in found), sum(one.copies for one in found)
-    nearer, farther = sum(one.nearer for one in found), sum(one.farther for one in found)
+    looked, copies = sum(fold.looked for fold in folds_checked), sum(fold.copies for fold in folds_checked)
+    nearer, farther = sum(fold.nearer for fold in folds_checked), sum(fold.farther for fold in folds_checked)
     if copies < _FEWEST or binom.sf(copies - 1, looked, _PART) > _LEVEL:
         return ()
     if binomtest(nearer, max(nearer + farther, 1), _HONEST, alternative="greater").pvalue > _LEVEL:
@@ -72,7 +72,9 @@ def across(folds: CrossValidation, inputs: Sequence[Input], *, timed: bool) -> t
     return (text,)
 
 
-def _copies(train: Sample, validate: Sample, inputs: Sequence[Input], *, classes: bool, seed: int) -> _Copies:
+def _copies(
+    train: TrainingSample, validate: TrainingSample, inputs: Sequence[Input], *, classes: bool, seed: int
+) -> _Copies:
     from scipy.spatial import cKDTree
 
     generator = np.random.default_rng(seed)
@@ -81,8 +83,8 @@ def _copies(train: Sample, validate: Sample, inputs: Sequence[Input], *, classes
     if len(columns) < _LEAST or len(places) <= _FAR:
         return _Copies(0, 0, 0, 0)
     looked = _balanced(validate.target, classes, generator)
-    known, asked = _ranks(train.matrix[places][:, columns], validate.matrix[looked][:, columns])
-    queried: tuple[Any, Any] = cKDTree(known).query(asked, k=[1, _NEAR, _FAR])
+    known, queries = _ranks(train.matrix[places][:, columns], validate.matrix[looked][:, columns])
+    queried: tuple[Any, Any] = cKDTree(known).query(queries, k=[1, _NEAR, _FAR])
     distance, neighbour = queried
     usable = (distance[:, 1] > 0) & (distance[:, 2] > distance[:, 1])
     if not usable.any():
@@ -92,9 +94,9 @@ def _copies(train: Sample, validate: Sample, inputs: Sequence[Input], *, classes
     copied = usable & (distance[:, 0] < nearest * distance[:, 1])
     target = train.target[places]
     own = validate.target[looked][copied]
-    gap = [np.abs(own - target[neighbour[copied, one]]) for one in (0, 1)]
+    gap = [np.abs(own - target[neighbour[copied, side]]) for side in (0, 1)]
     if classes:
-        gap = [(one > 0).astype(np.float64) for one in gap]
+        gap = [(side > 0).astype(np.float64) for side in gap]
     return _Copies(len(looked), int(copied.sum()), int((gap[0] < gap[1]).sum()), int((gap[0] > gap[1]).sum()))
 
 
@@ -102,10 +104,10 @@ def _continuous(matrix: NDArray[np.float32], inputs: Sequence[Input]) -> list[in
     """Places of numbers that seldom repeat, those first that repeat least."""
     shares = {
         place: len(np.unique(matrix[:, place][~np.isnan(matrix[:, place])])) / max(len(matrix), 1)
-        for place, one in enumerate(inputs)
-        if one.kind == "number"
+        for place, item in enumerate(inputs)
+        if item.kind == "number"
     }
-    return sorted((place for place, share in shares.items() if share >= _DISTINCT), key=lambda one: -shares[one])[
+    return sorted((place for place, share in shares.items() if share >= _DISTINCT), key=lambda item: -shares[item])[
         :_MOST
     ]
 
@@ -119,16 +121,16 @@ def _balanced(target: Floats, classes: bool, generator: np.random.Generator) -> 
     return np.concatenate([generator.permutation(np.flatnonzero(target == value))[:most] for value in values])
 
 
-def _ranks(known: NDArray[np.float32], asked: NDArray[np.float32]) -> tuple[Floats, Floats]:
+def _ranks(known: NDArray[np.float32], queries: NDArray[np.float32]) -> tuple[Floats, Floats]:
     """Both as shares of the known rows that are lower, column by column; missing as half a rank below all."""
-    found = []
+    both_ranks = []
     ordered = np.sort(known, axis=0)  # NaN last
     counts = np.maximum((~np.isnan(known)).sum(axis=0), 1)
-    for matrix in (known, asked):
+    for matrix in (known, queries):
         ranks = np.empty(matrix.shape)
         for column in range(matrix.shape[1]):
-            held = ordered[: counts[column], column].astype(np.float64)
-            place = np.interp(matrix[:, column].astype(np.float64), held, np.linspace(0, 1, len(held)))
+            present = ordered[: counts[column], column].astype(np.float64)
+            place = np.interp(matrix[:, column].astype(np.float64), present, np.linspace(0, 1, len(present)))
             ranks[:, column] = np.where(np.isnan(matrix[:, column]), -0.5, place)
-        found.append(ranks)
-    return found[0], found[1]
+        both_ranks.append(ranks)
+    return both_ranks[0], both_ranks[1]

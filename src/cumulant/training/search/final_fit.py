@@ -13,8 +13,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
-from cumulant.training.search.budget import Budget
-from cumulant.training.search.choices import Choice
+from cumulant.training.search.budget import SearchBudget
+from cumulant.training.search.choices import ModelChoice
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.refit import combined, trials_of
 from cumulant.training.search.search import made_folds
@@ -46,18 +46,18 @@ def fit_all(
     """
     parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
     choices = [
-        Choice(
-            trainer=make_trainer(one.trainer, root or Path()),
-            members=trials_of(one.chosen, one.boosters, trials),
+        ModelChoice(
+            trainer=make_trainer(part.trainer, root or Path()),
+            members=trials_of(part.chosen, part.boosters, trials),
             answers=np.zeros(0),
             score=math.nan,
         )
-        for one in parts
+        for part in parts
     ]
     tested = with_means(model.card.inputs)
     folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows), means_of=tested)
-    boosters = {one.trainer: [_more(booster, summary, rows) for booster in one.boosters] for one in parts}
-    finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits={})
+    boosters = {part.trainer: [_more(booster, summary, rows) for booster in part.boosters] for part in parts}
+    finisher = Finisher(rows, matrix, folds, spec=spec, budget=SearchBudget.of(None), fits={})
     with one_thread_a_product(), quiet():
         progress(f"fit of {summary.trainer} on all rows", 0.0)
         payload, importance = finisher.fit(combined(choices, summary), boosters)

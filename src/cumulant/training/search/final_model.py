@@ -19,12 +19,12 @@ from cumulant.training.payloads.payload import Averaged, Blend, Payload
 from cumulant.training.payloads.widened import widened
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.search import sampling
-from cumulant.training.search.budget import Budget
-from cumulant.training.search.choices import BlendChoice, Choice
+from cumulant.training.search.budget import SearchBudget
+from cumulant.training.search.choices import BlendChoice, ModelChoice
 from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.lightgbm_trainer import expected_seconds, member_seed
-from cumulant.training.trainers.trainer import Fit, Params, Sample, Searched, Trainer
+from cumulant.training.trainers.trainer import FitResult, Params, Searched, Trainer, TrainingSample
 
 
 class Finisher:
@@ -37,7 +37,7 @@ class Finisher:
         folds: CrossValidation,
         *,
         spec: TrainingSpec,
-        budget: Budget,
+        budget: SearchBudget,
         fits: Mapping[str, Sequence[tuple[int, int, float]]],
         refit: bool = False,
     ) -> None:
@@ -57,7 +57,7 @@ class Finisher:
         self.boosters: dict[str, tuple[FittedBooster, ...]] = {}
 
     def model(
-        self, choice: Choice | BlendChoice, *, boosters: Mapping[str, Sequence[FittedBooster]] | None = None
+        self, choice: ModelChoice | BlendChoice, *, boosters: Mapping[str, Sequence[FittedBooster]] | None = None
     ) -> tuple[FittedModel, str]:
         """The fitted model, and how its threshold was found. `boosters`: of a trainer named there exactly these are
         fitted.
@@ -82,7 +82,7 @@ class Finisher:
         return FittedModel(card, payload), text
 
     def fit(
-        self, choice: Choice | BlendChoice, boosters: Mapping[str, Sequence[FittedBooster]]
+        self, choice: ModelChoice | BlendChoice, boosters: Mapping[str, Sequence[FittedBooster]]
     ) -> tuple[Payload, dict[str, float]]:
         """The payload, and the importance of each feature; `boosters` as in `model`."""
         if isinstance(choice, BlendChoice):
@@ -96,22 +96,22 @@ class Finisher:
     ) -> tuple[Payload, dict[str, float]]:
         """The members one after the other; each leaves the later ones the time of one fit."""
         parts = []
-        for place, one in enumerate(choice.members, start=1):
+        for place, member in enumerate(choice.members, start=1):
             self._later = sum(
                 self._seconds(other.name, other.members[0], len(self._rows)) for other in choice.members[place:]
             )
-            parts.append(self._alone(one, boosters))
+            parts.append(self._alone(member, boosters))
         payload = Blend(members=tuple(part for part, _ in parts), weights=choice.weights)
         return payload, _weighted([shares for _, shares in parts], choice.weights)
 
     def _alone(
-        self, choice: Choice, boosters: Mapping[str, Sequence[FittedBooster]]
+        self, choice: ModelChoice, boosters: Mapping[str, Sequence[FittedBooster]]
     ) -> tuple[Payload, dict[str, float]]:
         recorded = boosters.get(choice.name)
         payload = self._again(choice, recorded) if recorded else self._payload(choice)
         return payload, choice.trainer.importance(self._folds.problem, payload)
 
-    def _decision(self, choice: Choice | BlendChoice) -> tuple[Calibration, float, str]:
+    def _decision(self, choice: ModelChoice | BlendChoice) -> tuple[Calibration, float, str]:
         """Calibration, threshold, and how it was found, from answers out of fold."""
         judged, calibrated = self._rows.take(self._folds.places), Calibration()
         if choice.name != "naive":  # a constant has no slope to correct
@@ -126,14 +126,14 @@ class Finisher:
     def _unsaid(self) -> tuple[str, ...]:
         """What the project file should say of decisions, and does not."""
         if self._spec.threshold is not None:
-            found = threshold.uncounted(self._spec.threshold, self._rows)
+            text = threshold.uncounted(self._spec.threshold, self._rows)
         elif self._spec.cost is None:
-            found = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
+            text = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
         else:
-            found = None
-        return () if found is None else (found,)
+            text = None
+        return () if text is None else (text,)
 
-    def _payload(self, choice: Choice) -> Payload:
+    def _payload(self, choice: ModelChoice) -> Payload:
         if not choice.trainer.searched:
             params = choice.members[0].params
             return self._fit(choice.trainer, params, len(self._rows), seed=self._folds.problem.seed).payload
@@ -144,7 +144,7 @@ class Finisher:
             FittedBooster(trial=record.number, place=place, rounds=_rounds(record), rows=rows)
             for place, record in enumerate(members)
         ]
-        fits: list[Fit] = []
+        fits: list[FitResult] = []
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             for first in range(0, len(members), workers):
                 wave = range(first, min(first + workers, len(members)))
@@ -152,31 +152,41 @@ class Finisher:
                     break
                 # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
                 fits += pool.map(
-                    lambda place: self._member(choice, plan[place], left=self._left if place else self._budget.forever),
+                    lambda place: self._member(
+                        choice, plan[place], seconds_left=self._left if place else self._budget.forever
+                    ),
                     wave,
                 )
-        whole = [(one, fit) for one, fit in zip(plan, fits, strict=False) if not fit.cut]
+        whole = [(booster, fit) for booster, fit in zip(plan, fits, strict=False) if not fit.cut]
         if len(whole) < len(members):
             self.notes.append(
                 f"the time was over after {len(whole)} of the {len(members)} boosters; the model averages these"
             )
-        self.boosters[choice.name] = tuple(one for one, _ in whole)
+        self.boosters[choice.name] = tuple(booster for booster, _ in whole)
         return _averaged([fit for _, fit in whole])
 
-    def _again(self, choice: Choice, boosters: Sequence[FittedBooster]) -> Payload:
+    def _again(self, choice: ModelChoice, boosters: Sequence[FittedBooster]) -> Payload:
         """The boosters that were fitted once, and no others."""
         workers = max(1, min(self._folds.problem.threads, len(boosters)))
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
-            fits = list(pool.map(lambda one: self._member(choice, one, left=self._budget.forever), boosters))
+            fits = list(
+                pool.map(lambda booster: self._member(choice, booster, seconds_left=self._budget.forever), boosters)
+            )
         self.boosters[choice.name] = tuple(boosters)
         return _averaged(fits)
 
-    def _member(self, choice: Choice, one: FittedBooster, *, left: Callable[[], float]) -> Fit:
-        record = next(record for record in choice.members if record.number == one.trial)
-        seed = member_seed(self._folds.problem.seed, one.place)
-        return self._fit(choice.trainer, record.params | {"rounds": one.rounds}, one.rows, seed=seed, left=left)
+    def _member(self, choice: ModelChoice, booster: FittedBooster, *, seconds_left: Callable[[], float]) -> FitResult:
+        record = next(record for record in choice.members if record.number == booster.trial)
+        seed = member_seed(self._folds.problem.seed, booster.place)
+        return self._fit(
+            choice.trainer,
+            record.params | {"rounds": booster.rounds},
+            booster.rows,
+            seed=seed,
+            seconds_left=seconds_left,
+        )
 
-    def _members(self, choice: Choice) -> list[TrialRecord]:
+    def _members(self, choice: ModelChoice) -> list[TrialRecord]:
         """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
         trainer = cast("Searched", choice.trainer)
         again = [record for record in choice.members if trainer.is_random(record.params)]
@@ -184,27 +194,27 @@ class Finisher:
         return [*choice.members, *(again[number % len(again)] for number in range(missing if again else 0))]
 
     def _fit(
-        self, trainer: Trainer, params: Params, rows: int, *, seed: int, left: Callable[[], float] | None = None
-    ) -> Fit:
+        self, trainer: Trainer, params: Params, rows: int, *, seed: int, seconds_left: Callable[[], float] | None = None
+    ) -> FitResult:
         everything = np.arange(len(self._rows))
         if rows < len(self._rows):
             sample = sampling.learned(self._rows, self._matrix, everything, most=rows, seed=seed)
         else:
             sample = self._whole
-        problem = replace(self._folds.problem, seed=seed, left=left or self._budget.left)
+        problem = replace(self._folds.problem, seed=seed, seconds_left=seconds_left or self._budget.left)
         return trainer.fit(problem, params, sample)
 
     @property
-    def _whole(self) -> Sample:
+    def _whole(self) -> TrainingSample:
         return sampling.encoded(self._rows, self._matrix)
 
-    def _affordable(self, choice: Choice) -> int:
+    def _affordable(self, choice: ModelChoice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""
         everything = len(self._rows)
-        needed, left = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
-        if needed <= left:
+        needed, remaining = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
+        if needed <= remaining:
             return everything
-        rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * left / needed)))
+        rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * remaining / needed)))
         if rows < everything:
             self.notes.append(f"the final fit took {rows:,} of {everything:,} rows: the time was over")
         return rows
@@ -232,6 +242,6 @@ def _weighted(importance: Sequence[Mapping[str, float]], weights: Sequence[float
     return dict(sorted(mean.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _averaged(fits: Sequence[Fit]) -> Payload:
+def _averaged(fits: Sequence[FitResult]) -> Payload:
     kind = cast("type[Averaged]", type(fits[0].payload))
     return kind(tuple(text for fit in fits for text in cast("Averaged", fit.payload).texts))

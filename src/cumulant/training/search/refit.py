@@ -21,8 +21,8 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.payload import Floats, average
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
-from cumulant.training.search.budget import Budget
-from cumulant.training.search.choices import BlendChoice, Choice
+from cumulant.training.search.budget import SearchBudget
+from cumulant.training.search.choices import BlendChoice, ModelChoice
 from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search import made_folds
@@ -51,27 +51,27 @@ def refit(
         UsageError, DataError, UserCodeError: as `search`.
     """
     parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
-    trainers = [make_trainer(one.trainer, root or Path()) for one in parts]
-    chosen = [trials_of(one.chosen, one.boosters, trials) for one in parts]
+    trainers = [make_trainer(part.trainer, root or Path()) for part in parts]
+    chosen = [trials_of(part.chosen, part.boosters, trials) for part in parts]
     folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
     with one_thread_a_product(), quiet():
         choices = [_choice(*pair, folds, progress=progress) for pair in zip(trainers, chosen, strict=True)]
         progress(f"final fit of {summary.trainer}", 0.95)
-        finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits={})
-        boosters = {one.trainer: one.boosters for one in parts}
+        finisher = Finisher(rows, matrix, folds, spec=spec, budget=SearchBudget.of(None), fits={})
+        boosters = {part.trainer: part.boosters for part in parts}
         return finisher.model(combined(choices, summary), boosters=boosters)[0]
 
 
-def combined(choices: Sequence[Choice], summary: TrainingSummary) -> Choice | BlendChoice:
+def combined(choices: Sequence[ModelChoice], summary: TrainingSummary) -> ModelChoice | BlendChoice:
     """The blend of `choices` as it was recorded, whose weights are not fitted again; or the only choice."""
     blend = summary.blend
     if blend is None or not blend.taken:
         return choices[0]
-    weights = tuple(one.weight for one in blend.members)
+    weights = tuple(member.weight for member in blend.members)
     return BlendChoice(
         members=tuple(choices),
         weights=weights,
-        answers=average([one.answers for one in choices], weights),
+        answers=average([member.answers for member in choices], weights),
         score=blend.score,
         gain=blend.gain,
         best=blend.best,
@@ -87,7 +87,7 @@ def trials_of(
         IntegrityError: one of them is not among `trials`.
     """
     known = {record.number: record for record in trials}
-    absent = sorted({*chosen, *(one.trial for one in boosters)} - known.keys())
+    absent = sorted({*chosen, *(booster.trial for booster in boosters)} - known.keys())
     if absent:
         raise IntegrityError(
             f"the record of this training lacks trial {absent[0]}, which the model was made of",
@@ -99,7 +99,7 @@ def trials_of(
 
 def _choice(
     trainer: Trainer, members: tuple[TrialRecord, ...], folds: CrossValidation, *, progress: Progress
-) -> Choice:
+) -> ModelChoice:
     """The trials with their averaged out-of-fold answers, in the precision in which a search keeps them."""
     total: Floats | None = None
     for number, record in enumerate(members):
@@ -107,7 +107,7 @@ def _choice(
         answers = _answers(trainer, record, folds).astype(np.float32).astype(np.float64)
         total = answers if total is None else total + answers
     assert total is not None
-    return Choice(trainer=trainer, members=members, answers=total / len(members), score=math.nan)
+    return ModelChoice(trainer=trainer, members=members, answers=total / len(members), score=math.nan)
 
 
 def _answers(trainer: Trainer, record: TrialRecord, folds: CrossValidation) -> Floats:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.traffic_rows import Traffic
+from cumulant.training.evaluation.traffic_rows import TrafficRows
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats
 from cumulant.training.splits import Fold
-from cumulant.training.trainers.trainer import Sample
+from cumulant.training.trainers.trainer import TrainingSample
 
 #: rows that one fit of the search learns from, and that it is judged by
 SEARCH_ROWS = 100_000
@@ -21,14 +21,14 @@ JUDGE_ROWS = 100_000
 COUNT_ROWS = 50_000
 
 
-def encoded(rows: TrainingSet, matrix: Matrix) -> Sample:
+def encoded(rows: TrainingSet, matrix: Matrix) -> TrainingSample:
     """All rows with their `matrix`, as they are fitted on."""
-    return Sample(
+    return TrainingSample(
         matrix=matrix, target=rows.target, weight=rows.weight, groups=rows.groups, at=rows.at, known=rows.known
     )
 
 
-def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> Sample:
+def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> TrainingSample:
     """The rows at `index`, at most `most`: of a binary target every row of the rarer class stays (while it is under
     half of `most`), and the others carry weights, so that shares remain what they are.
     """
@@ -40,12 +40,17 @@ def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most
         chosen = np.sort(generator.choice(index, size=most, replace=False))
         return whole.take(chosen)
     rare = target == (1.0 if target.mean() <= 0.5 else 0.0)
-    kept = min(int(rare.sum()), most // 2)
+    rare_count = min(int(rare.sum()), most // 2)
     few, many = index[rare], index[~rare]
-    chosen_few = generator.choice(few, size=kept, replace=False)
-    chosen_many = generator.choice(many, size=most - kept, replace=False)
+    chosen_few = generator.choice(few, size=rare_count, replace=False)
+    chosen_many = generator.choice(many, size=most - rare_count, replace=False)
     chosen = np.concatenate([chosen_few, chosen_many])
-    weight = np.concatenate([np.full(kept, len(few) / max(kept, 1)), np.full(most - kept, len(many) / (most - kept))])
+    weight = np.concatenate(
+        [
+            np.full(rare_count, len(few) / max(rare_count, 1)),
+            np.full(most - rare_count, len(many) / (most - rare_count)),
+        ]
+    )
     weight = weight if rows.weight is None else weight * rows.weight[chosen]
     order = np.argsort(chosen, kind="stable")
     return replace(whole.take(chosen[order]), weight=weight[order])
@@ -60,28 +65,28 @@ def judged(fold: Fold, *, seed: int, most: int = JUDGE_ROWS) -> NDArray[np.int64
 
 def unjudged(
     rows: TrainingSet, fold: Fold, place: tuple[int, int], *, reviewed: bool, seed: int, most: int = COUNT_ROWS
-) -> Traffic:
+) -> TrafficRows:
     """The rows of one fold (`place`: its number, of how many) that are scored to be counted: those without a label, and
     those whose label came from the review queue. At random at most `most`, each standing for as many more.
 
     Where every row has a label there is nothing that the reviewed rows were drawn from. Then a share is one of the
     other rows, and only with `reviewed` are they counted.
     """
-    asked = Traffic(
-        features=rows.features[fold.asked],
-        at=None if rows.at is None else rows.at[fold.asked],
-        sampling_weight=sampling_weight(rows, fold.asked),
+    reviewed_rows = TrafficRows(
+        features=rows.features[fold.reviewed],
+        at=None if rows.at is None else rows.at[fold.reviewed],
+        sampling_weight=sampling_weight(rows, fold.reviewed),
     )
     if rows.traffic is None:
-        return asked if reviewed else asked.take(np.zeros(0, dtype=np.int64))
+        return reviewed_rows if reviewed else reviewed_rows.take(np.zeros(0, dtype=np.int64))
     if fold.span is not None and rows.traffic.at is not None:
         begin, end = fold.span
-        held = rows.traffic.take((rows.traffic.at >= begin) & (rows.traffic.at < end))
+        other_rows = rows.traffic.take((rows.traffic.at >= begin) & (rows.traffic.at < end))
     else:
         number, count = place
         dealt = np.random.default_rng(seed).integers(count, size=len(rows.traffic))
-        held = rows.traffic.take(dealt == number)
-    return Traffic.joined([held, asked]).at_most(most, seed=seed)
+        other_rows = rows.traffic.take(dealt == number)
+    return TrafficRows.joined([other_rows, reviewed_rows]).at_most(most, seed=seed)
 
 
 def sampling_weight(rows: TrainingSet, index: NDArray[np.int64]) -> Floats:

@@ -25,8 +25,8 @@ from cumulant.training.payloads.widened import Widened
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
 from cumulant.training.search.blend import blend, blendable
-from cumulant.training.search.budget import Budget, clock_notes, clock_warnings, longest
-from cumulant.training.search.choices import BlendChoice, Choice, best_of, ranking
+from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
+from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search_metric import searched_metric
@@ -109,10 +109,10 @@ def made_folds(
         seed=spec.seed,
         threads=max(1, threads_of(spec) // spec.jobs),
     )
-    made, notes = make_folds(rows, spec.folds, seed=spec.seed)
+    folds, notes = make_folds(rows, spec.folds, seed=spec.seed)
     counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
     return (
-        CrossValidation(rows, matrix, made, problem, followed, inputs=inputs, means=means, counted=counted),
+        CrossValidation(rows, matrix, folds, problem, followed, inputs=inputs, means=means, counted=counted),
         matrix,
         (*notes, *means_notes(rows, inputs, spec)),
     )
@@ -132,7 +132,7 @@ class _Study:
         progress: Progress,
         on_trial: Callable[[TrialRecord], None] | None,
     ) -> None:
-        self.budget = Budget.of(spec.time)
+        self.budget = SearchBudget.of(spec.time)
         self.spec, self.champion = spec, champion
         self.progress, self.on_trial = progress, on_trial
         self.metric = searched_metric(spec, rows)
@@ -143,14 +143,14 @@ class _Study:
         self.problem = self.folds.problem
         self.warnings = duplicates.across(self.folds, self.folds.inputs, timed=rows.at is not None)
         self.journal = TrialJournal(folder, self._identity())
-        self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
+        self.budget.add_spent(sum(record.seconds for record in self.journal.records) / spec.jobs)
         self.fits: dict[str, list[tuple[int, int, float]]] = {}
 
     def run(self) -> SearchResult:
-        single = [one for one in self.trainers.values() if not one.searched]
+        single = [trainer_ for trainer_ in self.trainers.values() if not trainer_.searched]
         for number, trainer in enumerate(single):
             self._once(number, trainer)
-        searched = [cast("Searched", one) for one in self.trainers.values() if one.searched]
+        searched = [cast("Searched", trainer_) for trainer_ in self.trainers.values() if trainer_.searched]
         for place, trainer in enumerate(searched):
             self.budget.share_with(len(searched) - place - 1)
             self._search(trainer, offset=len(single) + place * self.spec.trials)
@@ -158,7 +158,7 @@ class _Study:
         release_free_memory()
         choices = self._choices()
         tried = self._blend(choices)
-        best: Choice | BlendChoice = self._better(choices)
+        best: ModelChoice | BlendChoice = self._better(choices)
         if tried is not None and tried.better:
             best = tried
         self.progress(f"final fit of {best.name}", 0.95)
@@ -188,12 +188,16 @@ class _Study:
         params = self.spec.parameters.get(trainer.name, {})
         # the baseline and a user's own trainer are always tried on every fold
         must = trainer.name == "naive" or trainer.name not in BUILT_IN
-        outcome = self.folds.run(trainer, params, number=number, left=self.budget.left_for_baselines, must_finish=must)
+        outcome = self.folds.run(
+            trainer, params, number=number, seconds_left=self.budget.left_for_baselines, must_finish=must
+        )
         self._finished(outcome)
 
     def _search(self, trainer: Searched, *, offset: int) -> None:
         done = self._searched(trainer)
-        numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
+        numbers = [
+            number for number in range(self.spec.trials) if number not in {record.number - offset for record in done}
+        ]
         if numbers:
             self.progress(f"trying {trainer.name}")
         with ThreadPoolExecutor(self.spec.jobs) as pool, self.budget.ends_with():
@@ -230,19 +234,19 @@ class _Study:
             params | fixed,
             number=offset + number,
             give_up=give_up,
-            left=self._own_time(finished, self.spec.trials - number),
+            seconds_left=self._own_time(finished, self.spec.trials - number),
             must_finish=not any(record.state == "complete" for record in finished),
         )
 
     def _own_time(self, finished: Sequence[TrialRecord], remaining: int) -> Callable[[], float]:
         """A clock for one trial: some times the usual length, or more while there is plenty for those that remain."""
         usual = [record.seconds for record in finished if record.state == "complete"]
-        left = self.budget.left_for_search
+        seconds_left = self.budget.left_for_search
         if not usual or not self.budget.limited:
-            return left
-        allowed = max(_PATIENCE * averages.median(usual), 2 * left() / max(remaining, 1))
-        others = left() - allowed
-        return lambda: left() - max(others, 0.0)
+            return seconds_left
+        allowed = max(_PATIENCE * averages.median(usual), 2 * seconds_left() / max(remaining, 1))
+        others = seconds_left() - allowed
+        return lambda: seconds_left() - max(others, 0.0)
 
     def _finished(self, outcome: Outcome) -> None:
         record = outcome.record
@@ -265,8 +269,8 @@ class _Study:
         }
 
     def _searched(self, trainer: Trainer) -> list[TrialRecord]:
-        found = [record for record in self.journal.records if record.trainer == trainer.name]
-        return sorted(found, key=lambda record: record.number)
+        records = [record for record in self.journal.records if record.trainer == trainer.name]
+        return sorted(records, key=lambda record: record.number)
 
     def _time_for_more(self, trainer: Trainer) -> bool:
         """Whether another trial, as long as the usual one, leaves time for the final fit."""
@@ -285,12 +289,12 @@ class _Study:
         waves = math.ceil(self.spec.ensemble / self.problem.threads)
         seconds = {name: self._final_seconds(name) for name in self.trainers}
         parts = [trainer.name for trainer in self.trainers.values() if self.spec.blend == "auto" and blendable(trainer)]
-        most = {name: one * (waves if self.trainers[name].searched else 1) for name, one in seconds.items()}
+        most = {name: duration * (waves if self.trainers[name].searched else 1) for name, duration in seconds.items()}
         self.budget.reserve(fits * longest(seconds, parts), at_most=fits * longest(most, parts))
 
     def _final_seconds(self, name: str) -> float:
         """How long one fit of a trainer on all rows takes; 0 before its first trial has ended."""
-        complete = [one for one in self.journal.records if one.trainer == name and one.state == "complete"]
+        complete = [trial for trial in self.journal.records if trial.trainer == name and trial.state == "complete"]
         if not complete:
             return 0.0
         rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
@@ -298,12 +302,12 @@ class _Study:
 
     def _fits(self, name: str) -> list[tuple[int, int, float]]:
         """(rows, rounds, seconds) of the fits of a trainer, those of an earlier process where this one has none."""
-        complete = [one for one in self.journal.records if one.trainer == name and one.state == "complete"]
+        complete = [record for record in self.journal.records if record.trainer == name and record.state == "complete"]
         return self.fits.get(name) or self._past_fits(complete)
 
     def _past_fits(self, records: Sequence[TrialRecord]) -> list[tuple[int, int, float]]:
         """Fits of an earlier process, from what its trials took."""
-        rows = round(averages.fmean(one.train for one in self.folds.summaries))
+        rows = round(averages.fmean(summary.train for summary in self.folds.summaries))
         return [(rows, sum(record.rounds), record.seconds) for record in records]
 
     def _first(self, trainer: Searched) -> list[Mapping[str, Parameter]]:
@@ -315,28 +319,28 @@ class _Study:
 
     @property
     def _categories(self) -> bool:
-        return any(one.kind == "category" for one in self.problem.inputs)
+        return any(input_.kind == "category" for input_ in self.problem.inputs)
 
-    def _choices(self, without: int | None = None) -> dict[str, Choice]:
+    def _choices(self, without: int | None = None) -> dict[str, ModelChoice]:
         """The best of each trainer; `without`: a fold that chooses nothing."""
         journal, most = self.journal, self.spec.ensemble
-        found = {
+        choices = {
             name: best_of(trainer, journal.records, journal, self.folds, most=most, without=without)
             for name, trainer in self.trainers.items()
         }
-        return {name: choice for name, choice in found.items() if choice is not None}
+        return {name: choice for name, choice in choices.items() if choice is not None}
 
-    def _better(self, choices: Mapping[str, Choice]) -> Choice:
+    def _better(self, choices: Mapping[str, ModelChoice]) -> ModelChoice:
         sign = 1 if self.metric.larger_is_better else -1
         scored = [choice for name, choice in choices.items() if name != "naive"] or list(choices.values())
         return max(scored, key=lambda choice: sign * choice.score)
 
-    def _blend(self, choices: Mapping[str, Choice]) -> BlendChoice | None:
+    def _blend(self, choices: Mapping[str, ModelChoice]) -> BlendChoice | None:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
         each = [choices, *(self._choices(fold) for fold in self.folds.left_out)]
-        whole, *crossed = [[choice for name, choice in one.items() if name != "naive"] for one in each]
+        whole, *crossed = [[choice for name, choice in chosen.items() if name != "naive"] for chosen in each]
         return blend(whole, crossed, self.folds, self.rows)
 
     def _tell(self, trainer: Trainer) -> None:
@@ -352,15 +356,15 @@ class _Study:
         spec = [self.spec.seed, self.spec.trainers, self.spec.parameters, self.spec.ensemble, self.champion]
         folds = [(fold.text, fold.train, fold.validate) for fold in self.folds.summaries]
         shape = [list(self.matrix.shape), float(np.nansum(self.matrix, dtype=np.float64))]
-        inputs = [repr(one) for one in self.problem.inputs]
+        inputs = [repr(input_) for input_ in self.problem.inputs]
         counted = list(self.folds.counted) if any(self.folds.counted) else []
         return digest([target, spec, folds, shape, self.metric.name, inputs, *counted])
 
     def _summary(
         self,
         model: FittedModel,
-        chosen: tuple[Choice | BlendChoice, BlendChoice | None],
-        choices: Mapping[str, Choice],
+        chosen: tuple[ModelChoice | BlendChoice, BlendChoice | None],
+        choices: Mapping[str, ModelChoice],
         text: str,
         finisher: Finisher,
     ) -> TrainingSummary:

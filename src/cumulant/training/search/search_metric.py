@@ -23,10 +23,14 @@ def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
         return METRICS[name]
     known = [name for name in SEARCHABLE if rows.task in METRICS[name].tasks]
     try:
-        found = metric(spec.metric)
+        declared = metric(spec.metric)
     except KeyError:
-        found = None
-    if found is None or rows.task not in found.tasks or (spec.metric in METRICS and spec.metric not in SEARCHABLE):
+        declared = None
+    if (
+        declared is None
+        or rows.task not in declared.tasks
+        or (spec.metric in METRICS and spec.metric not in SEARCHABLE)
+    ):
         hint = did_you_mean(spec.metric, known) or f"for a {rows.task} target: {', '.join(known)}"
         raise UsageError(f'the search cannot follow the metric "{spec.metric}"', subject="training.metric", hint=hint)
-    return found
+    return declared

@@ -6,7 +6,7 @@ import numpy as np
 
 from cumulant.statistics import quantile_of
 from cumulant.training.payloads.payload import Floats, Prior
-from cumulant.training.trainers.trainer import Fit, Params, Plain, Problem, Sample
+from cumulant.training.trainers.trainer import FitResult, Params, Plain, Problem, TrainingSample
 
 
 class Naive(Plain):
@@ -14,7 +14,7 @@ class Naive(Plain):
 
     name = "naive"
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         del params
         weight = np.ones(len(train)) if train.weight is None else train.weight
         if problem.task == "binary":
@@ -26,7 +26,7 @@ class Naive(Plain):
             values = [_quantile(train.target, weight, quantile)]
         else:
             values = [float(np.average(train.target, weights=weight))]
-        return Fit(payload=Prior(tuple(values)))
+        return FitResult(payload=Prior(tuple(values)))
 
 
 def _quantile(values: Floats, weight: Floats, quantile: float) -> float:

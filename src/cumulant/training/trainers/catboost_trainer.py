@@ -14,9 +14,15 @@ from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats, Payload
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.class_columns import only_class
-from cumulant.training.trainers.engine_models import CatboostModels, SymmetricTree, SymmetricTrees, Test, catboost_part
+from cumulant.training.trainers.engine_models import (
+    CatboostModels,
+    SymmetricTree,
+    SymmetricTrees,
+    TreeCondition,
+    catboost_part,
+)
 from cumulant.training.trainers.lightgbm_trainer import DEFAULT_ROUNDS, MOST_ROUNDS, patience
-from cumulant.training.trainers.trainer import Fit, Judged, Params, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 
 if TYPE_CHECKING:
     import optuna
@@ -55,15 +61,19 @@ class CatBoost:
     def __init__(self) -> None:
         catboost_part()
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
         return self._judge(problem, params, train, validate, _Clock(problem))
 
-    def _judge(self, problem: Problem, params: Params, train: Sample, validate: Sample, clock: _Clock) -> Judged:
+    def _judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, clock: _Clock
+    ) -> ValidationResult:
         classes = _classes(problem, train)
         judging = _of_classes(validate, classes)
         if len(classes) == 1 or not len(judging):
             fit = self.fit(problem, params, train)
-            return Judged(answers=fit.payload.predict(validate.answered), rounds=fit.rounds, ran=fit.rounds)
+            return ValidationResult(answers=fit.payload.predict(validate.answered), rounds=fit.rounds, ran=fit.rounds)
         settings = _settings(problem, params, MOST_ROUNDS)
         wait = patience(float(settings["learning_rate"]), _PATIENCE)
         settings |= {"od_type": "Iter", "od_wait": wait, "use_best_model": True}
@@ -71,30 +81,30 @@ class CatBoost:
         pool = _pool(problem, train, classes)
         model.fit(pool, eval_set=_pool(problem, judging, classes), callbacks=[clock])
         answers = _trees(model, pool, problem, classes).predict(validate.answered)
-        return Judged(answers=answers, rounds=int(model.tree_count_), ran=clock.rounds, cut=clock.cut)
+        return ValidationResult(answers=answers, rounds=int(model.tree_count_), ran=clock.rounds, cut=clock.cut)
 
     def answers_again(
-        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, *, rounds: int
     ) -> Floats:
         """What `judge` answered when it ended with `rounds`: the draws of a fit depend on its rows that judge."""
         return self._judge(problem, params, train, validate, _Clock(problem, most=rounds)).answers
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         classes = _classes(problem, train)
         if len(classes) == 1:
-            return Fit(payload=only_class(classes[0], problem), rounds=1)
+            return FitResult(payload=only_class(classes[0], problem), rounds=1)
         own, clock = dict(params), _Clock(problem)
         rounds = int(own.pop("rounds", DEFAULT_ROUNDS))  # type: ignore[arg-type]
         model, pool = catboost_part().CatBoost(_settings(problem, own, rounds)), _pool(problem, train, classes)
         model.fit(pool, callbacks=[clock])
         text = msgspec.json.encode(_trees(model, pool, problem, classes)).decode()
-        return Fit(payload=CatboostModels((text,)), rounds=int(model.tree_count_), cut=clock.cut)
+        return FitResult(payload=CatboostModels((text,)), rounds=int(model.tree_count_), cut=clock.cut)
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """How much an answer changes with a feature, as CatBoost counts it, in the mean of the models."""
         assert isinstance(payload, CatboostModels)
-        total = np.sum([one.importance for one in payload.models], axis=0)
-        return shares([one.feature for one in problem.inputs], total)
+        total = np.sum([part.importance for part in payload.models], axis=0)
+        return shares([part.feature for part in problem.inputs], total)
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters. Depth grows with the data."""
@@ -123,23 +133,23 @@ class CatBoost:
         """Nothing is kept between trials."""
 
 
-def _classes(problem: Problem, train: Sample) -> list[int]:
+def _classes(problem: Problem, train: TrainingSample) -> list[int]:
     """Classes among these rows: early folds may lack some, which CatBoost does not answer for. None of numbers."""
-    return [] if problem.task == "regression" else [int(one) for one in np.unique(train.target)]
+    return [] if problem.task == "regression" else [int(value) for value in np.unique(train.target)]
 
 
-def _of_classes(rows: Sample, classes: list[int]) -> Sample:
+def _of_classes(rows: TrainingSample, classes: list[int]) -> TrainingSample:
     """The rows whose class is among `classes`: others cannot say when a fit should stop."""
     return rows.take(np.flatnonzero(np.isin(rows.target, classes))) if classes else rows
 
 
 def _columns(problem: Problem) -> tuple[list[int], list[int]]:
     """Places of numbers and of categories in the matrix."""
-    texts = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+    texts = [place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"]
     return [place for place in range(len(problem.inputs)) if place not in texts], texts
 
 
-def _pool(problem: Problem, rows: Sample, classes: list[int]) -> Any:
+def _pool(problem: Problem, rows: TrainingSample, classes: list[int]) -> Any:
     """The rows as CatBoost takes them: numbers, then the codes of categories as texts."""
     catboost, (numbers, texts) = catboost_part(), _columns(problem)
     data = catboost.FeaturesData(
@@ -153,11 +163,11 @@ def _pool(problem: Problem, rows: Sample, classes: list[int]) -> Any:
 def _words(codes: Matrix) -> Any:
     most = int(np.max(codes, initial=0, where=~np.isnan(codes)))
     words = np.array([str(code).encode() for code in range(_MISSING, most + 1)], dtype=object)
-    found = np.empty(codes.shape, dtype=object)
+    texts = np.empty(codes.shape, dtype=object)
     for place in range(codes.shape[1]):
         known = np.where(np.isnan(codes[:, place]), _MISSING, codes[:, place]).astype(np.int64)
-        found[:, place] = words[known - _MISSING]
-    return found
+        texts[:, place] = words[known - _MISSING]
+    return texts
 
 
 def _trees(model: Any, pool: Any, problem: Problem, classes: list[int]) -> SymmetricTrees:
@@ -177,7 +187,7 @@ def _trees(model: Any, pool: Any, problem: Problem, classes: list[int]) -> Symme
     return SymmetricTrees(
         link={"binary": "sigmoid", "multiclass": "softmax", "regression": "identity"}[problem.task],  # type: ignore[arg-type]
         bias=_spread(bias, columns, outputs, absent=_NEVER),
-        trees=tuple(tests.tree(one, columns, outputs) for one in document["oblivious_trees"]),
+        trees=tuple(tests.tree(tree, columns, outputs) for tree in document["oblivious_trees"]),
         importance=tuple(importance.tolist()),
     )
 
@@ -194,28 +204,28 @@ class _Tests:
     def __init__(self, info: dict[str, Any], numbers: list[int], texts: list[int]) -> None:
         self._numbers, self._texts = numbers, texts
         # a number that is missing counts as below or as above all others
-        self._above = [one["nan_value_treatment"] == "AsTrue" for one in info.get("float_features", ())]
-        self._codes = {int(one["hash"]): int(one["value"]) for one in info.get("cat_features_hash") or ()}
+        self._above = [entry["nan_value_treatment"] == "AsTrue" for entry in info.get("float_features", ())]
+        self._codes = {int(entry["hash"]): int(entry["value"]) for entry in info.get("cat_features_hash") or ()}
 
     def tree(self, tree: dict[str, Any], columns: list[int], outputs: int) -> SymmetricTree:
         rows = np.reshape(tree["leaf_values"], (-1, len(columns))).tolist()
         leaves = tuple(_spread(row, columns, outputs, absent=0.0) for row in rows)
-        return SymmetricTree(tests=tuple(self._test(one) for one in tree["splits"] or ()), leaves=leaves)
+        return SymmetricTree(tests=tuple(self._test(split) for split in tree["splits"] or ()), leaves=leaves)
 
-    def _test(self, split: dict[str, Any]) -> Test:
+    def _test(self, split: dict[str, Any]) -> TreeCondition:
         if split["split_type"] == "FloatFeature":
             place = split["float_feature_index"]
-            return Test(column=self._numbers[place], missing=self._above[place], border=split["border"])
+            return TreeCondition(column=self._numbers[place], missing=self._above[place], border=split["border"])
         code = self._codes[int(split["value"]) % 2**32]
         column = self._texts[split["cat_feature_index"]]
-        return Test(column=column, missing=code == _MISSING, code=code)
+        return TreeCondition(column=column, missing=code == _MISSING, code=code)
 
 
 class _Clock:
     """Stops a fit with the rounds it has when the time is over, or after `most`."""
 
     def __init__(self, problem: Problem, most: int = MOST_ROUNDS) -> None:
-        self._left, self._most = problem.left, most
+        self._left, self._most = problem.seconds_left, most
         self.rounds, self.cut = 0, False
 
     def after_iteration(self, info: Any) -> bool:

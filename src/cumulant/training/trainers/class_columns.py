@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.training.payloads.payload import Graph, Payload, Prior
+from cumulant.training.payloads.payload import OnnxModel, Payload, Prior
 from cumulant.training.trainers.trainer import Problem
 
 _COLUMNS, _OUTPUT = "cumulant_class_columns", "cumulant_all_classes"
@@ -20,16 +20,16 @@ def only_class(place: int, problem: Problem) -> Prior:
 
 def all_classes(payload: Payload, present: NDArray[np.int64], problem: Problem) -> Payload:
     """`payload` with a column for each class of the problem, 0 for those that are not `present`."""
-    if not isinstance(payload, Graph) or len(present) == len(problem.classes):
+    if not isinstance(payload, OnnxModel) or len(present) == len(problem.classes):
         return payload
     import onnx
 
     model = onnx.load_from_string(payload.content)
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-    output = next(one for one in reversed(model.graph.output) if one.type.tensor_type.elem_type in floats)
+    output = next(value for value in reversed(model.graph.output) if value.type.tensor_type.elem_type in floats)
     kind = output.type.tensor_type.elem_type
     columns = np.eye(len(problem.classes))[present].astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
     model.graph.initializer.append(onnx.numpy_helper.from_array(columns, _COLUMNS))
     model.graph.node.append(onnx.helper.make_node("MatMul", [output.name, _COLUMNS], [_OUTPUT]))
     model.graph.output.append(onnx.helper.make_tensor_value_info(_OUTPUT, kind, [None, len(problem.classes)]))
-    return Graph(model.SerializeToString(), len(problem.classes))
+    return OnnxModel(model.SerializeToString(), len(problem.classes))

@@ -51,9 +51,9 @@ def imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise missing_part(error.name or name, name) from None
     except (ImportError, OSError, ValueError, AttributeError, TypeError) as error:
-        said = " ".join(str(error).split())[:_LONGEST]
+        message = " ".join(str(error).split())[:_LONGEST]
         raise MissingPartError(
-            f"the Python package {name} is installed and cannot be imported: {said}",
+            f"the Python package {name} is installed and cannot be imported: {message}",
             subject=name,
             hint=f'pip install --force-reinstall "cumulant[{name}]"',
         ) from error
@@ -64,7 +64,7 @@ def xgboost_part() -> Any:
     return imported("xgboost")
 
 
-class Test(msgspec.Struct, frozen=True, array_like=True):
+class TreeCondition(msgspec.Struct, frozen=True, array_like=True):
     """What a level of a tree tests in the matrix's `column`: above `border`, or equal to the category `code`.
 
     `missing`: what a missing value answers.
@@ -79,7 +79,7 @@ class Test(msgspec.Struct, frozen=True, array_like=True):
 class SymmetricTree(msgspec.Struct, frozen=True, array_like=True):
     """One test a level; its answers are the bits, the first the lowest, of the row of `leaves` [2^levels, outputs]."""
 
-    tests: tuple[Test, ...]
+    tests: tuple[TreeCondition, ...]
     leaves: tuple[tuple[float, ...], ...]
 
 

@@ -36,7 +36,7 @@ def expanded(matrix: Matrix, inputs: Sequence[Input]) -> Matrix:
 
 def origins(inputs: Sequence[Input]) -> list[tuple[int, int | None]]:
     """Of each expanded column: the matrix's column and the code that it is 1 for, None for numbers."""
-    codes = [range(len(one.categories)) if one.kind == "category" else (None,) for one in inputs]
+    codes = [range(len(input_.categories)) if input_.kind == "category" else (None,) for input_ in inputs]
     return [(place, code) for place, own in enumerate(codes) for code in own]
 
 
@@ -74,15 +74,15 @@ def _trees(model: Any, inputs: Sequence[Input], classes: int, present: Sequence[
     """Round by round, of each output one; the constants are the first round."""
     writer = _Writer(origins(inputs))
     constants = np.ravel(model._baseline_prediction).tolist()  # noqa: SLF001
-    rounds = [[_constant(one) for one in constants]]
-    rounds += [[writer.text(tree.nodes) for tree in one] for one in model._predictors]  # noqa: SLF001
+    rounds = [[_constant(item) for item in constants]]
+    rounds += [[writer.text(tree.nodes) for tree in item] for item in model._predictors]  # noqa: SLF001
     if not classes:
-        return [tree for one in rounds for tree in one]
+        return [tree for item in rounds for tree in item]
     # of two classes scikit-learn scores the second: its first scores 0
     own = list(present) if len(rounds[0]) == len(present) else list(present)[1:]
     spread = []
-    for number, one in enumerate(rounds):
-        known = dict(zip(own, one, strict=True))
+    for number, item in enumerate(rounds):
+        known = dict(zip(own, item, strict=True))
         absent = {place: _NEVER if number == 0 and place not in present else 0.0 for place in range(classes)}
         spread += [known.get(place) or _constant(absent[place]) for place in range(classes)]
     return spread
@@ -105,34 +105,34 @@ class _Writer:
         # a child of LightGBM is a split's number, or -1 less a leaf's
         number = np.where(leaf, -np.cumsum(leaf), np.cumsum(~leaf) - 1)
         splits = nodes[~leaf]
-        found = [self._split(node, number) for node in splits]
-        sets = [code for *_, code in found if code is not None]
+        splits_ = [self._split(node, number) for node in splits]
+        sets = [code for *_, code in splits_ if code is not None]
         at = iter(range(len(sets)))
         words = [_bits(code) for code in sets]
         lines = {
             "num_leaves": int(leaf.sum()),
             "num_cat": len(sets),
-            "split_feature": _row(feature for feature, *_ in found),
+            "split_feature": _row(feature for feature, *_ in splits_),
             "split_gain": _row(float(gain) for gain in splits["gain"]),
-            "threshold": _row(threshold if code is None else next(at) for _, threshold, _, _, _, code in found),
-            "decision_type": _row(kind for _, _, kind, _, _, _ in found),
-            "left_child": _row(left for _, _, _, left, _, _ in found),
-            "right_child": _row(right for _, _, _, _, right, _ in found),
+            "threshold": _row(threshold if code is None else next(at) for _, threshold, _, _, _, code in splits_),
+            "decision_type": _row(kind for _, _, kind, _, _, _ in splits_),
+            "left_child": _row(below for _, _, _, below, _, _ in splits_),
+            "right_child": _row(right for _, _, _, _, right, _ in splits_),
             "leaf_value": _row(float(value) for value in nodes["value"][leaf]),
         }
         if sets:
             lines["cat_boundaries"] = _row(np.cumsum([0, *map(len, words)]).tolist())
-            lines["cat_threshold"] = _row(word for one in words for word in one)
+            lines["cat_threshold"] = _row(word for item in words for word in item)
         return "\n".join(f"{name}={value}" for name, value in lines.items()) + "\nshrinkage=1"
 
     def _split(self, node: Any, number: Any) -> tuple[int, float, int, int, int, int | None]:
         """Column, threshold, kind, left, right, and the code of a split on a category."""
         column, code = self._columns[int(node["feature_idx"])]
-        left, right = int(number[node["left"]]), int(number[node["right"]])
+        below, above = int(number[node["left"]]), int(number[node["right"]])
         if code is not None:  # 1 is above the threshold: the category goes right here, left in LightGBM
-            return column, 0.0, _CATEGORY, right, left, code
+            return column, 0.0, _CATEGORY, above, below, code
         kind = _NUMBER | (_LEFT if node["missing_go_to_left"] else 0)
-        return column, min(float(node["num_threshold"]), _INFINITE), kind, left, right, None
+        return column, min(float(node["num_threshold"]), _INFINITE), kind, below, above, None
 
 
 def _bits(code: int) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cumulant.training.payloads.payload import Boosters, Floats, Payload
 from cumulant.training.spec import Parameter
-from cumulant.training.trainers.trainer import Fit, Judged, Params, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 
 if TYPE_CHECKING:
     import lightgbm
@@ -48,9 +48,11 @@ class LightGBM:
     parallel = True
 
     def __init__(self) -> None:
-        self._binned: dict[tuple[int, int], tuple[Sample, lightgbm.Dataset]] = {}
+        self._binned: dict[tuple[int, int], tuple[TrainingSample, lightgbm.Dataset]] = {}
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
         import lightgbm
 
         settings = _settings(problem) | dict(params)
@@ -65,10 +67,12 @@ class LightGBM:
         )
         rounds = booster.best_iteration if booster.best_iteration > 0 else trees.rounds
         answers = booster.predict(validate.answered, num_iteration=trees.after(rounds), num_threads=1)
-        return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=trees.rounds, cut=clock.cut)
+        return ValidationResult(
+            answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=trees.rounds, cut=clock.cut
+        )
 
     def answers_again(
-        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, *, rounds: int
     ) -> Floats:
         """What `judge` answered when it ended with `rounds`, whatever ended it: patience or the clock."""
         import lightgbm
@@ -77,14 +81,16 @@ class LightGBM:
         booster = lightgbm.train(settings, self._dataset(problem, train, settings), rounds)
         return np.asarray(booster.predict(validate.answered, num_threads=1), dtype=np.float64)
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         import lightgbm
 
         own = dict(params)
         rounds = int(own.pop("rounds", DEFAULT_ROUNDS))  # type: ignore[arg-type]
         settings, clock = _settings(problem) | own, _Clock(problem)
         booster = lightgbm.train(settings, _binned(problem, train, settings), rounds, callbacks=[clock])
-        return Fit(payload=Boosters((booster.model_to_string(),)), rounds=booster.current_iteration(), cut=clock.cut)
+        return FitResult(
+            payload=Boosters((booster.model_to_string(),)), rounds=booster.current_iteration(), cut=clock.cut
+        )
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         return space(trial, rows=rows, categories=categories)
@@ -107,9 +113,9 @@ class LightGBM:
         total = np.zeros(len(problem.inputs))
         for text in payload.texts:
             total += lightgbm.Booster(model_str=text).feature_importance(importance_type="gain")
-        return shares([one.feature for one in problem.inputs], total)
+        return shares([input_.feature for input_ in problem.inputs], total)
 
-    def _dataset(self, problem: Problem, train: Sample, settings: dict[str, Any]) -> lightgbm.Dataset:
+    def _dataset(self, problem: Problem, train: TrainingSample, settings: dict[str, Any]) -> lightgbm.Dataset:
         """The rows in bins, kept for the next trial on the same rows."""
         key = (id(train.matrix), int(settings["max_bin"]))
         if key not in self._binned:
@@ -118,19 +124,19 @@ class LightGBM:
         return self._binned[key][1]
 
 
-def _binned(problem: Problem, train: Sample, settings: dict[str, Any]) -> lightgbm.Dataset:
+def _binned(problem: Problem, train: TrainingSample, settings: dict[str, Any]) -> lightgbm.Dataset:
     import lightgbm
 
     return lightgbm.Dataset(
         train.matrix,
         train.target,
         weight=train.weight,
-        categorical_feature=[place for place, one in enumerate(problem.inputs) if one.kind == "category"],
+        categorical_feature=[place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"],
         params=_binning(settings),
     ).construct()
 
 
-def _judge(dataset: lightgbm.Dataset, validate: Sample) -> lightgbm.Dataset:
+def _judge(dataset: lightgbm.Dataset, validate: TrainingSample) -> lightgbm.Dataset:
     return dataset.create_valid(validate.matrix, validate.target, weight=validate.weight)
 
 
@@ -163,7 +169,7 @@ class _Clock:
     before_iteration = False
 
     def __init__(self, problem: Problem) -> None:
-        self._left = problem.left
+        self._left = problem.seconds_left
         self.cut = False
 
     def __call__(self, env: Any) -> None:

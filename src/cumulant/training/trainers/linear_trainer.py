@@ -11,7 +11,7 @@ from cumulant.core.servable import Input
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats, LinearWeights, Payload
 from cumulant.training.spec import Parameter, linear_name
-from cumulant.training.trainers.trainer import Fit, Params, Plain, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Plain, Problem, TrainingSample, shares
 
 #: strength of the penalty: C of the logistic regression, alpha of the ridge
 DEFAULTS: dict[str, Parameter] = {"C": 1.0, "alpha": 1.0}
@@ -29,7 +29,7 @@ class Linear(Plain):
     def __init__(self, name: str = "linear") -> None:
         self.name = name
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         matrix = train.matrix
         design = Design(problem.inputs, lambda place: matrix[:, place].astype(np.float64))
         estimator = _estimator(problem, DEFAULTS | dict(params))
@@ -38,14 +38,16 @@ class Linear(Plain):
         table = design.table(len(matrix), lambda rows: matrix[rows], order=order)
         if problem.task == "regression":
             estimator.fit(table, train.target, sample_weight=train.weight)
-            return Fit(
+            return FitResult(
                 payload=design.weights(np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_), None)
             )
         estimator.fit(table, train.target.astype(np.int64), sample_weight=train.weight)
         coefficients, bias = estimator.coef_, estimator.intercept_
         if problem.task == "multiclass":
             coefficients, bias = _all_classes(estimator, len(problem.classes))
-        return Fit(payload=design.weights(coefficients, bias, "softmax" if problem.task == "multiclass" else "sigmoid"))
+        return FitResult(
+            payload=design.weights(coefficients, bias, "softmax" if problem.task == "multiclass" else "sigmoid")
+        )
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Standardised weights; of a text feature the spread of its weights."""
@@ -55,7 +57,7 @@ class Linear(Plain):
             amounts[column] = float(np.abs(payload.weight[place]).mean())
         for column, table in payload.tables.items():
             amounts[column] = float(np.std(np.array(table), axis=0).mean())
-        return shares([one.feature for one in problem.inputs], amounts)
+        return shares([input_.feature for input_ in problem.inputs], amounts)
 
 
 def _estimator(problem: Problem, params: Params) -> Any:
@@ -87,14 +89,14 @@ class Design:
 
     def __init__(self, inputs: Sequence[Input], column: Column, *, least_scale: float = 0.0) -> None:
         """Numbers are divided by their spread, or by `least_scale` where that is more."""
-        self.numbers = [place for place, one in enumerate(inputs) if one.kind != "category"]
-        self.categories = {place: len(one.categories) for place, one in enumerate(inputs) if one.kind == "category"}
+        self.numbers = [place for place, item in enumerate(inputs) if item.kind != "category"]
+        self.categories = {place: len(item.categories) for place, item in enumerate(inputs) if item.kind == "category"}
         # one column at a time: all of them in 64 bits are several times the matrix
-        found = [_scaling(column(place)) for place in self.numbers]
-        self.fill = np.array([one.fill for one in found])
-        self.mean = np.array([one.mean for one in found])
-        self.scale = np.maximum(np.array([one.scale for one in found]), least_scale)
-        self.flagged = np.flatnonzero([one.flagged for one in found])
+        scalings = [_scaling(column(place)) for place in self.numbers]
+        self.fill = np.array([item.fill for item in scalings])
+        self.mean = np.array([item.mean for item in scalings])
+        self.scale = np.maximum(np.array([item.scale for item in scalings]), least_scale)
+        self.flagged = np.flatnonzero([item.flagged for item in scalings])
 
     def table(
         self,
@@ -133,10 +135,10 @@ class Design:
         data, columns = np.empty(most, dtype=kind), np.empty(most, dtype=index)
         ends, end = np.zeros(rows + 1, dtype=index), 0
         for block in _blocks(rows):
-            one = self._sparse_block(part(block))
-            begin, end = end, end + one.nnz
-            data[begin:end], columns[begin:end] = one.data, one.indices
-            ends[block.start + 1 : block.stop + 1] = one.indptr[1:] + begin
+            matrix = self._sparse_block(part(block))
+            begin, end = end, end + matrix.nnz
+            data[begin:end], columns[begin:end] = matrix.data, matrix.indices
+            ends[block.start + 1 : block.stop + 1] = matrix.indptr[1:] + begin
         return sparse.csr_array((data[:end], columns[:end], ends), shape=(rows, width))
 
     def _sparse_block(self, matrix: Matrix | Floats) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.training.splits import group_parts
-from cumulant.training.trainers.trainer import Sample
+from cumulant.training.trainers.trainer import TrainingSample
 
 Index = NDArray[np.int64]
 
@@ -22,7 +22,7 @@ _BLOCKS = 10
 _SEED = 20_161
 
 
-def parts(rows: Sample) -> Iterator[tuple[Index, Index]]:
+def parts(rows: TrainingSample) -> Iterator[tuple[Index, Index]]:
     """Positions of the rows of each part, and of the rows that their means are learned from (none: nothing is known).
 
     With times, parts are blocks of time, learned from the labels known before the block begins. Without, a group lies
@@ -41,7 +41,7 @@ def parts(rows: Sample) -> Iterator[tuple[Index, Index]]:
         yield np.flatnonzero(part == number), np.flatnonzero(part != number)
 
 
-def _edges(rows: Sample) -> Index:
+def _edges(rows: TrainingSample) -> Index:
     """The times at which blocks after the first begin; none where all rows have one time."""
     if rows.at is None or not len(rows):
         return np.zeros(0, dtype=np.int64)

@@ -10,10 +10,10 @@ import numpy as np
 
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats, Payload
-from cumulant.training.payloads.perceptron import Layer, NormalScores, Perceptron, Perceptrons
+from cumulant.training.payloads.perceptron import DenseLayer, NormalScores, Perceptron, Perceptrons
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.linear_trainer import Design
-from cumulant.training.trainers.trainer import Fit, Judged, Params, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 
 if TYPE_CHECKING:
     import optuna
@@ -41,24 +41,26 @@ class MLP:
     searched = True
     parallel = True
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
-        network, best, since = _Network(problem, params, train), Judged(answers=np.zeros(0)), 0
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
+        network, best, since = _Network(problem, params, train), ValidationResult(answers=np.zeros(0)), 0
         least, cut, ran, table = np.inf, False, 0, network.table(validate.answered)
         for ran in range(1, _MOST_ROUNDS + 1):
             network.step()
             answers = network.answers(table)
             loss = _loss(problem, answers[: len(validate)], validate)
             if loss < least or ran == 1:
-                least, since, best = loss, 0, Judged(answers=answers, rounds=ran)
+                least, since, best = loss, 0, ValidationResult(answers=answers, rounds=ran)
             else:
                 since += 1
-            cut = problem.left() <= 0
+            cut = problem.seconds_left() <= 0
             if cut or since == _PATIENCE or not np.isfinite(loss):
                 break
-        return Judged(answers=best.answers, rounds=best.rounds, ran=ran, cut=cut)
+        return ValidationResult(answers=best.answers, rounds=best.rounds, ran=ran, cut=cut)
 
     def answers_again(
-        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, *, rounds: int
     ) -> Floats:
         """What `judge` answered when it ended with `rounds`."""
         network = _Network(problem, params, train)
@@ -66,22 +68,22 @@ class MLP:
             network.step()
         return network.answers(network.table(validate.answered))
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         own, cut, ran = dict(params), False, 0
         rounds = int(own.pop("rounds", _DEFAULT_ROUNDS))  # type: ignore[arg-type]
         network = _Network(problem, own, train)
         for ran in range(1, rounds + 1):
             network.step()
-            if cut := problem.left() <= 0 and ran < rounds:
+            if cut := problem.seconds_left() <= 0 and ran < rounds:
                 break
         text = msgspec.json.encode(network.perceptron()).decode()
-        return Fit(payload=Perceptrons((text,)), rounds=ran, cut=cut)
+        return FitResult(payload=Perceptrons((text,)), rounds=ran, cut=cut)
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Absolute weights from a feature to the answer, in the mean of the networks."""
         assert isinstance(payload, Perceptrons)
-        total = np.sum([one.importance for one in payload.models], axis=0)
-        return shares([one.feature for one in problem.inputs], total)
+        total = np.sum([part.importance for part in payload.models], axis=0)
+        return shares([part.feature for part in problem.inputs], total)
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters."""
@@ -111,9 +113,9 @@ class MLP:
 class _Network:
     """One network under training."""
 
-    def __init__(self, problem: Problem, params: Params, train: Sample) -> None:
-        columns = [place for place, one in enumerate(problem.inputs) if one.kind != "category"]
-        categories = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+    def __init__(self, problem: Problem, params: Params, train: TrainingSample) -> None:
+        columns = [place for place, input_ in enumerate(problem.inputs) if input_.kind != "category"]
+        categories = [place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"]
         self._problem = problem
         self._numbers = NormalScores.of(train.matrix, columns=columns, categories=categories)
         inputs = [problem.inputs[place] for place in (*columns, *categories)]
@@ -144,14 +146,14 @@ class _Network:
         return answers[:, 1] if self._problem.task == "binary" else answers
 
     def perceptron(self) -> Perceptron:
-        weights = [_rounded(one) for one in self._estimator.coefs_]
-        biases = [_rounded(one) for one in self._estimator.intercepts_]
+        weights = [_rounded(array) for array in self._estimator.coefs_]
+        biases = [_rounded(array) for array in self._estimator.intercepts_]
         links: dict[str, Literal["identity", "sigmoid", "softmax"]] = {"binary": "sigmoid", "multiclass": "softmax"}
         return Perceptron(
             numbers=self._numbers,
             first=self._design.weights(weights[0].T, biases[0], None),
             layers=tuple(
-                Layer(weight=tuple(map(tuple, weight.tolist())), bias=tuple(bias.tolist()))
+                DenseLayer(weight=tuple(map(tuple, weight.tolist())), bias=tuple(bias.tolist()))
                 for weight, bias in zip(weights[1:], biases[1:], strict=True)
             ),
             scale=self._scale,
@@ -164,7 +166,7 @@ def _rounded(values: Any) -> Floats:
     return np.char.mod(_DIGITS, np.asarray(values, dtype=np.float64)).astype(np.float64)
 
 
-def _standard(problem: Problem, train: Sample) -> tuple[float, float, Any]:
+def _standard(problem: Problem, train: TrainingSample) -> tuple[float, float, Any]:
     """Mean and spread of a number, and the target as it is fitted: scaled by them, or the codes of classes."""
     if problem.task != "regression":
         return 0.0, 1.0, train.target.astype(np.int64)
@@ -191,7 +193,7 @@ def _estimator(problem: Problem, params: Params, rows: int) -> Any:
     )
 
 
-def _loss(problem: Problem, answers: Floats, rows: Sample) -> float:
+def _loss(problem: Problem, answers: Floats, rows: TrainingSample) -> float:
     """The mean loss of the judged rows that the network minimises."""
     if problem.task == "regression":
         losses = (answers - rows.target) ** 2

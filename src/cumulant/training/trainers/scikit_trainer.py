@@ -16,7 +16,7 @@ from cumulant.training.payloads.payload import Boosters, Payload
 from cumulant.training.trainers import hist_boosting
 from cumulant.training.trainers.class_columns import all_classes, only_class
 from cumulant.training.trainers.lightgbm_trainer import LightGBM
-from cumulant.training.trainers.trainer import Fit, Params, Problem, Sample
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample
 from cumulant.training.trainers.user_trainer import UserTrainer, payload_of, user_error
 
 PREFIX = "sklearn:"
@@ -44,25 +44,25 @@ class ScikitTrainer(UserTrainer):
         super().__init__(name, Path())
         self._class = estimator_class(name)
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         if self._class.__name__.startswith("HistGradientBoosting"):
-            return Fit(payload=self._trees(problem, params, train))
+            return FitResult(payload=self._trees(problem, params, train))
         pipeline = self._pipeline(problem, params)
         if problem.task == "regression":
-            return Fit(payload=payload_of(self._fitted(pipeline, train, train.target), problem, train, self.name))
+            return FitResult(payload=payload_of(self._fitted(pipeline, train, train.target), problem, train, self.name))
         # an early fold may lack a class, of which the estimator then has no column
         present, target = np.unique(train.target.astype(np.int64), return_inverse=True)
         if len(present) == 1:
-            return Fit(payload=only_class(int(present[0]), problem))
+            return FitResult(payload=only_class(int(present[0]), problem))
         own = replace(problem, classes=tuple(problem.classes[place] for place in present))
         payload = payload_of(self._fitted(pipeline, train, target), own, train, self.name)
-        return Fit(payload=all_classes(payload, present, problem))
+        return FitResult(payload=all_classes(payload, present, problem))
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Gain where the model is one of boosted trees; else none is told."""
         return LightGBM().importance(problem, payload) if isinstance(payload, Boosters) else {}
 
-    def _trees(self, problem: Problem, params: Params, train: Sample) -> Payload:
+    def _trees(self, problem: Problem, params: Params, train: TrainingSample) -> Payload:
         """HistGradientBoosting, which reads missing values itself."""
         several, present, target = problem.task == "multiclass", np.zeros(0, dtype=np.int64), train.target
         if problem.task != "regression":
@@ -80,7 +80,7 @@ class ScikitTrainer(UserTrainer):
         self._check_equal(model, payload, train, rows)
         return payload
 
-    def _check_equal(self, model: Any, payload: Payload, train: Sample, rows: Any) -> None:
+    def _check_equal(self, model: Any, payload: Payload, train: TrainingSample, rows: Any) -> None:
         """Raises DefinitionError where the trees in LightGBM's form answer otherwise."""
         few = slice(0, _CHECKED_ROWS)
         answers, expected = payload.predict(train.matrix[few]), np.asarray(model.predict(rows[few]), dtype=np.float64)
@@ -95,7 +95,7 @@ class ScikitTrainer(UserTrainer):
                 hint="write lightgbm, and report the versions of scikit-learn and lightgbm",
             )
 
-    def _fitted(self, pipeline: Any, train: Sample, target: Any) -> Any:
+    def _fitted(self, pipeline: Any, train: TrainingSample, target: Any) -> Any:
         return self._called(lambda: pipeline.fit(train.matrix, target, **self._weights(train)))
 
     def _called(self, fit: Callable[[], Any]) -> Any:
@@ -112,7 +112,7 @@ class ScikitTrainer(UserTrainer):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-        texts = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+        texts = [place for place, input_ in enumerate(problem.inputs) if input_.kind == "category"]
         numbers = [place for place in range(len(problem.inputs)) if place not in texts]
         filled = [SimpleImputer(strategy="median", keep_empty_features=True)]
         scaled = [] if self._class.__module__.startswith(_UNSCALED) else [StandardScaler()]
@@ -189,7 +189,7 @@ class ScikitTrainer(UserTrainer):
             hint="correct the value, or leave it out",
         )
 
-    def _weights(self, train: Sample) -> dict[str, Any]:
+    def _weights(self, train: TrainingSample) -> dict[str, Any]:
         from sklearn.utils.validation import has_fit_parameter
 
         if train.weight is None:
@@ -218,7 +218,9 @@ def estimator_class(name: str) -> Any:
             subject="training.trainers",
             hint="name another one",
         )
-    known = [one for module in _MODULES for one in _module(module).__all__ if _find(one) is not None]
+    known = [
+        class_name for module in _MODULES for class_name in _module(module).__all__ if _find(class_name) is not None
+    ]
     raise DefinitionError(
         f'scikit-learn has no estimator "{wanted}"',
         subject="training.trainers",
@@ -239,6 +241,10 @@ def _find(name: str) -> Any:
     for module in _MODULES:
         candidate = getattr(_module(module), name, None)
         if isinstance(candidate, type) and issubclass(candidate, (ClassifierMixin, RegressorMixin)):
-            needed = [one for one in inspect.signature(candidate).parameters.values() if one.default is one.empty]
+            needed = [
+                parameter
+                for parameter in inspect.signature(candidate).parameters.values()
+                if parameter.default is parameter.empty
+            ]
             return None if needed else candidate
     return None

@@ -23,7 +23,7 @@ from cumulant.training.payloads.payload import Floats
 from cumulant.training.search.sampling import encoded
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.mean_parts import parts
-from cumulant.training.trainers.trainer import Sample
+from cumulant.training.trainers.trainer import TrainingSample
 
 #: texts with more values than this get means: a trainer is told apart no more of them one by one
 ABOVE = MOST_CATEGORIES
@@ -38,7 +38,7 @@ _LEAST_GAIN_TIMED = 2.0
 _NAME = ": mean of the target"
 
 
-class Table(msgspec.Struct, frozen=True):
+class MeansTable(msgspec.Struct, frozen=True):
     """The means of the values of one column of the matrix, [values + 1, numbers]; the last row is for all others."""
 
     column: int
@@ -50,22 +50,24 @@ class Widening(msgspec.Struct, frozen=True):
     of `tables` follow after the columns, in float32.
     """
 
-    tables: tuple[Table, ...]
+    tables: tuple[MeansTable, ...]
     most: int = MOST_CATEGORIES
 
     def apply(self, matrix: Matrix) -> Matrix:
-        places = [np.where(np.isnan(codes := matrix[:, one.column]), len(one.means) - 1, codes) for one in self.tables]
-        found = [
-            np.array(one.means, dtype=np.float32)[at.astype(np.int64)]
-            for one, at in zip(self.tables, places, strict=True)
+        places = [
+            np.where(np.isnan(codes := matrix[:, table.column]), len(table.means) - 1, codes) for table in self.tables
         ]
-        return np.hstack([self.narrow(matrix), *found])
+        mean_columns = [
+            np.array(table.means, dtype=np.float32)[at.astype(np.int64)]
+            for table, at in zip(self.tables, places, strict=True)
+        ]
+        return np.hstack([self.narrow(matrix), *mean_columns])
 
     def narrow(self, matrix: Matrix) -> Matrix:
         """The columns of the matrix without the codes of rare values."""
         narrow = matrix.copy()
-        for one in self.tables:
-            codes = narrow[:, one.column]
+        for table in self.tables:
+            codes = narrow[:, table.column]
             codes[codes >= self.most] = np.nan
         return narrow
 
@@ -75,18 +77,18 @@ class TargetMeans:
 
     def __init__(self, inputs: Sequence[Input], task: Task, classes: Sequence[str]) -> None:
         self._classes = len(classes) if task == "multiclass" else 0
-        self._columns = [place for place, one in enumerate(inputs) if len(one.categories) > ABOVE]
+        self._columns = [place for place, input_ in enumerate(inputs) if len(input_.categories) > ABOVE]
         self._sizes = [len(inputs[place].categories) for place in self._columns]
-        self.features = tuple(one.feature for one in inputs)
+        self.features = tuple(input_.feature for input_ in inputs)
 
     def inputs(self, inputs: Sequence[Input]) -> tuple[Input, ...]:
         """The columns of the model's matrix."""
-        narrow = [cut(one) for one in inputs]
+        narrow = [cut(input_) for input_ in inputs]
         names = [""] if not self._classes else [f" {number}" for number in range(self._classes)]
         added = [Input(f"{inputs[place].feature}{_NAME}{name}", "number") for place in self._columns for name in names]
         return (*narrow, *added)
 
-    def fit(self, rows: Sample) -> tuple[Sample, Widening]:
+    def fit(self, rows: TrainingSample) -> tuple[TrainingSample, Widening]:
         """The rows as a model is fitted on them, and how other rows are widened.
 
         No number of a training row depends on a target of its own part: `parts` says which rows it is learned from.
@@ -94,25 +96,27 @@ class TargetMeans:
         whole = self.learn(rows)
         if not self._columns:
             return rows, whole
-        wide = np.empty((len(rows), rows.matrix.shape[1] + sum(len(one.means[0]) for one in whole.tables)), np.float32)
+        wide = np.empty(
+            (len(rows), rows.matrix.shape[1] + sum(len(table.means[0]) for table in whole.tables)), np.float32
+        )
         for part, learned in parts(rows):
             others = self.learn(rows.take(learned)) if len(learned) else self._without_values(rows, part)
             wide[part] = others.apply(rows.matrix[part])
         return replace(rows, matrix=wide), whole
 
-    def _without_values(self, rows: Sample, part: NDArray[np.int64]) -> Widening:
+    def _without_values(self, rows: TrainingSample, part: NDArray[np.int64]) -> Widening:
         """The mean of the rows outside the part for every value, where no label is known before the part."""
         others = rows.take(np.setdiff1d(np.arange(len(rows)), part))
         return self.learn(replace(others, matrix=np.full_like(others.matrix, np.nan)))
 
-    def learn(self, rows: Sample) -> Widening:
+    def learn(self, rows: TrainingSample) -> Widening:
         """The means of all values by these rows."""
         weight = np.ones(len(rows)) if rows.weight is None else rows.weight
         targets = self.targets(rows.target)
         pairs = zip(self._columns, self._sizes, strict=True)
-        return Widening(tuple(Table(at, _means(rows.matrix[:, at], size, targets, weight)) for at, size in pairs))
+        return Widening(tuple(MeansTable(at, _means(rows.matrix[:, at], size, targets, weight)) for at, size in pairs))
 
-    def apply(self, rows: Sample, widening: Widening) -> Sample:
+    def apply(self, rows: TrainingSample, widening: Widening) -> TrainingSample:
         """Rows that are not fitted on."""
         if not widening.tables:
             return rows
@@ -134,9 +138,9 @@ class TargetMeans:
         return np.asarray(target[:, None] == np.arange(self._classes), dtype=np.float64)
 
 
-def cut(one: Input) -> Input:
+def cut(input_: Input) -> Input:
     """The input with the values that are told apart one by one."""
-    return msgspec.structs.replace(one, categories=one.categories[:MOST_CATEGORIES])
+    return msgspec.structs.replace(input_, categories=input_.categories[:MOST_CATEGORIES])
 
 
 def inputs_of(
@@ -148,17 +152,17 @@ def inputs_of(
     """
     most = MOST_VALUES if _few_classes(rows) and spec.target_means == "auto" else MOST_CATEGORIES
     inputs = tuple(
-        one
-        if len(one.categories) <= ABOVE or (_gains(rows, one) if means is None else one.feature in means)
-        else cut(one)
-        for one in derive_inputs(rows.features, most=most)
+        input_
+        if len(input_.categories) <= ABOVE or (_gains(rows, input_) if means is None else input_.feature in means)
+        else cut(input_)
+        for input_ in derive_inputs(rows.features, most=most)
     )
     return inputs, TargetMeans(inputs, rows.task, rows.classes)
 
 
 def with_means(inputs: Sequence[Input]) -> frozenset[str]:
     """The features that get means, by the inputs of a model."""
-    return frozenset(one.feature for one in inputs if len(one.categories) > ABOVE)
+    return frozenset(input_.feature for input_ in inputs if len(input_.categories) > ABOVE)
 
 
 def means_notes(rows: TrainingSet, inputs: Sequence[Input], spec: TrainingSpec) -> list[str]:
@@ -166,9 +170,9 @@ def means_notes(rows: TrainingSet, inputs: Sequence[Input], spec: TrainingSpec) 
     if spec.target_means == "off" or not _few_classes(rows):
         return []
     return [
-        f"{one.feature} gets no means of the target: they predict its rarer values no better than a constant"
-        for one, wide in zip(inputs, derive_inputs(rows.features, most=ABOVE + 1), strict=True)
-        if len(one.categories) < len(wide.categories)
+        f"{input_.feature} gets no means of the target: they predict its rarer values no better than a constant"
+        for input_, wide in zip(inputs, derive_inputs(rows.features, most=ABOVE + 1), strict=True)
+        if len(input_.categories) < len(wide.categories)
     ]
 
 
@@ -176,14 +180,14 @@ def _few_classes(rows: TrainingSet) -> bool:
     return rows.task != "multiclass" or len(rows.classes) <= _MOST_CLASSES
 
 
-def _gains(rows: TrainingSet, one: Input) -> bool:
+def _gains(rows: TrainingSet, input_: Input) -> bool:
     """Whether the means of rows outside the part predict the target of rare values: those that have no code of their
     own. The squared error is compared with that of a constant, with times on the newer half of the rows, as the folds
     judge; rows of one value, and of one group, count as one observation of the difference.
     """
-    whole = encoded(rows, encode(rows.features.select(one.feature), (one,)))
+    whole = encoded(rows, encode(rows.features.select(input_.feature), (input_,)))
     rare = whole.take(np.flatnonzero(whole.matrix[:, 0] >= MOST_CATEGORIES))
-    means = TargetMeans((one,), rows.task, rows.classes)
+    means = TargetMeans((input_,), rows.task, rows.classes)
     by_value = means.fit(rare)[0].matrix[:, 1:]
     constant = means.fit(replace(rare, matrix=np.full_like(rare.matrix, np.nan)))[0].matrix[:, 1:]
     target = means.targets(rare.target)
@@ -225,15 +229,15 @@ def _sums(at: NDArray[np.int64], amounts: Floats, size: int) -> Floats:
 
 def _shrunk(counts: Floats, sums: Floats, squares: Floats) -> Floats:
     """Means of groups, pulled to 0 by the ratio of the variance within groups to that between them."""
-    held = counts > 0
-    total, groups = float(counts.sum()), int(held.sum())
+    has_rows = counts > 0
+    total, groups = float(counts.sum()), int(has_rows.sum())
     if groups < 2 or total <= groups:
         return np.zeros(len(counts))
-    raw = np.divide(sums, counts, out=np.zeros(len(counts)), where=held)
+    raw = np.divide(sums, counts, out=np.zeros(len(counts)), where=has_rows)
     within = max(0.0, float((squares - counts * raw**2).sum())) / (total - groups)
     # the method of moments of an analysis of variance with groups of unequal size
     spread = float((counts * raw**2).sum()) - (groups - 1) * within
     between = spread / (total - float((counts**2).sum()) / total)
     if between <= 0:
         return np.zeros(len(counts))
-    return np.divide(sums, counts + within / between, out=np.zeros(len(counts)), where=held)
+    return np.divide(sums, counts + within / between, out=np.zeros(len(counts)), where=has_rows)

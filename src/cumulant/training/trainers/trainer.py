@@ -31,11 +31,11 @@ class Problem:
     seed: int = 0
     threads: int = 1
     #: seconds until the budget ends; infinite without one
-    left: Callable[[], float] = lambda: float("inf")
+    seconds_left: Callable[[], float] = lambda: float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class TrainingSample:
     """Encoded rows: matrix [n, k], target [n], and weights [n] where rows stand for several.
 
     unjudged: [m, k] rows that are answered too, and judge nothing.
@@ -58,8 +58,8 @@ class Sample:
         """[n + m, k] all rows that are answered: first those that judge."""
         return self.matrix if self.unjudged is None else np.concatenate([self.matrix, self.unjudged])
 
-    def take(self, index: NDArray[np.int64]) -> Sample:
-        return Sample(
+    def take(self, index: NDArray[np.int64]) -> TrainingSample:
+        return TrainingSample(
             matrix=self.matrix[index],
             target=self.target[index],
             weight=None if self.weight is None else self.weight[index],
@@ -70,7 +70,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class FitResult:
     """A model, how many rounds it took, and whether time ran out before it was done."""
 
     payload: Payload
@@ -79,7 +79,7 @@ class Fit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class ValidationResult:
     """Answers for rows not fitted on, [n] or [n, classes], and after them for those that judge nothing; the best number
     of rounds, and how many were run.
     """
@@ -99,11 +99,13 @@ class Trainer(Protocol):
     searched: bool
     parallel: bool
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
         """Fit on `train`, stopping where it no longer gets better on `validate`, and answer all of its rows."""
         ...
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         """Fit on `train`, as many rounds as `params["rounds"]` says."""
         ...
 
@@ -128,7 +130,7 @@ class Searched(Trainer, Protocol):
         ...
 
     def answers_again(
-        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, *, rounds: int
     ) -> Floats:
         """What `judge` answered when it ended with `rounds`, whatever ended it: patience or the clock."""
         ...
@@ -144,10 +146,12 @@ class Plain:
     searched = False
     parallel = True
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
-        return Judged(answers=self.fit(problem, params, train).payload.predict(validate.answered))
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
+        return ValidationResult(answers=self.fit(problem, params, train).payload.predict(validate.answered))
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         raise NotImplementedError
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:

@@ -13,7 +13,7 @@ from cumulant.core.servable import Input, Task
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import lightgbm_trainer, linear_trainer, mlp_trainer, scikit_trainer
 from cumulant.training.trainers.engine_models import catboost_part
-from cumulant.training.trainers.trainer import Params, Problem, Sample
+from cumulant.training.trainers.trainer import Params, Problem, TrainingSample
 from cumulant.training.trainers.trainer_lookup import WITH_ROUNDS
 from cumulant.training.trainers.user_trainer import check_returns, check_signature, load_function
 
@@ -89,7 +89,7 @@ def _check_values(name: str, problem: Problem, params: Params) -> None:
                 linear_trainer.check(problem, plain)
     except errors as error:
         raise _refused(name, str(error)) from error
-    unused = next((str(one.message) for one in warned if _UNUSED in str(one.message)), None)
+    unused = next((str(warning.message) for warning in warned if _UNUSED in str(warning.message)), None)
     if unused is not None:
         raise _refused(name, unused[unused.find("Parameters") :])
 
@@ -118,10 +118,12 @@ def _refused(name: str, why: str) -> DefinitionError:
     )
 
 
-def _sample(problem: Problem) -> Sample:
+def _sample(problem: Problem) -> TrainingSample:
     """Random numbers, with every class in turn; numbers between 0 and 1 suit every objective of a regression."""
     matrix = np.random.default_rng(0).normal(size=(_ROWS, 2)).astype(np.float32)
     places = np.arange(_ROWS, dtype=np.float64)
     if problem.task == "regression":
-        return Sample(matrix=matrix, target=(places + 1) / (_ROWS + 1))
-    return Sample(matrix=matrix, target=places % (2 if problem.task == "binary" else max(2, len(problem.classes))))
+        return TrainingSample(matrix=matrix, target=(places + 1) / (_ROWS + 1))
+    return TrainingSample(
+        matrix=matrix, target=places % (2 if problem.task == "binary" else max(2, len(problem.classes)))
+    )

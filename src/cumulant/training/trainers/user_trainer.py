@@ -16,8 +16,8 @@ import numpy as np
 from cumulant.core.errors import DefinitionError, UserCodeError, missing_part
 from cumulant.core.system.user_code import is_internal, next_step, python_message
 from cumulant.core.system.user_modules import import_file
-from cumulant.training.payloads.payload import Boosters, Floats, Graph, Payload
-from cumulant.training.trainers.trainer import Fit, Params, Plain, Problem, Sample
+from cumulant.training.payloads.payload import Boosters, Floats, OnnxModel, Payload
+from cumulant.training.trainers.trainer import FitResult, Params, Plain, Problem, TrainingSample
 
 #: how far the converted graph may be from the estimator, on rows it was fitted on
 _TOLERANCE = 1e-3
@@ -43,15 +43,15 @@ class UserTrainer(Plain):
         self._path = path
         self._root = root
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         function = load_function(self._path, self._root)
         check_signature(function, self._path)
-        names = [one.feature for one in problem.inputs]
+        names = [input_.feature for input_ in problem.inputs]
         frame = _frame(function, train, names)
         context = {
             "task": problem.task,
             "classes": problem.classes,
-            "categorical": [one.feature for one in problem.inputs if one.kind == "category"],
+            "categorical": [input_.feature for input_ in problem.inputs if input_.kind == "category"],
             "weight": train.weight,
             "seed": problem.seed,
             "threads": problem.threads,
@@ -62,7 +62,7 @@ class UserTrainer(Plain):
             returned = function(frame, target, **_wanted(function, context))
         except (Exception, SystemExit) as error:  # the edge to a user's code, which may raise anything
             raise user_error(error, self._path, "trainer") from error
-        return Fit(payload=payload_of(returned, problem, train, self._path))
+        return FitResult(payload=payload_of(returned, problem, train, self._path))
 
 
 _HINT = (
@@ -107,7 +107,7 @@ def load_function(path: str, root: Path, what: str = "trainer") -> Callable[...,
 
 def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
     """The error of a user's function, with the file and line of its own code that raised."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if not is_internal(one.filename)]
+    frames = [entry for entry in traceback.extract_tb(error.__traceback__) if not is_internal(entry.filename)]
     stem = path.partition(":")[0].rsplit("/", 1)[-1].removesuffix(".py").rsplit(".", 1)[-1]
     own = [frame for frame in frames if Path(frame.filename).stem == stem] or frames[-1:]
     at = f" at {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
@@ -139,13 +139,17 @@ def check_returns(function: Callable[..., Any], path: str) -> None:
 
 def _returns(statements: Sequence[ast.AST]) -> bool:
     """Whether one of them, or one within them, returns a value, or raises; functions and classes within are others."""
-    for one in statements:
-        if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+    for statement in statements:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
-        if isinstance(one, ast.Return):
-            if one.value is not None and not (isinstance(one.value, ast.Constant) and one.value.value is None):
+        if isinstance(statement, ast.Return):
+            if statement.value is not None and not (
+                isinstance(statement.value, ast.Constant) and statement.value.value is None
+            ):
                 return True
-        elif isinstance(one, (ast.Raise, ast.Yield, ast.YieldFrom)) or _returns(list(ast.iter_child_nodes(one))):
+        elif isinstance(statement, (ast.Raise, ast.Yield, ast.YieldFrom)) or _returns(
+            list(ast.iter_child_nodes(statement))
+        ):
             return True
     return False
 
@@ -166,12 +170,12 @@ def check_signature(function: Callable[..., Any], path: str) -> None:
 
 def _wanted(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return context
     return {name: value for name, value in context.items() if name in list(parameters)[2:]}
 
 
-def _frame(function: Callable[..., Any], train: Sample, names: list[str]) -> Any:
+def _frame(function: Callable[..., Any], train: TrainingSample, names: list[str]) -> Any:
     first = next(iter(inspect.signature(function).parameters.values()), None)
     annotation = str(first.annotation) if first is not None else ""
     if "polars" in annotation or "pl." in annotation:
@@ -183,7 +187,7 @@ def _frame(function: Callable[..., Any], train: Sample, names: list[str]) -> Any
     return pd.DataFrame(train.matrix, columns=names)
 
 
-def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Payload:
+def payload_of(returned: Any, problem: Problem, train: TrainingSample, path: str) -> Payload:
     """What the trainer `path` returned, as a payload that answers as it does on the rows it was fitted on.
 
     Raises:
@@ -191,7 +195,7 @@ def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Pay
     """
     outputs = len(problem.classes) if problem.task == "multiclass" else 1
     if isinstance(returned, (bytes, bytearray)):
-        graph = Graph(bytes(returned), outputs)
+        graph = OnnxModel(bytes(returned), outputs)
         _check_graph(graph, train, problem, path)
         return graph
     booster = getattr(returned, "booster_", returned)
@@ -202,7 +206,7 @@ def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Pay
             f"the trainer {path} returned {type(returned).__name__}, which is no estimator and no ONNX bytes",
             subject=path,
         )
-    graph = Graph(_converted(returned, problem, path), outputs)
+    graph = OnnxModel(_converted(returned, problem, path), outputs)
     _check_graph(graph, train, problem, path)
     _compare(graph, returned, train, problem, path)
     return graph
@@ -230,7 +234,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error)[: 4 * _LONGEST].split())[:_LONGEST]
 
 
-def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> None:
+def _check_graph(graph: OnnxModel, train: TrainingSample, problem: Problem, path: str) -> None:
     """That the graph takes the matrix and answers one number a row, or one a class."""
     rows = train.matrix[:2]
     wanted = (2, len(problem.classes)) if problem.task == "multiclass" else (2,)
@@ -246,9 +250,9 @@ def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> No
         )
 
 
-def _compare(graph: Graph, estimator: Any, train: Sample, problem: Problem, path: str) -> None:
+def _compare(graph: OnnxModel, estimator: Any, train: TrainingSample, problem: Problem, path: str) -> None:
     rows = train.matrix[:_CHECKED_ROWS]
-    names = [one.feature for one in problem.inputs]
+    names = [input_.feature for input_ in problem.inputs]
     import pandas as pd
 
     frame: Any = pd.DataFrame(rows, columns=names) if hasattr(estimator, "feature_names_in_") else rows

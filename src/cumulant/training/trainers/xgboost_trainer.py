@@ -10,7 +10,7 @@ from cumulant.training.payloads.payload import Floats, Payload
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.engine_models import XgboostModels, xgboost_answers, xgboost_part
 from cumulant.training.trainers.lightgbm_trainer import DEFAULT_ROUNDS, MOST_ROUNDS, bins, patience
-from cumulant.training.trainers.trainer import Fit, Judged, Params, Problem, Sample, shares
+from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +43,9 @@ class XGBoost:
     def __init__(self) -> None:
         xgboost_part()
 
-    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+    def judge(
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample
+    ) -> ValidationResult:
         xgboost = xgboost_part()
         settings, own = _settings(problem, params), _data(problem, train, params)
         clock = _clock(problem)
@@ -58,22 +60,22 @@ class XGBoost:
         )
         rounds, ran = booster.best_iteration + 1, booster.num_boosted_rounds()
         answers = xgboost_answers(booster, validate.answered, rounds)
-        return Judged(answers=answers, rounds=rounds, ran=ran, cut=clock.cut)
+        return ValidationResult(answers=answers, rounds=rounds, ran=ran, cut=clock.cut)
 
     def answers_again(
-        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+        self, problem: Problem, params: Params, train: TrainingSample, validate: TrainingSample, *, rounds: int
     ) -> Floats:
         """What `judge` answered when it ended with `rounds`."""
         booster = xgboost_part().train(_settings(problem, params), _data(problem, train, params), rounds)
         return xgboost_answers(booster, validate.answered)
 
-    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+    def fit(self, problem: Problem, params: Params, train: TrainingSample) -> FitResult:
         own, clock = dict(params), _clock(problem)
         rounds = int(own.pop("rounds", DEFAULT_ROUNDS))  # type: ignore[arg-type]
         settings = _settings(problem, own)
         booster = xgboost_part().train(settings, _data(problem, train, own), rounds, callbacks=[clock])
         text = bytes(booster.save_raw("json")).decode()
-        return Fit(payload=XgboostModels((text,)), rounds=booster.num_boosted_rounds(), cut=clock.cut)
+        return FitResult(payload=XgboostModels((text,)), rounds=booster.num_boosted_rounds(), cut=clock.cut)
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Gain, in the mean of the models."""
@@ -84,7 +86,7 @@ class XGBoost:
             booster.load_model(bytearray(text.encode()))
             for name, gain in booster.get_score(importance_type="total_gain").items():
                 total[int(name.removeprefix("f"))] += gain
-        return shares([one.feature for one in problem.inputs], total)
+        return shares([input_.feature for input_ in problem.inputs], total)
 
     def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
         """One set of parameters. Depth, the weight of a leaf and bins grow with the data."""
@@ -95,7 +97,7 @@ class XGBoost:
             "reg_lambda": trial.suggest_float("reg_lambda", 1e-2, 50, log=True),
             "subsample": trial.suggest_float("subsample", 0.5, 1.0),
             "colsample_bytree": trial.suggest_float("colsample_bytree", 0.3, 1.0),
-            "max_bin": trial.suggest_categorical("max_bin", [one + 1 for one in bins(rows)]),
+            "max_bin": trial.suggest_categorical("max_bin", [edge + 1 for edge in bins(rows)]),
         }
         if categories:
             params["max_cat_to_onehot"] = trial.suggest_int("max_cat_to_onehot", 2, 64, log=True)
@@ -124,13 +126,13 @@ class XGBoost:
         """Nothing is kept between trials."""
 
 
-def _data(problem: Problem, rows: Sample, params: Params, *, of: Any = None) -> Any:
+def _data(problem: Problem, rows: TrainingSample, params: Params, *, of: Any = None) -> Any:
     """The rows in bins: those of training, or where `of` is given its bins."""
     return xgboost_part().QuantileDMatrix(
         rows.matrix,
         rows.target,
         weight=rows.weight,
-        feature_types=["c" if one.kind == "category" else "q" for one in problem.inputs],
+        feature_types=["c" if input_.kind == "category" else "q" for input_ in problem.inputs],
         enable_categorical=True,
         nthread=1,
         max_bin=int((PLAIN | dict(params))["max_bin"]),  # type: ignore[arg-type]
@@ -146,7 +148,7 @@ def _clock(problem: Problem) -> Any:
 
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             del model, evals_log
-            self.cut = epoch % _LOOK == 0 and problem.left() <= 0
+            self.cut = epoch % _LOOK == 0 and problem.seconds_left() <= 0
             return self.cut
 
     return Clock()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import from_micros, micros, show_duration, to_micros
-from cumulant.monitoring.backtest import History
+from cumulant.monitoring.backtest import BacktestHistory
 
 if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet
@@ -40,7 +40,7 @@ class Cut:
     """Rows in windows. `delay`: windows whose labels have not come at a look."""
 
     rows: TrainingSet
-    history: History[Part]
+    history: BacktestHistory[Part]
     start: datetime
     every: timedelta
     delay: int
@@ -86,7 +86,7 @@ def cut(
     times = rows.at.astype("datetime64[us]")
     return Cut(
         rows=rows,
-        history=History(
+        history=BacktestHistory(
             inputs=parts,
             truths=[rows.target[part.places] for part in parts],
             times=[times[part.places] for part in parts],

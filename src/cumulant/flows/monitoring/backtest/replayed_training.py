@@ -19,7 +19,7 @@ from cumulant.training.spec import SEARCHED
 
 if TYPE_CHECKING:
     from cumulant.flows.registry.candidate_alias import ModelRecord
-    from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.performance.refits import Scorer
     from cumulant.statistics.rows import Floats
@@ -121,7 +121,7 @@ class Drifts:
     rows: TrainingSet
     policy: DriftPolicy
     every: timedelta
-    references: dict[tuple[int, int], Profile] = field(default_factory=dict)
+    references: dict[tuple[int, int], DriftProfile] = field(default_factory=dict)
     said: dict[tuple[int, int, int], bool] = field(default_factory=dict)
 
     def __call__(self, known: Sequence[Part], window: Part) -> bool:
@@ -143,7 +143,7 @@ class Drifts:
         found = compare(reference, now, policy, looks=max(round(_MONTH / self.every), 1))
         return any(found.alarming)
 
-    def _reference(self, known: Sequence[Part]) -> Profile:
+    def _reference(self, known: Sequence[Part]) -> DriftProfile:
         from cumulant.monitoring.drift.blocks import by_time
         from cumulant.monitoring.drift.profiling import profile
 

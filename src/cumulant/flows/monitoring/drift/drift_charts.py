@@ -11,7 +11,7 @@ from markupsafe import Markup
 from cumulant.core.units import from_micros
 from cumulant.flows.reports.svg import BOTTOM, RIGHT, WIDTH, Child, Drawing, Frame, draw, element, join
 from cumulant.flows.reports.wording import count, number, share
-from cumulant.monitoring.drift.profiles import Block, Cells
+from cumulant.monitoring.drift.profiles import ColumnCells, ProfileBlock
 from cumulant.monitoring.drift.words import day
 from cumulant.statistics.rows import Floats
 
@@ -32,7 +32,7 @@ class Bar(NamedTuple):
     now: float
 
 
-def histogram(cells: Cells, before: Floats, now: Floats) -> Drawing | None:
+def histogram(cells: ColumnCells, before: Floats, now: Floats) -> Drawing | None:
     """Counts [cells] of a number's values then and now, as shares of bars of one width; None where there are none."""
     edges = np.array(cells.edges)
     pooled = before[1:-1] / max(before.sum(), 1.0) + now[1:-1] / max(now.sum(), 1.0)
@@ -66,7 +66,7 @@ def _spread(counts: Floats, edges: Floats, bounds: Floats) -> Floats:
     return found
 
 
-def shares(cells: Cells, before: Floats, now: Floats) -> tuple[Bar, ...]:
+def shares(cells: ColumnCells, before: Floats, now: Floats) -> tuple[Bar, ...]:
     """Counts [cells] of categories as shares: those whose share changed most, then all others and the unseen."""
     then, after = (one / max(float(one.sum()), 1.0) for one in (before, now))
     order = np.argsort(-np.abs(after - then)[: len(cells.values)], kind="stable")
@@ -80,7 +80,7 @@ def shares(cells: Cells, before: Floats, now: Floats) -> tuple[Bar, ...]:
     return tuple(bars)
 
 
-def course(values: Sequence[float | None], blocks: Sequence[Block], alarming: frozenset[int], limit: float,
+def course(values: Sequence[float | None], blocks: Sequence[ProfileBlock], alarming: frozenset[int], limit: float,
            name: str) -> Drawing:  # fmt: skip
     """A distance of each window by itself, with the least that matters; alarming windows are filled."""
     known = [value for value in values if value is not None]
@@ -103,7 +103,7 @@ def course(values: Sequence[float | None], blocks: Sequence[Block], alarming: fr
     )
 
 
-def _axes(frame: Frame, blocks: Sequence[Block], name: str) -> Markup:
+def _axes(frame: Frame, blocks: Sequence[ProfileBlock], name: str) -> Markup:
     """Those of the frame, with windows named by their beginning."""
     labels: list[Child] = []
     for place in _places(len(blocks)):
@@ -118,7 +118,7 @@ def _places(windows: int) -> list[int]:
     return sorted({round(part * (windows - 1) / 2) for part in range(3)})
 
 
-def _short(block: Block, blocks: Sequence[Block]) -> str:
+def _short(block: ProfileBlock, blocks: Sequence[ProfileBlock]) -> str:
     """A window's beginning; without the time of day where all windows are days apart."""
     if not block.timed:
         return day(block)
@@ -141,7 +141,7 @@ class Strips(NamedTuple):
     windows: tuple[str, ...]
 
 
-def strips(rows: Sequence[Strip], blocks: Sequence[Block]) -> Strips:
+def strips(rows: Sequence[Strip], blocks: Sequence[ProfileBlock]) -> Strips:
     """One shaded cell a window; of very many windows several share a cell."""
     step = -(-len(blocks) // _STEPS)
     return Strips(
@@ -150,7 +150,7 @@ def strips(rows: Sequence[Strip], blocks: Sequence[Block]) -> Strips:
     )
 
 
-def _cells(row: Strip, blocks: Sequence[Block], step: int) -> Markup:
+def _cells(row: Strip, blocks: Sequence[ProfileBlock], step: int) -> Markup:
     cells: list[Child] = []
     for place, first in enumerate(range(0, len(blocks), step)):
         group = range(first, min(first + step, len(blocks)))

@@ -19,15 +19,15 @@ from cumulant.flows.reports.page import PageLayout, Section
 from cumulant.flows.reports.rendering import render
 from cumulant.flows.reports.svg import Drawing
 from cumulant.flows.reports.wording import count, number, plural
-from cumulant.monitoring.drift.profiles import Cells
+from cumulant.monitoring.drift.profiles import ColumnCells
 from cumulant.monitoring.drift.words import day, sentence
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
-    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.following import Course
     from cumulant.monitoring.drift.joint import Joint
-    from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.statistics.rows import Floats
@@ -55,10 +55,10 @@ class Look:
     against: str
     found: Findings
     joint: Joint | None
-    reference: Profile
-    current: Profile
+    reference: DriftProfile
+    current: DriftProfile
     notes: tuple[str, ...]
-    volume: tuple[Finding, ...] = ()
+    volume: tuple[DriftFinding, ...] = ()
     estimates: TableEstimates | None = None
 
 
@@ -87,7 +87,7 @@ def check_page(out: Path) -> None:
 class FindingView(msgspec.Struct, frozen=True, kw_only=True):
     """A finding: labels and texts, how its values are distributed, and its distance over the windows."""
 
-    finding: Finding
+    finding: DriftFinding
     facts: tuple[tuple[str, str], ...]
     histogram: Drawing | None
     bars: tuple[drift_charts.Bar, ...]
@@ -208,7 +208,7 @@ def _alarming(findings: Findings) -> dict[str, frozenset[int]]:
     return windows
 
 
-def _finding(finding: Finding, look: Look, course: Course) -> FindingView:
+def _finding(finding: DriftFinding, look: Look, course: Course) -> FindingView:
     before = next(column for column in look.reference.columns if column.name == finding.feature)
     now = next(column for column in look.current.columns if column.name == finding.feature)
     last = look.found.windows.index(finding.until)
@@ -229,7 +229,7 @@ def _finding(finding: Finding, look: Look, course: Course) -> FindingView:
     )
 
 
-def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
+def _facts(finding: DriftFinding) -> Iterator[tuple[str, str]]:
     effect = (
         number(finding.effect)
         if finding.low is None
@@ -242,7 +242,7 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "weight", number(finding.weight)
 
 
-def _course(finding: Finding, look: Look, course: Course) -> TitledDrawing | None:
+def _course(finding: DriftFinding, look: Look, course: Course) -> TitledDrawing | None:
     what = "shift" if finding.what == "constant" else finding.what
     values = course.effects.get(what, ())
     if all(value is None for value in values):
@@ -251,7 +251,7 @@ def _course(finding: Finding, look: Look, course: Course) -> TitledDrawing | Non
     return TitledDrawing("Over the windows", drawing)
 
 
-def _bars(cells: Cells, before: Floats, now: Floats) -> tuple[drift_charts.Bar, ...]:
+def _bars(cells: ColumnCells, before: Floats, now: Floats) -> tuple[drift_charts.Bar, ...]:
     """Shares of categories; of a number without a range, how much lies below, in and above it."""
     if cells.kind == "category":
         return drift_charts.shares(cells, before, now)

@@ -11,9 +11,9 @@ from cumulant.flows.monitoring.drift.window_counts import TableWindows
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.monitoring.drift.findings import Finding, Findings
+    from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
-    from cumulant.monitoring.drift.profiles import Profile
+    from cumulant.monitoring.drift.profiles import DriftProfile
 
 #: the most values of a column whose values are segments
 _FEW_VALUES = 50
@@ -23,7 +23,7 @@ _FEW_VALUES = 50
 class Sides:
     before: TableWindows
     now: Windows
-    reference: Profile
+    reference: DriftProfile
     #: windows that are looked at together at most
     span: int
 
@@ -42,7 +42,7 @@ def jointly(sides: Sides, last: int) -> Joint | None:
     return jointly(before, now, sides.reference, blocks=(own, codes))
 
 
-def _segments(reference: Profile) -> list[str]:
+def _segments(reference: DriftProfile) -> list[str]:
     """The columns whose values may be segments: features with few categories."""
     return [
         one.name
@@ -53,7 +53,7 @@ def _segments(reference: Profile) -> list[str]:
     ]
 
 
-def carried(one: Finding, found: Findings, sides: Sides) -> Finding:
+def carried(one: DriftFinding, found: Findings, sides: Sides) -> DriftFinding:
     """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
     by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
     if not by or one.what == "absent":

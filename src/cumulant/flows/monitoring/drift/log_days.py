@@ -29,8 +29,8 @@ from cumulant.flows.monitoring.drift.traffic_volume import Traffic, traffic_of
 from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, every_role, flags
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
 from cumulant.monitoring.drift.blocks import MOST, by_time
-from cumulant.monitoring.drift.profiles import Block, Cells, Profile, merge, only
-from cumulant.monitoring.tables import ANSWER, MOMENT, Table, none_is_past, open_log, open_table, readable
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, merge, only
+from cumulant.monitoring.tables import ANSWER, MOMENT, PredictionTable, none_is_past, open_log, open_table, readable
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
@@ -42,7 +42,7 @@ _HELD = 9
 _EPOCH, _DAY = date(1970, 1, 1), timedelta(days=1)
 #: the quantile of the lags of the days that a look waits for
 _USUAL = 0.9
-_NO_CELLS = Cells(kind="category")
+_NO_CELLS = ColumnCells(kind="category")
 
 
 class _Day(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,12 +53,12 @@ class _Day(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     of: str
-    traffic: tuple[Block, ...]
+    traffic: tuple[ProfileBlock, ...]
     columns: tuple[str, ...] = ()
     others: int = 0
     misdated: int = 0
     coming: int = 0
-    profile: Profile | None = None
+    profile: DriftProfile | None = None
 
 
 def _by(of: tuple[str, str] | None) -> str:
@@ -92,15 +92,15 @@ class LogWindows:
     #: days that were read anew, oldest first
     fresh: list[date] = field(default_factory=list)
     #: days whose rows are in memory: findings ask for those of the same windows
-    _held: dict[date, Table] = field(default_factory=dict)
+    _held: dict[date, PredictionTable] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return f"the log {self.folder}"
 
     @cached_property
-    def _before(self) -> Profile:
-        held = self.kept.read("reference", Profile)
+    def _before(self) -> DriftProfile:
+        held = self.kept.read("reference", DriftProfile)
         if held is None:
             held = self.reference.profile(every_role(self.reference.table))
             self.kept.write("reference", held)
@@ -179,7 +179,7 @@ class LogWindows:
             table = open_log(self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=spill)
             return self._count(table, of, flagged, before)
 
-    def _count(self, table: Table, of: str, flagged: frozenset[str], before: datetime | None) -> _Day:
+    def _count(self, table: PredictionTable, of: str, flagged: frozenset[str], before: datetime | None) -> _Day:
         misdated, coming = sum(table.misdated.values()), 0
         if table.columns and before is not None:
             past = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
@@ -199,7 +199,7 @@ class LogWindows:
         )  # fmt: skip
 
     @cached_property
-    def _merged(self) -> Profile:
+    def _merged(self) -> DriftProfile:
         merged = merge([one.profile for one in self._days.values() if one.profile is not None])
         if len(merged.blocks) > MOST:
             raise DataError(
@@ -239,10 +239,10 @@ class LogWindows:
             if one.traffic:
                 end = (day - _EPOCH).days * micros(_DAY) + micros(_DAY)
                 lags.append(end - one.traffic[-1].start - length)
-        windows = tuple(Block(*pair, timed=True) for pair in sorted(counts.items()))
+        windows = tuple(ProfileBlock(*pair, timed=True) for pair in sorted(counts.items()))
         return Traffic(windows, _usual_lag(lags[:-1]))
 
-    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[DriftProfile, DriftProfile]:
         assert reference is self.reference
         return only(self._before, roles), only(self._merged, roles)
 
@@ -269,7 +269,7 @@ class LogWindows:
                 part = table.rows.select(*held, pl.col(MOMENT).dt.epoch("us").alias(_AT)).collect()
             yield part.filter(pl.col(_AT).is_between(low, high, closed="left"))
 
-    def _opened(self, day: date) -> Table:
+    def _opened(self, day: date) -> PredictionTable:
         if day not in self._held:
             if len(self._held) >= _HELD:
                 self._let_go(next(iter(self._held)))
@@ -300,11 +300,11 @@ def _without_cells(day: _Day) -> _Day:
     return _celled(day, {})
 
 
-def _with_cells(day: _Day, reference: Profile) -> _Day:
+def _with_cells(day: _Day, reference: DriftProfile) -> _Day:
     return _celled(day, {column.name: column.cells for column in reference.columns})
 
 
-def _celled(day: _Day, cells: Mapping[str, Cells]) -> _Day:
+def _celled(day: _Day, cells: Mapping[str, ColumnCells]) -> _Day:
     if day.profile is None:
         return day
     columns = (

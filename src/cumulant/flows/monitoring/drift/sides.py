@@ -20,15 +20,15 @@ from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.table_labels import Labels, labelled
-from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, none_is_past, open_table
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, none_is_past, open_table
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
     from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.monitor import Asked
     from cumulant.flows.monitoring.reference import Served
-    from cumulant.monitoring.drift.blocks import Cut
-    from cumulant.monitoring.drift.profiles import Profile, Role
+    from cumulant.monitoring.drift.blocks import RowBlocks
+    from cumulant.monitoring.drift.profiles import DriftProfile, Role
 
 #: what labels are commonly called: a reference has them, rows that were just scored do not
 _LABELS = ("label", "target", "truth", "ground_truth", "y", "y_true", "outcome")
@@ -69,7 +69,7 @@ def open_sides(
     return rows, _windows(before, size, length, served), said
 
 
-def _past(table: Table, asked: Asked, of: tuple[str, str] | None, spill: Spill) -> Table:
+def _past(table: PredictionTable, asked: Asked, of: tuple[str, str] | None, spill: Spill) -> PredictionTable:
     """A log without the rows whose time is to come. Raises CumulantError where no other is left."""
     if not table.is_log:
         return table
@@ -108,7 +108,9 @@ def _count(rows: pl.Series | None) -> int:
     return 0 if rows is None else int(rows.sum())
 
 
-def _before(asked: Asked, served: Served | None, columns: frozenset[str], spill: Spill) -> tuple[Table, object]:
+def _before(
+    asked: Asked, served: Served | None, columns: frozenset[str], spill: Spill
+) -> tuple[PredictionTable, object]:
     """The reference, and a name of its content. `columns`: of the rows that are compared with it."""
     if served is not None:
         return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
@@ -120,14 +122,14 @@ def _before(asked: Asked, served: Served | None, columns: frozenset[str], spill:
     return before, [str(asked.reference.absolute()), before.columns, content_of(asked.reference)]
 
 
-def _windows(table: Table, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
+def _windows(table: PredictionTable, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
     if not table.count():
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
     return TableWindows(table, _cut(table, size, length), tested, length if size is None else None)
 
 
-def _named_alike(before: Table, columns: frozenset[str]) -> Table:
+def _named_alike(before: PredictionTable, columns: frozenset[str]) -> PredictionTable:
     """A log names the fields of answers `answer.FIELD`, files plainly: the reference's are named as in `columns`."""
     plain = {name: name.removeprefix(ANSWER) if before.is_log else ANSWER + name for name in before.answers}
     plain = {name: other for name, other in plain.items() if other in columns and name not in columns}
@@ -137,7 +139,7 @@ def _named_alike(before: Table, columns: frozenset[str]) -> Table:
     return replace(before, rows=before.rows.rename(plain), columns=named, answers=answers)
 
 
-def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
+def _cut(table: PredictionTable, size: int | None, length: timedelta) -> RowBlocks:
     """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
     if size is not None:
         return by_rows(table.count(), size, None if table.time is None else table.series(table.time))
@@ -211,7 +213,7 @@ def compared(roles: Mapping[str, Role], absent: Mapping[str, Role], before: Tabl
     return {**shared, **absent}
 
 
-def check_compared(reference: Profile, shared: Collection[str], name: str) -> None:
+def check_compared(reference: DriftProfile, shared: Collection[str], name: str) -> None:
     """Raises DataError where no column that both sides have is watched: an answer would say nothing."""
     if not any(column.name in shared for column in reference.columns):
         why = "; ".join(f"{one.name}: {one.reason}" for one in reference.skipped[:5])

@@ -15,7 +15,7 @@ from cumulant.flows.monitoring.result import SPAN, distrust
 from cumulant.monitoring.drift.categories import text
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.labelled import LEAST_LABELS, LEAST_SHARE
-from cumulant.monitoring.performance.rows import Predictions, Window, are_probabilities, rounded, windows
+from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, are_probabilities, rounded, windows
 from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, EstimatedWindow
 from cumulant.monitoring.tables import ANSWER
@@ -24,14 +24,14 @@ from cumulant.statistics.sums import CLIP
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import TableWindows, Windows
-    from cumulant.monitoring.drift.profiles import Block
+    from cumulant.monitoring.drift.profiles import ProfileBlock
     from cumulant.statistics.rows import Codes, Floats
 
 #: windows as days from 1970, and one window that holds all of them
 _DAY, _ALL = timedelta(days=1), timedelta(days=73_000)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _PROBABILITIES = "probabilities"
-_NONE, _AUDITED = Window(start=_START, end=_START), "log_loss"
+_NONE, _AUDITED = PredictionWindow(start=_START, end=_START), "log_loss"
 #: the fewest classes that are several, and the share of rows that may lack the probability of one
 _LEAST, _LACKING = 3, 0.02
 #: rows of the reference, of a window, and of the newest windows together at most: more cost time, and make little surer
@@ -80,12 +80,12 @@ class _Classes:
 class _Rows:
     """Rows that may be estimated, and of each window how many of how many rows do not tell all probabilities."""
 
-    predictions: Predictions
+    predictions: PredictionRows
     lacking: Mapping[int, tuple[int, int]]
 
 
 def table_estimates(
-    now: Windows, before: TableWindows, truth: str | None, label: str | None, blocks: Sequence[Block]
+    now: Windows, before: TableWindows, truth: str | None, label: str | None, blocks: Sequence[ProfileBlock]
 ) -> TableEstimates | None:
     """Metrics without labels of the newest windows, each and together; None where no answer tells of three classes.
 
@@ -146,7 +146,7 @@ def _places(frame: pl.DataFrame, label: str | None, names: Sequence[str]) -> Flo
     return found
 
 
-def _reference(before: TableWindows, classes: _Classes, truth: str) -> Predictions:
+def _reference(before: TableWindows, classes: _Classes, truth: str) -> PredictionRows:
     """The labelled rows of the reference; those of a timed window depend on each other."""
     frame = before.all([*classes.columns, truth])
     cut, score, place = before.cut, classes.of(frame, classes.names), _places(frame, truth, classes.names)
@@ -164,18 +164,18 @@ def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
     total = np.bincount(codes, minlength=1)
     lacking = zip(np.bincount(codes[~whole], minlength=len(total)).tolist(), total.tolist(), strict=True)
     days = np.datetime64(0, "us") + codes[whole] * np.timedelta64(86_400_000_000, "us")
-    made = Predictions(time=days, score=score[whole], truth=place[whole], cluster=codes[whole])
+    made = PredictionRows(time=days, score=score[whole], truth=place[whole], cluster=codes[whole])
     return _Rows(made, dict(enumerate(lacking)))
 
 
-def _thinned(part: Predictions, most: int) -> Predictions:
+def _thinned(part: PredictionRows, most: int) -> PredictionRows:
     """At most that many rows, evenly."""
     if len(part) <= most:
         return part
     return part.where(np.linspace(0, len(part) - 1, most).astype(np.int64))
 
 
-def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -> TableEstimates:
+def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[ProfileBlock]) -> TableEstimates:
     parts = {
         (window.start - _START) // _DAY: _thinned(part, _MOST_OF_WINDOW)
         for window, part in windows(rows.predictions, _DAY)
@@ -194,7 +194,9 @@ def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -
     )  # fmt: skip
 
 
-def _estimated(estimators: ClassEstimators, part: Predictions, lacking: Iterable[tuple[int, int]]) -> EstimatedWindow:
+def _estimated(
+    estimators: ClassEstimators, part: PredictionRows, lacking: Iterable[tuple[int, int]]
+) -> EstimatedWindow:
     """All rows as one window; none where many of them do not tell their probabilities."""
     without, total = (sum(counts) for counts in zip(*lacking, strict=True))
     if without > _LACKING * total or not len(part):
@@ -203,7 +205,7 @@ def _estimated(estimators: ClassEstimators, part: Predictions, lacking: Iterable
     return estimated_classes(estimators, part, every=_ALL)[0]
 
 
-def _audit(pairs: Sequence[tuple[Mapping[str, EstimatedFigure], Predictions]], of: ClassEstimators) -> Audit | None:
+def _audit(pairs: Sequence[tuple[Mapping[str, EstimatedFigure], PredictionRows]], of: ClassEstimators) -> Audit | None:
     """The log loss of windows beside that of their labels, where these speak for all rows."""
     said, truths = [], []
     for figures, part in pairs:

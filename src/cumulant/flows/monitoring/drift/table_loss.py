@@ -16,7 +16,7 @@ from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.baselines import baseline, harm_terms
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.rows import Predictions, windows
+from cumulant.monitoring.performance.rows import PredictionRows, windows
 from cumulant.monitoring.performance.watch import SAID, begin, harm
 from cumulant.statistics import Word
 
@@ -148,7 +148,7 @@ def _positive(frame: pl.DataFrame, classes: set[str], answers: Sequence[str], in
     return str(next(_texts(means[named[0]]))[-1]) if means.height == 2 else None
 
 
-def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindows) -> Predictions:
+def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindows) -> PredictionRows:
     """The rows with a label and an answer; the time is that of their window, numbered where it has none."""
     codes = np.zeros(frame.height, dtype=np.int64) if side.cut.codes is None else side.cut.codes
     held = (frame[label].is_not_null() & frame[how.score].is_not_null()).to_numpy() & (codes < len(side.cut.blocks))
@@ -167,7 +167,7 @@ def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindo
         good, score = good & _within(score), np.clip(score, 0.0, 1.0)
     days = np.datetime64(0, "us") + codes * np.timedelta64(86_400_000_000, "us")
     timed = len(side.cut.blocks) > 1 and side.cut.blocks[0].timed
-    return Predictions(time=days[good], score=score[good], truth=truth[good], cluster=codes[good] if timed else None)
+    return PredictionRows(time=days[good], score=score[good], truth=truth[good], cluster=codes[good] if timed else None)
 
 
 def _flags(parts: Sequence[pl.Series]) -> Floats:
@@ -175,7 +175,7 @@ def _flags(parts: Sequence[pl.Series]) -> Floats:
     return found
 
 
-def _windows(rows: Predictions, how: _Scored, side: TableWindows) -> tuple[LossWindow, ...]:
+def _windows(rows: PredictionRows, how: _Scored, side: TableWindows) -> tuple[LossWindow, ...]:
     return tuple(
         LossWindow(
             start=day(side.cut.blocks[_place(window.start)]), labelled=len(part),
@@ -191,7 +191,7 @@ def _place(start: datetime) -> int:
 
 
 def _harm(
-    found: TableLoss, reference: Predictions, rows: Predictions, side: TableWindows, policy: PerformancePolicy
+    found: TableLoss, reference: PredictionRows, rows: PredictionRows, side: TableWindows, policy: PerformancePolicy
 ) -> TableLoss:
     """Whether the windows lose more than the reference, one after the other as a watch would have."""
     count = len(side.cut.blocks)

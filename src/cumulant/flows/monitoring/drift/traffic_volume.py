@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.monitor import Asked
     from cumulant.monitoring.drift.findings import Findings
-    from cumulant.monitoring.drift.profiles import Block, Profile
+    from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
     from cumulant.monitoring.monitoring_policy import DriftPolicy
-    from cumulant.monitoring.tables import Table
+    from cumulant.monitoring.tables import PredictionTable
 
 
 @dataclass(frozen=True)
 class Traffic:
     """`lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ProfileBlock, ...]
     lag: int | None = None
 
 
-def traffic_of(table: Table, length: timedelta, before: datetime | None = None) -> tuple[Block, ...]:
+def traffic_of(table: PredictionTable, length: timedelta, before: datetime | None = None) -> tuple[ProfileBlock, ...]:
     """The windows of a log that is read for one version, with the rows of all versions of its model; else none."""
     moments = table.traffic
     if moments is None:
@@ -43,7 +43,7 @@ def traffic_of(table: Table, length: timedelta, before: datetime | None = None) 
 
 
 def row_findings(
-    now: Windows, reference: Profile, found: Findings, asked: Asked, policy: DriftPolicy, *, served: bool
+    now: Windows, reference: DriftProfile, found: Findings, asked: Asked, policy: DriftPolicy, *, served: bool
 ) -> Volume:
     """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
     of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.

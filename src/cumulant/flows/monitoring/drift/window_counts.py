@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 
 from cumulant.flows.monitoring.drift.traffic_volume import Traffic, traffic_of
-from cumulant.monitoring.drift.profiles import Profile as drift_Profile
-from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, readable
+from cumulant.monitoring.drift.profiles import DriftProfile as drift_Profile
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, readable
 
 if TYPE_CHECKING:
     from datetime import date, timedelta
     from pathlib import Path
 
-    from cumulant.monitoring.drift.blocks import Cut
-    from cumulant.monitoring.drift.profiles import Profile, Role
+    from cumulant.monitoring.drift.blocks import RowBlocks
+    from cumulant.monitoring.drift.profiles import DriftProfile, Role
     from cumulant.statistics.rows import Codes
 
 
@@ -52,7 +52,7 @@ class Windows(Protocol):
         """The rows of all versions of the model by window, where a log is read for one version."""
         ...
 
-    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[DriftProfile, DriftProfile]:
         """The counts of the reference and of these rows in the same cells."""
         ...
 
@@ -67,8 +67,8 @@ class TableWindows:
     `length`: of a window, where windows are of time.
     """
 
-    table: Table
-    cut: Cut
+    table: PredictionTable
+    cut: RowBlocks
     tested: tuple[str, ...] = ()
     length: timedelta | None = None
 
@@ -108,7 +108,7 @@ class TableWindows:
         blocks = () if self.length is None else traffic_of(self.table, self.length)
         return Traffic(blocks) if blocks else None
 
-    def profile(self, roles: Mapping[str, Role], like: Profile | None = None) -> Profile:
+    def profile(self, roles: Mapping[str, Role], like: DriftProfile | None = None) -> DriftProfile:
         """The counts of the columns in `roles`, in the cells of `like`."""
         from cumulant.monitoring.drift.profiling import profile
 
@@ -126,13 +126,13 @@ class TableWindows:
             left_out=self.cut.left_out,
         )
 
-    def _tested_cut(self) -> Cut:
+    def _tested_cut(self) -> RowBlocks:
         """The same blocks without the rows that were learned from."""
         held = self.table.series(self.tested[0]).is_not_null().to_numpy()
         places = np.int16(0) if self.cut.places is None else self.cut.places
         return replace(self.cut, places=np.where(held, places, len(self.cut.blocks)), left_out=int((~held).sum()))
 
-    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[DriftProfile, DriftProfile]:
         before = reference.profile(roles)
         return before, self.profile(roles, like=before)
 
@@ -154,28 +154,28 @@ class TableWindows:
         return pl.concat(parts), places[held].astype(np.int64)
 
 
-def served_table(path: Path, name: str) -> Table:
+def served_table(path: Path, name: str) -> PredictionTable:
     """The reference of a served version (`watching.reference`) as a table."""
     with readable(name):
         lazy = pl.scan_parquet(path)
         columns = tuple(lazy.collect_schema())
     answers = tuple(one for one in columns if one.startswith(ANSWER))
-    return Table(name, lazy, columns, MOMENT if MOMENT in columns else None, answers, is_log=True)
+    return PredictionTable(name, lazy, columns, MOMENT if MOMENT in columns else None, answers, is_log=True)
 
 
-def every_role(table: Table) -> dict[str, Role]:
+def every_role(table: PredictionTable) -> dict[str, Role]:
     """All that could be watched in a reference, whatever is asked for; an answer that is a feature changes no count."""
     left_out = {table.time, *(TOLD if table.is_log else ())}
     roles: dict[str, Role] = dict.fromkeys((name for name in table.columns if name not in left_out), "feature")
     return roles | dict.fromkeys(table.answers, "prediction")
 
 
-def flags(table: Table) -> frozenset[str]:
+def flags(table: PredictionTable) -> frozenset[str]:
     """The columns that are true or false."""
     return frozenset(name for name, dtype in table.rows.collect_schema().items() if dtype == pl.Boolean)
 
 
-def as_flags(table: Table, names: frozenset[str]) -> Table:
+def as_flags(table: PredictionTable, names: frozenset[str]) -> PredictionTable:
     """`True` and `FALSE`, as files write them where a log has true and false, are these."""
     schema = table.rows.collect_schema()
     texts = [name for name in table.columns if name in names and schema[name] == pl.String]

@@ -22,7 +22,7 @@ from cumulant.flows.release.controller.http_probe import fetched
 from cumulant.flows.release.controller.mirrored_rows import Mirrored, mirrored
 from cumulant.flows.release.controller.server_status import Lives, Told, restarts, told
 from cumulant.release.evidence.health import RECENT, ArmPulse, Pulse, requests_and_failures
-from cumulant.release.evidence.look import Graded, Look, Losses, Pairs, Requests, counting
+from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePairs, counting
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -44,7 +44,7 @@ Shape = frozenset[tuple[str, str]]
 class Labelled(Protocol):
     """Where labels of mirrored rows come from, each told once."""
 
-    def graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+    def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Both arms' losses in rows that were labelled since the cursor `after` (empty: since the release began),
         and the next cursor.
         """
@@ -54,7 +54,7 @@ class Labelled(Protocol):
 class Unlabelled:
     """No labels come."""
 
-    def graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+    def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Nothing."""
         del release
         return (), after
@@ -136,8 +136,8 @@ class Watching:
             seconds=seconds,
             hour=mark // _HOUR,
             requests=Requests.of(exchanges),
-            pairs=Pairs.of(pairs.pairs),
-            losses=Losses.of(graded),
+            pairs=ScorePairs.of(pairs.pairs),
+            losses=LossPairs.of(graded),
             own=self._own.measured(release.policy.metrics, pairs.rows),
         )
         return look, str(Cursor(gateway=gateway, pairs=mark, labels=labels))
@@ -206,7 +206,7 @@ class Watching:
             self._report(f"the prediction log cannot be read, so no pair is counted: {error}")
             return Mirrored(), mark
 
-    def _graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+    def _graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         try:
             return self._labels.graded(release, after)
         except CumulantError as error:

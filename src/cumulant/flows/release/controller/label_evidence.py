@@ -11,7 +11,7 @@ from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.outcomes.labels import join_labels, outcomes_of, schema_of
 from cumulant.flows.stack.desired_state import read_book
 from cumulant.flows.stack.served_versions import folder_of
-from cumulant.release.evidence.look import Graded
+from cumulant.release.evidence.look import LossPair
 
 if TYPE_CHECKING:
     from cumulant.outcomes.labels.label_rows import LabelSchema
@@ -33,7 +33,7 @@ class Told:
         self._schema: LabelSchema | None = None
         self._joined: float | None = None
 
-    def graded(self, release: Release, after: str) -> tuple[Sequence[Graded], str]:
+    def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Those since the cursor; of an earlier release's pairs none.
 
         Raises:
@@ -45,7 +45,7 @@ class Told:
         self._join(schema)
         found, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
         mine = [
-            Graded(
+            LossPair(
                 champion=one.champion,
                 candidate=one.candidate,
                 score=one.score,

@@ -18,7 +18,7 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.core.units import from_micros
-from cumulant.release.evidence.look import Pair
+from cumulant.release.evidence.look import ScorePair
 
 if TYPE_CHECKING:
     from cumulant.release.state import Release
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
     """What one look found: pairs, the candidate's answers of another shape, and each arm's own rows."""
 
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[ScorePair, ...] = ()
     misshapen: int = 0
     rows: dict[str, list[Row]] = {}
 
@@ -81,7 +81,7 @@ def _time(row: Row) -> int:
     return int(row["time"])
 
 
-def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Pair | None:
+def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> ScorePair | None:
     """Two answers to one row; None where the candidate's has not the outputs of the champion's.
 
     An answer of NaN (null in JSON) where the champion gives a number is none of its shape.
@@ -97,8 +97,8 @@ def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Pair 
     if one is not None and other is None:
         return None
     if one is None or other is None:
-        return Pair(champion=0.0, candidate=float(differs), differs=differs)
-    return Pair(champion=one, candidate=other, differs=differs)
+        return ScorePair(champion=0.0, candidate=float(differs), differs=differs)
+    return ScorePair(champion=one, candidate=other, differs=differs)
 
 
 def _optional(answer: Mapping[str, Any]) -> set[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic
     from cumulant.flows.release.plan.release_plan import Plan, Power, StagePlan
     from cumulant.project.project import Project
-    from cumulant.release.evidence.metrics import Metric
+    from cumulant.release.evidence.metrics import ReleaseMetric
     from cumulant.release.policy import ReleasePolicy
 
 
@@ -69,7 +69,7 @@ def instead(policy: ReleasePolicy, delay: timedelta | None, *, late: bool) -> li
     return texts
 
 
-def undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[str]:
+def undecided(found: list[StagePlan], named: Mapping[str, ReleaseMetric]) -> Iterator[str]:
     for one in found:
         if one.samples_seconds > one.at_most:
             yield (

@@ -11,9 +11,9 @@ from cumulant.release.evidence.harm_sizes import BEYOND_ERRORS, size_of
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
-    from cumulant.release.evidence.metrics import Metric
+    from cumulant.release.evidence.metrics import ReleaseMetric
     from cumulant.release.policy import ReleasePolicy
-    from cumulant.release.steps import Step
+    from cumulant.release.steps import ReleaseStep
 
 #: simulated: looks at most (longer ones are simulated in coarser looks), and releases for a harm and for a time
 _LOOKS, _RELEASES, _TIMED = 40, 100, 60
@@ -42,10 +42,10 @@ _COARSE, _FINER = 5, 4
 class StepPower:
     """One metric of one step at `rate` requests a second, of which the share `bad` is bad today."""
 
-    step: Step
+    step: ReleaseStep
     rate: float
     policy: ReleasePolicy
-    metric: Metric
+    metric: ReleaseMetric
     bad: float
 
     def smallest_harm(self, within: float, alpha: float, *, known: float | None = None) -> float | None:

@@ -17,9 +17,9 @@ from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic, measur
 from cumulant.flows.release.plan.plan_texts import advice, instead, late_labels, undecided, undecided_quality, warnings
 from cumulant.flows.release.plan.power import StepPower
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.release.evidence.metrics import Metric, harm_alphas, metrics
+from cumulant.release.evidence.metrics import ReleaseMetric, harm_alphas, metrics
 from cumulant.release.paired.admission import UNDECLARED_PART, with_margins
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 from cumulant.release.wording import rounded
 from cumulant.statistics import sequential
 
@@ -188,7 +188,7 @@ def planned(
     )
 
 
-def _deciding(policy: ReleasePolicy) -> dict[str, Metric]:
+def _deciding(policy: ReleasePolicy) -> dict[str, ReleaseMetric]:
     """The metrics as a release shares alpha among them: with those that the comparison on the past gives a margin."""
     found = metrics(with_margins(policy, None))
     if policy.evaluation is None:
@@ -200,9 +200,9 @@ def _deciding(policy: ReleasePolicy) -> dict[str, Metric]:
 
 
 def _longer(
-    step: Step,
+    step: ReleaseStep,
     stage: StagePlan,
-    named: Mapping[str, Metric],
+    named: Mapping[str, ReleaseMetric],
     *,
     traffic: MeasuredTraffic,
     errors: float,
@@ -233,8 +233,8 @@ def _longer(
 
 
 def _stage(
-    step: Step,
-    named: Mapping[str, Metric],
+    step: ReleaseStep,
+    named: Mapping[str, ReleaseMetric],
     parts: Mapping[str, float],
     *,
     rate: float,
@@ -264,8 +264,8 @@ def _stage(
 
 
 def _powers(
-    step: Step,
-    named: Mapping[str, Metric],
+    step: ReleaseStep,
+    named: Mapping[str, ReleaseMetric],
     parts: Mapping[str, float],
     *,
     rate: float,
@@ -301,7 +301,7 @@ def _powers(
 
 
 def _quality(
-    policy: ReleasePolicy, metric: Metric, every: tuple[Step, ...], rate: float
+    policy: ReleasePolicy, metric: ReleaseMetric, every: tuple[ReleaseStep, ...], rate: float
 ) -> tuple[float | None, float | None]:
     """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later.
     Infinity: no number of them shows it in such blocks.
@@ -335,7 +335,7 @@ def _waiting(found: list[StagePlan], pairs: float) -> tuple[list[StagePlan], flo
     return stages, pairs
 
 
-def _last(stage: StagePlan, named: Mapping[str, Metric]) -> float:
+def _last(stage: StagePlan, named: Mapping[str, ReleaseMetric]) -> float:
     """The last step ends when everything that a promotion needs is shown."""
     shown = [one.fine_seconds or 0.0 for one in stage.metrics if named[one.metric].required]
     return max([stage.seconds, *shown])

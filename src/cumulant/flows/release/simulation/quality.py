@@ -12,7 +12,7 @@ from cumulant.core.units import duration
 from cumulant.flows.release.simulation.random_series import Days, Floats
 from cumulant.flows.release.simulation.schedule import Scene
 from cumulant.flows.release.simulation.world import Quality, World
-from cumulant.release.evidence.look import Bools, Losses, Pairs
+from cumulant.release.evidence.look import Bools, LossPairs, ScorePairs
 
 #: share of the rows that are positive, and of those with high scores that are
 POSITIVE, POSITIVE_HIGH = 0.1, 0.6
@@ -32,30 +32,30 @@ class Mirror:
         #: rows whose labels are due: when, how many, of which day and hour
         self._due: deque[tuple[float, int, int, int]] = deque()
 
-    def pairs(self, count: int) -> Pairs:
+    def pairs(self, count: int) -> ScorePairs:
         """Answers of both versions to so many rows."""
         scores, rng = self._world.scores, self._rng
         champion = rng.beta(*_SCORES, count)
         candidate = champion + scores.shift + _APART * rng.normal(size=count)
-        return Pairs(champion=champion, candidate=candidate, differs=rng.random(count) < scores.disagreement)
+        return ScorePairs(champion=champion, candidate=candidate, differs=rng.random(count) < scores.disagreement)
 
     def mirrored(self, count: int, at: float) -> None:
         """Note rows that were mirrored at `at`: their labels come later."""
         if self._world.quality is not None and count:
             self._due.append((at + delay(self._world.quality), count, self._scene.day(at), hour_of(at)))
 
-    def losses(self, until: float) -> Losses:
+    def losses(self, until: float) -> LossPairs:
         """Losses of all rows whose label has come by `until` and was not counted before."""
         quality = self._world.quality
-        found: list[Losses] = []
+        found: list[LossPairs] = []
         while quality is not None and self._due and self._due[0][0] <= until:
             _, count, day, hour = self._due.popleft()
             shift, effect = self._world.scores.shift, self.days.effect(day)
             of_hour = labelled_losses(quality, count, shift=shift, effect=effect, rng=self._rng)
             found.append(replace(of_hour, hour=np.full(len(of_hour), hour)))
         if not found:
-            return Losses()
-        return Losses(
+            return LossPairs()
+        return LossPairs(
             champion=np.concatenate([one.champion for one in found]),
             candidate=np.concatenate([one.candidate for one in found]),
             score=np.concatenate([one.score for one in found]),
@@ -74,7 +74,7 @@ def delay(quality: Quality) -> float:
     return duration(given).total_seconds() if isinstance(given, str) else float(given)
 
 
-def labelled_losses(quality: Quality, rows: int, *, shift: float, effect: float, rng: np.random.Generator) -> Losses:
+def labelled_losses(quality: Quality, rows: int, *, shift: float, effect: float, rng: np.random.Generator) -> LossPairs:
     """Losses of those of so many rows of one day that get a label; `effect` is the day's."""
     count, positive = _labelled(quality, rows, rng)
     difference = quality.difference + effect + quality.loss_sd * rng.normal(size=count)
@@ -83,7 +83,7 @@ def labelled_losses(quality: Quality, rows: int, *, shift: float, effect: float,
         difference += quality.rare_loss.size * (rare - quality.rare_loss.share)
     difference += shift * np.where(positive, _OF_POSITIVE, _OF_OTHER)
     champion = quality.loss + quality.loss_sd * rng.normal(size=count)
-    return Losses(champion=champion, candidate=champion + difference, score=_scores(quality, count, rng))
+    return LossPairs(champion=champion, candidate=champion + difference, score=_scores(quality, count, rng))
 
 
 def _scores(quality: Quality, count: int, rng: np.random.Generator) -> Floats:

@@ -26,13 +26,13 @@ from cumulant.release.decide import approve, decide, ended, guard, start, troubl
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.health import Pulse
-from cumulant.release.evidence.look import Look, Losses, Pairs
+from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.policy import ReleasePolicy
 from cumulant.release.state import Release
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 #: a release that is not over by then is cut off
 REQUESTS, LOOKS = 20_000_000, 70_000
@@ -148,7 +148,7 @@ class _Run:
             release = approve(release, at=self._now())
         return release, skewed and release.over
 
-    def _moment(self, step: Step, place: int) -> Moment:
+    def _moment(self, step: ReleaseStep, place: int) -> Moment:
         if step.weight and self._answering is None:
             self._answering = self._time
         return Moment(
@@ -163,7 +163,7 @@ class _Run:
     def _looked(self, moment: Moment, arrived: Arrived) -> Look:
         """The look with its pairs: of the champion's answered requests, those that the candidate answered too."""
         one, step = arrived.requests, moment.step
-        pairs, losses = Pairs(), Losses()
+        pairs, losses = ScorePairs(), LossPairs()
         if step.mirror:
             answered = int((~one.candidate & ~one.failed).sum())
             chance = step.mirror / 100 * (1 - self._source.candidate_rate(moment))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cumulant.flows.release.simulation.random_series import Floats
 from cumulant.flows.release.simulation.world import Outage, World
 from cumulant.flows.release.simulation.world_loading import first_step
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 _HOUR = 3600.0
 DAY = 86_400.0
@@ -26,7 +26,7 @@ class Moment:
 
     at: float
     seconds: float
-    step: Step
+    step: ReleaseStep
     place: int
     within: float
     answering: float | None
@@ -35,7 +35,7 @@ class Moment:
 class Scene:
     """A world's times, for the steps of one release that begins `begins` seconds after midnight."""
 
-    def __init__(self, world: World, steps: Sequence[Step], begins: float) -> None:
+    def __init__(self, world: World, steps: Sequence[ReleaseStep], begins: float) -> None:
         self._world, self._begins = world, begins
         self._errors_from = _place(steps, world.errors.from_stage)
         self._split_from = _place(steps, world.split.from_stage)
@@ -72,5 +72,5 @@ class Scene:
         return np.asarray(moment.within + came < outage.seconds)
 
 
-def _place(steps: Sequence[Step], stage: str | None) -> int:
+def _place(steps: Sequence[ReleaseStep], stage: str | None) -> int:
     return 0 if stage is None else first_step(steps, stage)

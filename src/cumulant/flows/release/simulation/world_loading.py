@@ -16,7 +16,7 @@ from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, entry_of
 from cumulant.project.release_policy import release_policy
 from cumulant.release.spec import ReleaseSpec
-from cumulant.release.steps import Step
+from cumulant.release.steps import ReleaseStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def policy_of(world: World, base: ReleaseSpec) -> ReleasePolicy:
     return policy
 
 
-def first_step(every: Sequence[Step], stage: str, path: str = "stage") -> int:
+def first_step(every: Sequence[ReleaseStep], stage: str, path: str = "stage") -> int:
     """Position of the first step that a stage's name or a step's label stands for.
 
     Raises:

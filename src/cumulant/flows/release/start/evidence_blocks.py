@@ -16,7 +16,7 @@ import numpy as np
 
 from cumulant.core.units import show_duration, to_micros
 from cumulant.flows.outcomes.labels import folder_of, outcomes_of
-from cumulant.release.evidence.metrics import Metric, metrics
+from cumulant.release.evidence.metrics import ReleaseMetric, metrics
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def looks_by_metric(project: Project, policy: ReleasePolicy, champion: str) -> d
     """
     outcomes = outcomes_of(project) if folder_of(project).is_dir() else None
 
-    def history(metric: Metric) -> Floats:
+    def history(metric: ReleaseMetric) -> Floats:
         if metric.kind != "pairs" or outcomes is None:
             return np.zeros(0)
         return _history(outcomes, metric, champion, metric.block or policy.block)
@@ -61,7 +61,7 @@ def looks_without_pairs(policy: ReleasePolicy) -> dict[str, int]:
     return _by_metric(policy, lambda _: np.zeros(0))
 
 
-def _by_metric(policy: ReleasePolicy, history: Callable[[Metric], Floats]) -> dict[str, int]:
+def _by_metric(policy: ReleasePolicy, history: Callable[[ReleaseMetric], Floats]) -> dict[str, int]:
     found, mirrored = {}, any(step.mirror for step in policy.steps)
     for name, metric in metrics(policy).items():
         if metric.kind not in ("pairs", "own") or metric.margin is None or (metric.kind == "pairs" and not mirrored):
@@ -72,7 +72,7 @@ def _by_metric(policy: ReleasePolicy, history: Callable[[Metric], Floats]) -> di
     return found
 
 
-def _looks_of(policy: ReleasePolicy, metric: Metric, history: Floats) -> int:
+def _looks_of(policy: ReleasePolicy, metric: ReleaseMetric, history: Floats) -> int:
     declared = metric.block or policy.block
     known = factor(history)
     if known is None:
@@ -128,7 +128,7 @@ def _looks(block: float, policy: ReleasePolicy) -> int:
     return max(1, math.ceil(timedelta(seconds=block) / timedelta(seconds=policy.look)))
 
 
-def _history(outcomes: Outcomes, metric: Metric, champion: str, seconds: float) -> Floats:
+def _history(outcomes: Outcomes, metric: ReleaseMetric, champion: str, seconds: float) -> Floats:
     pairs: Sequence[GradedPair] | Sequence[MirroredPair]
     if metric.name == "quality":
         pairs, _ = outcomes.graded(max(0, outcomes.last_graded - _MOST))
@@ -144,7 +144,7 @@ def _versions(pair: GradedPair | MirroredPair) -> tuple[str, str]:
     return pair.champion_version, pair.candidate_version
 
 
-def _value(pair: GradedPair | MirroredPair, metric: Metric) -> float | None:
+def _value(pair: GradedPair | MirroredPair, metric: ReleaseMetric) -> float | None:
     if metric.name == "disagreement":
         return float(getattr(pair, "differs", False))
     if pair.champion is None or pair.candidate is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cumulant.ports.traffic import Traffic
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
-    from cumulant.release.steps import Step
+    from cumulant.release.steps import ReleaseStep
 
 #: keys that the smallest arm should be expected to get: with fewer, a handful of callers decides for all
 FEW = 20
@@ -43,7 +43,7 @@ def too_few(project: Project, model: str, policy: ReleasePolicy) -> str | None:
     return None if count is None or count >= enough else _said(policy.key, count, step, part)
 
 
-def smallest(policy: ReleasePolicy) -> tuple[Step, float]:
+def smallest(policy: ReleasePolicy) -> tuple[ReleaseStep, float]:
     """The step with the smallest arm, and that arm's share of the keys."""
     shared = [(step, min(step.weight, 100 - step.weight) / 100) for step in policy.steps if step.weight]
     return min(shared, key=lambda one: one[1])
@@ -105,7 +105,7 @@ def _logged_keys(log: Path, model: str, key: str, since: datetime) -> Iterator[s
             yield str(value)
 
 
-def _said(key: str, count: int, step: Step, part: float) -> str:
+def _said(key: str, count: int, step: ReleaseStep, part: float) -> str:
     arm = "candidate" if step.weight < 50 else "champion"
     expected = count * part
     about = f"about {math.floor(expected)}" if expected >= 1 else "one at most, and perhaps none"
