@@ -48,7 +48,7 @@ def test_a_refused_row_leaves_no_error_that_nobody_retrieves(tmp_path):
         counted = ScoringService(Metrics())
         counted.prediction_logger, counted.recorder = Logbook(client), Recorder()
         with pytest.raises(EngineUnavailableError, match="too many rows"):
-            counted._tell(Request(), Scored(), [], None)
+            counted._record(Request(), Scored(), [], None)
         await client.close()
         assert client.refused == 1
 

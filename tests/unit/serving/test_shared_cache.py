@@ -465,10 +465,10 @@ def test_addresses_that_are_refused(url, said):
 
 def test_what_the_command_line_says_of_the_cache(monkeypatch):
     monkeypatch.setenv("CUMULANT_CACHE_PASSWORD", "secret")
-    assert _cache([], "5ms") == ("auto", None)
-    assert _cache(["off"], "5ms") == ("off", None)
-    mode, sharing = _cache(["on", "valkey://host/0"], "20ms")
+    assert _cache([], 0.005) == ("auto", None)
+    assert _cache(["off"], 0.005) == ("off", None)
+    mode, sharing = _cache(["on", "valkey://host/0"], 0.02)
     assert (mode, sharing.url, sharing.password, sharing.budget) == ("on", "valkey://host/0", "secret", 0.02)
     for wrong in (["never"], ["valkey://a/0", "valkey://b/0"], ["off", "valkey://a/0"]):
         with pytest.raises(UsageError):
-            _cache(wrong, "5ms")
+            _cache(wrong, 0.005)
